@@ -1,0 +1,309 @@
+"""`params.yaml` as frozen, typed sections. A number is chosen in that file or nowhere: no class has a default."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cots.errors import BadInput
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+SplitName = Literal["train", "val", "test"]
+Target = Literal["image-text", "video-text"]
+
+
+class Section(BaseModel):
+    """A part of `params.yaml`: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitCounts(Section):
+    """How many samples each split has."""
+
+    train: Positive
+    val: Count
+    test: Count
+
+
+class Holdout(Section):
+    """Shares of the samples that become val and test where the source names no split."""
+
+    val: Share
+    test: Share
+
+
+class ScenesSource(Section):
+    """Drawn scenes, generated from a grammar and a seed."""
+
+    kind: Literal["scenes"]
+    path: Path
+    seed: int
+    size: Positive  # pixels
+    pictures: SplitCounts
+    clips: SplitCounts
+    clip_frames: Positive
+    captions: Positive
+    wrong_captions: Share
+
+
+class KarpathySource(Section):
+    """COCO, Flickr30K or Flickr8k in the Karpathy layout: a folder with one dataset_*.json and the pictures."""
+
+    kind: Literal["karpathy"]
+    path: Path
+
+
+class CocoSource(Section):
+    """COCO's own layout: annotations/captions_<split>2014.json or 2017 and one picture folder a split."""
+
+    kind: Literal["coco"]
+    path: Path
+
+
+class FolderSource(Section):
+    """A folder with a caption table (CSV, TSV or JSONL) that names pictures relative to it."""
+
+    kind: Literal["folder"]
+    path: Path
+    seed: int
+    holdout: Holdout
+
+
+class WebdatasetSource(Section):
+    """Tar files as img2dataset writes them: picture, .txt caption and .json side by side."""
+
+    kind: Literal["webdataset"]
+    path: Path
+    seed: int
+    holdout: Holdout
+
+
+class MsrvttSource(Section):
+    """MSR-VTT's JSON and a folder of mp4 clips."""
+
+    kind: Literal["msrvtt"]
+    path: Path
+
+
+Source = Annotated[
+    ScenesSource | KarpathySource | CocoSource | FolderSource | WebdatasetSource | MsrvttSource, Field(discriminator="kind")
+]
+
+
+class Prepare(Section):
+    """What becomes of a source's pictures on their way into the shards."""
+
+    size: Positive
+    frames: Positive
+    min_side: Positive
+    max_pixels: Positive
+    max_caption_chars: Positive
+    samples_per_shard: Positive
+    max_rejected: Share
+
+
+class Validate(Section):
+    """What the data must satisfy to enter."""
+
+    max_duplicates: Share
+    max_leakage: Share
+    max_caption_words: Positive
+    sampled_shards: Positive
+
+
+class ImageStream(Section):
+    """The image stream: a timm vision transformer."""
+
+    name: str
+    pretrained: bool
+    size: Positive
+    patch: Positive
+    options: dict[str, Any]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side, and visual tokens along a side."""
+        return self.size // self.patch
+
+    @model_validator(mode="after")
+    def _patches_fill_the_picture(self) -> Self:
+        if self.size % self.patch:
+            raise ValueError(f"size {self.size} is not a multiple of patch {self.patch}")
+        return self
+
+
+class TextStream(Section):
+    """The text stream: a transformers encoder."""
+
+    name: str
+    pretrained: bool
+    max_tokens: Positive
+    vocab_size: Positive
+    options: dict[str, Any]
+
+
+class Model(Section):
+    """Both streams and their shared space."""
+
+    dim: Positive
+    image: ImageStream
+    text: TextStream
+
+
+class Anneal(Section):
+    """A value that moves from start to end over the run."""
+
+    start: PositiveFloat
+    end: PositiveFloat
+
+
+class Dvae(Section):
+    """The discrete VAE whose codes are the visual tokens."""
+
+    seed: int
+    codes: Annotated[int, Field(ge=2, le=65536)]
+    hidden: Positive
+    blocks: Positive
+    steps: Positive
+    batch: Positive
+    learning_rate: PositiveFloat
+    temperature: Anneal
+    kl_weight: Weight
+    checkpoint_every: Positive
+
+
+class Tokenize(Section):
+    """The views of each sample: crop boxes drawn once, tokenized once."""
+
+    seed: int
+    views: Positive
+    scale: tuple[PositiveFloat, PositiveFloat]
+    ratio: tuple[PositiveFloat, PositiveFloat]
+    batch: Positive
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> Self:
+        if not self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale {self.scale} must rise and end at 1 at most")
+        if not self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio {self.ratio} must rise")
+        return self
+
+
+class LevelWeights(Section):
+    """Weights of the three levels of interaction; 0 switches a level and its cost off."""
+
+    instance: Weight
+    token: Weight
+    task: Weight
+
+
+class Filter(Section):
+    """The adaptive momentum filter: drop a pair below mean - deviations * sigma, once warmed up."""
+
+    warmup: Count  # steps
+    deviations: PositiveFloat
+    momentum: Share
+
+
+class Mask(Section):
+    """What the token level hides."""
+
+    image: Share  # of the patches
+    block: Positive  # patches of the smallest block
+    text: Share  # of the words
+
+
+class Training(Section):
+    """One run of the COTS objective, for pre-training and for fine-tuning."""
+
+    seed: int
+    steps: Positive
+    batch: Positive
+    learning_rate: PositiveFloat
+    warmup: Count
+    weight_decay: Weight
+    max_grad_norm: PositiveFloat
+    weights: LevelWeights
+    temperature: PositiveFloat
+    momentum: Share
+    queue: Positive
+    filter: Filter
+    mask: Mask
+    checkpoint_every: Positive
+
+    @model_validator(mode="after")
+    def _something_is_learnt(self) -> Self:
+        if not (self.weights.instance or self.weights.token or self.weights.task):
+            raise ValueError("every weight is 0: nothing would be learnt")
+        return self
+
+
+class Evaluate(Section):
+    """How retrieval is measured and shown."""
+
+    split: SplitName
+    batch: Positive
+    galleries: Positive
+    bootstrap: Positive
+    seed: int
+
+
+class Index(Section):
+    """The deployed search index."""
+
+    target: Target
+    splits: tuple[SplitName, ...]
+    kind: str
+    preview: Positive
+    recall_queries: Positive
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    source: Source
+    prepare: Prepare
+    validate_: Validate = Field(alias="validate")
+    model: Model
+    dvae: Dvae
+    tokenize: Tokenize
+    pretrain: Training
+    finetune: dict[Target, Training]
+    evaluate: Evaluate
+    index: Index
+
+    @model_validator(mode="after")
+    def _the_deployed_target_is_trained(self) -> Self:
+        if self.index.target not in self.finetune:
+            raise ValueError(f"index.target {self.index.target!r} is not among finetune {sorted(self.finetune)}")
+        return self
+
+    @classmethod
+    def load(cls, path: Path = Path("params.yaml")) -> Self:
+        """Read and check a parameter file.
+
+        Raises:
+            BadInput: no such file, not YAML, or wrong keys and values; all mistakes in one message.
+        """
+        try:
+            text = path.read_text(encoding="utf8")
+        except FileNotFoundError:
+            raise BadInput(f"no parameter file {path}: run in the project's folder, or write one with `cots use`") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"cannot read {path}: {error}") from None
+        try:
+            return cls.model_validate(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        except ValidationError as error:
+            mistakes = [f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors()]
+            raise BadInput(f"{path}: {len(mistakes)} mistake(s): " + "; ".join(mistakes)) from None

@@ -1,0 +1,56 @@
+"""Shards: tar files of encoded frames and captions, byte-identical when written twice."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import webdataset as wds
+
+from cots.data.samples import StoredSample
+from cots.errors import BadInput
+
+
+def shard_name(split: str, media: str, number: int) -> str:
+    """The path of a shard below the shard folder, as the manifest's column `shard` names it."""
+    return f"{split}/{media}-{number:05d}.tar"
+
+
+def write_shard(path: Path, samples: list[StoredSample]) -> None:
+    """Write one shard aside and rename it, so that a killed run leaves no half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file, wds.TarWriter(file, mtime=0, encoder=False) as tar:
+        for sample in samples:
+            text = {"id": sample.id, "captions": sample.captions}
+            members: dict[str, Any] = {"__key__": sample.key, "json": json.dumps(text, ensure_ascii=False).encode()}
+            members |= {f"{number:03d}.jpg": frame for number, frame in enumerate(sample.frames)}
+            tar.write(members)
+    partial.rename(path)
+
+
+def stored_sample(members: dict[str, Any]) -> StoredSample:
+    """One undecoded webdataset sample, as the tar reader groups it, in our form."""
+    text = json.loads(members["json"])
+    frames = sorted(name for name in members if name.endswith(".jpg"))
+    return StoredSample(
+        key=members["__key__"],
+        id=text["id"],
+        captions=tuple(text["captions"]),
+        frames=tuple(members[name] for name in frames),
+    )
+
+
+def read_shard(path: Path) -> Iterator[StoredSample]:
+    """The samples of one shard in order.
+
+    Raises:
+        BadInput: the shard is missing or cut short.
+    """
+    if not path.is_file():
+        raise BadInput(f"no shard {path}: run `dvc repro prepare`")
+    reader = wds.WebDataset(str(path), shardshuffle=False, handler=wds.reraise_exception, empty_check=False)
+    try:
+        yield from map(stored_sample, reader)
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise BadInput(f"shard {path} is damaged ({error}): run `dvc repro --force prepare`") from error
