@@ -124,6 +124,8 @@ class ImageStream(Section):
     pretrained: bool
     size: Positive
     patch: Positive
+    stem: Literal["linear", "convolutions"]
+    pool: Literal["class", "mean"]
     options: dict[str, Any]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -145,6 +147,7 @@ class TextStream(Section):
 
     name: str
     pretrained: bool
+    pool: Literal["class", "mean"]
     max_tokens: Positive
     vocab_size: Positive
     options: dict[str, Any]
@@ -228,12 +231,14 @@ class Training(Section):
     seed: int
     steps: Positive
     batch: Positive
+    frames: Positive  # per sample: 1 takes one frame of a clip, more are averaged
     learning_rate: PositiveFloat
     warmup: Count
     weight_decay: Weight
     max_grad_norm: PositiveFloat
     weights: LevelWeights
     temperature: PositiveFloat
+    batch_negatives: bool  # the batch's other keys are negatives beside the queue
     momentum: Share
     queue: Positive
     filter: Filter
@@ -244,6 +249,8 @@ class Training(Section):
     def _something_is_learnt(self) -> Self:
         if not (self.weights.instance or self.weights.token or self.weights.task):
             raise ValueError("every weight is 0: nothing would be learnt")
+        if self.weights.token and self.frames > 1:
+            raise ValueError(f"weights.token is {self.weights.token} with {self.frames} frames: tokens belong to one frame")
         return self
 
 

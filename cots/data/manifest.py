@@ -28,7 +28,13 @@ SCHEMA = pa.schema(
 )
 
 REJECTED_SCHEMA = pa.schema(
-    [("id", pa.string()), ("split", pa.string()), ("origin", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+    [
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("origin", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
 )
 
 

@@ -8,6 +8,7 @@ Split = Literal["train", "val", "test"]
 Media = Literal["image", "video"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+MEDIA: tuple[Media, ...] = ("image", "video")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class StoredSample:
     """One picture or clip as a shard holds it. A picture is a clip of one frame.
 
     Attributes:
-        key: its name in the shard: nine digits, unique in the data set, in manifest order.
+        key: its name in the shard: nine digits, unique in the data set; the manifest is sorted by it.
         id: the source's id.
         captions: at least one, stripped, not blank.
         frames: encoded pictures, at least one.

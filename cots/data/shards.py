@@ -1,11 +1,13 @@
 """Shards: tar files of encoded frames and captions, byte-identical when written twice."""
 
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import webdataset as wds
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from cots.data.samples import StoredSample
 from cots.errors import BadInput
@@ -49,8 +51,9 @@ def read_shard(path: Path) -> Iterator[StoredSample]:
     """
     if not path.is_file():
         raise BadInput(f"no shard {path}: run `dvc repro prepare`")
-    reader = wds.WebDataset(str(path), shardshuffle=False, handler=wds.reraise_exception, empty_check=False)
     try:
-        yield from map(stored_sample, reader)
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise BadInput(f"shard {path} is damaged ({error}): run `dvc repro --force prepare`") from error
+        with path.open("rb") as file:  # opened here: webdataset leaves the files that it opens to the garbage collector
+            yield from map(stored_sample, group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])))
+    except (ValueError, OSError, EOFError, KeyError, tarfile.TarError) as error:
+        reason = str(error.args[0]).partition(" @ ")[0]  # webdataset puts the file object behind it
+        raise BadInput(f"shard {path} is damaged ({reason}): run `dvc repro --force prepare`") from error

@@ -1,0 +1,39 @@
+"""The console script `cots`, for people. A verb imports what it uses when it runs: `cots --help` is instant."""
+
+import sys
+
+import typer
+
+from cots.cli.doctor import doctor
+from cots.cli.evaluate import evaluate
+from cots.cli.registry import registry
+from cots.cli.search import search
+from cots.cli.summary import summary
+from cots.cli.use import use
+from cots.errors import BadInput, told_in_one_line
+
+app = typer.Typer(
+    help="Two-stream vision-language retrieval: search, measure, deploy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (use, search, evaluate, summary, doctor):
+    app.command()(verb)
+app.add_typer(registry, name="registry")
+
+
+def main() -> None:
+    """Run the command line; a mistake is told in one line, with exit code 2."""
+    with told_in_one_line():
+        try:
+            sys.exit(app(prog_name="cots", standalone_mode=False))
+        except typer.TyperException as error:
+            message = error.format_message()
+            if "\n" in message:  # the help, because no verb was given
+                print(message, file=sys.stderr)
+                sys.exit(2)
+            raise BadInput(f"{message} (`cots --help` shows what there is)") from None
+        except typer.Abort:
+            sys.exit(1)

@@ -1,0 +1,5 @@
+"""`python -m cots.cli` is `cots`."""
+
+from cots.cli import main
+
+main()

@@ -1,0 +1,126 @@
+"""`cots doctor`: whether this machine and this environment can do the work."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+
+from cots.cli.tables import table
+from cots.errors import CotsError
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "webdataset",
+    "faiss-cpu",
+    "great-expectations",
+    "dvc",
+    "mlflow",
+    "prefect",
+    "fastapi",
+    "sqlalchemy",
+)
+
+
+class BrokenError(Exception):
+    """A check that failed, and what to do."""
+
+
+def doctor() -> None:
+    """Check versions, known traps, processor, MLflow and DVC; exit code 1 where something is broken."""
+    rows = [[name, *_outcome(check)] for name, check in CHECKS.items()]
+    typer.echo(table(["check", "", "found"], rows))
+    typer.echo("\n" + table(["package", "version"], [[name, _version(name)] for name in PACKAGES]))
+    if any(outcome == "BROKEN" for _, outcome, _ in rows):
+        raise typer.Exit(1)
+
+
+def _outcome(check: Callable[[], str]) -> tuple[str, str]:
+    try:
+        return "ok", check()
+    except (BrokenError, CotsError) as error:
+        return "BROKEN", str(error)
+
+
+def _python() -> str:
+    return f"{sys.version.split()[0]}"
+
+
+def _torchvision() -> str:
+    try:
+        importlib.import_module("timm")
+    except (ImportError, RuntimeError) as error:
+        words = str(error).splitlines()[0]
+        raise BrokenError(f"timm does not import ({words}): torch and torchvision must come from one place") from None
+    return "timm imports: torch and torchvision belong together"
+
+
+def _fastapi() -> str:
+    if not (0, 139) <= _numbers("fastapi") < (0, 151):
+        raise BrokenError(f"fastapi {_version('fastapi')}: Prefect flows fail at import, they need >=0.139,<0.151")
+    return "flows can start"
+
+
+def _sqlalchemy() -> str:
+    if not (2, 0) <= _numbers("sqlalchemy") < (2, 1):
+        raise BrokenError(f"sqlalchemy {_version('sqlalchemy')}: Prefect schedules never fire, they need >=2.0,<2.1")
+    return "schedules fire"
+
+
+def _processor() -> str:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a driver that does not fit is told below by its absence
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+    features = torch.cpu.get_capabilities()
+    native = features.get("avx512_bf16") or features.get("amx_bf16")
+    where = f"accelerator {accelerator}" if accelerator else "no accelerator"
+    return f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, bf16 {'yes' if native else 'no'}, {where}"
+
+
+def _mlflow() -> str:
+    from cots.serving.tracking import connect, shown, tracking_uri
+
+    connect()
+    return shown(tracking_uri())
+
+
+def _dvc() -> str:
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise BrokenError(done.stderr.strip().splitlines()[0])
+    stale = json.loads(done.stdout)
+    return f"out of date: {', '.join(stale)}; run `dvc repro`" if stale else "everything is up to date"
+
+
+CHECKS = {
+    "python": _python,
+    "torchvision": _torchvision,
+    "fastapi": _fastapi,
+    "sqlalchemy": _sqlalchemy,
+    "processor": _processor,
+    "mlflow": _mlflow,
+    "dvc": _dvc,
+}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    parts = _version(name).split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdecimal())

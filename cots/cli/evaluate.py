@@ -1,0 +1,131 @@
+"""`cots evaluate`: a model on any pictures in a known layout, also such as it has never seen."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cots.cli.tables import retrieval_table, table
+from cots.errors import BadInput
+
+if TYPE_CHECKING:
+    from cots.data.intake import Intake, Rejected
+    from cots.data.samples import Media, Sample, StoredSample
+    from cots.model import RetrievalModel
+
+Format = Literal["karpathy", "coco", "folder", "webdataset", "msrvtt", "scenes"]
+NAMED_CHARS = 100  # of the samples that could not be used; --json has all of them
+
+
+def evaluate(
+    model: Annotated[str, typer.Option(help="A registered version (models:/...), an MLflow or a model folder.")],
+    data: Annotated[Path, typer.Option(help="The data set; for scenes a parameter file whose source draws them.")],
+    layout: Annotated[Format, typer.Option("--format", help="Its layout.")],
+    split: Annotated[
+        Literal["train", "val", "test"],
+        typer.Option(help="Which part; a folder or webdataset that names no splits is `test` as a whole."),
+    ],
+    out: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 128,
+    size: Annotated[int, typer.Option(min=1, help="Larger pictures are reduced to this shorter side first.")] = 256,
+    frames: Annotated[int, typer.Option(min=1, help="Frames taken of a clip, at most.")] = 6,
+    min_side: Annotated[int, typer.Option(min=1, help="Smaller pictures are not used.")] = 16,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are not opened.")] = 50_000_000,
+    max_caption_chars: Annotated[int, typer.Option(min=1, help="Longer captions are left out.")] = 500,
+    bootstrap: Annotated[int, typer.Option(min=1, help="Resamples behind the 95 % intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+) -> None:
+    """Measure retrieval in both directions on a data set."""
+    from cots.data.intake import Intake
+    from cots.serving.loading import load_encoders
+
+    root = data.resolve() if data.is_dir() else data.resolve().parent
+    limits = {"min_side": min_side, "max_pixels": max_pixels, "max_caption_chars": max_caption_chars}
+    chosen = [sample for sample in _samples(data, layout) if sample.split == split]
+    if not chosen:
+        raise BadInput(f"{data} has no sample of split {split}")
+    encoders = load_encoders(model)
+    usable, rejected = _opened(chosen, Intake(root=root, size=size, frames=frames, **limits))
+    if not usable:
+        raise BadInput(f"{data}: none of {len(rejected)} samples of split {split} can be used; {_first(rejected)}")
+    measured = _measured(encoders, usable, batch=batch, resamples=bootstrap, seed=seed)
+    used = sum(map(len, usable.values()))
+    typer.echo(retrieval_table(measured) + "\n" + _told(rejected, used))
+    if out:
+        refused = [{"id": one.id, "reason": one.reason, "detail": one.detail} for one in rejected]
+        about = {"model": model, "encoder": encoders.digest, "data": str(data), "format": layout, "split": split}
+        _write(out, about | {"used": used, "rejected": refused, "metrics": measured})
+
+
+def _samples(data: Path, layout: Format) -> Iterator[Sample]:
+    """The data set's samples, unopened."""
+    from cots.config import Params, ScenesSource
+    from cots.data.sources import SOURCES
+
+    if layout != "scenes":
+        undivided = {"seed": 0, "holdout": {"val": 0.0, "test": 1.0}} if layout in ("folder", "webdataset") else {}
+        return SOURCES[layout](path=data, **undivided)
+    source = Params.load(data).source
+    if not isinstance(source, ScenesSource):
+        raise BadInput(f"{data}: its source is {source.kind}, which draws no scenes")
+    return SOURCES[layout](**source.model_dump(exclude={"kind"}))
+
+
+def _opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:
+    """What can be used, by kind of media, and what cannot."""
+    from cots.data.intake import Rejected
+    from cots.data.samples import StoredSample
+    from cots.data.storing import taken_in
+
+    usable: dict[Media, list[StoredSample]] = {}
+    rejected: list[Rejected] = []
+    for number, one in enumerate(taken_in(samples, intake)):
+        if isinstance(one, Rejected):
+            rejected.append(one)
+        else:
+            stored = StoredSample(key=f"{number:09d}", id=one.id, captions=one.captions, frames=one.frames)
+            usable.setdefault(one.media, []).append(stored)
+    return usable, rejected
+
+
+def _measured(
+    encoders: RetrievalModel, usable: dict[Media, list[StoredSample]], *, batch: int, resamples: int, seed: int
+) -> dict[str, Any]:
+    """All figures, by kind of media."""
+    from cots.evaluation import embed, measure
+
+    return {
+        media: measure(embed(encoders, samples, batch=batch), media=media, resamples=resamples, seed=seed).metrics
+        for media, samples in usable.items()
+    }
+
+
+def _told(rejected: Sequence[Rejected], used: int) -> str:
+    """How many samples were left out, why, and which."""
+    if not rejected:
+        return f"\nall {used} samples were used"
+    reasons = Counter(one.reason for one in rejected)
+    rows = [
+        [reason, number, ", ".join(one.id for one in rejected if one.reason == reason)[:NAMED_CHARS]]
+        for reason, number in reasons.most_common()
+    ]
+    total = used + len(rejected)
+    return f"\n{len(rejected)} of {total} samples could not be used\n" + table(["why", "how many", "which"], rows)
+
+
+def _first(rejected: Sequence[Rejected]) -> str:
+    return f"the first: {rejected[0].id}: {rejected[0].reason} ({rejected[0].detail})"
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+        partial.replace(path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,38 @@
+"""`cots summary`: what came out of the last run of the pipeline."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cots.cli.registry import versions_table
+from cots.cli.tables import retrieval_table
+from cots.errors import BadInput
+
+
+def summary(
+    metrics: Annotated[Path, typer.Option(help="What stage `evaluate` measured.")] = Path("reports/metrics.json"),
+    page: Annotated[Path, typer.Option(help="The report of stage `evaluate`.")] = Path("reports/index.html"),
+) -> None:
+    """Print the retrieval table, the registered versions, where the report is and what to try next."""
+    from cots.serving.registry import Registry
+
+    measured = {name: values for name, values in _read(metrics).items() if "queries" in values}
+    typer.echo("Retrieval, recall in per cent and median rank\n\n" + retrieval_table(measured))
+    typer.echo("\nRegistered versions of cots-index\n\n" + versions_table(Registry().versions()))
+    typer.echo(f"\nReport: {page}" + ("" if page.is_file() else " (missing: run `dvc repro evaluate`)"))
+    typer.echo(
+        "\nTry next:\n"
+        '  cots search "a red star above a blue ring"\n'
+        "  cots registry list --history\n"
+        "  cots use flickr8k --data PATH && dvc repro"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"no results in {path} ({error}): run `dvc repro` first") from None
+    return values

@@ -1,0 +1,52 @@
+"""Plain tables for terminals and logs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NUMBER = re.compile(r"-?[0-9.]*")
+
+DIRECTIONS = {
+    "t2i": "text to image",
+    "i2t": "image to text",
+    "t2v": "text to video",
+    "v2t": "video to text",
+}
+COLUMNS = ("R@1", "R@5", "R@10", "MdR")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns side by side: those that hold numbers alone to the right, the others to the left."""
+    columns = [[title, *map(str, column)] for title, *column in zip(head, *rows, strict=True)]
+    lines = zip(*map(_aligned, columns), strict=True)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Recalls in per cent and median rank of each model and direction, with chance in the line below.
+
+    Args:
+        metrics: by name, what `cots.evaluation.measure` gives.
+    """
+    rows = [row for name, values in metrics.items() for row in _model_rows(name, values)]
+    return table(["", "queries", *COLUMNS], rows)
+
+
+def _model_rows(name: str, values: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    for direction, title in DIRECTIONS.items():
+        if direction in values:
+            asked = values["queries"]["texts" if direction.startswith("t") else "items"]
+            rows.append([f"{name}, {title}", str(asked), *_cells(values[direction])])
+            rows.append(["  by chance", "", *_cells(values["chance"][direction])])
+    return rows
+
+
+def _cells(scores: Mapping[str, float]) -> list[str]:
+    return [f"{scores[column]:.1f}" for column in COLUMNS]
+
+
+def _aligned(column: Sequence[str]) -> list[str]:
+    width = max(map(len, column))
+    numbers = all(NUMBER.fullmatch(cell) for cell in column[1:])
+    return [cell.rjust(width) if numbers else cell.ljust(width) for cell in column]

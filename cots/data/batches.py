@@ -1,0 +1,230 @@
+"""Training batches from shards and views: a fixed function of seed and step, so that a run resumes anywhere."""
+
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import webdataset as wds
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import PreTrainedTokenizerBase
+
+from cots.data.masking import block_mask, mask_words
+from cots.data.samples import StoredSample
+from cots.data.shards import read_shard
+from cots.data.text import encode
+from cots.data.views import Box, Views, crop, draw_box
+
+SHUFFLE_BUFFER = 5000  # undecoded samples that are mixed with each other
+
+T = TypeVar("T")
+
+
+def shuffled(shard: Callable[[int], Iterator[T]], num_shards: int, *, seed: int, epoch: int) -> Iterator[T]:
+    """The items of all shards, shards permuted and items mixed within a buffer; the same seed gives the same order."""
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(num_shards)
+    mixed = wds.detshuffle(SHUFFLE_BUFFER, SHUFFLE_BUFFER, seed=int(rng.integers(2**31)))
+    yield from mixed.run(item for number in order for item in shard(int(number)))
+
+
+def endless(epoch: Callable[[int], Iterator[T]], *, num_samples: int, batch: int, start: int) -> Iterator[list[T]]:
+    """Batches of items, epoch after epoch, from batch number `start` on; an epoch's last, short batch is left out."""
+    per_epoch = num_samples // batch
+    number, done = divmod(start, per_epoch)
+    while True:
+        items = islice(epoch(number), done * batch, per_epoch * batch)
+        while chosen := list(islice(items, batch)):
+            yield chosen
+        number, done = number + 1, 0
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread while its predecessor is in use."""
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        coming = worker.submit(next, items)
+        while True:
+            item = coming.result()
+            coming = worker.submit(next, items)
+            yield item
+
+
+class Viewed(NamedTuple):
+    """A stored sample with one of its views."""
+
+    sample: StoredSample
+    frame: int
+    box: Box
+    tokens: NDArray[np.uint16]
+
+
+class Arrays(NamedTuple):
+    """A batch in numpy; the fields are those of `cots.objective.Batch`, pixels still bytes."""
+
+    samples: NDArray[np.int64]  # (B,)
+    captions: NDArray[np.int64]  # (B,)
+    frames: NDArray[np.uint8]  # (B, T, H, W, 3)
+    ids: NDArray[np.int64]  # (B, L)
+    attended: NDArray[np.bool_]  # (B, L)
+    masked_patches: NDArray[np.bool_]  # (B, N), or (B, 0) where the token level is off
+    visual_tokens: NDArray[np.int64]  # likewise
+    corrupted_ids: NDArray[np.int64]  # (B, L) or (B, 0)
+    masked_words: NDArray[np.bool_]  # likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    """What the token level hides."""
+
+    grid: int  # patches along a side
+    patches: int  # hidden ones a picture
+    block: int  # patches of the smallest block
+    words: float  # share of the words
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingBatches:
+    """Batches of a split's shards, without end.
+
+    Every epoch takes each sample once (the last, short batch aside), in an order of its own, each sample in the
+    epoch's view with one of its captions drawn. Everything follows from `seed` and the step.
+
+    Attributes:
+        shards: tar files; views: their views files, in the same order.
+        keys: of all samples of the manifest, rising; a sample's number is its place here.
+        first_captions: per sample number, the number of its first caption among all captions.
+        num_samples: in all shards.
+        batch: samples a batch, at most `num_samples`.
+        frames: per clip; 1 takes the frame that the view names.
+        size: pixels along a side of the crops.
+        masking: None switches the token level's fields off.
+    """
+
+    shards: tuple[Path, ...]
+    views: tuple[Path, ...]
+    keys: NDArray[np.int64]
+    first_captions: NDArray[np.int64]
+    num_samples: int
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+    batch: int
+    frames: int
+    size: int
+    masking: Masking | None
+    seed: int
+
+    def starting(self, step: int) -> Iterator[Arrays]:
+        """The batches from `step` on; one is made ahead in a thread while its predecessor is used."""
+        chosen = endless(self._epoch, num_samples=self.num_samples, batch=self.batch, start=step)
+        yield from ahead(self.collate(samples, number) for number, samples in enumerate(chosen, start=step))
+
+    def _epoch(self, epoch: int) -> Iterator[Viewed]:
+        yield from shuffled(lambda shard: self._shard(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch)
+
+    def _shard(self, shard: int, epoch: int) -> Iterator[Viewed]:
+        views = Views.load(self.views[shard])
+        view = epoch % views.tokens.shape[1]
+        columns = (views.frames[:, view].tolist(), views.boxes[:, view].tolist(), views.tokens[:, view])
+        for sample, frame, box, tokens in zip(read_shard(self.shards[shard]), *columns, strict=True):
+            yield Viewed(sample, frame, box, tokens)
+
+    def collate(self, chosen: list[Viewed], step: int) -> Arrays:
+        """One batch of the chosen samples; captions and masks are drawn from seed and step."""
+        rng = np.random.default_rng((self.seed, 1, step))
+        numbers = np.searchsorted(self.keys, [int(item.sample.key) for item in chosen])
+        captions = [int(rng.integers(len(item.sample.captions))) for item in chosen]
+        texts = [item.sample.captions[caption] for item, caption in zip(chosen, captions, strict=True)]
+        words = encode(self.tokenizer, texts, max_tokens=self.max_tokens)
+        if self.masking is None:
+            off = np.zeros((len(chosen), 0))
+            patches = tokens = hidden = corrupted = off
+        else:
+            patches = np.stack(
+                [
+                    block_mask(rng, grid=self.masking.grid, count=self.masking.patches, block=self.masking.block)
+                    for _ in chosen
+                ]
+            )
+            tokens = np.stack([item.tokens for item in chosen])
+            corrupted, hidden = mask_words(
+                rng,
+                words.ids,
+                words.maskable,
+                share=self.masking.words,
+                mask=int(self.tokenizer.mask_token_id),
+                vocab=len(self.tokenizer),
+            )
+        return Arrays(
+            samples=numbers,
+            captions=self.first_captions[numbers] + captions,
+            frames=np.stack([self.pixels(item) for item in chosen]),
+            ids=words.ids,
+            attended=words.attended,
+            masked_patches=patches.astype(bool),
+            visual_tokens=tokens.astype(np.int64),
+            corrupted_ids=corrupted.astype(np.int64),
+            masked_words=hidden.astype(bool),
+        )
+
+    def pixels(self, item: Viewed) -> NDArray[np.uint8]:
+        """(T, H, W, 3): the view's frame, or one frame of each of T equal segments, all cut by the view's box."""
+        stored = item.sample.frames
+        if self.frames == 1:
+            numbers = [item.frame]
+        else:
+            numbers = [(2 * segment + 1) * len(stored) // (2 * self.frames) for segment in range(self.frames)]
+        return np.stack([crop(open_frame(stored[number]), item.box, self.size) for number in numbers])
+
+
+def open_frame(data: bytes) -> Image.Image:
+    """A stored frame; `prepare` made it, so it is a small RGB JPEG."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomCrops:
+    """Crops of a split's frames, without end, for the dVAE: a fixed function of seed and step.
+
+    Attributes:
+        shards: tar files.
+        num_samples: in all shards, at least `batch`.
+        batch: crops a batch.
+        size: pixels along a side of the crops.
+        scale: share of the picture's area; ratio: width over height.
+    """
+
+    shards: tuple[Path, ...]
+    num_samples: int
+    batch: int
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    seed: int
+
+    def starting(self, step: int) -> Iterator[NDArray[np.uint8]]:
+        """(B, H, W, 3) pixels, from batch `step` on."""
+        chosen = endless(self._epoch, num_samples=self.num_samples, batch=self.batch, start=step)
+        yield from ahead(self._pixels(samples, number) for number, samples in enumerate(chosen, start=step))
+
+    def _epoch(self, epoch: int) -> Iterator[StoredSample]:
+        yield from shuffled(lambda shard: read_shard(self.shards[shard]), len(self.shards), seed=self.seed, epoch=epoch)
+
+    def _pixels(self, samples: list[StoredSample], step: int) -> NDArray[np.uint8]:
+        rng = np.random.default_rng((self.seed, 2, step))
+        return np.stack(
+            [crop(*draw_view(rng, sample, scale=self.scale, ratio=self.ratio)[1:], self.size) for sample in samples]
+        )
+
+
+def draw_view(
+    rng: np.random.Generator, sample: StoredSample, *, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, Image.Image, Box]:
+    """A random frame's number, the frame, and a random box in it."""
+    number = int(rng.integers(len(sample.frames)))
+    frame = open_frame(sample.frames[number])
+    return number, frame, draw_box(rng, aspect=frame.width / frame.height, scale=scale, ratio=ratio)

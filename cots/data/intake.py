@@ -1,0 +1,136 @@
+"""The door: a sample of any source becomes a stored sample with its manifest row, or a reject with its reason."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from cots.data.pictures import (
+    Reason,
+    StoredPicture,
+    UnusablePicture,
+    encode_jpeg,
+    fingerprints,
+    reduced,
+    store_picture,
+)
+from cots.data.samples import Media, Sample, Split
+from cots.data.video import decode_clip, middles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A usable sample: what the shard needs and what the manifest tells. Fields as in `StoredSample` and `SCHEMA`."""
+
+    id: str
+    split: Split
+    media: Media
+    captions: tuple[str, ...]
+    wrong: tuple[bool, ...]
+    frames: tuple[bytes, ...]
+    width: int
+    height: int
+    pixel_hash: str
+    dhash: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An unusable sample, as a row of `REJECTED_SCHEMA`."""
+
+    id: str
+    split: Split
+    origin: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What is taken in, and in which form.
+
+    Attributes:
+        root: files outside this folder are not read; resolved.
+        size: shorter side of stored pictures, pixels.
+        frames: of a clip, at most.
+        min_side: of the original, pixels.
+        max_pixels: of the original.
+        max_caption_chars: longer captions are left out.
+    """
+
+    root: Path
+    size: int
+    frames: int
+    min_side: int
+    max_pixels: int
+    max_caption_chars: int
+
+    def __call__(self, sample: Sample) -> Taken | Rejected:
+        """Open the sample, or say why it cannot be used."""
+        try:
+            captions, wrong = self._captions(sample)
+            pictures = self._pictures(sample)
+        except UnusablePicture as error:
+            return rejected(sample, error.reason, error.detail)
+        pixel_hash, dhash = fingerprints(Image.open(io.BytesIO(pictures[0].jpeg)))
+        return Taken(
+            id=sample.id,
+            split=sample.split,
+            media=sample.media,
+            captions=captions,
+            wrong=wrong,
+            frames=tuple(picture.jpeg for picture in pictures),
+            width=pictures[0].width,
+            height=pictures[0].height,
+            pixel_hash=pixel_hash,
+            dhash=dhash,
+            origin=sample.origin,
+        )
+
+    def _captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+        stripped = [(text.strip(), wrong) for text, wrong in zip(sample.captions, sample.wrong, strict=True)]
+        for text, _ in stripped:
+            if not _is_utf8(text):
+                raise UnusablePicture("caption not UTF-8", ascii(text[: self.max_caption_chars]))
+        usable = [(text, wrong) for text, wrong in stripped if 0 < len(text) <= self.max_caption_chars]
+        if not usable:
+            raise UnusablePicture(
+                "no caption", f"of {len(stripped)}, none has 1 to {self.max_caption_chars} characters"
+            )
+        return tuple(text for text, _ in usable), tuple(wrong for _, wrong in usable)
+
+    def _pictures(self, sample: Sample) -> list[StoredPicture]:
+        content = self._read(sample.content) if isinstance(sample.content, Path) else sample.content
+        if isinstance(content, tuple):
+            return [self._stored(content[i]) for i in middles(len(content), self.frames)]
+        if sample.media == "image":
+            return [self._stored(content)]
+        clip = decode_clip(content, frames=self.frames, max_pixels=self.max_pixels, min_side=self.min_side)
+        return [StoredPicture(encode_jpeg(reduced(frame, self.size)), *frame.size) for frame in clip]
+
+    def _stored(self, data: bytes) -> StoredPicture:
+        return store_picture(data, size=self.size, max_pixels=self.max_pixels, min_side=self.min_side)
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            target = path.resolve()
+            if not target.is_relative_to(self.root):
+                raise UnusablePicture("outside the data folder", f"{path} leads to {target}")
+            if not target.is_file():
+                raise UnusablePicture("no such file", str(path))
+            return target.read_bytes()
+        except (OSError, ValueError) as error:
+            raise UnusablePicture("no such file", f"{path}: {error}") from error
+
+
+def rejected(sample: Sample, reason: Reason, detail: str) -> Rejected:
+    """The sample as a reject; its texts made fit for a table whatever bytes they hold."""
+    id_, origin, told = (text.encode(errors="backslashreplace").decode() for text in (sample.id, sample.origin, detail))
+    return Rejected(id=id_, split=sample.split, origin=origin, reason=reason, detail=told)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether the text holds none of the stand-ins that sources leave for bytes that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

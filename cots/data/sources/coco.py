@@ -1,0 +1,39 @@
+"""COCO as its authors publish it: annotations/captions_<split><year>.json and a folder of pictures for each."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from cots.data.samples import Sample
+from cots.data.sources.reading import described, folder_of, laid_out_as, need_folder, read_json, split_named
+from cots.errors import BadInput
+
+
+def read_coco(path: Path) -> Iterator[Sample]:
+    """The samples of all annotation files of one year; pictures lie in <split><year>/, at the top or one folder below.
+
+    Raises:
+        BadInput: no such folder, no such files, files of several years, or not in this layout.
+    """
+    need_folder(path)
+    tables = sorted(path.glob("annotations/captions_*.json"))
+    years = sorted({table.stem[-4:] for table in tables})
+    if len(years) != 1:
+        found = f"those of {' and '.join(years)}" if years else "none"
+        raise BadInput(f"{path} must hold annotations/captions_<split><year>.json of one year, found {found}")
+    return iter([sample for table in tables for sample in _samples(path, table)])
+
+
+def _samples(root: Path, table: Path) -> Iterator[Sample]:
+    part = table.stem.removeprefix("captions_")  # train2014
+    split = split_named(re.sub(r"\d+$", "", part), str(table))
+    with laid_out_as("COCO", table):
+        content = read_json(table)
+        captions = defaultdict(list)
+        for annotation in content["annotations"]:
+            captions[annotation["image_id"]].append(annotation["caption"])
+        names = {image["id"]: f"{part}/{image['file_name']}" for image in content["images"]}
+        pictures = folder_of(root, list(names.values()))
+        for number, name in names.items():
+            yield described(name, pictures / name, captions[number], split=split, origin=f"{table.name}: {number}")

@@ -1,0 +1,141 @@
+"""A plain folder of pictures with a caption table beside them: CSV, TSV or JSONL."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+
+from cots.data.samples import Sample, Split
+from cots.data.sources.reading import described, need_folder, split_by_hash, split_named
+from cots.errors import BadInput
+
+TABLES = (".csv", ".tsv", ".jsonl")
+COLUMNS = ("image", "caption", "split")
+Row = dict[str, str]
+
+
+@dataclass(slots=True)
+class _Picture:
+    """What the rows of one picture say together."""
+
+    line: int
+    split: Split
+    captions: list[str] = field(default_factory=list)
+
+
+def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Iterator[Sample]:
+    """The samples of a table with the columns image, caption and, if the splits are given, split.
+
+    Pictures are named relative to the folder; rows of one picture become one sample. A row that is not UTF-8 becomes
+    a sample of its own, which is then rejected.
+
+    Args:
+        path: the folder, which holds one table.
+        seed: of the split, where the table has no such column.
+        holdout: shares of `val` and `test` in that case.
+
+    Raises:
+        BadInput: no such folder; no table, several, or one without rows or without these columns; an unknown split.
+    """
+    need_folder(path)
+    table = _table(path)
+    pictures: dict[str, _Picture] = {}
+    broken: list[Sample] = []
+    for line, row in _rows(table):
+        name, where = row["image"].strip(), f"{table.name}, line {line}"
+        split = _split(row, name, f"{table}, line {line}", seed=seed, holdout=holdout)
+        if not _is_utf8(name + row["caption"]):
+            broken.append(described(name, path / name, [row["caption"]], split=split, origin=where))
+            continue
+        picture = pictures.setdefault(name, _Picture(line, split))
+        if picture.split != split:
+            raise BadInput(
+                f"{table}: {name} is in split {picture.split} on line {picture.line}, in {split} on line {line}"
+            )
+        picture.captions.append(row["caption"])
+    if not pictures and not broken:
+        raise BadInput(f"{table} has no rows below its header")
+    whole = [
+        described(name, path / name, found.captions, split=found.split, origin=f"{table.name}, line {found.line}")
+        for name, found in pictures.items()
+    ]
+    return iter(whole + broken)
+
+
+def _table(folder: Path) -> Path:
+    tables = sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES)
+    if len(tables) != 1:
+        found = ", ".join(table.name for table in tables) or "none"
+        raise BadInput(f"{folder} must hold one caption table ({', '.join(TABLES)}), found {found}")
+    return tables[0]
+
+
+def _split(row: Row, name: str, where: str, *, seed: int, holdout: Mapping[str, float]) -> Split:
+    if "split" in row:
+        return split_named(row["split"], where)
+    return split_by_hash(name, seed=seed, val=holdout["val"], test=holdout["test"])
+
+
+def _rows(table: Path) -> Iterator[tuple[int, Row]]:
+    """Rows with the number of the line on which they end."""
+    return _jsonl_rows(table) if table.suffix.lower() == ".jsonl" else _csv_rows(table)
+
+
+def _csv_rows(table: Path) -> Iterator[tuple[int, Row]]:
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        lines = _tsv_cells(file) if table.suffix.lower() == ".tsv" else _csv_cells(file, table)
+        _, header = next(lines, (0, []))
+        columns = [name.strip().lower() for name in header]
+        _check_columns(columns, f"{table}")
+        for number, cells in lines:
+            row = dict(zip_longest(columns, cells[: len(columns)], fillvalue=""))
+            yield number, {name: row[name] for name in COLUMNS if name in row}
+
+
+def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, strict=True)
+    try:
+        yield from ((reader.line_num, cells) for cells in reader if cells)
+    except csv.Error as error:
+        raise BadInput(f"{table}, line {reader.line_num}: {error}; save it as comma-separated UTF-8") from None
+
+
+def _tsv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Tabs part cells and nothing else does: an odd quotation mark must not swallow the lines that follow."""
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield number, [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
+
+
+def _jsonl_rows(table: Path) -> Iterator[tuple[int, Row]]:
+    lines = table.read_bytes().decode("utf-8-sig", errors="surrogateescape").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{table}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{where}: not JSON: {error.msg}") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{where}: not a JSON object")
+        _check_columns(row, where)
+        yield number, {name: str(row[name] or "") for name in COLUMNS if name in row}
+
+
+def _check_columns(columns: Iterable[str], where: str) -> None:
+    found = list(columns)
+    missing = [name for name in ("image", "caption") if name not in found]
+    if missing:
+        told = ", ".join(map(repr, found)) or "none: the table is empty"
+        raise BadInput(f"{where}: no column {' and '.join(missing)}; the columns found are {told}")
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in text)

@@ -1,0 +1,103 @@
+"""What the sources share: JSON files, names of splits, and where a data set keeps its files."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cots.data.samples import Media, Sample, Split
+from cots.errors import BadInput
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",  # Karpathy's name for the part of COCO's val that he trains on
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+PROBED = 20  # names that are looked for to find the folder of the files
+
+
+def split_named(name: str, where: str) -> Split:
+    """The split that a data set calls by that name.
+
+    Raises:
+        BadInput: no split is called so; `where` tells the reader the place.
+    """
+    try:
+        return SPLIT_NAMES[name.strip().lower()]
+    except KeyError:
+        raise BadInput(f"{where}: unknown split {name!r}; known are {', '.join(SPLIT_NAMES)}") from None
+
+
+def split_by_hash(name: str, *, seed: int, val: float, test: float) -> Split:
+    """A split for a sample whose source names none: the same for the same id and seed, whatever else there is."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
+    share = int.from_bytes(digest[:8]) / 2**64
+    return "test" if share < test else "val" if share < test + val else "train"
+
+
+def described(
+    name: str, content: Path | bytes, captions: Sequence[str], *, split: Split, origin: str, media: Media = "image"
+) -> Sample:
+    """A sample whose captions are all taken at their word."""
+    wrong = (False,) * len(captions)
+    return Sample(
+        id=name, split=split, media=media, captions=tuple(captions), wrong=wrong, content=content, origin=origin
+    )
+
+
+def need_folder(path: Path) -> None:
+    """Check that the data set is there.
+
+    Raises:
+        BadInput: it is not a folder.
+    """
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise BadInput(f"{path} {what}: set source.path to the folder that holds the data set")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 whatever the file holds
+    """A JSON file; bytes that are not UTF-8 stay in the texts as lone surrogates.
+
+    Raises:
+        BadInput: the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig", errors="surrogateescape"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path} is not JSON: line {error.lineno}: {error.msg}") from None
+
+
+@contextmanager
+def laid_out_as(layout: str, path: Path) -> Iterator[None]:
+    """Turn a missing key or a wrong type in a data set's JSON into one line.
+
+    Raises:
+        BadInput: the block below met either.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise BadInput(f"{path} is not in the {layout} layout: an entry has no {error}") from None
+    except (TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is not in the {layout} layout: {error}") from None
+
+
+def folder_of(root: Path, names: Sequence[str]) -> Path:
+    """Which folder the names are relative to: the root or one directly below it; the root, if none has any of them."""
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    for folder in (root, *below):
+        if any((folder / name).is_file() for name in names[:PROBED]):
+            return folder
+    return root

@@ -1,0 +1,58 @@
+"""Tar files as img2dataset writes them: for each key a picture, its caption in .txt, and .json about both."""
+
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+
+from cots.data.samples import Sample
+from cots.data.sources.reading import described, need_folder, split_by_hash
+from cots.errors import BadInput
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+
+
+def read_webdataset(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Iterator[Sample]:
+    """The samples of all tar files in a folder; members are read into memory, never unpacked.
+
+    Args:
+        path: the folder.
+        seed: of the split: these tars name none.
+        holdout: shares of `val` and `test`.
+
+    Raises:
+        BadInput: no such folder, no tar file in it, or one is damaged.
+    """
+    need_folder(path)
+    tars = sorted(path.glob("*.tar"))
+    if not tars:
+        raise BadInput(f"{path} holds no .tar file: set source.path to the folder that img2dataset wrote")
+    for tar in tars:
+        for key, members in _grouped(tar):
+            name = f"{tar.stem}/{key}"
+            picture = next((members[kind] for kind in PICTURES if kind in members), b"")
+            split = split_by_hash(name, seed=seed, val=holdout["val"], test=holdout["test"])
+            yield described(name, picture, [_caption(members)], split=split, origin=tar.name)
+
+
+def _grouped(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Members that follow each other under one key, by extension."""
+    try:
+        with tarfile.open(path) as tar:
+            files = ((member.name.partition("."), tar.extractfile(member)) for member in tar if member.isfile())
+            for key, group in groupby(files, key=lambda file: file[0][0]):
+                yield key, {name[2].lower(): content.read() for name, content in group if content is not None}
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BadInput(f"{path} is damaged ({error}): fetch it again, or remove it") from None
+
+
+def _caption(members: Mapping[str, bytes]) -> str:
+    """The text file, or else the caption that the JSON tells; bytes that are not UTF-8 stay as lone surrogates."""
+    if "txt" in members:
+        return members["txt"].decode("utf8", errors="surrogateescape")
+    try:
+        caption = json.loads(members.get("json", b"{}").decode("utf8", errors="surrogateescape")).get("caption")
+    except (json.JSONDecodeError, AttributeError):
+        return ""
+    return caption if isinstance(caption, str) else ""

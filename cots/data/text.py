@@ -1,0 +1,71 @@
+"""Words to token ids: a WordPiece tokenizer, trained on the captions or taken from a pretrained model."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
+
+from cots.errors import BadInput
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+class Words(NamedTuple):
+    """A batch of token ids."""
+
+    ids: NDArray[np.int64]  # (B, L), L the longest text of the batch
+    attended: NDArray[np.bool_]  # (B, L), False = padding
+    maskable: NDArray[np.bool_]  # (B, L), False = padding or a special token
+
+
+def train_tokenizer(captions: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerBase:
+    """A lower-casing WordPiece tokenizer in BERT's form, trained on the captions; the same captions give the same one.
+
+    Args:
+        captions: the training captions.
+        vocab_size: tokens at most, special ones included.
+    """
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(sorted(captions), trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return BertTokenizerFast(tokenizer_object=tokenizer)
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """A tokenizer from a local folder or by its hub name.
+
+    Raises:
+        BadInput: there is none, or it lacks a padding or mask token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"no tokenizer in {name}: {str(error).splitlines()[0]}") from None
+    if tokenizer.pad_token_id is None or tokenizer.mask_token_id is None:
+        raise BadInput(f"tokenizer {name} has no padding or mask token: the token level needs both")
+    return tokenizer
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> Words:
+    """Token ids of texts, cut to `max_tokens` and padded to the longest of them."""
+    encoded = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_tokens,
+        padding="longest",
+        return_special_tokens_mask=True,
+        return_token_type_ids=False,
+        return_tensors="np",
+    )
+    attended = encoded["attention_mask"].astype(bool)
+    special = encoded["special_tokens_mask"].astype(bool)
+    return Words(encoded["input_ids"].astype(np.int64), attended, attended & ~special)

@@ -1,0 +1,70 @@
+"""Clips as a few frames: one from the middle of each of equally long parts."""
+
+import io
+
+import av
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from PIL import Image
+
+from cots.data.pictures import UnusablePicture, check_size
+
+
+def decode_clip(data: bytes, *, frames: int, max_pixels: int, min_side: int) -> list[Image.Image]:
+    """At most that many frames of a clip, RGB, in order of time; all of them where it has no more.
+
+    Args:
+        data: an encoded file, of any format that FFmpeg reads.
+        frames: how many are wanted, of equally long parts of the clip.
+        max_pixels: of a frame; larger ones are refused before they are decoded.
+        min_side: least width and height, pixels.
+
+    Raises:
+        UnusablePicture: not a clip, damaged, cut short, too large or too small.
+    """
+    if not data:
+        raise UnusablePicture("empty file", "0 bytes")
+    try:
+        number = _count_frames(data, max_pixels=max_pixels, min_side=min_side)
+        return _frames_at(data, middles(number, frames))
+    except (av.FFmpegError, ValueError) as error:
+        raise UnusablePicture("not a clip", f"{type(error).__name__}: {error}") from error
+
+
+def middles(number: int, parts: int) -> list[int]:
+    """Indices of the middles of equal parts of a sequence; every index where there are no more than parts."""
+    if number <= parts:
+        return list(range(number))
+    return [(2 * part + 1) * number // (2 * parts) for part in range(parts)]
+
+
+def _count_frames(data: bytes, *, max_pixels: int, min_side: int) -> int:
+    """How many frames are stored, found without decoding them: containers often misstate it."""
+    with av.open(io.BytesIO(data), "r") as container:
+        stream = _video_stream(container.streams.video)
+        context = stream.codec_context
+        check_size(context.width, context.height, max_pixels=max_pixels, min_side=min_side)
+        number = len([packet for packet in container.demux(stream) if packet.size])
+    if number == 0:
+        raise UnusablePicture("not a clip", "no frame in it")
+    return number
+
+
+def _frames_at(data: bytes, wanted: list[int]) -> list[Image.Image]:
+    chosen: list[Image.Image] = []
+    reformatter = VideoReformatter()  # one for all frames: each would set up its own otherwise, at 1 ms
+    with av.open(io.BytesIO(data), "r") as container:
+        for index, frame in enumerate(container.decode(_video_stream(container.streams.video))):
+            if index == wanted[len(chosen)]:
+                pixels = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                chosen.append(Image.fromarray(pixels).rotate(frame.rotation, expand=True))
+            if len(chosen) == len(wanted):
+                return chosen
+    raise UnusablePicture("cut short", f"{len(chosen)} of {len(wanted)} frames can be decoded")
+
+
+def _video_stream(streams: tuple[VideoStream, ...]) -> VideoStream:
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
+        raise UnusablePicture("not a clip", "no video stream in it that can be decoded")
+    return known[0]

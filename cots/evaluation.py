@@ -1,0 +1,221 @@
+"""Retrieval measured: samples embedded once, every query ranked in both directions, encoding and search timed."""
+
+import io
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from cots.data.intake import Intake, Rejected
+from cots.data.samples import Media, Sample, StoredSample
+from cots.data.shards import read_shard
+from cots.data.storing import taken_in
+from cots.errors import BadInput
+from cots.model import RetrievalModel, chunks
+from cots.retrieval.index import EmbeddingIndex
+from cots.retrieval.metrics import KS, Direction, bootstrap, chance, retrieval, rsum, scores
+
+DIRECTIONS: dict[Media, tuple[str, str]] = {"image": ("i2t", "t2i"), "video": ("v2t", "t2v")}
+DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """Samples and their captions in the shared space.
+
+    Attributes:
+        ids: of the N items, in the order read.
+        captions: M texts, those of the first item first.
+        owners: (M,) row of the item that each text describes.
+        items: (N, D) unit rows; texts: (M, D) unit rows.
+        item_seconds: spent encoding items, decoding left out; text_seconds: likewise for texts.
+    """
+
+    ids: tuple[str, ...]
+    captions: tuple[str, ...]
+    owners: NDArray[np.int64]
+    items: NDArray[np.float32]
+    texts: NDArray[np.float32]
+    item_seconds: float
+    text_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Retrieval in both directions.
+
+    Attributes:
+        directions: `i2t` and `t2i`, or `v2t` and `t2v`, with every query's rank.
+        metrics: ready for JSON; R@k and RSUM in per cent, with intervals and chance levels beside them.
+    """
+
+    directions: dict[str, Direction]
+    metrics: dict[str, Any]
+
+
+def stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSample]:
+    """The stored samples of some rows of the manifest, in their order.
+
+    Args:
+        shards: the shard folder.
+        rows: all rows of one shard or of several, as whole splits or kinds of media are.
+
+    Raises:
+        BadInput: a shard is missing, damaged, or holds other samples than the rows say.
+    """
+    for name, group in rows.groupby("shard", sort=False):
+        found = list(read_shard(shards / str(name)))
+        if [sample.key for sample in found] != group["key"].tolist():
+            raise BadInput(
+                f"shard {shards / str(name)} does not hold what the manifest says: run `dvc repro --force prepare`"
+            )
+        yield from found
+
+
+def stored_by_id(shards: Path, manifest: pd.DataFrame, ids: Iterable[str]) -> dict[str, StoredSample]:
+    """The stored samples of these ids; only the shards that hold one of them are read."""
+    wanted = set(ids)
+    names = manifest.loc[manifest["id"].isin(wanted), "shard"].unique()
+    return {sample.id: sample for name in names for sample in read_shard(shards / name) if sample.id in wanted}
+
+
+def open_frames(sample: StoredSample) -> list[Image.Image]:
+    """The decoded frames of a stored sample.
+
+    Raises:
+        BadInput: a frame cannot be decoded.
+    """
+    try:
+        return [Image.open(io.BytesIO(frame)).convert("RGB") for frame in sample.frames]
+    except (OSError, UnidentifiedImageError) as error:
+        raise BadInput(f"a stored frame of {sample.id} is damaged ({error}): run `dvc repro --force prepare`") from None
+
+
+def embed(model: RetrievalModel, samples: Iterable[StoredSample], *, batch: int) -> Embedded:
+    """Encode every sample and all of its captions; pictures are held a batch at a time.
+
+    Raises:
+        BadInput: there are no samples, or a frame cannot be decoded.
+    """
+    ids: list[str] = []
+    captions: list[tuple[str, ...]] = []
+    rows: list[NDArray[np.float32]] = []
+    item_seconds = 0.0
+    for chunk in chunks(samples, batch):
+        clips = [open_frames(sample) for sample in chunk]
+        start = time.perf_counter()
+        rows.append(model.encode_videos(clips, batch=batch))
+        item_seconds += time.perf_counter() - start
+        ids += [sample.id for sample in chunk]
+        captions += [sample.captions for sample in chunk]
+    if not ids:
+        raise BadInput("there is nothing to embed: no usable picture or clip")
+    texts = tuple(text for own in captions for text in own)
+    start = time.perf_counter()
+    encoded = model.encode_texts(texts, batch=batch)
+    return Embedded(
+        ids=tuple(ids),
+        captions=texts,
+        owners=np.repeat(np.arange(len(ids)), [len(own) for own in captions]),
+        items=np.concatenate(rows),
+        texts=encoded,
+        item_seconds=item_seconds,
+        text_seconds=time.perf_counter() - start,
+    )
+
+
+def opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:
+    """Samples as a source names them, opened: the usable ones by kind of media, and those that cannot be used."""
+    usable: dict[Media, list[StoredSample]] = {}
+    refused: list[Rejected] = []
+    for number, outcome in enumerate(taken_in(samples, intake)):
+        if isinstance(outcome, Rejected):
+            refused.append(outcome)
+        else:
+            key = f"{number:09d}"
+            stored = StoredSample(key=key, id=outcome.id, captions=outcome.captions, frames=outcome.frames)
+            usable.setdefault(outcome.media, []).append(stored)
+    return usable, refused
+
+
+def measure(embedded: Embedded, *, media: Media, resamples: int, seed: int) -> Measured:
+    """Rank everything both ways.
+
+    Args:
+        embedded: what is retrieved from what.
+        media: names the directions.
+        resamples: draws of the bootstrap behind the 95 % intervals.
+        seed: of these draws.
+
+    Raises:
+        ValueError: an embedding is not finite.
+    """
+    ways = retrieval(embedded.items, embedded.texts, embedded.owners)
+    directions = dict(zip(DIRECTIONS[media], ways, strict=True))
+    by_chance = {name: chance(way) for name, way in directions.items()}
+    metrics: dict[str, Any] = {name: scores(way) for name, way in directions.items()}
+    metrics["rsum"] = rsum(directions)
+    metrics["chance"] = by_chance | {"rsum": sum(level[f"R@{k}"] for level in by_chance.values() for k in KS)}
+    metrics["interval"] = _by_direction(bootstrap(directions, resamples=resamples, seed=seed))
+    metrics["queries"] = {"items": len(embedded.ids), "texts": len(embedded.captions)}
+    metrics["speed"] = _speed(embedded)
+    return Measured(directions=directions, metrics=rounded(metrics))
+
+
+def query_rows(embedded: Embedded, measured: Measured) -> list[dict[str, Any]]:
+    """One row a query, for tables and for the comparison of two models on the same queries.
+
+    Returns:
+        Rows of direction, query (unique in its direction: the item's id, or id#number of the caption), item,
+        caption (its number, None where the item is the query), rank, relevant, candidates.
+    """
+    first = np.searchsorted(embedded.owners, embedded.owners)  # (M,): number of the owner's first caption
+    numbers = (np.arange(len(embedded.owners)) - first).tolist()
+    rows = []
+    for way, captions in zip(measured.directions, ([None] * len(embedded.ids), numbers), strict=True):
+        direction = measured.directions[way]
+        columns = (direction.owners.tolist(), captions, direction.ranks.tolist(), direction.relevant.tolist())
+        for owner, caption, rank, relevant in zip(*columns, strict=True):
+            item = embedded.ids[owner]
+            query = item if caption is None else f"{item}#{caption}"
+            found = {"rank": rank, "relevant": relevant, "candidates": direction.candidates}
+            rows.append({"direction": way, "query": query, "item": item, "caption": caption, **found})
+    return rows
+
+
+def rounded(value: Any) -> Any:  # noqa: ANN401  JSON in, JSON out
+    """Nested values with every float cut to six digits after the point."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def _speed(embedded: Embedded) -> dict[str, float]:
+    """Encoding rates, and exact search of all texts for their ten nearest items."""
+    index = EmbeddingIndex.build(embedded.items, "Flat")
+    start = time.perf_counter()
+    index.search(embedded.texts, min(10, len(index)))
+    seconds = time.perf_counter() - start
+    return {
+        "items_per_second": len(embedded.ids) / embedded.item_seconds,
+        "texts_per_second": len(embedded.captions) / embedded.text_seconds,
+        "search_ms": 1000 * seconds / len(embedded.captions),
+    }
+
+
+def _by_direction(intervals: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """{"i2t R@1": ...} as {"i2t": {"R@1": ...}}; "rsum" stays."""
+    nested: dict[str, Any] = {}
+    for name, interval in intervals.items():
+        direction, _, metric = name.partition(" ")
+        if metric:
+            nested.setdefault(direction, {})[metric] = interval
+        else:
+            nested[direction] = interval
+    return nested

@@ -1,0 +1,65 @@
+"""The adaptive momentum filter: pairs whose similarity falls far below the running mean are taken for noise."""
+
+import torch
+from torch import Tensor, nn
+
+
+class MomentumFilter(nn.Module):
+    """Running statistics of the pair similarity, and the threshold that follows from them.
+
+        keep pair  <=>  s >= mu - deviations * sigma,     s = k_image . k_text of the momentum streams
+
+    mu and sigma are exponential moving averages over steps, unbiased for the zero start. Reading and moving the
+    statistics are two methods, so that a forward pass changes nothing.
+
+    Args:
+        warmup: steps in which every pair is kept.
+        deviations: how many sigma below the mean the threshold lies.
+        momentum: of the running averages, per step, in [0, 1).
+
+    Source: COTS, arXiv:2204.07441, adaptive momentum filter; the two-sigma rule is unverified (docs/paper.md).
+    """
+
+    first: Tensor
+    second: Tensor
+    steps: Tensor
+
+    def __init__(self, *, warmup: int, deviations: float, momentum: float) -> None:
+        super().__init__()
+        self.warmup, self.deviations, self.momentum = warmup, deviations, momentum
+        self.register_buffer("first", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("second", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    @property
+    def mean(self) -> float:
+        """Running mean of the similarity; 0 before the first step."""
+        return float(self.first) / self._mass()
+
+    @property
+    def sigma(self) -> float:
+        """Running standard deviation of the similarity."""
+        return max(float(self.second) / self._mass() - self.mean**2, 0.0) ** 0.5
+
+    @property
+    def threshold(self) -> float:
+        """Pairs below it are dropped; minus infinity while warming up."""
+        if int(self.steps) < self.warmup:
+            return float("-inf")
+        return self.mean - self.deviations * self.sigma
+
+    def _mass(self) -> float:
+        return 1 - self.momentum ** int(self.steps) if int(self.steps) else 1.0
+
+    def keep(self, similarity: Tensor) -> Tensor:
+        """(B,) bool, True = kept. A batch is never dropped whole: if all fall below, all are kept."""
+        kept = similarity >= self.threshold
+        return kept if bool(kept.any()) else torch.ones_like(kept)
+
+    @torch.no_grad()
+    def observe(self, similarity: Tensor) -> None:
+        """Take one step's similarities, (B,), into the running statistics; dropped pairs count too."""
+        similarity = similarity.double()
+        self.first.lerp_(similarity.mean(), 1 - self.momentum)
+        self.second.lerp_(similarity.square().mean(), 1 - self.momentum)
+        self.steps.add_(1)

@@ -1,0 +1,213 @@
+"""The two-stream model that is deployed: pictures, clips and texts to unit vectors of one space."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cots.data.text import encode, load_tokenizer
+from cots.data.views import centre
+from cots.errors import BadInput
+from cots.models.language import TextBackbone
+from cots.models.stream import ImageStream, TextStream
+from cots.models.vision import VisionBackbone
+
+WEIGHTS, SETTINGS, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
+
+T = TypeVar("T")
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the processor computes in it, else the full precision: emulated, it is slower than float32."""
+    if device.type == "cpu":
+        features = torch.cpu.get_capabilities()
+        return torch.autocast("cpu", torch.bfloat16, enabled=bool(features.get("avx512_bf16") or features.get("amx_bf16")))
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def device() -> torch.device:
+    """The accelerator, or the processor where there is none."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def normalised(pixels: NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float], to: torch.device) -> Tensor:
+    """Bytes (..., H, W, 3) to (..., 3, H, W) floats, (x / 255 - mean) / std by channel."""
+    scaled = torch.from_numpy(pixels).to(to).float().div_(255)
+    return ((scaled - torch.tensor(mean, device=to)) / torch.tensor(std, device=to)).movedim(-1, -3).contiguous()
+
+
+class RetrievalModel:
+    """Both streams with tokenizer and preprocessing: what training leaves behind and what a service loads.
+
+    Args:
+        image: the image stream; text: the text stream.
+        tokenizer: of the text stream.
+        settings: everything needed to build the same streams again, as JSON: `dim`, and the arguments of the two
+            backbones under `image` and `text`, with the pictures' `size`, `mean` and `std`, and `max_tokens`.
+    """
+
+    def __init__(
+        self, *, image: ImageStream, text: TextStream, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
+    ) -> None:
+        self.image, self.text, self.tokenizer, self.settings = image, text, tokenizer, settings
+
+    @classmethod
+    def build(cls, settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Self:
+        """A model from settings, with random weights or those that the settings name."""
+        fused = device().type != "cpu"
+        vision, language = settings["image"], settings["text"]
+        image = VisionBackbone(
+            name=vision["name"],
+            pretrained=vision["pretrained"],
+            size=vision["size"],
+            patch=vision["patch"],
+            stem=vision["stem"],
+            options=vision["options"],
+            fused_attention=fused,
+        )
+        text = TextBackbone(
+            name=language["name"],
+            pretrained=language["pretrained"],
+            vocab_size=len(tokenizer),
+            options=language["options"],
+            attention="sdpa" if fused else "eager",
+        )
+        return cls(
+            image=ImageStream(image, dim=settings["dim"], pool=vision["pool"]),
+            text=TextStream(text, dim=settings["dim"], pool=language["pool"]),
+            tokenizer=tokenizer,
+            settings=settings,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a model folder as `save` writes it; no hub is asked.
+
+        Raises:
+            BadInput: the folder is not such a model, or its weights do not fit its settings.
+        """
+        missing = [name for name in (WEIGHTS, SETTINGS, TOKENIZER) if not (folder / name).exists()]
+        if missing:
+            raise BadInput(f"{folder} is not a COTS model: no {', '.join(missing)} in it")
+        try:
+            settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
+            model = cls.build(settings, load_tokenizer(folder / TOKENIZER))
+            weights = load_file(folder / WEIGHTS)
+            for name in ("image", "text"):
+                part = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
+                getattr(model, name).load_state_dict(part)
+        except (ValueError, KeyError, RuntimeError, OSError) as error:
+            raise BadInput(f"{folder} is a damaged COTS model: {str(error).splitlines()[0]}") from None
+        return model.to(device())
+
+    def to(self, where: torch.device) -> Self:
+        """Move both streams."""
+        self.image.to(where)
+        self.text.to(where)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write weights, settings and tokenizer, aside first; nothing in it is pickled."""
+        partial = folder.with_name(folder.name + ".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        # The weights are in the folder: whoever loads it asks no hub for others, and needs no name that only works there.
+        text = self.settings["text"] | {"pretrained": False}
+        if self.settings["text"]["pretrained"]:
+            config = self.text.backbone.encoder.config.to_diff_dict()
+            text |= {"name": config.pop("model_type"), "options": {k: v for k, v in config.items() if k != "vocab_size"}}
+        settings = self.settings | {"image": self.settings["image"] | {"pretrained": False}, "text": text}
+        weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
+        weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
+        save_file({key: value.cpu().contiguous() for key, value in weights.items()}, partial / WEIGHTS)
+        (partial / SETTINGS).write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf8")
+        self.tokenizer.save_pretrained(partial / TOKENIZER)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                (folder / path.relative_to(partial)).parent.mkdir(exist_ok=True)
+                path.rename(folder / path.relative_to(partial))
+        for path in sorted(partial.rglob("*"), reverse=True):
+            path.rmdir()
+        partial.rmdir()
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return int(self.settings["dim"])
+
+    @property
+    def digest(self) -> str:
+        """sha256 over weights and settings: equal digests give equal vectors."""
+        sha = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode())
+        for stream in (self.image, self.text):
+            for name, value in stream.state_dict().items():
+                sha.update(name.encode())
+                sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return sha.hexdigest()
+
+    def encode_images(self, pictures: Iterable[Image.Image], *, batch: int) -> NDArray[np.float32]:
+        """Unit rows (N, D) of RGB pictures of any size; they may come from a generator."""
+        return self.encode_videos(([picture] for picture in pictures), batch=batch)
+
+    def encode_videos(self, clips: Iterable[Sequence[Image.Image]], *, batch: int) -> NDArray[np.float32]:
+        """Unit rows (N, D) of clips, each of one or more RGB frames; frames are averaged before the projection.
+
+        Args:
+            clips: any number of them; lengths may differ.
+            batch: clips encoded at once.
+        """
+        return self._rows(self._encode_clips(chunk) for chunk in chunks(clips, batch))
+
+    def encode_texts(self, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
+        """Unit rows (N, D) of texts, cut to `max_tokens`; encoded shortest first, so that little is padded."""
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        rows = self._rows(self._encode_words([texts[row] for row in chunk]) for chunk in chunks(order, batch))
+        return rows[np.argsort(order, kind="stable")] if order else rows
+
+    def _encode_words(self, texts: list[str]) -> Tensor:
+        words = encode(self.tokenizer, texts, max_tokens=self.settings["text"]["max_tokens"])
+        where = self.text.projection.weight.device
+        feature: Tensor = self.text(torch.from_numpy(words.ids).to(where), torch.from_numpy(words.attended).to(where)).feature
+        return feature
+
+    def _encode_clips(self, clips: list[Sequence[Image.Image]]) -> Tensor:
+        lengths = sorted({len(clip) for clip in clips})
+        features: list[Tensor] = [torch.empty(0)] * len(clips)
+        for length in lengths:
+            rows = [row for row, clip in enumerate(clips) if len(clip) == length]
+            encoded = self._encode_frames([clips[row] for row in rows])
+            for row, feature in zip(rows, encoded, strict=True):
+                features[row] = feature
+        return torch.stack(features)
+
+    def _encode_frames(self, clips: list[Sequence[Image.Image]]) -> Tensor:
+        vision = self.settings["image"]
+        pixels = np.stack([[centre(frame, vision["size"]) for frame in clip] for clip in clips])  # (B, T, H, W, 3)
+        where = self.image.projection.weight.device
+        frames = normalised(pixels, mean=vision["mean"], std=vision["std"], to=where)
+        feature: Tensor = self.image(frames).feature
+        return feature
+
+    def _rows(self, parts: Iterator[Tensor]) -> NDArray[np.float32]:
+        self.image.eval()
+        self.text.eval()
+        with torch.inference_mode(), autocast(self.image.projection.weight.device):
+            found = [part.float().cpu().numpy() for part in parts]
+        return np.concatenate(found) if found else np.zeros((0, self.dim), dtype=np.float32)
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` items, in order."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,0 +1,171 @@
+"""The discrete VAE whose codes are the visual tokens."""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cots.errors import BadInput
+
+EPSILON = 0.1  # the logit-Laplace density lives on (0, 1): pixels are moved into [EPSILON, 1 - EPSILON]
+DOWNSAMPLING = 8  # pixels along a side for one token
+SHARPNESS = 6.0  # deviation of a code's logit over positions at the start; below about 4 the noise drowns the choice
+
+
+def map_pixels(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] to [0.1, 0.9]: 0.8 x + 0.1."""
+    return (1 - 2 * EPSILON) * pixels + EPSILON
+
+
+def unmap_pixels(mapped: Tensor) -> Tensor:
+    """The inverse of `map_pixels`, cut to [0, 1]."""
+    return ((mapped - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions, added to their input.
+
+    Args:
+        channels: in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        out: Tensor = x + self.path(x)
+        return out
+
+
+class Reconstruction(NamedTuple):
+    """What training needs of a pass."""
+
+    log_probs: Tensor  # (B, V, h, w) of the codes
+    mean: Tensor  # (B, 3, H, W) of the logit-Laplace, before the sigmoid
+    log_scale: Tensor  # (B, 3, H, W)
+
+
+class Dvae(nn.Module):
+    """Encoder to code logits, decoder from one-hot codes; one code for 8 x 8 pixels.
+
+    Work is done at a quarter and an eighth of the resolution, so that a picture costs about a hundredth of DALL-E's
+    encoder. The logits are batch-normalised to one learnt deviation: no code can be likely everywhere, which is how
+    codebooks trained on few pictures collapse (docs/decisions/0004-dvae.md).
+
+    Args:
+        codes: codebook size (V).
+        hidden: channels at a quarter of the resolution; twice as many at an eighth.
+        blocks: residual blocks at each resolution.
+
+    Source: after DALL-E, arXiv:2102.12092, appendix A.
+    """
+
+    def __init__(self, *, codes: int, hidden: int, blocks: int) -> None:
+        super().__init__()
+        self.codes = codes
+        self.settings = {"codes": codes, "hidden": hidden, "blocks": blocks}
+        wide = 2 * hidden
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, hidden, 4, stride=4),
+            *(Residual(hidden) for _ in range(blocks)),
+            nn.ReLU(),
+            nn.Conv2d(hidden, wide, 2, stride=2),
+            *(Residual(wide) for _ in range(blocks)),
+            nn.ReLU(),
+            nn.Conv2d(wide, codes, 1, bias=False),
+        )
+        self.spread = nn.BatchNorm2d(codes, affine=False)
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(codes, wide, 1),
+            *(Residual(wide) for _ in range(blocks)),
+            nn.ReLU(),
+            nn.ConvTranspose2d(wide, hidden, 2, stride=2),
+            *(Residual(hidden) for _ in range(blocks)),
+            nn.ReLU(),
+            nn.Conv2d(hidden, 6 * 16, 1),
+            nn.PixelShuffle(4),
+        )
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to (B, V, H / 8, W / 8)."""
+        spread: Tensor = self.spread(self.encoder(map_pixels(pixels)).float())
+        return self.sharpness * spread
+
+    def save(self, folder: Path) -> None:
+        """Write weights and settings into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.cpu().contiguous() for name, value in self.state_dict().items()}, folder / "dvae.safetensors")
+        (folder / "dvae.json").write_text(json.dumps(self.settings), encoding="utf8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            BadInput: there is none.
+        """
+        if not (folder / "dvae.json").is_file():
+            raise BadInput(f"no dVAE in {folder}: run `dvc repro train_dvae`")
+        dvae = cls(**json.loads((folder / "dvae.json").read_text(encoding="utf8")))
+        dvae.load_state_dict(load_file(folder / "dvae.safetensors"))
+        return dvae
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Codes of pictures: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers."""
+        return self.logits(pixels).argmax(dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The mean picture of codes: (B, h, w) to (B, 3, 8 h, 8 w) in [0, 1]."""
+        one_hot = F.one_hot(codes, self.codes).movedim(-1, 1).to(self.decoder[0].weight.dtype)
+        return unmap_pixels(self.decoder(one_hot)[:, :3].sigmoid())
+
+    def forward(self, pixels: Tensor, temperature: float) -> Reconstruction:
+        """Encode, draw relaxed codes by Gumbel-softmax, decode.
+
+        Args:
+            pixels: (B, 3, H, W) in [0, 1].
+            temperature: of the relaxation, > 0; near 0 the draws are one-hot.
+        """
+        log_probs = self.logits(pixels).log_softmax(dim=1)
+        drawn = F.gumbel_softmax(log_probs, tau=temperature, dim=1)
+        mean, log_scale = self.decoder(drawn).float().chunk(2, dim=1)
+        return Reconstruction(log_probs, mean, log_scale)
+
+
+def logit_laplace_loss(mean: Tensor, log_scale: Tensor, pixels: Tensor) -> Tensor:
+    """Negative log-density of mapped pixels x under the logit-Laplace distribution, mean over pixels and channels.
+
+        log 2b + log(x (1 - x)) + |logit(x) - mean| / b,   b = exp(log_scale)
+
+    Args:
+        mean: (B, 3, H, W); log_scale: (B, 3, H, W).
+        pixels: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        Scalar, nats a value; may be negative.
+
+    Source: DALL-E, arXiv:2102.12092, appendix A.3.
+    """
+    x = map_pixels(pixels)
+    return (math.log(2) + log_scale + (x * (1 - x)).log() + (x.logit() - mean).abs() * (-log_scale).exp()).mean()
+
+
+def uniform_kl(log_probs: Tensor) -> Tensor:
+    """How far code distributions (B, V, h, w) are from uniform: KL in nats, mean over positions, in [0, ln V]."""
+    return (log_probs.exp() * log_probs).sum(dim=1).mean() + math.log(log_probs.shape[1])
+
+
+def perplexity(counts: Tensor) -> float:
+    """The effective number of codes in use, exp of the entropy of the counts (V,), in [1, V]; 0 for no counts."""
+    share = counts.double() / counts.sum().clamp(min=1)
+    return float((-(share * share.clamp(min=torch.finfo(torch.double).tiny).log()).sum()).exp()) if counts.sum() else 0.0

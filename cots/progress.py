@@ -1,0 +1,64 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then in a log, always with rate and time left."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+LOG_EVERY = 15.0  # seconds between two lines of a log
+
+
+class Progress:
+    """Counts work that is done.
+
+    Args:
+        title: what is being done.
+        total: how much there is; none where nobody knows before the end.
+        unit: of what, plural.
+    """
+
+    def __init__(self, title: str, *, total: int | None, unit: str) -> None:
+        self.title, self.unit = title, unit
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=title, unit=f" {unit}", disable=not self.terminal, file=sys.stderr)
+        self.done, self.total = 0, total
+        self.began = self.told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Start counting."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the bar, or say in one line how long it took."""
+        self.bar.close()
+        if kind is None and not self.terminal:
+            took = time.monotonic() - self.began
+            print(f"{self.title}: {self.done} {self.unit} in {took:.0f} s", file=sys.stderr, flush=True)
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Count some more; `note` is shown behind the figures."""
+        self.done += amount
+        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(amount)
+        now = time.monotonic()
+        if not self.terminal and now - self.told > LOG_EVERY:
+            self.told = now
+            rate = self.done / (now - self.began)
+            of, left = "", ""
+            if self.total is not None:
+                of, left = f"/{self.total}", f", {max(self.total - self.done, 0) / rate:.0f} s left"
+            line = f"{self.title}: {self.done}{of} {self.unit}, {rate:.1f}/s{left} {note}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Count one training step and show its losses."""
+        shown = ("total", "instance", "token", "task", "reconstruction", "perplexity", "kept")
+        if self.done == 0 and "step" in row:
+            self.done = int(row["step"])
+            self.bar.update(self.done)
+        self.advance(1, " ".join(f"{name} {row[name]:.3f}" for name in shown if name in row))

@@ -1,0 +1,129 @@
+"""The report put together: what was measured now and what the earlier stages left behind."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cots.reporting import sections
+from cots.reporting.page import Dvae, Gallery, Noise, Report, Standing, Table
+from cots.reporting.plots import Chart
+from cots.reporting.results import Evaluated
+
+WORDS = {
+    "i2t": "Picture to text",
+    "t2i": "Text to picture",
+    "v2t": "Clip to text",
+    "t2v": "Text to clip",
+}
+THINGS = {"image-text": "picture", "video-text": "clip"}
+MODELS = {False: "Pre-trained, zero-shot", True: "Fine-tuned"}  # by whether it is fine-tuned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What the earlier stages left behind.
+
+    Attributes:
+        shards: the shard folder.
+        manifest: the samples.
+        rejected: the refused ones.
+        reports: with `validation`, `dvae`, `pretrain` and `finetune` below it, each of which may be absent.
+    """
+
+    shards: Path
+    manifest: pd.DataFrame
+    rejected: pd.DataFrame
+    reports: Path
+
+
+def compose(
+    evaluated: Sequence[Evaluated],
+    left: Left,
+    *,
+    about: str,
+    notes: list[str],
+    lineage: Mapping[str, str],
+    params: str,
+    shown: int,
+    seed: int,
+) -> Report:
+    """The whole page; of each target the last model listed fills the galleries.
+
+    Args:
+        evaluated: models by target, the best of each target last.
+        left: of earlier stages.
+        about: a sentence on data and split.
+        notes: what was left out, and why.
+        lineage: where everything came from, name to value; the models' digests are added.
+        params: the parameter file's text.
+        shown: queries a gallery.
+        seed: of the choice of queries.
+    """
+    best = {one.target: one for one in evaluated}
+    fetch = sections.pictures_of(left.shards, left.manifest)
+    return Report(
+        title="COTS retrieval report",
+        about=about,
+        standings=[_standing(target, evaluated) for target in best],
+        notes=notes,
+        speed=_speed(evaluated),
+        galleries=[gallery for one in best.values() for gallery in _galleries(one, fetch, shown, seed)],
+        runs=_runs(left.reports),
+        dvae=_dvae(left.reports),
+        noise=_noise(left, fetch),
+        data=[
+            sections.overview(left.manifest),
+            *sections.rejects(left.rejected),
+            *sections.validation(left.reports / "validation" / "summary.json"),
+        ],
+        lineage=_lineage(lineage, evaluated),
+        params=params,
+    )
+
+
+def _standing(target: str, evaluated: Sequence[Evaluated]) -> Standing:
+    models = {MODELS[one.finetuned]: one.measured.metrics for one in evaluated if one.target == target}
+    directions = next(one.measured.directions for one in evaluated if one.target == target)
+    return Standing(f"{target.capitalize()} retrieval", {name: WORDS[name] for name in directions}, models)
+
+
+def _speed(evaluated: Sequence[Evaluated]) -> Table:
+    rows = [
+        (f"{one.target}, {MODELS[one.finetuned].lower()}", *(one.measured.metrics["speed"][key] for key in _SPEEDS))
+        for one in evaluated
+    ]
+    return Table(
+        "Encoding without decoding, and exact search of all texts for their ten nearest items, on this machine.",
+        ("Model", *_SPEEDS.values()),
+        rows,
+    )
+
+
+def _lineage(lineage: Mapping[str, str], evaluated: Sequence[Evaluated]) -> Table:
+    models = [(f"Weights, {one.target}, {MODELS[one.finetuned].lower()}", one.digest) for one in evaluated]
+    return Table("Where this comes from.", ("What", "Value"), [*lineage.items(), *models])
+
+
+_SPEEDS = {"items_per_second": "Items/s", "texts_per_second": "Texts/s", "search_ms": "Search, ms a query"}
+
+
+def _galleries(one: Evaluated, fetch: sections.Fetch, shown: int, seed: int) -> list[Gallery]:
+    thing = THINGS[one.target]
+    return sections.galleries(one.embedded, one.measured, fetch, thing=thing, count=shown, seed=seed)
+
+
+def _runs(reports: Path) -> dict[str, list[Chart]]:
+    folders = {"Pre-training": reports / "pretrain"}
+    folders |= {f"Fine-tuning, {path.name}": path for path in sorted((reports / "finetune").glob("*"))}
+    return {title: sections.training_charts(title, path) for title, path in folders.items() if path.is_dir()}
+
+
+def _dvae(reports: Path) -> Dvae | None:
+    return sections.dvae(reports / "dvae") if (reports / "dvae").is_dir() else None
+
+
+def _noise(left: Left, fetch: sections.Fetch) -> Noise | None:
+    pairs = left.reports / "pretrain" / "pairs.parquet"
+    return sections.noise(pairs, left.manifest, fetch) if pairs.is_file() else None

@@ -1,0 +1,85 @@
+"""Curves as inline SVG that takes its ink from the page, so that it reads on light and on dark."""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+INK = "#010203"  # stands for the page's text colour while matplotlib draws
+COLOURS = ("#4285c8", "#d97b29", "#3d9b6e", "#b25597")  # told apart on white and on near-black
+POINTS = 300  # drawn of a curve; longer ones are averaged in bins
+
+Curve = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawn chart.
+
+    Attributes:
+        svg: the element, with its title.
+        caption: a sentence below it.
+    """
+
+    svg: Markup
+    caption: str
+
+
+def curves(
+    title: str, of: str, steps: Curve, lines: Mapping[str, Curve], *, caption: str, level: str | None = None
+) -> Chart:
+    """Values over steps.
+
+    Args:
+        title: above the axes.
+        of: the run; with the title it names the chart for screen readers, so both together are unique in a page.
+        steps: (S,)
+        lines: values (S,) by name, at most four; NaN leaves a gap, and a line of nothing else is left out.
+        caption: a sentence below the chart.
+        level: the name of the line that is drawn dashed, being a threshold and no measurement.
+    """
+    figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cots", "font.size": 9}):
+        axes = figure.add_subplot()
+        drawn = {name: colour for name, colour in zip(lines, COLOURS, strict=False) if not np.isnan(lines[name]).all()}
+        for name, colour in drawn.items():
+            style, values = "--" if name == level else "-", lines[name]
+            axes.plot(_binned(steps), _binned(values), style, color=colour, linewidth=1.4, label=name)
+        axes.set_title(title, loc="left", fontsize=9.5, color=INK)
+        axes.set_xlabel("step", color=INK)
+        axes.tick_params(colors=INK, width=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.grid(alpha=0.15, color=INK, linewidth=0.6)
+        axes.margins(x=0.01)
+        if len(drawn) > 1:
+            axes.legend(frameon=False, labelcolor=INK, ncols=2, fontsize=8)
+        return Chart(_svg(figure, f"{title}, {of}: {', '.join(drawn)} over steps"), caption)
+
+
+def _binned(values: Curve) -> Curve:
+    """At most `POINTS` means of neighbouring values; a bin without any number is NaN."""
+    size = -(-len(values) // POINTS)
+    bins = (values[start : start + size] for start in range(0, len(values), size))
+    return np.array([np.mean(part[~np.isnan(part)]) if not np.isnan(part).all() else np.nan for part in bins])
+
+
+def _svg(figure: Figure, name: str) -> Markup:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    prefix = re.sub(r"\W+", "-", name.lower())  # ids are the page's, not the chart's
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    label = Markup('<svg role="img" aria-label="{}"').format(name)
+    return Markup(svg.replace("<svg", str(label), 1))  # noqa: S704  drawn by matplotlib, which escapes its texts

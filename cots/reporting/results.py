@@ -1,0 +1,97 @@
+"""Measurements as files: metrics for DVC and the gate, every query's rank, recalls for plots."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from cots.data.manifest import write_table
+from cots.evaluation import Embedded, Measured, query_rows
+from cots.retrieval.metrics import KS
+
+QUERIES = pa.schema(
+    [
+        ("direction", pa.string()),
+        ("query", pa.string()),  # unique in its direction
+        ("item", pa.string()),  # the sample's id
+        ("caption", pa.int32()),  # its number, null where the item is the query
+        ("rank", pa.int32()),
+        ("relevant", pa.int32()),  # right candidates
+        ("candidates", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """One model on one target.
+
+    Attributes:
+        target: what is retrieved, `image-text` or `video-text`.
+        finetuned: for this target; otherwise pre-trained only and asked without any example ("zero-shot").
+        digest: of the weights.
+        embedded: the split under this model.
+        measured: retrieval on it.
+    """
+
+    target: str
+    finetuned: bool
+    digest: str
+    embedded: Embedded
+    measured: Measured
+
+    @property
+    def key(self) -> str:
+        """Its place in `metrics.json`."""
+        return self.target if self.finetuned else f"pretrained/{self.target}"
+
+
+def write_queries(folder: Path, evaluated: Sequence[Evaluated]) -> None:
+    """Write `<target>.parquet`, a row a query of the fine-tuned model, and `recalls.csv` of all models."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in evaluated:
+        if one.finetuned:
+            write_table(folder / f"{one.target}.parquet", query_rows(one.embedded, one.measured), QUERIES)
+    recalls = pd.DataFrame([row for one in evaluated for row in _recalls(one)])
+    recalls.to_csv(folder / "recalls.csv", index=False)
+
+
+def write_metrics(path: Path, values: dict[str, Any]) -> None:
+    """Write JSON aside and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
+    partial.rename(path)
+
+
+def flat(values: dict[str, Any]) -> dict[str, float]:
+    """Nested figures by dotted name, without the `@` that MLflow refuses: {"image-text.i2t.R1": 31.2, ...}."""
+    return dict(_leaves(values, ""))
+
+
+def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in values.items():
+        name = prefix + key.replace("@", "")
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, float(value)
+
+
+def _recalls(one: Evaluated) -> list[dict[str, object]]:
+    metrics = one.measured.metrics
+    return [
+        {
+            "model": one.key,
+            "direction": name,
+            "k": k,
+            "recall": metrics[name][f"R@{k}"],
+            "chance": metrics["chance"][name][f"R@{k}"],
+        }
+        for name in one.measured.directions
+        for k in KS
+    ]

@@ -1,0 +1,72 @@
+"""From an address to a model: a registered version, an MLflow model folder, or a folder that training left."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from cots.errors import BadInput, RunFailed
+from cots.model import SETTINGS, RetrievalModel
+from cots.serving.tracking import connect, shown, tracking_uri
+
+CHAMPION_URI = "models:/cots-index@champion"
+
+
+def load_search(uri: str) -> Any:  # noqa: ANN401  what MLflow loads is untyped
+    """The packaged index behind an address, to be asked with `predict`.
+
+    Args:
+        uri: `models:/cots-index@champion`, `models:/cots-index/3`, or an MLflow model folder.
+
+    Raises:
+        BadInput: there is no such model.
+        RunFailed: MLflow is down.
+    """
+    folder = _folder(uri)
+    if not (folder / "MLmodel").is_file():
+        raise BadInput(f"{uri} is not an MLflow model folder: give package/index or {CHAMPION_URI}")
+    return mlflow.pyfunc.load_model(str(folder))
+
+
+def load_encoders(uri: str) -> RetrievalModel:
+    """The encoders behind an address.
+
+    Args:
+        uri: as for `load_search`; a version of `cots-encoders`; or a folder such as `models/finetuned/image-text`.
+
+    Raises:
+        BadInput: there is no such model.
+        RunFailed: MLflow is down.
+    """
+    folder = _folder(uri)
+    if (folder / SETTINGS).is_file():
+        return RetrievalModel.load(folder)
+    if not (folder / "MLmodel").is_file():
+        raise BadInput(f"{uri} is neither a model folder nor an MLflow model folder")
+    artifacts = Model.load(str(folder)).flavors["python_function"].get("artifacts", {})
+    if "encoders" not in artifacts:
+        raise BadInput(f"{uri} is an MLflow model of another kind: it holds no encoders")
+    return RetrievalModel.load(folder / artifacts["encoders"]["path"])
+
+
+def _folder(uri: str) -> Path:
+    """Where the files are, fetched if they are elsewhere."""
+    if "://" not in uri and not uri.startswith(("models:/", "runs:/")):
+        if not Path(uri).is_dir():
+            raise BadInput(f"no model {uri}: give a folder or an address such as {CHAMPION_URI}")
+        return Path(uri)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    connect()
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            where = shown(tracking_uri())
+            raise BadInput(f"no model {uri} in {where}: run `dvc repro` and `cots registry publish` first") from None
+        raise RunFailed(f"cannot fetch {uri}: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise RunFailed(f"the files of {uri} are not where the registry says: {error}") from None

@@ -1,0 +1,111 @@
+"""Trained model and index as MLflow model folders that load with no project checkout."""
+
+import importlib.metadata
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+import cots
+from cots.errors import BadInput
+from cots.serving.lineage import file_digest, text_digest
+from cots.serving.queries import DEFAULT_K
+
+# What answering a query imports; a test holds it against what is imported.
+REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "faiss-cpu",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+)
+EXAMPLE = ["a picture of a ring", "two things beside each other"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a packaged model is run with; can be overridden with `load_model(..., model_config=...)`.
+
+    Attributes:
+        batch: texts or pictures encoded at once.
+        max_pixels: larger pictures are refused unopened.
+        min_side: smaller pictures are refused, pixels.
+    """
+
+    batch: int
+    max_pixels: int
+    min_side: int
+
+
+def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: Limits) -> None:
+    """Write the MLflow model `cots-encoders`: texts or pictures in, unit rows out."""
+    outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, dim))])
+    _save(folder, "pyfunc_encoders.py", {"encoders": encoders}, ModelSignature(outputs=outputs), limits)
+
+
+def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits) -> None:
+    """Write the MLflow model `cots-index`: the index and the encoders that made it; queries in, ranked results out."""
+    result = {"rank": 1, "score": 0.5, "id": "a", "captions": ["a ring"], "media": "image", "split": "test"}
+    outputs = infer_signature(model_output=[[result]]).outputs
+    signature = ModelSignature(outputs=outputs, params=ParamSchema([ParamSpec("k", "long", DEFAULT_K)]))
+    _save(folder, "pyfunc_index.py", {"encoders": encoders, "index": index}, signature, limits)
+
+
+def content_digest(folder: Path) -> str:
+    """Sha256 over everything in an MLflow model folder but `MLmodel`, which carries a date and a random id.
+
+    Raises:
+        BadInput: the folder is not an MLflow model.
+    """
+    if not (folder / "MLmodel").is_file():
+        raise BadInput(f"{folder} is not an MLflow model folder: run `dvc repro package`")
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    kept = [(name, path) for name, path in files if name != "MLmodel" and "__pycache__" not in path.parts]
+    return text_digest("\n".join(f"{file_digest(path)} {name}" for name, path in kept))
+
+
+def requirements() -> list[str]:
+    """`REQUIREMENTS` with the versions installed here; local parts such as `+cpu` left out, no index has them."""
+    return [f"{name}=={_installed(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def _installed(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.metadata.version(name.replace("-cpu", "-gpu"))  # the extra `gpu` replaces faiss-cpu
+
+
+def _save(folder: Path, code: str, artifacts: Mapping[str, Path], signature: ModelSignature, limits: Limits) -> None:
+    """Inputs stay out of the signature: MLflow's schema has a list of texts or a table, not both."""
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+    package = Path(cots.__file__).parent
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    mlflow.pyfunc.save_model(
+        partial,
+        python_model=str(package / "serving" / code),
+        code_paths=[str(package)],
+        artifacts={name: str(path) for name, path in artifacts.items()},
+        signature=signature,
+        input_example=EXAMPLE,
+        pip_requirements=requirements(),
+        model_config={"batch": limits.batch, "max_pixels": limits.max_pixels, "min_side": limits.min_side},
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

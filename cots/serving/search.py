@@ -1,0 +1,87 @@
+"""The deployed search: encoders, the index they made and what its rows are."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from cots.errors import BadInput
+from cots.model import RetrievalModel
+from cots.retrieval.index import EmbeddingIndex
+from cots.serving.queries import Query, vectors
+
+INDEX, ITEMS, ABOUT = "index.faiss", "items.parquet", "index.json"
+SHOWN = ["id", "captions", "media", "split"]
+
+
+class Search:
+    """Ranks indexed pictures and clips by their similarity to a text or a picture.
+
+    Args:
+        model: the encoders that made the index.
+        index: row i is item i.
+        items: one row an item, with at least the columns `SHOWN`.
+    """
+
+    def __init__(self, *, model: RetrievalModel, index: EmbeddingIndex, items: pd.DataFrame) -> None:
+        self.model, self.index, self.items = model, index, items
+
+    @classmethod
+    def load(cls, encoders: Path, index: Path) -> Self:
+        """Open a model folder and an index folder.
+
+        Raises:
+            BadInput: one of them is missing or damaged, or the index was made by other encoders.
+        """
+        model = RetrievalModel.load(encoders)
+        about = read_about(index)
+        if about["encoder"] != model.digest:
+            raise BadInput(
+                f"the index {index} was made by encoders {about['encoder'][:12]}, the model {encoders} is "
+                f"{model.digest[:12]}: vectors of different encoders cannot be compared; run `dvc repro package`"
+            )
+        try:
+            found = EmbeddingIndex.load(index / INDEX)
+            items = pd.read_parquet(index / ITEMS, columns=SHOWN)
+        except (ValueError, OSError, KeyError) as error:
+            raise BadInput(f"the index {index} is damaged ({error}): run `dvc repro --force index`") from None
+        if len(items) != len(found):
+            raise BadInput(f"the index {index} holds {len(found)} vectors for {len(items)} items: repeat stage index")
+        return cls(model=model, index=found, items=items)
+
+    def __call__(self, queries: Sequence[Query], *, batch: int) -> list[list[dict[str, Any]]]:
+        """Ranked results of every query.
+
+        Returns:
+            For each query at most its k items, best first: rank (from 1), score (cosine), id, captions, media, split.
+            Fewer where the index holds fewer, or where an approximate one finds fewer.
+        """
+        if not queries:
+            return []
+        most = min(max(query.k for query in queries), len(self.index))
+        scores, rows = self.index.search(vectors(self.model, queries, batch=batch), most)
+        found = zip(scores.tolist(), rows.tolist(), strict=True)
+        return [self._results(*pair, query.k) for query, pair in zip(queries, found, strict=True)]
+
+    def _results(self, scores: list[float], rows: list[int], k: int) -> list[dict[str, Any]]:
+        hits = [(score, row) for score, row in zip(scores[:k], rows[:k], strict=True) if row >= 0]
+        return [{"rank": rank, "score": score, **self._shown(row)} for rank, (score, row) in enumerate(hits, start=1)]
+
+    def _shown(self, row: int) -> dict[str, Any]:
+        item = dict(zip(SHOWN, self.items.iloc[row].tolist(), strict=True))
+        return item | {"captions": list(item["captions"])}
+
+
+def read_about(index: Path) -> dict[str, Any]:
+    """What the index folder says of itself.
+
+    Raises:
+        BadInput: it is not an index folder.
+    """
+    try:
+        about: dict[str, Any] = json.loads((index / ABOUT).read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{index} is not an index folder ({error}): run `dvc repro index`") from None
+    return about

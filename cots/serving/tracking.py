@@ -1,0 +1,213 @@
+"""What was measured: one MLflow run a stage, with its parameters, curves, files and lineage."""
+
+import json
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from itertools import islice
+from pathlib import Path
+from time import time
+from urllib.parse import urlsplit
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Metric, Param, RunStatus
+from mlflow.exceptions import MlflowException
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+
+from cots.errors import RunFailed
+from cots.serving.lineage import file_digest, git_state, text_digest
+
+EXPERIMENT = "cots"
+METRICS_A_CALL = 1000  # MLflow's limit for one batch
+PARAMS_A_CALL = 100  # likewise
+PROBE_SECONDS = 5
+
+
+def tracking_uri() -> str:
+    """Where runs and models are kept: `MLFLOW_TRACKING_URI`, else a SQLite file in the project's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def connect() -> mlflow.MlflowClient:
+    """A client of the tracking store and registry, which is created when it is a local file that is not there yet.
+
+    Raises:
+        RunFailed: the server does not answer, or the store cannot be opened; within seconds.
+    """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 by default: minutes of silence
+    for name in ("alembic", "mlflow.store.db.utils"):  # they tell every migration of a new store
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = tracking_uri()
+    _answers(uri)
+    mlflow.set_tracking_uri(uri)
+    with told_as_failed_run():
+        client = mlflow.MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _answers(uri: str) -> None:
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return
+    try:
+        urllib.request.urlopen(shown(uri), timeout=PROBE_SECONDS).close()  # noqa: S310  the scheme is checked above
+    except urllib.error.HTTPError:
+        return  # it answers; what it refuses, MLflow will tell
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise RunFailed(
+            f"no MLflow server at {shown(uri)} ({reason}): start it, or unset MLFLOW_TRACKING_URI for the local store"
+        ) from None
+
+
+def shown(uri: str) -> str:
+    """The address without the user and password that it may carry."""
+    scheme, separator, rest = uri.partition("://")
+    host, *path = rest.split("/")
+    return "/".join([f"{scheme}{separator}{host.rpartition('@')[2]}", *path])
+
+
+@contextmanager
+def told_as_failed_run() -> Iterator[None]:
+    """Turn what MLflow raises into a `RunFailed` of one line."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise RunFailed(f"MLflow at {shown(tracking_uri())}: {str(error).splitlines()[0][:300]}") from error
+
+
+def experiment_id(client: mlflow.MlflowClient) -> str:
+    """The experiment of this project, created where it does not exist."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    return found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
+
+
+def _artifacts() -> str | None:
+    """Beside the database when that is a local file: MLflow's own choice is wherever the process stands."""
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """An open MLflow run.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+    """
+
+    client: mlflow.MlflowClient
+    run_id: str
+
+    def log_curves(self, table: pd.DataFrame) -> None:
+        """Log metrics by step, a thousand values a call.
+
+        Args:
+            table: a column `step` and one for each metric.
+        """
+        steps = table["step"].tolist()
+        curves = table.drop(columns="step").astype(float)
+        self._log(
+            (str(name), value, step)
+            for name in curves
+            for step, value in zip(steps, curves[name].tolist(), strict=True)
+        )
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Log results that belong to no step; MLflow allows letters, digits and `_-./ :` in their names."""
+        self._log((name, float(value), 0) for name, value in values.items())
+
+    def _log(self, values: Iterable[tuple[str, float, int]]) -> None:
+        now = int(time() * 1000)
+        metrics = (Metric(name, value, now, step) for name, value, step in values)
+        while chunk := list(islice(metrics, METRICS_A_CALL)):
+            with told_as_failed_run():
+                self.client.log_batch(self.run_id, metrics=chunk)
+
+    def log_artifact(self, path: Path) -> None:
+        """Log a file, or a folder with everything in it under its own name."""
+        with told_as_failed_run():
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), path.name)
+            else:
+                self.client.log_artifact(self.run_id, str(path))
+
+
+@contextmanager
+def logged_run(
+    stage: str, sections: Mapping[str, BaseModel] | BaseModel, out: Path, *, manifest: Path
+) -> Iterator[LoggedRun]:
+    """One MLflow run around the work of a stage; `COTS_PARENT_RUN` names the run it belongs under, if any.
+
+    Args:
+        stage: the name in dvc.yaml, `finetune@image-text` included; the run's name.
+        sections: the parameters that the stage reads, by section.
+        out: written when the work has succeeded: {"run_id", "experiment", "tracking_uri"}.
+        manifest: the data's manifest, whose digest the run is tagged with.
+
+    Raises:
+        RunFailed: the tracking server is down or refuses.
+    """
+    client = connect()
+    values = flattened(sections)
+    with told_as_failed_run():
+        experiment = experiment_id(client)
+        run = client.create_run(experiment, run_name=stage, tags=_tags(stage, values, manifest)).info.run_id
+        for start in range(0, len(values), PARAMS_A_CALL):
+            chunk = list(values.items())[start : start + PARAMS_A_CALL]
+            client.log_batch(run, params=[Param(name, value) for name, value in chunk])
+    try:
+        yield LoggedRun(client, run)
+    except BaseException:
+        client.set_terminated(run, RunStatus.to_string(RunStatus.FAILED))
+        raise
+    with told_as_failed_run():
+        client.set_terminated(run)
+    _write(out, {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": shown(tracking_uri())})
+
+
+def flattened(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:
+    """Parameters by dotted name, as text: {"pretrain.mask.image": "0.4", ...}."""
+    if isinstance(sections, BaseModel):
+        return dict(_leaves("", sections.model_dump(mode="json", by_alias=True)))
+    return {
+        name: text
+        for key, section in sections.items()
+        for name, text in _leaves(key, section.model_dump(mode="json", by_alias=True))
+    }
+
+
+def _leaves(prefix: str, value: object) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, dict):
+        yield prefix, value if isinstance(value, str) else json.dumps(value)
+        return
+    for key, inner in value.items():
+        yield from _leaves(f"{prefix}.{key}" if prefix else key, inner)
+
+
+def _tags(stage: str, values: Mapping[str, str], manifest: Path) -> dict[str, str]:
+    parent = os.environ.get("COTS_PARENT_RUN")
+    return {
+        "dvc.stage": stage,
+        "params.digest": text_digest(json.dumps(values, sort_keys=True)),
+        "manifest.digest": file_digest(manifest),
+        **git_state(),
+        **({"mlflow.parentRunId": parent} if parent else {}),
+    }
+
+
+def _write(path: Path, value: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf8")
+    partial.rename(path)

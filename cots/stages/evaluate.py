@@ -1,0 +1,118 @@
+"""Stage `evaluate`: retrieval of every model on the held-out split, the filter's hits, and the report."""
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from cots.config import Params, Target
+from cots.data.manifest import read_manifest
+from cots.data.samples import Media
+from cots.errors import told_in_one_line
+from cots.evaluation import embed, measure, rounded, stored_samples
+from cots.model import RetrievalModel
+from cots.reporting.compose import Left, compose
+from cots.reporting.page import Report, write_page
+from cots.reporting.results import Evaluated, flat, write_metrics, write_queries
+from cots.serving.lineage import file_digest, git_state
+from cots.serving.tracking import logged_run
+
+MEDIA: dict[Target, Media] = {"image-text": "image", "video-text": "video"}
+PACKAGES = ("torch", "timm", "transformers", "webdataset", "faiss-cpu", "mlflow", "dvc")
+
+
+def stage(
+    shards: Path,
+    manifest: Path,
+    rejected: Path,
+    pretrained: Path,
+    finetuned: Path,
+    reports: Path,
+    metrics: Path,
+    queries: Path,
+    page: Path,
+    run: Path,
+    *,
+    params: Params,
+) -> None:
+    """Measure pre-trained and fine-tuned models; write metrics, every query's rank and the page; log them.
+
+    Raises:
+        BadInput: an input is missing, or a model cannot be loaded.
+    """
+    left = Left(shards=shards, manifest=read_manifest(manifest), rejected=pd.read_parquet(rejected), reports=reports)
+    with logged_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as logged:
+        measured = list(_measured(left, pretrained, finetuned, params))
+        report = _report(measured, left, _lineage(manifest), params)
+        values = {one.key: one.measured.metrics for one in measured} | _of_training(reports, report)
+        write_metrics(metrics, values)
+        write_queries(queries, measured)
+        write_page(page, report)
+        logged.log_metrics(flat(values))
+        for path in (metrics, queries, page):
+            logged.log_artifact(path)
+
+
+def _absent(left: Left, params: Params) -> list[Target]:
+    """Targets whose media the split does not hold."""
+    held = set(left.manifest.loc[left.manifest["split"] == params.evaluate.split, "media"])
+    return [target for target in params.finetune if MEDIA[target] not in held]
+
+
+def _measured(left: Left, pretrained: Path, finetuned: Path, params: Params) -> Iterator[Evaluated]:
+    """By target, first as pre-trained and then as fine-tuned."""
+    settings, absent = params.evaluate, _absent(left, params)
+    for target in (target for target in params.finetune if target not in absent):
+        for folder in (pretrained, finetuned / target):
+            model, media = RetrievalModel.load(folder), MEDIA[target]
+            rows = left.manifest[(left.manifest["split"] == settings.split) & (left.manifest["media"] == media)]
+            embedded = embed(model, stored_samples(left.shards, rows), batch=settings.batch)
+            yield Evaluated(
+                target=target,
+                finetuned=folder != pretrained,
+                digest=model.digest,
+                embedded=embedded,
+                measured=measure(embedded, media=media, resamples=settings.bootstrap, seed=settings.seed),
+            )
+
+
+def _report(measured: list[Evaluated], left: Left, lineage: dict[str, str], params: Params) -> Report:
+    settings = params.evaluate
+    chosen = params.model_dump(mode="json", by_alias=True, exclude={"index"})  # of no influence on what is shown here
+    return compose(
+        measured,
+        left,
+        about=f"Source {params.source.kind}, split {settings.split}: texts, pictures and clips in one shared space.",
+        notes=[
+            f"{target}: split {settings.split} holds no {MEDIA[target]} to measure." for target in _absent(left, params)
+        ],
+        lineage=lineage,
+        params=yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True),
+        shown=settings.galleries,
+        seed=settings.seed,
+    )
+
+
+def _of_training(reports: Path, report: Report) -> dict[str, Any]:
+    """What earlier stages measured: the filter's hits where they can be known, and the use of the codebook."""
+    figures = report.noise.figures if report.noise else None
+    usage = reports / "dvae" / "usage.json"
+    return ({"filter": rounded(figures)} if figures else {}) | (
+        {"dvae": json.loads(usage.read_text(encoding="utf8"))} if usage.is_file() else {}
+    )
+
+
+def _lineage(manifest: Path) -> dict[str, str]:
+    made = {"made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "manifest": file_digest(manifest)}
+    return git_state() | made | {package: version(package) for package in PACKAGES}
+
+
+if __name__ == "__main__":
+    with told_in_one_line():
+        stage(*map(Path, sys.argv[1:]), params=Params.load())

@@ -1,0 +1,99 @@
+"""Stage `index`: every picture and clip of the gallery as a vector, the FAISS index over them, and its recall."""
+
+import io
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import webdataset as wds
+from numpy.typing import NDArray
+from PIL import Image
+
+from cots.config import Params
+from cots.data.manifest import read_manifest, write_table
+from cots.data.samples import StoredSample
+from cots.errors import BadInput, told_in_one_line
+from cots.evaluation import open_frames, rounded, stored_samples
+from cots.model import RetrievalModel
+from cots.retrieval.index import EmbeddingIndex
+
+ITEMS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("media", pa.string()),
+        ("split", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("origin", pa.string()),
+    ]
+)
+NEAREST = 10  # of which recall counts
+
+
+def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Params) -> None:
+    """Write index.faiss, items.parquet (row i is vector i), previews.tar (likewise) and index.json into `out`.
+
+    Raises:
+        BadInput: an input is missing, the splits hold nothing, or FAISS cannot build this kind from so few vectors.
+    """
+    settings, batch = params.index, params.evaluate.batch
+    table = read_manifest(manifest)
+    items = table[table["split"].isin(settings.splits)]
+    if items.empty:
+        raise BadInput(f"index.splits {', '.join(settings.splits)}: {manifest} has no sample of them")
+    model = RetrievalModel.load(encoders)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with wds.TarWriter(str(partial / "previews.tar"), mtime=0, encoder=False) as previews:
+        clips = _previewed(stored_samples(shards, items), previews, side=settings.preview)
+        vectors = model.encode_videos(clips, batch=batch)
+    index = _built(vectors, settings.kind)
+    index.save(partial / "index.faiss")
+    write_table(partial / "items.parquet", items[ITEMS.names].to_dict("records"), ITEMS)
+    about = {"kind": settings.kind, "dim": index.dim, "size": len(index), "encoder": model.digest}
+    asked = items["captions"].explode().tolist()
+    chosen = np.linspace(0, len(asked) - 1, min(settings.recall_queries, len(asked)), dtype=np.int64)
+    queries = model.encode_texts([asked[row] for row in chosen], batch=batch)
+    about |= rounded(_measured(index, vectors, queries))
+    (partial / "index.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf8")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+
+
+def _previewed(samples: Iterable[StoredSample], previews: wds.TarWriter, *, side: int) -> Iterator[list[Image.Image]]:
+    """The frames of each sample; on the way, its middle frame goes into the tar under the number of its row."""
+    for row, sample in enumerate(samples):
+        frames = open_frames(sample)
+        preview, file = frames[len(frames) // 2].copy(), io.BytesIO()
+        preview.thumbnail((side, side), Image.Resampling.LANCZOS)
+        preview.save(file, "JPEG", quality=90)
+        previews.write({"__key__": f"{row:09d}", "jpg": file.getvalue()})
+        yield frames
+
+
+def _built(vectors: NDArray[np.float32], kind: str) -> EmbeddingIndex:
+    try:
+        return EmbeddingIndex.build(vectors, kind)
+    except ValueError as error:
+        raise BadInput(f"index.kind: {error}") from None
+
+
+def _measured(index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, float]:
+    """Share of the ten nearest that the index finds, and milliseconds a query asked alone."""
+    nearest = min(NEAREST, len(index))
+    _, exact = EmbeddingIndex.build(vectors, "Flat").search(queries, nearest)
+    start = time.perf_counter()
+    found = np.concatenate([index.search(query[None], nearest)[1] for query in queries])
+    seconds = time.perf_counter() - start
+    hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), exact.tolist(), strict=True))
+    return {"recall": hits / exact.size, "ms_per_query": 1000 * seconds / len(queries)}
+
+
+if __name__ == "__main__":
+    with told_in_one_line():
+        stage(*map(Path, sys.argv[1:]), params=Params.load())

@@ -1,0 +1,52 @@
+"""Stage `package`: encoders, index and lineage as MLflow models that load with no project checkout."""
+
+import json
+import sys
+from pathlib import Path
+
+from cots.config import Params
+from cots.errors import BadInput, told_in_one_line
+from cots.serving.lineage import file_digest, git_state, text_digest
+from cots.serving.packaging import Limits, content_digest, save_encoders, save_index
+from cots.serving.search import Search
+
+
+def stage(
+    encoders: Path, index: Path, metrics: Path, validation: Path, manifest: Path, out: Path, *, params: Params
+) -> None:
+    """Write `encoders` and `index` (MLflow model folders) and `lineage.json` into `out`.
+
+    Raises:
+        BadInput: an input is missing, or the index was made by other encoders.
+    """
+    search = Search.load(encoders, index)
+    limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
+    save_encoders(out / "encoders", encoders, dim=search.model.dim, limits=limits)
+    save_index(out / "index", encoders, index, limits=limits)
+    lineage = git_state() | {
+        "params.digest": text_digest(params.model_dump_json(by_alias=True)),
+        "manifest.digest": file_digest(manifest),
+        "encoder.digest": search.model.digest,
+        "index.digest": file_digest(index / "index.faiss"),
+        "encoders.content": content_digest(out / "encoders"),
+        "index.content": content_digest(out / "index"),
+        "target": params.index.target,
+        "items": len(search.items),
+        "metrics": _read(metrics),
+        "validation": _read(validation / "summary.json"),
+    }
+    partial = out / "lineage.partial"
+    partial.write_text(json.dumps(lineage, indent=2) + "\n", encoding="utf8")
+    partial.rename(out / "lineage.json")
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {path} ({error}): run `dvc repro {path.parent.name}`") from None
+
+
+if __name__ == "__main__":
+    with told_in_one_line():
+        stage(*map(Path, sys.argv[1:]), params=Params.load())

@@ -1,0 +1,82 @@
+"""Stage `tokenize`: seeded views of every training sample with their visual tokens, and the text tokenizer."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cots.build import as_json, dvae_size
+from cots.config import Params, Tokenize
+from cots.data.batches import draw_view
+from cots.data.manifest import read_manifest
+from cots.progress import Progress
+from cots.data.samples import StoredSample
+from cots.data.shards import read_shard
+from cots.data.text import train_tokenizer
+from cots.data.views import Views, crop
+from cots.errors import told_in_one_line
+from cots.model import autocast, chunks, device
+from cots.models.dvae import Dvae
+from cots.training.checkpoint import fingerprint
+from cots.training.dvae import pixels
+
+
+def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: Params) -> None:
+    """Tokenize shard by shard; shards that an interrupted run has finished are kept."""
+    table = read_manifest(manifest)
+    chosen = table[table["split"] == "train"]
+    train_tokenizer(chosen["captions"].explode(), vocab_size=params.model.text.vocab_size).save_pretrained(tokenizer)
+    start_over_unless(fingerprint(as_json(params.tokenize, params.model.image), dvae, manifest), out)
+    model = Dvae.load(dvae).to(device()).eval()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with Progress("tokenize", total=len(chosen), unit="samples") as progress:
+        for name, rows in chosen.groupby("shard"):
+            path = (out / str(name)).with_suffix(".safetensors")
+            if not path.exists():
+                samples = read_shard(shards / str(name))
+                views_of(samples, model, params.tokenize, size=dvae_size(params)).save(path)
+            progress.advance(len(rows))
+
+
+def start_over_unless(mark: str, out: Path) -> None:
+    """Empty the folder unless it was filled by the same parameters and inputs."""
+    marker = out / "fingerprint.txt"
+    if not marker.is_file() or marker.read_text() != mark:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        marker.write_text(mark)
+
+
+def views_of(samples: Iterator[StoredSample], dvae: Dvae, section: Tokenize, *, size: int) -> Views:
+    """Draw the views of one shard's samples and tokenize them; a sample's views depend on the seed and its key."""
+    frames: list[int] = []
+    boxes: list[tuple[float, ...]] = []
+    tokens: list[NDArray[np.uint16]] = []
+
+    def crops() -> Iterator[NDArray[np.uint8]]:
+        for sample in samples:
+            rng = np.random.default_rng((section.seed, int(sample.key)))
+            for _ in range(section.views):
+                number, frame, box = draw_view(rng, sample, scale=section.scale, ratio=section.ratio)
+                frames.append(number)
+                boxes.append(box)
+                yield crop(frame, box, size)
+
+    with torch.inference_mode(), autocast(device()):
+        for batch in chunks(crops(), section.batch):
+            codes = dvae.encode(pixels(np.stack(batch), device()))
+            tokens.extend(codes.flatten(1).cpu().numpy().astype(np.uint16))
+    return Views(
+        frames=np.array(frames, dtype=np.uint16).reshape(-1, section.views),
+        boxes=np.array(boxes, dtype=np.float32).reshape(-1, section.views, 4),
+        tokens=np.stack(tokens).reshape(len(tokens) // section.views, section.views, -1),
+    )
+
+
+if __name__ == "__main__":
+    with told_in_one_line():
+        stage(*map(Path, sys.argv[1:]), params=Params.load())

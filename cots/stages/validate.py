@@ -1,0 +1,86 @@
+"""Holds the prepared data against what must be true of it; data that fails goes no further."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from cots.config import Params
+from cots.data.audit import ALIKE_BITS, audited
+from cots.data.expectations import Verdict, judge
+from cots.data.manifest import SCHEMA, read_manifest
+from cots.errors import BadInput, RunFailed, told_in_one_line
+
+
+def stage(shards: Path, manifest: Path, rejected: Path, out: Path, *, params: Params) -> None:
+    """Write `summary.json`, which is the same for the same data, and the Data Docs.
+
+    Raises:
+        BadInput: a table is missing, or the manifest is of another make.
+        RunFailed: an expectation is not met; summary and docs are written all the same.
+    """
+    table, refused = read_manifest(manifest), _rejects(rejected)
+    if not pq.read_schema(manifest).equals(SCHEMA):
+        raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
+    limits, door = params.validate_, params.prepare
+    figures = audited(table, shards, sampled_shards=limits.sampled_shards, max_pixels=door.max_pixels)
+    verdicts = judge(
+        figures,
+        refused,
+        out / "docs",
+        splits=("train", params.evaluate.split),
+        min_side=door.min_side,
+        max_pixels=door.max_pixels,
+        max_frames=door.frames,
+        max_words=limits.max_caption_words,
+        max_duplicates=limits.max_duplicates,
+        max_leakage=limits.max_leakage,
+    )
+    _write_summary(out / "summary.json", verdicts, _overview(figures, refused))
+    _check(verdicts, out)
+
+
+def _rejects(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise BadInput(f"no table of rejects {path}: run `dvc repro prepare`")
+    return pd.read_parquet(path)
+
+
+def _overview(figures: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
+    """What is worth knowing and has no limit."""
+    return {
+        "samples": dict(Counter(figures["split"] + " " + figures["media"])),
+        "captions": int(figures["captions"].sum()),
+        "wrong captions": int(figures["wrong"].sum()),
+        "rejected": dict(Counter(refused["reason"])),
+        f"val and test pictures that look like one in train ({ALIKE_BITS} of 64 bits)": int(figures["alike"].sum()),
+        "samples opened in shards": int(figures["opened"].count()),
+    }
+
+
+def _write_summary(path: Path, verdicts: list[Verdict], overview: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checks = sorted((asdict(verdict) for verdict in verdicts), key=lambda check: str(check["expectation"]))
+    summary = {"success": all(v.success for v in verdicts), "overview": overview, "checks": checks}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf8")
+    partial.rename(path)
+
+
+def _check(verdicts: list[Verdict], out: Path) -> None:
+    failing = [f"{v.expectation} ({v.limit}): {v.observed}" for v in verdicts if not v.success]
+    if failing:
+        told = "; ".join(failing)
+        raise RunFailed(
+            f"{len(failing)} of {len(verdicts)} expectations are not met: {told}; see {out / 'summary.json'}"
+        )
+
+
+if __name__ == "__main__":
+    with told_in_one_line():
+        stage(*map(Path, sys.argv[1:]), params=Params.load())

@@ -1,0 +1,53 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped, and whose run it is."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+def save(path: Path, state: dict[str, Any], *, fingerprint: str) -> None:
+    """Write a checkpoint aside and rename it: a killed run leaves the last whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save({"fingerprint": fingerprint, "state": state}, partial)
+    partial.rename(path)
+
+
+def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
+    """The state of an unfinished run, or None where there is none of this fingerprint.
+
+    Args:
+        path: the file.
+        fingerprint: digest of parameters and inputs. Another run's checkpoint is of no use: it is left behind, and
+            the log says so.
+    """
+    if not path.is_file():
+        return None
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if found["fingerprint"] != fingerprint:
+        log.info("%s belongs to other parameters or data: starting anew", path)
+        return None
+    state: dict[str, Any] = found["state"]
+    return state
+
+
+def fingerprint(values: object, *inputs: Path) -> str:
+    """Digest of parameters (as JSON) and of input files and folders: two runs with the same one end the same.
+
+    Args:
+        values: anything that JSON can hold.
+        inputs: files, or folders whose files count in the order of their names.
+    """
+    sha = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for path in inputs:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        for file in files:
+            with file.open("rb") as opened:
+                sha.update(hashlib.file_digest(opened, "sha256").digest())
+    return sha.hexdigest()

@@ -1,0 +1,102 @@
+"""Training of the dVAE: reconstruction, and a pull of the codes towards equal use."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cots.data.batches import RandomCrops
+from cots.model import autocast
+from cots.models.dvae import Dvae, logit_laplace_loss, perplexity, uniform_kl
+from cots.training import checkpoint
+from cots.training.schedule import exponential, warmup_cosine
+
+Row = dict[str, float]
+
+
+class DvaeRecipe(NamedTuple):
+    """How long and how fast to learn."""
+
+    seed: int
+    steps: int
+    learning_rate: float
+    temperature: tuple[float, float]  # start, end
+    kl_weight: float  # reached half way, then kept
+    checkpoint_every: int
+
+
+def pixels(batch: NDArray[np.uint8], where: torch.device) -> Tensor:
+    """Bytes (B, H, W, 3) to (B, 3, H, W) in [0, 1], channels last in memory."""
+    scaled = torch.from_numpy(batch).to(where).movedim(-1, 1).float().div_(255)
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def train_dvae(
+    dvae: Dvae,
+    crops: RandomCrops,
+    *,
+    recipe: DvaeRecipe,
+    saved: Path,
+    fingerprint: str,
+    report: Callable[[Row], None],
+) -> list[Row]:
+    """Train in place; a killed run goes on from its checkpoint.
+
+    Args:
+        dvae: on its device, channels last.
+        crops: endless, a function of the step.
+        recipe: the numbers.
+        saved: the checkpoint file, removed at the end; fingerprint: digest of parameters and data.
+        report: called with each step's figures.
+
+    Returns:
+        The curves, one row a step.
+    """
+    where = next(dvae.parameters()).device
+    optimizer = torch.optim.AdamW(dvae.parameters(), fused=True, weight_decay=0.0)
+    start, curves = 0, list[Row]()
+    if state := checkpoint.load(saved, fingerprint=fingerprint):
+        dvae.load_state_dict(state["dvae"])
+        optimizer.load_state_dict(state["optimizer"])
+        start, curves = state["step"], state["curves"]
+    for step, batch in zip(range(start, recipe.steps), crops.starting(start), strict=False):
+        torch.manual_seed(hash((recipe.seed, step)))  # the Gumbel noise is a function of the step
+        curves.append({"step": step} | dvae_step(dvae, optimizer, pixels(batch, where), step, recipe))
+        report(curves[-1])
+        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+            parts = {"dvae": dvae.state_dict(), "optimizer": optimizer.state_dict()}
+            checkpoint.save(saved, parts | {"step": step + 1, "curves": curves}, fingerprint=fingerprint)
+    saved.unlink(missing_ok=True)
+    return curves
+
+
+def dvae_step(
+    dvae: Dvae, optimizer: torch.optim.Optimizer, batch: Tensor, step: int, recipe: DvaeRecipe
+) -> Row:
+    """One update; returns its figures."""
+    start, end = recipe.temperature
+    temperature = exponential(step, start=start, end=end, steps=recipe.steps)
+    kl_weight = recipe.kl_weight * min(1.0, 2 * step / recipe.steps)
+    rate = recipe.learning_rate * warmup_cosine(step, warmup=recipe.steps // 20, steps=recipe.steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with autocast(batch.device):
+        made = dvae(batch, temperature)
+    reconstruction = logit_laplace_loss(made.mean, made.log_scale, batch)
+    divergence = uniform_kl(made.log_probs)
+    (reconstruction + kl_weight * divergence).backward()
+    torch.nn.utils.clip_grad_norm_(dvae.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    counts = torch.bincount(made.log_probs.argmax(dim=1).flatten(), minlength=dvae.codes)
+    return {
+        "reconstruction": float(reconstruction.detach()),
+        "kl": float(divergence.detach()),
+        "perplexity": perplexity(counts),
+        "temperature": temperature,
+        "learning_rate": rate,
+    }

@@ -1,0 +1,65 @@
+"""One run of the objective over the files of the pipeline: what `pretrain` and `finetune` have in common."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+from cots.build import as_json, new_objective, parameter_groups, training_batches
+from cots.config import Training
+from cots.data.manifest import read_manifest
+from cots.model import RetrievalModel, device
+from cots.progress import Progress
+from cots.training.checkpoint import fingerprint
+from cots.training.loop import Recipe, Row, train
+
+
+class Inputs(NamedTuple):
+    """The files that a training run reads."""
+
+    shards: Path
+    manifest: Path
+    tokens: Path
+
+
+def fit(
+    model: RetrievalModel, inputs: Inputs, report: Path, *, name: str, training: Training, codes: int, media: tuple[str, ...]
+) -> list[tuple[int, Row]]:
+    """Train a model's streams in place and write its curves and pair scores.
+
+    Args:
+        model: with its starting weights.
+        inputs: shards, manifest, views.
+        report: folder for curves.csv and pairs.parquet.
+        name: of the run, for progress and checkpoint.
+        training: the section of the run.
+        codes: size of the dVAE's codebook.
+        media: which samples take part.
+
+    Returns:
+        The curves: each step's number and figures.
+    """
+    torch.manual_seed(training.seed)
+    start = model.digest
+    objective = new_objective(model.to(device()), training, codes=codes).to(device())
+    optimizer = torch.optim.AdamW(parameter_groups(objective, training.weight_decay), fused=True)
+    batches = training_batches(inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media)
+    mark = fingerprint([start, codes, media, as_json(training)], inputs.manifest, inputs.tokens)
+    recipe = Recipe(**{field: getattr(training, field) for field in Recipe._fields})
+    vision = model.settings["image"]
+    with Progress(name, total=training.steps, unit="steps") as progress:
+        trained = train(
+            objective,
+            optimizer,
+            batches,
+            recipe=recipe,
+            pixels=(vision["mean"], vision["std"]),
+            saved=Path(f"runs/checkpoints/{name}.pt"),
+            fingerprint=mark,
+            report=progress.row,
+        )
+    report.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(trained.curves).to_csv(report / "curves.csv", index=False, float_format="%.6g")
+    trained.pairs.table(read_manifest(inputs.manifest)).to_parquet(report / "pairs.parquet", index=False)
+    return [(int(row["step"]), row) for row in trained.curves]

@@ -1,0 +1,45 @@
+"""What a run learnt about each pair: how alike its halves are, and how often the filter dropped it."""
+
+from typing import Self
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cots.objective import Keys
+
+
+class PairLedger:
+    """Per caption of the data: latest similarity, times seen, times dropped.
+
+    Args:
+        captions: number of captions in the manifest.
+    """
+
+    def __init__(self, captions: int) -> None:
+        self.score = torch.full((captions,), float("nan"))
+        self.seen = torch.zeros(captions, dtype=torch.int32)
+        self.dropped = torch.zeros(captions, dtype=torch.int32)
+
+    def note(self, captions: Tensor, keys: Keys) -> None:
+        """Take in one step: the numbers of its captions, (B,), and what the momentum streams said of the pairs."""
+        captions = captions.cpu()
+        self.score[captions] = keys.similarity.float().cpu()
+        self.seen[captions] += 1
+        self.dropped[captions] += (~keys.kept).int().cpu()
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        return {"score": self.score, "seen": self.seen, "dropped": self.dropped}
+
+    def restore(self, state: dict[str, Tensor]) -> Self:
+        """Go on from a checkpoint."""
+        self.score, self.seen, self.dropped = state["score"], state["seen"], state["dropped"]
+        return self
+
+    def table(self, manifest: pd.DataFrame) -> pd.DataFrame:
+        """One row a caption that was seen: id, caption (its place among the picture's), score, seen, dropped."""
+        rows = manifest.loc[:, ["id", "captions"]].explode("captions")
+        rows["caption"] = rows.groupby(level=0).cumcount()
+        rows["score"], rows["seen"], rows["dropped"] = self.score.numpy(), self.seen.numpy(), self.dropped.numpy()
+        return rows.loc[rows["seen"] > 0, ["id", "caption", "score", "seen", "dropped"]].reset_index(drop=True)

@@ -1,0 +1,19 @@
+"""How values move over a run."""
+
+import math
+
+
+def warmup_cosine(step: int, *, warmup: int, steps: int) -> float:
+    """Factor of the learning rate at a step, counted from 0: a linear rise over `warmup`, then half a cosine to 0.
+
+    Returns:
+        In (0, 1]; 1 at the end of the warm-up.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def exponential(step: int, *, start: float, end: float, steps: int) -> float:
+    """A value that moves from start to end by a constant factor a step; both > 0."""
+    return float(start * (end / start) ** (step / max(steps - 1, 1)))

@@ -1,0 +1,289 @@
+"""What several tests stand on: a store of MLflow, tiny encoders and an index they made."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Two libraries warn when they are imported: Great Expectations of `sre_constants`, MLflow of its type hints."""
+    config.addinivalue_line("filterwarnings", "ignore:module 'sre_.*' is deprecated:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
+
+
+Encoded = Callable[..., bytes]
+COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database, made once: that takes seconds."""
+    import mlflow
+
+    from cots.serving.tracking import connect
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{path}"
+    connect()
+    os.environ.pop("MLFLOW_TRACKING_URI") if before is None else os.environ.update(MLFLOW_TRACKING_URI=before)
+    mlflow.set_tracking_uri("")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty MLflow store of this test alone, which `MLFLOW_TRACKING_URI` names."""
+    import mlflow
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    yield uri
+    mlflow.set_tracking_uri("")
+
+
+def save_tiny_model(folder: Path, seed: int) -> None:
+    """A model folder with random streams of one small layer."""
+    from cots.data.text import train_tokenizer
+    from cots.model import RetrievalModel
+
+    torch.manual_seed(seed)
+    settings = {
+        "dim": 16,
+        "image": {
+            "name": "vit_tiny_patch16_224",
+            "pretrained": False,
+            "size": 32,
+            "patch": 8,
+            "stem": "linear",
+            "pool": "class",
+            "options": {"embed_dim": 32, "depth": 1, "num_heads": 2},
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+        },
+        "text": {
+            "name": "bert",
+            "pretrained": False,
+            "max_tokens": 16,
+            "pool": "class",
+            "vocab_size": 100,
+            "options": {
+                "hidden_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
+            },
+        },
+    }
+    tokenizer = train_tokenizer([f"a {colour} square" for colour in COLOURS], vocab_size=100)
+    RetrievalModel.build(settings, tokenizer).save(folder)
+
+
+def save_index(folder: Path, encoders: Path) -> None:
+    """The index of one plain square a colour, as stage `index` leaves it."""
+    from cots.model import RetrievalModel
+    from cots.retrieval.index import EmbeddingIndex
+
+    model = RetrievalModel.load(encoders)
+    pictures = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
+    embeddings = model.encode_images(pictures, batch=4)
+    EmbeddingIndex.build(np.asarray(embeddings), "Flat").save(folder / "index.faiss")
+    items = pd.DataFrame(
+        {
+            "id": COLOURS,
+            "media": "image",
+            "split": "test",
+            "captions": [[f"a {colour} square", "a square"] for colour in COLOURS],
+            "origin": "drawn",
+        }
+    )
+    items.to_parquet(folder / "items.parquet")
+    about: dict[str, object] = {"kind": "Flat", "dim": model.dim, "size": len(items), "encoder": model.digest}
+    (folder / "index.json").write_text(json.dumps(about))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder; not to be written to."""
+    folder = tmp_path_factory.mktemp("models") / "image-text"
+    save_tiny_model(folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """An index folder that `tiny_model` made; not to be written to."""
+    folder = tmp_path_factory.mktemp("index")
+    save_index(folder, tiny_model)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with other weights than `tiny_model`."""
+    folder = tmp_path_factory.mktemp("models") / "image-text"
+    save_tiny_model(folder, seed=1)
+    return folder
+
+
+def reported(recall: float) -> dict[str, object]:
+    """The part of metrics.json that tells of pictures, every recall the same, in per cent."""
+    direction = {"R@1": recall, "R@5": recall, "R@10": recall, "MdR": 7.0, "mean_rank": 9.0}
+    chance = {"R@1": 0.2, "R@5": 1.0, "R@10": 2.0, "MdR": 250.0, "mean_rank": 250.5}
+    return {
+        "i2t": direction,
+        "t2i": direction,
+        "rsum": 6 * recall,
+        "chance": {"i2t": chance, "t2i": chance, "rsum": 6.4},
+        "queries": {"items": 500, "texts": 2500},
+    }
+
+
+def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
+    """Stage `package` over the encoders and an index they make; `project` gets the files that the stage reads."""
+    from cots.config import Params
+    from cots.stages.package import stage
+
+    index, metrics, validation = project / "index", project / "reports" / "metrics.json", project / "reports/validation"
+    validation.mkdir(parents=True)
+    index.mkdir()
+    (project / "data").mkdir()
+    save_index(index, encoders)
+    metrics.write_text(json.dumps({"image-text": reported(recall)}))
+    (validation / "summary.json").write_text(json.dumps({"success": True}))
+    manifest = project / "data" / "manifest.parquet"
+    manifest.write_bytes(b"rows")
+    params = Params.load(Path(__file__).parents[1] / "params.yaml")
+    stage(encoders, index, metrics, validation, manifest, project / "package", params=params)
+    return project / "package"
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """What stage `package` writes for `tiny_model`; not to be written to. Its project lies around it."""
+    return save_package(tmp_path_factory.mktemp("project"), tiny_model, recall=40.0)
+
+
+@pytest.fixture(scope="session")
+def other_package(tmp_path_factory: pytest.TempPathFactory, other_model: Path) -> Path:
+    """What stage `package` writes for `other_model`, which is measured to be better."""
+    return save_package(tmp_path_factory.mktemp("project"), other_model, recall=50.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What stage `prepare` leaves: `shards`, `manifest.parquet`, `rejected.parquet`; not to be written to.
+
+    Every split holds a plain picture a colour and a clip of three frames for every second colour, each with two
+    captions; in train the second caption of red things is known to be wrong.
+    """
+    from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
+
+    folder = tmp_path_factory.mktemp("data")
+    series = [(split, media) for split in ("train", "val", "test") for media in ("image", "video")]
+    rows = [row for number, kind in enumerate(series) for row in _stored_colours(folder / "shards", number, *kind)]
+    write_table(folder / "manifest.parquet", rows, SCHEMA)
+    refused: dict[str, object] = {
+        "id": "x",
+        "split": "train",
+        "origin": "x.jpg",
+        "reason": "cut short",
+        "detail": "12 of 90 bytes <&>",
+    }
+    write_table(folder / "rejected.parquet", [refused], REJECTED_SCHEMA)
+    return folder
+
+
+def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[dict[str, object]]:
+    from cots.data.pictures import encode_jpeg, fingerprints
+    from cots.data.samples import StoredSample
+    from cots.data.shards import shard_name, write_shard
+
+    rows: list[dict[str, object]] = []
+    stored = []
+    for place, colour in enumerate(COLOURS[:: 2 if media == "video" else 1]):
+        pictures = [Image.new("RGB", (40 + 2 * frame, 32), colour) for frame in range(3 if media == "video" else 1)]
+        captions = (f"a {colour} square in {split}", f"one {colour} & <plain> {media}")
+        sample = StoredSample(
+            key=f"{number}{place:08d}",
+            id=f"{split}-{media}-{colour}",
+            captions=captions,
+            frames=tuple(encode_jpeg(picture) for picture in pictures),
+        )
+        stored.append(sample)
+        pixels, alike = fingerprints(pictures[0])
+        rows.append(
+            {
+                "key": sample.key,
+                "id": sample.id,
+                "split": split,
+                "media": media,
+                "shard": shard_name(split, media, 0),
+                "captions": captions,
+                "wrong": (False, split == "train" and colour == "red"),
+                "frames": len(pictures),
+                "width": 40,
+                "height": 32,
+                "bytes": sum(map(len, sample.frames)),
+                "pixel_hash": pixels,
+                "dhash": alike,
+                "origin": "drawn",
+            }
+        )
+    write_shard(shards / shard_name(split, media, 0), stored)
+    return rows
+
+
+@pytest.fixture(scope="session")
+def picture() -> Encoded:
+    """Makes an encoded picture: noise, the same for the same seed."""
+
+    def encoded(width: int = 40, height: int = 32, *, seed: int = 0, kind: str = "JPEG", **options: object) -> bytes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind, **options)
+        return file.getvalue()
+
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+    """Makes an H.264 clip whose frame n is grey of level 10 * n modulo 250; its index comes first, as on the web."""
+    file = tmp_path_factory.mktemp("clips") / "clip.mp4"
+
+    def encoded(frames: int = 12, *, width: int = 64, height: int = 48) -> bytes:
+        with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=5)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for number in range(frames):
+                pixels = np.full((height, width, 3), 10 * number % 250, dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+        return file.read_bytes()
+
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def data_packs() -> Path:
+    """The packs of real pictures, which `COTS_DATA` names or which lie beside the project."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    packs = Path(os.environ.get("COTS_DATA", default))
+    if not packs.is_dir():
+        pytest.skip(f"no packs of real pictures at {packs}: set COTS_DATA")
+    return packs

@@ -1,0 +1,285 @@
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cots.config import CocoSource, FolderSource, KarpathySource, MsrvttSource, ScenesSource, WebdatasetSource
+from cots.data.samples import Sample
+from cots.data.sources import SOURCES
+from cots.data.sources.coco import read_coco
+from cots.data.sources.folder import read_folder
+from cots.data.sources.karpathy import read_karpathy
+from cots.data.sources.msrvtt import read_msrvtt
+from cots.data.sources.reading import split_by_hash
+from cots.data.sources.webdataset import read_webdataset
+from cots.errors import BadInput
+
+HOLDOUT = {"val": 0.2, "test": 0.3}
+
+
+def folder(path: Path) -> Iterator[Sample]:
+    return read_folder(path, seed=0, holdout=HOLDOUT)
+
+
+def webdataset(path: Path) -> Iterator[Sample]:
+    return read_webdataset(path, seed=0, holdout=HOLDOUT)
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"-")
+
+
+def karpathy_entry(**changed: object) -> dict[str, Any]:
+    return {"filename": "a.jpg", "split": "train", "sentences": [{"raw": "one"}, {"raw": "two"}]} | changed
+
+
+def test_every_kind_of_source_section_has_its_function() -> None:
+    sections = (ScenesSource, KarpathySource, CocoSource, FolderSource, WebdatasetSource, MsrvttSource)
+    kinds = {section.model_fields["kind"].annotation.__args__[0] for section in sections}  # type: ignore[union-attr]
+    assert set(SOURCES) == kinds
+
+
+# Karpathy's layout
+
+
+def test_karpathy_entries_become_samples_with_all_their_sentences(tmp_path: Path) -> None:
+    write_json(tmp_path / "dataset_flickr8k.json", {"images": [karpathy_entry()]})
+    touch(tmp_path / "images/a.jpg")
+    (sample,) = read_karpathy(tmp_path)
+    assert (sample.id, sample.split, sample.media) == ("a.jpg", "train", "image")
+    assert (sample.captions, sample.wrong) == (("one", "two"), (False, False))
+    assert sample.content == tmp_path / "images/a.jpg"
+
+
+def test_cocos_filepath_is_part_of_the_path_and_restval_is_trained_on(tmp_path: Path) -> None:
+    entry = karpathy_entry(filepath="val2014", split="restval")
+    write_json(tmp_path / "dataset_coco.json", {"images": [entry]})
+    touch(tmp_path / "val2014/a.jpg")
+    (sample,) = read_karpathy(tmp_path)
+    assert (sample.id, sample.split, sample.content) == ("val2014/a.jpg", "train", tmp_path / "val2014/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "is not JSON: line 1"),
+        ("[]", "not in the Karpathy layout"),
+        ('{"images": [{"filename": "a.jpg"}]}', "an entry has no 'sentences'"),
+        ('{"images": [{"filename": "a.jpg", "split": "dog", "sentences": []}]}', "unknown split 'dog'"),
+    ],
+)
+def test_other_json_is_told_in_one_line(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "dataset_x.json").write_text(content)
+    with pytest.raises(BadInput, match=told) as raised:
+        list(read_karpathy(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_two_karpathy_files_are_one_too_many(tmp_path: Path) -> None:
+    for name in ("dataset_a.json", "dataset_b.json"):
+        write_json(tmp_path / name, {"images": []})
+    with pytest.raises(BadInput, match=r"found dataset_a.json, dataset_b.json"):
+        list(read_karpathy(tmp_path))
+
+
+# COCO's own layout
+
+
+def write_coco(root: Path, part: str, number: int) -> None:
+    images = [{"id": number, "file_name": f"COCO_{part}_{number}.jpg"}]
+    annotations = [{"image_id": number, "caption": f"{part} {i}"} for i in range(2)]
+    write_json(root / f"annotations/captions_{part}.json", {"images": images, "annotations": annotations})
+    touch(root / part / f"COCO_{part}_{number}.jpg")
+
+
+def test_coco_annotations_of_both_splits_become_samples(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train2014", 1)
+    write_coco(tmp_path, "val2014", 2)
+    train, val = read_coco(tmp_path)
+    assert (train.split, val.split) == ("train", "val")
+    assert train.captions == ("train2014 0", "train2014 1")
+    assert val.content == tmp_path / "val2014/COCO_val2014_2.jpg"
+
+
+def test_coco_pictures_may_lie_a_folder_deeper(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train2017", 1)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "train2017").rename(tmp_path / "images/train2017")
+    (sample,) = read_coco(tmp_path)
+    assert sample.content == tmp_path / "images/train2017/COCO_train2017_1.jpg"
+
+
+def test_coco_of_two_years_would_hold_pictures_twice(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train2014", 1)
+    write_coco(tmp_path, "train2017", 1)
+    with pytest.raises(BadInput, match="found those of 2014 and 2017"):
+        list(read_coco(tmp_path))
+
+
+# A folder with a table
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("t.csv", 'image,caption,split\na.jpg,"one, or ""more""",train\nb.jpg,three,test\na.jpg,two,train\n'),
+        ("t.tsv", 'image\tcaption\tsplit\na.jpg\tone, or "more"\ttrain\nb.jpg\tthree\ttest\na.jpg\ttwo\ttrain\n'),
+        (
+            "t.CSV",
+            '\ufeffSplit,Caption,Image\r\ntrain,"one, or ""more""",a.jpg\r\ntest,three,b.jpg\r\ntrain,two,a.jpg\r\n',
+        ),
+        (
+            "t.jsonl",
+            '{"image": "a.jpg", "caption": "one, or \\"more\\"", "split": "train"}\n\n'
+            '{"image": "b.jpg", "caption": "three", "split": "test", "width": 3}\n'
+            '{"image": "a.jpg", "caption": "two", "split": "train"}\n',
+        ),
+    ],
+)
+def test_rows_of_one_picture_become_one_sample_in_every_kind_of_table(tmp_path: Path, name: str, table: str) -> None:
+    (tmp_path / name).write_text(table, newline="")
+    first, second = folder(tmp_path)
+    assert (first.id, first.split, first.captions) == ("a.jpg", "train", ('one, or "more"', "two"))
+    assert (second.id, second.split, second.captions) == ("b.jpg", "test", ("three",))
+    assert first.content == tmp_path / "a.jpg"
+    assert first.origin == f"{name}, line {1 if name == 't.jsonl' else 2}"
+
+
+def test_a_quoted_tsv_loses_its_quotes_and_an_odd_quote_swallows_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text('image\tcaption\n\na.jpg\t"a ""big"" dog"\nb.jpg\t"odd\nc.jpg\tplain\n')
+    assert [sample.captions for sample in folder(tmp_path)] == [('a "big" dog',), ('"odd',), ("plain",)]
+
+
+def test_without_a_split_column_the_id_and_the_seed_decide(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.jpg,text\n" for i in range(2000))
+    (tmp_path / "t.csv").write_text("image,caption\n" + rows)
+    splits = [sample.split for sample in folder(tmp_path)]
+    assert splits.count("val") == pytest.approx(400, abs=60)
+    assert splits.count("test") == pytest.approx(600, abs=60)
+    again = [sample.split for sample in read_folder(tmp_path, seed=1, holdout=HOLDOUT)]
+    assert splits != again
+    assert splits[7] == split_by_hash("7.jpg", seed=0, **HOLDOUT)
+
+
+def test_a_row_that_is_not_utf8_stands_alone_so_that_only_it_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"image,caption\na.jpg,fine\na.jpg,caf\xe9\nb.jpg,caf\xc3\xa9\n")
+    samples = list(folder(tmp_path))
+    assert [sample.captions for sample in samples] == [("fine",), ("café",), ("caf\udce9",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "told"),
+    [
+        ("t.csv", "", "the columns found are none: the table is empty"),
+        ("t.csv", "image,caption\n", "has no rows below its header"),
+        ("t.csv", "a.jpg,a dog\nb.jpg,a cat\n", "no column image and caption; the columns found are 'a.jpg', 'a dog'"),
+        ("t.csv", "image;caption\na.jpg;a dog\n", "found are 'image;caption'"),
+        ("t.tsv", "file\tcaption\na.jpg\ta dog\n", "no column image; the columns found are 'file', 'caption'"),
+        ("t.csv", "image,caption,split\na.jpg,a dog,holdout\n", "line 2: unknown split 'holdout'"),
+        (
+            "t.csv",
+            "image,caption,split\na.jpg,x,train\na.jpg,y,test\n",
+            "a.jpg is in split train on line 2, in test on line 3",
+        ),
+        ("t.csv", 'image,caption\na.jpg,"x\n', "line 2: unexpected end of data"),
+        ("t.jsonl", "", "has no rows"),
+        ("t.jsonl", '{"image": "a.jpg"}\n', "line 1: no column caption"),
+        ("t.jsonl", '{"image": "a.jpg", "caption": "x"}\nnonsense\n', "line 2: not JSON"),
+        ("t.jsonl", "[1]\n", "line 1: not a JSON object"),
+        ("t.txt", "", "must hold one caption table .* found none"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, name: str, table: str, told: str) -> None:
+    (tmp_path / name).write_text(table)
+    with pytest.raises(BadInput, match=told) as raised:
+        list(folder(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_table_in_utf16_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("image,caption\na.jpg,a dog\n".encode("utf-16"))
+    with pytest.raises(BadInput, match=r"t\.csv"):
+        list(folder(tmp_path))
+
+
+# img2dataset's tars
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, BytesIO(data))
+
+
+def test_tar_members_of_one_key_become_one_sample(tmp_path: Path, picture: Callable[..., bytes]) -> None:
+    write_tar(
+        tmp_path / "00000.tar",
+        {
+            "000000000.jpg": picture(),
+            "000000000.json": b'{"caption": "told otherwise"}',
+            "000000000.txt": "a café".encode(),
+            "000000001.png": picture(kind="PNG"),
+            "000000001.json": b'{"caption": "from the json"}',
+            "000000002.json": b'{"caption": null}',
+        },
+    )
+    first, second, third = webdataset(tmp_path)
+    assert (first.id, first.captions, first.content) == ("00000/000000000", ("a café",), picture())
+    assert (second.captions, second.content) == (("from the json",), picture(kind="PNG"))
+    assert (third.captions, third.content) == (("",), b"")
+
+
+def test_a_tar_that_is_cut_short_is_told_with_its_name(tmp_path: Path, picture: Callable[..., bytes]) -> None:
+    write_tar(tmp_path / "00000.tar", {"0.jpg": picture(), "0.txt": b"x", "1.jpg": picture(), "1.txt": b"y"})
+    whole = (tmp_path / "00000.tar").read_bytes()
+    (tmp_path / "00000.tar").write_bytes(whole[: 512 + len(picture()) // 2])
+    with pytest.raises(BadInput, match=r"00000.tar is damaged"):
+        list(webdataset(tmp_path))
+
+
+# MSR-VTT
+
+
+def test_msrvtt_sentences_are_gathered_by_video(tmp_path: Path) -> None:
+    videos = [{"video_id": "video1", "split": "train"}, {"video_id": "video2", "split": "validate"}]
+    sentences = [{"video_id": f"video{n}", "caption": c} for n, c in ((1, "a"), (2, "b"), (1, "c"))]
+    write_json(tmp_path / "MSRVTT_data.json", {"videos": videos, "sentences": sentences})
+    touch(tmp_path / "videos/video1.mp4")
+    first, second = read_msrvtt(tmp_path)
+    assert (first.captions, first.split, first.media) == (("a", "c"), "train", "video")
+    assert (second.split, second.content) == ("val", tmp_path / "videos/video2.mp4")
+
+
+@pytest.mark.parametrize("read", [read_karpathy, read_coco, folder, webdataset, read_msrvtt])
+@pytest.mark.parametrize("made", [False, True])
+def test_a_missing_or_empty_folder_is_told(
+    tmp_path: Path, read: Callable[[Path], Iterator[Sample]], made: bool
+) -> None:
+    path = tmp_path / "data"
+    if made:
+        path.mkdir()
+    with pytest.raises(BadInput, match="hold" if made else "does not exist: set source.path"):
+        list(read(path))
+
+
+@pytest.mark.data
+def test_the_real_packs_are_read_whole(data_packs: Path) -> None:
+    photos = list(read_karpathy(data_packs / "flickr8k"))
+    assert (len(photos), sum(len(sample.captions) for sample in photos)) == (6999, 34995)
+    emoji = list(folder(data_packs / "emoji"))
+    assert len(emoji) == 2952
+    assert all(isinstance(sample.content, Path) and sample.content.is_file() for sample in photos + emoji)
+    clips = list(read_msrvtt(data_packs / "msrvtt"))
+    assert [sum(sample.split == split for sample in clips) for split in ("train", "val", "test")] == [3151, 244, 0]

@@ -1,0 +1,85 @@
+"""Masks hide exactly what was asked; views stay within the picture and repeat with their seed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cots.data.masking import block_mask, mask_words
+from cots.data.views import Views, crop, draw_box
+from cots.errors import BadInput
+
+
+@pytest.mark.parametrize(("grid", "count", "block"), [(8, 26, 4), (14, 78, 16), (24, 230, 16), (2, 1, 16), (3, 9, 1), (5, 0, 4)])
+def test_a_block_mask_hides_exactly_the_requested_count(grid: int, count: int, block: int) -> None:
+    for seed in range(20):
+        masked = block_mask(np.random.default_rng(seed), grid=grid, count=count, block=block)
+        assert masked.shape == (grid * grid,)
+        assert masked.sum() == count
+
+
+def test_hidden_patches_come_in_blocks_and_not_one_by_one() -> None:
+    """A hidden patch's right neighbour is hidden far more often than the share of hidden patches says."""
+    neighbours, share = [], 0.25
+    for seed in range(50):
+        masked = block_mask(np.random.default_rng(seed), grid=14, count=49, block=16).reshape(14, 14)
+        neighbours.append(masked[:, 1:][masked[:, :-1]].mean())
+    assert np.mean(neighbours) > 2 * share
+
+
+def test_words_are_hidden_in_the_stated_shares_and_special_tokens_never() -> None:
+    ids = np.full((400, 20), 50)
+    maskable = np.ones_like(ids, dtype=bool)
+    maskable[:, [0, 19]] = False
+    corrupted, masked = mask_words(np.random.default_rng(0), ids, maskable, share=0.15, mask=4, vocab=1000)
+    assert not masked[~maskable].any()
+    assert (masked.sum(axis=1) == 3).all()
+    assert np.array_equal(corrupted[~masked], ids[~masked])
+    assert (corrupted[masked] == 4).mean() == pytest.approx(0.8, abs=0.04)
+    assert (corrupted[masked] == 50).mean() == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_text_of_one_word_still_has_something_to_predict_and_an_empty_one_has_not() -> None:
+    maskable = np.array([[False, True, False], [False, False, False]])
+    _, masked = mask_words(np.random.default_rng(0), np.ones((2, 3), dtype=int), maskable, share=0.15, mask=4, vocab=9)
+    assert masked.sum(axis=1).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("aspect", [0.2, 1.0, 3.7])
+def test_boxes_lie_within_the_picture_and_have_the_stated_area(aspect: float) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        left, top, right, bottom = draw_box(rng, aspect=aspect, scale=(0.3, 0.8), ratio=(0.75, 1.33))
+        assert 0 <= left < right <= 1
+        assert 0 <= top < bottom <= 1
+        assert (right - left) * (bottom - top) <= 0.8 + 1e-9
+        if right - left < 1 and bottom - top < 1:
+            assert (right - left) * (bottom - top) >= 0.3 - 1e-9
+
+
+def test_a_crop_shows_the_part_that_its_box_names() -> None:
+    halves = np.zeros((10, 20, 3), dtype=np.uint8)
+    halves[:, 10:] = 255
+    picture = Image.fromarray(halves)
+    assert crop(picture, (0.0, 0.0, 0.4, 1.0), 6).max() == 0
+    assert crop(picture, (0.6, 0.0, 1.0, 1.0), 6).min() == 255
+
+
+def test_views_survive_the_disk_and_repeat_byte_for_byte(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    views = Views(
+        frames=rng.integers(0, 3, (5, 2)).astype(np.uint16),
+        boxes=rng.random((5, 2, 4)).astype(np.float32),
+        tokens=rng.integers(0, 8192, (5, 2, 16)).astype(np.uint16),
+    )
+    views.save(tmp_path / "a.safetensors")
+    views.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    for mine, theirs in zip(views, Views.load(tmp_path / "a.safetensors"), strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_missing_views_are_told_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="dvc repro tokenize"):
+        Views.load(tmp_path / "none.safetensors")

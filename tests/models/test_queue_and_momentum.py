@@ -1,0 +1,71 @@
+"""Queue and momentum copy: what moves, what stands still."""
+
+import pytest
+import torch
+from torch import nn
+
+from cots.models.momentum import MomentumCopy
+from cots.models.queue import PairQueue
+
+
+def numbered(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = torch.arange(first, first + count)
+    return ids[:, None].float().repeat(1, 3), -ids[:, None].float().repeat(1, 3), ids
+
+
+@pytest.mark.parametrize("sizes", [[1], [4], [3, 3], [4, 1, 2], [9], [2, 9, 1], [4, 4, 4]])
+def test_queue_keeps_the_newest_pairs_whatever_the_batch_sizes(sizes: list[int]) -> None:
+    queue, pushed = PairQueue(size=4, dim=3), 0
+    for size in sizes:
+        queue.push(*numbered(pushed, size))
+        pushed += size
+    newest = set(range(max(0, pushed - 4), pushed))
+    assert {int(row[0]) for row in queue.images} == newest
+    assert len(queue.images) == len(queue.texts) == min(pushed, 4)
+
+
+def test_both_modalities_hold_the_same_pair_in_the_same_row() -> None:
+    queue = PairQueue(size=5, dim=3)
+    for size in (3, 4, 2):
+        queue.push(*numbered(int(queue.count) * 10, size))
+        torch.testing.assert_close(queue.images, -queue.texts)
+
+
+def test_an_empty_queue_offers_no_negatives() -> None:
+    queue = PairQueue(size=5, dim=3)
+    assert queue.images.shape == (0, 3)
+    assert queue.same_sample(torch.arange(2)).shape == (2, 0)
+
+
+def test_rows_of_the_same_sample_are_found() -> None:
+    queue = PairQueue(size=5, dim=3)
+    queue.push(*numbered(10, 3))
+    assert queue.same_sample(torch.tensor([11, 7])).tolist() == [[False, True, False], [False, False, False]]
+
+
+def test_momentum_copy_follows_by_the_stated_share_and_copies_buffers() -> None:
+    source = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    slow = MomentumCopy(source)
+    before = [p.clone() for p in slow.parameters()]
+    source(torch.randn(8, 3)).sum().backward()
+    with torch.no_grad():
+        for p in source.parameters():
+            p.add_(1.0)
+    slow.follow(source, 0.9)
+    for was, now, fast in zip(before, slow.parameters(), source.parameters(), strict=True):
+        torch.testing.assert_close(now, 0.9 * was + 0.1 * fast)
+    for mine, theirs in zip(slow.module.buffers(), source.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_momentum_copy_ignores_train_and_needs_no_gradient() -> None:
+    slow = MomentumCopy(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))).train()
+    inputs = torch.randn(4, 3)
+    assert torch.equal(slow(inputs), slow(inputs))
+    assert not any(p.requires_grad for p in slow.parameters())
+    assert not slow(inputs).requires_grad
+
+
+def test_momentum_copy_refuses_another_architecture() -> None:
+    with pytest.raises(AssertionError, match="cannot follow"):
+        MomentumCopy(nn.Linear(3, 3)).follow(nn.Linear(3, 3, bias=False), 0.9)

@@ -1,0 +1,129 @@
+"""The repository keeps the promises of its own files."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+from cots.config import Params
+
+ROOT = Path(__file__).parents[2]
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = {name: stage.get("do", stage) for name, stage in PIPELINE.items()}
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / line for line in listed.stdout.splitlines()]
+
+
+def test_every_stage_is_a_module_and_every_module_a_stage() -> None:
+    modules = {path.stem for path in (ROOT / "cots/stages").glob("*.py")} - {"__init__"}
+    assert set(STAGES) == modules
+
+
+def test_a_stage_lists_the_parameter_sections_that_exist() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, stage in STAGES.items():
+        for key in stage["params"]:
+            value = params
+            for part in key.replace("${key}", "image-text").split("."):
+                assert part in value, f"{name}: {key}"
+                value = value[part]
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("cots", cache_dir=None)
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_the_code_that_a_stage_imports_is_among_its_dependencies(name: str, imports: grimp.ImportGraph) -> None:
+    """Forgotten code is DVC's silent failure: the stage would not run again when that code changes."""
+    stage = f"cots.stages.{name}"
+    used = {stage} | imports.find_upstream_modules(stage)
+    files = {str(path) for module in used for path in module_files(module)}
+    deps = [dep for dep in STAGES[name]["deps"] if dep.startswith("cots")]
+    missing = sorted(file for file in files if not any(file == dep or file.startswith(f"{dep}/") for dep in deps))
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_a_stage_lists_no_code_that_it_does_not_import(name: str, imports: grimp.ImportGraph) -> None:
+    """Code too many makes the stage run for nothing. `package` ships the whole of cots."""
+    if name == "package":
+        pytest.skip("ships the package's code")
+    stage = f"cots.stages.{name}"
+    files = {str(path) for module in {stage} | imports.find_upstream_modules(stage) for path in module_files(module)}
+    deps = [dep for dep in STAGES[name]["deps"] if dep.startswith("cots")]
+    idle = [dep for dep in deps if not any(file == dep or file.startswith(f"{dep}/") for file in files)]
+    assert idle == []
+
+
+def module_files(module: str) -> list[Path]:
+    path = Path(*module.split("."))
+    if (ROOT / path).is_dir():
+        return []  # the __init__ files of this project are empty
+    return [path.with_suffix(".py")]
+
+
+def test_presets_and_params_are_valid_parameter_files() -> None:
+    for path in [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]:
+        Params.load(path)
+
+
+def test_every_public_name_says_what_it_means() -> None:
+    silent = []
+    for path in sorted((ROOT / "cots").rglob("*.py")) + sorted((ROOT / "pipelines").rglob("*.py")):
+        if not path.read_text().strip():
+            continue
+        tree = ast.parse(path.read_text())
+        if ast.get_docstring(tree) is None:
+            silent.append(f"{path.relative_to(ROOT)}: module")
+        for node in tree.body:
+            named = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if named and ast.get_docstring(node) is None:
+                silent.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert silent == []
+
+
+def test_the_lock_pins_every_direct_dependency_and_names_no_host() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    assert "--index" not in lock
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        name = re.split(r"[=<>\[ ]", requirement)[0].lower()
+        assert re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE), name
+
+
+def test_make_and_ci_call_what_the_readme_says() -> None:
+    ci = (ROOT / ".ci/run").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for command in ("make check", "make test"):
+        assert command in ci
+        assert command in readme
+    assert "make demo" in readme
+
+
+def test_no_file_is_a_drawer_for_everything() -> None:
+    drawers = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
+    assert [path for path in tracked() if path.name in drawers] == []
+
+
+def test_every_parameter_has_a_line_in_the_documentation() -> None:
+    documented = (ROOT / "docs/params.md").read_text()
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    missing = [
+        f"{section}.{key}"
+        for section, values in params.items()
+        for key in (values["image-text"] if section == "finetune" else values)
+        if f"`{key}`" not in documented
+    ]
+    assert missing == []

@@ -1,0 +1,104 @@
+"""The FAISS index: exactness, faults in words, files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cots.retrieval.index import EmbeddingIndex
+
+KINDS = ["Flat", "HNSW8", "IVF4,Flat", "SQ8", "IVF4,PQ4x4fs,RFlat"]
+
+
+@pytest.fixture
+def embeddings() -> NDArray[np.float32]:
+    vectors = np.random.default_rng(0).normal(size=(300, 16))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def test_flat_search_is_exact(embeddings: NDArray[np.float32]) -> None:
+    scores, rows = EmbeddingIndex.build(embeddings, "Flat").search(embeddings[:20], 7)
+    similarity = embeddings[:20] @ embeddings.T
+    expected = np.argsort(-similarity, axis=1)[:, :7]
+    assert rows.tolist() == expected.tolist()
+    np.testing.assert_allclose(scores, np.take_along_axis(similarity, expected, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_finds_a_vector_by_itself(kind: str, embeddings: NDArray[np.float32]) -> None:
+    _, rows = EmbeddingIndex.build(embeddings, kind).search(embeddings, 1)
+    assert np.mean(rows[:, 0] == np.arange(300)) > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_build_gives_the_same_bytes(kind: str, embeddings: NDArray[np.float32], tmp_path: Path) -> None:
+    for name in ("first.faiss", "second.faiss"):
+        EmbeddingIndex.build(embeddings, kind).save(tmp_path / name)
+    assert (tmp_path / "first.faiss").read_bytes() == (tmp_path / "second.faiss").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.faiss", "second.faiss"]
+
+
+def test_a_saved_index_answers_as_before(embeddings: NDArray[np.float32], tmp_path: Path) -> None:
+    index = EmbeddingIndex.build(embeddings, "HNSW8")
+    index.save(tmp_path / "deep" / "index.faiss")
+    loaded = EmbeddingIndex.load(tmp_path / "deep" / "index.faiss")
+    assert (len(loaded), loaded.dim) == (300, 16)
+    for before, after in zip(index.search(embeddings, 5), loaded.search(embeddings, 5), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_no_queries_find_nothing(embeddings: NDArray[np.float32]) -> None:
+    scores, rows = EmbeddingIndex.build(embeddings, "Flat").search(embeddings[:0], 3)
+    assert scores.shape == rows.shape == (0, 3)
+
+
+def test_an_index_of_one_item_is_searchable(embeddings: NDArray[np.float32]) -> None:
+    assert EmbeddingIndex.build(embeddings[:1], "Flat").search(embeddings, 1)[1].max() == 0
+
+
+@pytest.mark.parametrize("k", [0, -1, 301])
+def test_k_beyond_the_index_is_refused_in_words(k: int, embeddings: NDArray[np.float32]) -> None:
+    with pytest.raises(ValueError, match=f"k must be from 1 to the 300 items of the index, not {k}"):
+        EmbeddingIndex.build(embeddings, "Flat").search(embeddings, k)
+
+
+def test_queries_of_another_dimension_are_refused(embeddings: NDArray[np.float32]) -> None:
+    with pytest.raises(ValueError, match=r"queries must be \(Q, 16\)"):
+        EmbeddingIndex.build(embeddings, "Flat").search(embeddings[:, :8], 1)
+
+
+def test_broken_numbers_are_refused(embeddings: NDArray[np.float32]) -> None:
+    index = EmbeddingIndex.build(embeddings, "Flat")
+    embeddings[4, 2] = np.nan
+    with pytest.raises(ValueError, match="queries must be finite"):
+        index.search(embeddings, 1)
+    with pytest.raises(ValueError, match="needs finite embeddings"):
+        EmbeddingIndex.build(embeddings, "Flat")
+
+
+def test_an_empty_gallery_is_refused(embeddings: NDArray[np.float32]) -> None:
+    with pytest.raises(ValueError, match="N > 0"):
+        EmbeddingIndex.build(embeddings[:0], "Flat")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("IVF512,Flat", "cannot build 'IVF512,Flat' from 300 vectors: Number of training points"),
+        ("Nonsense", "makes no index 'Nonsense' of dimension 16: could not parse"),
+        ("PQ5", "makes no index 'PQ5' of dimension 16: The dimension"),
+    ],
+)
+def test_a_kind_that_cannot_be_built_is_told_in_words(kind: str, words: str, embeddings: NDArray[np.float32]) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        EmbeddingIndex.build(embeddings, kind)
+    assert ".cpp" not in str(caught.value)
+
+
+def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.faiss").write_bytes(b"not an index")
+    with pytest.raises(ValueError, match="not a FAISS index"):
+        EmbeddingIndex.load(tmp_path / "index.faiss")
+    with pytest.raises(ValueError, match="no index"):
+        EmbeddingIndex.load(tmp_path / "absent.faiss")

@@ -1,0 +1,210 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from cots.errors import BadInput, RunFailed
+from cots.serving.registry import ENCODERS, INDEX, Published, Registry
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def registry(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.chdir(tmp_path)
+    return Registry()
+
+
+def publish(registry: Registry, package: Path) -> Published:
+    return registry.publish(package, Path("runs"), Path("dvc.lock"))
+
+
+def measured(package: Path, folder: Path, *, rsum: float) -> Path:
+    """A copy of the package with another index and another result: the encoders are the same."""
+    copy = shutil.copytree(package, folder)
+    (copy / "index" / "artifacts" / "index" / "note.txt").write_text(f"{rsum}")
+    lineage = json.loads((copy / "lineage.json").read_text())
+    lineage["metrics"]["image-text"]["rsum"] = rsum
+    (copy / "lineage.json").write_text(json.dumps(lineage))
+    return copy
+
+
+def aliases(name: str) -> dict[str, int]:
+    found = mlflow.MlflowClient().get_registered_model(name).aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def test_the_first_version_is_deployed_by_rule(registry: Registry, tiny_package: Path) -> None:
+    assert publish(registry, tiny_package) == Published(1, new=True, champion=True, reasons="it is the first version")
+    assert aliases(INDEX) == {"champion": 1}
+    assert aliases(ENCODERS) == {"champion": 1}
+
+
+def test_publishing_again_registers_nothing(registry: Registry, tiny_package: Path) -> None:
+    publish(registry, tiny_package)
+    again = publish(registry, tiny_package)
+    assert (again.version, again.new, again.champion) == (1, False, True)
+    assert [one.version for one in registry.versions()] == [1]
+    assert len(registry.history()) == 1
+
+
+def test_a_better_version_takes_over_and_the_old_one_is_kept_for_rollback(
+    registry: Registry, tiny_package: Path, other_package: Path
+) -> None:
+    publish(registry, tiny_package)
+    published = publish(registry, other_package)
+    assert (published.version, published.champion) == (2, True)
+    assert aliases(INDEX) == {"champion": 2, "previous": 1}
+    assert aliases(ENCODERS) == {"champion": 2, "previous": 1}
+
+
+def test_a_worse_version_waits_as_challenger_with_the_reason(
+    registry: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    publish(registry, tiny_package)
+    published = publish(registry, measured(tiny_package, tmp_path / "worse", rsum=120.0))
+    assert (published.version, published.new, published.champion) == (2, True, False)
+    assert published.reasons == "mean recall 20.00 % is worse than 40.00 % (margin 1.0 %)"
+    assert aliases(INDEX) == {"champion": 1, "challenger": 2}
+    tags = registry.versions()[0].tags
+    assert tags["gate.promote"] == "false"
+    assert tags["gate.reasons"] == published.reasons
+
+
+def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
+    registry: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    publish(registry, tiny_package)
+    publish(registry, measured(tiny_package, tmp_path / "more", rsum=240.0))
+    assert [(one.version, one.encoders) for one in registry.versions()] == [(2, 1), (1, 1)]
+    assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
+
+
+def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
+    registry: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    publish(registry, tiny_package)
+    publish(registry, measured(tiny_package, tmp_path / "worse", rsum=120.0))
+    assert registry.promote(2, why="it is faster")
+    assert aliases(INDEX) == {"champion": 2, "previous": 1}
+    assert registry.rollback(why="it was not") == 1
+    assert aliases(INDEX) == {"champion": 1, "previous": 2}
+    assert registry.rollback(why="it was after all") == 2
+    moves = [(move["what"], move["from"], move["to"], move["why"]) for move in registry.history()]
+    assert moves == [
+        ("promote", None, 1, "it is the first version"),
+        ("promote", 1, 2, "it is faster"),
+        ("rollback", 2, 1, "it was not"),
+        ("rollback", 1, 2, "it was after all"),
+    ]
+    assert all(move["who"] and move["when"] for move in registry.history())
+
+
+def test_promoting_what_is_deployed_changes_nothing(registry: Registry, tiny_package: Path) -> None:
+    publish(registry, tiny_package)
+    assert not registry.promote(1, why="again")
+    assert aliases(INDEX) == {"champion": 1}
+    assert len(registry.history()) == 1
+
+
+def test_a_promotion_that_was_cut_off_is_repaired_by_repeating_it(
+    registry: Registry, tiny_package: Path, other_package: Path
+) -> None:
+    publish(registry, tiny_package)
+    publish(registry, other_package)
+    mlflow.MlflowClient().set_registered_model_alias(ENCODERS, "champion", "1")
+    registry.promote(2, why="repair")
+    assert aliases(ENCODERS)["champion"] == 2
+
+
+def test_a_registration_that_was_cut_off_before_the_gate_is_decided_the_next_time(
+    registry: Registry, tiny_package: Path
+) -> None:
+    publish(registry, tiny_package)
+    client = mlflow.MlflowClient()
+    client.delete_model_version_tag(INDEX, "1", "gate.promote")
+    client.delete_registered_model_alias(INDEX, "champion")
+    assert publish(registry, tiny_package).champion
+
+
+def test_a_version_that_does_not_exist_cannot_be_promoted(registry: Registry, tiny_package: Path) -> None:
+    publish(registry, tiny_package)
+    with pytest.raises(BadInput, match="cots-index has no version 7: there are 1"):
+        registry.promote(7, why="luck")
+
+
+def test_without_a_previous_version_there_is_no_way_back(registry: Registry, tiny_package: Path) -> None:
+    with pytest.raises(BadInput, match="no version of cots-index to go back to"):
+        registry.rollback(why="nothing there")
+    publish(registry, tiny_package)
+    with pytest.raises(BadInput, match="no version of cots-index to go back to"):
+        registry.rollback(why="only one there")
+
+
+def test_an_unfinished_package_is_not_published(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no finished package"):
+        publish(registry, tmp_path / "package")
+    assert registry.versions() == []
+
+
+def test_a_version_is_tagged_with_its_lineage_runs_and_results(
+    registry: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    publish(registry, tiny_package)
+    tags = registry.versions()[0].tags
+    lineage = json.loads((tiny_package / "lineage.json").read_text())
+    assert tags["run.pretrain"] == "f" * 32
+    assert tags["metrics.rsum"] == "240.0"
+    assert tags["metrics.i2t.R1"] == "40.0"
+    assert tags["metrics.chance.t2i.R10"] == "2.0"
+    assert tags["content.digest"] == lineage["index.content"]
+    for name in ("manifest.digest", "params.digest", "encoder.digest", "index.digest"):
+        assert tags[name] == lineage[name]
+    assert len(tags["dvc.lock.digest"]) == 64
+
+
+def test_a_version_outlives_the_folder_that_it_was_published_from(
+    registry: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    package = shutil.copytree(tiny_package, tmp_path / "package")
+    publish(registry, package)
+    shutil.rmtree(package)
+    found = mlflow.pyfunc.load_model("models:/cots-index@champion").predict(["a red square"])
+    assert len(found[0]) == 6
+
+
+def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout(
+    registry: Registry, store: str, tiny_package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    publish(registry, tiny_package)
+    folder = tmp_path_factory.mktemp("far")
+    code = (
+        f"import sys; sys.path = [path for path in sys.path if path != {str(ROOT)!r}]\n"
+        "import json, mlflow\n"
+        "found = mlflow.pyfunc.load_model('models:/cots-index@champion').predict(['a red square'])\n"
+        "import cots; print(json.dumps([cots.__file__, found[0][0]['rank'], len(found[0])]))"
+    )
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "OMP_NUM_THREADS")}
+    environment = kept | {"MLFLOW_TRACKING_URI": store, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    file, rank, results = json.loads(done.stdout.splitlines()[-1])
+    assert "mlartifacts" in file
+    assert (rank, results) == (1, 6)
+
+
+def test_a_registry_that_cannot_be_opened_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database, whatever its name says" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(RunFailed, match="file is not a database") as told:
+        Registry()
+    assert "\n" not in str(told.value)

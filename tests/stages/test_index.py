@@ -1,0 +1,124 @@
+"""Stage `index` on tiny real shards with a model of random weights."""
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cots.config import Params
+from cots.data.manifest import read_manifest
+from cots.errors import BadInput
+from cots.evaluation import embed, stored_samples
+from cots.model import RetrievalModel
+from cots.retrieval.index import EmbeddingIndex
+from cots.stages.index import stage
+
+
+def params(**index: object) -> Params:
+    chosen = Params.load(Path(__file__).parents[2] / "params.yaml")
+    small = {"recall_queries": 20, "preview": 24} | index
+    return chosen.model_copy(update={"index": chosen.index.model_copy(update=small)})
+
+
+def run(data: Path, model: Path, out: Path, **index: object) -> None:
+    stage(data / "shards", data / "manifest.parquet", model, out, params=params(**index))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_data: Path) -> Path:
+    out = tmp_path_factory.mktemp("out") / "index"
+    run(tiny_data, tiny_model, out)
+    return out
+
+
+def test_row_i_of_items_is_vector_i(built: Path, tiny_model: Path, tiny_data: Path) -> None:
+    manifest = read_manifest(tiny_data / "manifest.parquet")
+    items, index = pd.read_parquet(built / "items.parquet"), EmbeddingIndex.load(built / "index.faiss")
+    assert list(items) == ["id", "media", "split", "captions", "origin"]
+    assert items["id"].tolist() == manifest["id"].tolist()
+    assert len(index) == len(items) == 27
+    vectors = embed(RetrievalModel.load(tiny_model), stored_samples(tiny_data / "shards", manifest), batch=8).items
+    scores, _ = index.search(vectors, 1)
+    np.testing.assert_allclose(scores[:, 0], 1, atol=0.02)  # bfloat16 in other batches
+
+
+def test_previews_lie_in_the_order_of_the_rows_and_show_the_middle_frame(built: Path) -> None:
+    items = pd.read_parquet(built / "items.parquet")
+    with tarfile.open(built / "previews.tar") as tar:
+        assert tar.getnames() == [f"{row:09d}.jpg" for row in range(len(items))]
+        for row, media in enumerate(items["media"]):
+            file = tar.extractfile(f"{row:09d}.jpg")
+            assert file
+            with Image.open(file) as preview:
+                # Frame n of a clip is 40 + 2 n wide and 32 high, a picture is like frame 0.
+                assert preview.size == ((24, round(24 * 32 / 42)) if media == "video" else (24, round(24 * 32 / 40)))
+
+
+def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+    run(tiny_data, tiny_model, tmp_path / "index", preview=500)
+    with tarfile.open(tmp_path / "index" / "previews.tar") as tar:
+        file = tar.extractfile("000000000.jpg")
+        assert file
+        with Image.open(file) as preview:
+            assert preview.size == (40, 32)
+
+
+def test_the_index_tells_what_made_it_and_how_well_it_finds(built: Path, tiny_model: Path) -> None:
+    about = json.loads((built / "index.json").read_text())
+    assert about.pop("ms_per_query") > 0
+    digest = RetrievalModel.load(tiny_model).digest
+    assert about == {"kind": "Flat", "dim": 16, "size": 27, "encoder": digest, "recall": 1.0}
+
+
+def test_an_approximate_index_admits_what_it_misses(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+    run(tiny_data, tiny_model, tmp_path / "index", kind="IVF16,Flat")
+    recall = json.loads((tmp_path / "index" / "index.json").read_text())["recall"]
+    assert 0 < recall < 1
+
+
+def test_a_second_run_gives_the_same_bytes(tmp_path: Path, built: Path, tiny_model: Path, tiny_data: Path) -> None:
+    run(tiny_data, tiny_model, tmp_path / "index")
+    for name in ("index.faiss", "items.parquet", "previews.tar"):
+        first, second = (
+            hashlib.sha256((folder / name).read_bytes()).digest() for folder in (built, tmp_path / "index")
+        )
+        assert first == second, name
+
+
+def test_only_the_chosen_splits_are_searched(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+    run(tiny_data, tiny_model, tmp_path / "index", splits=("val",))
+    assert set(pd.read_parquet(tmp_path / "index" / "items.parquet")["split"]) == {"val"}
+
+
+def test_an_older_index_is_replaced_whole(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "stale").touch()
+    (tmp_path / "index.partial").mkdir()
+    (tmp_path / "index.partial" / "left").touch()
+    run(tiny_data, tiny_model, tmp_path / "index")
+    names = {path.name for path in (tmp_path / "index").iterdir()}
+    assert names == {"index.faiss", "items.parquet", "previews.tar", "index.json"}
+    assert not (tmp_path / "index.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({"kind": "IVF64,Flat"}, r"index\.kind: cannot build 'IVF64,Flat' from 27 vectors"),
+        ({"kind": "Nonsense"}, r"index\.kind: FAISS makes no index 'Nonsense'"),
+        ({"splits": ()}, "has no sample of them"),
+    ],
+)
+def test_what_cannot_be_built_is_told_and_the_older_index_stays(
+    index: dict[str, object], words: str, tmp_path: Path, tiny_model: Path, tiny_data: Path
+) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "older").touch()
+    with pytest.raises(BadInput, match=words):
+        run(tiny_data, tiny_model, tmp_path / "index", **index)
+    assert [path.name for path in (tmp_path / "index").iterdir()] == ["older"]

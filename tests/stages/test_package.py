@@ -1,0 +1,249 @@
+import base64
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cots.config import Params
+from cots.errors import BadInput
+from cots.model import RetrievalModel
+from cots.serving.lineage import file_digest
+from cots.serving.packaging import REQUIREMENTS, Limits, content_digest, save_index
+from cots.stages.package import stage
+
+ROOT = Path(__file__).parents[2]
+COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
+
+# Imports of the packaged code, told after it has answered; `mlflow` itself is told apart.
+OUTSIDE = """
+import json, sys
+import mlflow, pandas as pd
+before = set(sys.modules)
+model = mlflow.pyfunc.load_model(sys.argv[1])
+found = model.predict(["a red square", "blue"], params={"k": 3})
+import cots
+tops = {name.partition(".")[0] for name in set(sys.modules)}
+print(json.dumps({"found": found, "cots": cots.__file__, "modules": sorted(tops)}))
+"""
+
+
+@pytest.fixture(scope="session")
+def index_model(tiny_package: Path) -> Any:
+    return mlflow.pyfunc.load_model(str(tiny_package / "index"))
+
+
+@pytest.fixture(scope="session")
+def encoders_model(tiny_package: Path) -> Any:
+    return mlflow.pyfunc.load_model(str(tiny_package / "encoders"))
+
+
+def encoded(colour: str, form: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 32), colour).save(file, form)
+    return file.getvalue()
+
+
+def run_outside(uri: str, folder: Path, **environment: str) -> dict[str, Any]:
+    """Load and ask a model in a process that knows no checkout: isolated Python, a folder of its own, no PYTHONPATH."""
+    script = folder / "outside.py"
+    script.write_text(f"import sys\nsys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n{OUTSIDE}")
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "OMP_NUM_THREADS")}
+    command = [sys.executable, "-I", str(script), uri]
+    done = subprocess.run(command, cwd=folder, env=kept | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_an_indexed_picture_finds_itself_first(index_model: Any) -> None:
+    [results] = index_model.predict(pd.DataFrame({"image": [encoded("blue")], "k": [3]}))
+    assert results[0]["id"] == "blue"
+    assert results[0]["score"] == pytest.approx(1, abs=1e-3)
+    assert results[0]["captions"] == ["a blue square", "a square"]
+    assert results[0]["media"] == "image"
+    assert results[0]["split"] == "test"
+    assert [result["rank"] for result in results] == [1, 2, 3]
+    scores = [result["score"] for result in results]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_list_of_texts_gets_one_ranking_each(index_model: Any, tiny_model: Path, tiny_index: Path) -> None:
+    found = index_model.predict(["a red square", "blue"], params={"k": 6})
+    model = RetrievalModel.load(tiny_model)
+    pictures = model.encode_images([Image.new("RGB", (40, 32), colour) for colour in COLOURS], batch=6)
+    similarities = model.encode_texts(["a red square", "blue"], batch=2) @ pictures.T
+    for ranked, row in zip(found, similarities, strict=True):
+        assert [result["score"] for result in ranked] == pytest.approx(sorted(row.tolist(), reverse=True), abs=1e-3)
+        assert {result["id"] for result in ranked} == set(COLOURS)
+
+
+def test_texts_and_pictures_may_be_mixed_in_one_table(index_model: Any) -> None:
+    table = pd.DataFrame(
+        {
+            "text": ["a red square", None, None],
+            "image": [None, encoded("green"), base64.b64encode(encoded("black", "JPEG")).decode()],
+            "k": [2, 1, 4],
+        }
+    )
+    found = index_model.predict(table)
+    assert [len(results) for results in found] == [2, 1, 4]
+    assert [results[0]["id"] for results in found[1:]] == ["green", "black"]
+    assert found[0] == index_model.predict(["a red square"], params={"k": 2})[0]
+
+
+def test_more_results_than_items_gives_every_item(index_model: Any) -> None:
+    assert len(index_model.predict(["a square"], params={"k": 1000})[0]) == len(COLOURS)
+
+
+def test_no_query_gets_no_answer(index_model: Any) -> None:
+    assert index_model.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("queries", "said"),
+    [
+        (["fine", "  "], "query 1: the text is blank"),
+        ([3], "query 0: the text is int"),
+        (pd.DataFrame({"image": [b"not a picture"]}), "query 0: the image cannot be used: not a picture"),
+        (pd.DataFrame({"image": [encoded("red")[:60]]}), "query 0: the image cannot be used"),
+        (pd.DataFrame({"image": [encoded("red", "BMP") + b"" for _ in range(0)] or [b""]}), "empty file"),
+        (pd.DataFrame({"image": ["%%%"]}), "query 0: the image is text that is not base64"),
+        (pd.DataFrame({"text": ["a"], "image": [encoded("red")]}), "either a text or an image"),
+        (pd.DataFrame({"text": [None]}), "either a text or an image"),
+        (pd.DataFrame({"text": ["a"], "k": [0]}), "k must be a whole number from 1, not 0"),
+        (pd.DataFrame({"txt": ["a"], "k": [1]}), "no column txt: known are text, image, k"),
+        ("a red square", "list of texts or as a table"),
+    ],
+)
+def test_a_query_that_cannot_be_one_is_refused_with_its_row(index_model: Any, queries: object, said: str) -> None:
+    with pytest.raises(BadInput, match=said) as told:
+        index_model.predict(queries)
+    assert "\n" not in str(told.value)
+
+
+def test_encoders_give_the_vectors_of_the_model_they_hold(encoders_model: Any, tiny_model: Path) -> None:
+    model = RetrievalModel.load(tiny_model)
+    texts = ["a red square", "a square", "blue"]
+    np.testing.assert_allclose(encoders_model.predict(texts), model.encode_texts(texts, batch=3), atol=1e-5)
+    mixed = encoders_model.predict(pd.DataFrame({"text": ["blue", None], "image": [None, encoded("red")]}))
+    np.testing.assert_allclose(mixed[0], model.encode_texts(["blue"], batch=1)[0], atol=1e-2)
+    np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, atol=1e-3)
+
+
+def test_a_package_answers_in_a_process_that_has_no_checkout(
+    tiny_package: Path, index_model: Any, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(tiny_package / "index", tmp_path / "moved")
+    (tmp_path / "cwd").mkdir()
+    told = run_outside(str(moved), tmp_path / "cwd")
+    assert Path(told["cots"]).is_relative_to(moved)
+    expected = index_model.predict(["a red square", "blue"], params={"k": 3})
+    assert [[r["id"] for r in results] for results in told["found"]] == [[r["id"] for r in e] for e in expected]
+
+
+def test_what_the_packaged_code_imports_is_declared() -> None:
+    import grimp
+
+    graph = grimp.build_graph("cots", include_external_packages=True)
+    modules = {"cots.serving.pyfunc_index", "cots.serving.pyfunc_encoders"}
+    closure = modules | {up for module in modules for up in graph.find_upstream_modules(module)}
+    outside = {name for name in closure if not name.startswith("cots")} - set(sys.stdlib_module_names)
+    distributions = {"PIL": "pillow", "faiss": "faiss-cpu"}
+    needed = {distributions.get(name, name) for name in outside}
+    assert {"torch", "faiss-cpu", "pillow"} <= needed <= set(REQUIREMENTS)
+
+
+def test_requirements_are_exact_and_carry_no_local_part(tiny_package: Path) -> None:
+    lines = (tiny_package / "index" / "requirements.txt").read_text().splitlines()
+    assert sorted(line.partition("==")[0] for line in lines) == sorted(REQUIREMENTS)
+    assert all("==" in line and "+" not in line for line in lines)
+
+
+def test_packing_the_same_again_gives_the_same_content(tiny_package: Path, tiny_model: Path, tmp_path: Path) -> None:
+    params = Params.load(ROOT / "params.yaml")
+    limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
+    save_index(tmp_path / "again", tiny_model, tiny_package.parent / "index", limits=limits)
+    assert content_digest(tmp_path / "again") == content_digest(tiny_package / "index")
+    assert (tmp_path / "again" / "MLmodel").read_text() != (tiny_package / "index" / "MLmodel").read_text()
+
+
+def test_other_weights_give_other_content(tiny_package: Path, other_package: Path) -> None:
+    for part in ("encoders", "index"):
+        assert content_digest(tiny_package / part) != content_digest(other_package / part)
+
+
+def test_lineage_names_everything_a_version_came_from(tiny_package: Path, tiny_model: Path) -> None:
+    lineage = json.loads((tiny_package / "lineage.json").read_text())
+    project = tiny_package.parent
+    assert lineage["encoder.digest"] == RetrievalModel.load(tiny_model).digest
+    assert lineage["index.digest"] == file_digest(project / "index" / "index.faiss")
+    assert lineage["manifest.digest"] == file_digest(project / "data" / "manifest.parquet")
+    assert lineage["index.content"] == content_digest(tiny_package / "index")
+    assert lineage["items"] == len(COLOURS)
+    assert lineage["metrics"]["image-text"]["rsum"] == 240
+
+
+def test_an_index_of_other_encoders_refuses_to_load(tiny_package: Path, other_model: Path, tmp_path: Path) -> None:
+    forged = shutil.copytree(tiny_package / "index", tmp_path / "forged")
+    shutil.copytree(other_model, forged / "artifacts" / "image-text", dirs_exist_ok=True)
+    with pytest.raises(BadInput, match="vectors of different encoders cannot be compared"):
+        mlflow.pyfunc.load_model(str(forged))
+
+
+def without_metrics(project: Path) -> None:
+    (project / "reports" / "metrics.json").unlink()
+
+
+def with_other_encoders(project: Path) -> None:
+    about = json.loads((project / "index" / "index.json").read_text())
+    (project / "index" / "index.json").write_text(json.dumps(about | {"encoder": "0" * 64}))
+
+
+def with_half_an_index(project: Path) -> None:
+    whole = (project / "index" / "index.faiss").read_bytes()
+    (project / "index" / "index.faiss").write_bytes(whole[: len(whole) // 2])
+
+
+def with_an_item_less(project: Path) -> None:
+    items = pd.read_parquet(project / "index" / "items.parquet")
+    items.iloc[1:].to_parquet(project / "index" / "items.parquet")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (without_metrics, "cannot read .*metrics.json"),
+        (with_other_encoders, "made by encoders 000000000000"),
+        (with_half_an_index, "is damaged"),
+        (with_an_item_less, "holds 6 vectors for 5 items"),
+    ],
+)
+def test_what_does_not_fit_together_is_not_packed(
+    tiny_package: Path, tiny_model: Path, tmp_path: Path, harm: Callable[[Path], None], said: str
+) -> None:
+    project = tmp_path / "project"
+    for part in ("index", "reports", "data"):
+        shutil.copytree(tiny_package.parent / part, project / part)
+    harm(project)
+    with pytest.raises(BadInput, match=said):
+        stage(
+            tiny_model,
+            project / "index",
+            project / "reports" / "metrics.json",
+            project / "reports" / "validation",
+            project / "data" / "manifest.parquet",
+            project / "package",
+            params=Params.load(ROOT / "params.yaml"),
+        )
+    assert not (project / "package" / "lineage.json").exists()

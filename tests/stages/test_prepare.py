@@ -1,0 +1,224 @@
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from cots.config import Params
+from cots.data.manifest import SCHEMA, read_manifest
+from cots.data.shards import read_shard
+from cots.errors import BadInput, RunFailed
+from cots.stages.prepare import stage
+
+ROOT = Path(__file__).parents[2]
+Encoded = Callable[..., bytes]
+
+
+def params_with(source: dict[str, Any], **changed: object) -> Params:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["source"] = source
+    content["prepare"] |= {
+        "min_side": 16,
+        "size": 32,
+        "max_rejected": 1.0,
+        "samples_per_shard": 3,
+        "max_pixels": 1_000_000,
+    } | changed
+    return Params.model_validate(content)
+
+
+def folder_params(path: Path, **changed: object) -> Params:
+    return params_with({"kind": "folder", "path": str(path), "seed": 0, "holdout": {"val": 0, "test": 0}}, **changed)
+
+
+def prepared(out: Path, params: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest, and the rejects by id."""
+    manifest, rejected = out / "manifest.parquet", out / "rejected.parquet"
+    stage(params.source.path, out / "shards", manifest, rejected, params=params)
+    return read_manifest(manifest), pd.read_parquet(rejected).set_index("id")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def table(path: Path, rows: list[str]) -> Path:
+    path.mkdir(exist_ok=True)
+    (path / "captions.csv").write_bytes("\n".join(["image,caption,split", *rows]).encode(errors="surrogateescape"))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path, picture: Encoded) -> Path:
+    """A folder in which seven pictures are usable and everything that can be wrong is wrong once."""
+    path, whole = tmp_path / "source", picture(200, 160)
+    files = {
+        "empty.jpg": b"",
+        "text.jpg": b"this is a text",
+        "cut.jpg": whole[: len(whole) // 2],
+        "tiny.jpg": picture(15, 15),
+        "huge.jpg": picture(2000, 600),
+        "blank.jpg": picture(),
+        "long.jpg": picture(),
+        "latin.jpg": picture(),
+    }
+    files |= {f"good{i}.jpg": picture(40 + i, 32, seed=i) for i in range(7)}
+    rows = [f"{name},a picture,train" for name in files if name[:4] not in ("blan", "long", "lati", "good")]
+    rows += [f"good{i}.jpg,caption {i},{'train' if i < 4 else 'val'}" for i in range(7)]
+    rows += ["blank.jpg,   ,train", f"long.jpg,{'word ' * 200},train", "latin.jpg,caf\udce9,train"]
+    rows += ["absent.jpg,a,train", "../secret.jpg,a,train", f"{tmp_path / 'secret.jpg'},a,train", "link.jpg,a,train"]
+    table(path, rows)
+    for name, data in files.items():
+        (path / name).write_bytes(data)
+    (tmp_path / "secret.jpg").write_bytes(picture())
+    (path / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    return path
+
+
+def test_everything_unusable_is_rejected_with_its_reason_and_the_rest_is_kept(tmp_path: Path, source: Path) -> None:
+    manifest, rejected = prepared(tmp_path / "out", folder_params(source))
+    assert rejected["reason"].to_dict() == {
+        "empty.jpg": "empty file",
+        "text.jpg": "not a picture",
+        "cut.jpg": "cut short",
+        "tiny.jpg": "too small",
+        "huge.jpg": "too many pixels",
+        "blank.jpg": "no caption",
+        "long.jpg": "no caption",
+        "latin.jpg": "caption not UTF-8",
+        "absent.jpg": "no such file",
+        "../secret.jpg": "outside the data folder",
+        str(tmp_path / "secret.jpg"): "outside the data folder",
+        "link.jpg": "outside the data folder",
+    }
+    assert rejected["detail"].map(bool).all()
+    assert list(manifest["id"]) == [f"good{i}.jpg" for i in range(7)]
+
+
+def test_the_manifest_tells_what_the_shards_hold_in_their_order(tmp_path: Path, source: Path) -> None:
+    manifest, _ = prepared(tmp_path / "out", folder_params(source))
+    assert list(manifest.columns) == SCHEMA.names
+    assert manifest["key"].is_monotonic_increasing
+    assert manifest["key"].is_unique
+    assert list(manifest["shard"].unique()) == ["train/image-00000.tar", "train/image-00001.tar", "val/image-00000.tar"]
+    held = [sample for shard in manifest["shard"].unique() for sample in read_shard(tmp_path / "out/shards" / shard)]
+    rows = manifest.to_dict("records")
+    assert [(s.key, s.id, list(s.captions), len(s.frames), sum(map(len, s.frames))) for s in held] == [
+        (row["key"], row["id"], list(row["captions"]), row["frames"], row["bytes"]) for row in rows
+    ]
+    assert [(row["width"], row["height"]) for row in rows] == [(40 + i, 32) for i in range(7)]
+
+
+def test_two_runs_give_the_same_bytes(tmp_path: Path, source: Path) -> None:
+    for name in ("a", "b"):
+        prepared(tmp_path / name, folder_params(source))
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert len(digests(tmp_path / "a")) == 5
+
+
+def test_shards_of_an_earlier_run_do_not_stay(tmp_path: Path, source: Path) -> None:
+    prepared(tmp_path / "out", folder_params(source, samples_per_shard=1))
+    prepared(tmp_path / "out", folder_params(source))
+    assert len(list((tmp_path / "out").rglob("*.tar"))) == 3
+
+
+def test_too_many_rejects_fail_the_run_and_the_list_of_them_stays(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(RunFailed) as raised:
+        prepared(tmp_path / "out", folder_params(source, max_rejected=0.5))
+    told = str(raised.value)
+    assert "12 of 19 samples are rejected, more than prepare.max_rejected 0.5" in told
+    assert "outside the data folder 3" in told
+    assert "first: empty.jpg: 0 bytes" in told
+    assert "\n" not in told
+    assert len(pd.read_parquet(tmp_path / "out/rejected.parquet")) == 12
+    assert not (tmp_path / "out/manifest.parquet").exists()
+
+
+def test_without_samples_to_train_on_the_source_is_refused(tmp_path: Path, picture: Encoded) -> None:
+    path = table(tmp_path / "source", ["a.jpg,a dog,val"])
+    (path / "a.jpg").write_bytes(picture())
+    with pytest.raises(BadInput, match="no usable sample of split train"):
+        prepared(tmp_path / "out", folder_params(path))
+
+
+def test_captions_are_stripped_and_those_too_long_are_left_out(tmp_path: Path, picture: Encoded) -> None:
+    path = table(tmp_path / "source", ["a.jpg,  a dog ,train", f"a.jpg,{'x' * 501},train", "a.jpg,,train"])
+    (path / "a.jpg").write_bytes(picture())
+    manifest, rejected = prepared(tmp_path / "out", folder_params(path, max_caption_chars=500))
+    assert [list(texts) for texts in manifest["captions"]] == [["a dog"]]
+    assert rejected.empty
+
+
+def test_of_samples_with_one_id_the_first_usable_one_stays(tmp_path: Path, picture: Encoded) -> None:
+    path = tmp_path / "source"
+    path.mkdir()
+    entries = [f'{{"filename": "{n}", "split": "train", "sentences": [{{"raw": "{t}"}}]}}' for n, t in
+               (("a.jpg", " "), ("a.jpg", "one"), ("a.jpg", "two"))]  # fmt: skip
+    (path / "dataset_x.json").write_text(f'{{"images": [{", ".join(entries)}]}}')
+    (path / "a.jpg").write_bytes(picture())
+    manifest, rejected = prepared(tmp_path / "out", params_with({"kind": "karpathy", "path": str(path)}))
+    assert [list(texts) for texts in manifest["captions"]] == [["one"]]
+    assert list(rejected["reason"]) == ["no caption", "duplicate id"]
+
+
+def test_clips_become_frames_and_damaged_ones_rejects(tmp_path: Path, clip: Encoded) -> None:
+    path = tmp_path / "source"
+    (path / "videos").mkdir(parents=True)
+    for number, data in enumerate([clip(12), clip(2), clip(12)[:400]]):
+        (path / f"videos/video{number}.mp4").write_bytes(data)
+    videos = ", ".join(f'{{"video_id": "video{n}", "split": "train"}}' for n in range(3))
+    sentences = ", ".join(f'{{"video_id": "video{n}", "caption": "grey {n}"}}' for n in range(3))
+    (path / "MSRVTT_data.json").write_text(f'{{"videos": [{videos}], "sentences": [{sentences}]}}')
+    manifest, rejected = prepared(tmp_path / "out", params_with({"kind": "msrvtt", "path": str(path)}, frames=4))
+    assert list(manifest["frames"]) == [4, 2]
+    assert list(manifest["shard"]) == ["train/video-00000.tar"] * 2
+    assert (manifest["width"][0], manifest["height"][0]) == (64, 48)
+    assert rejected["reason"].to_dict() == {"video2": "not a clip"}
+
+
+def test_drawn_scenes_keep_their_flags_of_wrong_captions(tmp_path: Path) -> None:
+    source = yaml.safe_load((ROOT / "params.yaml").read_text())["source"]
+    counts = {"train": 40, "val": 2, "test": 2}
+    source |= {"path": str(ROOT / source["path"]), "pictures": counts, "clips": counts, "wrong_captions": 0.3}
+    manifest, rejected = prepared(tmp_path / "out", params_with(source, size=64))
+    assert rejected.empty
+    assert (manifest["wrong"].map(len) == manifest["captions"].map(len)).all()
+    wrong = manifest["wrong"].map(sum).groupby(manifest["split"]).sum()
+    assert wrong["train"] > 60
+    assert wrong["val"] == wrong["test"] == 0
+    for sample in read_shard(tmp_path / "out/shards/train/image-00000.tar"):
+        assert set(type(sample).__slots__) == {"key", "id", "captions", "frames"}
+
+
+def run_stage(folder: Path, source: Path) -> subprocess.CompletedProcess[str]:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["source"] = {"kind": "folder", "path": str(source), "seed": 0, "holdout": {"val": 0, "test": 0}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "cots.stages.prepare", str(source), "shards", "m.parquet", "r.parquet"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=dict(os.environ))
+
+
+def test_from_the_shell_a_missing_folder_gives_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    outcome = run_stage(tmp_path, tmp_path / "absent")
+    assert outcome.returncode == 2
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "absent does not exist: set source.path" in line
+
+
+def test_from_the_shell_a_source_of_absent_pictures_gives_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    path = table(tmp_path / "source", ["a.jpg,a dog,train", "b.jpg,a cat,train"])
+    outcome = run_stage(tmp_path, path)
+    assert outcome.returncode == 1
+    errors = [line for line in outcome.stderr.splitlines() if "samples in" not in line]
+    assert len(errors) == 1
+    assert "error: 2 of 2 samples are rejected" in errors[0]
+    assert "no such file 2" in errors[0]
+    assert "a.jpg" in errors[0]

@@ -1,0 +1,191 @@
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from cots.config import Params
+from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
+from cots.errors import BadInput, RunFailed
+from cots.stages import prepare, validate
+
+ROOT = Path(__file__).parents[2]
+Encoded = Callable[..., bytes]
+Rows = list[dict[str, Any]]
+
+
+def params() -> Params:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["source"] = {"kind": "folder", "path": "source", "seed": 0, "holdout": {"val": 0, "test": 0}}
+    content["prepare"] |= {"size": 32, "min_side": 16, "samples_per_shard": 4}
+    content["validate"] |= {"max_duplicates": 0.1, "max_leakage": 0.1, "sampled_shards": 10, "max_caption_words": 5}
+    content["evaluate"]["split"] = "test"
+    return Params.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory, picture: Encoded) -> Path:
+    """What `prepare` leaves of twenty pictures, ten of them to train on; not to be written to."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sound")
+    splits = ["train"] * 10 + ["val"] * 5 + ["test"] * 5
+    rows = [f"{i}.jpg,caption {i},{split}" for i, split in enumerate(splits)]
+    (source / "captions.csv").write_text("\n".join(["image,caption,split", *rows]))
+    for i in range(20):
+        (source / f"{i}.jpg").write_bytes(picture(seed=i))
+    prepare.stage(source, out / "shards", out / "manifest.parquet", out / "rejected.parquet", params=params())
+    return out
+
+
+@pytest.fixture
+def data(tmp_path: Path, sound: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(sound, tmp_path / "data"))
+
+
+def validated(data: Path) -> dict[str, Any]:
+    """The summary of a run that passes."""
+    out = data / "validation"
+    validate.stage(data / "shards", data / "manifest.parquet", data / "rejected.parquet", out, params=params())
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return summary
+
+
+def complaints(data: Path) -> str:
+    """What a run that fails says; its summary names the same expectations."""
+    with pytest.raises(RunFailed) as raised:
+        validated(data)
+    told = str(raised.value)
+    summary = json.loads((data / "validation/summary.json").read_text())
+    assert not summary["success"]
+    failing = [check["expectation"] for check in summary["checks"] if not check["success"]]
+    assert all(name in told for name in failing)
+    assert told.startswith(f"{len(failing)} of {len(summary['checks'])} expectations are not met")
+    assert "\n" not in told
+    return told
+
+
+def edit(data: Path, change: Callable[[Rows], object]) -> None:
+    rows = pq.read_table(data / "manifest.parquet").to_pylist()
+    change(rows)
+    write_table(data / "manifest.parquet", rows, SCHEMA)
+
+
+def test_sound_data_passes_and_every_figure_of_the_summary_is_right(data: Path) -> None:
+    summary = validated(data)
+    assert summary["success"]
+    assert all(check["success"] for check in summary["checks"])
+    assert len(summary["checks"]) >= 20
+    assert summary["overview"]["samples"] == {"train image": 10, "val image": 5, "test image": 5}
+    assert summary["overview"]["captions"] == summary["overview"]["samples opened in shards"] == 20
+    assert (data / "validation/docs/index.html").is_file()
+
+
+def test_the_summary_is_the_same_for_the_same_data(data: Path) -> None:
+    texts = []
+    for _ in range(2):
+        validated(data)
+        texts.append((data / "validation/summary.json").read_bytes())
+    assert texts[0] == texts[1]
+
+
+def test_every_kind_of_wrong_row_is_named_in_words(data: Path) -> None:
+    faults: list[tuple[str, object, str]] = [
+        ("key", "1", "keys have nine digits (all): 1 of 20 against it, such as 1;"),
+        ("key", "000000009", "keys are unique"),
+        ("id", "9.jpg", "ids are unique"),
+        ("split", "dev", "splits are known (train, val, test): 1 of 20 against it, such as dev;"),
+        ("media", "sound", "media are known"),
+        ("captions", ["1 2 3 4 5 6"], "captions are short (5 words at most): 1 of 20 against it, such as 6;"),
+        ("captions", ["  "], "no caption is blank"),
+        ("captions", ["a", "b"], "every caption is flagged as right or wrong"),
+        ("captions", [], "every sample has a caption (1 at least): 1 of 20 against it"),
+        ("width", 15, "pictures are wide enough (16 pixels at least): 1 of 20 against it, such as 15;"),
+        ("height", 15, "pictures are high enough"),
+        ("width", 10_000_000, "pictures are not too large"),
+        ("frames", 0, "samples have frames"),
+        ("bytes", 0, "no sample is empty"),
+        ("wrong", [True], "val and test have no wrong captions (none): 1 of 20 against it"),
+    ]
+    edit(data, lambda rows: [rows[i].update({name: value}) for i, (name, value, _) in enumerate(faults)])
+    told = complaints(data)
+    assert [words for _, _, words in faults if words not in told] == []
+
+
+def test_a_wrong_caption_is_borne_in_train(data: Path) -> None:
+    edit(data, lambda rows: rows[0].update(wrong=[True]))
+    assert validated(data)["overview"]["wrong captions"] == 1
+
+
+def test_a_split_that_is_needed_and_empty_fails(data: Path) -> None:
+    edit(data, lambda rows: [row.update(split="val") for row in rows if row["split"] == "test"])
+    assert "no split that is needed is empty (test, train): missing or unknown: ['test']" in complaints(data)
+
+
+def counted(data: Path, expectation: str) -> tuple[bool, str]:
+    """How one expectation came out, and what was observed, whatever the others say."""
+    with suppress(RunFailed):
+        validated(data)
+    summary = json.loads((data / "validation/summary.json").read_text())
+    (check,) = [check for check in summary["checks"] if check["expectation"] == expectation]
+    return check["success"], check["observed"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expectation", "of"),
+    [(0, 9, "pictures do not repeat within a split", 20), (10, 0, "val and test pictures do not occur in train", 10)],
+)
+def test_shares_are_borne_up_to_their_limit_and_fail_above_it(
+    data: Path, first: int, last: int, expectation: str, of: int
+) -> None:
+    most = of // 10
+
+    def spread(rows: Rows, number: int) -> None:
+        for row in rows[first : first + number]:
+            row["pixel_hash"] = rows[last]["pixel_hash"]
+
+    edit(data, lambda rows: spread(rows, most))
+    assert counted(data, expectation) == (True, f"{most} of {of} against it")
+    edit(data, lambda rows: spread(rows, most + 1))
+    assert counted(data, expectation) == (False, f"{most + 1} of {of} against it")
+
+
+def test_a_picture_that_only_looks_like_one_in_train_is_counted_and_fails_nothing(data: Path) -> None:
+    edit(data, lambda rows: rows[15].update(dhash=rows[0]["dhash"]))
+    assert validated(data)["overview"]["val and test pictures that look like one in train (2 of 64 bits)"] == 1
+
+
+def test_a_shard_that_is_not_what_the_manifest_says_fails_with_what_differs(data: Path) -> None:
+    (data / "shards/train/image-00001.tar").unlink()
+    told = complaints(data)
+    assert "shards hold what the manifest names (all opened): 4 of 20 against it" in told
+    assert "no shard" in told
+    assert "image-00001.tar" in told
+
+
+def test_a_reject_of_an_unknown_reason_fails(data: Path) -> None:
+    reject = {"id": "x", "split": "train", "origin": "here", "reason": "bad weather", "detail": "rain"}
+    write_table(data / "rejected.parquet", [reject, reject | {"reason": "too small"}], REJECTED_SCHEMA)
+    assert "rejects have a known reason (12 reasons): 1 of 2 against it, such as bad weather" in complaints(data)
+
+
+def test_a_manifest_of_other_columns_or_none_is_told(data: Path) -> None:
+    table = pq.read_table(data / "manifest.parquet")
+    pq.write_table(table.append_column("extra", pa.array(np.arange(20))), data / "manifest.parquet")
+    with pytest.raises(BadInput, match="other columns"):
+        validated(data)
+    (data / "manifest.parquet").unlink()
+    with pytest.raises(BadInput, match="no manifest"):
+        validated(data)
+
+
+def test_a_missing_table_of_rejects_is_told(data: Path) -> None:
+    (data / "rejected.parquet").unlink()
+    with pytest.raises(BadInput, match="no table of rejects"):
+        validated(data)

@@ -1,0 +1,238 @@
+"""Whole runs on a dozen pictures: they repeat, resume, and change only what they should."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cots.build import new_model, new_objective, training_batches
+from cots.config import Params
+from cots.data.batches import Arrays
+from cots.data.manifest import read_manifest
+from cots.data.shards import read_shard
+from cots.data.views import Views
+from cots.errors import BadInput, RunFailed
+from cots.model import RetrievalModel
+from cots.objective import CotsObjective
+from cots.progress import Progress
+from cots.stages import tokenize
+from cots.training import checkpoint
+from cots.training.fit import Inputs, fit
+from cots.training.loop import to_device, update
+from tests.training.conftest import tiny_params
+
+PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+BOTH = ("image", "video")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(data: Path, tokenized: Path, out: Path, params: Params) -> Path:
+    torch.manual_seed(params.pretrain.seed)
+    model = new_model(params.model, tokenized / "tokenizer")
+    inputs = Inputs(data / "shards", data / "manifest.parquet", tokenized / "tokens")
+    fit(model, inputs, out / "report", name="pretrain", training=params.pretrain, codes=16, media=BOTH)
+    model.save(out / "model")
+    return out
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model" / "model.safetensors").read_bytes()
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    def row(_: Progress, figures: dict[str, float]) -> None:
+        if figures["step"] == step:
+            raise Killed
+
+    monkeypatch.setattr(Progress, "row", row)
+
+
+@pytest.mark.parametrize("step", [0, 2, 5])
+def test_a_killed_run_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
+    tiny_data: Path, tokenized: Path, tmp_path: Path, step: int
+) -> None:
+    whole = run(tiny_data, tokenized, tmp_path / "whole", tiny_params())
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, step)
+        run(tiny_data, tokenized, tmp_path / "killed", tiny_params())
+    resumed = run(tiny_data, tokenized, tmp_path / "resumed", tiny_params())
+    assert weights(resumed) == weights(whole)
+    mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (resumed, whole))
+    timing = ["pairs_per_second"]
+    pd.testing.assert_frame_equal(mine.drop(columns=timing), theirs.drop(columns=timing))
+    pairs = [pd.read_parquet(out / "report/pairs.parquet") for out in (resumed, whole)]
+    pd.testing.assert_frame_equal(*pairs)
+
+
+def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    other = tiny_params(pretrain={"learning_rate": 0.0005})
+    fresh = run(tiny_data, tokenized, tmp_path / "fresh", other)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, 4)
+        run(tiny_data, tokenized, tmp_path / "killed", tiny_params())
+    assert Path("runs/checkpoints/pretrain.pt").is_file()
+    assert weights(run(tiny_data, tokenized, tmp_path / "after", other)) == weights(fresh)
+
+
+def test_other_seeds_give_other_weights(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    a = run(tiny_data, tokenized, tmp_path / "a", tiny_params())
+    b = run(tiny_data, tokenized, tmp_path / "b", tiny_params(pretrain={"seed": 1}))
+    assert weights(a) != weights(b)
+
+
+def objective_and_batch(data: Path, tokenized: Path, params: Params) -> tuple[CotsObjective, Arrays]:
+    torch.manual_seed(0)
+    model = new_model(params.model, tokenized / "tokenizer")
+    paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
+    batches = training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
+    return new_objective(model, params.pretrain, codes=16), next(batches.starting(0))
+
+
+def test_two_forwards_leave_every_buffer_and_weight_bit_identical(tiny_data: Path, tokenized: Path) -> None:
+    objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
+    batch = to_device(arrays, PIXELS, torch.device("cpu"))
+    optimizer = torch.optim.AdamW(objective.parameters())
+    for _ in range(4):
+        update(objective, optimizer, batch, rate=1e-3, max_grad_norm=1.0)
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    first, second = objective(batch), objective(batch)
+    assert torch.equal(first.total, second.total)
+    assert all(torch.equal(before[name], value) for name, value in objective.state_dict().items())
+
+
+def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_data: Path, tokenized: Path) -> None:
+    objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
+    with torch.no_grad():
+        for parameter in objective.image.parameters():
+            parameter.add_(0.1)
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    objective.advance(objective(to_device(arrays, PIXELS, torch.device("cpu"))).keys)
+    moved = {name.split(".")[0] for name, value in objective.state_dict().items() if not torch.equal(before[name], value)}
+    assert moved == {"image_slow", "queue", "noise_filter"}
+
+
+def test_a_dropped_pair_adds_to_no_loss_and_its_keys_stay_out_of_the_queue(tiny_data: Path, tokenized: Path) -> None:
+    objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
+    batch = to_device(arrays, PIXELS, torch.device("cpu"))
+    similarity = objective.keys(batch).similarity.sort().values
+    objective.noise_filter.steps.fill_(10)
+    halfway = float((similarity[0] + similarity[1]) / 2)  # between the worst pair and the next
+    objective.noise_filter.first.fill_(halfway * (1 - 0.9**10))
+    objective.noise_filter.second.fill_(halfway**2 * (1 - 0.9**10))
+    outcome = objective(batch)
+    assert int(outcome.keys.kept.sum()) == len(batch.samples) - 1
+    assert torch.equal(outcome.total, objective(batch.take(outcome.keys.kept)).total)
+    objective.advance(outcome.keys)
+    assert int(objective.queue.count) == len(batch.samples) - 1
+
+
+def test_a_level_of_weight_zero_is_not_computed(tiny_data: Path, tokenized: Path) -> None:
+    params = tiny_params(pretrain={"weights": {"instance": 1.0, "token": 0.0, "task": 0.0}})
+    objective, arrays = objective_and_batch(tiny_data, tokenized, params)
+    assert arrays.masked_patches.shape[1] == arrays.corrupted_ids.shape[1] == 0
+    calls = []
+    objective.image.register_forward_hook(lambda *_: calls.append("image"))
+    objective.patch_head.register_forward_hook(lambda *_: calls.append("head"))
+    outcome = objective(to_device(arrays, PIXELS, torch.device("cpu")))
+    assert calls == ["image"]
+    assert float(outcome.losses.token) == float(outcome.losses.task) == 0
+
+
+def test_every_weight_learns_under_the_whole_objective(tiny_data: Path, tokenized: Path) -> None:
+    objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
+    batch = to_device(arrays, PIXELS, torch.device("cpu"))
+    objective.advance(objective(batch).keys)
+    objective(batch._replace(samples=batch.samples + 1000)).total.backward()
+    idle = [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == []
+
+
+def test_an_epoch_takes_each_sample_once_with_the_view_that_was_tokenized(tiny_data: Path, tokenized: Path) -> None:
+    params = tiny_params(pretrain={"batch": 3})
+    model = new_model(params.model, tokenized / "tokenizer")
+    paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
+    batches = training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
+    drawn = batches.starting(0)
+    epoch = [next(drawn) for _ in range(3)]
+    table = read_manifest(tiny_data / "manifest.parquet")
+    numbers = np.concatenate([batch.samples for batch in epoch])
+    assert sorted(numbers) == list(np.flatnonzero(table["split"] == "train"))
+    views = {
+        sample.key: Views.load((tokenized / "tokens" / name).with_suffix(".safetensors")).tokens[row, 0]
+        for name in ("train/image-00000.tar", "train/video-00000.tar")
+        for row, sample in enumerate(read_shard(tiny_data / "shards" / name))
+    }
+    for batch in epoch:
+        for number, tokens in zip(batch.samples, batch.visual_tokens, strict=True):
+            assert np.array_equal(tokens, views[table["key"][number]])
+
+
+def test_batches_from_the_middle_are_the_batches_of_the_beginning(tiny_data: Path, tokenized: Path) -> None:
+    params = tiny_params()
+    model = new_model(params.model, tokenized / "tokenizer")
+    paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
+    batches = training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
+    straight = [arrays for arrays, _ in zip(batches.starting(0), range(6), strict=False)]
+    for step in (1, 2, 5):
+        for mine, theirs in zip(next(batches.starting(step)), straight[step], strict=True):
+            assert np.array_equal(mine, theirs)
+
+
+def test_a_batch_larger_than_the_data_is_refused_with_both_numbers(tiny_data: Path, tokenized: Path) -> None:
+    params = tiny_params(pretrain={"batch": 64})
+    model = new_model(params.model, tokenized / "tokenizer")
+    paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
+    with pytest.raises(BadInput, match=r"9 training samples .* batch needs 64"):
+        training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_words(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="lower the learning rate"):
+        run(tiny_data, tokenized, tmp_path, tiny_params(pretrain={"learning_rate": 1e30, "steps": 60}))
+
+
+def test_a_model_folder_gives_the_same_vectors_after_loading(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    out = run(tiny_data, tokenized, tmp_path, tiny_params())
+    model = RetrievalModel.load(out / "model")
+    texts = ["a red square", "one blue plain image", "a"]
+    rows = model.encode_texts(texts, batch=2)
+    assert rows.shape == (3, 16)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(rows[::-1], model.encode_texts(texts[::-1], batch=3), atol=1e-6)
+    assert set(load_file(out / "model" / "model.safetensors")) >= {"image.projection.weight", "text.projection.weight"}
+
+
+def test_tokenize_keeps_finished_shards_and_starts_over_for_other_parameters(
+    tiny_data: Path, tokenized: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tokens"
+    shutil.copytree(tokenized / "tokens", out)
+    kept, removed = out / "train/image-00000.safetensors", out / "train/video-00000.safetensors"
+    original = removed.read_bytes()
+    removed.unlink()
+    born = kept.stat().st_mtime_ns
+    paths = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "dvae", out, tmp_path / "tokenizer")
+    tokenize.stage(*paths, params=tiny_params())
+    assert removed.read_bytes() == original
+    assert kept.stat().st_mtime_ns == born
+    tokenize.stage(*paths, params=tiny_params(tokenize={"seed": 7}))
+    assert removed.read_bytes() != original
+
+
+def test_a_fingerprint_changes_with_values_and_with_file_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    marks = {checkpoint.fingerprint({"x": 1}, tmp_path), checkpoint.fingerprint({"x": 2}, tmp_path)}
+    (tmp_path / "a").write_text("2")
+    assert len(marks | {checkpoint.fingerprint({"x": 1}, tmp_path)}) == 3
