@@ -34,7 +34,7 @@ def new_objective(model: RetrievalModel, training: Training, *, codes: int) -> C
         text=text,
         patch_head=TokenHead(width=image.backbone.width, dim=dim, vocab=codes),
         word_head=TokenHead(width=text.backbone.width, dim=dim, vocab=len(model.tokenizer)),
-        queue=PairQueue(size=training.queue, dim=dim),
+        queue=PairQueue(size=training.queue, dim=dim, warmup=training.queue_warmup),
         noise_filter=MomentumFilter(**training.filter.model_dump()),
         weights=Levels(**training.weights.model_dump()),
         temperature=training.temperature,
@@ -70,7 +70,7 @@ def training_batches(
     return TrainingBatches(
         shards=tuple(shards / name for name in names),
         views=tuple((tokens / name).with_suffix(".safetensors") for name in names),
-        keys=table["key"].astype(np.int64).to_numpy(),
+        keys=table["key"].to_numpy().astype(np.int64),
         first_captions=first_captions(table),
         num_samples=len(chosen),
         tokenizer=model.tokenizer,

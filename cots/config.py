@@ -92,7 +92,8 @@ class MsrvttSource(Section):
 
 
 Source = Annotated[
-    ScenesSource | KarpathySource | CocoSource | FolderSource | WebdatasetSource | MsrvttSource, Field(discriminator="kind")
+    ScenesSource | KarpathySource | CocoSource | FolderSource | WebdatasetSource | MsrvttSource,
+    Field(discriminator="kind"),
 ]
 
 
@@ -240,7 +241,8 @@ class Training(Section):
     temperature: PositiveFloat
     batch_negatives: bool  # the batch's other keys are negatives beside the queue
     momentum: Share
-    queue: Positive
+    queue: Positive  # features per modality
+    queue_warmup: Count  # steps before keys are queued
     filter: Filter
     mask: Mask
     checkpoint_every: Positive
@@ -250,7 +252,9 @@ class Training(Section):
         if not (self.weights.instance or self.weights.token or self.weights.task):
             raise ValueError("every weight is 0: nothing would be learnt")
         if self.weights.token and self.frames > 1:
-            raise ValueError(f"weights.token is {self.weights.token} with {self.frames} frames: tokens belong to one frame")
+            raise ValueError(
+                f"weights.token is {self.weights.token} with {self.frames} frames: tokens belong to one frame"
+            )
         return self
 
 
@@ -304,7 +308,9 @@ class Params(Section):
         try:
             text = path.read_text(encoding="utf8")
         except FileNotFoundError:
-            raise BadInput(f"no parameter file {path}: run in the project's folder, or write one with `cots use`") from None
+            raise BadInput(
+                f"no parameter file {path}: run in the project's folder, or write one with `cots use`"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"cannot read {path}: {error}") from None
         try:

@@ -31,7 +31,9 @@ def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where the processor computes in it, else the full precision: emulated, it is slower than float32."""
     if device.type == "cpu":
         features = torch.cpu.get_capabilities()
-        return torch.autocast("cpu", torch.bfloat16, enabled=bool(features.get("avx512_bf16") or features.get("amx_bf16")))
+        return torch.autocast(
+            "cpu", torch.bfloat16, enabled=bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+        )
     return torch.autocast(device.type, torch.bfloat16)
 
 
@@ -120,11 +122,14 @@ class RetrievalModel:
         """Write weights, settings and tokenizer, aside first; nothing in it is pickled."""
         partial = folder.with_name(folder.name + ".partial")
         partial.mkdir(parents=True, exist_ok=True)
-        # The weights are in the folder: whoever loads it asks no hub for others, and needs no name that only works there.
+        # The weights are in the folder: whoever loads it asks no hub for others, nor for a name only known there.
         text = self.settings["text"] | {"pretrained": False}
         if self.settings["text"]["pretrained"]:
             config = self.text.backbone.encoder.config.to_diff_dict()
-            text |= {"name": config.pop("model_type"), "options": {k: v for k, v in config.items() if k != "vocab_size"}}
+            text |= {
+                "name": config.pop("model_type"),
+                "options": {k: v for k, v in config.items() if k != "vocab_size"},
+            }
         settings = self.settings | {"image": self.settings["image"] | {"pretrained": False}, "text": text}
         weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
         weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
@@ -177,7 +182,9 @@ class RetrievalModel:
     def _encode_words(self, texts: list[str]) -> Tensor:
         words = encode(self.tokenizer, texts, max_tokens=self.settings["text"]["max_tokens"])
         where = self.text.projection.weight.device
-        feature: Tensor = self.text(torch.from_numpy(words.ids).to(where), torch.from_numpy(words.attended).to(where)).feature
+        feature: Tensor = self.text(
+            torch.from_numpy(words.ids).to(where), torch.from_numpy(words.attended).to(where)
+        ).feature
         return feature
 
     def _encode_clips(self, clips: list[Sequence[Image.Image]]) -> Tensor:

@@ -112,9 +112,9 @@ class CotsObjective(nn.Module):
             task = symmetric_kl(i2t, t2i) if self.weights.task else zero
         if self.weights.token:
             token = self.token_loss(batch, image.feature, text.feature)
-        losses = Levels(instance, token, task)
-        total = zero + sum(weight * loss for weight, loss in zip(self.weights, losses, strict=True) if weight)
-        return Outcome(total, Levels(*(loss.detach() for loss in losses)), keys)
+        levels = (instance, token, task)
+        total = zero + sum(weight * loss for weight, loss in zip(self.weights, levels, strict=True) if weight)
+        return Outcome(total, Levels(*(loss.detach() for loss in levels)), keys)
 
     @torch.no_grad()
     def keys(self, batch: Batch) -> Keys:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from cots.data.masking import block_mask, mask_words
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
-from cots.data.text import encode
+from cots.data.text import Words, encode
 from cots.data.views import Box, Views, crop, draw_box
 
 SHUFFLE_BUFFER = 5000  # undecoded samples that are mixed with each other
@@ -136,40 +136,37 @@ class TrainingBatches:
     def collate(self, chosen: list[Viewed], step: int) -> Arrays:
         """One batch of the chosen samples; captions and masks are drawn from seed and step."""
         rng = np.random.default_rng((self.seed, 1, step))
-        numbers = np.searchsorted(self.keys, [int(item.sample.key) for item in chosen])
+        numbers = np.searchsorted(self.keys, [int(item.sample.key) for item in chosen]).astype(np.int64)
         captions = [int(rng.integers(len(item.sample.captions))) for item in chosen]
         texts = [item.sample.captions[caption] for item, caption in zip(chosen, captions, strict=True)]
         words = encode(self.tokenizer, texts, max_tokens=self.max_tokens)
-        if self.masking is None:
-            off = np.zeros((len(chosen), 0))
-            patches = tokens = hidden = corrupted = off
-        else:
-            patches = np.stack(
-                [
-                    block_mask(rng, grid=self.masking.grid, count=self.masking.patches, block=self.masking.block)
-                    for _ in chosen
-                ]
-            )
-            tokens = np.stack([item.tokens for item in chosen])
-            corrupted, hidden = mask_words(
-                rng,
-                words.ids,
-                words.maskable,
-                share=self.masking.words,
-                mask=int(self.tokenizer.mask_token_id),
-                vocab=len(self.tokenizer),
-            )
+        patches, hidden, corrupted = self.hide(rng, words)
+        tokens = np.stack([item.tokens for item in chosen])[:, : patches.shape[1]]
         return Arrays(
             samples=numbers,
             captions=self.first_captions[numbers] + captions,
             frames=np.stack([self.pixels(item) for item in chosen]),
             ids=words.ids,
             attended=words.attended,
-            masked_patches=patches.astype(bool),
+            masked_patches=patches,
             visual_tokens=tokens.astype(np.int64),
-            corrupted_ids=corrupted.astype(np.int64),
-            masked_words=hidden.astype(bool),
+            corrupted_ids=corrupted,
+            masked_words=hidden,
         )
+
+    def hide(
+        self, rng: np.random.Generator, words: Words
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+        """Hidden patches, hidden words and corrupted ids, each with no columns where the token level is off."""
+        masking, count = self.masking, len(words.ids)
+        if masking is None:
+            off = np.zeros((count, 0), dtype=bool)
+            return off, off, off.astype(np.int64)
+        shape = {"grid": masking.grid, "count": masking.patches, "block": masking.block}
+        patches = np.stack([block_mask(rng, **shape) for _ in range(count)])
+        mask, vocab = int(self.tokenizer.mask_token_id), len(self.tokenizer)
+        corrupted, hidden = mask_words(rng, words.ids, words.maskable, share=masking.words, mask=mask, vocab=vocab)
+        return patches, hidden, corrupted
 
     def pixels(self, item: Viewed) -> NDArray[np.uint8]:
         """(T, H, W, 3): the view's frame, or one frame of each of T equal segments, all cut by the view's box."""

@@ -28,7 +28,7 @@ EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
 
 
-class UnusablePicture(Exception):  # noqa: N818 it says what the picture is, not that our code erred
+class UnusablePicture(Exception):
     """A picture or clip that cannot be used, and why.
 
     Attributes:

@@ -1,5 +1,7 @@
 """The adaptive momentum filter: pairs whose similarity falls far below the running mean are taken for noise."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,9 @@ class MomentumFilter(nn.Module):
 
     def __init__(self, *, warmup: int, deviations: float, momentum: float) -> None:
         super().__init__()
-        self.warmup, self.deviations, self.momentum = warmup, deviations, momentum
+        self.warmup = warmup
+        self.deviations = deviations
+        self.momentum: float = momentum
         self.register_buffer("first", torch.zeros((), dtype=torch.float64))
         self.register_buffer("second", torch.zeros((), dtype=torch.float64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -39,7 +43,7 @@ class MomentumFilter(nn.Module):
     @property
     def sigma(self) -> float:
         """Running standard deviation of the similarity."""
-        return max(float(self.second) / self._mass() - self.mean**2, 0.0) ** 0.5
+        return math.sqrt(max(float(self.second) / self._mass() - self.mean**2, 0.0))
 
     @property
     def threshold(self) -> float:
@@ -49,7 +53,8 @@ class MomentumFilter(nn.Module):
         return self.mean - self.deviations * self.sigma
 
     def _mass(self) -> float:
-        return 1 - self.momentum ** int(self.steps) if int(self.steps) else 1.0
+        steps = int(self.steps)
+        return 1.0 - math.pow(self.momentum, steps) if steps else 1.0
 
     def keep(self, similarity: Tensor) -> Tensor:
         """(B,) bool, True = kept. A batch is never dropped whole: if all fall below, all are kept."""

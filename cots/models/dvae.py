@@ -12,19 +12,8 @@ from torch import Tensor, nn
 
 from cots.errors import BadInput
 
-EPSILON = 0.1  # the logit-Laplace density lives on (0, 1): pixels are moved into [EPSILON, 1 - EPSILON]
 DOWNSAMPLING = 8  # pixels along a side for one token
 SHARPNESS = 6.0  # deviation of a code's logit over positions at the start; below about 4 the noise drowns the choice
-
-
-def map_pixels(pixels: Tensor) -> Tensor:
-    """Pixels in [0, 1] to [0.1, 0.9]: 0.8 x + 0.1."""
-    return (1 - 2 * EPSILON) * pixels + EPSILON
-
-
-def unmap_pixels(mapped: Tensor) -> Tensor:
-    """The inverse of `map_pixels`, cut to [0, 1]."""
-    return ((mapped - EPSILON) / (1 - 2 * EPSILON)).clamp(0, 1)
 
 
 class Residual(nn.Module):
@@ -37,7 +26,10 @@ class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.path = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,8 +42,7 @@ class Reconstruction(NamedTuple):
     """What training needs of a pass."""
 
     log_probs: Tensor  # (B, V, h, w) of the codes
-    mean: Tensor  # (B, 3, H, W) of the logit-Laplace, before the sigmoid
-    log_scale: Tensor  # (B, 3, H, W)
+    pixels: Tensor  # (B, 3, H, W), about [0, 1]
 
 
 class Dvae(nn.Module):
@@ -92,19 +83,21 @@ class Dvae(nn.Module):
             nn.ConvTranspose2d(wide, hidden, 2, stride=2),
             *(Residual(hidden) for _ in range(blocks)),
             nn.ReLU(),
-            nn.Conv2d(hidden, 6 * 16, 1),
+            nn.Conv2d(hidden, 3 * 16, 1),
             nn.PixelShuffle(4),
         )
 
     def logits(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to (B, V, H / 8, W / 8)."""
-        spread: Tensor = self.spread(self.encoder(map_pixels(pixels)).float())
+        spread: Tensor = self.spread(self.encoder(pixels - 0.5).float())
         return self.sharpness * spread
 
     def save(self, folder: Path) -> None:
         """Write weights and settings into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.cpu().contiguous() for name, value in self.state_dict().items()}, folder / "dvae.safetensors")
+        save_file(
+            {name: value.cpu().contiguous() for name, value in self.state_dict().items()}, folder / "dvae.safetensors"
+        )
         (folder / "dvae.json").write_text(json.dumps(self.settings), encoding="utf8")
 
     @classmethod
@@ -126,8 +119,9 @@ class Dvae(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """The mean picture of codes: (B, h, w) to (B, 3, 8 h, 8 w) in [0, 1]."""
-        one_hot = F.one_hot(codes, self.codes).movedim(-1, 1).to(self.decoder[0].weight.dtype)
-        return unmap_pixels(self.decoder(one_hot)[:, :3].sigmoid())
+        one_hot = F.one_hot(codes, self.codes).movedim(-1, 1).float()
+        pixels: Tensor = self.decoder(one_hot) + 0.5
+        return pixels.clamp(0, 1)
 
     def forward(self, pixels: Tensor, temperature: float) -> Reconstruction:
         """Encode, draw relaxed codes by Gumbel-softmax, decode.
@@ -138,26 +132,7 @@ class Dvae(nn.Module):
         """
         log_probs = self.logits(pixels).log_softmax(dim=1)
         drawn = F.gumbel_softmax(log_probs, tau=temperature, dim=1)
-        mean, log_scale = self.decoder(drawn).float().chunk(2, dim=1)
-        return Reconstruction(log_probs, mean, log_scale)
-
-
-def logit_laplace_loss(mean: Tensor, log_scale: Tensor, pixels: Tensor) -> Tensor:
-    """Negative log-density of mapped pixels x under the logit-Laplace distribution, mean over pixels and channels.
-
-        log 2b + log(x (1 - x)) + |logit(x) - mean| / b,   b = exp(log_scale)
-
-    Args:
-        mean: (B, 3, H, W); log_scale: (B, 3, H, W).
-        pixels: (B, 3, H, W) in [0, 1].
-
-    Returns:
-        Scalar, nats a value; may be negative.
-
-    Source: DALL-E, arXiv:2102.12092, appendix A.3.
-    """
-    x = map_pixels(pixels)
-    return (math.log(2) + log_scale + (x * (1 - x)).log() + (x.logit() - mean).abs() * (-log_scale).exp()).mean()
+        return Reconstruction(log_probs, self.decoder(drawn).float() + 0.5)
 
 
 def uniform_kl(log_probs: Tensor) -> Tensor:
@@ -168,4 +143,6 @@ def uniform_kl(log_probs: Tensor) -> Tensor:
 def perplexity(counts: Tensor) -> float:
     """The effective number of codes in use, exp of the entropy of the counts (V,), in [1, V]; 0 for no counts."""
     share = counts.double() / counts.sum().clamp(min=1)
-    return float((-(share * share.clamp(min=torch.finfo(torch.double).tiny).log()).sum()).exp()) if counts.sum() else 0.0
+    return (
+        float((-(share * share.clamp(min=torch.finfo(torch.double).tiny).log()).sum()).exp()) if counts.sum() else 0.0
+    )

@@ -4,7 +4,7 @@ import copy
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MomentumCopy(nn.Module):
@@ -37,7 +37,8 @@ class MomentumCopy(nn.Module):
             source: a module with the same parameters in the same order.
             momentum: in [0, 1]; 1 stands still, 0 copies.
         """
-        slow, fast = list(self.module.parameters()), list(source.parameters())
+        slow: list[Tensor] = list(self.module.parameters())
+        fast: list[Tensor] = list(source.parameters())
         assert len(slow) == len(fast), f"{len(slow)} parameters cannot follow {len(fast)}"
         torch._foreach_lerp_(slow, fast, 1 - momentum)
         for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):

@@ -13,6 +13,8 @@ class PairQueue(nn.Module):
     Args:
         size: rows kept (K).
         dim: of the shared space (D).
+        warmup: pushes that are not taken in. While streams learn from nothing, keys of a step ago are told from
+            fresh ones by their age alone, and that is then all that is learnt (docs/decisions/0003-queue-warm-up.md).
 
     Source: MoCo, arXiv:1911.05722; two queues as in COTS, arXiv:2204.07441.
     """
@@ -21,10 +23,13 @@ class PairQueue(nn.Module):
     features_text: Tensor
     owners: Tensor
     cursor: Tensor
+    pushes: Tensor
     count: Tensor
 
-    def __init__(self, *, size: int, dim: int) -> None:
+    def __init__(self, *, size: int, dim: int, warmup: int) -> None:
         super().__init__()
+        self.warmup = warmup
+        self.register_buffer("pushes", torch.zeros((), dtype=torch.long))
         self.register_buffer("features_image", torch.zeros(size, dim))
         self.register_buffer("features_text", torch.zeros(size, dim))
         self.register_buffer("owners", torch.full((size,), -1))
@@ -48,6 +53,9 @@ class PairQueue(nn.Module):
     @torch.no_grad()
     def push(self, images: Tensor, texts: Tensor, samples: Tensor) -> None:
         """Take in keys of pairs, (B, D) and (B, D), with their samples' numbers, (B,). B may be any size."""
+        self.pushes.add_(1)
+        if int(self.pushes) <= self.warmup:
+            return
         size = len(self.owners)
         images, texts, samples = images[-size:], texts[-size:], samples[-size:]
         rows = (self.cursor + torch.arange(len(samples), device=samples.device)) % size

@@ -4,6 +4,8 @@ import hashlib
 import subprocess
 from pathlib import Path
 
+from cots.errors import BadInput
+
 
 def text_digest(text: str) -> str:
     """Sha256 of a text in UTF-8, hexadecimal."""
@@ -16,10 +18,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """Sha256 over the relative names and contents of all files below a folder; their dates do not matter."""
+def content_digest(folder: Path) -> str:
+    """Sha256 over everything in an MLflow model folder but `MLmodel`, which carries a date and a random id.
+
+    Raises:
+        BadInput: the folder is not an MLflow model.
+    """
+    if not (folder / "MLmodel").is_file():
+        raise BadInput(f"{folder} is not an MLflow model folder: run `dvc repro package`")
     files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
-    return text_digest("\n".join(f"{file_digest(path)} {name}" for name, path in files))
+    kept = [(name, path) for name, path in files if name != "MLmodel" and "__pycache__" not in path.parts]
+    return text_digest("\n".join(f"{file_digest(path)} {name}" for name, path in kept))
 
 
 def git_state() -> dict[str, str]:

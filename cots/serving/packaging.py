@@ -14,8 +14,6 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import cots
-from cots.errors import BadInput
-from cots.serving.lineage import file_digest, text_digest
 from cots.serving.queries import DEFAULT_K
 
 # What answering a query imports; a test holds it against what is imported.
@@ -63,19 +61,6 @@ def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits) -> 
     outputs = infer_signature(model_output=[[result]]).outputs
     signature = ModelSignature(outputs=outputs, params=ParamSchema([ParamSpec("k", "long", DEFAULT_K)]))
     _save(folder, "pyfunc_index.py", {"encoders": encoders, "index": index}, signature, limits)
-
-
-def content_digest(folder: Path) -> str:
-    """Sha256 over everything in an MLflow model folder but `MLmodel`, which carries a date and a random id.
-
-    Raises:
-        BadInput: the folder is not an MLflow model.
-    """
-    if not (folder / "MLmodel").is_file():
-        raise BadInput(f"{folder} is not an MLflow model folder: run `dvc repro package`")
-    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
-    kept = [(name, path) for name, path in files if name != "MLmodel" and "__pycache__" not in path.parts]
-    return text_digest("\n".join(f"{file_digest(path)} {name}" for name, path in kept))
 
 
 def requirements() -> list[str]:

@@ -19,8 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from cots.errors import BadInput
 from cots.serving.gate import Decision, gate
-from cots.serving.lineage import file_digest
-from cots.serving.packaging import content_digest
+from cots.serving.lineage import content_digest, file_digest
 from cots.serving.tracking import connect, experiment_id, told_as_failed_run
 
 ENCODERS, INDEX = "cots-encoders", "cots-index"

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from cots.config import Params, Target
 from cots.errors import told_in_one_line
 from cots.model import RetrievalModel
@@ -13,7 +15,16 @@ MEDIA: dict[Target, tuple[str, ...]] = {"image-text": ("image",), "video-text": 
 
 
 def stage(
-    target: Target, shards: Path, manifest: Path, tokens: Path, start: Path, out: Path, report: Path, run: Path, *, params: Params
+    target: Target,
+    shards: Path,
+    manifest: Path,
+    tokens: Path,
+    start: Path,
+    out: Path,
+    report: Path,
+    run: Path,
+    *,
+    params: Params,
 ) -> None:
     """Go on from the pre-trained streams with the target's samples; write the model folder and its curves."""
     model = RetrievalModel.load(start)
@@ -29,10 +40,10 @@ def stage(
             media=MEDIA[target],
         )
         model.save(out)
-        logged.log_curve(curves)
+        logged.log_curves(curves)
         logged.log_artifact(report)
 
 
 if __name__ == "__main__":
     with told_in_one_line():
-        stage(sys.argv[1], *map(Path, sys.argv[2:]), params=Params.load())
+        stage(TypeAdapter(Target).validate_python(sys.argv[1]), *map(Path, sys.argv[2:]), params=Params.load())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cots.config import Params
 from cots.errors import BadInput, told_in_one_line
-from cots.serving.lineage import file_digest, git_state, text_digest
-from cots.serving.packaging import Limits, content_digest, save_encoders, save_index
+from cots.serving.lineage import content_digest, file_digest, git_state, text_digest
+from cots.serving.packaging import Limits, save_encoders, save_index
 from cots.serving.search import Search
 
 

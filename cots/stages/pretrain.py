@@ -29,7 +29,7 @@ def stage(
             media=("image", "video"),
         )
         model.save(out)
-        logged.log_curve(curves)
+        logged.log_curves(curves)
         logged.log_artifact(report)
 
 

@@ -13,7 +13,6 @@ from cots.build import as_json, dvae_size
 from cots.config import Params, Tokenize
 from cots.data.batches import draw_view
 from cots.data.manifest import read_manifest
-from cots.progress import Progress
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
 from cots.data.text import train_tokenizer
@@ -21,6 +20,7 @@ from cots.data.views import Views, crop
 from cots.errors import told_in_one_line
 from cots.model import autocast, chunks, device
 from cots.models.dvae import Dvae
+from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
 from cots.training.dvae import pixels
 

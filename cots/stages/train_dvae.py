@@ -12,10 +12,10 @@ from PIL import Image
 from cots.build import as_json, dvae_crops
 from cots.config import Params
 from cots.data.batches import RandomCrops
-from cots.progress import Progress
 from cots.errors import told_in_one_line
 from cots.model import autocast, device
 from cots.models.dvae import Dvae, perplexity
+from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
 from cots.training.dvae import DvaeRecipe, pixels, train_dvae
 
@@ -41,7 +41,12 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Para
     mark = fingerprint(as_json(section, params.tokenize, params.model), manifest)
     with Progress("train_dvae", total=recipe.steps, unit="steps") as progress:
         curves = train_dvae(
-            dvae, crops, recipe=recipe, saved=Path("runs/checkpoints/train_dvae.pt"), fingerprint=mark, report=progress.row
+            dvae,
+            crops,
+            recipe=recipe,
+            saved=Path("runs/checkpoints/train_dvae.pt"),
+            fingerprint=mark,
+            report=progress.row,
         )
     dvae.save(out)
     report.mkdir(parents=True, exist_ok=True)

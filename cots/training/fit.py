@@ -12,7 +12,7 @@ from cots.data.manifest import read_manifest
 from cots.model import RetrievalModel, device
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
-from cots.training.loop import Recipe, Row, train
+from cots.training.loop import Recipe, train
 
 
 class Inputs(NamedTuple):
@@ -24,8 +24,15 @@ class Inputs(NamedTuple):
 
 
 def fit(
-    model: RetrievalModel, inputs: Inputs, report: Path, *, name: str, training: Training, codes: int, media: tuple[str, ...]
-) -> list[tuple[int, Row]]:
+    model: RetrievalModel,
+    inputs: Inputs,
+    report: Path,
+    *,
+    name: str,
+    training: Training,
+    codes: int,
+    media: tuple[str, ...],
+) -> pd.DataFrame:
     """Train a model's streams in place and write its curves and pair scores.
 
     Args:
@@ -38,13 +45,15 @@ def fit(
         media: which samples take part.
 
     Returns:
-        The curves: each step's number and figures.
+        The curves, one row a step.
     """
     torch.manual_seed(training.seed)
     start = model.digest
     objective = new_objective(model.to(device()), training, codes=codes).to(device())
     optimizer = torch.optim.AdamW(parameter_groups(objective, training.weight_decay), fused=True)
-    batches = training_batches(inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media)
+    batches = training_batches(
+        inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
+    )
     mark = fingerprint([start, codes, media, as_json(training)], inputs.manifest, inputs.tokens)
     recipe = Recipe(**{field: getattr(training, field) for field in Recipe._fields})
     vision = model.settings["image"]
@@ -60,6 +69,7 @@ def fit(
             report=progress.row,
         )
     report.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(trained.curves).to_csv(report / "curves.csv", index=False, float_format="%.6g")
+    curves = pd.DataFrame(trained.curves)
+    curves.to_csv(report / "curves.csv", index=False, float_format="%.6g")
     trained.pairs.table(read_manifest(inputs.manifest)).to_parquet(report / "pairs.parquet", index=False)
-    return [(int(row["step"]), row) for row in trained.curves]
+    return curves

@@ -11,7 +11,9 @@ from cots.data.views import Views, crop, draw_box
 from cots.errors import BadInput
 
 
-@pytest.mark.parametrize(("grid", "count", "block"), [(8, 26, 4), (14, 78, 16), (24, 230, 16), (2, 1, 16), (3, 9, 1), (5, 0, 4)])
+@pytest.mark.parametrize(
+    ("grid", "count", "block"), [(8, 26, 4), (14, 78, 16), (24, 230, 16), (2, 1, 16), (3, 9, 1), (5, 0, 4)]
+)
 def test_a_block_mask_hides_exactly_the_requested_count(grid: int, count: int, block: int) -> None:
     for seed in range(20):
         masked = block_mask(np.random.default_rng(seed), grid=grid, count=count, block=block)
@@ -77,7 +79,7 @@ def test_views_survive_the_disk_and_repeat_byte_for_byte(tmp_path: Path) -> None
     views.save(tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     for mine, theirs in zip(views, Views.load(tmp_path / "a.safetensors"), strict=True):
-        assert np.array_equal(mine, theirs)
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_missing_views_are_told_with_the_command_that_makes_them(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def numbered(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 @pytest.mark.parametrize("sizes", [[1], [4], [3, 3], [4, 1, 2], [9], [2, 9, 1], [4, 4, 4]])
 def test_queue_keeps_the_newest_pairs_whatever_the_batch_sizes(sizes: list[int]) -> None:
-    queue, pushed = PairQueue(size=4, dim=3), 0
+    queue, pushed = PairQueue(size=4, dim=3, warmup=0), 0
     for size in sizes:
         queue.push(*numbered(pushed, size))
         pushed += size
@@ -25,20 +25,20 @@ def test_queue_keeps_the_newest_pairs_whatever_the_batch_sizes(sizes: list[int])
 
 
 def test_both_modalities_hold_the_same_pair_in_the_same_row() -> None:
-    queue = PairQueue(size=5, dim=3)
+    queue = PairQueue(size=5, dim=3, warmup=0)
     for size in (3, 4, 2):
         queue.push(*numbered(int(queue.count) * 10, size))
         torch.testing.assert_close(queue.images, -queue.texts)
 
 
 def test_an_empty_queue_offers_no_negatives() -> None:
-    queue = PairQueue(size=5, dim=3)
+    queue = PairQueue(size=5, dim=3, warmup=0)
     assert queue.images.shape == (0, 3)
     assert queue.same_sample(torch.arange(2)).shape == (2, 0)
 
 
 def test_rows_of_the_same_sample_are_found() -> None:
-    queue = PairQueue(size=5, dim=3)
+    queue = PairQueue(size=5, dim=3, warmup=0)
     queue.push(*numbered(10, 3))
     assert queue.same_sample(torch.tensor([11, 7])).tolist() == [[False, True, False], [False, False, False]]
 
@@ -69,3 +69,10 @@ def test_momentum_copy_ignores_train_and_needs_no_gradient() -> None:
 def test_momentum_copy_refuses_another_architecture() -> None:
     with pytest.raises(AssertionError, match="cannot follow"):
         MomentumCopy(nn.Linear(3, 3)).follow(nn.Linear(3, 3, bias=False), 0.9)
+
+
+def test_queue_takes_nothing_in_while_it_warms_up() -> None:
+    queue = PairQueue(size=5, dim=3, warmup=2)
+    for size in (3, 4, 2):
+        queue.push(*numbered(0, size))
+    assert len(queue.images) == 2

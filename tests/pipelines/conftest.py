@@ -31,7 +31,7 @@ class Server:
     url: str
     environment: dict[str, str]
 
-    def ask(self, path: str, body: object = None) -> Any:  # noqa: ANN401  whatever the API says
+    def ask(self, path: str, body: object = None) -> Any:
         """Post to the API, or get where there is no body."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})

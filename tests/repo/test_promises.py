@@ -87,8 +87,9 @@ def test_every_public_name_says_what_it_means() -> None:
         if ast.get_docstring(tree) is None:
             silent.append(f"{path.relative_to(ROOT)}: module")
         for node in tree.body:
-            named = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-            if named and ast.get_docstring(node) is None:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if ast.get_docstring(node) is None:
                 silent.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert silent == []
 

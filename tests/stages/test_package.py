@@ -18,8 +18,8 @@ from PIL import Image
 from cots.config import Params
 from cots.errors import BadInput
 from cots.model import RetrievalModel
-from cots.serving.lineage import file_digest
-from cots.serving.packaging import REQUIREMENTS, Limits, content_digest, save_index
+from cots.serving.lineage import content_digest, file_digest
+from cots.serving.packaging import REQUIREMENTS, Limits, save_index
 from cots.stages.package import stage
 
 ROOT = Path(__file__).parents[2]

@@ -170,7 +170,13 @@ def test_a_shard_that_is_not_what_the_manifest_says_fails_with_what_differs(data
 
 
 def test_a_reject_of_an_unknown_reason_fails(data: Path) -> None:
-    reject = {"id": "x", "split": "train", "origin": "here", "reason": "bad weather", "detail": "rain"}
+    reject: dict[str, object] = {
+        "id": "x",
+        "split": "train",
+        "origin": "here",
+        "reason": "bad weather",
+        "detail": "rain",
+    }
     write_table(data / "rejected.parquet", [reject, reject | {"reason": "too small"}], REJECTED_SCHEMA)
     assert "rejects have a known reason (12 reasons): 1 of 2 against it, such as bad weather" in complaints(data)
 

@@ -13,7 +13,7 @@ from cots.models.dvae import Dvae
 TINY: dict[str, dict[str, Any]] = {
     "dvae": {"codes": 16, "hidden": 8, "steps": 4, "batch": 4, "checkpoint_every": 2},
     "tokenize": {"views": 2, "batch": 4},
-    "pretrain": {"steps": 6, "batch": 4, "warmup": 1, "queue": 10, "checkpoint_every": 2},
+    "pretrain": {"steps": 6, "batch": 4, "warmup": 1, "queue": 10, "queue_warmup": 0, "checkpoint_every": 2},
 }
 
 
@@ -22,7 +22,12 @@ def tiny_params(**changes: dict[str, Any]) -> Params:
     values = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     values["model"] |= {"dim": 16}
     values["model"]["image"] |= {"size": 32, "options": {"embed_dim": 32, "depth": 1, "num_heads": 2}}
-    sizes: dict[str, float] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes: dict[str, float] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     values["model"]["text"] |= {"vocab_size": 100, "options": sizes}
     for section in (TINY, changes):
@@ -31,7 +36,8 @@ def tiny_params(**changes: dict[str, Any]) -> Params:
     values["pretrain"]["filter"] = {"warmup": 2, "deviations": 1.0, "momentum": 0.9}
     values["finetune"] = {
         "image-text": values["pretrain"] | {"weights": {"instance": 1.0, "token": 0.0, "task": 1.0}},
-        "video-text": values["pretrain"] | {"weights": {"instance": 1.0, "token": 0.0, "task": 1.0}, "frames": 2, "batch": 3},
+        "video-text": values["pretrain"]
+        | {"weights": {"instance": 1.0, "token": 0.0, "task": 1.0}, "frames": 2, "batch": 3},
     }
     return Params.model_validate(values)
 
@@ -44,6 +50,12 @@ def tokenized(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path
     folder = tmp_path_factory.mktemp("tokenized")
     torch.manual_seed(0)
     Dvae(codes=16, hidden=8, blocks=1).save(folder / "dvae")
-    paths = (tiny_data / "shards", tiny_data / "manifest.parquet", folder / "dvae", folder / "tokens", folder / "tokenizer")
+    paths = (
+        tiny_data / "shards",
+        tiny_data / "manifest.parquet",
+        folder / "dvae",
+        folder / "tokens",
+        folder / "tokenizer",
+    )
     stage(*paths, params=tiny_params())
     return folder

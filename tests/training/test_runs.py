@@ -51,12 +51,17 @@ def weights(out: Path) -> bytes:
     return (out / "model" / "model.safetensors").read_bytes()
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def killed_run(step: int, data: Path, tokenized: Path, tmp_path: Path) -> None:
+    """A run that ends as if killed when it tells of `step`."""
+
     def row(_: Progress, figures: dict[str, float]) -> None:
         if figures["step"] == step:
             raise Killed
 
-    monkeypatch.setattr(Progress, "row", row)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "row", row)
+        with pytest.raises(Killed):
+            run(data, tokenized, tmp_path / "killed", tiny_params())
 
 
 @pytest.mark.parametrize("step", [0, 2, 5])
@@ -64,24 +69,20 @@ def test_a_killed_run_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
     tiny_data: Path, tokenized: Path, tmp_path: Path, step: int
 ) -> None:
     whole = run(tiny_data, tokenized, tmp_path / "whole", tiny_params())
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, step)
-        run(tiny_data, tokenized, tmp_path / "killed", tiny_params())
+    killed_run(step, tiny_data, tokenized, tmp_path)
     resumed = run(tiny_data, tokenized, tmp_path / "resumed", tiny_params())
     assert weights(resumed) == weights(whole)
     mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (resumed, whole))
     timing = ["pairs_per_second"]
     pd.testing.assert_frame_equal(mine.drop(columns=timing), theirs.drop(columns=timing))
-    pairs = [pd.read_parquet(out / "report/pairs.parquet") for out in (resumed, whole)]
-    pd.testing.assert_frame_equal(*pairs)
+    mine, theirs = (pd.read_parquet(out / "report/pairs.parquet") for out in (resumed, whole))
+    pd.testing.assert_frame_equal(mine, theirs)
 
 
 def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
     other = tiny_params(pretrain={"learning_rate": 0.0005})
     fresh = run(tiny_data, tokenized, tmp_path / "fresh", other)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, 4)
-        run(tiny_data, tokenized, tmp_path / "killed", tiny_params())
+    killed_run(4, tiny_data, tokenized, tmp_path)
     assert Path("runs/checkpoints/pretrain.pt").is_file()
     assert weights(run(tiny_data, tokenized, tmp_path / "after", other)) == weights(fresh)
 
@@ -119,7 +120,9 @@ def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_d
             parameter.add_(0.1)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     objective.advance(objective(to_device(arrays, PIXELS, torch.device("cpu"))).keys)
-    moved = {name.split(".")[0] for name, value in objective.state_dict().items() if not torch.equal(before[name], value)}
+    moved = {
+        name.split(".")[0] for name, value in objective.state_dict().items() if not torch.equal(before[name], value)
+    }
     assert moved == {"image_slow", "queue", "noise_filter"}
 
 
@@ -187,7 +190,7 @@ def test_batches_from_the_middle_are_the_batches_of_the_beginning(tiny_data: Pat
     straight = [arrays for arrays, _ in zip(batches.starting(0), range(6), strict=False)]
     for step in (1, 2, 5):
         for mine, theirs in zip(next(batches.starting(step)), straight[step], strict=True):
-            assert np.array_equal(mine, theirs)
+            np.testing.assert_array_equal(mine, theirs)
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_both_numbers(tiny_data: Path, tokenized: Path) -> None:

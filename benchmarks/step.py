@@ -1,0 +1,72 @@
+"""What each level of the objective costs: a training step of params.yaml's model, levels switched on one by one.
+
+The variants run in turn, A B C A B C, so that a machine's changing speed touches all alike; ratios are medians over
+rounds against the instance level alone.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from cots.build import new_model, new_objective, parameter_groups
+from cots.config import LevelWeights, Params
+from cots.data.text import train_tokenizer
+from cots.model import device
+from cots.objective import Batch, CotsObjective
+from cots.training.loop import update
+
+ROUNDS = 7
+LEVELS = {
+    "instance": LevelWeights(instance=1, token=0, task=0),
+    "instance + task": LevelWeights(instance=1, token=0, task=1),
+    "instance + token": LevelWeights(instance=1, token=1, task=0),
+    "all three": LevelWeights(instance=1, token=1, task=1),
+}
+
+
+def random_batch(params: Params, vocab: int) -> Batch:
+    """A batch of noise in the shapes of pre-training, texts of 13 words."""
+    size, grid, pairs, words = params.model.image.size, params.model.image.grid, params.pretrain.batch, 15
+    ids = torch.randint(5, vocab, (pairs, words))
+    hidden = torch.rand(pairs, grid**2).argsort(dim=1) < round(params.pretrain.mask.image * grid**2)
+    return Batch(
+        samples=torch.arange(pairs),
+        captions=torch.arange(pairs),
+        frames=torch.randn(pairs, 1, 3, size, size),
+        ids=ids,
+        attended=torch.ones_like(ids, dtype=torch.bool),
+        masked_patches=hidden,
+        visual_tokens=torch.randint(0, params.dvae.codes, hidden.shape),
+        corrupted_ids=ids,
+        masked_words=torch.rand(ids.shape) < params.pretrain.mask.text,
+    )
+
+
+def main() -> None:
+    """Print pairs a second and the cost of each variant as a ratio."""
+    params = Params.load()
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(["a red star above a blue ring"], vocab_size=params.model.text.vocab_size).save_pretrained(
+            folder
+        )
+        steps = {name: _step(params, Path(folder), weights) for name, weights in LEVELS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in LEVELS}
+    for _ in range(ROUNDS + 1):  # the first round warms up
+        for name, (objective, optimizer, batch) in steps.items():
+            start = time.perf_counter()
+            update(objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0)
+            seconds[name].append(time.perf_counter() - start)
+    print(f"training step, batch {params.pretrain.batch}, {torch.get_num_threads()} threads, {ROUNDS} rounds")
+    for name, taken in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(taken[1:], seconds["instance"][1:], strict=True))
+        print(f"{name:<18} {params.pretrain.batch / statistics.median(taken[1:]):7.0f} pairs/s   x{ratio:.2f}")
+
+
+def _step(params: Params, tokenizer: Path, weights: LevelWeights) -> tuple[CotsObjective, torch.optim.Optimizer, Batch]:
+    model = new_model(params.model, tokenizer).to(device())
+    training = params.pretrain.model_copy(update={"weights": weights})
+    objective = new_objective(model, training, codes=params.dvae.codes).to(device())
+    return objective, torch.optim.AdamW(parameter_groups(objective, 0.02), fused=True), random_batch(params, 30)
