@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from cots.cli.tables import retrieval_table, table
 from cots.errors import BadInput
 
 if TYPE_CHECKING:
-    from cots.data.intake import Intake, Rejected
+    from cots.data.intake import Rejected
     from cots.data.samples import Media, Sample, StoredSample
     from cots.model import RetrievalModel
 
@@ -42,6 +42,7 @@ def evaluate(
 ) -> None:
     """Measure retrieval in both directions on a data set."""
     from cots.data.intake import Intake
+    from cots.evaluation import opened
     from cots.serving.loading import load_encoders
 
     root = data.resolve() if data.is_dir() else data.resolve().parent
@@ -50,7 +51,7 @@ def evaluate(
     if not chosen:
         raise BadInput(f"{data} has no sample of split {split}")
     encoders = load_encoders(model)
-    usable, rejected = _opened(chosen, Intake(root=root, size=size, frames=frames, **limits))
+    usable, rejected = opened(chosen, Intake(root=root, size=size, frames=frames, **limits))
     if not usable:
         raise BadInput(f"{data}: none of {len(rejected)} samples of split {split} can be used; {_first(rejected)}")
     measured = _measured(encoders, usable, batch=batch, resamples=bootstrap, seed=seed)
@@ -74,23 +75,6 @@ def _samples(data: Path, layout: Format) -> Iterator[Sample]:
     if not isinstance(source, ScenesSource):
         raise BadInput(f"{data}: its source is {source.kind}, which draws no scenes")
     return SOURCES[layout](**source.model_dump(exclude={"kind"}))
-
-
-def _opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:
-    """What can be used, by kind of media, and what cannot."""
-    from cots.data.intake import Rejected
-    from cots.data.samples import StoredSample
-    from cots.data.storing import taken_in
-
-    usable: dict[Media, list[StoredSample]] = {}
-    rejected: list[Rejected] = []
-    for number, one in enumerate(taken_in(samples, intake)):
-        if isinstance(one, Rejected):
-            rejected.append(one)
-        else:
-            stored = StoredSample(key=f"{number:09d}", id=one.id, captions=one.captions, frames=one.frames)
-            usable.setdefault(one.media, []).append(stored)
-    return usable, rejected
 
 
 def _measured(
