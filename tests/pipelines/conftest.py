@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-UP_SECONDS = 90
+UP_SECONDS = 240
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,9 @@ name: tiny
 deployments:
   - name: often
     entrypoint: tiny.py:tick
-    work_pool: {name: cots}
+    work_pool: {{name: cots}}
     schedules:
-      - interval: 5
+      - {{interval: 60, anchor_date: "{first}"}}
 """
 
 
@@ -57,7 +58,7 @@ def pool(server: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
 def worker(server: Server, pool: str, tmp_path: Path) -> Iterator[Path]:
     """A worker of the pool; the file that it writes to."""
     log = tmp_path / "worker.log"
-    command = ("prefect", "worker", "start", "--pool", pool, "--type", "process")
+    command = ("prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", "1")
     process = started(*command, cwd=tmp_path, environment=server.environment, log=log)
     yield log
     stopped(process)
@@ -65,7 +66,9 @@ def worker(server: Server, pool: str, tmp_path: Path) -> Iterator[Path]:
 
 def test_an_interval_schedule_fires_and_its_run_completes(server: Server, worker: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TINY)
-    (tmp_path / "prefect.yaml").write_text(DEPLOYMENT)
+    # The runs are a minute apart, so that they do not pile up on a busy machine.
+    first = datetime.now(UTC) + timedelta(seconds=10)
+    (tmp_path / "prefect.yaml").write_text(DEPLOYMENT.format(first=first.isoformat()))
     prefect(server, tmp_path, "deploy", "--all")
     deadline = time.monotonic() + FIRES_SECONDS
     while not (completed := [run for run in server.runs("tick") if run["state_type"] == "COMPLETED"]):
