@@ -28,6 +28,8 @@ EXPERIMENT = "cots"
 METRICS_A_CALL = 1000  # MLflow's limit for one batch
 PARAMS_A_CALL = 100  # likewise
 PROBE_SECONDS = 5
+# They tell every migration of a new store, and of a wait that a server does not need.
+NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
 
 
 def tracking_uri() -> str:
@@ -43,7 +45,8 @@ def connect() -> mlflow.MlflowClient:
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 by default: minutes of silence
-    for name in ("alembic", "mlflow.store.db.utils"):  # they tell every migration of a new store
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # that is where results go
+    for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri()
     _answers(uri)

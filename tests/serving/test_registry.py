@@ -1,8 +1,13 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -200,6 +205,58 @@ def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout(
     file, rank, results = json.loads(done.stdout.splitlines()[-1])
     assert "mlartifacts" in file
     assert (rank, results) == (1, 6)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address of an MLflow server that keeps the artefacts itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = ["--backend-store-uri", "sqlite:///s.db", "--artifacts-destination", "kept", "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, *options]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 200
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None, (tmp_path / "server.log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_server_keeps_versions_and_files_and_prints_nothing_between_results(
+    server: str, tiny_package: Path, tmp_path: Path
+) -> None:
+    package = shutil.copytree(tiny_package, tmp_path / "package")
+
+    def cots(*arguments: str) -> str:
+        command = [sys.executable, "-m", "cots.cli", *arguments]
+        environment = os.environ | {"MLFLOW_TRACKING_URI": server}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert cots("registry", "publish").startswith("cots-index version 1 registered; it is the champion")
+    assert "was registered already" in cots("registry", "publish")
+    shutil.rmtree(package)
+    assert len(json.loads(cots("search", "a red square", "--json"))) == 6
 
 
 def test_a_registry_that_cannot_be_opened_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
