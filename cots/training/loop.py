@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from cots.data.batches import Arrays, TrainingBatches
@@ -112,13 +110,9 @@ def update(
 
 def to_device(arrays: Arrays, pixels: tuple[tuple[float, ...], tuple[float, ...]], where: torch.device) -> Batch:
     """A batch as tensors, pixels normalised on the device."""
-
-    def tensor(values: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(values).to(where)
-
-    fields = arrays._asdict() | {"frames": np.zeros(0)}
-    moved = Batch(**{name: tensor(values) for name, values in fields.items()})
-    return moved._replace(frames=normalised(arrays.frames, mean=pixels[0], std=pixels[1], to=where))
+    frames = normalised(arrays.frames, mean=pixels[0], std=pixels[1], to=where)
+    others = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name != "frames"}
+    return Batch(frames=frames, **{name: values.to(where) for name, values in others.items()})
 
 
 def figures(step: int, outcome: Outcome, objective: CotsObjective, rate: float, speed: float) -> Row:
