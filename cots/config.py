@@ -263,6 +263,7 @@ class Evaluate(Section):
 
     split: SplitName
     batch: Positive
+    folds: Positive  # 1: the whole split alone
     galleries: Positive
     bootstrap: Positive
     seed: int

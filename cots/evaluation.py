@@ -2,9 +2,10 @@
 
 import io
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from cots.data.shards import read_shard
 from cots.data.storing import taken_in
 from cots.errors import BadInput
 from cots.model import RetrievalModel, chunks
+from cots.retrieval.bootstrap import bootstrap
 from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.metrics import KS, Direction, bootstrap, chance, retrieval, rsum, scores
+from cots.retrieval.metrics import KS, Direction, chance, retrieval, retrieval_in_folds, rsum, scores
 
 DIRECTIONS: dict[Media, tuple[str, str]] = {"image": ("i2t", "t2i"), "video": ("v2t", "t2v")}
 DIGITS = 6
@@ -52,7 +54,7 @@ class Measured:
 
     Attributes:
         directions: `i2t` and `t2i`, or `v2t` and `t2v`, with every query's rank.
-        metrics: ready for JSON; R@k and RSUM in per cent, with intervals and chance levels beside them.
+        metrics: ready for JSON, with intervals and chance levels beside the scores; docs/evaluation.md has its schema.
     """
 
     directions: dict[str, Direction]
@@ -144,28 +146,31 @@ def opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[
     return usable, refused
 
 
-def measure(embedded: Embedded, *, media: Media, resamples: int, seed: int) -> Measured:
+def measure(embedded: Embedded, *, media: Media, folds: int, resamples: int, seed: int) -> Measured:
     """Rank everything both ways.
 
     Args:
         embedded: what is retrieved from what.
         media: names the directions.
+        folds: parts of consecutive items whose mean scores stand beside those of the whole set; 1 is the whole alone.
         resamples: draws of the bootstrap behind the 95 % intervals.
         seed: of these draws.
 
     Raises:
+        BadInput: fewer items than folds.
         ValueError: an embedding is not finite.
     """
-    ways = retrieval(embedded.items, embedded.texts, embedded.owners)
-    directions = dict(zip(DIRECTIONS[media], ways, strict=True))
-    by_chance = {name: chance(way) for name, way in directions.items()}
-    metrics: dict[str, Any] = {name: scores(way) for name, way in directions.items()}
-    metrics["rsum"] = rsum(directions)
-    metrics["chance"] = by_chance | {"rsum": sum(level[f"R@{k}"] for level in by_chance.values() for k in KS)}
-    metrics["interval"] = _by_direction(bootstrap(directions, resamples=resamples, seed=seed))
-    metrics["queries"] = {"items": len(embedded.ids), "texts": len(embedded.captions)}
-    metrics["speed"] = _speed(embedded)
-    return Measured(directions=directions, metrics=rounded(metrics))
+    if folds > len(embedded.ids):
+        raise BadInput(
+            f"{folds} folds of {len(embedded.ids)} items: set evaluate.folds or --folds to fewer, 1 for none"
+        )
+    spaces, names = (embedded.items, embedded.texts, embedded.owners), DIRECTIONS[media]
+    directions = dict(zip(names, retrieval(*spaces), strict=True))
+    metrics = _figures([directions], resamples, seed)
+    if folds > 1:
+        parts = [dict(zip(names, ways, strict=True)) for ways in retrieval_in_folds(*spaces, folds)]
+        metrics["folds"] = {"number": folds} | _figures(parts, resamples, seed)
+    return Measured(directions=directions, metrics=rounded(metrics | {"speed": _speed(embedded)}))
 
 
 def query_rows(embedded: Embedded, measured: Measured) -> list[dict[str, Any]]:
@@ -173,19 +178,19 @@ def query_rows(embedded: Embedded, measured: Measured) -> list[dict[str, Any]]:
 
     Returns:
         Rows of direction, query (unique in its direction: the item's id, or id#number of the caption), item,
-        caption (its number, None where the item is the query), rank, relevant, candidates.
+        caption (its number, None where the item is the query), rank, relevant, candidates, average_precision.
     """
     first = np.searchsorted(embedded.owners, embedded.owners)  # (M,): number of the owner's first caption
     numbers = (np.arange(len(embedded.owners)) - first).tolist()
     rows = []
     for way, captions in zip(measured.directions, ([None] * len(embedded.ids), numbers), strict=True):
         direction = measured.directions[way]
-        columns = (direction.owners.tolist(), captions, direction.ranks.tolist(), direction.relevant.tolist())
-        for owner, caption, rank, relevant in zip(*columns, strict=True):
+        found = (direction.ranks.tolist(), direction.relevant.tolist(), direction.average_precision.tolist())
+        for owner, caption, rank, relevant, precision in zip(direction.owners.tolist(), captions, *found, strict=True):
             item = embedded.ids[owner]
-            query = item if caption is None else f"{item}#{caption}"
-            found = {"rank": rank, "relevant": relevant, "candidates": direction.candidates}
-            rows.append({"direction": way, "query": query, "item": item, "caption": caption, **found})
+            query = {"query": item if caption is None else f"{item}#{caption}", "item": item, "caption": caption}
+            right = {"rank": rank, "relevant": relevant, "candidates": direction.candidates}
+            rows.append({"direction": way, **query, **right, "average_precision": precision})
     return rows
 
 
@@ -194,6 +199,26 @@ def rounded(value: Any) -> Any:  # noqa: ANN401  JSON in, JSON out
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def _figures(parts: Sequence[Mapping[str, Direction]], resamples: int, seed: int) -> dict[str, Any]:
+    """Scores, chance levels and intervals of one set of items, or their means over several."""
+    by_chance = {name: _mean([chance(part[name]) for part in parts]) for name in parts[0]}
+    to_texts, to_items = zip(*(part.values() for part in parts), strict=True)
+    return {
+        **{name: _mean([scores(part[name]) for part in parts]) for name in parts[0]},
+        "rsum": fmean(map(rsum, parts)),
+        "chance": by_chance | {"rsum": sum(level[f"R@{k}"] for level in by_chance.values() for k in KS)},
+        "interval": bootstrap(parts, resamples=resamples, seed=seed),
+        "queries": {
+            "items": round(fmean(len(way.ranks) for way in to_texts)),
+            "texts": round(fmean(len(way.ranks) for way in to_items)),
+        },
+    }
+
+
+def _mean(scored: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: fmean(one[name] for one in scored) for name in scored[0]}
 
 
 def _speed(embedded: Embedded) -> dict[str, float]:
@@ -207,15 +232,3 @@ def _speed(embedded: Embedded) -> dict[str, float]:
         "texts_per_second": len(embedded.captions) / embedded.text_seconds,
         "search_ms": 1000 * seconds / len(embedded.captions),
     }
-
-
-def _by_direction(intervals: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """{"i2t R@1": ...} as {"i2t": {"R@1": ...}}; "rsum" stays."""
-    nested: dict[str, Any] = {}
-    for name, interval in intervals.items():
-        direction, _, metric = name.partition(" ")
-        if metric:
-            nested.setdefault(direction, {})[metric] = interval
-        else:
-            nested[direction] = interval
-    return nested

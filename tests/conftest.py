@@ -142,8 +142,8 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def reported(recall: float) -> dict[str, object]:
     """The part of metrics.json that tells of pictures, every recall the same, in per cent."""
-    direction = {"R@1": recall, "R@5": recall, "R@10": recall, "MdR": 7.0, "mean_rank": 9.0}
-    chance = {"R@1": 0.2, "R@5": 1.0, "R@10": 2.0, "MdR": 250.0, "mean_rank": 250.5}
+    direction = {"R@1": recall, "R@5": recall, "R@10": recall, "mAP@R": recall, "MdR": 7.0, "mean_rank": 9.0}
+    chance = {"R@1": 0.2, "R@5": 1.0, "R@10": 2.0, "mAP@R": 0.2, "MdR": 250.0, "mean_rank": 250.5}
     return {
         "i2t": direction,
         "t2i": direction,

@@ -338,6 +338,23 @@ def test_the_table_shows_chance_beside_what_was_measured(
     assert found["metrics"]["image"]["queries"] == {"items": 6, "texts": 12}
 
 
+def test_folds_stand_in_the_table_and_in_the_file(cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path) -> None:
+    common = ("--format", "folder", "--split", "test")
+    told, found = evaluated(cots, tiny_model, squares, tmp_path, *common, "--folds", 2)
+    assert "image, mean of 2 folds, text to image" in told
+    assert "mAP@R" in told
+    folds = found["metrics"]["image"]["folds"]
+    assert (folds["number"], folds["queries"]) == (2, {"items": 3, "texts": 6})
+    assert "folds" not in evaluated(cots, tiny_model, squares, tmp_path, *common)[1]["metrics"]["image"]
+
+
+def test_more_folds_than_pictures_are_told_in_one_line(cots: Cots, tiny_model: Path, squares: Path) -> None:
+    arguments = ["--model", tiny_model, "--data", squares, "--format", "folder", "--split", "test", "--folds", 7]
+    code, _, err = cots("evaluate", *arguments)
+    assert code == 2
+    assert "7 folds of 6 items" in one_line(err)
+
+
 @pytest.mark.usefixtures("published")
 def test_a_registered_version_a_package_and_a_model_folder_measure_the_same(
     cots: Cots, tiny_model: Path, tiny_package: Path, squares: Path, tmp_path: Path
@@ -378,6 +395,7 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
         (["--format", "karpathy", "--split", "test"], "dataset_*.json"),
         (["--format", "webdataset", "--split", "test"], ".tar"),
         (["--format", "folder", "--split", "test", "--json", "/nowhere/x.json"], "cannot write /nowhere/x.json"),
+        (["--format", "folder", "--split", "test", "--queries", "/dev/null"], "cannot write /dev/null"),
     ],
 )
 def test_data_that_does_not_fit_is_told_in_one_line(

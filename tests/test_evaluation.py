@@ -126,30 +126,72 @@ def test_nothing_to_embed_is_told(model: RetrievalModel) -> None:
         embed(model, [], batch=4)
 
 
+SCORES = {"R@1", "R@5", "R@10", "mAP@R", "MdR", "mean_rank"}
+
+
 def test_metrics_are_json_and_named_by_direction(embedded: Embedded) -> None:
     kinds: dict[Media, tuple[str, str]] = {"image": ("i2t", "t2i"), "video": ("v2t", "t2v")}
     for media, names in kinds.items():
-        metrics = measure(embedded, media=media, resamples=20, seed=0).metrics
+        metrics = measure(embedded, media=media, folds=1, resamples=20, seed=0).metrics
         assert json.loads(json.dumps(metrics)) == metrics
         assert set(metrics) == {*names, "rsum", "chance", "interval", "queries", "speed"}
         assert metrics["queries"] == {"items": 6, "texts": 12}
         for name in names:
-            assert set(metrics[name]) == set(metrics["chance"][name]) == {"R@1", "R@5", "R@10", "MdR", "mean_rank"}
-            low, high = metrics["interval"][name]["R@5"].values()
-            assert low <= metrics[name]["R@5"] <= high
+            assert set(metrics[name]) == set(metrics["chance"][name]) == set(metrics["interval"][name]) == SCORES
+            for score in SCORES:
+                assert metrics["interval"][name][score]["low"] <= metrics["interval"][name][score]["high"]
+
+
+def test_folds_stand_beside_the_whole_in_the_same_form(embedded: Embedded) -> None:
+    whole, both = (measure(embedded, media="image", folds=folds, resamples=20, seed=0).metrics for folds in (1, 3))
+    folds = both.pop("folds")
+    assert {name: both[name] for name in both if name != "speed"} == {n: whole[n] for n in whole if n != "speed"}
+    assert folds.pop("number") == 3
+    assert set(folds) == set(whole) - {"speed"}
+    assert folds["queries"] == {"items": 2, "texts": 4}
+    assert folds["chance"]["t2i"]["R@1"] == 50
+    parts = [np.s_[start : start + 2] for start in (0, 2, 4)]
+    alone = [
+        measure(
+            dataclasses.replace(
+                embedded,
+                ids=embedded.ids[part],
+                captions=embedded.captions[2 * part.start : 2 * part.stop],
+                owners=np.array([0, 0, 1, 1]),
+                items=embedded.items[part],
+                texts=embedded.texts[2 * part.start : 2 * part.stop],
+            ),
+            media="image",
+            folds=1,
+            resamples=1,
+            seed=0,
+        ).metrics
+        for part in parts
+    ]
+    assert folds["rsum"] == pytest.approx(np.mean([one["rsum"] for one in alone]), abs=1e-5)
+    for way in ("i2t", "t2i"):
+        for score in SCORES:
+            assert folds[way][score] == pytest.approx(np.mean([one[way][score] for one in alone]), abs=1e-5)
+
+
+def test_more_folds_than_items_are_told_in_one_line(embedded: Embedded) -> None:
+    with pytest.raises(BadInput, match="7 folds of 6 items: set evaluate.folds or --folds to fewer"):
+        measure(embedded, media="image", folds=7, resamples=1, seed=0)
 
 
 def test_metrics_follow_from_the_ranks(embedded: Embedded) -> None:
-    measured = measure(embedded, media="image", resamples=5, seed=0)
+    measured = measure(embedded, media="image", folds=1, resamples=5, seed=0)
     rows = pd.DataFrame(query_rows(embedded, measured))
     for name in ("i2t", "t2i"):
         ranks = rows.loc[rows["direction"] == name, "rank"]
         assert measured.metrics[name]["R@5"] == pytest.approx(100 * (ranks <= 5).mean(), abs=1e-6)
         assert measured.metrics[name]["MdR"] == ranks.median()
+        precision = rows.loc[rows["direction"] == name, "average_precision"]
+        assert measured.metrics[name]["mAP@R"] == pytest.approx(100 * precision.mean(), abs=1e-6)
 
 
 def test_queries_are_told_apart_by_picture_and_caption(embedded: Embedded) -> None:
-    rows = pd.DataFrame(query_rows(embedded, measure(embedded, media="image", resamples=2, seed=0)))
+    rows = pd.DataFrame(query_rows(embedded, measure(embedded, media="image", folds=1, resamples=2, seed=0)))
     assert len(rows) == 6 + 12
     assert not rows.duplicated(["direction", "query"]).any()
     asked = rows[rows["direction"] == "t2i"]
@@ -163,7 +205,7 @@ def test_a_model_that_knows_every_caption_scores_full_marks(embedded: Embedded) 
     knowing = dataclasses.replace(
         embedded, items=np.eye(6, dtype=np.float32), texts=np.eye(6, dtype=np.float32)[embedded.owners]
     )
-    metrics = measure(knowing, media="image", resamples=5, seed=0).metrics
+    metrics = measure(knowing, media="image", folds=1, resamples=5, seed=0).metrics
     assert metrics["rsum"] == 600
     assert metrics["interval"]["rsum"] == {"low": 600, "high": 600}
 

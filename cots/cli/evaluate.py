@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cots.cli.files import write_json, writing
 from cots.cli.tables import retrieval_table, table
 from cots.errors import BadInput
 
@@ -31,12 +31,16 @@ def evaluate(
         typer.Option(help="Which part; a folder or webdataset that names no splits is `test` as a whole."),
     ],
     out: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="Write every query's rank to this folder, for `cots compare`.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 128,
     size: Annotated[int, typer.Option(min=1, help="Larger pictures are reduced to this shorter side first.")] = 256,
     frames: Annotated[int, typer.Option(min=1, help="Frames taken of a clip, at most.")] = 6,
     min_side: Annotated[int, typer.Option(min=1, help="Smaller pictures are not used.")] = 16,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are not opened.")] = 50_000_000,
     max_caption_chars: Annotated[int, typer.Option(min=1, help="Longer captions are left out.")] = 500,
+    folds: Annotated[int, typer.Option(min=1, help="Parts whose mean is shown too, 5 for COCO's 1K; 1: none.")] = 1,
     bootstrap: Annotated[int, typer.Option(min=1, help="Resamples behind the 95 % intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
 ) -> None:
@@ -54,13 +58,14 @@ def evaluate(
     usable, rejected = opened(chosen, Intake(root=root, size=size, frames=frames, **limits))
     if not usable:
         raise BadInput(f"{data}: none of {len(rejected)} samples of split {split} can be used; {_first(rejected)}")
-    measured = _measured(encoders, usable, batch=batch, resamples=bootstrap, seed=seed)
+    chosen_by = {"folds": folds, "resamples": bootstrap, "seed": seed}
+    measured = _measured(encoders, usable, queries, batch=batch, **chosen_by)
     used = sum(map(len, usable.values()))
     typer.echo(retrieval_table(measured) + "\n" + _told(rejected, used))
     if out:
         refused = [{"id": one.id, "reason": one.reason, "detail": one.detail} for one in rejected]
         about = {"model": model, "encoder": encoders.digest, "data": str(data), "format": layout, "split": split}
-        _write(out, about | {"used": used, "rejected": refused, "metrics": measured})
+        write_json(out, about | {"used": used, "rejected": refused, "metrics": measured})
 
 
 def _samples(data: Path, layout: Format) -> Iterator[Sample]:
@@ -78,15 +83,26 @@ def _samples(data: Path, layout: Format) -> Iterator[Sample]:
 
 
 def _measured(
-    encoders: RetrievalModel, usable: dict[Media, list[StoredSample]], *, batch: int, resamples: int, seed: int
+    encoders: RetrievalModel,
+    usable: dict[Media, list[StoredSample]],
+    queries: Path | None,
+    *,
+    batch: int,
+    **settings: int,
 ) -> dict[str, Any]:
-    """All figures, by kind of media."""
+    """All figures, by kind of media; every query's rank is written where it is wanted."""
     from cots.evaluation import embed, measure
+    from cots.reporting.results import write_query_table
 
-    return {
-        media: measure(embed(encoders, samples, batch=batch), media=media, resamples=resamples, seed=seed).metrics
-        for media, samples in usable.items()
-    }
+    metrics: dict[str, Any] = {}
+    for media, samples in usable.items():
+        embedded = embed(encoders, samples, batch=batch)
+        measured = measure(embedded, media=media, **settings)
+        metrics[media] = measured.metrics
+        if queries:
+            with writing(queries):
+                write_query_table(queries / f"{media}-text.parquet", embedded, measured)
+    return metrics
 
 
 def _told(rejected: Sequence[Rejected], used: int) -> str:
@@ -104,12 +120,3 @@ def _told(rejected: Sequence[Rejected], used: int) -> str:
 
 def _first(rejected: Sequence[Rejected]) -> str:
     return f"the first: {rejected[0].id}: {rejected[0].reason} ({rejected[0].detail})"
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
-        partial.replace(path)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}") from None

@@ -1,7 +1,7 @@
 """Plain tables for terminals and logs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 NUMBER = re.compile(r"-?[0-9.]*")
@@ -12,7 +12,7 @@ DIRECTIONS = {
     "t2v": "text to video",
     "v2t": "video to text",
 }
-COLUMNS = ("R@1", "R@5", "R@10", "MdR")
+COLUMNS = ("R@1", "R@5", "R@10", "mAP@R", "MdR")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -23,13 +23,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Recalls in per cent and median rank of each model and direction, with chance in the line below.
+    """Recalls and mAP@R in per cent and median rank of each model and direction, with chance in the line below.
 
     Args:
         metrics: by name, what `cots.evaluation.measure` gives.
     """
-    rows = [row for name, values in metrics.items() for row in _model_rows(name, values)]
+    rows = [row for name, values in _with_folds(metrics) for row in _model_rows(name, values)]
     return table(["", "queries", *COLUMNS], rows)
+
+
+def _with_folds(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every model's figures of the whole set, then those of its folds where there are any."""
+    for name, values in metrics.items():
+        yield name, values
+        if "folds" in values:
+            yield f"{name}, mean of {values['folds']['number']} folds", values["folds"]
 
 
 def _model_rows(name: str, values: Mapping[str, Any]) -> list[list[str]]:

@@ -66,7 +66,7 @@ def compose(
     return Report(
         title="COTS retrieval report",
         about=about,
-        standings=[_standing(target, evaluated) for target in best],
+        standings=[standing for target in best for standing in _standings(target, evaluated)],
         notes=notes,
         speed=_speed(evaluated),
         galleries=[gallery for one in best.values() for gallery in _galleries(one, fetch, shown, seed)],
@@ -83,10 +83,16 @@ def compose(
     )
 
 
-def _standing(target: str, evaluated: Sequence[Evaluated]) -> Standing:
+def _standings(target: str, evaluated: Sequence[Evaluated]) -> list[Standing]:
+    """Of the whole split, and of its folds where it was cut."""
     models = {MODELS[one.finetuned]: one.measured.metrics for one in evaluated if one.target == target}
     directions = next(one.measured.directions for one in evaluated if one.target == target)
-    return Standing(f"{target.capitalize()} retrieval", {name: WORDS[name] for name in directions}, models)
+    asked, title = {name: WORDS[name] for name in directions}, f"{target.capitalize()} retrieval"
+    folds = {name: metrics["folds"] for name, metrics in models.items() if "folds" in metrics}
+    if not folds:
+        return [Standing(title, asked, models)]
+    number = next(iter(folds.values()))["number"]
+    return [Standing(title, asked, models), Standing(f"{title}, mean of {number} folds", asked, folds)]
 
 
 def _speed(evaluated: Sequence[Evaluated]) -> Table:

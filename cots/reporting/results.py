@@ -22,6 +22,7 @@ QUERIES = pa.schema(
         ("rank", pa.int32()),
         ("relevant", pa.int32()),  # right candidates
         ("candidates", pa.int32()),
+        ("average_precision", pa.float64()),  # AP@R, 0 to 1
     ]
 )
 
@@ -55,9 +56,14 @@ def write_queries(folder: Path, evaluated: Sequence[Evaluated]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in evaluated:
         if one.finetuned:
-            write_table(folder / f"{one.target}.parquet", query_rows(one.embedded, one.measured), QUERIES)
+            write_query_table(folder / f"{one.target}.parquet", one.embedded, one.measured)
     recalls = pd.DataFrame([row for one in evaluated for row in _recalls(one)])
     recalls.to_csv(folder / "recalls.csv", index=False)
+
+
+def write_query_table(path: Path, embedded: Embedded, measured: Measured) -> None:
+    """Write a row a query: what `cots compare` and the promotion gate hold two models against each other by."""
+    write_table(path, query_rows(embedded, measured), QUERIES)
 
 
 def write_metrics(path: Path, values: dict[str, Any]) -> None:

@@ -73,12 +73,13 @@ def _measured(left: Left, pretrained: Path, finetuned: Path, params: Params) -> 
             model, media = RetrievalModel.load(folder), MEDIA[target]
             rows = left.manifest[(left.manifest["split"] == settings.split) & (left.manifest["media"] == media)]
             embedded = embed(model, stored_samples(left.shards, rows), batch=settings.batch)
+            chosen = {"folds": settings.folds, "resamples": settings.bootstrap, "seed": settings.seed}
             yield Evaluated(
                 target=target,
                 finetuned=folder != pretrained,
                 digest=model.digest,
                 embedded=embedded,
-                measured=measure(embedded, media=media, resamples=settings.bootstrap, seed=settings.seed),
+                measured=measure(embedded, media=media, **chosen),
             )
 
 

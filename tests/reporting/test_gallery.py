@@ -40,7 +40,7 @@ def embedded() -> Embedded:
 
 def ranked(ranks: list[int], owners: list[int] | None = None) -> Direction:
     own = np.arange(len(ranks)) if owners is None else np.array(owners)
-    return Direction(np.array(ranks), own, np.ones(len(ranks), np.int64), 100)
+    return Direction(np.array(ranks), own, np.ones(len(ranks), np.int64), 100, np.zeros(len(ranks)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8])
@@ -74,7 +74,7 @@ def test_the_choice_repeats_with_its_seed() -> None:
 
 
 def test_text_queries_show_their_pictures_in_order_with_the_right_one_marked(embedded: Embedded) -> None:
-    direction = measure(embedded, media="image", resamples=1, seed=0).directions["t2i"]
+    direction = measure(embedded, media="image", folds=1, resamples=1, seed=0).directions["t2i"]
     plan = plan_texts_to_items(embedded, direction, count=8, seed=0)
     for query in queries_by_text(embedded, plan, PICTURES):
         owner = query.text.split()[0]
@@ -88,7 +88,7 @@ def test_text_queries_show_their_pictures_in_order_with_the_right_one_marked(emb
 
 
 def test_picture_queries_show_captions_and_the_best_right_one_where_all_miss(embedded: Embedded) -> None:
-    direction = measure(embedded, media="image", resamples=1, seed=0).directions["i2t"]
+    direction = measure(embedded, media="image", folds=1, resamples=1, seed=0).directions["i2t"]
     plan = plan_items_to_texts(embedded, direction, count=8, seed=0)
     queries = queries_by_item(embedded, plan, PICTURES)
     assert {query.missed is None for query in queries} == {True, False}
@@ -103,7 +103,7 @@ def test_picture_queries_show_captions_and_the_best_right_one_where_all_miss(emb
 
 
 def test_only_the_pictures_that_are_shown_are_fetched(embedded: Embedded) -> None:
-    measured = measure(embedded, media="image", resamples=1, seed=0)
+    measured = measure(embedded, media="image", folds=1, resamples=1, seed=0)
     by_item = plan_items_to_texts(embedded, measured.directions["i2t"], count=2, seed=0)
     by_text = plan_texts_to_items(embedded, measured.directions["t2i"], count=1, seed=0)
     shown = ids_shown(embedded, by_item, by_text)
@@ -123,6 +123,6 @@ def test_a_gallery_of_fewer_items_than_are_shown_shows_them_all(embedded: Embedd
         item_seconds=1,
         text_seconds=1,
     )
-    measured = measure(two, media="image", resamples=1, seed=0)
+    measured = measure(two, media="image", folds=1, resamples=1, seed=0)
     query = queries_by_text(two, plan_texts_to_items(two, measured.directions["t2i"], count=1, seed=0), PICTURES)[0]
     assert [hit.text for hit in query.hits] == ["p0", "p1"] if query.text.startswith("p0") else ["p1", "p0"]

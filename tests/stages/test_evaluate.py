@@ -114,7 +114,7 @@ def project(
     shutil.copy(empty_store, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        run(folder, tiny_data, params())
+        run(folder, tiny_data, params(folds=3))
     return folder
 
 
@@ -137,9 +137,19 @@ def test_every_model_is_measured_on_every_target(metrics: dict[str, Any]) -> Non
         "R@1": 33.333333,
         "R@5": 100,
         "R@10": 100,
+        "mAP@R": 33.333333,
         "MdR": 2,
         "mean_rank": 2,
     }
+
+
+def test_folds_are_measured_and_shown_beside_the_whole(metrics: dict[str, Any], page: Page) -> None:
+    folds = metrics["image-text"]["folds"]
+    assert folds["number"] == 3
+    assert folds["queries"] == {"items": 2, "texts": 4}
+    assert folds["chance"]["t2i"]["R@1"] == 50
+    for words in ("Image-text retrieval, mean of 3 folds", "2 items, 4 texts", "mAP@R"):
+        assert words in page.text, words
 
 
 def test_ranks_of_every_query_reproduce_the_metrics(project: Path, metrics: dict[str, Any]) -> None:

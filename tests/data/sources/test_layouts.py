@@ -69,6 +69,33 @@ def test_cocos_filepath_is_part_of_the_path_and_restval_is_trained_on(tmp_path: 
     assert (sample.id, sample.split, sample.content) == ("val2014/a.jpg", "train", tmp_path / "val2014/a.jpg")
 
 
+def test_cocos_four_splits_lie_in_two_folders_and_become_three(tmp_path: Path) -> None:
+    splits = {"train": "train2014", "restval": "val2014", "val": "val2014", "test": "val2014"}
+    entries = [
+        karpathy_entry(filename=f"{split}.jpg", filepath=folder, split=split) for split, folder in splits.items()
+    ]
+    write_json(tmp_path / "dataset_coco.json", {"images": entries, "dataset": "coco"})
+    for split, folder in splits.items():
+        touch(tmp_path / "images" / folder / f"{split}.jpg")
+    samples = list(read_karpathy(tmp_path))
+    assert [sample.split for sample in samples] == ["train", "train", "val", "test"]
+    assert all(isinstance(sample.content, Path) and sample.content.is_file() for sample in samples)
+
+
+def test_flickr30k_keeps_its_order_and_all_five_sentences(tmp_path: Path) -> None:
+    sentences = [{"raw": f"caption {number}", "tokens": ["caption"], "sentid": number} for number in range(5)]
+    entries = [
+        karpathy_entry(filename=name, split="test", imgid=7, sentids=[0], sentences=sentences)
+        for name in ("2.jpg", "10.jpg", "1.jpg")
+    ]
+    write_json(tmp_path / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"})
+    touch(tmp_path / "flickr30k-images/1.jpg")
+    samples = list(read_karpathy(tmp_path))
+    assert [sample.id for sample in samples] == ["2.jpg", "10.jpg", "1.jpg"]
+    assert [len(sample.captions) for sample in samples] == [5, 5, 5]
+    assert samples[2].content == tmp_path / "flickr30k-images/1.jpg"
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
