@@ -413,6 +413,61 @@ def test_a_data_set_without_a_usable_picture_is_told_in_one_line(cots: Cots, tin
     assert "none of 2 samples" in one_line(err)
 
 
+# --- compare
+
+
+def asked(cots: Cots, model: Path, squares: Path, folder: Path) -> Path:
+    """The folder of the tables of the queries of a model."""
+    arguments = ["--model", model, "--data", squares, "--format", "folder", "--split", "test"]
+    code, _, err = cots("evaluate", *arguments, "--queries", folder)
+    assert (code, err) == (0, "")
+    return folder
+
+
+def test_two_models_are_compared_on_the_same_queries(
+    cots: Cots, tiny_model: Path, other_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    a, b = asked(cots, tiny_model, squares, tmp_path / "a"), asked(cots, other_model, squares, tmp_path / "b")
+    code, out, err = cots("compare", a, b, "--resamples", 50, "--json", tmp_path / "found.json")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].split() == ["A", "B", "A", "-", "B", "low", "high", "p"]
+    assert len(out.splitlines()) == 2 + 2 * 5 + 1
+    rsum = json.loads((tmp_path / "found.json").read_text())["difference"]["image-text"]["rsum"]
+    assert rsum["difference"] == pytest.approx(rsum["challenger"] - rsum["champion"])
+    assert rsum["low"] <= rsum["difference"] <= rsum["high"]
+    assert f"{rsum['difference']:.2f}" in out.splitlines()[-1]
+
+
+def test_several_runs_of_each_method_are_pooled(
+    cots: Cots, tiny_model: Path, other_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    for name, model in (("a/seed-0", tiny_model), ("a/seed-1", other_model), ("b/0", other_model), ("b/1", tiny_model)):
+        asked(cots, model, squares, tmp_path / name)
+    code, out, _ = cots("compare", tmp_path / "a", tmp_path / "b", "--resamples", 50)
+    assert code == 0
+    assert "items and of the 2 runs" in out
+    a, b, difference = out.splitlines()[-1].split()[1:4]
+    assert a == b
+    assert float(difference) == 0
+
+
+def test_what_cannot_be_compared_is_told_in_one_line(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    whole = asked(cots, tiny_model, squares, tmp_path / "whole")
+    (squares / "captions.csv").write_text("image,caption\nred.png,a red square\nblue.png,a blue square\n")
+    part = asked(cots, tiny_model, squares, tmp_path / "part")
+    for one, other, said in (
+        (whole, part, "not measured on the same data"),
+        (whole, tmp_path / "nowhere", "holds no image-text.parquet"),
+        (whole, squares / "captions.csv", "is no table of queries"),
+        (whole, tmp_path, "in pairs, not 1 with 2"),
+    ):
+        code, out, err = cots("compare", one, other)
+        assert (code, out) == (2, "")
+        assert said in one_line(err)
+
+
 @pytest.mark.data
 def test_real_photographs_in_the_karpathy_layout_are_measured_whole(
     cots: Cots, tiny_model: Path, tmp_path: Path

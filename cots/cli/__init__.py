@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from cots.cli.compare import compare
 from cots.cli.doctor import doctor
 from cots.cli.evaluate import evaluate
 from cots.cli.registry import registry
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (use, search, evaluate, summary, doctor):
+for verb in (use, search, evaluate, compare, summary, doctor):
     app.command()(verb)
 app.add_typer(registry, name="registry")
 

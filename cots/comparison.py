@@ -1,0 +1,98 @@
+"""Two models held against each other by the tables of their queries, as stage `evaluate` and `cots evaluate` write."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cots.errors import BadInput
+from cots.retrieval.metrics import Direction
+from cots.retrieval.paired import paired_difference
+
+TARGETS = {"image-text": {"i2t", "t2i"}, "video-text": {"t2v", "v2t"}}
+NAMES = ["direction", "query", "item"]
+NUMBERS = ["rank", "relevant", "candidates", "average_precision"]
+ASKED = ["direction", "query", "item", "relevant", "candidates"]  # what two models must have in common
+
+
+def query_tables(path: Path) -> dict[str, list[pd.DataFrame]]:
+    """The tables of one model's queries by target, a table a training run.
+
+    Args:
+        path: a table, or a folder with `image-text.parquet` and `video-text.parquet` anywhere below it. Several of
+            one name are runs of one method, a seed each, in the order of their paths.
+
+    Raises:
+        BadInput: no such path, no table in it, or a table of something else.
+    """
+    if path.is_file():
+        return {target: [table] for target, table in [_read(path)]}
+    files = sorted(file for file in path.rglob("*.parquet") if file.stem in TARGETS)
+    if not files:
+        raise BadInput(
+            f"{path} holds no image-text.parquet or video-text.parquet: name a folder of `dvc repro evaluate`"
+        )
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for target, table in map(_read, files):
+        tables.setdefault(target, []).append(table)
+    return tables
+
+
+def compared(
+    challenger: Sequence[pd.DataFrame], champion: Sequence[pd.DataFrame], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """`paired_difference` of two models from their query tables, whatever the order of the rows.
+
+    Args:
+        challenger: a table a run.
+        champion: as many.
+        resamples: draws.
+        seed: of the draws.
+
+    Raises:
+        BadInput: other numbers of runs, or tables of other queries.
+    """
+    if len(challenger) != len(champion):
+        raise BadInput(f"runs are compared in pairs, not {len(challenger)} with {len(champion)}")
+    ordered = [table.sort_values(["direction", "query"], ignore_index=True) for table in (*challenger, *champion)]
+    for table in ordered[1:]:
+        if not table[ASKED].equals(ordered[0][ASKED]):
+            raise BadInput(_told_apart(table, ordered[0]))
+    runs = [_directions(table) for table in ordered]
+    return paired_difference(runs[: len(challenger)], runs[len(challenger) :], resamples=resamples, seed=seed)
+
+
+def _read(path: Path) -> tuple[str, pd.DataFrame]:
+    """A table and the target it is about."""
+    try:
+        table = pd.read_parquet(path, columns=[*NAMES, *NUMBERS]).astype(dict.fromkeys(NUMBERS, "float64"))
+    except (OSError, ValueError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise BadInput(f"{path} is no table of queries as `cots evaluate --queries` writes it ({why})") from None
+    about = [target for target, directions in TARGETS.items() if set(table["direction"]) == directions]
+    if not about or table[[*NAMES, *NUMBERS]].isna().any(axis=None) or table.duplicated(["direction", "query"]).any():
+        raise BadInput(f"{path} is no whole table of queries: each direction must tell of each query once")
+    return about[0], table
+
+
+def _directions(table: pd.DataFrame) -> Mapping[str, Direction]:
+    owners = np.unique(table["item"].to_numpy(str), return_inverse=True)[1]
+    directions = {}
+    for name, rows in table.groupby("direction"):
+        directions[str(name)] = Direction(
+            rows["rank"].to_numpy(np.int64),
+            owners[rows.index],
+            rows["relevant"].to_numpy(np.int64),
+            int(rows["candidates"].iloc[0]),
+            rows["average_precision"].to_numpy(),
+        )
+    return directions
+
+
+def _told_apart(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    left, right = (set(table[["direction", "query"]].itertuples(index=False, name=None)) for table in (one, other))
+    alone = len(left ^ right)
+    what = f"{alone} queries are in one of them alone" if alone else "the same queries had other candidates"
+    return f"the two were not measured on the same data ({what}): evaluate both on the same split"
