@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from cots.build import new_model, new_objective, parameter_groups
+from cots.build import new_model, new_objective
 from cots.config import LevelWeights, Params
 from cots.data.text import train_tokenizer
 from cots.model import device
 from cots.objective import Batch, CotsObjective
+from cots.training.groups import parameter_groups
 from cots.training.loop import update
 
 ROUNDS = 7
@@ -69,4 +70,5 @@ def _step(params: Params, tokenizer: Path, weights: LevelWeights) -> tuple[CotsO
     model = new_model(params.model, tokenizer).to(device())
     training = params.pretrain.model_copy(update={"weights": weights})
     objective = new_objective(model, training, codes=params.dvae.codes).to(device())
-    return objective, torch.optim.AdamW(parameter_groups(objective, 0.02), fused=True), random_batch(params, 30)
+    groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
+    return objective, torch.optim.AdamW(groups, fused=True), random_batch(params, 30)

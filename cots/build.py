@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cots.config import Model, Params, Section, Training
 from cots.data.batches import Masking, RandomCrops, TrainingBatches
@@ -86,15 +85,6 @@ def training_batches(
 def first_captions(manifest: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Per sample, the number of its first caption among all captions of the manifest; one more entry for the end."""
     return np.concatenate([[0], manifest["captions"].map(len).cumsum()]).astype(np.int64)
-
-
-def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters for an optimiser: matrices decay, vectors (biases, norms) do not."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def as_json(*sections: Section) -> list[dict[str, object]]:

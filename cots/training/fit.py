@@ -6,12 +6,13 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from cots.build import as_json, new_objective, parameter_groups, training_batches
+from cots.build import as_json, new_objective, training_batches
 from cots.config import Training
 from cots.data.manifest import read_manifest
 from cots.model import RetrievalModel, device
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
+from cots.training.groups import parameter_groups
 from cots.training.loop import Recipe, train
 
 
@@ -50,7 +51,8 @@ def fit(
     torch.manual_seed(training.seed)
     start = model.digest
     objective = new_objective(model.to(device()), training, codes=codes).to(device())
-    optimizer = torch.optim.AdamW(parameter_groups(objective, training.weight_decay), fused=True)
+    groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
+    optimizer = torch.optim.AdamW(groups, fused=True)
     batches = training_batches(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
     )
