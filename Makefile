@@ -1,6 +1,6 @@
 # make demo | test | check | fix | bench; each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench
+.PHONY: help setup demo test check fix bench ablation
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -17,6 +17,7 @@ help:
 	@echo "make check  format, lint, types, import floors, duplicates"
 	@echo "make fix    format and mend what can be mended"
 	@echo "make bench  benchmarks: make bench ONLY=step runs one"
+	@echo "make ablation   what each level is worth, by dvc exp over seeds, on params.yaml's data"
 
 setup: .venv/.ready
 
@@ -48,3 +49,6 @@ fix: setup
 
 bench: setup
 	python -m benchmarks $(ONLY)
+
+ablation: setup
+	python -m benchmarks.ablation $(ARGS)

@@ -1,7 +1,7 @@
-"""What each level of the objective costs: a training step of params.yaml's model, levels switched on one by one.
+"""What each level of the objective costs against CLIP and SigLIP: a training step of params.yaml's model.
 
 The variants run in turn, A B C A B C, so that a machine's changing speed touches all alike; ratios are medians over
-rounds against the instance level alone.
+rounds against CLIP.
 """
 
 import statistics
@@ -10,12 +10,23 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from cots.build import new_model, new_objective, parameter_groups
-from cots.config import LevelWeights, Params
+from cots.build import new_model, new_objective
+from cots.config import (
+    ClipObjective,
+    CotsObjective,
+    LevelWeights,
+    Mask,
+    Objective,
+    Params,
+    SiglipObjective,
+    Temperature,
+)
 from cots.data.text import train_tokenizer
 from cots.model import device
-from cots.objective import Batch, CotsObjective
+from cots.objective import Batch
+from cots.training.groups import parameter_groups
 from cots.training.loop import update
 
 ROUNDS = 7
@@ -25,13 +36,17 @@ LEVELS = {
     "instance + token": LevelWeights(instance=1, token=1, task=0),
     "all three": LevelWeights(instance=1, token=1, task=1),
 }
+BASELINES: dict[str, Objective] = {
+    "CLIP": ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=True, least=0.01)),
+    "SigLIP": SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0),
+}
 
 
 def random_batch(params: Params, vocab: int) -> Batch:
     """A batch of noise in the shapes of pre-training, texts of 13 words."""
     size, grid, pairs, words = params.model.image.size, params.model.image.grid, params.pretrain.batch, 15
     ids = torch.randint(5, vocab, (pairs, words))
-    hidden = torch.rand(pairs, grid**2).argsort(dim=1) < round(params.pretrain.mask.image * grid**2)
+    hidden = torch.rand(pairs, grid**2).argsort(dim=1) < round(_mask(params).image * grid**2)
     return Batch(
         samples=torch.arange(pairs),
         captions=torch.arange(pairs),
@@ -41,7 +56,7 @@ def random_batch(params: Params, vocab: int) -> Batch:
         masked_patches=hidden,
         visual_tokens=torch.randint(0, params.dvae.codes, hidden.shape),
         corrupted_ids=ids,
-        masked_words=torch.rand(ids.shape) < params.pretrain.mask.text,
+        masked_words=torch.rand(ids.shape) < _mask(params).text,
     )
 
 
@@ -52,21 +67,28 @@ def main() -> None:
         train_tokenizer(["a red star above a blue ring"], vocab_size=params.model.text.vocab_size).save_pretrained(
             folder
         )
-        steps = {name: _step(params, Path(folder), weights) for name, weights in LEVELS.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in LEVELS}
+        cots = params.pretrain.objective
+        variants = BASELINES | {name: cots.model_copy(update={"weights": weights}) for name, weights in LEVELS.items()}
+        steps = {name: _step(params, Path(folder), section) for name, section in variants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(ROUNDS + 1):  # the first round warms up
         for name, (objective, optimizer, batch) in steps.items():
             start = time.perf_counter()
-            update(objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0)
+            update(objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
             seconds[name].append(time.perf_counter() - start)
     print(f"training step, batch {params.pretrain.batch}, {torch.get_num_threads()} threads, {ROUNDS} rounds")
     for name, taken in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(taken[1:], seconds["instance"][1:], strict=True))
+        ratio = statistics.median(a / b for a, b in zip(taken[1:], seconds["CLIP"][1:], strict=True))
         print(f"{name:<18} {params.pretrain.batch / statistics.median(taken[1:]):7.0f} pairs/s   x{ratio:.2f}")
 
 
-def _step(params: Params, tokenizer: Path, weights: LevelWeights) -> tuple[CotsObjective, torch.optim.Optimizer, Batch]:
+def _mask(params: Params) -> Mask:
+    assert isinstance(params.pretrain.objective, CotsObjective)
+    return params.pretrain.objective.mask
+
+
+def _step(params: Params, tokenizer: Path, section: Objective) -> tuple[nn.Module, torch.optim.Optimizer, Batch]:
     model = new_model(params.model, tokenizer).to(device())
-    training = params.pretrain.model_copy(update={"weights": weights})
-    objective = new_objective(model, training, codes=params.dvae.codes).to(device())
-    return objective, torch.optim.AdamW(parameter_groups(objective, 0.02), fused=True), random_batch(params, 30)
+    objective = new_objective(model, section, codes=params.dvae.codes).to(device())
+    groups = parameter_groups(objective, weight_decay=0.02, layer_decay=1.0)
+    return objective, torch.optim.AdamW(groups, fused=True), random_batch(params, 30)

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import nn
 
-from cots.config import Model, Params, Section, Training
+from cots.baselines.clip import ClipObjective
+from cots.baselines.siglip import SiglipObjective
+from cots.config import ClipObjective as ClipSection
+from cots.config import CotsObjective as CotsSection
+from cots.config import Model, Objective, Params, Section, Training
+from cots.config import SiglipObjective as SiglipSection
 from cots.data.batches import Masking, RandomCrops, TrainingBatches
 from cots.data.manifest import read_manifest
 from cots.data.text import load_tokenizer
@@ -16,6 +21,7 @@ from cots.model import RetrievalModel
 from cots.models.dvae import DOWNSAMPLING
 from cots.models.heads import TokenHead
 from cots.models.queue import PairQueue
+from cots.models.temperature import Temperature
 from cots.objective import CotsObjective, Levels
 
 
@@ -26,20 +32,31 @@ def new_model(model: Model, tokenizer: Path) -> RetrievalModel:
     return RetrievalModel.build(settings, text)
 
 
-def new_objective(model: RetrievalModel, training: Training, *, codes: int) -> CotsObjective:
+def new_objective(model: RetrievalModel, section: Objective, *, codes: int) -> nn.Module:
     """The training objective around a model's streams; `codes` is the size of the dVAE's codebook."""
+    temperature = Temperature(**section.temperature.model_dump())
+    match section:
+        case CotsSection():
+            return _cots(model, section, temperature, codes)
+        case ClipSection():
+            return ClipObjective(image=model.image, text=model.text, temperature=temperature)
+        case SiglipSection():
+            return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=section.bias)
+
+
+def _cots(model: RetrievalModel, section: CotsSection, temperature: Temperature, codes: int) -> CotsObjective:
     image, text, dim = model.image, model.text, model.dim
     return CotsObjective(
         image=image,
         text=text,
         patch_head=TokenHead(width=image.backbone.width, dim=dim, vocab=codes),
         word_head=TokenHead(width=text.backbone.width, dim=dim, vocab=len(model.tokenizer)),
-        queue=PairQueue(size=training.queue, dim=dim, warmup=training.queue_warmup),
-        noise_filter=MomentumFilter(**training.filter.model_dump()),
-        weights=Levels(**training.weights.model_dump()),
-        temperature=training.temperature,
-        batch_negatives=training.batch_negatives,
-        momentum=training.momentum,
+        queue=PairQueue(size=section.queue, dim=dim, warmup=section.queue_warmup),
+        noise_filter=MomentumFilter(**section.filter.model_dump()),
+        weights=Levels(**section.weights.model_dump()),
+        temperature=temperature,
+        batch_negatives=section.batch_negatives,
+        momentum=section.momentum,
     )
 
 
@@ -65,8 +82,10 @@ def training_batches(
     names = sorted(chosen["shard"].unique())
     vision = model.settings["image"]
     grid = vision["size"] // vision["patch"]
-    mask = training.mask
-    masking = Masking(grid=grid, patches=round(mask.image * grid**2), block=mask.block, words=mask.text)
+    mask = training.masked
+    masking = (
+        Masking(grid=grid, patches=round(mask.image * grid**2), block=mask.block, words=mask.text) if mask else None
+    )
     return TrainingBatches(
         shards=tuple(shards / name for name in names),
         views=tuple((tokens / name).with_suffix(".safetensors") for name in names),
@@ -78,7 +97,7 @@ def training_batches(
         batch=training.batch,
         frames=training.frames,
         size=vision["size"],
-        masking=masking if training.weights.token else None,
+        masking=masking,
         seed=training.seed,
     )
 
@@ -86,15 +105,6 @@ def training_batches(
 def first_captions(manifest: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Per sample, the number of its first caption among all captions of the manifest; one more entry for the end."""
     return np.concatenate([[0], manifest["captions"].map(len).cumsum()]).astype(np.int64)
-
-
-def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters for an optimiser: matrices decay, vectors (biases, norms) do not."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def as_json(*sections: Section) -> list[dict[str, object]]:

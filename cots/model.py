@@ -1,5 +1,6 @@
 """The two-stream model that is deployed: pictures, clips and texts to unit vectors of one space."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from cots.models.stream import ImageStream, TextStream
 from cots.models.vision import VisionBackbone
 
 WEIGHTS, SETTINGS, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
+IMAGE_SETTINGS = ("name", "pretrained", "size", "patch", "stem", "options")  # that the image backbone is built from
 
 T = TypeVar("T")
 
@@ -55,7 +57,8 @@ class RetrievalModel:
         image: the image stream; text: the text stream.
         tokenizer: of the text stream.
         settings: everything needed to build the same streams again, as JSON: `dim`, and the arguments of the two
-            backbones under `image` and `text`, with the pictures' `size`, `mean` and `std`, and `max_tokens`.
+            backbones under `image` and `text`, with the pictures' `size`, `mean` and `std`, and `max_tokens`. They
+            name no hub and no other folder.
     """
 
     def __init__(
@@ -65,25 +68,29 @@ class RetrievalModel:
 
     @classmethod
     def build(cls, settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Self:
-        """A model from settings, with random weights or those that the settings name."""
+        """A model from settings, with random weights or those that the settings name.
+
+        Raises:
+            BadInput: a stream cannot be built as the settings ask.
+        """
         fused = device().type != "cpu"
         vision, language = settings["image"], settings["text"]
-        image = VisionBackbone(
-            name=vision["name"],
-            pretrained=vision["pretrained"],
-            size=vision["size"],
-            patch=vision["patch"],
-            stem=vision["stem"],
-            options=vision["options"],
-            fused_attention=fused,
-        )
+        image = VisionBackbone(**{key: vision[key] for key in IMAGE_SETTINGS}, fused_attention=fused)
         text = TextBackbone(
             name=language["name"],
             pretrained=language["pretrained"],
             vocab_size=len(tokenizer),
+            pad_token=tokenizer.pad_token_id,
             options=language["options"],
-            attention="sdpa" if fused else "eager",
+            fused_attention=fused,
         )
+        if text.max_tokens is not None and text.max_tokens < language["max_tokens"]:
+            asked = f"model.text.max_tokens is {language['max_tokens']}"
+            raise BadInput(f"{asked}, and {language['name']} has positions for {text.max_tokens}: give less")
+        settings = settings | {
+            "image": vision | {"pretrained": False, "name": image.name, "options": image.options},
+            "text": language | {"pretrained": False, "name": text.name, "options": text.options},
+        }
         return cls(
             image=ImageStream(image, dim=settings["dim"], pool=vision["pool"]),
             text=TextStream(text, dim=settings["dim"], pool=language["pool"]),
@@ -108,7 +115,7 @@ class RetrievalModel:
             for name in ("image", "text"):
                 part = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
                 getattr(model, name).load_state_dict(part)
-        except (ValueError, KeyError, RuntimeError, OSError) as error:
+        except (BadInput, ValueError, KeyError, RuntimeError, OSError) as error:
             raise BadInput(f"{folder} is a damaged COTS model: {str(error).splitlines()[0]}") from None
         return model.to(device())
 
@@ -118,23 +125,28 @@ class RetrievalModel:
         self.text.to(where)
         return self
 
+    def resized(self, size: int) -> Self:
+        """A copy for pictures of another size; position embeddings are interpolated, no other weight changes.
+
+        Args:
+            size: pixels along a side, a multiple of the patch; the model's own size gives an equal model.
+
+        Raises:
+            BadInput: not a multiple of the patch.
+        """
+        image, text = copy.deepcopy(self.image), copy.deepcopy(self.text)
+        image.backbone.resize(size)
+        settings = self.settings | {"image": self.settings["image"] | {"size": size}}
+        return type(self)(image=image, text=text, tokenizer=self.tokenizer, settings=settings)
+
     def save(self, folder: Path) -> None:
         """Write weights, settings and tokenizer, aside first; nothing in it is pickled."""
         partial = folder.with_name(folder.name + ".partial")
         partial.mkdir(parents=True, exist_ok=True)
-        # The weights are in the folder: whoever loads it asks no hub for others, nor for a name only known there.
-        text = self.settings["text"] | {"pretrained": False}
-        if self.settings["text"]["pretrained"]:
-            config = self.text.backbone.encoder.config.to_diff_dict()
-            text |= {
-                "name": config.pop("model_type"),
-                "options": {k: v for k, v in config.items() if k != "vocab_size"},
-            }
-        settings = self.settings | {"image": self.settings["image"] | {"pretrained": False}, "text": text}
         weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
         weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
         save_file({key: value.cpu().contiguous() for key, value in weights.items()}, partial / WEIGHTS)
-        (partial / SETTINGS).write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf8")
+        (partial / SETTINGS).write_text(json.dumps(self.settings, indent=1, sort_keys=True), encoding="utf8")
         self.tokenizer.save_pretrained(partial / TOKENIZER)
         folder.mkdir(parents=True, exist_ok=True)
         for path in partial.rglob("*"):

@@ -1,18 +1,22 @@
 """The paper on one screen: the losses of a batch, and the one method that moves queues and momentum."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cots.losses.alignment import symmetric_kl
-from cots.losses.contrastive import contrastive_logits, info_nce
+from cots.losses.contrastive import contrastive_logits, info_nce, same_picture
 from cots.losses.filter import MomentumFilter
 from cots.losses.masked import masked_cross_entropy
 from cots.models.heads import TokenHead
 from cots.models.momentum import MomentumCopy
 from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
+from cots.models.temperature import Temperature
+
+BatchNegatives = Literal["none", "keys", "queries"]
+WHOLE = slice(None)
 
 
 class Batch(NamedTuple):
@@ -29,16 +33,8 @@ class Batch(NamedTuple):
     masked_words: Tensor  # (B, L) bool, True = to be predicted
 
     def take(self, rows: Tensor) -> "Batch":
-        """The pairs for which `rows` is True."""
+        """Some of the pairs, by their numbers in the batch."""
         return Batch(*(field[rows] for field in self))
-
-
-class Levels(NamedTuple):
-    """One value a level of interaction: losses in nats, or their weights."""
-
-    instance: Tensor | float
-    token: Tensor | float
-    task: Tensor | float
 
 
 class Keys(NamedTuple):
@@ -51,27 +47,44 @@ class Keys(NamedTuple):
     kept: Tensor  # (B,) bool, False = dropped by the filter
 
 
-class Outcome(NamedTuple):
-    """The result of a forward pass."""
+class Levels(NamedTuple):
+    """Weights of the three levels of interaction, >= 0."""
 
-    total: Tensor
-    losses: Levels
-    keys: Keys
+    instance: float
+    token: float
+    task: float
+
+
+class Outcome(NamedTuple):
+    """The result of a forward pass over some rows of a batch."""
+
+    total: Tensor  # to be differentiated: the share of the batch's loss that these rows have
+    losses: dict[str, Tensor]  # the same share by name, unweighted, without gradient; nats
+
+
+class Similarities(NamedTuple):
+    """Both directions over the same candidates: the batch's pairs, then the queue's."""
+
+    i2t: Tensor  # (R, B + K) logits
+    t2i: Tensor  # (R, B + K)
+    positives: Tensor  # (R,) column of each row's own partner
 
 
 class CotsObjective(nn.Module):
     """The COTS training objective: L = w_instance (L_i2t + L_t2i) + w_token (L_mvm + L_mlm) + w_task L_task.
 
     `forward` is pure: it reads queues, momentum streams and filter, and changes none of them; `advance` does that.
-    A level of weight 0 is not computed.
+    It may be given the rows of a batch part by part: with keys as negatives, the parts' losses and gradients add up
+    to the whole batch's. A level of weight 0 is not computed.
 
     Args:
         image: the image stream; text: the text stream.
         patch_head: predicts visual tokens; word_head: predicts words.
         queue: past keys; noise_filter: the adaptive momentum filter.
-        weights: of the three levels, >= 0.
-        temperature: softmax temperature of the contrastive logits, > 0.
-        batch_negatives: the batch's other keys are negatives too; False leaves the queue alone, as the paper writes it.
+        weights: of the three levels.
+        temperature: of the contrastive softmax.
+        batch_negatives: what stands beside the queue: "none", as the paper writes it; the other "keys" of the batch;
+            or the other "queries", whose gradient teaches both streams at once (docs/decisions/0002).
         momentum: of the momentum streams, per step, in [0, 1].
 
     Source: COTS, arXiv:2204.07441, section 3.
@@ -87,8 +100,8 @@ class CotsObjective(nn.Module):
         queue: PairQueue,
         noise_filter: MomentumFilter,
         weights: Levels,
-        temperature: float,
-        batch_negatives: bool,
+        temperature: Temperature,
+        batch_negatives: BatchNegatives,
         momentum: float,
     ) -> None:
         super().__init__()
@@ -99,54 +112,75 @@ class CotsObjective(nn.Module):
         self.weights, self.temperature, self.momentum = weights, temperature, momentum
         self.batch_negatives = batch_negatives
 
-    def forward(self, batch: Batch) -> Outcome:
-        """The losses of a batch and the keys to `advance` with."""
-        keys = self.keys(batch)
-        batch = batch.take(keys.kept)
-        image, text = self.image(batch.frames), self.text(batch.ids, batch.attended)
-        zero = image.feature.new_zeros(())
-        instance = task = token = zero
-        if self.weights.instance or self.weights.task:
-            i2t, t2i = self.logits(batch.samples, image.feature, text.feature, keys)
-            instance = info_nce(i2t) + info_nce(t2i) if self.weights.instance else zero
-            task = symmetric_kl(i2t, t2i) if self.weights.task else zero
-        if self.weights.token:
-            token = self.token_loss(batch, image.feature, text.feature)
-        levels = (instance, token, task)
-        total = zero + sum(weight * loss for weight, loss in zip(self.weights, levels, strict=True) if weight)
-        return Outcome(total, Levels(*(loss.detach() for loss in levels)), keys)
-
     @torch.no_grad()
-    def keys(self, batch: Batch) -> Keys:
-        """Momentum features, the similarity of each pair, and which pairs the filter keeps."""
-        images = self.image_slow(batch.frames).feature
-        texts = self.text_slow(batch.ids, batch.attended).feature
+    def keys(self, batch: Batch, parts: list[slice]) -> Keys:
+        """Momentum features of the whole batch, computed part by part, and which pairs the filter keeps."""
+        images = torch.cat([self.image_slow(batch.frames[rows]).feature for rows in parts])
+        texts = torch.cat([self.text_slow(batch.ids[rows], batch.attended[rows]).feature for rows in parts])
         similarity = (images * texts).sum(dim=1)
         return Keys(images, texts, batch.samples, similarity, self.noise_filter.keep(similarity))
 
-    def logits(self, samples: Tensor, image: Tensor, text: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
-        """Image-to-text and text-to-image logits over the same candidates, (B, B + K) each."""
-        excluded = self.excluded(samples)
-        image_keys, text_keys = keys.images[keys.kept], keys.texts[keys.kept]
-        i2t = contrastive_logits(image, text_keys, self.queue.texts, excluded=excluded, temperature=self.temperature)
-        t2i = contrastive_logits(text, image_keys, self.queue.images, excluded=excluded, temperature=self.temperature)
-        return i2t, t2i
+    def forward(self, batch: Batch, keys: Keys, rows: slice = WHOLE) -> Outcome:
+        """The losses of some rows of a batch, as shares of the whole batch's.
 
-    def excluded(self, samples: Tensor) -> Tensor:
-        """(B, B + K) bool: which candidates are no negatives of a query, its own picture's others above all."""
-        own = torch.eye(len(samples), dtype=torch.bool, device=samples.device)
-        same = samples[:, None] == samples if self.batch_negatives else torch.ones_like(own)
-        return torch.cat([same & ~own, self.queue.same_sample(samples)], dim=1)
+        Args:
+            batch: B pairs.
+            keys: of all of them.
+            rows: which of the pairs that the filter kept are queries here; at least one.
+        """
+        kept = keys.kept.nonzero()[:, 0]
+        part = batch.take(kept[rows])
+        share = len(part.samples) / len(kept)
+        image, text = self.image(part.frames).feature, self.text(part.ids, part.attended).feature
+        losses: dict[str, Tensor] = {}
+        if self.weights.instance or self.weights.task:
+            similar = self.similarities(image, text, keys, rows)
+        if self.weights.instance:
+            both = info_nce(similar.i2t, similar.positives) + info_nce(similar.t2i, similar.positives)
+            losses["instance"] = share * both
+        if self.weights.token:
+            words = int(batch.masked_words[kept].sum())
+            losses["token"] = share * self.patch_loss(part, text) + self.word_loss(part, image, out_of=words)
+        if self.weights.task:
+            losses["task"] = share * symmetric_kl(similar.i2t, similar.t2i)
+        total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), image.new_zeros(()))
+        return Outcome(total, {name: loss.detach() for name, loss in losses.items()})
 
-    def token_loss(self, batch: Batch, image: Tensor, text: Tensor) -> Tensor:
-        """Masked vision and language modelling, each helped by the other's global feature, from the clean pass."""
-        patches = self.image(batch.frames, batch.masked_patches).tokens
-        words = self.text(batch.corrupted_ids, batch.attended).tokens
-        patch_logits = self.patch_head(patches, batch.masked_patches, text)
-        word_logits = self.word_head(words, batch.masked_words, image)
-        return masked_cross_entropy(patch_logits, batch.visual_tokens[batch.masked_patches]) + masked_cross_entropy(
-            word_logits, batch.ids[batch.masked_words]
+    def similarities(self, image: Tensor, text: Tensor, keys: Keys, rows: slice) -> Similarities:
+        """Logits of the queries `image` and `text`, (R, D) each, which are `rows` of the kept pairs."""
+        images, texts, samples = keys.images[keys.kept], keys.texts[keys.kept], keys.samples[keys.kept]
+        positives = torch.arange(len(samples), device=samples.device)[rows]
+        if self.batch_negatives == "queries":
+            images, texts = image, text
+        excluded, temperature = self.excluded(samples, positives), self.temperature()
+        return Similarities(
+            contrastive_logits(image, texts, self.queue.texts, excluded=excluded, temperature=temperature),
+            contrastive_logits(text, images, self.queue.images, excluded=excluded, temperature=temperature),
+            positives,
         )
+
+    def excluded(self, samples: Tensor, positives: Tensor) -> Tensor:
+        """(R, B + K) bool: which candidates are no negatives of a query, its own picture's others above all.
+
+        Args:
+            samples: (B,) the batch's pictures; positives: (R,) which of them the queries are.
+        """
+        mine = samples[positives]
+        others = same_picture(mine, samples) | (self.batch_negatives == "none")
+        others = others.scatter(1, positives[:, None], False)
+        return torch.cat([others, same_picture(mine, self.queue.samples)], dim=1)
+
+    def patch_loss(self, part: Batch, text: Tensor) -> Tensor:
+        """Masked vision modelling: hidden patches from the others, with the caption's global feature (R, D)."""
+        tokens = self.image(part.frames, part.masked_patches).tokens
+        logits = self.patch_head(tokens, part.masked_patches, text)
+        return masked_cross_entropy(logits, part.visual_tokens[part.masked_patches], out_of=len(logits))
+
+    def word_loss(self, part: Batch, image: Tensor, *, out_of: int) -> Tensor:
+        """Masked language modelling: hidden words from the others, with the picture's global feature (R, D)."""
+        tokens = self.text(part.corrupted_ids, part.attended).tokens
+        logits = self.word_head(tokens, part.masked_words, image)
+        return masked_cross_entropy(logits, part.ids[part.masked_words], out_of=out_of)
 
     @torch.no_grad()
     def advance(self, keys: Keys) -> None:
@@ -155,3 +189,14 @@ class CotsObjective(nn.Module):
         self.text_slow.follow(self.text, self.momentum)
         self.queue.push(keys.images[keys.kept], keys.texts[keys.kept], keys.samples[keys.kept])
         self.noise_filter.observe(keys.similarity)
+
+    def figures(self, keys: Keys) -> dict[str, float]:
+        """What the curves show besides the losses."""
+        noise = self.noise_filter
+        return {
+            "kept": float(keys.kept.float().mean()),
+            "mean": noise.mean,
+            "sigma": noise.sigma,
+            "threshold": max(noise.threshold, -1.0),
+            "temperature": float(self.temperature().detach()),
+        }

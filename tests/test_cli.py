@@ -14,6 +14,7 @@ from PIL import Image
 from cots.cli import main
 from cots.cli.tables import table
 from cots.config import Params
+from cots.model import RetrievalModel
 
 ROOT = Path(__file__).parents[1]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
@@ -368,6 +369,18 @@ def test_a_registered_version_a_package_and_a_model_folder_measure_the_same(
     ]
     figures = [evaluated(cots, address, squares, tmp_path)[1]["metrics"]["image"]["t2i"] for address in addresses]
     assert all(one == figures[0] for one in figures)
+
+
+def test_a_model_taken_from_64_to_96_pixels_is_measured_like_any_other(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    small = RetrievalModel.load(tiny_model).resized(64)
+    measured = []
+    for size in (64, 96):
+        small.resized(size).save(tmp_path / f"at-{size}")
+        measured.append(evaluated(cots, tmp_path / f"at-{size}", squares, tmp_path)[1])
+    assert [found["metrics"]["image"]["queries"] for found in measured] == [{"items": 6, "texts": 12}] * 2
+    assert measured[0]["encoder"] == small.digest != measured[1]["encoder"]
 
 
 def test_drawn_scenes_can_be_measured_from_a_parameter_file(

@@ -49,8 +49,32 @@ def test_a_deployed_target_must_be_trained(tmp_path: Path, values: dict[str, Any
 
 
 def test_a_run_that_would_learn_nothing_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
-    values["pretrain"]["weights"] = {"instance": 0, "token": 0, "task": 0}
+    values["pretrain"]["objective"]["weights"] = {"instance": 0, "token": 0, "task": 0}
     assert "nothing would be learnt" in refused(tmp_path, values)
+
+
+def test_parts_are_refused_where_negatives_have_a_gradient(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["pretrain"] |= {"parts": 4}
+    values["pretrain"]["objective"] |= {"batch_negatives": "queries"}
+    assert "needs its batch whole" in refused(tmp_path, values)
+
+
+def test_tokens_are_refused_at_another_size_than_they_were_made_for(tmp_path: Path, values: dict[str, Any]) -> None:
+    run = values["finetune"]["image-text"]
+    run |= {"size": 96, "objective": run["objective"] | {"weights": {"instance": 1, "token": 1, "task": 0}}}
+    assert "tokens are those of 64 pixels, size is 96" in refused(tmp_path, values)
+    values["finetune"]["image-text"] |= {"size": 100}
+    assert "100 is not a multiple" in refused(tmp_path, values)
+
+
+def test_a_baseline_takes_no_parameters_of_the_other_objectives(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["pretrain"]["objective"] |= {"kind": "clip"}
+    assert "pretrain.objective.clip.queue" in refused(tmp_path, values)
+
+
+def test_a_temperature_below_its_least_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["pretrain"]["objective"]["temperature"] = {"start": 0.005, "learned": True, "least": 0.01}
+    assert "start 0.005 lies below least 0.01" in refused(tmp_path, values)
 
 
 def test_an_unknown_source_is_told_with_those_that_exist(tmp_path: Path, values: dict[str, Any]) -> None:

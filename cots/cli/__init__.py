@@ -10,6 +10,7 @@ from cots.cli.evaluate import evaluate
 from cots.cli.registry import registry
 from cots.cli.search import search
 from cots.cli.summary import summary
+from cots.cli.suspects import suspects
 from cots.cli.use import use
 from cots.errors import BadInput, told_in_one_line
 
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (use, search, evaluate, compare, summary, doctor):
+for verb in (use, search, evaluate, compare, suspects, summary, doctor):
     app.command()(verb)
 app.add_typer(registry, name="registry")
 

@@ -16,15 +16,18 @@ from cots.errors import BadInput
 
 ALIKE_BITS = 2  # of 64: difference hashes that differ in no more belong to pictures that look the same
 SOUND = "as the manifest says"
-DERIVED = ("blank", "words", "flags", "wrong_held_out", "pixels", "repeats", "leaks", "alike", "opened")
+DERIVED = ("blank", "words", "flags", "wrong_held_out", "pixels", "repeats", "leaks", "alike", "suspected", "opened")
 
 
-def audited(manifest: pd.DataFrame, shards: Path, *, sampled_shards: int, max_pixels: int) -> pd.DataFrame:
+def audited(
+    manifest: pd.DataFrame, shards: Path, suspects: pd.DataFrame, *, sampled_shards: int, max_pixels: int
+) -> pd.DataFrame:
     """The manifest with lists replaced by figures, and what is known by comparing rows and opening shards.
 
     Args:
         manifest: as stage `prepare` writes it.
         shards: the shard folder.
+        suspects: pairs that a trained filter distrusts: `id`, and `caption`, its number.
         sampled_shards: how many to open, at most.
         max_pixels: of a frame that is decoded.
 
@@ -34,6 +37,7 @@ def audited(manifest: pd.DataFrame, shards: Path, *, sampled_shards: int, max_pi
         `wrong_held_out`: `wrong` outside train; `pixels`: width times height;
         `repeats`: whether the same pixels occur before in the split;
         `leaks` and `alike`: whether equal or alike pixels occur in train, none for train itself;
+        `suspected`: how many of its captions are suspects;
         `opened`: `SOUND`, or what is wrong with the sample in its shard, none where the shard was not opened.
     """
     captions, wrong = manifest["captions"], manifest["wrong"]
@@ -51,6 +55,7 @@ def audited(manifest: pd.DataFrame, shards: Path, *, sampled_shards: int, max_pi
         repeats=manifest.duplicated(["split", "media", "pixel_hash"]),
         leaks=leaks.astype("boolean").where(held_out),
         alike=alike.astype("boolean").where(held_out),
+        suspected=manifest["id"].map(suspects["id"].value_counts()).fillna(0).astype("int64"),
         opened=_opened(manifest, shards, number=sampled_shards, max_pixels=max_pixels),
     )
 

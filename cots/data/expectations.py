@@ -51,6 +51,7 @@ def judge(
     max_words: int,
     max_duplicates: float,
     max_leakage: float,
+    max_suspects: float,
 ) -> list[Verdict]:
     """Hold the data against the suite and write the Data Docs.
 
@@ -65,6 +66,7 @@ def judge(
         max_words: of a caption.
         max_duplicates: share of samples whose pixels occur before in their split.
         max_leakage: share of val and test samples whose pixels occur in train.
+        max_suspects: share of samples with a caption that a trained filter distrusts.
 
     Returns:
         One verdict an expectation, in the suite's order.
@@ -76,7 +78,9 @@ def judge(
         *_names(splits),
         *_captions(max_words),
         *_pictures(min_side=min_side, max_pixels=max_pixels, max_frames=max_frames),
-        *_independence(max_duplicates=max_duplicates, max_leakage=max_leakage),
+        _at_most("pictures do not repeat within a split", max_duplicates, "repeats", right=False),
+        _at_most("val and test pictures do not occur in train", max_leakage, "leaks", right=False),
+        _at_most("captions are not distrusted by a trained filter", max_suspects, "suspected", right=0),
     ]
     return _run(context, "manifest", manifest, suite) + _run(context, "rejected", rejected, _rejects())
 
@@ -133,15 +137,9 @@ def _pictures(*, min_side: int, max_pixels: int, max_frames: int) -> list[Any]:
     ]
 
 
-def _independence(*, max_duplicates: float, max_leakage: float) -> list[Any]:
-    def at_most(title: str, limit: float, column: str) -> Any:  # noqa: ANN401
-        kind = gxe.ExpectColumnValuesToBeInSet
-        return _rule(kind, title, f"{limit:.2%} at most", column=column, value_set=[False], mostly=1 - limit)
-
-    return [
-        at_most("pictures do not repeat within a split", max_duplicates, "repeats"),
-        at_most("val and test pictures do not occur in train", max_leakage, "leaks"),
-    ]
+def _at_most(title: str, limit: float, column: str, *, right: bool | int) -> Any:  # noqa: ANN401
+    kind = gxe.ExpectColumnValuesToBeInSet
+    return _rule(kind, title, f"{limit:.2%} at most", column=column, value_set=[right], mostly=1 - limit)
 
 
 def _rejects() -> list[Any]:

@@ -16,7 +16,7 @@ class MomentumFilter(nn.Module):
 
     Args:
         warmup: steps in which every pair is kept.
-        deviations: how many sigma below the mean the threshold lies.
+        deviations: how many sigma below the mean the threshold lies; None drops nothing, and the statistics still run.
         momentum: of the running averages, per step, in [0, 1).
 
     Source: COTS, arXiv:2204.07441, adaptive momentum filter; the two-sigma rule is unverified (docs/paper.md).
@@ -26,7 +26,7 @@ class MomentumFilter(nn.Module):
     second: Tensor
     steps: Tensor
 
-    def __init__(self, *, warmup: int, deviations: float, momentum: float) -> None:
+    def __init__(self, *, warmup: int, deviations: float | None, momentum: float) -> None:
         super().__init__()
         self.warmup = warmup
         self.deviations = deviations
@@ -47,8 +47,8 @@ class MomentumFilter(nn.Module):
 
     @property
     def threshold(self) -> float:
-        """Pairs below it are dropped; minus infinity while warming up."""
-        if int(self.steps) < self.warmup:
+        """Pairs below it are dropped; minus infinity while warming up, or where nothing is dropped."""
+        if self.deviations is None or int(self.steps) < self.warmup:
             return float("-inf")
         return self.mean - self.deviations * self.sigma
 

@@ -1,7 +1,18 @@
 """The text backbone: a transformers encoder."""
 
+import inspect
+import sys
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel
+
+from cots.errors import BadInput
+
+NO_SETTINGS = ("model_type", "dtype", "transformers_version", "architectures")  # what config.json has besides
+REASON_CHARS = 160  # of another library's message; some list every model they know
 
 
 class TextBackbone(nn.Module):
@@ -9,29 +20,74 @@ class TextBackbone(nn.Module):
 
     Args:
         name: a transformers model type when trained from scratch, else a hub name or a local folder.
-        pretrained: load the weights that `name` stands for.
-        vocab_size: of the tokenizer; ignored by nobody: a pretrained model must have at least as many.
+        pretrained: load the weights that `name` stands for, from safetensors alone and as float32.
+        vocab_size: of the tokenizer; a pretrained model must know at least as many tokens.
+        pad_token: the tokenizer's id of padding; some models count positions by it.
         options: further settings of the model's configuration (hidden_size, num_hidden_layers, ...).
-        attention: "eager" or "sdpa".
+        fused_attention: use scaled_dot_product_attention where the model has it.
+
+    Attributes:
+        width: of a token (W).
+        name, options: what builds the same layers again where neither hub nor folder is at hand.
 
     Raises:
-        ValueError: a pretrained vocabulary is smaller than the tokenizer's.
+        BadInput: transformers cannot build or load it, it is no text encoder, it lacks some of its weights, or it
+            knows fewer tokens than the tokenizer makes.
     """
 
     def __init__(
-        self, *, name: str, pretrained: bool, vocab_size: int, options: dict[str, object], attention: str
+        self,
+        *,
+        name: str,
+        pretrained: bool,
+        vocab_size: int,
+        pad_token: int,
+        options: dict[str, Any],
+        fused_attention: bool,
     ) -> None:
         super().__init__()
+        fitting = {} if pretrained else {"vocab_size": vocab_size, "pad_token_id": pad_token}
+        config = configuration(name, pretrained, fitting | options)
+        self.encoder = text_encoder(name, config, pretrained=pretrained, fused_attention=fused_attention)
+        if config.vocab_size < vocab_size:
+            raise BadInput(f"model.text: {name} knows {config.vocab_size} tokens, the tokenizer makes {vocab_size}")
+        self.name, self.options = name, options
         if pretrained:
-            self.encoder = AutoModel.from_pretrained(
-                name, add_pooling_layer=False, attn_implementation=attention, use_safetensors=True, **options
-            )
-        else:
-            config = AutoConfig.for_model(name, vocab_size=vocab_size, **options)
-            self.encoder = AutoModel.from_config(config, add_pooling_layer=False, attn_implementation=attention)
-        if self.encoder.config.vocab_size < vocab_size:
-            raise ValueError(f"{name} knows {self.encoder.config.vocab_size} tokens, the tokenizer makes {vocab_size}")
-        self.width: int = self.encoder.config.hidden_size
+            settings = config.to_diff_dict() | {"vocab_size": config.vocab_size, "pad_token_id": config.pad_token_id}
+            self.name = config.model_type
+            self.options = {k: v for k, v in settings.items() if k not in NO_SETTINGS and declared(config, k)}
+        self.width: int = config.hidden_size
+
+    @property
+    def max_tokens(self) -> int | None:
+        """How many tokens have a position embedding; None where positions have no end."""
+        table = getattr(getattr(self.encoder, "embeddings", None), "position_embeddings", None)
+        if not isinstance(table, nn.Embedding):
+            return None
+        unused = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from behind padding's
+        return table.num_embeddings - unused
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, first to last.
+
+        Raises:
+            BadInput: the model has no single list of them; ALBERT runs one block many times.
+        """
+        return list(self.encoder.get_submodule(self._path_of_blocks()))
+
+    @property
+    def final(self) -> list[nn.Module]:
+        """What follows the blocks, the last norm where there is one; tables that every block reads are none of it."""
+        found: list[nn.Module] = []
+        holder: nn.Module = self.encoder
+        for name in self._path_of_blocks().split("."):
+            names = [child for child, _ in holder.named_children()]
+            later = [holder.get_submodule(child) for child in names[names.index(name) + 1 :]]
+            if not any(isinstance(module, nn.Embedding) for module in later):
+                found += later
+            holder = holder.get_submodule(name)
+        return found
 
     def forward(self, ids: Tensor, attended: Tensor) -> Tensor:
         """Encode texts.
@@ -45,3 +101,104 @@ class TextBackbone(nn.Module):
         """
         encoded: Tensor = self.encoder(input_ids=ids, attention_mask=attended.long()).last_hidden_state
         return encoded
+
+    def checkpoint_gradients(self) -> None:
+        """Keep no activations inside the blocks: they are computed again when gradients are.
+
+        Raises:
+            BadInput: transformers offers none for this model.
+        """
+        if not self.encoder.supports_gradient_checkpointing:
+            raise BadInput(f"model.text: {self.name} has no gradient checkpointing in transformers: switch it off")
+        self.encoder.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+    def _path_of_blocks(self) -> str:
+        depth = getattr(self.encoder.config, "num_hidden_layers", 0)
+        lists = [name for name, module in self.encoder.named_modules() if isinstance(module, nn.ModuleList)]
+        fitting = [name for name in lists if len(self.encoder.get_submodule(name)) == depth]
+        outermost = [name for name in fitting if not any(name.startswith(f"{other}.") for other in fitting)]
+        if len(outermost) != 1:
+            reason = f"has {len(outermost)} lists of {depth} blocks, not one"
+            raise BadInput(f"model.text: {self.name} {reason}: train all of it, with one learning rate")
+        return str(outermost[0])
+
+
+def configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  of any model type
+    """The configuration that a name and options stand for.
+
+    Raises:
+        BadInput: there is none, it is not a text encoder's, or an option is unknown to it.
+    """
+    defaults = named_configuration(name, pretrained, {})
+    kind = defaults.model_type
+    if not reads_both_ways(defaults) or options.get("is_decoder"):
+        raise BadInput(
+            f"model.text: {name} ({kind}) is no text encoder: give one that reads both ways, such as bert, roberta, "
+            "distilbert, mpnet, electra, deberta-v2 or modernbert"
+        )
+    unknown = sorted(key for key in options if not declared(defaults, key))
+    if unknown:
+        raise BadInput(f"model.text.options: {kind} has no {', '.join(unknown)}")
+    return named_configuration(name, pretrained, options)
+
+
+def named_configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401
+    """What transformers makes of a name: a hub name or folder if pretrained, else a model type.
+
+    Raises:
+        BadInput: it makes nothing of it.
+    """
+    try:
+        if pretrained:
+            return AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+        return AutoConfig.for_model(name, **options)
+    except Exception as error:  # a configuration class raises what it likes
+        raise BadInput(f"model.text: transformers cannot configure {name}: {told(error)}") from None
+
+
+def declared(config: Any, setting: str) -> bool:  # noqa: ANN401  of any model type
+    """Whether a model reads this setting: its configuration class has it, or, as with DeBERTa, only its code."""
+    if hasattr(type(config)(), setting):
+        return True
+    code = sys.modules[MODEL_MAPPING[type(config)].__module__]
+    return f'"{setting}"' in inspect.getsource(code)
+
+
+def reads_both_ways(config: Any) -> bool:  # noqa: ANN401  of any model type
+    """Whether it is a text encoder's: trained on hidden words, with neither a decoder nor another modality."""
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or type(config) not in MODEL_MAPPING:
+        return False
+    if config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        return False
+    forward = getattr(MODEL_MAPPING[type(config)], "forward", None)  # a type with several base models has none
+    accepted = inspect.signature(forward).parameters.keys() if forward else ()
+    return {"input_ids", "attention_mask"} <= set(accepted) and "pixel_values" not in accepted
+
+
+def text_encoder(name: str, config: Any, *, pretrained: bool, fused_attention: bool) -> Any:  # noqa: ANN401  untyped
+    """The model of a configuration, without a pooling layer, in float32.
+
+    Raises:
+        BadInput: it cannot be built or loaded, or some of its weights are not where `name` says.
+    """
+    kind = MODEL_MAPPING[type(config)]
+    settings: dict[str, Any] = {"dtype": torch.float32}
+    settings["attn_implementation"] = "sdpa" if fused_attention and kind._supports_sdpa else "eager"
+    if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
+        settings["add_pooling_layer"] = False
+    try:
+        if not pretrained:
+            return AutoModel.from_config(config, **settings)
+        encoder, loading = AutoModel.from_pretrained(
+            name, config=config, use_safetensors=True, output_loading_info=True, **settings
+        )
+    except (AssertionError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise BadInput(f"model.text: transformers cannot build {name}: {told(error)}") from None
+    if missing := sorted(loading["missing_keys"]):
+        raise BadInput(f"model.text: {name} lacks {len(missing)} weights of a {kind.__name__}, such as {missing[0]}")
+    return encoder
+
+
+def told(error: Exception) -> str:
+    """The start of another library's message."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:REASON_CHARS]}"

@@ -11,7 +11,7 @@ class PairQueue(nn.Module):
     of `images` and of `texts` is the same pair, always. Rows are negatives only once filled; nothing random stands in.
 
     Args:
-        size: rows kept (K).
+        size: rows kept (K); 0 keeps none.
         dim: of the shared space (D).
         warmup: pushes that are not taken in. While streams learn from nothing, keys of a step ago are told from
             fresh ones by their age alone, and that is then all that is learnt (docs/decisions/0003-queue-warm-up.md).
@@ -46,17 +46,18 @@ class PairQueue(nn.Module):
         """(filled, D) text keys; row j belongs to the pair of row j of `images`."""
         return self.features_text[: int(self.count)]
 
-    def same_sample(self, samples: Tensor) -> Tensor:
-        """(B, filled) bool: rows that come from the same picture as the query, so they are no negatives of it."""
-        return samples[:, None] == self.owners[: int(self.count)]
+    @property
+    def samples(self) -> Tensor:
+        """(filled,) number of the picture that each row comes from."""
+        return self.owners[: int(self.count)]
 
     @torch.no_grad()
     def push(self, images: Tensor, texts: Tensor, samples: Tensor) -> None:
         """Take in keys of pairs, (B, D) and (B, D), with their samples' numbers, (B,). B may be any size."""
         self.pushes.add_(1)
-        if int(self.pushes) <= self.warmup:
-            return
         size = len(self.owners)
+        if int(self.pushes) <= self.warmup or not size:
+            return
         images, texts, samples = images[-size:], texts[-size:], samples[-size:]
         rows = (self.cursor + torch.arange(len(samples), device=samples.device)) % size
         self.features_image[rows] = images.to(self.features_image.dtype)

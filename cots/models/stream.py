@@ -1,11 +1,13 @@
 """One modality: a backbone over its tokens and a projection into the shared space."""
 
-from typing import Literal, NamedTuple
+from itertools import chain
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cots.errors import BadInput
 from cots.models.language import TextBackbone
 from cots.models.vision import VisionBackbone
 
@@ -19,19 +21,88 @@ class Encoded(NamedTuple):
     feature: Tensor  # (B, D) unit rows in the shared space
 
 
-class ImageStream(nn.Module):
+class Stream(nn.Module):
+    """What both modalities share: which parts learn, and which activations are kept.
+
+    Args:
+        backbone: inputs to tokens.
+        dim: of the shared space (D).
+        pool: what is projected: the first token ("class") or the mean of the patches or words ("mean").
+    """
+
+    def __init__(self, backbone: VisionBackbone | TextBackbone, *, dim: int, pool: Pool) -> None:
+        super().__init__()
+        self.backbone, self.pool = backbone, pool
+        self.projection = nn.Linear(backbone.width, dim)
+        self.frozen: list[nn.Module] = []
+
+    def freeze_but_last(self, n: int) -> None:
+        """Let only the last n blocks learn, with what follows them: the final norm and the projection.
+
+        Embeddings, the vector that stands for a hidden patch among them, never learn after this, even if n reaches
+        all blocks; to train a whole stream, leave this out. Frozen parts stay in evaluation mode: no dropout there.
+
+        Args:
+            n: blocks counted from the last, >= 0; more than there are means all.
+
+        Raises:
+            BadInput: the backbone has no list of blocks.
+
+        Source: code of the same authors trains blocks 6 to 11 of 12; `all` or the last n is this project's parameter.
+        """
+        blocks = self.backbone.blocks
+        learning = [*blocks[max(len(blocks) - n, 0) :], *self.backbone.final, self.projection]
+        self.requires_grad_(False)
+        for module in learning:
+            module.requires_grad_(True)
+        parts = {id(part) for module in learning for part in module.modules()}
+        self.frozen = [m for m in self.modules() if not any(id(part) in parts for part in m.modules())]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, or evaluation mode; frozen parts stay in the latter."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    def checkpoint_gradients(self) -> None:
+        """Compute activations inside the blocks a second time for the gradients instead of keeping them.
+
+        Raises:
+            BadInput: the backbone's library offers none for this model.
+        """
+        self.backbone.checkpoint_gradients()
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The backbone's parameters from the bottom: embeddings, then block by block. What follows is in none.
+
+        Raises:
+            BadInput: the backbone has no list of blocks.
+        """
+        blocks = [list(block.parameters()) for block in self.backbone.blocks]
+        above = {id(p) for p in chain(*blocks, *(module.parameters() for module in self.backbone.final))}
+        return [[p for p in self.backbone.parameters() if id(p) not in above], *blocks]
+
+
+class ImageStream(Stream):
     """Pictures and clips. A clip's frames are encoded one by one and averaged before the projection.
 
     Args:
         backbone: pictures to tokens.
         dim: of the shared space (D).
         pool: what is projected: the class token ("class") or the mean of the patches ("mean").
+
+    Raises:
+        BadInput: the class token is asked for and the backbone has none.
     """
 
+    backbone: VisionBackbone
+
     def __init__(self, backbone: VisionBackbone, *, dim: int, pool: Pool) -> None:
-        super().__init__()
-        self.backbone, self.pool = backbone, pool
-        self.projection = nn.Linear(backbone.width, dim)
+        if pool == "class" and not backbone.has_class_token:
+            raise BadInput(f"model.image.pool is class, and {backbone.name} has no class token: give mean")
+        super().__init__(backbone, dim=dim, pool=pool)
 
     def forward(self, frames: Tensor, masked: Tensor | None = None) -> Encoded:
         """Encode clips of T frames; pictures are clips of one.
@@ -50,7 +121,7 @@ class ImageStream(nn.Module):
         return Encoded(patches, unit(self.projection(pooled.view(batch, num_frames, -1).mean(dim=1))))
 
 
-class TextStream(nn.Module):
+class TextStream(Stream):
     """Captions.
 
     Args:
@@ -59,10 +130,7 @@ class TextStream(nn.Module):
         pool: what is projected: the first token ("class") or the mean of the text's tokens ("mean").
     """
 
-    def __init__(self, backbone: TextBackbone, *, dim: int, pool: Pool) -> None:
-        super().__init__()
-        self.backbone, self.pool = backbone, pool
-        self.projection = nn.Linear(backbone.width, dim)
+    backbone: TextBackbone
 
     def forward(self, ids: Tensor, attended: Tensor) -> Encoded:
         """Encode token ids (B, L); `attended` is False at padding."""
@@ -75,6 +143,6 @@ class TextStream(nn.Module):
 
 
 def unit(features: Tensor) -> Tensor:
-    """Rows of length one, in float32 whatever the precision around."""
+    """Rows of length one, in float32 at least, whatever the precision around."""
     with torch.autocast(features.device.type, enabled=False):
-        return F.normalize(features.float(), dim=-1)
+        return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)

@@ -1,23 +1,41 @@
 """The image backbone: a timm vision transformer that can hide patches."""
 
 from itertools import pairwise
+from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from cots.errors import BadInput
+
+SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
 
 
 class VisionBackbone(nn.Module):
     """Pictures to tokens.
 
     Args:
-        name: any timm model of the VisionTransformer family.
-        pretrained: load timm's weights; position embeddings are resampled to `size`.
+        name: a timm model of class VisionTransformer, as timm spells it: `vit_base_patch16_224.augreg_in21k`,
+            `hf-hub:owner/name`, or `local-dir:folder` with config.json and model.safetensors.
+        pretrained: load the weights that `name` stands for; position embeddings are interpolated to `size` and the
+            patch embedding to `patch`.
         size: pixels along a side; patch: pixels along a patch's side.
         stem: "linear" is the ViT's own patch embedding; "convolutions" is a stack of small ones with the same output,
-            which learns from far fewer pictures (arXiv:2106.14881).
+            from random weights always, which learns from far fewer pictures (arXiv:2106.14881).
         options: further arguments of the timm model (embed_dim, depth, num_heads, ...).
         fused_attention: use scaled_dot_product_attention; plain attention is faster on CPUs at short lengths.
+
+    Attributes:
+        width: of a token (W).
+        name, options: what builds the same layers again where neither hub nor folder is at hand.
+
+    Raises:
+        BadInput: timm cannot build or load it, or its layers are not a plain vision transformer's.
     """
 
     def __init__(
@@ -28,15 +46,19 @@ class VisionBackbone(nn.Module):
         size: int,
         patch: int,
         stem: str,
-        options: dict[str, object],
+        options: dict[str, Any],
         fused_attention: bool,
     ) -> None:
         super().__init__()
-        self.vit = timm.create_model(
-            name, pretrained=pretrained, img_size=size, patch_size=patch, num_classes=0, **options
-        )
-        for block in self.vit.blocks:
-            block.attn.fused_attn = fused_attention
+        self.vit = vision_transformer(name, pretrained, {"img_size": size, "patch_size": patch, **options})
+        for layer in self.vit.modules():
+            if hasattr(layer, "fused_attn"):
+                layer.fused_attn = fused_attention
+        self.name, self.options = name, options
+        if pretrained or ":" in name:
+            built_with = {key: value for key, value in self.vit._model_args.items() if key not in SIZES}
+            self.name = self.vit.pretrained_cfg["architecture"]
+            self.options = built_with | {"global_pool": self.vit.global_pool}
         self.width: int = self.vit.embed_dim
         if stem == "convolutions":
             self.vit.patch_embed.proj = convolutional_stem(self.width, patch)
@@ -45,8 +67,23 @@ class VisionBackbone(nn.Module):
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before the patches; the first is the class token."""
+        """How many tokens stand before the patches: class and distillation token, registers."""
         return int(self.vit.num_prefix_tokens)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the first token is a class token."""
+        return bool(self.vit.has_class_token)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, first to last."""
+        return list(self.vit.blocks)
+
+    @property
+    def final(self) -> list[nn.Module]:
+        """What follows the blocks."""
+        return [self.vit.norm, self.vit.fc_norm]
 
     def forward(self, images: Tensor, masked: Tensor | None = None) -> Tensor:
         """Encode pictures, hiding patches after projection and before their position is added (BEiT).
@@ -56,14 +93,69 @@ class VisionBackbone(nn.Module):
             masked: (B, N) bool over patches in row order, True = hidden; None hides nothing.
 
         Returns:
-            (B, prefix + N, W) tokens after the last norm.
+            (B, prefix + N, W) tokens after the last norm. Models that norm after their average pooling (`gap` in
+            timm's names) have that norm on each token here.
         """
-        patches = self.vit.patch_embed(images)  # (B, N, W)
+        patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
         if masked is not None:
-            patches = torch.where(masked[..., None], self.mask_embedding.to(patches.dtype), patches)
+            hidden = masked.view(*patches.shape[:-1], 1)
+            patches = torch.where(hidden, self.mask_embedding.to(patches.dtype), patches)
         tokens = self.vit.norm_pre(self.vit._pos_embed(patches))
-        encoded: Tensor = self.vit.norm(self.vit.blocks(tokens))
+        for block in self.vit.blocks:
+            saving = self.vit.grad_checkpointing and torch.is_grad_enabled()
+            tokens = checkpoint(block, tokens, use_reentrant=False) if saving else block(tokens)
+        encoded: Tensor = self.vit.fc_norm(self.vit.norm(tokens))
         return encoded
+
+    def checkpoint_gradients(self) -> None:
+        """Keep no activations inside the blocks: they are computed again when gradients are."""
+        self.vit.set_grad_checkpointing()
+
+    @torch.no_grad()
+    def resize(self, size: int) -> None:
+        """Take pictures of another size from now on; position embeddings are interpolated, all else stays.
+
+        Args:
+            size: pixels along a side.
+
+        Raises:
+            BadInput: not a multiple of the patch.
+        """
+        patch = self.vit.patch_embed.patch_size[0]
+        if size % patch:
+            raise BadInput(f"a model with patches of {patch} pixels cannot take pictures of {size}: give a multiple")
+        self.vit.set_input_size(img_size=(size, size))
+
+
+def vision_transformer(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  timm is untyped
+    """A timm vision transformer without its classifier and pooling.
+
+    Raises:
+        BadInput: timm cannot build or load it, or its layers are not a plain vision transformer's.
+    """
+    try:
+        if pretrained:  # without its classifier timm would load what there is and leave the rest random
+            vit = timm.create_model(name, pretrained=True, **options)
+            vit.reset_classifier(0)
+        else:
+            vit = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except (AssertionError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadInput(f"model.image: timm cannot build {name}: {type(error).__name__}: {reason}") from None
+    if not isinstance(vit, VisionTransformer):
+        kind = f"is a {type(vit).__name__}, not timm's VisionTransformer"
+        raise BadInput(
+            f"model.image: {name} {kind}: such a model cannot hide patches here; docs/streams.md lists others"
+        )
+    if type(vit.patch_embed) is not PatchEmbed:
+        kind = f"makes its patches by {type(vit.patch_embed).__name__}"
+        raise BadInput(
+            f"model.image: {name} {kind}: only plain patches fit the token level; docs/streams.md lists others"
+        )
+    if not isinstance(vit.patch_drop, nn.Identity):
+        raise BadInput("model.image.options.patch_drop_rate: the token level needs every patch: leave it out")
+    vit.attn_pool = None  # SigLIP's: a stream pools by its class token or the mean
+    return vit
 
 
 def convolutional_stem(width: int, patch: int) -> nn.Sequential:
@@ -74,13 +166,13 @@ def convolutional_stem(width: int, patch: int) -> nn.Sequential:
         patch: pixels along a patch's side, a power of two.
 
     Raises:
-        ValueError: the patch is no power of two.
+        BadInput: the patch is no power of two.
 
     Source: Early Convolutions Help Transformers See Better, arXiv:2106.14881.
     """
     halvings = patch.bit_length() - 1
     if patch != 2**halvings:
-        raise ValueError(f"model.image.patch is {patch}: a convolutional stem needs a power of two")
+        raise BadInput(f"model.image.patch is {patch}: a convolutional stem needs a power of two")
     channels = [3, *(max(width >> (halvings - 1 - level), 16) for level in range(halvings))]
     layers: list[nn.Module] = []
     for into, out in pairwise(channels):

@@ -27,7 +27,7 @@ def stage(
     params: Params,
 ) -> None:
     """Go on from the pre-trained streams with the target's samples; write the model folder and its curves."""
-    model = RetrievalModel.load(start)
+    model = RetrievalModel.load(start).resized(params.finetune[target].size)
     name = f"finetune-{target}"
     with logged_run(f"finetune@{target}", {"finetune": params.finetune[target]}, run, manifest=manifest) as logged:
         curves = fit(

@@ -14,10 +14,11 @@ from cots.config import Params
 from cots.data.audit import ALIKE_BITS, audited
 from cots.data.expectations import Verdict, judge
 from cots.data.manifest import SCHEMA, read_manifest
+from cots.data.suspects import read_suspects
 from cots.errors import BadInput, RunFailed, told_in_one_line
 
 
-def stage(shards: Path, manifest: Path, rejected: Path, out: Path, *, params: Params) -> None:
+def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Path, *, params: Params) -> None:
     """Write `summary.json`, which is the same for the same data, and the Data Docs.
 
     Raises:
@@ -28,7 +29,13 @@ def stage(shards: Path, manifest: Path, rejected: Path, out: Path, *, params: Pa
     if not pq.read_schema(manifest).equals(SCHEMA):
         raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
     limits, door = params.validate_, params.prepare
-    figures = audited(table, shards, sampled_shards=limits.sampled_shards, max_pixels=door.max_pixels)
+    figures = audited(
+        table,
+        shards,
+        read_suspects(suspects),
+        sampled_shards=limits.sampled_shards,
+        max_pixels=door.max_pixels,
+    )
     verdicts = judge(
         figures,
         refused,
@@ -40,6 +47,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, out: Path, *, params: Pa
         max_words=limits.max_caption_words,
         max_duplicates=limits.max_duplicates,
         max_leakage=limits.max_leakage,
+        max_suspects=limits.max_suspects,
     )
     _write_summary(out / "summary.json", verdicts, _overview(figures, refused))
     _check(verdicts, out)

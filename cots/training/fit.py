@@ -6,12 +6,14 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from cots.build import as_json, new_objective, parameter_groups, training_batches
+from cots.build import as_json, new_objective, training_batches
 from cots.config import Training
 from cots.data.manifest import read_manifest
 from cots.model import RetrievalModel, device
+from cots.objective import CotsObjective
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
+from cots.training.groups import parameter_groups
 from cots.training.loop import Recipe, train
 
 
@@ -49,8 +51,10 @@ def fit(
     """
     torch.manual_seed(training.seed)
     start = model.digest
-    objective = new_objective(model.to(device()), training, codes=codes).to(device())
-    optimizer = torch.optim.AdamW(parameter_groups(objective, training.weight_decay), fused=True)
+    prepared(model.to(device()), training)
+    objective = new_objective(model, training.objective, codes=codes).to(device())
+    groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=training.layer_decay)
+    optimizer = torch.optim.AdamW(groups, fused=True)
     batches = training_batches(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
     )
@@ -68,8 +72,21 @@ def fit(
             fingerprint=mark,
             report=progress.row,
         )
+    if training.keeps_momentum and isinstance(objective, CotsObjective):
+        model.image.load_state_dict(objective.image_slow.module.state_dict())
+        model.text.load_state_dict(objective.text_slow.module.state_dict())
     report.mkdir(parents=True, exist_ok=True)
     curves = pd.DataFrame(trained.curves)
     curves.to_csv(report / "curves.csv", index=False, float_format="%.6g")
     trained.pairs.table(read_manifest(inputs.manifest)).to_parquet(report / "pairs.parquet", index=False)
     return curves
+
+
+def prepared(model: RetrievalModel, training: Training) -> None:
+    """Freeze the blocks that are not trained, and trade memory for time where asked."""
+    trained = training.trainable_blocks
+    for stream, blocks in ((model.image, trained.image), (model.text, trained.text)):
+        if blocks != "all":
+            stream.freeze_but_last(blocks)
+        if training.checkpoint_gradients:
+            stream.checkpoint_gradients()

@@ -1,18 +1,20 @@
-"""The loop: one for pre-training and fine-tuning."""
+"""The loop: one for pre-training and fine-tuning, for COTS and its baselines."""
 
 import math
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from cots.data.batches import Arrays, TrainingBatches
 from cots.errors import RunFailed
 from cots.model import autocast, normalised
-from cots.objective import Batch, CotsObjective, Outcome
+from cots.objective import Batch, Keys, Outcome
 from cots.training import checkpoint
 from cots.training.pairs import PairLedger
 from cots.training.schedule import warmup_cosine
@@ -20,11 +22,28 @@ from cots.training.schedule import warmup_cosine
 Row = dict[str, float]
 
 
+class Objective(Protocol):
+    """What the loop asks of an objective, which is an `nn.Module` besides; `cots.objective` says what each means."""
+
+    def keys(self, batch: Batch, parts: list[slice]) -> Any:  # noqa: ANN401  Keys, or None where there are none
+        """What is computed without gradient for the whole batch."""
+
+    def __call__(self, batch: Batch, keys: Any, rows: slice) -> Outcome:  # noqa: ANN401
+        """The losses of some rows, as shares of the batch's."""
+
+    def advance(self, keys: Any) -> None:  # noqa: ANN401
+        """What moves between steps."""
+
+    def figures(self, keys: Any) -> Row:  # noqa: ANN401
+        """What the curves show besides the losses."""
+
+
 class Recipe(NamedTuple):
     """How long and how fast to learn."""
 
     seed: int
     steps: int
+    parts: int  # that a batch is computed in
     learning_rate: float
     warmup: int
     max_grad_norm: float
@@ -39,7 +58,7 @@ class Trained(NamedTuple):
 
 
 def train(
-    objective: CotsObjective,
+    objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
     *,
@@ -52,8 +71,8 @@ def train(
     """Train the objective's streams in place; a killed run goes on from its checkpoint and ends with the same weights.
 
     Args:
-        objective: on its device.
-        optimizer: over its parameters.
+        objective: an `Objective`, on its device.
+        optimizer: over its parameters; each group's `scale` is a factor of the learning rate.
         batches: endless, a function of the step.
         recipe: the numbers.
         pixels: mean and deviation by channel.
@@ -79,10 +98,13 @@ def train(
         torch.manual_seed(hash((recipe.seed, step)))  # dropout too is a function of the step
         rate = recipe.learning_rate * warmup_cosine(step, warmup=recipe.warmup, steps=recipe.steps)
         batch = to_device(arrays, pixels, where)
-        outcome = update(objective, optimizer, batch, rate=rate, max_grad_norm=recipe.max_grad_norm)
-        pairs.note(batch.captions, outcome.keys)
+        keys, row = update(
+            objective, optimizer, batch, rate=rate, max_grad_norm=recipe.max_grad_norm, parts=recipe.parts
+        )
+        if isinstance(keys, Keys):
+            pairs.note(batch.captions, keys)
         speed = (step + 1 - start) * len(batch.samples) / (time.perf_counter() - began)
-        curves.append(figures(step, outcome, objective, rate, speed))
+        curves.append({"step": step} | row | {"learning_rate": rate, "pairs_per_second": speed})
         if not math.isfinite(curves[-1]["total"]):
             raise RunFailed(f"the loss is {curves[-1]['total']} at step {step}: lower the learning rate")
         report(curves[-1])
@@ -93,19 +115,50 @@ def train(
 
 
 def update(
-    objective: CotsObjective, optimizer: torch.optim.Optimizer, batch: Batch, *, rate: float, max_grad_norm: float
-) -> Outcome:
-    """One training step: losses, gradients, weights, then queues and momentum."""
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    rate: float,
+    max_grad_norm: float,
+    parts: int,
+) -> tuple[Keys | None, Row]:
+    """One training step: losses, gradients, weights, then queues and momentum.
+
+    Args:
+        objective: an `Objective`.
+        optimizer: over its parameters.
+        batch: on the objective's device.
+        rate: learning rate of groups of scale 1.
+        max_grad_norm: of all gradients together.
+        parts: how many parts the batch is computed in; activations of one are held at a time.
+
+    Returns:
+        The batch's keys, and the figures of the step.
+    """
+    asked: Objective = objective  # type: ignore[assignment]
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]
     with autocast(batch.frames.device):
-        outcome: Outcome = objective(batch)
-    outcome.total.backward()  # type: ignore[no-untyped-call]
+        keys = asked.keys(batch, slices(len(batch.samples), parts))
+    row: Row = {"total": 0.0}
+    for rows in slices(len(batch.samples) if keys is None else int(keys.kept.sum()), parts):
+        with autocast(batch.frames.device):
+            outcome = asked(batch, keys, rows)
+        outcome.total.backward()  # type: ignore[no-untyped-call]
+        for name, loss in (("total", outcome.total.detach()), *outcome.losses.items()):
+            row[name] = row.get(name, 0.0) + float(loss)
     clip_grad_norm_(objective.parameters(), max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    objective.advance(outcome.keys)
-    return outcome
+    asked.advance(keys)
+    return keys, row | asked.figures(keys)
+
+
+def slices(count: int, parts: int) -> list[slice]:
+    """At most `parts` slices of nearly equal, non-zero length that cover 0 to `count`."""
+    ends = sorted({round(part * count / parts) for part in range(parts + 1)})
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def to_device(arrays: Arrays, pixels: tuple[tuple[float, ...], tuple[float, ...]], where: torch.device) -> Batch:
@@ -115,24 +168,8 @@ def to_device(arrays: Arrays, pixels: tuple[tuple[float, ...], tuple[float, ...]
     return Batch(frames=frames, **{name: values.to(where) for name, values in others.items()})
 
 
-def figures(step: int, outcome: Outcome, objective: CotsObjective, rate: float, speed: float) -> Row:
-    """One row of the curves."""
-    noise = objective.noise_filter
-    return {
-        "step": step,
-        "total": float(outcome.total.detach()),
-        **{name: float(loss) for name, loss in outcome.losses._asdict().items()},
-        "kept": float(outcome.keys.kept.float().mean()),
-        "mean": noise.mean,
-        "sigma": noise.sigma,
-        "threshold": noise.threshold if math.isfinite(noise.threshold) else -1.0,
-        "learning_rate": rate,
-        "pairs_per_second": speed,
-    }
-
-
 def snapshot(
-    step: int, objective: CotsObjective, optimizer: torch.optim.Optimizer, curves: list[Row], pairs: PairLedger
+    step: int, objective: nn.Module, optimizer: torch.optim.Optimizer, curves: list[Row], pairs: PairLedger
 ) -> dict[str, Any]:
     """Everything that the next step depends on."""
     return {

@@ -35,13 +35,15 @@ def stored(tmp_path: Path, picture: Encoded) -> tuple[pd.DataFrame, Path]:
 
 
 def figures(manifest: pd.DataFrame, shards: Path, *, sampled: int = 100) -> pd.DataFrame:
-    return audited(manifest, shards, sampled_shards=sampled, max_pixels=10_000)
+    suspects = pd.DataFrame({"id": ["3", "3", "5"], "caption": [0, 1, 0]})
+    return audited(manifest, shards, suspects, sampled_shards=sampled, max_pixels=10_000)
 
 
 def test_lists_become_figures(stored: tuple[pd.DataFrame, Path]) -> None:
     found = figures(*stored)
     assert set(found["captions"]) == set(found["flags"]) == set(found["words"]) == {2}
     assert list(found["wrong"]) == [0, 0, 1, *[0] * 15]
+    assert list(found["suspected"][:6]) == [0, 0, 0, 2, 0, 1]
     assert found["wrong_held_out"].sum() == found["blank"].sum() == 0
 
 

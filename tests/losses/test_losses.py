@@ -46,12 +46,14 @@ def test_info_nce_agrees_with_loops(batch: int, queue_size: int) -> None:
     excluded = some_excluded(batch, queue_size)
     logits = contrastive_logits(query, key, queue, excluded=excluded, temperature=0.07)
     slow = [-math.log(slow_softmax(row)[i]) for i, row in enumerate(slow_logits(query, key, queue, excluded, 0.07))]
-    assert float(info_nce(logits)) == pytest.approx(sum(slow) / batch, rel=1e-12, abs=1e-12)
+    assert float(info_nce(logits, torch.arange(batch))) == pytest.approx(sum(slow) / batch, rel=1e-12, abs=1e-12)
 
 
 def test_uniform_logits_cost_log_of_the_number_of_candidates() -> None:
-    assert float(info_nce(torch.zeros(3, 11))) == pytest.approx(math.log(11), rel=1e-6)
-    assert float(masked_cross_entropy(torch.zeros(4, 256), torch.arange(4))) == pytest.approx(math.log(256), rel=1e-6)
+    assert float(info_nce(torch.zeros(3, 11), torch.arange(3))) == pytest.approx(math.log(11), rel=1e-6)
+    assert float(masked_cross_entropy(torch.zeros(4, 256), torch.arange(4), out_of=4)) == pytest.approx(
+        math.log(256), rel=1e-6
+    )
 
 
 def test_rows_of_the_same_picture_are_no_negatives_of_it() -> None:
@@ -66,7 +68,7 @@ def test_rows_of_the_same_picture_are_no_negatives_of_it() -> None:
 def test_with_the_batch_excluded_the_logits_are_those_of_moco() -> None:
     query, key, queue = unit_rows(3, 8, 0), unit_rows(3, 8, 1), unit_rows(4, 8, 2)
     excluded = torch.cat([~torch.eye(3, dtype=torch.bool), torch.zeros(3, 4, dtype=torch.bool)], dim=1)
-    loss = info_nce(contrastive_logits(query, key, queue, excluded=excluded, temperature=0.07))
+    loss = info_nce(contrastive_logits(query, key, queue, excluded=excluded, temperature=0.07), torch.arange(3))
     moco = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T], dim=1) / 0.07
     torch.testing.assert_close(loss, -moco.log_softmax(1)[:, 0].mean(), rtol=1e-12, atol=1e-12)
 
@@ -104,7 +106,7 @@ def test_gradient_of_the_kl_reaches_both_directions() -> None:
 
 def test_nothing_masked_costs_nothing_and_still_backpropagates() -> None:
     logits = torch.zeros(0, 5, requires_grad=True)
-    loss = masked_cross_entropy(logits, torch.zeros(0, dtype=torch.long))
+    loss = masked_cross_entropy(logits, torch.zeros(0, dtype=torch.long), out_of=0)
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 0
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from cots.losses.contrastive import same_picture
 from cots.models.momentum import MomentumCopy
 from cots.models.queue import PairQueue
 
@@ -34,13 +35,19 @@ def test_both_modalities_hold_the_same_pair_in_the_same_row() -> None:
 def test_an_empty_queue_offers_no_negatives() -> None:
     queue = PairQueue(size=5, dim=3, warmup=0)
     assert queue.images.shape == (0, 3)
-    assert queue.same_sample(torch.arange(2)).shape == (2, 0)
+    assert queue.samples.shape == (0,)
+
+
+def test_a_queue_of_no_rows_stays_empty() -> None:
+    queue = PairQueue(size=0, dim=3, warmup=0)
+    queue.push(*numbered(0, 3))
+    assert queue.images.shape == (0, 3)
 
 
 def test_rows_of_the_same_sample_are_found() -> None:
     queue = PairQueue(size=5, dim=3, warmup=0)
     queue.push(*numbered(10, 3))
-    assert queue.same_sample(torch.tensor([11, 7])).tolist() == [[False, True, False], [False, False, False]]
+    assert same_picture(torch.tensor([11, 7]), queue.samples).tolist() == [[False, True, False], [False, False, False]]
 
 
 def test_momentum_copy_follows_by_the_stated_share_and_copies_buffers() -> None:

@@ -54,7 +54,8 @@ def test_parameters_are_logged_by_their_path_in_the_file(project: Path) -> None:
     client, run_id, _ = opened(project)
     logged = client.get_run(run_id).data.params
     params = Params.load(ROOT / "params.yaml")
-    assert float(logged["pretrain.mask.image"]) == params.pretrain.mask.image
+    assert params.pretrain.masked
+    assert float(logged["pretrain.objective.mask.image"]) == params.pretrain.masked.image
     assert int(logged["model.image.options.embed_dim"]) == params.model.image.options["embed_dim"]
     assert "index.kind" not in logged
 

@@ -52,7 +52,11 @@ def data(tmp_path: Path, sound: Path) -> Path:
 def validated(data: Path) -> dict[str, Any]:
     """The summary of a run that passes."""
     out = data / "validation"
-    validate.stage(data / "shards", data / "manifest.parquet", data / "rejected.parquet", out, params=params())
+    listed = data / "suspects.csv"
+    if not listed.exists():
+        shutil.copy(ROOT / "suspects.csv", listed)
+    tables = (data / "manifest.parquet", data / "rejected.parquet", listed)
+    validate.stage(data / "shards", *tables, out, params=params())
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return summary
 
@@ -85,6 +89,14 @@ def test_sound_data_passes_and_every_figure_of_the_summary_is_right(data: Path) 
     assert summary["overview"]["samples"] == {"train image": 10, "val image": 5, "test image": 5}
     assert summary["overview"]["captions"] == summary["overview"]["samples opened in shards"] == 20
     assert (data / "validation/docs/index.html").is_file()
+
+
+def test_captions_that_a_filter_distrusts_are_held_against_their_limit(data: Path) -> None:
+    rows = ["id,caption,text,score,seen,dropped", "3.jpg,0,caption 3,-0.1,4,4"]
+    (data / "suspects.csv").write_text("\n".join(rows))
+    assert validated(data)["success"]
+    (data / "suspects.csv").write_text("\n".join([*rows, "4.jpg,0,caption 4,-0.2,4,4"]))
+    assert "distrusted by a trained filter (5.00% at most): 2 of 20" in complaints(data)
 
 
 def test_the_summary_is_the_same_for_the_same_data(data: Path) -> None:

@@ -13,12 +13,18 @@ from cots.models.dvae import Dvae
 TINY: dict[str, dict[str, Any]] = {
     "dvae": {"codes": 16, "hidden": 8, "steps": 4, "batch": 4, "checkpoint_every": 2},
     "tokenize": {"views": 2, "batch": 4},
-    "pretrain": {"steps": 6, "batch": 4, "warmup": 1, "queue": 10, "queue_warmup": 0, "checkpoint_every": 2},
+    "pretrain": {"steps": 6, "batch": 4, "warmup": 1, "checkpoint_every": 2},
+}
+NO_TOKENS = {"instance": 1.0, "token": 0.0, "task": 1.0}
+OBJECTIVE: dict[str, Any] = {
+    "queue": 10,
+    "queue_warmup": 0,
+    "filter": {"warmup": 2, "deviations": 1.0, "momentum": 0.9},
 }
 
 
 def tiny_params(**changes: dict[str, Any]) -> Params:
-    """The committed parameters with sizes for a test; `changes` are merged into sections."""
+    """The committed parameters with sizes for a test; `changes` are merged into sections and pretrain's objective."""
     values = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     values["model"] |= {"dim": 16}
     values["model"]["image"] |= {"size": 32, "options": {"embed_dim": 32, "depth": 1, "num_heads": 2}}
@@ -30,15 +36,13 @@ def tiny_params(**changes: dict[str, Any]) -> Params:
     }
     sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     values["model"]["text"] |= {"vocab_size": 100, "options": sizes}
+    objective = values["pretrain"].pop("objective") | OBJECTIVE | changes.pop("objective", {})
     for section in (TINY, changes):
         for name, part in section.items():
             values[name] |= part
-    values["pretrain"]["filter"] = {"warmup": 2, "deviations": 1.0, "momentum": 0.9}
-    values["finetune"] = {
-        "image-text": values["pretrain"] | {"weights": {"instance": 1.0, "token": 0.0, "task": 1.0}},
-        "video-text": values["pretrain"]
-        | {"weights": {"instance": 1.0, "token": 0.0, "task": 1.0}, "frames": 2, "batch": 3},
-    }
+    whole = values["pretrain"] | {"size": 32, "objective": objective | {"weights": NO_TOKENS}}
+    values["finetune"] = {"image-text": whole, "video-text": whole | {"frames": 2, "batch": 3}}
+    values["pretrain"] = {"objective": objective} | values["pretrain"]
     return Params.model_validate(values)
 
 

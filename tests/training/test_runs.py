@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,18 +11,19 @@ import torch
 from safetensors.torch import load_file
 
 from cots.build import new_model, new_objective, training_batches
-from cots.config import Params
+from cots.config import Params, Training
 from cots.data.batches import Arrays
 from cots.data.manifest import read_manifest
 from cots.data.shards import read_shard
 from cots.data.views import Views
 from cots.errors import BadInput, RunFailed
 from cots.model import RetrievalModel
-from cots.objective import CotsObjective
+from cots.objective import WHOLE, Batch, CotsObjective, Outcome
 from cots.progress import Progress
 from cots.stages import tokenize
 from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
+from cots.training.groups import parameter_groups
 from cots.training.loop import to_device, update
 from tests.training.conftest import tiny_params
 
@@ -87,6 +89,44 @@ def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, t
     assert weights(run(tiny_data, tokenized, tmp_path / "after", other)) == weights(fresh)
 
 
+CLIP = {"kind": "clip", "temperature": {"start": 0.07, "learned": True, "least": 0.01}}
+SIGLIP = {"kind": "siglip", "temperature": {"start": 0.1, "learned": True, "least": 0.01}, "bias": -10.0}
+
+
+@pytest.mark.parametrize(("section", "loss"), [(CLIP, "contrastive"), (SIGLIP, "sigmoid")])
+def test_a_baseline_runs_through_the_same_loop_and_resumes(
+    section: dict[str, Any], loss: str, tiny_data: Path, tokenized: Path, tmp_path: Path
+) -> None:
+    params = tiny_params()
+    params = params.model_copy(
+        update={"pretrain": Training.model_validate(params.pretrain.model_dump() | {"objective": section})}
+    )
+    whole = run(tiny_data, tokenized, tmp_path / "whole", params)
+    curves = pd.read_csv(whole / "report/curves.csv")
+    assert curves[loss].notna().all()
+    assert curves["temperature"].nunique() > 1
+    assert pd.read_parquet(whole / "report/pairs.parquet").empty
+
+
+def test_a_batch_in_parts_ends_with_nearly_the_same_weights(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    whole = run(tiny_data, tokenized, tmp_path / "whole", tiny_params())
+    parts = run(tiny_data, tokenized, tmp_path / "parts", tiny_params(pretrain={"parts": 3}))
+    mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (parts, whole))
+    np.testing.assert_allclose(mine["total"], theirs["total"], rtol=0.02)
+    assert weights(parts) != weights(whole)
+
+
+def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    still = {"momentum": 1.0, "keep": "momentum"}  # a momentum stream that never moves is what the run began with
+    out = run(tiny_data, tokenized, tmp_path / "still", tiny_params(objective=still))
+    torch.manual_seed(tiny_params().pretrain.seed)
+    start = new_model(tiny_params().model, tokenized / "tokenizer")
+    found = load_file(out / "model" / "model.safetensors")
+    assert torch.equal(found["image.projection.weight"], start.image.projection.weight)
+    trained = run(tiny_data, tokenized, tmp_path / "trained", tiny_params(objective=still | {"keep": "trained"}))
+    assert weights(trained) != weights(out)
+
+
 def test_other_seeds_give_other_weights(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
     a = run(tiny_data, tokenized, tmp_path / "a", tiny_params())
     b = run(tiny_data, tokenized, tmp_path / "b", tiny_params(pretrain={"seed": 1}))
@@ -98,17 +138,24 @@ def objective_and_batch(data: Path, tokenized: Path, params: Params) -> tuple[Co
     model = new_model(params.model, tokenized / "tokenizer")
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
     batches = training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
-    return new_objective(model, params.pretrain, codes=16), next(batches.starting(0))
+    objective = new_objective(model, params.pretrain.objective, codes=16)
+    assert isinstance(objective, CotsObjective)
+    return objective, next(batches.starting(0))
+
+
+def whole(objective: CotsObjective, batch: Batch) -> Outcome:
+    outcome: Outcome = objective(batch, objective.keys(batch, [WHOLE]))
+    return outcome
 
 
 def test_two_forwards_leave_every_buffer_and_weight_bit_identical(tiny_data: Path, tokenized: Path) -> None:
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     batch = to_device(arrays, PIXELS, torch.device("cpu"))
-    optimizer = torch.optim.AdamW(objective.parameters())
+    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0))
     for _ in range(4):
-        update(objective, optimizer, batch, rate=1e-3, max_grad_norm=1.0)
+        update(objective, optimizer, batch, rate=1e-3, max_grad_norm=1.0, parts=1)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    first, second = objective(batch), objective(batch)
+    first, second = whole(objective, batch), whole(objective, batch)
     assert torch.equal(first.total, second.total)
     assert all(torch.equal(before[name], value) for name, value in objective.state_dict().items())
 
@@ -119,7 +166,7 @@ def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_d
         for parameter in objective.image.parameters():
             parameter.add_(0.1)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    objective.advance(objective(to_device(arrays, PIXELS, torch.device("cpu"))).keys)
+    objective.advance(objective.keys(to_device(arrays, PIXELS, torch.device("cpu")), [WHOLE]))
     moved = {
         name.split(".")[0] for name, value in objective.state_dict().items() if not torch.equal(before[name], value)
     }
@@ -129,35 +176,36 @@ def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_d
 def test_a_dropped_pair_adds_to_no_loss_and_its_keys_stay_out_of_the_queue(tiny_data: Path, tokenized: Path) -> None:
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     batch = to_device(arrays, PIXELS, torch.device("cpu"))
-    similarity = objective.keys(batch).similarity.sort().values
+    similarity = objective.keys(batch, [WHOLE]).similarity.sort().values
     objective.noise_filter.steps.fill_(10)
     halfway = float((similarity[0] + similarity[1]) / 2)  # between the worst pair and the next
     objective.noise_filter.first.fill_(halfway * (1 - 0.9**10))
     objective.noise_filter.second.fill_(halfway**2 * (1 - 0.9**10))
-    outcome = objective(batch)
-    assert int(outcome.keys.kept.sum()) == len(batch.samples) - 1
-    assert torch.equal(outcome.total, objective(batch.take(outcome.keys.kept)).total)
-    objective.advance(outcome.keys)
+    keys = objective.keys(batch, [WHOLE])
+    assert int(keys.kept.sum()) == len(batch.samples) - 1
+    rest = batch.take(keys.kept.nonzero()[:, 0])
+    torch.testing.assert_close(whole(objective, batch).total, whole(objective, rest).total, rtol=1e-5, atol=0)
+    objective.advance(keys)
     assert int(objective.queue.count) == len(batch.samples) - 1
 
 
 def test_a_level_of_weight_zero_is_not_computed(tiny_data: Path, tokenized: Path) -> None:
-    params = tiny_params(pretrain={"weights": {"instance": 1.0, "token": 0.0, "task": 0.0}})
+    params = tiny_params(objective={"weights": {"instance": 1.0, "token": 0.0, "task": 0.0}})
     objective, arrays = objective_and_batch(tiny_data, tokenized, params)
     assert arrays.masked_patches.shape[1] == arrays.corrupted_ids.shape[1] == 0
     calls = []
     objective.image.register_forward_hook(lambda *_: calls.append("image"))
     objective.patch_head.register_forward_hook(lambda *_: calls.append("head"))
-    outcome = objective(to_device(arrays, PIXELS, torch.device("cpu")))
+    outcome = whole(objective, to_device(arrays, PIXELS, torch.device("cpu")))
     assert calls == ["image"]
-    assert float(outcome.losses.token) == float(outcome.losses.task) == 0
+    assert list(outcome.losses) == ["instance"]
 
 
 def test_every_weight_learns_under_the_whole_objective(tiny_data: Path, tokenized: Path) -> None:
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     batch = to_device(arrays, PIXELS, torch.device("cpu"))
-    objective.advance(objective(batch).keys)
-    objective(batch._replace(samples=batch.samples + 1000)).total.backward()
+    objective.advance(objective.keys(batch, [WHOLE]))
+    whole(objective, batch._replace(samples=batch.samples + 1000)).total.backward()  # type: ignore[no-untyped-call]
     idle = [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
 

@@ -1,0 +1,48 @@
+"""CLIP: every other pair of the batch is a negative, and both streams have the gradient."""
+
+import torch
+from torch import nn
+
+from cots.losses.contrastive import contrastive_logits, info_nce, same_picture
+from cots.models.stream import ImageStream, TextStream
+from cots.models.temperature import Temperature
+from cots.objective import WHOLE, Batch, Outcome
+
+
+class ClipObjective(nn.Module):
+    """In-batch InfoNCE in both directions; ALIGN is the same on noisier data.
+
+        L = (info_nce(f_v F_l^T / tau) + info_nce(f_l F_v^T / tau)) / 2
+
+    Two captions of one picture are no negatives of each other, as in COTS, so that the comparison is fair.
+
+    Args:
+        image: the image stream; text: the text stream; temperature: tau, learned as a rule.
+
+    Source: CLIP, arXiv:2103.00020, figure 3; ALIGN, arXiv:2102.05918.
+    """
+
+    def __init__(self, *, image: ImageStream, text: TextStream, temperature: Temperature) -> None:
+        super().__init__()
+        self.image, self.text, self.temperature = image, text, temperature
+
+    def keys(self, batch: Batch, parts: list[slice]) -> None:
+        """None: there is no momentum stream."""
+
+    def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
+        """The loss of the whole batch."""
+        image, text = self.image(batch.frames).feature, self.text(batch.ids, batch.attended).feature
+        own = torch.arange(len(image), device=image.device)
+        excluded = same_picture(batch.samples, batch.samples).fill_diagonal_(False)
+        none, temperature = image[:0], self.temperature()
+        i2t = contrastive_logits(image, text, none, excluded=excluded, temperature=temperature)
+        t2i = contrastive_logits(text, image, none, excluded=excluded, temperature=temperature)
+        loss = (info_nce(i2t, own) + info_nce(t2i, own)) / 2
+        return Outcome(loss, {"contrastive": loss.detach()})
+
+    def advance(self, keys: None) -> None:
+        """Nothing moves between steps."""
+
+    def figures(self, keys: None) -> dict[str, float]:
+        """The temperature, for the curves."""
+        return {"temperature": float(self.temperature().detach())}

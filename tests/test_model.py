@@ -1,0 +1,154 @@
+"""The deployed model: built from other people's folders, saved, loaded, taken to another resolution."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cots.data.text import load_tokenizer
+from cots.data.views import centre
+from cots.errors import BadInput
+from cots.model import RetrievalModel, autocast, normalised
+from tests.foreign import save_text, save_vit
+
+TEXTS = ["a red ring on the left", "a blue square", "green"]
+PICTURES = [Image.new("RGB", (50, 40), colour) for colour in ("red", "navy", "white")]
+
+
+def pair(folder: Path, kind: str, **image: Any) -> dict[str, Any]:
+    """Settings of a model from a vision and a text encoder in folders made here."""
+    save_vit(folder / "vit")
+    save_text(kind, folder / kind)
+    return {
+        "dim": 16,
+        "image": {
+            "name": f"local-dir:{folder / 'vit'}",
+            "pretrained": True,
+            "size": 32,
+            "patch": 8,
+            "stem": "linear",
+            "pool": "class",
+            "options": {},
+            "mean": [0.4, 0.5, 0.6],
+            "std": [0.2, 0.3, 0.4],
+        }
+        | image,
+        "text": {"name": str(folder / kind), "pretrained": True, "pool": "class", "max_tokens": 12, "options": {}},
+    }
+
+
+def vectors(model: RetrievalModel) -> np.ndarray[Any, Any]:
+    return np.concatenate([model.encode_images(PICTURES, batch=2), model.encode_texts(TEXTS, batch=2)])
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_a_pretrained_pair_keeps_its_vectors_when_saved_and_the_originals_are_gone(kind: str, tmp_path: Path) -> None:
+    settings = pair(tmp_path / "theirs", kind)
+    encoder = save_text(kind, tmp_path / "theirs" / kind)
+    tokenizer = load_tokenizer(tmp_path / "theirs" / kind)
+    built = RetrievalModel.build(settings, tokenizer)
+    ids = tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        theirs = encoder(**ids).last_hidden_state
+        mine = built.text.eval()(ids["input_ids"], ids["attention_mask"].bool()).tokens
+    torch.testing.assert_close(mine[ids["attention_mask"].bool()], theirs[ids["attention_mask"].bool()])
+    built.save(tmp_path / "model")
+    shutil.rmtree(tmp_path / "theirs")
+    loaded = RetrievalModel.load(tmp_path / "model")
+    assert np.array_equal(vectors(loaded), vectors(built))
+    assert loaded.digest == built.digest
+    assert str(tmp_path / "theirs") not in (tmp_path / "model/model.json").read_text()
+
+
+def test_a_saved_model_is_saved_again_without_a_change(tmp_path: Path) -> None:
+    settings = pair(tmp_path, "roberta")
+    RetrievalModel.build(settings, load_tokenizer(tmp_path / "roberta")).save(tmp_path / "a")
+    RetrievalModel.load(tmp_path / "a").save(tmp_path / "b")
+    for name in ("model.json", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_text_model_with_more_tokens_than_its_tokenizer_survives_saving(tmp_path: Path) -> None:
+    settings = pair(tmp_path, "bert")
+    encoder = save_text("bert", tmp_path / "bert")
+    encoder.resize_token_embeddings(len(load_tokenizer(tmp_path / "bert")) + 8)
+    encoder.save_pretrained(tmp_path / "bert")
+    built = RetrievalModel.build(settings, load_tokenizer(tmp_path / "bert"))
+    built.save(tmp_path / "model")
+    assert np.array_equal(vectors(RetrievalModel.load(tmp_path / "model")), vectors(built))
+
+
+def test_mean_and_deviation_are_those_of_the_parameters_not_of_the_pretrained_model(tmp_path: Path) -> None:
+    settings = pair(tmp_path, "bert")
+    theirs = json.loads((tmp_path / "vit/config.json").read_text())["pretrained_cfg"]
+    assert theirs["mean"] != settings["image"]["mean"]
+    built = RetrievalModel.build(settings, load_tokenizer(tmp_path / "bert"))
+    pixels = np.stack([centre(picture, 32) for picture in PICTURES])[:, None]
+    frames = normalised(pixels, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], to=torch.device("cpu"))
+    with torch.no_grad(), autocast(torch.device("cpu")):
+        expected = built.image.eval()(frames).feature
+    np.testing.assert_allclose(built.encode_images(PICTURES, batch=3), expected.numpy(), atol=1e-6)
+
+
+def test_more_words_than_the_text_model_has_positions_for_are_refused_with_both_numbers(tmp_path: Path) -> None:
+    settings = pair(tmp_path, "roberta")
+    settings["text"]["max_tokens"] = 39
+    with pytest.raises(BadInput, match=r"max_tokens is 39, .* positions for 38"):
+        RetrievalModel.build(settings, load_tokenizer(tmp_path / "roberta"))
+
+
+def test_a_model_folder_with_settings_of_another_kind_is_told_as_damaged(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    settings = json.loads((tmp_path / "model/model.json").read_text())
+    settings["text"]["name"] = "gpt2"
+    (tmp_path / "model/model.json").write_text(json.dumps(settings))
+    with pytest.raises(BadInput, match=r"model is a damaged COTS model: .*gpt2") as told:
+        RetrievalModel.load(tmp_path / "model")
+    assert "\n" not in str(told.value)
+
+
+# --- resolution
+
+
+def test_resizing_to_the_same_size_gives_an_equal_model_of_its_own(tiny_model: Path) -> None:
+    model = RetrievalModel.load(tiny_model)
+    same = model.resized(32)
+    assert same.digest == model.digest
+    with torch.no_grad():
+        same.image.projection.weight.zero_()
+        same.text.projection.weight.zero_()
+    assert RetrievalModel.load(tiny_model).digest == model.digest
+
+
+def test_a_model_at_384_pixels_comes_from_one_at_224_and_survives_saving(tmp_path: Path) -> None:
+    settings = pair(tmp_path, "bert", size=224, patch=16, pretrained=False)
+    small = RetrievalModel.build(settings, load_tokenizer(tmp_path / "bert"))
+    large = small.resized(384)
+    assert (small.settings["image"]["size"], large.settings["image"]["size"]) == (224, 384)
+    assert large.image.backbone.vit.pos_embed.shape == (1, 1 + 24 * 24, 32)
+    assert np.array_equal(large.encode_texts(TEXTS, batch=3), small.encode_texts(TEXTS, batch=3))
+    large.save(tmp_path / "large")
+    loaded = RetrievalModel.load(tmp_path / "large")
+    pictures = [Image.effect_noise((400, 390), 60).convert("RGB")]
+    assert np.array_equal(loaded.encode_images(pictures, batch=1), large.encode_images(pictures, batch=1))
+    assert loaded.digest == large.digest != small.digest
+
+
+def test_weights_at_another_resolution_do_not_fit_settings_that_were_edited_by_hand(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    text = (tmp_path / "model/model.json").read_text()
+    (tmp_path / "model/model.json").write_text(text.replace('"size": 32', '"size": 48'))
+    with pytest.raises(BadInput, match="damaged"):
+        RetrievalModel.load(tmp_path / "model")
+
+
+def test_a_size_between_two_grids_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(BadInput, match="patches of 8 pixels"):
+        RetrievalModel.load(tiny_model).resized(50)

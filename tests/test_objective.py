@@ -1,0 +1,211 @@
+"""The whole objective against a slow reference in float64, and its parts against the whole."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cots.losses.filter import MomentumFilter
+from cots.models.heads import TokenHead
+from cots.models.language import TextBackbone
+from cots.models.queue import PairQueue
+from cots.models.stream import ImageStream, TextStream
+from cots.models.temperature import Temperature
+from cots.models.vision import VisionBackbone
+from cots.objective import WHOLE, Batch, BatchNegatives, CotsObjective, Keys, Levels
+from cots.training.loop import slices, update
+
+PATCHES, WORDS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
+NO_DROPOUT: dict[str, object] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> None:
+    torch.manual_seed(0)
+
+
+def objective(*, queue: int, negatives: BatchNegatives, weights: Levels = Levels(1.0, 0.5, 0.25)) -> CotsObjective:  # noqa: B008
+    options: dict[str, object] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
+    vision = VisionBackbone(
+        name="vit_tiny_patch16_224",
+        pretrained=False,
+        size=16,
+        patch=8,
+        stem="linear",
+        options={"embed_dim": 16, "depth": 1, "num_heads": 2},
+        fused_attention=False,
+    )
+    language = TextBackbone(
+        name="bert",
+        pretrained=False,
+        vocab_size=VOCAB,
+        pad_token=0,
+        options=options | NO_DROPOUT,
+        fused_attention=False,
+    )
+    return CotsObjective(
+        image=ImageStream(vision, dim=DIM, pool="mean"),
+        text=TextStream(language, dim=DIM, pool="mean"),
+        patch_head=TokenHead(width=16, dim=DIM, vocab=CODES),
+        word_head=TokenHead(width=16, dim=DIM, vocab=VOCAB),
+        queue=PairQueue(size=queue, dim=DIM, warmup=0),
+        noise_filter=MomentumFilter(warmup=0, deviations=1.0, momentum=0.5),
+        weights=weights,
+        temperature=Temperature(start=0.2, learned=True, least=0.01),
+        batch_negatives=negatives,
+        momentum=0.9,
+    ).double()
+
+
+def batch(pairs: int) -> Batch:
+    ids = torch.randint(5, VOCAB, (pairs, WORDS))
+    masked = torch.zeros(pairs, PATCHES, dtype=torch.bool)
+    masked[:, :2] = True
+    words = torch.rand(pairs, WORDS) < 0.4
+    words[0] = False  # a text of which nothing is hidden
+    return Batch(
+        samples=torch.arange(pairs) // 2,  # two captions of each picture
+        captions=torch.arange(pairs),
+        frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
+        ids=ids,
+        attended=torch.ones(pairs, WORDS, dtype=torch.bool),
+        masked_patches=masked,
+        visual_tokens=torch.randint(0, CODES, (pairs, PATCHES)),
+        corrupted_ids=torch.where(words, 4, ids),
+        masked_words=words,
+    )
+
+
+def with_a_past(model: CotsObjective, batches: int, *, pairs: int) -> CotsObjective:
+    """The objective after some steps: queue filled, streams and their copies apart, filter at work."""
+    for number in range(batches):
+        past = batch(pairs)._replace(samples=torch.arange(pairs) + 3 * number)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        model.advance(model.keys(past, [WHOLE]))
+    return model
+
+
+@torch.no_grad()
+def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, float]:
+    """The formulas of the paper with loops over pairs, candidates and positions."""
+    kept = [row for row in range(len(some.samples)) if keys.kept[row]]
+    image, text = model.image(some.frames).feature, model.text(some.ids, some.attended).feature
+    tau, queued = float(model.temperature()), range(int(model.queue.count))
+    by_gradient = model.batch_negatives == "queries"
+
+    def distribution(query: Tensor, own: int, keys_of: Tensor, features: Tensor, queue: Tensor) -> dict[object, float]:
+        among = features if by_gradient else keys_of
+        scores: dict[object, float] = {"own": float(query @ among[own]) / tau}
+        for other in kept:
+            if model.batch_negatives != "none" and some.samples[other] != some.samples[own]:
+                scores[other] = float(query @ among[other]) / tau
+        for row in queued:
+            if model.queue.samples[row] != some.samples[own]:
+                scores[f"queue {row}"] = float(query @ queue[row]) / tau
+        mass = sum(math.exp(value) for value in scores.values())
+        return {name: math.exp(value) / mass for name, value in scores.items()}
+
+    instance = task = 0.0
+    for row in kept:
+        i2t = distribution(image[row], row, keys.texts, text, model.queue.texts)
+        t2i = distribution(text[row], row, keys.images, image, model.queue.images)
+        instance -= (math.log(i2t["own"]) + math.log(t2i["own"])) / len(kept)
+        task += sum((i2t[c] - t2i[c]) * math.log(i2t[c] / t2i[c]) for c in i2t) / 2 / len(kept)
+    patches = model.image(some.frames, some.masked_patches).tokens
+    words = model.text(some.corrupted_ids, some.attended).tokens
+    vision = [
+        surprise(model.patch_head, patches[row, place], text[row], some.visual_tokens[row, place])
+        for row in kept
+        for place in range(PATCHES)
+        if some.masked_patches[row, place]
+    ]
+    language = [
+        surprise(model.word_head, words[row, place], image[row], some.ids[row, place])
+        for row in kept
+        for place in range(WORDS)
+        if some.masked_words[row, place]
+    ]
+    token = sum(vision) / len(vision) + (sum(language) / len(language) if language else 0.0)
+    return {"instance": instance, "token": token, "task": task}
+
+
+def surprise(head: TokenHead, hidden: Tensor, paired: Tensor, target: Tensor) -> float:
+    logits = head.output(head.transform(hidden + head.fuse(paired)))
+    return -float(logits.log_softmax(0)[target])
+
+
+@pytest.mark.parametrize("negatives", ["none", "keys", "queries"])
+@pytest.mark.parametrize(("pairs", "queue", "past"), [(1, 3, 1), (2, 5, 0), (5, 7, 2), (7, 3, 3)])
+def test_the_losses_agree_with_loops_over_the_papers_formulas(
+    negatives: BatchNegatives, pairs: int, queue: int, past: int
+) -> None:
+    model = with_a_past(objective(queue=queue, negatives=negatives), past, pairs=4)
+    some = batch(pairs)
+    keys = model.keys(some, [WHOLE])
+    outcome, slow = model(some, keys), slow_losses(model, some, keys)
+    assert {name: float(loss) for name, loss in outcome.losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
+    weights = model.weights._asdict()
+    total = float(outcome.total.detach())
+    assert total == pytest.approx(sum(weights[name] * loss for name, loss in slow.items()), rel=1e-9)
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("negatives", ["none", "keys"])
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
+    negatives: BatchNegatives, parts: int
+) -> None:
+    model = with_a_past(objective(queue=5, negatives=negatives), 2, pairs=6)
+    some = batch(7)
+    keys = model.keys(some, slices(7, parts))
+    model(some, keys).total.backward()
+    whole = gradients(model)
+    for rows in slices(int(keys.kept.sum()), parts):
+        model(some, keys, rows).total.backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("count", "parts", "lengths"), [(7, 3, [2, 3, 2]), (2, 5, [1, 1]), (1, 1, [1]), (8, 2, [4, 4])]
+)
+def test_slices_cover_everything_and_none_is_empty(count: int, parts: int, lengths: list[int]) -> None:
+    found = slices(count, parts)
+    assert [rows.stop - rows.start for rows in found] == lengths
+    assert [row for rows in found for row in range(count)[rows]] == list(range(count))
+
+
+def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
+    model = objective(queue=3, negatives="queries")
+    optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "scale": 1.0}], lr=1.0)
+    before = float(model.temperature().detach())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cots.training.loop.autocast", lambda _: torch.autocast("cpu", enabled=False))
+        for _ in range(3):
+            _, row = update(model, optimizer, batch(4), rate=0.3, max_grad_norm=1.0, parts=1)
+    assert row["temperature"] != pytest.approx(before)
+    model.temperature.log_tau.data.fill_(-9.0)
+    assert float(model.temperature().detach()) == pytest.approx(0.01)
+
+
+def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
+    model = objective(queue=0, negatives="queries", weights=Levels(0.0, 0.0, 1.0))
+    some = batch(3)
+    feature = F.normalize(torch.randn(3, DIM, dtype=torch.float64))
+    keys = Keys(feature, feature, some.samples, torch.ones(3), torch.ones(3, dtype=torch.bool))
+    similar = model.similarities(feature, feature, keys, WHOLE)
+    torch.testing.assert_close(similar.i2t, similar.t2i)

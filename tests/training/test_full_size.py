@@ -1,0 +1,100 @@
+"""The paper's model at its own size: ViT-B/16 at 224 pixels, BERT-base, 8,192 visual tokens; one real step."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cots.losses.filter import MomentumFilter
+from cots.models.heads import TokenHead
+from cots.models.language import TextBackbone
+from cots.models.queue import PairQueue
+from cots.models.stream import ImageStream, TextStream
+from cots.models.temperature import Temperature
+from cots.models.vision import VisionBackbone
+from cots.objective import Batch, CotsObjective, Levels
+from cots.training.groups import parameter_groups
+from cots.training.loop import update
+
+DIM, WORDS, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24
+
+
+def full_size_streams() -> tuple[ImageStream, TextStream]:
+    """ViT-B/16 and BERT-base from random weights, the last six blocks of each trainable, activations not kept."""
+    vision = VisionBackbone(
+        name="vit_base_patch16_224",
+        pretrained=False,
+        size=224,
+        patch=16,
+        stem="linear",
+        options={},
+        fused_attention=False,
+    )
+    language = TextBackbone(
+        name="bert", pretrained=False, vocab_size=WORDS, pad_token=0, options={}, fused_attention=False
+    )
+    image, text = ImageStream(vision, dim=DIM, pool="class"), TextStream(language, dim=DIM, pool="class")
+    for stream in (image, text):
+        stream.freeze_but_last(6)
+        stream.checkpoint_gradients()
+    return image, text
+
+
+def full_size_objective() -> CotsObjective:
+    """The whole objective around them."""
+    image, text = full_size_streams()
+    return CotsObjective(
+        image=image,
+        text=text,
+        patch_head=TokenHead(width=image.backbone.width, dim=DIM, vocab=CODES),
+        word_head=TokenHead(width=text.backbone.width, dim=DIM, vocab=WORDS),
+        queue=PairQueue(size=1024, dim=DIM, warmup=0),
+        noise_filter=MomentumFilter(warmup=100, deviations=2.0, momentum=0.99),
+        weights=Levels(instance=1.0, token=1.0, task=1.0),
+        temperature=Temperature(start=0.07, learned=True, least=0.01),
+        batch_negatives="keys",
+        momentum=0.99,
+    )
+
+
+def random_batch() -> Batch:
+    """Two pairs of noise: 40 % of the patches and 15 % of the words hidden."""
+    ids = torch.randint(1000, WORDS, (PAIRS, LENGTH))
+    hidden_words = torch.arange(LENGTH).expand(PAIRS, LENGTH) % 7 == 3
+    return Batch(
+        samples=torch.arange(PAIRS),
+        captions=torch.arange(PAIRS),
+        frames=torch.randn(PAIRS, 1, 3, 224, 224),
+        ids=ids,
+        attended=torch.ones(PAIRS, LENGTH, dtype=torch.bool),
+        masked_patches=torch.rand(PAIRS, 196).argsort(dim=1) < 78,
+        visual_tokens=torch.randint(0, CODES, (PAIRS, 196)),
+        corrupted_ids=ids.masked_fill(hidden_words, 103),
+        masked_words=hidden_words,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_one_real_step_of_the_full_size_model_learns_in_its_last_six_blocks() -> None:
+    torch.manual_seed(0)
+    objective, batch = full_size_objective().train(), random_batch()
+    groups = parameter_groups(objective, weight_decay=0.02, layer_decay=0.9)
+    optimizer = torch.optim.AdamW(groups)
+    fingers = {name: finger(value) for name, value in objective.named_parameters()}
+    _, figures = update(objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=2)
+    moved = {name for name, value in objective.named_parameters() if finger(value) != fingers[name]}
+    learning = {name for name, value in objective.named_parameters() if value.requires_grad}
+    assert math.isfinite(figures["total"])
+    assert sum(p.numel() for p in objective.image.backbone.vit.parameters()) == 85_798_656  # ViT-B/16 at 224, timm
+    assert sum(p.numel() for p in objective.text.backbone.encoder.parameters()) == 108_891_648  # BERT-base, no pooler
+    assert {name for name in moved if "_slow." not in name} == learning
+    assert {name.replace("_slow.module.", ".") for name in moved if "_slow." in name} <= learning
+    assert len({group["scale"] for group in groups}) == 1 + 6
+
+
+def finger(values: Tensor) -> tuple[float, float]:
+    """Two sums that change when values do, without a copy of them."""
+    wide = values.detach().double()
+    return float(wide.sum()), float((wide * wide).sum())
