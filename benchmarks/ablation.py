@@ -62,14 +62,13 @@ def main() -> None:
         sys.exit("error: pretrain.objective.kind must be cots: the grid switches its levels")
     grid = {name: changes for name, changes in variants(params).items() if name in (asked.only or variants(params))}
     OUT.mkdir(parents=True, exist_ok=True)
-    runs = {
-        name: [measured_run(name, [*changes, f"pretrain.seed={seed}"], params) for seed in range(asked.seeds)]
-        for name, changes in grid.items()
-    }
-    table = as_table(runs, params)
-    (OUT / "table.md").write_text(table, encoding="utf8")
-    plot(runs, OUT / "rsum.png")
-    print(table)
+    runs: dict[str, list[dict[str, Direction]]] = {name: [] for name in grid}
+    for seed in range(asked.seeds):
+        for name, changes in grid.items():
+            runs[name].append(measured_run(name, [*changes, f"pretrain.seed={seed}"], params))
+        (OUT / "table.md").write_text(as_table(runs, params), encoding="utf8")
+        plot(runs, OUT / "rsum.png")
+    print((OUT / "table.md").read_text(encoding="utf8"))
 
 
 def measured_run(name: str, changes: list[str], params: Params) -> dict[str, Direction]:

@@ -12,6 +12,7 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Codes = Annotated[int, Field(ge=2, le=65536)]  # size of a codebook; tokens are stored in 16 bits
 PositiveFloat = Annotated[float, Field(gt=0)]
 SplitName = Literal["train", "val", "test"]
 Target = Literal["image-text", "video-text"]
@@ -170,11 +171,12 @@ class Anneal(Section):
     end: PositiveFloat
 
 
-class Dvae(Section):
-    """The discrete VAE whose codes are the visual tokens."""
+class TrainedDvae(Section):
+    """A discrete VAE of our own, trained on the pictures at hand."""
 
+    kind: Literal["train"]
     seed: int
-    codes: Annotated[int, Field(ge=2, le=65536)]
+    codes: Codes
     hidden: Positive
     blocks: Positive
     steps: Positive
@@ -183,6 +185,20 @@ class Dvae(Section):
     temperature: Anneal
     kl_weight: Weight
     checkpoint_every: Positive
+
+
+class OpenAiDvae(Section):
+    """OpenAI's discrete VAE, imported."""
+
+    kind: Literal["openai"]
+    seed: int  # of the crops that show what it does
+    batch: Positive  # of those crops
+    codes: Codes
+    path: Path
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # of the files of weights
+
+
+Dvae = Annotated[TrainedDvae | OpenAiDvae, Field(discriminator="kind")]
 
 
 class Tokenize(Section):

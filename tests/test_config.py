@@ -84,6 +84,14 @@ def test_an_unknown_source_is_told_with_those_that_exist(tmp_path: Path, values:
     assert "folder" in told
 
 
+def test_a_dvae_is_trained_or_imported_never_a_mixture(tmp_path: Path, values: dict[str, Any]) -> None:
+    imported = {"kind": "openai", "path": "weights", "codes": 8192, "seed": 0, "batch": 16, "sha256": "0" * 64}
+    assert Params.model_validate(values | {"dvae": imported}).dvae.codes == 8192
+    assert "dvae.openai.steps" in refused(tmp_path, values | {"dvae": imported | {"steps": 5}})
+    assert "dvae.openai.sha256" in refused(tmp_path, values | {"dvae": imported | {"sha256": "12"}})
+    assert "dvae.train.path" in refused(tmp_path, values | {"dvae": values["dvae"] | {"path": "weights"}})
+
+
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "", "\x00"])
 def test_what_is_no_parameter_file_is_refused_in_words(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)

@@ -1,16 +1,11 @@
-"""The discrete VAE whose codes are the visual tokens."""
+"""Our own discrete VAE, to be trained on the pictures at hand."""
 
-import json
 import math
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-
-from cots.errors import BadInput
 
 DOWNSAMPLING = 8  # pixels along a side for one token
 SHARPNESS = 6.0  # deviation of a code's logit over positions at the start; below about 4 the noise drowns the choice
@@ -91,27 +86,6 @@ class Dvae(nn.Module):
         """(B, 3, H, W) in [0, 1] to (B, V, H / 8, W / 8)."""
         spread: Tensor = self.spread(self.encoder(pixels - 0.5).float())
         return self.sharpness * spread
-
-    def save(self, folder: Path) -> None:
-        """Write weights and settings into a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: value.cpu().contiguous() for name, value in self.state_dict().items()}, folder / "dvae.safetensors"
-        )
-        (folder / "dvae.json").write_text(json.dumps(self.settings), encoding="utf8")
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a folder that `save` wrote.
-
-        Raises:
-            BadInput: there is none.
-        """
-        if not (folder / "dvae.json").is_file():
-            raise BadInput(f"no dVAE in {folder}: run `dvc repro train_dvae`")
-        dvae = cls(**json.loads((folder / "dvae.json").read_text(encoding="utf8")))
-        dvae.load_state_dict(load_file(folder / "dvae.safetensors"))
-        return dvae
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Codes of pictures: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers."""

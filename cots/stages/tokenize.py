@@ -19,7 +19,7 @@ from cots.data.text import train_tokenizer
 from cots.data.views import Views, crop
 from cots.errors import told_in_one_line
 from cots.model import autocast, chunks, device
-from cots.models.dvae import Dvae
+from cots.models.dvae_folder import AnyDvae, load_dvae
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
 from cots.training.dvae import pixels
@@ -31,7 +31,7 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
     chosen = table[table["split"] == "train"]
     train_tokenizer(chosen["captions"].explode(), vocab_size=params.model.text.vocab_size).save_pretrained(tokenizer)
     start_over_unless(fingerprint(as_json(params.tokenize, params.model.image), dvae, manifest), out)
-    model = Dvae.load(dvae).to(device()).eval()
+    model = load_dvae(dvae).to(device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with Progress("tokenize", total=len(chosen), unit="samples") as progress:
         for name, rows in chosen.groupby("shard"):
@@ -51,7 +51,7 @@ def start_over_unless(mark: str, out: Path) -> None:
         marker.write_text(mark)
 
 
-def views_of(samples: Iterator[StoredSample], dvae: Dvae, section: Tokenize, *, size: int) -> Views:
+def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: Tokenize, *, size: int) -> Views:
     """Draw the views of one shard's samples and tokenize them; a sample's views depend on the seed and its key."""
     frames: list[int] = []
     boxes: list[tuple[float, ...]] = []

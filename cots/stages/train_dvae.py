@@ -1,4 +1,4 @@
-"""Stage `train_dvae`: the dVAE whose codes are the visual tokens."""
+"""Stage `train_dvae`: the dVAE whose codes are the visual tokens, trained or imported."""
 
 import json
 import sys
@@ -7,29 +7,49 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from cots.build import as_json, dvae_crops
-from cots.config import Params
+from cots.config import Params, TrainedDvae
 from cots.data.batches import RandomCrops
 from cots.errors import told_in_one_line
 from cots.model import autocast, device
 from cots.models.dvae import Dvae, perplexity
+from cots.models.dvae_folder import AnyDvae, save_dvae
+from cots.models.openai_weights import import_openai_dvae
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
-from cots.training.dvae import DvaeRecipe, pixels, train_dvae
+from cots.training.dvae import DvaeRecipe, Row, pixels, train_dvae
 
 SHOWN = 12  # pictures beside their reconstructions
 CHECKED = 16  # batches that measure the use of the codebook
 
 
 def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Params) -> None:
-    """Train the dVAE on crops of the training pictures; write it, its curves and what it makes of some pictures."""
-    section = params.dvae
+    """Train the dVAE on crops of the training pictures, or import OpenAI's; write it and what it makes of pictures.
+
+    An import has no training: its curves are the figures of the batches that measure it.
+    """
+    crops = dvae_crops(manifest, shards, params)
+    if params.dvae.kind == "train":
+        mark = fingerprint(as_json(params.dvae, params.tokenize, params.model), manifest)
+        dvae, curves = trained(params.dvae, crops, mark)
+    else:
+        section = params.dvae
+        dvae, curves = import_openai_dvae(section.path, sha256=section.sha256, codes=section.codes).to(device()), []
+    save_dvae(dvae, out)
+    report.mkdir(parents=True, exist_ok=True)
+    usage, measured = show(dvae, crops, report / "reconstructions.png")
+    (report / "usage.json").write_text(json.dumps(usage, indent=1))
+    pd.DataFrame(curves or measured).to_csv(report / "curves.csv", index=False, float_format="%.6g")
+
+
+def trained(section: TrainedDvae, crops: RandomCrops, mark: str) -> tuple[AnyDvae, list[Row]]:
+    """Our own dVAE and its curves; `mark` tells a checkpoint of the same run."""
     torch.manual_seed(section.seed)
     dvae = Dvae(codes=section.codes, hidden=section.hidden, blocks=section.blocks).to(device())
     dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crops = dvae_crops(manifest, shards, params)
     recipe = DvaeRecipe(
         seed=section.seed,
         steps=section.steps,
@@ -38,42 +58,35 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Para
         kl_weight=section.kl_weight,
         checkpoint_every=section.checkpoint_every,
     )
-    mark = fingerprint(as_json(section, params.tokenize, params.model), manifest)
     with Progress("train_dvae", total=recipe.steps, unit="steps") as progress:
-        curves = train_dvae(
-            dvae,
-            crops,
-            recipe=recipe,
-            saved=Path("runs/checkpoints/train_dvae.pt"),
-            fingerprint=mark,
-            report=progress.row,
-        )
-    dvae.save(out)
-    report.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(curves).to_csv(report / "curves.csv", index=False, float_format="%.6g")
-    (report / "usage.json").write_text(json.dumps(show(dvae, crops, report / "reconstructions.png"), indent=1))
+        saved = Path("runs/checkpoints/train_dvae.pt")
+        return dvae, train_dvae(dvae, crops, recipe=recipe, saved=saved, fingerprint=mark, report=progress.row)
 
 
-def show(dvae: Dvae, crops: RandomCrops, picture: Path) -> dict[str, float]:
-    """Measure the codebook on unseen crops and draw originals above reconstructions."""
-    counts, errors = torch.zeros(dvae.codes), []
+def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, float], list[Row]]:
+    """Draw unseen crops above their reconstructions; the use of the codebook, and the figures of each batch."""
+    counts, errors, rows = torch.zeros(dvae.codes), [], list[Row]()
     later = crops.starting(10**6)
     dvae.eval()
     with torch.inference_mode(), autocast(device()):
-        for _ in range(CHECKED):
+        for number in range(CHECKED):
             originals = pixels(next(later), device())
             codes = dvae.encode(originals)
             made = dvae.decode(codes).float()
-            counts += torch.bincount(codes.flatten().cpu(), minlength=dvae.codes)
+            used = torch.bincount(codes.flatten().cpu(), minlength=dvae.codes)
+            counts += used
             errors.append(float((made - originals).abs().mean()))
-    rows = [torch.cat(list(batch[:SHOWN]), dim=2).movedim(0, -1).cpu().numpy() for batch in (originals, made)]
-    Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8)).save(picture)
-    return {
+            squared = float(F.mse_loss(made, originals))
+            rows.append({"step": number, "reconstruction": squared, "perplexity": perplexity(used)})
+    shown = [torch.cat(list(batch[:SHOWN]), dim=2).movedim(0, -1).cpu().numpy() for batch in (originals, made)]
+    Image.fromarray((np.concatenate(shown) * 255).round().astype(np.uint8)).save(picture)
+    usage = {
         "perplexity": round(perplexity(counts), 2),
         "codes": dvae.codes,
         "used": int((counts > 0).sum()),
         "l1": round(float(np.mean(errors)), 5),
     }
+    return usage, rows
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import yaml
 
 from cots.config import Params
 from cots.models.dvae import Dvae
+from cots.models.dvae_folder import save_dvae
 
 TINY: dict[str, dict[str, Any]] = {
     "dvae": {"codes": 16, "hidden": 8, "steps": 4, "batch": 4, "checkpoint_every": 2},
@@ -53,7 +54,7 @@ def tokenized(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path
 
     folder = tmp_path_factory.mktemp("tokenized")
     torch.manual_seed(0)
-    Dvae(codes=16, hidden=8, blocks=1).save(folder / "dvae")
+    save_dvae(Dvae(codes=16, hidden=8, blocks=1), folder / "dvae")
     paths = (
         tiny_data / "shards",
         tiny_data / "manifest.parquet",

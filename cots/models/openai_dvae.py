@@ -1,0 +1,128 @@
+"""OpenAI's discrete VAE, whose codes the paper's token level predicts: the architecture; its weights are imported."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUPS = 4  # with a change of resolution between them: three of those make the downsampling of 8
+MARGIN = 0.1  # pixels are mapped into [0.1, 0.9], where the logit is finite
+
+
+class Bottleneck(nn.Module):
+    """Four convolutions through a quarter of the channels, added with a small gain.
+
+        shortcut(x) + gain * path(x)
+
+    Args:
+        before: channels in; after: channels out, a multiple of 4.
+        kernels: sides of the four convolutions, odd.
+        gain: weight of the path.
+    """
+
+    def __init__(self, before: int, after: int, *, kernels: Sequence[int], gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+        self.shortcut = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+        widths = pairwise((before, after // 4, after // 4, after // 4, after))
+        path: OrderedDict[str, nn.Module] = OrderedDict()
+        for place, ((narrow, wide), kernel) in enumerate(zip(widths, kernels, strict=True), start=1):
+            path[f"relu_{place}"] = nn.ReLU(inplace=place > 1)  # the first one's input is the shortcut's as well
+            path[f"conv_{place}"] = nn.Conv2d(narrow, wide, kernel, padding=kernel // 2)
+        self.path = nn.Sequential(path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, before, H, W) to (B, after, H, W)."""
+        return torch.add(self.shortcut(x), self.path(x), alpha=self.gain)
+
+
+def bottlenecks(
+    first: nn.Module, last: nn.Module, *, widths: Sequence[int], kernels: Sequence[int], blocks: int, resize: nn.Module
+) -> nn.Sequential:
+    """A convolution, four groups of bottlenecks with a change of resolution between them, a convolution.
+
+    Args:
+        first: to `widths[0]` channels; last: from `widths[-1]` channels.
+        widths: channels before the first group and after each of the four.
+        kernels: of each bottleneck; blocks: bottlenecks a group.
+        resize: after every group but the last; it has no weights.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict(input=first)
+    for number, (before, after) in enumerate(pairwise(widths), start=1):
+        group: OrderedDict[str, nn.Module] = OrderedDict()
+        for block in range(blocks):
+            entering = after if block else before
+            group[f"block_{block + 1}"] = Bottleneck(entering, after, kernels=kernels, gain=1 / (GROUPS * blocks) ** 2)
+        if number < GROUPS:
+            group["resize"] = resize
+        layers[f"group_{number}"] = nn.Sequential(group)
+    return nn.Sequential(layers | OrderedDict(relu=nn.ReLU(), output=last))
+
+
+class OpenAiDvae(nn.Module):
+    """Encoder to code logits, decoder from codes to the parameters of a logit-Laplace; one code for 8 x 8 pixels.
+
+    Args:
+        codes: codebook size (V), 8,192 as published.
+        hidden: channels at full resolution, a multiple of 4, 256 as published; twice as many at each lower one.
+        start: channels of a code's embedding in the decoder, 128 as published.
+        blocks: bottlenecks in each of the four groups, 2 as published.
+
+    Source: DALL-E, arXiv:2102.12092, appendix A.
+    """
+
+    def __init__(self, *, codes: int, hidden: int, start: int, blocks: int) -> None:
+        super().__init__()
+        self.codes = codes
+        self.settings = {"codes": codes, "hidden": hidden, "start": start, "blocks": blocks}
+        rising = [hidden * 2**level for level in range(GROUPS)]
+        self.encoder = bottlenecks(
+            nn.Conv2d(3, hidden, 7, padding=3),
+            nn.Conv2d(rising[-1], codes, 1),
+            widths=[hidden, *rising],
+            kernels=(3, 3, 3, 1),
+            blocks=blocks,
+            resize=nn.MaxPool2d(2),
+        )
+        self.decoder = bottlenecks(
+            nn.Conv2d(codes, start, 1),
+            nn.Conv2d(hidden, 6, 1),
+            widths=[start, *reversed(rising)],
+            kernels=(1, 3, 3, 3),
+            blocks=blocks,
+            resize=nn.Upsample(scale_factor=2),
+        )
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to (B, V, H / 8, W / 8).
+
+        The last convolution stays in float32 under autocast, as in the published module: rounded to bfloat16 the two
+        likeliest of 8,192 codes are often equal.
+        """
+        features = self.encoder[:-1]((1 - 2 * MARGIN) * pixels + MARGIN)
+        with torch.autocast(pixels.device.type, enabled=False):
+            logits: Tensor = self.encoder[-1](features.float())
+        return logits
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Codes of pictures: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers."""
+        return self.logits(pixels).argmax(dim=1)
+
+    def logit_laplace(self, codes: Tensor) -> Tensor:
+        """Mean (3 channels) and log-scale (3) of each pixel's logit: (B, h, w) codes to (B, 6, 8 h, 8 w).
+
+        The decoder's first convolution on one-hot codes picks a column of its weights, so the column is looked up: at
+        8,192 codes the one-hot picture would be the largest tensor of all.
+        """
+        table = self.decoder.get_parameter("input.weight").flatten(1).T  # (V, start)
+        embedded = F.embedding(codes, table) + self.decoder.get_parameter("input.bias")  # (B, h, w, start)
+        stats: Tensor = self.decoder[1:](embedded.movedim(-1, 1))
+        return stats.float()
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The mean picture of codes: (B, h, w) to (B, 3, 8 h, 8 w) in [0, 1]."""
+        mapped = self.logit_laplace(codes)[:, :3].sigmoid()
+        return ((mapped - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)

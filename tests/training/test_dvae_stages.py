@@ -1,0 +1,81 @@
+"""The dVAE's stages: trained or imported, what they leave has one form."""
+
+import json
+from pathlib import Path
+
+import dall_e
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from cots.config import OpenAiDvae, Params
+from cots.data.views import Views
+from cots.errors import BadInput
+from cots.models import openai_dvae
+from cots.models.dvae import Dvae
+from cots.models.dvae_folder import load_dvae
+from cots.models.openai_weights import weights_digest
+from cots.reporting import sections
+from cots.stages import tokenize, train_dvae
+from tests.training.conftest import tiny_params
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def importing(tmp_path: Path) -> Params:
+    """Parameters that import a small published pair."""
+    torch.manual_seed(0)
+    folder = tmp_path / "openai"
+    folder.mkdir()
+    torch.save(dall_e.Encoder(n_hid=8, vocab_size=32), folder / "encoder.pkl")
+    torch.save(dall_e.Decoder(n_hid=8, vocab_size=32), folder / "decoder.pkl")
+    digest = weights_digest(folder)
+    section = OpenAiDvae(kind="openai", seed=0, batch=4, codes=32, path=folder, sha256=digest)
+    return tiny_params().model_copy(update={"dvae": section})
+
+
+def run(data: Path, out: Path, params: Params) -> None:
+    train_dvae.stage(data / "shards", data / "manifest.parquet", out / "dvae", out / "report", params=params)
+
+
+def test_an_import_leaves_what_training_leaves(tiny_data: Path, tmp_path: Path, importing: Params) -> None:
+    for name, params, made in (("own", tiny_params(), Dvae), ("openai", importing, openai_dvae.OpenAiDvae)):
+        run(tiny_data, tmp_path / name, params)
+        report = tmp_path / name / "report"
+        usage = json.loads((report / "usage.json").read_text())
+        assert isinstance(load_dvae(tmp_path / name / "dvae"), made)
+        assert usage["codes"] == params.dvae.codes
+        assert 1 <= usage["perplexity"] <= usage["used"] <= usage["codes"]
+        assert {"step", "reconstruction", "perplexity"} <= set(pd.read_csv(report / "curves.csv").columns)
+        with Image.open(report / "reconstructions.png") as drawn:
+            assert drawn.size == (4 * 32, 2 * 32)
+        assert len(sections.dvae(report).charts) == 2
+
+
+def test_an_imported_dvae_gives_every_view_the_codes_of_the_published_encoder(
+    tiny_data: Path, tmp_path: Path, importing: Params
+) -> None:
+    run(tiny_data, tmp_path, importing)
+    shards = tiny_data / "shards"
+    paths = (shards, tiny_data / "manifest.parquet", tmp_path / "dvae", tmp_path / "tokens", tmp_path / "tokenizer")
+    tokenize.stage(*paths, params=importing)
+    tokens = Views.load(tmp_path / "tokens/train/image-00000.safetensors").tokens
+    encoder = torch.load(tmp_path / "openai/encoder.pkl", weights_only=False)
+    for row, colour in enumerate(("red", "green")):  # plain pictures: every crop is the same
+        plain = torch.from_numpy(np.asarray(Image.new("RGB", (32, 32), colour)) / np.float32(255)).movedim(-1, 0)[None]
+        codes = encoder(dall_e.map_pixels(plain)).argmax(dim=1).flatten()
+        assert float((torch.from_numpy(tokens[row].astype(int)) == codes).float().mean()) > 0.9
+
+
+def test_a_codebook_of_another_size_than_the_parameters_say_is_refused(
+    tiny_data: Path, tmp_path: Path, importing: Params
+) -> None:
+    section = importing.dvae.model_copy(update={"codes": 8192})
+    with pytest.raises(BadInput, match=r"dvae\.codes is 8192"):
+        run(tiny_data, tmp_path, importing.model_copy(update={"dvae": section}))
