@@ -369,6 +369,27 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
     assert "video to text" in told
 
 
+def test_clips_are_measured_by_the_protocol_that_is_asked_for(
+    cots: Cots, tiny_model: Path, tmp_path: Path, clip: Callable[..., bytes]
+) -> None:
+    data = tmp_path / "msrvtt"
+    data.mkdir()
+    videos = [{"video_id": f"video{n}", "split": "test"} for n in range(5)]
+    sentences = [{"video_id": f"video{n}", "caption": f"{word} {n}"} for n in range(5) for word in ("grey", "plain")]
+    (data / "MSRVTT_data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
+    (data / "MSRVTT_JSFUSION_test.csv").write_text(
+        "key,vid_key,video_id,sentence\nret0,msr1,video1,one\nret1,msr2,video2,two\n"
+    )
+    for n in range(5):
+        (data / f"video{n}.mp4").write_bytes(clip(2 + n))
+    for protocol, queries in (("full", {"items": 5, "texts": 10}), ("1k-A", {"items": 2, "texts": 2})):
+        asked = ("--format", "msrvtt", "--protocol", protocol, "--split", "test", "--bootstrap", 10)
+        told, found = evaluated(cots, tiny_model, data, tmp_path, *asked)
+        assert "text to video" in told
+        assert found["metrics"]["video"]["queries"] == queries
+        assert found["protocol"] == protocol
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -377,6 +398,9 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
         (["--format", "csv", "--split", "test"], "Invalid value for '--format'"),
         (["--format", "karpathy", "--split", "test"], "dataset_*.json"),
         (["--format", "webdataset", "--split", "test"], ".tar"),
+        (["--format", "msrvtt", "--split", "test"], "--format msrvtt needs --protocol full or 1k-A"),
+        (["--format", "folder", "--split", "test", "--protocol", "full"], "which no other format has"),
+        (["--format", "msrvtt", "--split", "test", "--protocol", "1k-B"], "Invalid value for '--protocol'"),
         (["--format", "folder", "--split", "test", "--json", "/nowhere/x.json"], "cannot write /nowhere/x.json"),
     ],
 )
