@@ -17,13 +17,13 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from cots.retrieval.paired import paired_difference
 
 from cots.config import Params
 from cots.data.manifest import read_manifest
 from cots.evaluation import embed, measure, stored_samples
 from cots.model import RetrievalModel
 from cots.retrieval.metrics import Direction, rsum
+from cots.retrieval.paired import paired_difference
 from cots.stages.finetune import MEDIA
 
 PARAMS, OUT = Path("params.yaml"), Path("reports/ablation")

@@ -86,10 +86,11 @@ class WebdatasetSource(Section):
 
 
 class MsrvttSource(Section):
-    """MSR-VTT's JSON and a folder of mp4 clips."""
+    """MSR-VTT's JSON and folders of mp4 clips."""
 
     kind: Literal["msrvtt"]
     path: Path
+    protocol: Literal["full", "1k-A"]
 
 
 Source = Annotated[

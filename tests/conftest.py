@@ -95,13 +95,21 @@ def save_tiny_model(folder: Path, seed: int) -> None:
 
 def save_index(folder: Path, encoders: Path) -> None:
     """The index of one plain square a colour, as stage `index` leaves it."""
+    import webdataset as wds
+
     from cots.model import RetrievalModel
+    from cots.retrieval.frames import FrameVectors
     from cots.retrieval.index import EmbeddingIndex
+    from cots.retrieval.previews import preview_members
 
     model = RetrievalModel.load(encoders)
     pictures = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
     embeddings = model.encode_images(pictures, batch=4)
     EmbeddingIndex.build(np.asarray(embeddings), "Flat").save(folder / "index.faiss")
+    FrameVectors.of(embeddings[:0], [0] * len(COLOURS)).save(folder / "frames.safetensors")
+    with wds.TarWriter(str(folder / "previews.tar"), mtime=0, encoder=False) as previews:
+        for row, picture in enumerate(pictures):
+            previews.write(preview_members(row, [picture], side=24))
     items = pd.DataFrame(
         {
             "id": COLOURS,

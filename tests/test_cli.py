@@ -102,6 +102,8 @@ def test_help_is_there_within_a_second() -> None:
         (["search", "--image", "/nowhere/b.jpg"], "cannot read the picture /nowhere/b.jpg"),
         (["search", "a", "--k", "0"], "Invalid value for '--k'"),
         (["search", "a", "--model", "/nowhere"], "no model /nowhere"),
+        (["search", "a", "--sheet", "a.gif"], "a sheet is a file .png, .jpg, .jpeg, .webp"),
+        (["search", "a", "--sheet", "/nowhere/a.png"], "there is no folder /nowhere"),
         (["evaluate"], "Missing option '--model'"),
         (["registry", "promote", "--reason", "x"], "Missing option '--version'"),
         (["registry", "promote", "--version", "best", "--reason", "x"], "Invalid value for '--version'"),
@@ -231,6 +233,33 @@ def test_a_picture_finds_itself(cots: Cots, squares: Path) -> None:
     assert code == 0
     assert results[0]["id"] == "blue"
     assert len(results) == len(COLOURS)
+
+
+@pytest.mark.usefixtures("published")
+def test_results_are_also_written_as_a_sheet_of_pictures(cots: Cots, squares: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    code, out, _ = cots("search", "--image", squares / "blue.png", "--k", 1, "--json", "--sheet", sheet)
+    assert (code, json.loads(out)[0]["frame"]) == (0, 0)
+    with Image.open(sheet) as opened:
+        red, green, blue = opened.convert("RGB").resize((1, 1), box=(60, 120, 100, 160)).getpixel((0, 0))  # type: ignore[misc]
+    assert (red < 20, green < 20, blue > 235) == (True, True, True)
+
+
+def test_clips_are_listed_with_their_best_frames(cots: Cots, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    from cots.serving.packaging import Limits, save_index
+    from cots.stages.index import stage
+
+    params = Params.load(ROOT / "params.yaml")
+    stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, tmp_path / "index", params=params)
+    limits = Limits(batch=8, max_pixels=10_000, min_side=8)
+    save_index(tmp_path / "package", tiny_model, tmp_path / "index", limits=limits)
+    code, out, _ = cots("search", "a red square", "--model", tmp_path / "package", "--k", 27)
+    assert code == 0
+    head, *rows = out.splitlines()
+    assert head.split() == ["rank", "score", "id", "frame", "caption"]
+    named = {row.split()[2]: row.split()[3] for row in rows}
+    assert len(named) == 27
+    assert all((frame in "012") == ("-video-" in name) for name, frame in named.items())
 
 
 @pytest.mark.usefixtures("published")
@@ -399,6 +428,27 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
     assert "video to text" in told
 
 
+def test_clips_are_measured_by_the_protocol_that_is_asked_for(
+    cots: Cots, tiny_model: Path, tmp_path: Path, clip: Callable[..., bytes]
+) -> None:
+    data = tmp_path / "msrvtt"
+    data.mkdir()
+    videos = [{"video_id": f"video{n}", "split": "test"} for n in range(5)]
+    sentences = [{"video_id": f"video{n}", "caption": f"{word} {n}"} for n in range(5) for word in ("grey", "plain")]
+    (data / "MSRVTT_data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
+    (data / "MSRVTT_JSFUSION_test.csv").write_text(
+        "key,vid_key,video_id,sentence\nret0,msr1,video1,one\nret1,msr2,video2,two\n"
+    )
+    for n in range(5):
+        (data / f"video{n}.mp4").write_bytes(clip(2 + n))
+    for protocol, queries in (("full", {"items": 5, "texts": 10}), ("1k-A", {"items": 2, "texts": 2})):
+        asked = ("--format", "msrvtt", "--protocol", protocol, "--split", "test", "--bootstrap", 10)
+        told, found = evaluated(cots, tiny_model, data, tmp_path, *asked)
+        assert "text to video" in told
+        assert found["metrics"]["video"]["queries"] == queries
+        assert found["protocol"] == protocol
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -407,6 +457,9 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
         (["--format", "csv", "--split", "test"], "Invalid value for '--format'"),
         (["--format", "karpathy", "--split", "test"], "dataset_*.json"),
         (["--format", "webdataset", "--split", "test"], ".tar"),
+        (["--format", "msrvtt", "--split", "test"], "--format msrvtt needs --protocol full or 1k-A"),
+        (["--format", "folder", "--split", "test", "--protocol", "full"], "which no other format has"),
+        (["--format", "msrvtt", "--split", "test", "--protocol", "1k-B"], "Invalid value for '--protocol'"),
         (["--format", "folder", "--split", "test", "--json", "/nowhere/x.json"], "cannot write /nowhere/x.json"),
         (["--format", "folder", "--split", "test", "--queries", "/dev/null"], "cannot write /dev/null"),
     ],

@@ -30,6 +30,10 @@ def evaluate(
         Literal["train", "val", "test"],
         typer.Option(help="Which part; a folder or webdataset that names no splits is `test` as a whole."),
     ],
+    protocol: Annotated[
+        Literal["full", "1k-A"] | None,
+        typer.Option(help="Of msrvtt: its own splits (full), or 1,000 test clips with one caption each (1k-A)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     queries: Annotated[
         Path | None, typer.Option(help="Write every query's rank to this folder, for `cots compare`.")
@@ -51,7 +55,7 @@ def evaluate(
 
     root = data.resolve() if data.is_dir() else data.resolve().parent
     limits = {"min_side": min_side, "max_pixels": max_pixels, "max_caption_chars": max_caption_chars}
-    chosen = [sample for sample in _samples(data, layout) if sample.split == split]
+    chosen = [sample for sample in _samples(data, layout, protocol) if sample.split == split]
     if not chosen:
         raise BadInput(f"{data} has no sample of split {split}")
     encoders = load_encoders(model)
@@ -65,17 +69,20 @@ def evaluate(
     if out:
         refused = [{"id": one.id, "reason": one.reason, "detail": one.detail} for one in rejected]
         about = {"model": model, "encoder": encoders.digest, "data": str(data), "format": layout, "split": split}
-        write_json(out, about | {"used": used, "rejected": refused, "metrics": measured})
+        write_json(out, about | {"protocol": protocol, "used": used, "rejected": refused, "metrics": measured})
 
 
-def _samples(data: Path, layout: Format) -> Iterator[Sample]:
+def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sample]:
     """The data set's samples, unopened."""
     from cots.config import Params, ScenesSource
     from cots.data.sources import SOURCES
 
+    if (layout == "msrvtt") != (protocol is not None):
+        raise BadInput("--format msrvtt needs --protocol full or 1k-A, which no other format has")
+    undivided = {"seed": 0, "holdout": {"val": 0.0, "test": 1.0}}
+    own: dict[str, dict[str, Any]] = {"folder": undivided, "webdataset": undivided, "msrvtt": {"protocol": protocol}}
     if layout != "scenes":
-        undivided = {"seed": 0, "holdout": {"val": 0.0, "test": 1.0}} if layout in ("folder", "webdataset") else {}
-        return SOURCES[layout](path=data, **undivided)
+        return SOURCES[layout](path=data, **own.get(layout, {}))
     source = Params.load(data).source
     if not isinstance(source, ScenesSource):
         raise BadInput(f"{data}: its source is {source.kind}, which draws no scenes")

@@ -1,4 +1,4 @@
-"""`cots search`: pictures for a text or a picture, from the deployed version."""
+"""`cots search`: pictures and clips for a text or a picture, from the deployed version."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from cots.cli.tables import table
 from cots.errors import BadInput
 
 CAPTION_CHARS = 70
+SHEETS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def search(
@@ -20,13 +21,24 @@ def search(
         str, typer.Option(help="A version of cots-index, or a folder such as package/index.")
     ] = "models:/cots-index@champion",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also write the results as a picture (.png, .jpg, .webp), clips as best frames.")
+    ] = None,
 ) -> None:
-    """Find pictures by a text or by a picture."""
+    """Find pictures and clips by a text or by a picture."""
     query = _query(text, image)
+    if sheet:
+        _check_sheet(sheet)
     from cots.serving.loading import load_search
 
-    [results] = load_search(model).predict([query], params={"k": k})
+    deployed = load_search(model)
+    [results] = deployed.predict([query], params={"k": k})
     typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _shown(results))
+    if sheet:
+        from cots.cli.sheet import contact_sheet, write_sheet
+
+        pictures = deployed.unwrap_python_model().search.pictures(results)
+        write_sheet(sheet, contact_sheet(results, pictures, title=text or f"like {image}"))
 
 
 def _query(text: str | None, image: Path | None) -> dict[str, object]:
@@ -40,9 +52,25 @@ def _query(text: str | None, image: Path | None) -> dict[str, object]:
         raise BadInput(f"cannot read the picture {image}: {error.strerror}") from None
 
 
+def _check_sheet(path: Path) -> None:
+    """Refuse, before anything is loaded, what no sheet can be written to."""
+    if path.suffix.lower() not in SHEETS:
+        raise BadInput(f"cannot write {path}: a sheet is a file {', '.join(SHEETS)}")
+    if not path.parent.is_dir():
+        raise BadInput(f"cannot write {path}: there is no folder {path.parent}")
+
+
 def _shown(results: list[dict[str, Any]]) -> str:
-    rows = [[hit["rank"], f"{hit['score']:.3f}", hit["id"], _caption(hit)] for hit in results]
-    return table(["rank", "score", "id", "caption"], rows)
+    """The results as a table, with the best frames where there are clips."""
+    columns: dict[str, list[object]] = {
+        "rank": [hit["rank"] for hit in results],
+        "score": [f"{hit['score']:.3f}" for hit in results],
+        "id": [hit["id"] for hit in results],
+    }
+    if any(hit["media"] == "video" for hit in results):
+        columns["frame"] = [hit["frame"] if hit["media"] == "video" else "" for hit in results]
+    columns["caption"] = [_caption(hit) for hit in results]
+    return table(list(columns), list(zip(*columns.values(), strict=True)))
 
 
 def _caption(hit: dict[str, Any]) -> str:

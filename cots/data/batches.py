@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cots.data.masking import block_mask, mask_words
 from cots.data.samples import StoredSample
+from cots.data.segments import one_of_each
 from cots.data.shards import read_shard
 from cots.data.text import Words, encode
 from cots.data.views import Box, Views, crop, draw_box
@@ -100,7 +101,7 @@ class TrainingBatches:
         first_captions: per sample number, the number of its first caption among all captions.
         num_samples: in all shards.
         batch: samples a batch, at most `num_samples`.
-        frames: per clip; 1 takes the frame that the view names.
+        frames: per clip; 1 takes the frame that the view names, more take one drawn from each of as many segments.
         size: pixels along a side of the crops.
         masking: None switches the token level's fields off.
     """
@@ -134,7 +135,7 @@ class TrainingBatches:
             yield Viewed(sample, frame, box, tokens)
 
     def collate(self, chosen: list[Viewed], step: int) -> Arrays:
-        """One batch of the chosen samples; captions and masks are drawn from seed and step."""
+        """One batch of the chosen samples; captions, masks and frames are drawn from seed and step, in this order."""
         rng = np.random.default_rng((self.seed, 1, step))
         numbers = np.searchsorted(self.keys, [int(item.sample.key) for item in chosen]).astype(np.int64)
         captions = [int(rng.integers(len(item.sample.captions))) for item in chosen]
@@ -145,7 +146,7 @@ class TrainingBatches:
         return Arrays(
             samples=numbers,
             captions=self.first_captions[numbers] + captions,
-            frames=np.stack([self.pixels(item) for item in chosen]),
+            frames=np.stack([self.pixels(rng, item) for item in chosen]),
             ids=words.ids,
             attended=words.attended,
             masked_patches=patches,
@@ -168,13 +169,10 @@ class TrainingBatches:
         corrupted, hidden = mask_words(rng, words.ids, words.maskable, share=masking.words, mask=mask, vocab=vocab)
         return patches, hidden, corrupted
 
-    def pixels(self, item: Viewed) -> NDArray[np.uint8]:
-        """(T, H, W, 3): the view's frame, or one frame of each of T equal segments, all cut by the view's box."""
+    def pixels(self, rng: np.random.Generator, item: Viewed) -> NDArray[np.uint8]:
+        """(T, H, W, 3): the view's frame, or one drawn from each of T equal segments, all cut by the view's box."""
         stored = item.sample.frames
-        if self.frames == 1:
-            numbers = [item.frame]
-        else:
-            numbers = [(2 * segment + 1) * len(stored) // (2 * self.frames) for segment in range(self.frames)]
+        numbers = [item.frame] if self.frames == 1 else one_of_each(rng, len(stored), self.frames)
         return np.stack([crop(open_frame(stored[number]), item.box, self.size) for number in numbers])
 
 

@@ -16,7 +16,8 @@ from cots.data.pictures import (
     store_picture,
 )
 from cots.data.samples import Media, Sample, Split
-from cots.data.video import decode_clip, middles
+from cots.data.segments import middles
+from cots.data.video import decode_clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ def write_shard(path: Path, samples: list[StoredSample]) -> None:
 def stored_sample(members: dict[str, Any]) -> StoredSample:
     """One undecoded webdataset sample, as the tar reader groups it, in our form."""
     text = json.loads(members["json"])
-    frames = sorted(name for name in members if name.endswith(".jpg"))
+    frames = sorted((name for name in members if name.endswith(".jpg")), key=lambda name: (len(name), name))
     return StoredSample(
         key=members["__key__"],
         id=text["id"],

@@ -1,6 +1,7 @@
 """Clips as a few frames: one from the middle of each of equally long parts."""
 
 import io
+from collections.abc import Iterator
 
 import av
 from av.video.reformatter import VideoReformatter
@@ -8,10 +9,13 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from cots.data.pictures import UnusablePicture, check_size
+from cots.data.segments import middles
 
 
-def decode_clip(data: bytes, *, frames: int, max_pixels: int, min_side: int) -> list[Image.Image]:
+def decode_clip(data: bytes, *, frames: int, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
     """At most that many frames of a clip, RGB, in order of time; all of them where it has no more.
+
+    They come one by one, so that a caller who stores small copies holds one large frame at a time.
 
     Args:
         data: an encoded file, of any format that FFmpeg reads.
@@ -26,16 +30,9 @@ def decode_clip(data: bytes, *, frames: int, max_pixels: int, min_side: int) -> 
         raise UnusablePicture("empty file", "0 bytes")
     try:
         number = _count_frames(data, max_pixels=max_pixels, min_side=min_side)
-        return _frames_at(data, middles(number, frames))
+        yield from _frames_at(data, middles(number, frames))
     except (av.FFmpegError, ValueError) as error:
         raise UnusablePicture("not a clip", f"{type(error).__name__}: {error}") from error
-
-
-def middles(number: int, parts: int) -> list[int]:
-    """Indices of the middles of equal parts of a sequence; every index where there are no more than parts."""
-    if number <= parts:
-        return list(range(number))
-    return [(2 * part + 1) * number // (2 * parts) for part in range(parts)]
 
 
 def _count_frames(data: bytes, *, max_pixels: int, min_side: int) -> int:
@@ -50,17 +47,18 @@ def _count_frames(data: bytes, *, max_pixels: int, min_side: int) -> int:
     return number
 
 
-def _frames_at(data: bytes, wanted: list[int]) -> list[Image.Image]:
-    chosen: list[Image.Image] = []
+def _frames_at(data: bytes, wanted: list[int]) -> Iterator[Image.Image]:
+    found = 0
     reformatter = VideoReformatter()  # one for all frames: each would set up its own otherwise, at 1 ms
     with av.open(io.BytesIO(data), "r") as container:
         for index, frame in enumerate(container.decode(_video_stream(container.streams.video))):
-            if index == wanted[len(chosen)]:
+            if index == wanted[found]:
                 pixels = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                chosen.append(Image.fromarray(pixels).rotate(frame.rotation, expand=True))
-            if len(chosen) == len(wanted):
-                return chosen
-    raise UnusablePicture("cut short", f"{len(chosen)} of {len(wanted)} frames can be decoded")
+                yield Image.fromarray(pixels).rotate(frame.rotation, expand=True)
+                found += 1
+            if found == len(wanted):
+                return
+    raise UnusablePicture("cut short", f"{found} of {len(wanted)} frames can be decoded")
 
 
 def _video_stream(streams: tuple[VideoStream, ...]) -> VideoStream:

@@ -57,7 +57,8 @@ def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: Limits) -> 
 
 def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits) -> None:
     """Write the MLflow model `cots-index`: the index and the encoders that made it; queries in, ranked results out."""
-    result = {"rank": 1, "score": 0.5, "id": "a", "captions": ["a ring"], "media": "image", "split": "test"}
+    item = {"id": "a", "captions": ["a ring"], "media": "image", "split": "test"}
+    result = {"rank": 1, "score": 0.5, **item, "frame": 0}
     outputs = infer_signature(model_output=[[result]]).outputs
     signature = ModelSignature(outputs=outputs, params=ParamSchema([ParamSpec("k", "long", DEFAULT_K)]))
     _save(folder, "pyfunc_index.py", {"encoders": encoders, "index": index}, signature, limits)

@@ -1,26 +1,27 @@
 """Stage `index`: every picture and clip of the gallery as a vector, the FAISS index over them, and its recall."""
 
-import io
 import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import webdataset as wds
 from numpy.typing import NDArray
-from PIL import Image
 
 from cots.config import Params
 from cots.data.manifest import read_manifest, write_table
 from cots.data.samples import StoredSample
 from cots.errors import BadInput, told_in_one_line
 from cots.evaluation import open_frames, rounded, stored_samples
-from cots.model import RetrievalModel
+from cots.model import RetrievalModel, chunks
+from cots.retrieval.frames import FrameVectors
 from cots.retrieval.index import EmbeddingIndex
+from cots.retrieval.previews import preview_members
 
 ITEMS = pa.schema(
     [
@@ -35,7 +36,7 @@ NEAREST = 10  # of which recall counts
 
 
 def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Params) -> None:
-    """Write index.faiss, items.parquet (row i is vector i), previews.tar (likewise) and index.json into `out`.
+    """Write index.faiss, items.parquet (row i is vector i), previews.tar, frames.safetensors and index.json into `out`.
 
     Raises:
         BadInput: an input is missing, the splits hold nothing, or FAISS cannot build this kind from so few vectors.
@@ -50,10 +51,11 @@ def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Pa
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with wds.TarWriter(str(partial / "previews.tar"), mtime=0, encoder=False) as previews:
-        clips = _previewed(stored_samples(shards, items), previews, side=settings.preview)
-        vectors = model.encode_videos(clips, batch=batch)
+        samples = stored_samples(shards, items)
+        vectors, frames = _encoded(model, samples, previews, side=settings.preview, batch=batch)
     index = _built(vectors, settings.kind)
     index.save(partial / "index.faiss")
+    frames.save(partial / "frames.safetensors")
     write_table(partial / "items.parquet", items[ITEMS.names].to_dict("records"), ITEMS)
     about = {"kind": settings.kind, "dim": index.dim, "size": len(index), "encoder": model.digest}
     asked = items["captions"].explode().tolist()
@@ -65,15 +67,22 @@ def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Pa
     partial.rename(out)
 
 
-def _previewed(samples: Iterable[StoredSample], previews: wds.TarWriter, *, side: int) -> Iterator[list[Image.Image]]:
-    """The frames of each sample; on the way, its middle frame goes into the tar under the number of its row."""
-    for row, sample in enumerate(samples):
-        frames = open_frames(sample)
-        preview, file = frames[len(frames) // 2].copy(), io.BytesIO()
-        preview.thumbnail((side, side), Image.Resampling.LANCZOS)
-        preview.save(file, "JPEG", quality=90)
-        previews.write({"__key__": f"{row:09d}", "jpg": file.getvalue()})
-        yield frames
+def _encoded(
+    model: RetrievalModel, samples: Iterable[StoredSample], previews: wds.TarWriter, *, side: int, batch: int
+) -> tuple[NDArray[np.float32], FrameVectors]:
+    """One vector an item, and one for each frame of those with several; previews of all frames go into the tar."""
+    rows: list[NDArray[np.float32]] = []
+    own: list[NDArray[np.float32]] = []
+    counts: list[int] = []
+    for chunk in chunks(samples, batch):
+        clips = [open_frames(sample) for sample in chunk]
+        for row, frames in enumerate(clips, start=len(counts)):
+            previews.write(preview_members(row, frames, side=side))
+        several = (clip for clip in clips if len(clip) > 1)
+        rows.append(model.encode_videos(clips, batch=batch))
+        own.append(model.encode_images(chain.from_iterable(several), batch=batch))
+        counts += [len(clip) if len(clip) > 1 else 0 for clip in clips]
+    return np.concatenate(rows), FrameVectors.of(np.concatenate(own), counts)
 
 
 def _built(vectors: NDArray[np.float32], kind: str) -> EmbeddingIndex:

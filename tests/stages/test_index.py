@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from cots.config import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
-from cots.evaluation import embed, stored_samples
+from cots.evaluation import embed, open_frames, stored_samples
 from cots.model import RetrievalModel
+from cots.retrieval.frames import FrameVectors
 from cots.retrieval.index import EmbeddingIndex
+from cots.retrieval.previews import read_previews
 from cots.stages.index import stage
 
 
@@ -47,25 +48,32 @@ def test_row_i_of_items_is_vector_i(built: Path, tiny_model: Path, tiny_data: Pa
     np.testing.assert_allclose(scores[:, 0], 1, atol=0.02)  # bfloat16 in other batches
 
 
-def test_previews_lie_in_the_order_of_the_rows_and_show_the_middle_frame(built: Path) -> None:
+def test_previews_of_all_frames_lie_in_the_order_of_the_rows(built: Path) -> None:
     items = pd.read_parquet(built / "items.parquet")
+    frames = [(row, n) for row, media in enumerate(items["media"]) for n in range(3 if media == "video" else 1)]
     with tarfile.open(built / "previews.tar") as tar:
-        assert tar.getnames() == [f"{row:09d}.jpg" for row in range(len(items))]
-        for row, media in enumerate(items["media"]):
-            file = tar.extractfile(f"{row:09d}.jpg")
-            assert file
-            with Image.open(file) as preview:
-                # Frame n of a clip is 40 + 2 n wide and 32 high, a picture is like frame 0.
-                assert preview.size == ((24, round(24 * 32 / 42)) if media == "video" else (24, round(24 * 32 / 40)))
+        assert tar.getnames() == [f"{row:09d}.{n:03d}.jpg" for row, n in frames]
+    # Frame n is 40 + 2 n wide and 32 high.
+    sizes = [preview.size for preview in read_previews(built / "previews.tar", frames)]
+    assert sizes == [(24, round(24 * 32 / (40 + 2 * n))) for _, n in frames]
 
 
 def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
     run(tiny_data, tiny_model, tmp_path / "index", preview=500)
-    with tarfile.open(tmp_path / "index" / "previews.tar") as tar:
-        file = tar.extractfile("000000000.jpg")
-        assert file
-        with Image.open(file) as preview:
-            assert preview.size == (40, 32)
+    [preview] = read_previews(tmp_path / "index" / "previews.tar", [(0, 0)])
+    assert preview.size == (40, 32)
+
+
+def test_each_frame_of_a_clip_has_its_own_vector_and_a_picture_has_none(
+    built: Path, tiny_model: Path, tiny_data: Path
+) -> None:
+    manifest = read_manifest(tiny_data / "manifest.parquet")
+    model, frames = RetrievalModel.load(tiny_model), FrameVectors.load(built / "frames.safetensors")
+    assert len(frames) == len(manifest)
+    for row, sample in enumerate(stored_samples(tiny_data / "shards", manifest)):
+        own = frames.vectors[frames.starts[row] : frames.starts[row + 1]]
+        several = open_frames(sample) if len(sample.frames) > 1 else []
+        np.testing.assert_allclose(own, model.encode_images(several, batch=8), atol=0.02)
 
 
 def test_the_index_tells_what_made_it_and_how_well_it_finds(built: Path, tiny_model: Path) -> None:
@@ -83,7 +91,7 @@ def test_an_approximate_index_admits_what_it_misses(tmp_path: Path, tiny_model: 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path: Path, built: Path, tiny_model: Path, tiny_data: Path) -> None:
     run(tiny_data, tiny_model, tmp_path / "index")
-    for name in ("index.faiss", "items.parquet", "previews.tar"):
+    for name in ("index.faiss", "items.parquet", "previews.tar", "frames.safetensors"):
         first, second = (
             hashlib.sha256((folder / name).read_bytes()).digest() for folder in (built, tmp_path / "index")
         )
@@ -102,7 +110,7 @@ def test_an_older_index_is_replaced_whole(tmp_path: Path, tiny_model: Path, tiny
     (tmp_path / "index.partial" / "left").touch()
     run(tiny_data, tiny_model, tmp_path / "index")
     names = {path.name for path in (tmp_path / "index").iterdir()}
-    assert names == {"index.faiss", "items.parquet", "previews.tar", "index.json"}
+    assert names == {"index.faiss", "items.parquet", "previews.tar", "frames.safetensors", "index.json"}
     assert not (tmp_path / "index.partial").exists()
 
 

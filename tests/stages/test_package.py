@@ -73,6 +73,7 @@ def test_an_indexed_picture_finds_itself_first(index_model: Any) -> None:
     assert results[0]["captions"] == ["a blue square", "a square"]
     assert results[0]["media"] == "image"
     assert results[0]["split"] == "test"
+    assert results[0]["frame"] == 0
     assert [result["rank"] for result in results] == [1, 2, 3]
     scores = [result["score"] for result in results]
     assert scores == sorted(scores, reverse=True)
@@ -215,6 +216,10 @@ def with_half_an_index(project: Path) -> None:
     (project / "index" / "index.faiss").write_bytes(whole[: len(whole) // 2])
 
 
+def without_frames(project: Path) -> None:
+    (project / "index" / "frames.safetensors").unlink()
+
+
 def with_an_item_less(project: Path) -> None:
     items = pd.read_parquet(project / "index" / "items.parquet")
     items.iloc[1:].to_parquet(project / "index" / "items.parquet")
@@ -226,6 +231,7 @@ def with_an_item_less(project: Path) -> None:
         (without_metrics, "cannot read .*metrics.json"),
         (with_other_encoders, "made by encoders 000000000000"),
         (with_half_an_index, "is damaged"),
+        (without_frames, "no frames .*: run `dvc repro --force index`"),
         (with_an_item_less, "holds 6 vectors for 5 items"),
     ],
 )

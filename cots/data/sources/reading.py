@@ -1,5 +1,6 @@
 """What the sources share: JSON files, names of splits, and where a data set keeps its files."""
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,28 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 whatever the file holds
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
     except json.JSONDecodeError as error:
         raise BadInput(f"{path} is not JSON: line {error.lineno}: {error.msg}") from None
+
+
+def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
+    """The rows of a comma-separated table, these columns alone; bytes that are not UTF-8 stay as lone surrogates.
+
+    Raises:
+        BadInput: the file cannot be read, has no such column, or a row ends before it.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in columns if name not in (reader.fieldnames or [])]:
+                found = ", ".join(reader.fieldnames or []) or "none"
+                raise BadInput(f"{path} has no column {' and '.join(missing)}; the columns found are {found}")
+            rows = [(reader.line_num, {name: row[name] for name in columns}) for row in reader]
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    except csv.Error as error:
+        raise BadInput(f"{path} is not comma-separated text: {error}") from None
+    if short := [line for line, row in rows if None in row.values()]:
+        raise BadInput(f"{path}, line {short[0]}: the row ends before its last column")
+    return [row for _, row in rows]
 
 
 @contextmanager

@@ -29,6 +29,10 @@ def webdataset(path: Path) -> Iterator[Sample]:
     return read_webdataset(path, seed=0, holdout=HOLDOUT)
 
 
+def msrvtt(path: Path) -> Iterator[Sample]:
+    return read_msrvtt(path, protocol="full")
+
+
 def write_json(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -276,20 +280,7 @@ def test_a_tar_that_is_cut_short_is_told_with_its_name(tmp_path: Path, picture: 
         list(webdataset(tmp_path))
 
 
-# MSR-VTT
-
-
-def test_msrvtt_sentences_are_gathered_by_video(tmp_path: Path) -> None:
-    videos = [{"video_id": "video1", "split": "train"}, {"video_id": "video2", "split": "validate"}]
-    sentences = [{"video_id": f"video{n}", "caption": c} for n, c in ((1, "a"), (2, "b"), (1, "c"))]
-    write_json(tmp_path / "MSRVTT_data.json", {"videos": videos, "sentences": sentences})
-    touch(tmp_path / "videos/video1.mp4")
-    first, second = read_msrvtt(tmp_path)
-    assert (first.captions, first.split, first.media) == (("a", "c"), "train", "video")
-    assert (second.split, second.content) == ("val", tmp_path / "videos/video2.mp4")
-
-
-@pytest.mark.parametrize("read", [read_karpathy, read_coco, folder, webdataset, read_msrvtt])
+@pytest.mark.parametrize("read", [read_karpathy, read_coco, folder, webdataset, msrvtt])
 @pytest.mark.parametrize("made", [False, True])
 def test_a_missing_or_empty_folder_is_told(
     tmp_path: Path, read: Callable[[Path], Iterator[Sample]], made: bool
@@ -308,5 +299,5 @@ def test_the_real_packs_are_read_whole(data_packs: Path) -> None:
     emoji = list(folder(data_packs / "emoji"))
     assert len(emoji) == 2952
     assert all(isinstance(sample.content, Path) and sample.content.is_file() for sample in photos + emoji)
-    clips = list(read_msrvtt(data_packs / "msrvtt"))
+    clips = list(msrvtt(data_packs / "msrvtt"))
     assert [sum(sample.split == split for sample in clips) for split in ("train", "val", "test")] == [3151, 244, 0]

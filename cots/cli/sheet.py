@@ -1,0 +1,75 @@
+"""A contact sheet: the results of a search as one picture."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from cots.errors import BadInput
+
+COLUMNS = 5
+SIDE = 192  # of the square in which a picture stands, pixels
+GAP = 16
+LINE = 17  # height of a line of text
+CAPTION_LINES = 3
+FONT_SIZE = 12
+HEAD = GAP + LINE + GAP // 2
+CELL = (SIDE + GAP, SIDE + (1 + CAPTION_LINES) * LINE + GAP)
+PAPER, INK, FAINT = "white", "#1a1a1a", "#6b6b6b"
+
+
+def contact_sheet(results: Sequence[dict[str, Any]], pictures: Sequence[Image.Image], *, title: str) -> Image.Image:
+    """Results in rows of at most `COLUMNS`, best first: the picture, rank, score, frame of a clip, first caption.
+
+    Args:
+        results: of one query, as `cots.serving.search.Search` gives them.
+        pictures: one for each.
+        title: what was looked for.
+
+    Returns:
+        RGB, GAP + columns * CELL[0] wide and HEAD + rows * CELL[1] high.
+    """
+    columns = min(max(len(results), 1), COLUMNS)
+    rows = -(-len(results) // columns)
+    sheet = Image.new("RGB", (GAP + columns * CELL[0], HEAD + rows * CELL[1]), PAPER)
+    draw, font = ImageDraw.Draw(sheet), _font()
+    wide = int((sheet.width - 2 * GAP) / font.getlength("m"))
+    draw.text((GAP, GAP), textwrap.shorten(title, wide, placeholder="…"), INK, font)
+    for number, (hit, picture) in enumerate(zip(results, pictures, strict=True)):
+        left, top = GAP + number % columns * CELL[0], HEAD + number // columns * CELL[1]
+        sheet.paste(ImageOps.pad(picture, (SIDE, SIDE), Image.Resampling.LANCZOS, color=PAPER), (left, top))
+        draw.text((left, top + SIDE + LINE // 4), _figures(hit), FAINT, font)
+        draw.text((left, top + SIDE + LINE * 5 // 4), _caption(hit["captions"][0], font), INK, font, spacing=3)
+    return sheet
+
+
+def write_sheet(path: Path, sheet: Image.Image) -> None:
+    """Write aside and rename.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    partial = path.with_name(f".partial-{path.name}")  # the suffix stays: it tells Pillow the format
+    try:
+        sheet.save(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _figures(hit: dict[str, Any]) -> str:
+    return f"{hit['rank']}  {hit['score']:.3f}" + (f"  frame {hit['frame']}" if hit["media"] == "video" else "")
+
+
+def _caption(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """As much of it as fits under a picture: letters are equally wide."""
+    width = int(SIDE / font.getlength("m"))
+    return "\n".join(textwrap.wrap(text, width, max_lines=CAPTION_LINES, placeholder="…"))
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """Matplotlib's copy of DejaVu: Pillow's own font knows little beyond ASCII."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSansMono.ttf", FONT_SIZE)

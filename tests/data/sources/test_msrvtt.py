@@ -1,0 +1,185 @@
+"""MSR-VTT in the layouts and protocols in which it is published."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cots.data.samples import Sample
+from cots.data.sources.msrvtt import read_msrvtt
+from cots.errors import BadInput
+
+TEST_HEAD = "key,vid_key,video_id,sentence"
+SENTENCES = 3  # of a video
+
+
+def write_table(path: Path, numbers: range, split: str) -> None:
+    """A JSON file of the release: `video<n>` with its sentences, scattered as there."""
+    videos = [{"video_id": f"video{n}", "id": n, "category": 1, "split": split} for n in numbers]
+    sentences = [
+        {"sen_id": SENTENCES * n + turn, "video_id": f"video{n}", "caption": f"video {n}, told {turn}"}
+        for turn in range(SENTENCES)
+        for n in numbers
+    ]
+    known = json.loads(path.read_text()) if path.exists() else {"videos": [], "sentences": []}
+    path.write_text(json.dumps({"videos": known["videos"] + videos, "sentences": known["sentences"] + sentences}))
+
+
+def touch_clips(folder: Path, numbers: range) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in numbers:
+        (folder / f"video{n}.mp4").write_bytes(b"-")
+
+
+def write_test_list(root: Path, numbers: range) -> None:
+    rows = [f'ret{row},msr{n},video{n},"a man, in {n}, sings"' for row, n in enumerate(numbers)]
+    (root / "MSRVTT_JSFUSION_test.csv").write_text("\n".join([TEST_HEAD, *rows]) + "\n")
+
+
+def write_train_list(root: Path, numbers: range) -> None:
+    (root / "MSRVTT_train.9k.csv").write_text("video_id\n" + "".join(f"video{n}\n" for n in numbers))
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """The old release: 6 train and 2 validate videos in one file and folder, 4 test videos in others."""
+    write_table(tmp_path / "train_val_videodatainfo.json", range(6), "train")
+    write_table(tmp_path / "train_val_videodatainfo.json", range(6, 8), "validate")
+    write_table(tmp_path / "test_videodatainfo.json", range(8, 12), "test")
+    touch_clips(tmp_path / "TrainValVideo", range(8))
+    touch_clips(tmp_path / "TestVideo", range(8, 12))
+    return tmp_path
+
+
+@pytest.fixture
+def combined(tmp_path: Path) -> Path:
+    """The same videos as retrieval projects hand them on: one JSON file, one folder two levels down."""
+    for numbers, split in ((range(6), "train"), (range(6, 8), "validate"), (range(8, 12), "test")):
+        write_table(tmp_path / "MSRVTT_data.json", numbers, split)
+    touch_clips(tmp_path / "videos" / "all", range(12))
+    return tmp_path
+
+
+def by_split(samples: list[Sample]) -> dict[str, list[str]]:
+    return {split: [s.id for s in samples if s.split == split] for split in ("train", "val", "test")}
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"video{n}" for n in numbers]
+
+
+@pytest.mark.parametrize("layout", ["release", "combined"])
+def test_full_is_the_releases_own_split_with_all_sentences(layout: str, request: pytest.FixtureRequest) -> None:
+    samples = list(read_msrvtt(request.getfixturevalue(layout), protocol="full"))
+    assert {split: sorted(found) for split, found in by_split(samples).items()} == {
+        "train": names(0, 1, 2, 3, 4, 5),
+        "val": names(6, 7),
+        "test": sorted(names(8, 9, 10, 11)),
+    }
+    assert all(s.captions == tuple(f"video {s.id[5:]}, told {turn}" for turn in range(SENTENCES)) for s in samples)
+    assert all(s.media == "video" for s in samples)
+
+
+def test_each_clip_is_found_in_the_folder_where_it_lies(release: Path) -> None:
+    files = {s.id: s.content for s in read_msrvtt(release, protocol="full")}
+    assert files["video0"] == release / "TrainValVideo" / "video0.mp4"
+    assert files["video11"] == release / "TestVideo" / "video11.mp4"
+    assert all(isinstance(file, Path) and file.is_file() for file in files.values())
+
+
+def test_one_file_may_name_clips_of_several_folders_some_of_them_missing(combined: Path) -> None:
+    shutil.rmtree(combined / "videos")
+    touch_clips(combined / "TrainValVideo", range(3, 8))
+    touch_clips(combined / "TestVideo", range(8, 11))
+    there = [s.id for s in read_msrvtt(combined, protocol="full") if isinstance(s.content, Path) and s.content.exists()]
+    assert there == names(*range(3, 11))
+
+
+@pytest.mark.parametrize("layout", ["release", "combined"])
+def test_1k_a_tests_the_listed_videos_with_one_sentence_and_trains_on_all_others(
+    layout: str, request: pytest.FixtureRequest
+) -> None:
+    root = request.getfixturevalue(layout)
+    write_test_list(root, range(10, 12))
+    samples = list(read_msrvtt(root, protocol="1k-A"))
+    found = by_split(samples)
+    assert sorted(found["train"]) == sorted(names(*range(10)))
+    assert (found["val"], found["test"]) == ([], names(10, 11))
+    captions = {s.id: s.captions for s in samples}
+    assert captions["video10"] == ("a man, in 10, sings",)
+    assert captions["video9"] == tuple(f"video 9, told {turn}" for turn in range(SENTENCES))
+
+
+def test_1k_a_trains_on_the_listed_videos_where_there_is_a_list(combined: Path) -> None:
+    write_test_list(combined, range(10, 12))
+    write_train_list(combined, range(2, 9))
+    assert by_split(list(read_msrvtt(combined, protocol="1k-A")))["train"] == names(*range(2, 9))
+
+
+def test_a_listed_video_that_the_release_does_not_name_has_no_caption_to_train_on(combined: Path) -> None:
+    write_test_list(combined, range(10, 12))
+    write_train_list(combined, range(90, 91))
+    [unknown] = [s for s in read_msrvtt(combined, protocol="1k-A") if s.split == "train"]
+    assert (unknown.id, unknown.captions, unknown.origin) == ("video90", (), "MSRVTT_train.9k.csv")
+
+
+def without_lists(root: Path) -> None:
+    assert not list(root.glob("*.csv"))
+
+
+def with_a_leak(root: Path) -> None:
+    write_test_list(root, range(8, 12))
+    write_train_list(root, range(10))
+
+
+def with_a_video_twice(root: Path) -> None:
+    write_test_list(root, range(8, 10))
+    with (root / "MSRVTT_JSFUSION_test.csv").open("a") as file:
+        file.write("ret2,msr8,video8,again\n")
+
+
+def with_other_columns(root: Path) -> None:
+    (root / "MSRVTT_JSFUSION_test.csv").write_text("key,video,caption\nret0,video8,a man\n")
+
+
+def with_an_empty_list(root: Path) -> None:
+    (root / "MSRVTT_JSFUSION_test.csv").write_text("")
+
+
+def with_a_short_row(root: Path) -> None:
+    (root / "MSRVTT_JSFUSION_test.csv").write_text(f"{TEST_HEAD}\nret0,msr8,video8,a man\nret1,msr9,video9\n")
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (without_lists, "holds no MSRVTT_JSFUSION_test.csv, the test videos of protocol 1k-A"),
+        (with_a_leak, "video8 is both in MSRVTT_train.9k.csv and in MSRVTT_JSFUSION_test.csv, 2 videos in all"),
+        (with_a_video_twice, "lists video8 twice"),
+        (with_other_columns, "no column video_id and sentence; the columns found are key, video, caption"),
+        (with_an_empty_list, "the columns found are none"),
+        (with_a_short_row, "line 3: the row ends before its last column"),
+    ],
+)
+def test_lists_that_are_missing_or_wrong_are_told_in_one_line(combined: Path, harm: object, told: str) -> None:
+    assert callable(harm)
+    harm(combined)
+    with pytest.raises(BadInput, match=told) as raised:
+        list(read_msrvtt(combined, protocol="1k-A"))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.data
+def test_the_pack_is_split_by_lists_beside_it(data_packs: Path, tmp_path: Path) -> None:
+    shutil.copy(data_packs / "msrvtt" / "MSRVTT_data.json", tmp_path)
+    whole = list(read_msrvtt(tmp_path, protocol="full"))
+    assert Counter(s.split for s in whole) == {"train": 3151, "val": 244}
+    assert {len(s.captions) for s in whole if s.split == "val"} == {20}
+    chosen = [s.id for s in whole if s.split == "val"][:100]
+    rows = [f'ret{n},{name},{name},"sentence {n}"' for n, name in enumerate(chosen)]
+    (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text("\n".join([TEST_HEAD, *rows]) + "\n")
+    samples = list(read_msrvtt(tmp_path, protocol="1k-A"))
+    assert Counter(s.split for s in samples) == {"train": 3151 + 144, "test": 100}
+    assert [s.captions for s in samples if s.split == "test"] == [(f"sentence {n}",) for n in range(100)]

@@ -1,0 +1,95 @@
+"""The best frame of a clip, and the previews of frames."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset as wds
+from PIL import Image
+
+from cots.retrieval.frames import FrameVectors
+from cots.retrieval.previews import preview_members, read_previews
+
+COUNTS = [3, 0, 7, 2, 0]  # frames of five items; 0: a picture
+
+
+@pytest.fixture
+def vectors() -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    rows = np.random.default_rng(0).normal(size=(sum(COUNTS), 8)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def test_the_best_frame_is_the_one_that_a_loop_over_the_clips_own_frames_finds(
+    vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+) -> None:
+    frames = FrameVectors.of(vectors, COUNTS)
+    for query in np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32):
+        start = 0
+        for item, count in enumerate(COUNTS):
+            best, highest = 0, -np.inf
+            for number in range(count):
+                similarity = sum(float(a) * float(b) for a, b in zip(vectors[start + number], query, strict=True))
+                if similarity > highest:
+                    best, highest = number, similarity
+            start += count
+            assert frames.best(item, query) == best
+
+
+def test_a_frames_own_vector_finds_that_frame(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
+    frames = FrameVectors.of(vectors, COUNTS)
+    assert [frames.best(2, query) for query in vectors[3:10]] == list(range(7))
+
+
+def test_of_equal_frames_the_earliest_is_the_best() -> None:
+    frames = FrameVectors.of(np.ones((4, 2), np.float32), [4])
+    assert frames.best(0, np.ones(2, np.float32)) == 0
+
+
+@pytest.mark.parametrize("counts", [COUNTS, [0, 0, 0]])
+def test_frames_are_read_as_they_were_written(
+    tmp_path: Path, vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]], counts: list[int]
+) -> None:
+    frames = FrameVectors.of(vectors[: sum(counts)], counts)
+    frames.save(tmp_path / "frames.safetensors")
+    found = FrameVectors.load(tmp_path / "frames.safetensors")
+    assert len(found) == len(counts)
+    np.testing.assert_array_equal(found.vectors, frames.vectors)
+    np.testing.assert_array_equal(found.starts, frames.starts)
+    assert not (tmp_path / "frames.partial").exists()
+
+
+def test_a_file_without_frames_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "frames.safetensors"
+    with pytest.raises(ValueError, match="no frames"):
+        FrameVectors.load(path)
+    path.write_bytes(b"-" * 100)
+    with pytest.raises(ValueError, match="holds no frames"):
+        FrameVectors.load(path)
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Path:
+    """Previews of two items, of two frames and of 1,002: frame n is of grey n modulo 200."""
+    path = tmp_path / "previews.tar"
+    with wds.TarWriter(str(path), mtime=0, encoder=False) as writer:
+        for row, count in enumerate((2, 1002)):
+            frames = [Image.new("RGB", (8, 4), (n % 200,) * 3) for n in range(count)]
+            writer.write(preview_members(row, frames, side=4))
+    return path
+
+
+def test_previews_come_in_the_order_in_which_they_are_wanted(tar: Path) -> None:
+    wanted = [(1, 1001), (0, 1), (1, 7), (0, 0), (1, 7)]
+    found = read_previews(tar, wanted)
+    assert [preview.getpixel((1, 1)) for preview in found] == [(n % 200,) * 3 for _, n in wanted]
+    assert {preview.size for preview in found} == {(4, 2)}
+
+
+def test_previews_that_are_not_there_are_told(tar: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"does not hold 000000002\.000\.jpg"):
+        read_previews(tar, [(0, 0), (2, 0)])
+    with pytest.raises(ValueError, match="no previews in"):
+        read_previews(tmp_path / "absent.tar", [(0, 0)])
+    (tmp_path / "damaged.tar").write_bytes(tar.read_bytes()[:700])
+    with pytest.raises(ValueError, match="no previews in"):
+        read_previews(tmp_path / "damaged.tar", [(0, 0)])

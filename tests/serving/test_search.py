@@ -1,0 +1,129 @@
+"""Search over pictures and clips together: which frame of a clip a result names, and what is shown of it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cots.config import Params
+from cots.data.intake import Intake, Taken
+from cots.data.manifest import SCHEMA, write_table
+from cots.data.pictures import encode_jpeg
+from cots.data.samples import Sample
+from cots.data.storing import ShardFolder
+from cots.errors import BadInput
+from cots.retrieval.frames import FrameVectors
+from cots.serving.queries import Query, vectors
+from cots.serving.search import Search
+from cots.stages.index import stage
+
+ROOT = Path(__file__).parents[2]
+CLIPS = {  # colours of the frames
+    "day": ("blue", "white", "yellow", "red"),
+    "night": ("black", "navy", "purple", "black"),
+    "field": ("green", "lime"),
+}
+PICTURES = ("red", "lime", "black")
+
+
+def square(colour: str) -> Image.Image:
+    return Image.new("RGB", (40, 32), colour)
+
+
+def samples() -> list[Sample]:
+    clips = {name: tuple(encode_jpeg(square(colour)) for colour in frames) for name, frames in CLIPS.items()}
+    pictures = {name: encode_jpeg(square(name)) for name in PICTURES}
+    return [
+        Sample(
+            id=name,
+            split="test",
+            media="image" if name in pictures else "video",
+            captions=(f"a {name} thing",),
+            wrong=(False,),
+            content=content,
+            origin="drawn",
+        )
+        for name, content in (pictures | clips).items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """What stage `index` makes of three pictures and three clips."""
+    folder = tmp_path_factory.mktemp("search")
+    shards = ShardFolder(folder / "shards", samples_per_shard=10)
+    take = Intake(root=folder, size=32, frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99)
+    taken = [one for one in map(take, samples()) if isinstance(one, Taken)]
+    rows = [shards.add(one) for one in taken]
+    shards.close()
+    write_table(folder / "manifest.parquet", sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
+    params = Params.load(ROOT / "params.yaml")
+    stage(folder / "shards", folder / "manifest.parquet", tiny_model, folder / "index", params=params)
+    return folder / "index"
+
+
+@pytest.fixture(scope="module")
+def search(tiny_model: Path, index: Path) -> Search:
+    return Search.load(tiny_model, index)
+
+
+@pytest.mark.parametrize(
+    "content", ["a red square", "a blue square", "green", square("purple"), square("yellow"), square("white")]
+)
+def test_a_clip_names_the_frame_that_is_nearest_to_the_query_by_itself(
+    search: Search, content: str | Image.Image
+) -> None:
+    [results] = search([Query(content, 6)], batch=4)
+    [query] = vectors(search.model, [Query(content, 6)], batch=1)
+    named = {hit["id"]: hit["frame"] for hit in results}
+    assert named.keys() == set(CLIPS) | set(PICTURES)
+    for name, colours in CLIPS.items():
+        similarities = [float(search.model.encode_images([square(c)], batch=1)[0] @ query) for c in colours]
+        assert similarities[named[name]] == pytest.approx(max(similarities), abs=0.004)  # half precision, JPEG
+    assert {named[name] for name in PICTURES} == {0}
+
+
+def test_a_frame_that_is_looked_for_is_the_frame_that_is_found(search: Search) -> None:
+    frames = [(name, number, colour) for name, colours in CLIPS.items() for number, colour in enumerate(colours)]
+    for name, number, colour in frames:
+        [results] = search([Query(square(colour), 6)], batch=4)
+        [found] = [hit["frame"] for hit in results if hit["id"] == name]
+        assert CLIPS[name][found] == colour, (name, number)
+
+
+def test_every_query_of_a_batch_has_best_frames_of_its_own(search: Search) -> None:
+    queries = [Query(square("yellow"), 6), Query("a red square", 2), Query(square("blue"), 4)]
+    together = search(queries, batch=4)
+    for query, results in zip(queries, together, strict=True):
+        [alone] = search([query], batch=4)
+        assert [(hit["id"], hit["frame"]) for hit in alone] == [(hit["id"], hit["frame"]) for hit in results]
+
+
+def test_what_is_shown_of_a_result_is_its_best_frame_or_the_picture(search: Search) -> None:
+    [results] = search([Query(square("navy"), 6)], batch=4)
+    for hit, picture in zip(results, search.pictures(results), strict=True):
+        expected = CLIPS[hit["id"]][hit["frame"]] if hit["media"] == "video" else hit["id"]
+        shown = np.asarray(picture, dtype=float).mean(axis=(0, 1))
+        np.testing.assert_allclose(shown, np.asarray(square(expected), dtype=float).mean(axis=(0, 1)), atol=3)
+
+
+def test_an_index_without_frames_or_previews_is_refused_with_the_command_that_makes_them(
+    tiny_model: Path, index: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(index, tmp_path / "index")
+    (copy / "previews.tar").unlink()
+    found = Search.load(tiny_model, copy)
+    with pytest.raises(BadInput, match="no previews in .*: run `dvc repro --force index package`"):
+        found.pictures(found([Query("red", 1)], batch=1)[0])
+    (copy / "frames.safetensors").unlink()
+    with pytest.raises(BadInput, match="no frames .*: run `dvc repro --force index`"):
+        Search.load(tiny_model, copy)
+
+
+def test_frames_of_other_items_are_refused(tiny_model: Path, index: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(index, tmp_path / "index")
+    FrameVectors.of(np.zeros((0, 16), np.float32), [0] * 5).save(copy / "frames.safetensors")
+    with pytest.raises(BadInput, match="6 vectors for 6 items and the frames of 5"):
+        Search.load(tiny_model, copy)
