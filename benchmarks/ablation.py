@@ -54,7 +54,7 @@ def variants(params: Params) -> dict[str, list[str]]:
 def main() -> None:
     """Run what is missing of the grid, then write table and plot."""
     reader = argparse.ArgumentParser(prog="make ablation", description=__doc__.splitlines()[0])
-    reader.add_argument("--seeds", type=int, default=3, help="runs a variant (default 3)")
+    reader.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs (default 0 1 2)")
     reader.add_argument("--only", nargs="*", help="variants by name (default all)")
     asked = reader.parse_args()
     params = Params.load()
@@ -63,7 +63,7 @@ def main() -> None:
     grid = {name: changes for name, changes in variants(params).items() if name in (asked.only or variants(params))}
     OUT.mkdir(parents=True, exist_ok=True)
     runs: dict[str, list[dict[str, Direction]]] = {name: [] for name in grid}
-    for seed in range(asked.seeds):
+    for seed in asked.seeds:
         for name, changes in grid.items():
             runs[name].append(measured_run(name, [*changes, f"pretrain.seed={seed}"], params))
         (OUT / "table.md").write_text(as_table(runs, params), encoding="utf8")

@@ -69,9 +69,8 @@ def _read(path: Path) -> tuple[str, pd.DataFrame]:
     try:
         table = pd.read_parquet(path, columns=[*NAMES, *NUMBERS]).astype(dict.fromkeys(NUMBERS, "float64"))
     except (OSError, ValueError, TypeError) as error:
-        raise BadInput(
-            f"{path} is no table of queries ({error}): run `dvc repro evaluate`".replace("\n", " ")
-        ) from None
+        why = " ".join(str(error).split())
+        raise BadInput(f"{path} is no table of queries as `cots evaluate --queries` writes it ({why})") from None
     about = [target for target, directions in TARGETS.items() if set(table["direction"]) == directions]
     if not about or table[[*NAMES, *NUMBERS]].isna().any(axis=None) or table.duplicated(["direction", "query"]).any():
         raise BadInput(f"{path} is no whole table of queries: each direction must tell of each query once")

@@ -152,11 +152,13 @@ def reported(recall: float) -> dict[str, object]:
     """The part of metrics.json that tells of pictures, every recall the same, in per cent."""
     direction = {"R@1": recall, "R@5": recall, "R@10": recall, "mAP@R": recall, "MdR": 7.0, "mean_rank": 9.0}
     chance = {"R@1": 0.2, "R@5": 1.0, "R@10": 2.0, "mAP@R": 0.2, "MdR": 250.0, "mean_rank": 250.5}
+    interval = {name: {"low": value - 1, "high": value + 1} for name, value in direction.items()}
     return {
         "i2t": direction,
         "t2i": direction,
         "rsum": 6 * recall,
         "chance": {"i2t": chance, "t2i": chance, "rsum": 6.4},
+        "interval": {"i2t": interval, "t2i": interval},
         "queries": {"items": 500, "texts": 2500},
     }
 
@@ -164,6 +166,7 @@ def reported(recall: float) -> dict[str, object]:
 def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     """Stage `package` over the encoders and an index they make; `project` gets the files that the stage reads."""
     from cots.config import Params
+    from cots.data.manifest import SCHEMA, write_table
     from cots.stages.package import stage
 
     index, metrics, validation = project / "index", project / "reports" / "metrics.json", project / "reports/validation"
@@ -172,9 +175,15 @@ def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     (project / "data").mkdir()
     save_index(index, encoders)
     metrics.write_text(json.dumps({"image-text": reported(recall)}))
-    (validation / "summary.json").write_text(json.dumps({"success": True}))
+    check = {"expectation": "ids are unique", "limit": "all", "observed": "0 of 3 against it", "success": True}
+    overview = {"captions": 4, "rejected": {"damaged": 2, "too small": 1}, "samples": {"train image": 2}}
+    summary = {"success": True, "overview": overview, "checks": [check]}
+    (validation / "summary.json").write_text(json.dumps(summary))
     manifest = project / "data" / "manifest.parquet"
-    manifest.write_bytes(b"rows")
+    rows = [
+        {"id": str(n), "split": "train" if n else "test", "media": "image", "captions": ["a"] * n} for n in range(3)
+    ]
+    write_table(manifest, rows, SCHEMA)
     params = Params.load(Path(__file__).parents[1] / "params.yaml")
     stage(encoders, index, metrics, validation, manifest, project / "package", params=params)
     return project / "package"

@@ -46,6 +46,8 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         BadInput: there is none, or it lacks a padding or mask token.
     """
+    if isinstance(name, Path) and not name.is_dir():  # else it would be looked for on the hub
+        raise BadInput(f"no tokenizer folder {name}: run `dvc repro tokenize`")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -62,7 +62,7 @@ def write_queries(folder: Path, evaluated: Sequence[Evaluated]) -> None:
 
 
 def write_query_table(path: Path, embedded: Embedded, measured: Measured) -> None:
-    """Write a row a query: what `cots compare` and the promotion gate hold two models against each other by."""
+    """Write a row a query: what `cots compare` holds two models against each other by."""
     write_table(path, query_rows(embedded, measured), QUERIES)
 
 

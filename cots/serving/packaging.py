@@ -49,19 +49,19 @@ class Limits:
     min_side: int
 
 
-def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: Limits) -> None:
+def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: Limits, cards: Mapping[str, str]) -> None:
     """Write the MLflow model `cots-encoders`: texts or pictures in, unit rows out."""
     outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, dim))])
-    _save(folder, "pyfunc_encoders.py", {"encoders": encoders}, ModelSignature(outputs=outputs), limits)
+    _save(folder, "pyfunc_encoders.py", {"encoders": encoders}, ModelSignature(outputs=outputs), limits, cards)
 
 
-def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits) -> None:
+def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits, cards: Mapping[str, str]) -> None:
     """Write the MLflow model `cots-index`: the index and the encoders that made it; queries in, ranked results out."""
     item = {"id": "a", "captions": ["a ring"], "media": "image", "split": "test"}
     result = {"rank": 1, "score": 0.5, **item, "frame": 0}
     outputs = infer_signature(model_output=[[result]]).outputs
     signature = ModelSignature(outputs=outputs, params=ParamSchema([ParamSpec("k", "long", DEFAULT_K)]))
-    _save(folder, "pyfunc_index.py", {"encoders": encoders, "index": index}, signature, limits)
+    _save(folder, "pyfunc_index.py", {"encoders": encoders, "index": index}, signature, limits, cards)
 
 
 def requirements() -> list[str]:
@@ -76,7 +76,14 @@ def _installed(name: str) -> str:
         return importlib.metadata.version(name.replace("-cpu", "-gpu"))  # the extra `gpu` replaces faiss-cpu
 
 
-def _save(folder: Path, code: str, artifacts: Mapping[str, Path], signature: ModelSignature, limits: Limits) -> None:
+def _save(
+    folder: Path,
+    code: str,
+    artifacts: Mapping[str, Path],
+    signature: ModelSignature,
+    limits: Limits,
+    cards: Mapping[str, str],
+) -> None:
     """Inputs stay out of the signature: MLflow's schema has a list of texts or a table, not both."""
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
@@ -93,5 +100,7 @@ def _save(folder: Path, code: str, artifacts: Mapping[str, Path], signature: Mod
         pip_requirements=requirements(),
         model_config={"batch": limits.batch, "max_pixels": limits.max_pixels, "min_side": limits.min_side},
     )
+    for name, text in cards.items():
+        (partial / name).write_text(text, encoding="utf8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -28,6 +28,7 @@ ENCODERS = [
     "roberta-prelayernorm",
     "eurobert",
     "nomic_bert",
+    "modernbert",
 ]
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from cots.config import Params
 from cots.errors import BadInput
 from cots.model import RetrievalModel
+from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.lineage import content_digest, file_digest
 from cots.serving.packaging import REQUIREMENTS, Limits, save_index
 from cots.stages.package import stage
@@ -174,7 +175,8 @@ def test_requirements_are_exact_and_carry_no_local_part(tiny_package: Path) -> N
 def test_packing_the_same_again_gives_the_same_content(tiny_package: Path, tiny_model: Path, tmp_path: Path) -> None:
     params = Params.load(ROOT / "params.yaml")
     limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
-    save_index(tmp_path / "again", tiny_model, tiny_package.parent / "index", limits=limits)
+    cards = {name: (tiny_package / "index" / name).read_text() for name in (MODEL_CARD, DATA_CARD)}
+    save_index(tmp_path / "again", tiny_model, tiny_package.parent / "index", limits=limits, cards=cards)
     assert content_digest(tmp_path / "again") == content_digest(tiny_package / "index")
     assert (tmp_path / "again" / "MLmodel").read_text() != (tiny_package / "index" / "MLmodel").read_text()
 
@@ -200,6 +202,10 @@ def test_an_index_of_other_encoders_refuses_to_load(tiny_package: Path, other_mo
     shutil.copytree(other_model, forged / "artifacts" / "image-text", dirs_exist_ok=True)
     with pytest.raises(BadInput, match="vectors of different encoders cannot be compared"):
         mlflow.pyfunc.load_model(str(forged))
+
+
+def without_the_target(project: Path) -> None:
+    (project / "reports" / "metrics.json").write_text(json.dumps({"video-text": {}}))
 
 
 def without_metrics(project: Path) -> None:
@@ -229,6 +235,7 @@ def with_an_item_less(project: Path) -> None:
     ("harm", "said"),
     [
         (without_metrics, "cannot read .*metrics.json"),
+        (without_the_target, "metrics.json says nothing of image-text"),
         (with_other_encoders, "made by encoders 000000000000"),
         (with_half_an_index, "is damaged"),
         (without_frames, "no frames .*: run `dvc repro --force index`"),
