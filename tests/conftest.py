@@ -180,7 +180,7 @@ def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     summary = {"success": True, "overview": overview, "checks": [check]}
     (validation / "summary.json").write_text(json.dumps(summary))
     manifest = project / "data" / "manifest.parquet"
-    rows = [
+    rows: list[dict[str, object]] = [
         {"id": str(n), "split": "train" if n else "test", "media": "image", "captions": ["a"] * n} for n in range(3)
     ]
     write_table(manifest, rows, SCHEMA)

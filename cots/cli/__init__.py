@@ -7,6 +7,7 @@ import typer
 from cots.cli.compare import compare
 from cots.cli.doctor import doctor
 from cots.cli.evaluate import evaluate
+from cots.cli.explain import explain
 from cots.cli.registry import registry
 from cots.cli.search import search
 from cots.cli.summary import summary
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (use, search, evaluate, compare, suspects, summary, doctor):
+for verb in (use, search, evaluate, compare, explain, suspects, summary, doctor):
     app.command()(verb)
 app.add_typer(registry, name="registry")
 

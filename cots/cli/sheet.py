@@ -32,17 +32,29 @@ def contact_sheet(results: Sequence[dict[str, Any]], pictures: Sequence[Image.Im
     Returns:
         RGB, GAP + columns * CELL[0] wide and HEAD + rows * CELL[1] high.
     """
-    columns = min(max(len(results), 1), COLUMNS)
-    rows = -(-len(results) // columns)
+    labels = [(_figures(hit), hit["captions"][0]) for hit in results]
+    return labelled_sheet(pictures, labels, title=title)
+
+
+def labelled_sheet(pictures: Sequence[Image.Image], labels: Sequence[tuple[str, str]], *, title: str) -> Image.Image:
+    """Pictures in rows of at most `COLUMNS`, each over a faint line and a text of a few lines.
+
+    Args:
+        pictures: of any size.
+        labels: line and text of each.
+        title: over all of them.
+    """
+    columns = min(max(len(pictures), 1), COLUMNS)
+    rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (GAP + columns * CELL[0], HEAD + rows * CELL[1]), PAPER)
     draw, font = ImageDraw.Draw(sheet), _font()
     wide = int((sheet.width - 2 * GAP) / font.getlength("m"))
     draw.text((GAP, GAP), textwrap.shorten(title, wide, placeholder="…"), INK, font)
-    for number, (hit, picture) in enumerate(zip(results, pictures, strict=True)):
+    for number, (picture, (line, text)) in enumerate(zip(pictures, labels, strict=True)):
         left, top = GAP + number % columns * CELL[0], HEAD + number // columns * CELL[1]
         sheet.paste(ImageOps.pad(picture, (SIDE, SIDE), Image.Resampling.LANCZOS, color=PAPER), (left, top))
-        draw.text((left, top + SIDE + LINE // 4), _figures(hit), FAINT, font)
-        draw.text((left, top + SIDE + LINE * 5 // 4), _caption(hit["captions"][0], font), INK, font, spacing=3)
+        draw.text((left, top + SIDE + LINE // 4), line, FAINT, font)
+        draw.text((left, top + SIDE + LINE * 5 // 4), _caption(text, font), INK, font, spacing=3)
     return sheet
 
 
@@ -56,8 +68,8 @@ def write_sheet(path: Path, sheet: Image.Image) -> None:
     try:
         sheet.save(partial)
         partial.replace(path)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # the latter of a suffix that Pillow does not know
+        raise BadInput(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _figures(hit: dict[str, Any]) -> str:

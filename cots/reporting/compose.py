@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from cots.reporting import sections
+from cots.reporting.attention import Look
 from cots.reporting.page import Dvae, Gallery, Noise, Report, Standing, Table
 from cots.reporting.plots import Chart
 from cots.reporting.results import Evaluated
@@ -46,6 +48,7 @@ def compose(
     notes: list[str],
     lineage: Mapping[str, str],
     params: str,
+    looks: list[Look],
     shown: int,
     seed: int,
 ) -> Report:
@@ -58,10 +61,11 @@ def compose(
         notes: what was left out, and why.
         lineage: where everything came from, name to value; the models' digests are added.
         params: the parameter file's text.
+        looks: maps of a few captions.
         shown: queries a gallery.
         seed: of the choice of queries.
     """
-    best = {one.target: one for one in evaluated}
+    best, first = ({one.target: one for one in ordered} for ordered in (evaluated, reversed(evaluated)))
     fetch = sections.pictures_of(left.shards, left.manifest)
     return Report(
         title="COTS retrieval report",
@@ -69,7 +73,10 @@ def compose(
         standings=[standing for target in best for standing in _standings(target, evaluated)],
         notes=notes,
         speed=_speed(evaluated),
-        galleries=[gallery for one in best.values() for gallery in _galleries(one, fetch, shown, seed)],
+        galleries=[
+            gallery for one in best.values() for gallery in _galleries(one, first[one.target], fetch, shown, seed)
+        ],
+        looks=looks,
         runs=_runs(left.reports),
         dvae=_dvae(left.reports),
         noise=_noise(left, fetch),
@@ -115,9 +122,11 @@ def _lineage(lineage: Mapping[str, str], evaluated: Sequence[Evaluated]) -> Tabl
 _SPEEDS = {"items_per_second": "Items/s", "texts_per_second": "Texts/s", "search_ms": "Search, ms a query"}
 
 
-def _galleries(one: Evaluated, fetch: sections.Fetch, shown: int, seed: int) -> list[Gallery]:
-    thing = THINGS[one.target]
-    return sections.galleries(one.embedded, one.measured, fetch, thing=thing, count=shown, seed=seed)
+def _galleries(one: Evaluated, first: Evaluated, fetch: sections.Fetch, shown: int, seed: int) -> list[Gallery]:
+    before = None if first is one else first.embedded
+    return sections.galleries(
+        one.embedded, one.measured, fetch, before=before, thing=THINGS[one.target], count=shown, seed=seed
+    )
 
 
 def _runs(reports: Path) -> dict[str, list[Chart]]:
@@ -132,4 +141,5 @@ def _dvae(reports: Path) -> Dvae | None:
 
 def _noise(left: Left, fetch: sections.Fetch) -> Noise | None:
     pairs = left.reports / "pretrain" / "pairs.parquet"
-    return sections.noise(pairs, left.manifest, fetch) if pairs.is_file() else None
+    known = pairs.is_file() and pq.read_metadata(pairs).num_rows  # a baseline learns nothing of single pairs
+    return sections.noise(pairs, left.manifest, fetch) if known else None

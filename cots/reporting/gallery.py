@@ -41,6 +41,7 @@ class Query:
         rank: of the best right candidate, from 1.
         hits: the first few results.
         missed: the best right candidate where it is not among them.
+        before: the first few results before fine-tuning; empty where that is not shown.
     """
 
     text: str
@@ -48,6 +49,7 @@ class Query:
     rank: int
     hits: list[Hit]
     missed: Hit | None
+    before: list[Hit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ class Plan:
         found: (Q, k) rows found, best first.
         best: (Q,) the best right row.
         ranks: (Q,) its rank.
+        before: (Q, k) rows found before fine-tuning, or (Q, 0).
     """
 
     queries: NDArray[np.int64]
     found: NDArray[np.int64]
     best: NDArray[np.int64]
     ranks: NDArray[np.int64]
+    before: NDArray[np.int64]
 
 
 def choose(direction: Direction, *, count: int, seed: int) -> NDArray[np.int64]:
@@ -89,18 +93,22 @@ def plan_items_to_texts(embedded: Embedded, direction: Direction, *, count: int,
     rows = choose(direction, count=count, seed=seed)
     found = _nearest(embedded.items[rows], embedded.texts)
     best = [_best(embedded.items[row], embedded.texts, np.flatnonzero(embedded.owners == row)) for row in rows]
-    return Plan(rows, found, np.array(best, np.int64), direction.ranks[rows])
+    return Plan(rows, found, np.array(best, np.int64), direction.ranks[rows], np.zeros((len(rows), 0), np.int64))
 
 
-def plan_texts_to_items(embedded: Embedded, direction: Direction, *, count: int, seed: int) -> Plan:
-    """Captions as queries, pictures or clips as results."""
+def plan_texts_to_items(
+    embedded: Embedded, direction: Direction, *, count: int, seed: int, before: Embedded | None = None
+) -> Plan:
+    """Captions as queries, pictures or clips as results; `before` is the same split before fine-tuning."""
     rows = choose(direction, count=count, seed=seed)
-    return Plan(rows, _nearest(embedded.texts[rows], embedded.items), embedded.owners[rows], direction.ranks[rows])
+    found = _nearest(embedded.texts[rows], embedded.items)
+    earlier = _nearest(before.texts[rows], before.items) if before else found[:, :0]
+    return Plan(rows, found, embedded.owners[rows], direction.ranks[rows], earlier)
 
 
 def ids_shown(embedded: Embedded, items_to_texts: Plan, texts_to_items: Plan) -> set[str]:
     """Ids of all items that two galleries show."""
-    rows = [items_to_texts.queries, texts_to_items.found.ravel(), texts_to_items.best]
+    rows = [items_to_texts.queries, texts_to_items.found.ravel(), texts_to_items.best, texts_to_items.before.ravel()]
     return {embedded.ids[row] for row in np.concatenate(rows)}
 
 
@@ -111,8 +119,8 @@ def queries_by_item(embedded: Embedded, plan: Plan, pictures: Mapping[str, Pictu
         return Hit(rank, bool(embedded.owners[row] == item), embedded.captions[row], None)
 
     return [
-        Query(embedded.ids[item], pictures[embedded.ids[item]], rank, *_results(hit, found, best, rank, item))
-        for item, found, best, rank in _rows(plan)
+        Query(embedded.ids[item], pictures[embedded.ids[item]], rank, *_results(hit, found, best, rank, item), [])
+        for item, found, best, rank, _ in _rows(plan)
     ]
 
 
@@ -124,8 +132,14 @@ def queries_by_text(embedded: Embedded, plan: Plan, pictures: Mapping[str, Pictu
         return Hit(rank, bool(embedded.owners[text] == row), name, pictures[name])
 
     return [
-        Query(embedded.captions[text], None, rank, *_results(hit, found, best, rank, text))
-        for text, found, best, rank in _rows(plan)
+        Query(
+            embedded.captions[text],
+            None,
+            rank,
+            *_results(hit, found, best, rank, text),
+            [hit(row, place, text) for place, row in enumerate(before, start=1)],
+        )
+        for text, found, best, rank, before in _rows(plan)
     ]
 
 
@@ -136,8 +150,8 @@ def _results(
     return hits, None if any(shown.right for shown in hits) else hit(best, rank, query)
 
 
-def _rows(plan: Plan) -> list[tuple[int, list[int], int, int]]:
-    columns = (plan.queries.tolist(), plan.found.tolist(), plan.best.tolist(), plan.ranks.tolist())
+def _rows(plan: Plan) -> list[tuple[int, list[int], int, int, list[int]]]:
+    columns = (array.tolist() for array in (plan.queries, plan.found, plan.best, plan.ranks, plan.before))
     return list(zip(*columns, strict=True))
 
 

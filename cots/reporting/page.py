@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cots.reporting.attention import Look
 from cots.reporting.gallery import Query
 from cots.reporting.pictures import Picture
 from cots.reporting.plots import Chart
@@ -115,6 +116,7 @@ class Report:
         notes: what was left out, and why.
         speed: of encoding and search.
         galleries: of queries.
+        looks: where the model looks for a few captions.
         runs: charts by the run's title.
         dvae: of the visual tokens; None where there was no such training.
         noise: of the pre-training pairs; None where there was none.
@@ -129,6 +131,7 @@ class Report:
     notes: list[str]
     speed: Table
     galleries: list[Gallery]
+    looks: list[Look]
     runs: dict[str, list[Chart]]
     dvae: Dvae | None
     noise: Noise | None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cots.errors import BadInput
 from cots.evaluation import Embedded, Measured, open_frames, stored_by_id
@@ -24,6 +25,7 @@ from cots.reporting.plots import Chart, Curve, curves
 SIDE = {"image": 112, "video": 68}  # pixels along the longer side of a shown picture or frame
 SUSPECTS = 12
 REJECTS = 8  # examples of refused samples
+LOSSES = ("total", "instance", "token", "task", "contrastive", "sigmoid")
 NO_THRESHOLD = -1.0  # what the curves say while the filter warms up
 
 Fetch = Callable[[Iterable[str]], dict[str, Picture]]
@@ -44,12 +46,26 @@ def pictures_of(shards: Path, manifest: pd.DataFrame) -> Fetch:
 
 
 def galleries(
-    embedded: Embedded, measured: Measured, fetch: Fetch, *, thing: str, count: int, seed: int
+    embedded: Embedded,
+    measured: Measured,
+    fetch: Fetch,
+    *,
+    before: Embedded | None,
+    thing: str,
+    count: int,
+    seed: int,
 ) -> list[Gallery]:
-    """Two galleries of one target, text asked first; `thing` names the items in the titles."""
+    """Two galleries of one target, text asked first; `thing` names the items in the titles.
+
+    Args:
+        embedded: the split; `before`, the same before fine-tuning; measured: retrieval on it.
+        fetch: pictures by id.
+        thing: what the items are.
+        count: queries a gallery; seed: of their choice.
+    """
     to_texts, to_items = measured.directions.values()
     by_item = plan_items_to_texts(embedded, to_texts, count=count, seed=seed)
-    by_text = plan_texts_to_items(embedded, to_items, count=count, seed=seed)
+    by_text = plan_texts_to_items(embedded, to_items, count=count, seed=seed, before=before)
     pictures = fetch(ids_shown(embedded, by_item, by_text))
     return [
         Gallery(f"Text to {thing}", to_items.candidates, queries_by_text(embedded, by_text, pictures)),
@@ -60,13 +76,26 @@ def galleries(
 def training_charts(run: str, folder: Path) -> list[Chart]:
     """Losses, shares and thresholds over the steps of one run, from its `curves.csv`."""
     table = _curves(folder)
-    steps = table["step"].to_numpy()
-    losses = {name: _unless(table[name], 0.0) for name in ("total", "instance", "token", "task")}
+    steps = table["step"].to_numpy(dtype=np.float64)
+    losses = {name: table[name].to_numpy() for name in LOSSES if name in table}
+    told = "Nats; total is the weighted sum. A level of weight 0 is not drawn."
+    return [
+        curves("Losses", run, steps, losses, caption=told),
+        *(_filtering(run, steps, table) if "kept" in table else []),
+        curves(
+            "Speed, pairs/s",
+            run,
+            steps,
+            {"pairs/s": table["pairs_per_second"].to_numpy()},
+            caption="Pairs a second since the start.",
+        ),
+    ]
+
+
+def _filtering(run: str, steps: NDArray[np.float64], table: pd.DataFrame) -> list[Chart]:
+    """What the filter saw and did; a baseline has none."""
     similarity = {"mean": table["mean"].to_numpy(), "threshold": _unless(table["threshold"], NO_THRESHOLD)}
     return [
-        curves(
-            "Losses", run, steps, losses, caption="Nats; total is the weighted sum. A level of weight 0 is not drawn."
-        ),
         curves(
             "Pair similarity",
             run,
@@ -81,13 +110,6 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
             steps,
             {"kept": 100 * table["kept"].to_numpy()},
             caption="Share of each batch that the filter keeps.",
-        ),
-        curves(
-            "Speed, pairs/s",
-            run,
-            steps,
-            {"pairs/s": table["pairs_per_second"].to_numpy()},
-            caption="Pairs a second since the start.",
         ),
     ]
 

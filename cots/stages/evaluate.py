@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from cots.config import Params, Target
 from cots.data.manifest import read_manifest
 from cots.data.samples import Media
 from cots.errors import told_in_one_line
-from cots.evaluation import embed, measure, rounded, stored_samples
+from cots.evaluation import embed, measure, rounded, stored_by_id, stored_samples
 from cots.model import RetrievalModel
+from cots.reporting.attention import Look, looks
 from cots.reporting.compose import Left, compose
 from cots.reporting.page import Report, write_page
 from cots.reporting.results import Evaluated, flat, write_metrics, write_queries
@@ -49,7 +51,8 @@ def stage(
     left = Left(shards=shards, manifest=read_manifest(manifest), rejected=pd.read_parquet(rejected), reports=reports)
     with logged_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as logged:
         measured = list(_measured(left, pretrained, finetuned, params))
-        report = _report(measured, left, _lineage(manifest), params)
+        seen = _looks(measured, left, finetuned, params)
+        report = _report(measured, left, _lineage(manifest), seen, params)
         values = {one.key: one.measured.metrics for one in measured} | _of_training(reports, report)
         write_metrics(metrics, values)
         write_queries(queries, measured)
@@ -83,7 +86,25 @@ def _measured(left: Left, pretrained: Path, finetuned: Path, params: Params) -> 
             )
 
 
-def _report(measured: list[Evaluated], left: Left, lineage: dict[str, str], params: Params) -> Report:
+def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: Params) -> list[Look]:
+    """Maps under the fine-tuned models."""
+    shown, seed = -(-params.evaluate.galleries // 2), params.evaluate.seed
+    return [
+        look
+        for one in measured
+        if one.finetuned
+        for look in looks(
+            RetrievalModel.load(finetuned / one.target),
+            one.embedded,
+            list(one.measured.directions.values())[1],
+            partial(stored_by_id, left.shards, left.manifest),
+            count=shown,
+            seed=seed,
+        )
+    ]
+
+
+def _report(measured: list[Evaluated], left: Left, lineage: dict[str, str], seen: list[Look], params: Params) -> Report:
     settings = params.evaluate
     chosen = params.model_dump(mode="json", by_alias=True, exclude={"index"})  # of no influence on what is shown here
     return compose(
@@ -95,6 +116,7 @@ def _report(measured: list[Evaluated], left: Left, lineage: dict[str, str], para
         ],
         lineage=lineage,
         params=yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True),
+        looks=seen,
         shown=settings.galleries,
         seed=settings.seed,
     )
