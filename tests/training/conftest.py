@@ -18,6 +18,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 NO_TOKENS = {"instance": 1.0, "token": 0.0, "task": 1.0}
 OBJECTIVE: dict[str, Any] = {
+    "batch_negatives": "keys",
     "queue": 10,
     "queue_warmup": 0,
     "filter": {"warmup": 2, "deviations": 1.0, "momentum": 0.9},
