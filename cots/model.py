@@ -141,21 +141,10 @@ class RetrievalModel:
 
     def save(self, folder: Path) -> None:
         """Write weights, settings and tokenizer, aside first; nothing in it is pickled."""
-        partial = folder.with_name(folder.name + ".partial")
-        partial.mkdir(parents=True, exist_ok=True)
         weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
         weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
-        save_file({key: value.cpu().contiguous() for key, value in weights.items()}, partial / WEIGHTS)
-        (partial / SETTINGS).write_text(json.dumps(self.settings, indent=1, sort_keys=True), encoding="utf8")
-        self.tokenizer.save_pretrained(partial / TOKENIZER)
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in partial.rglob("*"):
-            if path.is_file():
-                (folder / path.relative_to(partial)).parent.mkdir(exist_ok=True)
-                path.rename(folder / path.relative_to(partial))
-        for path in sorted(partial.rglob("*"), reverse=True):
-            path.rmdir()
-        partial.rmdir()
+        settings = (SETTINGS, self.settings)
+        write_model(folder, weights=(WEIGHTS, weights), settings=settings, tokenizer=self.tokenizer)
 
     @property
     def dim(self) -> int:
@@ -223,6 +212,35 @@ class RetrievalModel:
         with torch.inference_mode(), autocast(self.image.projection.weight.device):
             found = [part.float().cpu().numpy() for part in parts]
         return np.concatenate(found) if found else np.zeros((0, self.dim), dtype=np.float32)
+
+
+def write_model(
+    folder: Path,
+    *,
+    weights: tuple[str, dict[str, Tensor]],
+    settings: tuple[str, dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Write a model folder aside, then rename its files.
+
+    Args:
+        folder: where to; files of the same names are replaced.
+        weights: file name and tensors; settings: file name and values.
+        tokenizer: goes into a folder of its own beside them.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.cpu().contiguous() for key, value in weights[1].items()}, partial / weights[0])
+    (partial / settings[0]).write_text(json.dumps(settings[1], indent=1, sort_keys=True), encoding="utf8")
+    tokenizer.save_pretrained(partial / TOKENIZER)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in partial.rglob("*"):
+        if path.is_file():
+            (folder / path.relative_to(partial)).parent.mkdir(exist_ok=True)
+            path.rename(folder / path.relative_to(partial))
+    for path in sorted(partial.rglob("*"), reverse=True):
+        path.rmdir()
+    partial.rmdir()
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,0 +1,144 @@
+"""What a single-stream judge adds to two streams, and what it costs, on the pictures of this project.
+
+Run it in a folder in which `dvc repro finetune@image-text` has run; `python -m benchmarks.reranking 500` trains for 500
+steps. The judge learns from the same shards, views and captions as the streams, and re-ranks their nearest candidates
+on the evaluation split. It is left in runs/cross-encoder.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+from cots.baselines.cross_encoder import CrossEncoder
+from cots.baselines.matching import Hardening, MatchingObjective
+from cots.build import training_batches
+from cots.config import Params
+from cots.data.manifest import read_manifest
+from cots.errors import told_in_one_line
+from cots.evaluation import Embedded, embed, open_frames, stored_samples
+from cots.model import RetrievalModel, device
+from cots.progress import Progress
+from cots.retrieval.metrics import KS, Floats, Ints, recall_at_k, retrieval
+from cots.retrieval.reranking import rerank
+from cots.training.checkpoint import fingerprint
+from cots.training.groups import parameter_groups
+from cots.training.loop import Recipe, train
+
+STREAMS, OUT = Path("models/finetuned/image-text"), Path("runs/cross-encoder")
+MANIFEST, SHARDS, TOKENS = Path("data/manifest.parquet"), Path("data/shards"), Path("data/tokens")
+STEPS, BATCH, LEARNING_RATE = 1500, 64, 0.001
+EASY, HARD = 1.0, 0.1  # temperatures of the mining: nearly uniform, and the temperature of fine-tuning
+CANDIDATES = (10, 50)
+
+
+class Judge:
+    """A cross-encoder over a set of pictures and texts that keeps its own time."""
+
+    def __init__(self, cross: CrossEncoder, pictures: list[Image.Image], texts: tuple[str, ...], batch: int) -> None:
+        self.cross, self.pictures, self.texts, self.batch = cross, pictures, texts, batch
+        self.seconds_per_pair = 0.0
+
+    def __call__(self, pairs: Ints) -> Floats:
+        """Logits of (P, 2) rows of picture and text."""
+        start = time.perf_counter()
+        scores = self.cross.score(self.pictures, self.texts, pairs, batch=self.batch)
+        self.seconds_per_pair = (time.perf_counter() - start) / len(pairs)
+        return scores
+
+
+class Direction(NamedTuple):
+    """Queries of one kind."""
+
+    name: str
+    ranks: Ints
+    seconds: float  # a query
+
+
+def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
+    """A cross-encoder trained on the training pairs, with the recipe of fine-tuning but for rate and length."""
+    training = params.finetune["image-text"].model_copy(update={"batch": BATCH, "steps": steps, "frames": 1})
+    torch.manual_seed(training.seed)
+    cross = CrossEncoder.of(model)
+    if not params.model.image.pretrained:
+        cross.joint.reset_blocks()
+    hardening = Hardening(start=EASY, end=HARD, steps=steps // 2)
+    objective = MatchingObjective(cross.joint, image=model.image, text=model.text, temperature=hardening).to(device())
+    groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
+    batches = training_batches(MANIFEST, SHARDS, TOKENS, model=model, training=training, media=("image",))
+    recipe = Recipe(
+        seed=training.seed,
+        steps=steps,
+        parts=1,
+        learning_rate=LEARNING_RATE,
+        warmup=training.warmup,
+        max_grad_norm=training.max_grad_norm,
+        checkpoint_every=training.checkpoint_every,
+    )
+    vision = model.settings["image"]
+    with Progress("cross-encoder", total=steps, unit="steps") as progress:
+        train(
+            objective,
+            torch.optim.AdamW(groups, fused=True),
+            batches,
+            recipe=recipe,
+            pixels=(vision["mean"], vision["std"]),
+            saved=Path("runs/checkpoints/cross-encoder.pt"),
+            fingerprint=fingerprint([model.digest, hardening, recipe, BATCH], MANIFEST, TOKENS),
+            report=progress.row,
+        )
+    return cross
+
+
+def evaluation_set(model: RetrievalModel, params: Params) -> tuple[Embedded, list[Image.Image]]:
+    """Pictures and captions of the evaluation split, embedded, and the pictures themselves."""
+    table = read_manifest(MANIFEST)
+    rows = table[(table["split"] == params.evaluate.split) & (table["media"] == "image")]
+    samples = list(stored_samples(SHARDS, rows))
+    return embed(model, samples, batch=params.evaluate.batch), [open_frames(sample)[0] for sample in samples]
+
+
+def two_streams(embedded: Embedded) -> tuple[Direction, Direction]:
+    """Both directions by the embeddings alone; a query costs its encoding and one exact search."""
+    start = time.perf_counter()
+    i2t, t2i = retrieval(embedded.items, embedded.texts, embedded.owners)
+    search = (time.perf_counter() - start) / (len(i2t.ranks) + len(t2i.ranks))
+    return (
+        Direction("i2t", i2t.ranks, search + embedded.item_seconds / len(embedded.ids)),
+        Direction("t2i", t2i.ranks, search + embedded.text_seconds / len(embedded.captions)),
+    )
+
+
+def show(label: str, direction: Direction) -> None:
+    """Print one row."""
+    recalls = " ".join(f"{recall_at_k(direction.ranks, k):6.1f}" for k in KS)
+    print(f"{label:<28} {direction.name} {recalls} {1000 * direction.seconds:12.2f}")
+
+
+def main(steps: int = STEPS) -> None:
+    """Train, re-rank, and print recalls with the time of a query."""
+    if not STREAMS.is_dir():
+        print(f"re-ranking is not measured: there is no {STREAMS} here, run `dvc repro finetune@image-text`")
+        return
+    params, model = Params.load(), RetrievalModel.load(STREAMS)
+    cross = trained(model, params, steps)
+    cross.save(OUT)
+    embedded, pictures = evaluation_set(model, params)
+    alone = two_streams(embedded)
+    print(f"{len(pictures)} pictures and {len(embedded.captions)} texts of {params.evaluate.split}, {steps} steps")
+    print(f"{'':<28} {'':<3} {'R@1':>6} {'R@5':>6} {'R@10':>6} {'ms a query':>12}")
+    for direction in alone:
+        show("two streams", direction)
+    judge = Judge(cross, pictures, embedded.captions, params.evaluate.batch)
+    for k in CANDIDATES:
+        ranks = rerank(embedded.items, embedded.texts, embedded.owners, k=k, score=judge)
+        for before, new in zip(alone, ranks, strict=True):
+            show(f"{k} nearest re-ranked", Direction(before.name, new, before.seconds + k * judge.seconds_per_pair))
+
+
+if __name__ == "__main__":
+    with told_in_one_line():
+        main(*map(int, sys.argv[1:]))
