@@ -17,10 +17,11 @@ from cots.data.manifest import read_manifest
 from cots.data.shards import read_shard
 from cots.data.views import Views
 from cots.errors import BadInput, RunFailed
+from cots.evaluation import embed, measure, stored_samples
 from cots.model import RetrievalModel
 from cots.objective import WHOLE, Batch, CotsObjective, Outcome
 from cots.progress import Progress
-from cots.stages import tokenize
+from cots.stages import finetune, tokenize
 from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
 from cots.training.groups import parameter_groups
@@ -125,6 +126,27 @@ def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, token
     assert torch.equal(found["image.projection.weight"], start.image.projection.weight)
     trained = run(tiny_data, tokenized, tmp_path / "trained", tiny_params(objective=still | {"keep": "trained"}))
     assert weights(trained) != weights(out)
+
+
+def test_a_model_is_fine_tuned_and_measured_at_another_resolution(
+    tiny_data: Path, tokenized: Path, tmp_path: Path
+) -> None:
+    params = tiny_params()
+    run_at = params.finetune["image-text"].model_copy(update={"size": 48})
+    params = params.model_copy(update={"finetune": params.finetune | {"image-text": run_at}})
+    start = run(tiny_data, tokenized, tmp_path / "pretrained", params) / "model"
+    files = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "tokens", start)
+    out = (tmp_path / "tuned", tmp_path / "report", tmp_path / "run.json")
+    finetune.stage("image-text", *files, *out, params=params)
+    model = RetrievalModel.load(tmp_path / "tuned")
+    assert model.settings["image"]["size"] == 48
+    table = read_manifest(tiny_data / "manifest.parquet")
+    rows = table[(table["split"] == "test") & (table["media"] == "image")]
+    embedded = embed(model, stored_samples(tiny_data / "shards", rows), batch=4)
+    metrics = measure(embedded, media="image", folds=1, resamples=2, seed=0).metrics
+    assert metrics["queries"]["items"] == len(rows)
+    positions = load_file(tmp_path / "tuned" / "model.safetensors")["image.backbone.vit.pos_embed"]
+    assert positions.shape[1] == 1 + (48 // 8) ** 2
 
 
 def test_other_seeds_give_other_weights(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
