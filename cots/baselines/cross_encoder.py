@@ -41,13 +41,19 @@ class JointEncoder(nn.Module):
         language: its word embeddings, with their positions, are used; its layers are not.
         pool: what is judged: the class token ("class") or the mean of all patches and words ("mean").
 
+    Raises:
+        BadInput: the language model has no table of positions beside its words; without layers they would be a bag.
+
     Source: ViLT, arXiv:2102.03334, section 3.1.
     """
 
     def __init__(self, vision: VisionBackbone, language: TextBackbone, *, pool: Pool) -> None:
         super().__init__()
+        if language.max_tokens is None:
+            raise BadInput(f"model.text: {language.name} has no position embeddings, which a single stream needs")
         self.vision, self.words, self.pool = vision, language.encoder.embeddings, pool
-        self.align = nn.Linear(language.width, vision.width, bias=False)
+        embedded: int = language.encoder.get_input_embeddings().embedding_dim  # ALBERT's is not its layers' width
+        self.align = nn.Linear(embedded, vision.width, bias=False)
         self.kinds = nn.Parameter(torch.empty(2, vision.width))
         self.head = nn.Linear(vision.width, 1)
         nn.init.trunc_normal_(self.kinds, std=0.02)
@@ -98,7 +104,7 @@ class JointEncoder(nn.Module):
         seen = torch.cat([attended.new_ones(patches.shape[:2]), attended], dim=1)  # (B, P + L)
         for block in vit.blocks:
             tokens = block(tokens, attn_mask=seen[:, None, None])
-        pooled = self._pooled(vit.norm(tokens), seen)
+        pooled = self._pooled(vit.fc_norm(vit.norm(tokens)), seen)
         logits: Tensor = self.head(pooled)[:, 0]
         return logits
 
