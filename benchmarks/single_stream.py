@@ -30,7 +30,7 @@ from cots.retrieval.index import EmbeddingIndex
 PICTURES, TEXTS, CLAIM = 5_000, 25_000, 10_800
 WORDS = 15  # 13 words and two special tokens, the length of COCO's captions
 RERANKED = 10
-ROUNDS = 3
+ROUNDS = 5
 
 
 class Batches(NamedTuple):
@@ -141,6 +141,8 @@ def show(size: str, one: Timed) -> None:
     two, single = (sum(pair) for pair in zip(encoding, search, strict=True))
     model = section(size)
     print(f"{size}: {model.image.name}, {model.image.size} px; {torch.get_num_threads()} threads, {ROUNDS} rounds")
+    rates = [f"{1 / seconds:,.1f}" for seconds in (one.picture, one.text, one.pair)]
+    print("  per second: {} pictures, {} texts, {} pairs".format(*rates))
     print(f"  a test set of {PICTURES:,} pictures and {TEXTS:,} texts, both directions, seconds:")
     print(f"  {'':<44} {'encoding':>12} {'search':>15} {'total':>15}")
     print(f"  {'two streams':<44} {encoding[0]:12,.1f} {search[0]:15,.2f} {two:15,.1f}")
