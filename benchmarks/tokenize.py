@@ -19,7 +19,7 @@ from cots.models.openai_dvae import OpenAiDvae
 from cots.models.openai_weights import import_openai_dvae, weights_digest
 
 ROUNDS = 5
-PICTURES = 4
+PICTURES = 8
 SIDE = 112  # pixels: a 14 x 14 grid of codes
 Variant = Callable[[], Tensor]
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GROUPS = 4  # with a change of resolution between them: three of those make the downsampling of 8
+SHORTLIST = 4  # codes; with 2, float32 chose another one in 0.3 % of the places, with 4 in none of 1,568
 MARGIN = 0.1  # pixels are mapped into [0.1, 0.9], where the logit is finite
 
 
@@ -66,7 +67,7 @@ class OpenAiDvae(nn.Module):
     """Encoder to code logits, decoder from codes to the parameters of a logit-Laplace; one code for 8 x 8 pixels.
 
     Args:
-        codes: codebook size (V), 8,192 as published.
+        codes: codebook size (V), at least 4; 8,192 as published.
         hidden: channels at full resolution, a multiple of 4, 256 as published; twice as many at each lower one.
         start: channels of a code's embedding in the decoder, 128 as published.
         blocks: bottlenecks in each of the four groups, 2 as published.
@@ -96,20 +97,18 @@ class OpenAiDvae(nn.Module):
             resize=nn.Upsample(scale_factor=2),
         )
 
-    def logits(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, V, H / 8, W / 8).
-
-        The last convolution stays in float32 under autocast, as in the published module: rounded to bfloat16 the two
-        likeliest of 8,192 codes are often equal.
-        """
-        features = self.encoder[:-1]((1 - 2 * MARGIN) * pixels + MARGIN)
-        with torch.autocast(pixels.device.type, enabled=False):
-            logits: Tensor = self.encoder[-1](features.float())
-        return logits
-
     def encode(self, pixels: Tensor) -> Tensor:
-        """Codes of pictures: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers."""
-        return self.logits(pixels).argmax(dim=1)
+        """Codes of pictures: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers.
+
+        The encoder's last convolution, 1 x 1, is a matrix product. Under autocast it is rounded, and the likeliest of
+        8,192 codes are often equal then: float32 decides among the first few, as it would among all at a third of the
+        cost of the whole encoder.
+        """
+        features = self.encoder[:-1]((1 - 2 * MARGIN) * pixels + MARGIN).movedim(1, -1)  # (B, h, w, 8 hidden)
+        weight, bias = self.encoder.get_parameter("output.weight").flatten(1), self.encoder.get_parameter("output.bias")
+        likely = F.linear(features, weight, bias).topk(SHORTLIST).indices  # (B, h, w, SHORTLIST)
+        logits = (features.float().unsqueeze(-2) * weight[likely]).sum(dim=-1) + bias[likely]
+        return likely.gather(-1, logits.argmax(dim=-1, keepdim=True)).squeeze(-1)
 
     def logit_laplace(self, codes: Tensor) -> Tensor:
         """Mean (3 channels) and log-scale (3) of each pixel's logit: (B, h, w) codes to (B, 6, 8 h, 8 w).

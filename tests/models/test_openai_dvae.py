@@ -230,6 +230,15 @@ def test_a_module_that_holds_itself_is_refused(tmp_path: Path) -> None:
     assert "a module occurs twice" in refused(saved(tmp_path, pair))
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_one_storage_in_many_weights_is_refused(tmp_path: Path, zipped: bool) -> None:
+    pair = published(**TINY)
+    blocks = cast(Any, pair[0]).blocks
+    blocks.input.b = blocks.group_1.block_1.res_path.conv_4.b
+    assert "encoder.pkl" in refused(saved(tmp_path, pair, _use_new_zipfile_serialization=zipped))
+
+
 def test_absent_files_another_digest_and_another_codebook_are_told(tmp_path: Path) -> None:
     assert "no OpenAI dVAE" in refused(tmp_path)
     saved(tmp_path, published(**TINY))

@@ -1,0 +1,165 @@
+"""Interpreter of a pickled torch module that unpickles nothing: no class is looked up and nothing is called.
+
+`torch.save(module)` writes a program that builds the module's objects. `torch.load(weights_only=True)` refuses it, and
+for the format before torch 1.6 no list of safe classes changes that. Here each instruction makes a plain value or an
+inert `Node`; a name that is not among NAMES and MODULES, or an instruction without a step, refuses the file.
+"""
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+import torch
+
+DTYPES = {
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+}
+PARAMETER = "torch._utils._rebuild_parameter"
+TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
+NAMES = {*DTYPES, *TENSORS, PARAMETER, "torch.device", "torch.float32", "torch.float16"} | {
+    "collections.OrderedDict",
+    "functools.partial",
+    "__builtin__.set",
+    "builtins.set",
+}
+MODULES = ("dall_e.", "torch.nn.modules.")  # whose every name may occur
+
+
+class Refused(Exception):
+    """The file is not a pickled module of known parts; the message says why, for the end of a sentence."""
+
+
+@dataclass
+class Node:
+    """What the program would have made: a name, or the result of calling one."""
+
+    name: str
+    args: Any = None
+    state: Any = None
+
+
+class Machine:
+    """The instructions of a pickle on a stack of plain values; one method an instruction, named as pickletools does."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.dtypes: dict[str, torch.dtype] = {}  # of the storages, by key
+
+    def run(self, file: IO[bytes]) -> Any:  # noqa: ANN401 - a pickle holds anything
+        """The value that the program at the file's position leaves; the file then stands behind it."""
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            if opcode.name in LITERALS:
+                self.stack.append(argument)
+            elif opcode.name in CONSTANTS:
+                self.stack.append(CONSTANTS[opcode.name]())
+            elif opcode.name in STEPS:
+                STEPS[opcode.name](self, argument)
+            else:
+                raise Refused(f"it has the instruction {opcode.name}")
+        raise Refused("it ends early")
+
+    def _global(self, argument: str) -> None:
+        name = argument.replace(" ", ".")
+        if name not in NAMES and not name.startswith(MODULES):
+            raise Refused(f"it names {name[:80]!r}")
+        self.stack.append(Node(name))
+
+    def _call(self, _: object) -> None:
+        args, called = self.stack.pop(), self.stack.pop()
+        if called.name == "collections.OrderedDict":
+            self.stack.append(dict(*args))
+        else:
+            self.stack.append(Node(called.name, args))
+
+    def _build(self, _: object) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Node):  # a dictionary's own attributes hold no weights
+            self.stack[-1].state = state
+
+    def _persistent(self, _: object) -> None:
+        kind, *rest = self.stack.pop()
+        if kind == "module":  # a class with its source code
+            self.stack.append(rest[0])
+            return
+        scalar, key, _, _, *view = rest
+        if any(view):
+            raise Refused("its storages are views of others")
+        self.dtypes[key] = DTYPES[scalar.name]
+        self.stack.append(Node("storage", key))
+
+    def _mark(self, _: object) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def _since_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def _tuple(self, _: object) -> None:
+        items = self._since_mark()
+        self.stack.append(tuple(items))
+
+    def _appends(self, _: object) -> None:
+        items = self._since_mark()
+        self.stack[-1].extend(items)
+
+    def _append(self, _: object) -> None:
+        item = self.stack.pop()
+        self.stack[-1].append(item)
+
+    def _setitems(self, _: object) -> None:
+        items = self._since_mark()
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def _setitem(self, _: object) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1][key] = value
+
+    def _last(self, count: int) -> None:
+        self.stack[-count:] = [tuple(self.stack[-count:])]
+
+    def _put(self, place: int) -> None:
+        self.memo[place] = self.stack[-1]
+
+    def _get(self, place: int) -> None:
+        self.stack.append(self.memo[place])
+
+
+LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINSTRING"}
+CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}
+STEPS: dict[str, Callable[[Machine, Any], None]] = {
+    "PROTO": lambda machine, version: None,
+    "GLOBAL": Machine._global,
+    "REDUCE": Machine._call,
+    "NEWOBJ": Machine._call,
+    "BUILD": Machine._build,
+    "BINPERSID": Machine._persistent,
+    "MARK": Machine._mark,
+    "TUPLE": Machine._tuple,
+    "TUPLE1": lambda machine, _: machine._last(1),
+    "TUPLE2": lambda machine, _: machine._last(2),
+    "TUPLE3": lambda machine, _: machine._last(3),
+    "APPEND": Machine._append,
+    "APPENDS": Machine._appends,
+    "SETITEM": Machine._setitem,
+    "SETITEMS": Machine._setitems,
+    "BINPUT": Machine._put,
+    "LONG_BINPUT": Machine._put,
+    "BINGET": Machine._get,
+    "LONG_BINGET": Machine._get,
+}
