@@ -60,12 +60,14 @@ class Direction(NamedTuple):
 
 def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
     """A cross-encoder trained on the training pairs, with the recipe of fine-tuning but for rate and length."""
-    training = params.finetune["image-text"].model_copy(update={"batch": BATCH, "steps": steps, "frames": 1})
+    section = params.finetune["image-text"]
+    batch = min(section.batch, BATCH)
+    training = section.model_copy(update={"batch": batch, "steps": steps, "frames": 1})
     torch.manual_seed(training.seed)
     cross = CrossEncoder.of(model)
     if not params.model.image.pretrained:
         cross.joint.reset_blocks()
-    hardening = Hardening(start=EASY, end=HARD, steps=steps // 2)
+    hardening = Hardening(start=EASY, end=HARD, steps=max(steps // 2, 1))
     objective = MatchingObjective(cross.joint, image=model.image, text=model.text, temperature=hardening).to(device())
     groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
     batches = training_batches(MANIFEST, SHARDS, TOKENS, model=model, training=training, media=("image",))
@@ -87,7 +89,7 @@ def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
             recipe=recipe,
             pixels=(vision["mean"], vision["std"]),
             saved=Path("runs/checkpoints/cross-encoder.pt"),
-            fingerprint=fingerprint([model.digest, hardening, recipe, BATCH], MANIFEST, TOKENS),
+            fingerprint=fingerprint([model.digest, hardening, recipe, batch], MANIFEST, TOKENS),
             report=progress.row,
         )
     return cross
@@ -133,7 +135,7 @@ def main(steps: int = STEPS) -> None:
     for direction in alone:
         show("two streams", direction)
     judge = Judge(cross, pictures, embedded.captions, params.evaluate.batch)
-    for k in CANDIDATES:
+    for k in sorted({min(k, len(pictures)) for k in CANDIDATES}):
         ranks = rerank(embedded.items, embedded.texts, embedded.owners, k=k, score=judge)
         for before, new in zip(alone, ranks, strict=True):
             show(f"{k} nearest re-ranked", Direction(before.name, new, before.seconds + k * judge.seconds_per_pair))
