@@ -80,6 +80,13 @@ def test_an_indexed_picture_finds_itself_first(index_model: Any) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_the_signature_names_the_fields_of_a_result(index_model: Any) -> None:
+    [[result]] = index_model.predict(["blue"], params={"k": 1})
+    [rows] = index_model.metadata.signature.outputs.to_dict()
+    assert rows["items"]["properties"].keys() == result.keys()
+    assert rows["items"]["properties"]["frame"] == {"type": "long", "required": True}
+
+
 def test_a_list_of_texts_gets_one_ranking_each(index_model: Any, tiny_model: Path, tiny_index: Path) -> None:
     found = index_model.predict(["a red square", "blue"], params={"k": 6})
     model = RetrievalModel.load(tiny_model)
