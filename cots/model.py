@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -105,18 +106,13 @@ class RetrievalModel:
         Raises:
             BadInput: the folder is not such a model, or its weights do not fit its settings.
         """
-        missing = [name for name in (WEIGHTS, SETTINGS, TOKENIZER) if not (folder / name).exists()]
-        if missing:
-            raise BadInput(f"{folder} is not a COTS model: no {', '.join(missing)} in it")
-        try:
+        with told_of_model(folder, (WEIGHTS, SETTINGS, TOKENIZER), kind="COTS model"):
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
             model = cls.build(settings, load_tokenizer(folder / TOKENIZER))
             weights = load_file(folder / WEIGHTS)
             for name in ("image", "text"):
                 part = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
                 getattr(model, name).load_state_dict(part)
-        except (BadInput, ValueError, KeyError, RuntimeError, OSError) as error:
-            raise BadInput(f"{folder} is a damaged COTS model: {str(error).splitlines()[0]}") from None
         return model.to(device())
 
     def to(self, where: torch.device) -> Self:
@@ -212,6 +208,26 @@ class RetrievalModel:
         with torch.inference_mode(), autocast(self.image.projection.weight.device):
             found = [part.float().cpu().numpy() for part in parts]
         return np.concatenate(found) if found else np.zeros((0, self.dim), dtype=np.float32)
+
+
+@contextmanager
+def told_of_model(folder: Path, files: Sequence[str], *, kind: str) -> Iterator[None]:
+    """Loading of a model folder, whose faults are told as the folder's.
+
+    Args:
+        folder: what is loaded; files: what must be in it.
+        kind: of model, for the message.
+
+    Raises:
+        BadInput: a file is missing, or what happens inside says that one is damaged.
+    """
+    missing = [name for name in files if not (folder / name).exists()]
+    if missing:
+        raise BadInput(f"{folder} is not a {kind}: no {', '.join(missing)} in it")
+    try:
+        yield
+    except (BadInput, ValueError, KeyError, RuntimeError, OSError) as error:
+        raise BadInput(f"{folder} is a damaged {kind}: {str(error).splitlines()[0]}") from None
 
 
 def write_model(

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from cots.data.text import encode, load_tokenizer
 from cots.data.views import centre
 from cots.errors import BadInput
-from cots.model import TOKENIZER, RetrievalModel, autocast, chunks, device, normalised, write_model
+from cots.model import TOKENIZER, RetrievalModel, autocast, chunks, device, normalised, told_of_model, write_model
 from cots.models.language import TextBackbone
 from cots.models.stream import Pool
 from cots.models.vision import VisionBackbone
@@ -141,15 +141,10 @@ class CrossEncoder:
         Raises:
             BadInput: the folder is not such a model, or its weights do not fit its settings.
         """
-        missing = [name for name in (WEIGHTS, SETTINGS, TOKENIZER) if not (folder / name).exists()]
-        if missing:
-            raise BadInput(f"{folder} is not a cross-encoder: no {', '.join(missing)} in it")
-        try:
+        with told_of_model(folder, (WEIGHTS, SETTINGS, TOKENIZER), kind="cross-encoder"):
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
             model = cls.of(RetrievalModel.build(settings, load_tokenizer(folder / TOKENIZER)))
             model.joint.load_state_dict(load_file(folder / WEIGHTS))
-        except (ValueError, KeyError, RuntimeError, OSError) as error:
-            raise BadInput(f"{folder} is a damaged cross-encoder: {str(error).splitlines()[0]}") from None
         model.joint.to(device())
         return model
 
