@@ -10,21 +10,20 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 
-from cots.config import Params
+from cots.comparison import compared, directions_of, query_tables
+from cots.config import CotsObjective, LevelWeights, Params
 from cots.data.manifest import read_manifest
 from cots.evaluation import embed, measure, stored_samples
 from cots.model import RetrievalModel
-from cots.retrieval.metrics import Direction, rsum
-from cots.retrieval.paired import paired_difference
-from cots.stages.finetune import MEDIA
+from cots.reporting.results import write_query_table
+from cots.retrieval.metrics import rsum
+from cots.stages.evaluate import MEDIA
 
 PARAMS, OUT = Path("params.yaml"), Path("reports/ablation")
 LEARNED = "temperature:{start:0.07,learned:true,least:0.01}"
@@ -36,9 +35,8 @@ def levels(instance: float, token: float, task: float) -> str:
     return f"{COTS}.weights={{instance:{instance},token:{token},task:{task}}}"
 
 
-def variants(params: Params) -> dict[str, list[str]]:
+def variants(weights: LevelWeights) -> dict[str, list[str]]:
     """Overrides of params.yaml by the variant's name; the last is params.yaml as it is."""
-    weights = params.pretrain.objective.weights  # type: ignore[union-attr]
     unfiltered = f"{COTS}.filter.deviations=null"
     return {
         "CLIP": [f"~{COTS}", f"+{COTS}={{kind:clip,{LEARNED}}}"],
@@ -58,11 +56,13 @@ def main() -> None:
     reader.add_argument("--only", nargs="*", help="variants by name (default all)")
     asked = reader.parse_args()
     params = Params.load()
-    if params.pretrain.objective.kind != "cots":
+    objective = params.pretrain.objective
+    if not isinstance(objective, CotsObjective):
         sys.exit("error: pretrain.objective.kind must be cots: the grid switches its levels")
-    grid = {name: changes for name, changes in variants(params).items() if name in (asked.only or variants(params))}
+    grid = variants(objective.weights)
+    grid = {name: grid[name] for name in grid if name in (asked.only or grid)}
     OUT.mkdir(parents=True, exist_ok=True)
-    runs: dict[str, list[dict[str, Direction]]] = {name: [] for name in grid}
+    runs: dict[str, list[pd.DataFrame]] = {name: [] for name in grid}
     for seed in asked.seeds:
         for name, changes in grid.items():
             runs[name].append(measured_run(name, [*changes, f"pretrain.seed={seed}"], params))
@@ -71,11 +71,11 @@ def main() -> None:
     print((OUT / "table.md").read_text(encoding="utf8"))
 
 
-def measured_run(name: str, changes: list[str], params: Params) -> dict[str, Direction]:
-    """Train one variant with one seed and measure it, unless that has been done."""
+def measured_run(name: str, changes: list[str], params: Params) -> pd.DataFrame:
+    """The table of queries of one variant with one seed, which is trained and measured unless that has been done."""
     asked = json.dumps([params.model_dump(mode="json", by_alias=True), changes])
     digest = hashlib.sha256(asked.encode()).hexdigest()[:10]
-    saved = OUT / f"{name.replace(' ', '')}-{digest}.npz"
+    saved = OUT / f"{name.replace(' ', '')}-{digest}.parquet"
     if not saved.exists():
         original = PARAMS.read_bytes()
         overrides = [word for change in changes for word in ("-S", change)]
@@ -94,45 +94,25 @@ def measured_run(name: str, changes: list[str], params: Params) -> dict[str, Dir
             subprocess.run(command, check=True)
         finally:
             PARAMS.write_bytes(original)
-        write(saved, measured(params))
-    return read(saved)
+        measure_run(saved, params)
+    [[run]] = query_tables(saved).values()
+    return run
 
 
-def measured(params: Params) -> Mapping[str, Direction]:
+def measure_run(saved: Path, params: Params) -> None:
     """Retrieval of models/pretrained on the evaluation split, for the deployed target's kind of media."""
-    settings, (media,) = params.evaluate, MEDIA[params.index.target]
+    settings, media = params.evaluate, MEDIA[params.index.target]
     table = read_manifest(Path("data/manifest.parquet"))
     rows = table[(table["split"] == settings.split) & (table["media"] == media)]
-    held = embed(
-        RetrievalModel.load(Path("models/pretrained")), stored_samples(Path("data/shards"), rows), batch=settings.batch
-    )
-    return measure(held, media=media, folds=1, resamples=1, seed=0).directions  # type: ignore[arg-type]
+    model, samples = RetrievalModel.load(Path("models/pretrained")), stored_samples(Path("data/shards"), rows)
+    held = embed(model, samples, batch=settings.batch)
+    write_query_table(saved, held, measure(held, media=media, folds=1, resamples=1, seed=0))
 
 
-def write(path: Path, directions: Mapping[str, Direction]) -> None:
-    """Every query's rank, aside first."""
-    columns: dict[str, Any] = {
-        f"{way}.{field}": value for way, direction in directions.items() for field, value in asdict(direction).items()
-    }
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **columns)
-    partial.rename(path)
-
-
-def read(path: Path) -> dict[str, Direction]:
-    """What `write` wrote."""
-    with np.load(path) as columns:
-        ways: dict[str, dict[str, Any]] = {}
-        for name in columns.files:
-            way, _, field = name.partition(".")
-            ways.setdefault(way, {})[field] = columns[name] if columns[name].ndim else int(columns[name])
-    return {way: Direction(**fields) for way, fields in ways.items()}
-
-
-def as_table(runs: dict[str, list[dict[str, Direction]]], params: Params) -> str:
+def as_table(runs: dict[str, list[pd.DataFrame]], params: Params) -> str:
     """Means over seeds, and the paired test against CLIP, in Markdown."""
     first, *_ = runs
-    a, b = runs[first][0]
+    a, b = directions_of(runs[first][0])
     lines = [
         f"{params.source.kind}, split {params.evaluate.split}: {params.pretrain.steps} steps of "
         f"{params.pretrain.batch} pairs, {len(runs[first])} seeds. Recalls in per cent, means over seeds; RSUM of each "
@@ -143,24 +123,24 @@ def as_table(runs: dict[str, list[dict[str, Direction]]], params: Params) -> str
         "|---|---|---|---|---|---|",
     ]
     for name, seeds in runs.items():
-        against = paired_difference(seeds, runs[first], resamples=2000, seed=0)
+        against = compared(seeds, runs[first], resamples=2000, seed=0)
         ways = ["/".join(f"{against[way][f'R@{k}']['challenger']:.1f}" for k in (1, 5, 10)) for way in (a, b)]
         total = against["rsum"]
-        each = ", ".join(f"{rsum(run):.1f}" for run in seeds)
+        each = ", ".join(f"{rsum(directions_of(run)):.1f}" for run in seeds)
         apart = f"{total['difference']:+.1f} ({total['low']:+.1f} to {total['high']:+.1f})" if name != first else ""
         chance = f"{total['p']:.4f}" if name != first else ""
         lines.append(f"| {name} | {ways[0]} | {ways[1]} | {total['challenger']:.1f} ({each}) | {apart} | {chance} |")
     return "\n".join(lines) + "\n"
 
 
-def plot(runs: dict[str, list[dict[str, Direction]]], path: Path) -> None:
+def plot(runs: dict[str, list[pd.DataFrame]], path: Path) -> None:
     """RSUM of every run, one row a variant, the mean as a line."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 0.5 * len(runs) + 1.2), layout="constrained")
-    for row, (_, seeds) in enumerate(runs.items()):
-        totals = [rsum(run) for run in seeds]
+    for row, seeds in enumerate(runs.values()):
+        totals = [rsum(directions_of(run)) for run in seeds]
         axes.plot(totals, [row] * len(totals), "o", color="tab:blue", alpha=0.6)
         axes.plot([np.mean(totals)] * 2, [row - 0.3, row + 0.3], color="tab:blue", linewidth=2)
     axes.set_yticks(range(len(runs)), list(runs))

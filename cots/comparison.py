@@ -60,8 +60,23 @@ def compared(
     for table in ordered[1:]:
         if not table[ASKED].equals(ordered[0][ASKED]):
             raise BadInput(_told_apart(table, ordered[0]))
-    runs = [_directions(table) for table in ordered]
+    runs = [directions_of(table) for table in ordered]
     return paired_difference(runs[: len(challenger)], runs[len(challenger) :], resamples=resamples, seed=seed)
+
+
+def directions_of(table: pd.DataFrame) -> Mapping[str, Direction]:
+    """What `measure` found, from the table of its queries, in the order of its rows."""
+    owners = np.unique(table["item"].to_numpy(str), return_inverse=True)[1]
+    directions = {}
+    for name, rows in table.groupby("direction"):
+        directions[str(name)] = Direction(
+            rows["rank"].to_numpy(np.int64),
+            owners[rows.index],
+            rows["relevant"].to_numpy(np.int64),
+            int(rows["candidates"].iloc[0]),
+            rows["average_precision"].to_numpy(),
+        )
+    return directions
 
 
 def _read(path: Path) -> tuple[str, pd.DataFrame]:
@@ -75,20 +90,6 @@ def _read(path: Path) -> tuple[str, pd.DataFrame]:
     if not about or table[[*NAMES, *NUMBERS]].isna().any(axis=None) or table.duplicated(["direction", "query"]).any():
         raise BadInput(f"{path} is no whole table of queries: each direction must tell of each query once")
     return about[0], table
-
-
-def _directions(table: pd.DataFrame) -> Mapping[str, Direction]:
-    owners = np.unique(table["item"].to_numpy(str), return_inverse=True)[1]
-    directions = {}
-    for name, rows in table.groupby("direction"):
-        directions[str(name)] = Direction(
-            rows["rank"].to_numpy(np.int64),
-            owners[rows.index],
-            rows["relevant"].to_numpy(np.int64),
-            int(rows["candidates"].iloc[0]),
-            rows["average_precision"].to_numpy(),
-        )
-    return directions
 
 
 def _told_apart(one: pd.DataFrame, other: pd.DataFrame) -> str:
