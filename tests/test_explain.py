@@ -12,23 +12,14 @@ from torch import Tensor
 from cots.explain import explain, overlay, patch_relevance
 from cots.model import RetrievalModel
 from cots.models.stream import ImageStream
-from cots.models.vision import VisionBackbone
+from tests.backbones import vision
 
 SIZE, PATCH, DIM = 32, 8, 8
 
 
 def stream(pool: Literal["class", "mean"], *, fused: bool) -> ImageStream:
     torch.manual_seed(0)
-    options = {"embed_dim": 32, "depth": 2, "num_heads": 2}
-    backbone = VisionBackbone(
-        name="vit_tiny_patch16_224",
-        pretrained=False,
-        size=SIZE,
-        patch=PATCH,
-        stem="linear",
-        options=options,
-        fused_attention=fused,
-    )
+    backbone = vision(size=SIZE, patch=PATCH, fused=fused, embed_dim=32, depth=2, num_heads=2)
     return ImageStream(backbone, dim=DIM, pool=pool)
 
 

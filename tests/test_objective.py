@@ -1,6 +1,7 @@
 """The whole objective against a slow reference in float64, and its parts against the whole."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,50 +10,34 @@ from torch import Tensor, nn
 
 from cots.losses.filter import MomentumFilter
 from cots.models.heads import TokenHead
-from cots.models.language import TextBackbone
 from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
-from cots.models.vision import VisionBackbone
 from cots.objective import WHOLE, Batch, BatchNegatives, CotsObjective, Keys, Levels
 from cots.training.loop import slices, update
+from tests.backbones import language, vision
 
 PATCHES, WORDS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
-NO_DROPOUT: dict[str, object] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 @pytest.fixture(autouse=True)
-def _float64() -> None:
+def _seeded() -> None:
     torch.manual_seed(0)
 
 
 def objective(*, queue: int, negatives: BatchNegatives, weights: Levels = Levels(1.0, 0.5, 0.25)) -> CotsObjective:  # noqa: B008
-    options: dict[str, object] = {
+    sizes: dict[str, Any] = {
         "hidden_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "intermediate_size": 16,
     }
-    vision = VisionBackbone(
-        name="vit_tiny_patch16_224",
-        pretrained=False,
-        size=16,
-        patch=8,
-        stem="linear",
-        options={"embed_dim": 16, "depth": 1, "num_heads": 2},
-        fused_attention=False,
-    )
-    language = TextBackbone(
-        name="bert",
-        pretrained=False,
-        vocab_size=VOCAB,
-        pad_token=0,
-        options=options | NO_DROPOUT,
-        fused_attention=False,
-    )
+    pictures = vision(size=16, embed_dim=16, depth=1, num_heads=2)
+    words = language(vocab=VOCAB, **sizes, **NO_DROPOUT)
     return CotsObjective(
-        image=ImageStream(vision, dim=DIM, pool="mean"),
-        text=TextStream(language, dim=DIM, pool="mean"),
+        image=ImageStream(pictures, dim=DIM, pool="mean"),
+        text=TextStream(words, dim=DIM, pool="mean"),
         patch_head=TokenHead(width=16, dim=DIM, vocab=CODES),
         word_head=TokenHead(width=16, dim=DIM, vocab=VOCAB),
         queue=PairQueue(size=queue, dim=DIM, warmup=0),

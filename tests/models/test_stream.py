@@ -8,25 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from cots.errors import BadInput
-from cots.models.language import TextBackbone
 from cots.models.momentum import MomentumCopy
 from cots.models.stream import ImageStream, Stream, TextStream
-from cots.models.vision import VisionBackbone
+from tests.backbones import language, vision
 
 DEPTH = 3
 
 
 def image_stream(**options: Any) -> ImageStream:
     torch.manual_seed(0)
-    backbone = VisionBackbone(
-        name="vit_tiny_patch16_224",
-        pretrained=False,
-        size=32,
-        patch=8,
-        stem="linear",
-        options={"embed_dim": 32, "depth": DEPTH, "num_heads": 2} | options,
-        fused_attention=False,
-    )
+    backbone = vision(size=32, **{"embed_dim": 32, "depth": DEPTH, "num_heads": 2} | options)
     return ImageStream(backbone, dim=8, pool="class")
 
 
@@ -34,14 +25,7 @@ def text_stream(name: str = "bert", dropout: float = 0.0) -> TextStream:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2}
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    backbone = TextBackbone(
-        name=name,
-        pretrained=False,
-        vocab_size=50,
-        pad_token=0,
-        options=sizes | ({} if name == "modernbert" else rates),
-        fused_attention=False,
-    )
+    backbone = language(vocab=50, name=name, **sizes | ({} if name == "modernbert" else rates))
     return TextStream(backbone, dim=8, pool="mean")
 
 

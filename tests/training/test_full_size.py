@@ -8,33 +8,21 @@ from torch import Tensor
 
 from cots.losses.filter import MomentumFilter
 from cots.models.heads import TokenHead
-from cots.models.language import TextBackbone
 from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
-from cots.models.vision import VisionBackbone
 from cots.objective import Batch, CotsObjective, Levels
 from cots.training.groups import parameter_groups
 from cots.training.loop import update
+from tests.backbones import language, vision
 
 DIM, WORDS, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24
 
 
 def full_size_streams() -> tuple[ImageStream, TextStream]:
     """ViT-B/16 and BERT-base from random weights, the last six blocks of each trainable, activations not kept."""
-    vision = VisionBackbone(
-        name="vit_base_patch16_224",
-        pretrained=False,
-        size=224,
-        patch=16,
-        stem="linear",
-        options={},
-        fused_attention=False,
-    )
-    language = TextBackbone(
-        name="bert", pretrained=False, vocab_size=WORDS, pad_token=0, options={}, fused_attention=False
-    )
-    image, text = ImageStream(vision, dim=DIM, pool="class"), TextStream(language, dim=DIM, pool="class")
+    pictures, words = vision(size=224, patch=16, name="vit_base_patch16_224"), language(vocab=WORDS)
+    image, text = ImageStream(pictures, dim=DIM, pool="class"), TextStream(words, dim=DIM, pool="class")
     for stream in (image, text):
         stream.freeze_but_last(6)
         stream.checkpoint_gradients()

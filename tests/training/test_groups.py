@@ -5,11 +5,10 @@ import torch
 from torch import nn
 
 from cots.errors import BadInput
-from cots.models.language import TextBackbone
 from cots.models.momentum import MomentumCopy
 from cots.models.stream import ImageStream, TextStream
-from cots.models.vision import VisionBackbone
 from cots.training.groups import parameter_groups
+from tests.backbones import language, vision
 
 
 class Heads(nn.Module):
@@ -17,20 +16,9 @@ class Heads(nn.Module):
 
     def __init__(self, kind: str = "megatron-bert") -> None:
         super().__init__()
-        vision = VisionBackbone(
-            name="vit_tiny_patch16_224",
-            pretrained=False,
-            size=16,
-            patch=8,
-            stem="linear",
-            options={"embed_dim": 16, "depth": 2, "num_heads": 2},
-            fused_attention=False,
-        )
-        sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
-        language = TextBackbone(
-            name=kind, pretrained=False, vocab_size=20, pad_token=0, options=sizes, fused_attention=False
-        )
-        self.image, self.text = ImageStream(vision, dim=4, pool="class"), TextStream(language, dim=4, pool="class")
+        pictures = vision(size=16, embed_dim=16, depth=2, num_heads=2)
+        words = language(vocab=20, name=kind, hidden_size=16, num_hidden_layers=3, num_attention_heads=2)
+        self.image, self.text = ImageStream(pictures, dim=4, pool="class"), TextStream(words, dim=4, pool="class")
         self.image_slow, self.text_slow = MomentumCopy(self.image), MomentumCopy(self.text)
         self.head = nn.Linear(16, 7)
 
