@@ -19,11 +19,10 @@ import pandas as pd
 from cots.comparison import compared, directions_of, query_tables
 from cots.config import CotsObjective, LevelWeights, Params
 from cots.data.manifest import read_manifest
-from cots.evaluation import embed, measure, stored_samples
+from cots.evaluation import MEDIA, embed, measure, stored_samples
 from cots.model import RetrievalModel
 from cots.reporting.results import write_query_table
 from cots.retrieval.metrics import rsum
-from cots.stages.evaluate import MEDIA
 
 PARAMS, OUT = Path("params.yaml"), Path("reports/ablation")
 LEARNED = "temperature:{start:0.07,learned:true,least:0.01}"

@@ -56,12 +56,53 @@ def compared(
     """
     if len(challenger) != len(champion):
         raise BadInput(f"runs are compared in pairs, not {len(challenger)} with {len(champion)}")
-    ordered = [table.sort_values(["direction", "query"], ignore_index=True) for table in (*challenger, *champion)]
+    ordered = [_ordered(table) for table in (*challenger, *champion)]
     for table in ordered[1:]:
         if not table[ASKED].equals(ordered[0][ASKED]):
             raise BadInput(_told_apart(table, ordered[0]))
     runs = [directions_of(table) for table in ordered]
     return paired_difference(runs[: len(challenger)], runs[len(challenger) :], resamples=resamples, seed=seed)
+
+
+def mean_recalls(
+    challenger: pd.DataFrame, champion: pd.DataFrame, *, resamples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Mean recall, the mean of R@1, R@5 and R@10 in per cent, of two models: each direction's and that of `both`.
+
+    Args:
+        challenger: its table of queries.
+        champion: the other's, of the same queries.
+        resamples: draws.
+        seed: of the draws.
+
+    Returns:
+        By direction, in the order of their names, and last `both`: challenger, champion, difference, low, high, p, as
+        from `paired_difference`.
+
+    Raises:
+        BadInput: tables of other queries.
+    """
+    ways = {str(way): (challenger["direction"] == way, champion["direction"] == way) for way in _ways(challenger)}
+    found = {
+        way: compared([challenger[ours]], [champion[theirs]], resamples=resamples, seed=seed)["rsum"]
+        for way, (ours, theirs) in ways.items()
+    }
+    found["both"] = compared([challenger], [champion], resamples=resamples, seed=seed)["rsum"]
+    return {
+        name: {
+            key: value if key == "p" else value / (3 if name in ways else 3 * len(ways)) for key, value in one.items()
+        }
+        for name, one in found.items()
+    }
+
+
+def _ways(table: pd.DataFrame) -> list[str]:
+    return sorted(table["direction"].unique())
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows in one order, the numbers in one type, whoever wrote them."""
+    return table.astype(dict.fromkeys(NUMBERS, "float64")).sort_values(["direction", "query"], ignore_index=True)
 
 
 def directions_of(table: pd.DataFrame) -> Mapping[str, Direction]:
@@ -77,6 +118,15 @@ def directions_of(table: pd.DataFrame) -> Mapping[str, Direction]:
             rows["average_precision"].to_numpy(),
         )
     return directions
+
+
+def read_queries(path: Path) -> pd.DataFrame:
+    """One table of queries.
+
+    Raises:
+        BadInput: no such table, or a table of something else.
+    """
+    return _read(path)[1]
 
 
 def _read(path: Path) -> tuple[str, pd.DataFrame]:

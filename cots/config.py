@@ -377,6 +377,20 @@ class Index(Section):
     recall_queries: Positive
 
 
+class Gate(Section):
+    """What a new version must show to take the champion's place."""
+
+    better: (
+        Literal["i2t", "t2i", "v2t", "t2v", "both"] | None
+    )  # must gain in mean recall; null: losing nothing is enough
+    margin: Weight  # points of mean recall that a direction may lose
+    max_fall: Weight  # points that the champion itself may lose on changed test queries
+    min_recall: Share  # of the index against exact search
+    max_ms: PositiveFloat  # a query against the index
+    resamples: Positive
+    seed: int
+
+
 class Params(Section):
     """All of `params.yaml`."""
 
@@ -390,11 +404,19 @@ class Params(Section):
     finetune: dict[Target, Finetune]
     evaluate: Evaluate
     index: Index
+    gate: Gate
 
     @model_validator(mode="after")
     def _the_deployed_target_is_trained(self) -> Self:
         if self.index.target not in self.finetune:
             raise ValueError(f"index.target {self.index.target!r} is not among finetune {sorted(self.finetune)}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_gate_asks_of_what_is_measured(self) -> Self:
+        known = {"image-text": ("i2t", "t2i"), "video-text": ("v2t", "t2v")}[self.index.target]
+        if self.gate.better not in (None, "both", *known):
+            raise ValueError(f"gate.better {self.gate.better} is no direction of index.target {self.index.target}")
         return self
 
     @model_validator(mode="after")
@@ -411,6 +433,10 @@ class Params(Section):
                     "set objective.weights.token to 0"
                 )
         return self
+
+    def recipe(self) -> dict[str, Any]:
+        """Plain values of all that shapes the model and its index, without what decides about them afterwards."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"gate"})
 
     @classmethod
     def load(cls, path: Path = Path("params.yaml")) -> Self:

@@ -121,6 +121,7 @@ def save_index(folder: Path, encoders: Path) -> None:
     )
     items.to_parquet(folder / "items.parquet")
     about: dict[str, object] = {"kind": "Flat", "dim": model.dim, "size": len(items), "encoder": model.digest}
+    about |= {"recall": 1.0, "ms_per_query": 0.1}
     (folder / "index.json").write_text(json.dumps(about))
 
 
@@ -163,6 +164,27 @@ def reported(recall: float) -> dict[str, object]:
     }
 
 
+def ranked(recall: float) -> pd.DataFrame:
+    """The queries of 100 pictures with two captions each, of which `recall` per cent find theirs first, no other."""
+    ways: list[tuple[str, list[int | None], int, int]] = [("i2t", [None], 2, 200), ("t2i", [0, 1], 1, 100)]
+    rows = [
+        {
+            "direction": way,
+            "query": f"{item}#{caption}",
+            "item": str(item),
+            "caption": caption,
+            "rank": 1 if item < recall else 60,
+            "relevant": relevant,
+            "candidates": candidates,
+            "average_precision": float(item < recall),
+        }
+        for way, captions, relevant, candidates in ways
+        for item in range(100)
+        for caption in captions
+    ]
+    return pd.DataFrame(rows)
+
+
 def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     """Stage `package` over the encoders and an index they make; `project` gets the files that the stage reads."""
     from cots.config import Params
@@ -175,6 +197,9 @@ def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     (project / "data").mkdir()
     save_index(index, encoders)
     metrics.write_text(json.dumps({"image-text": reported(recall)}))
+    evaluation = project / "reports" / "evaluation"
+    evaluation.mkdir()
+    ranked(recall).to_parquet(evaluation / "image-text.parquet")
     check = {"expectation": "ids are unique", "limit": "all", "observed": "0 of 3 against it", "success": True}
     overview = {"captions": 4, "rejected": {"damaged": 2, "too small": 1}, "samples": {"train image": 2}}
     summary = {"success": True, "overview": overview, "checks": [check]}
@@ -185,7 +210,7 @@ def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     ]
     write_table(manifest, rows, SCHEMA)
     params = Params.load(Path(__file__).parents[1] / "params.yaml")
-    stage(encoders, index, metrics, validation, manifest, project / "package", params=params)
+    stage(encoders, index, metrics, evaluation, validation, manifest, project / "package", params=params)
     return project / "package"
 
 

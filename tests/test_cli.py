@@ -52,9 +52,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def published(cots: Cots, store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry whose champion is the tiny package."""
+    """A registry whose champion is the tiny package, and its project around."""
     monkeypatch.chdir(tmp_path)
-    assert cots("registry", "publish", "--package", tiny_package)[0] == 0
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert publish(cots, tiny_package)[0] == 0
+
+
+def publish(cots: Cots, package: Path) -> tuple[int, str, str]:
+    """Publish a copy of the package from the project's folder."""
+    shutil.copytree(package, "package", dirs_exist_ok=True)
+    return cots("registry", "publish")
 
 
 @pytest.fixture
@@ -302,13 +309,18 @@ def test_encoders_are_not_searched(cots: Cots, tiny_model: Path) -> None:
 def test_versions_are_published_listed_promoted_and_taken_back(
     cots: Cots, tiny_package: Path, other_package: Path
 ) -> None:
-    assert "was registered already" in cots("registry", "publish", "--package", tiny_package)[1]
-    assert "version 2 registered; it is the champion" in cots("registry", "publish", "--package", other_package)[1]
+    assert "was registered already" in publish(cots, tiny_package)[1]
+    assert "version 2 registered; it is the champion" in publish(cots, other_package)[1]
     rows = cots("registry", "list")[1].splitlines()
     assert [row.split()[:3] for row in rows[1:]] == [["2", "2", "champion"], ["1", "1", "previous"]]
     assert "version 1 is the champion" in cots("registry", "rollback", "--reason", "colours look wrong")[1]
     assert "version 2 is the champion" in cots("registry", "promote", "--version", "2", "--reason", "they did not")[1]
-    told = cots("registry", "list", "--history")[1]
+    assert "encoders.version" in cots("registry", "lineage", "--version", "1")[1]
+    assert json.loads(cots("registry", "lineage", "--json")[1])["index"]["version"] == 2
+    beside = cots("registry", "diff", "1", "2")[1]
+    assert ["rsum", "240.0", "300.0"] in [line.split() for line in beside.splitlines()]
+    assert json.loads(cots("registry", "diff", "1", "2", "--json")[1])["metrics"]["rsum"] == [240.0, 300.0]
+    told = cots("registry", "history")[1]
     assert "colours look wrong" in told
     assert "they did not" in told
 

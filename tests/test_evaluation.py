@@ -62,7 +62,7 @@ def png(colour: str, size: tuple[int, int] = (40, 32)) -> bytes:
 
 
 def intake(root: Path) -> Intake:
-    return Intake(root=root, size=32, frames=4, min_side=8, max_pixels=10_000, max_caption_chars=50)
+    return Intake(root=root, withdrawn={}, size=32, frames=4, min_side=8, max_pixels=10_000, max_caption_chars=50)
 
 
 def test_stored_samples_come_in_the_order_of_the_manifest(tiny_data: Path, manifest: pd.DataFrame) -> None:

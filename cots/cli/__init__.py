@@ -5,6 +5,7 @@ import sys
 import typer
 
 from cots.cli.compare import compare
+from cots.cli.data import data
 from cots.cli.doctor import doctor
 from cots.cli.evaluate import evaluate
 from cots.cli.explain import explain
@@ -25,6 +26,7 @@ app = typer.Typer(
 for verb in (use, search, evaluate, compare, explain, suspects, summary, doctor):
     app.command()(verb)
 app.add_typer(registry, name="registry")
+app.add_typer(data, name="data")
 
 
 def main() -> None:

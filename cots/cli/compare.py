@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cots.cli.files import write_json
+from cots.cli.files import writing
 from cots.cli.tables import DIRECTIONS, table
 from cots.errors import BadInput
+from cots.files import write_json
 
 TABLES = "a folder of `reports/evaluation` or of `cots evaluate --queries`, or of several runs, one a seed"
 SCORES = ("challenger", "champion", "difference", "low", "high")
@@ -31,7 +32,8 @@ def compare(
     runs = {target: len(ours[target]) for target in shared}
     typer.echo("\n\n".join(_told(target, figures, runs[target]) for target, figures in found.items()))
     if out:
-        write_json(out, {"a": str(challenger), "b": str(champion), "runs": runs, "difference": found})
+        with writing(out):
+            write_json(out, {"a": str(challenger), "b": str(champion), "runs": runs, "difference": found})
 
 
 def _told(target: str, figures: dict[str, Any], runs: int) -> str:

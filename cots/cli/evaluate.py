@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cots.cli.files import write_json, writing
+from cots.cli.files import writing
 from cots.cli.tables import retrieval_table, table
 from cots.errors import BadInput
+from cots.files import write_json
 
 if TYPE_CHECKING:
     from cots.data.intake import Rejected
@@ -59,7 +60,7 @@ def evaluate(
     if not chosen:
         raise BadInput(f"{data} has no sample of split {split}")
     encoders = load_encoders(model)
-    usable, rejected = opened(chosen, Intake(root=root, size=size, frames=frames, **limits))
+    usable, rejected = opened(chosen, Intake(root=root, withdrawn={}, size=size, frames=frames, **limits))
     if not usable:
         raise BadInput(f"{data}: none of {len(rejected)} samples of split {split} can be used; {_first(rejected)}")
     chosen_by = {"folds": folds, "resamples": bootstrap, "seed": seed}
@@ -69,7 +70,8 @@ def evaluate(
     if out:
         refused = [{"id": one.id, "reason": one.reason, "detail": one.detail} for one in rejected]
         about = {"model": model, "encoder": encoders.digest, "data": str(data), "format": layout, "split": split}
-        write_json(out, about | {"protocol": protocol, "used": used, "rejected": refused, "metrics": measured})
+        with writing(out):
+            write_json(out, about | {"protocol": protocol, "used": used, "rejected": refused, "metrics": measured})
 
 
 def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sample]:

@@ -1,52 +1,70 @@
-"""`cots registry`: which versions there are, and which one is deployed."""
+"""`cots registry`: which versions there are, where they came from, and which one is deployed."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cots.cli.tables import table
 
 if TYPE_CHECKING:
-    from cots.serving.registry import Listed
+    from cots.serving.registry import Published
+    from cots.serving.versions import Listed
 
-registry = typer.Typer(help="Versions of the search index: publish, list, promote, rollback.", no_args_is_help=True)
+registry = typer.Typer(help="Versions of the search index: publish, compare, promote, rollback.", no_args_is_help=True)
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
 
 
 @registry.command()
-def publish(
-    package: Annotated[Path, typer.Option(help="What stage `package` wrote.")] = Path("package"),
-    runs: Annotated[Path, typer.Option(help="Files that name the MLflow runs.")] = Path("runs"),
-    lock: Annotated[Path, typer.Option(help="DVC's record of the pipeline.")] = Path("dvc.lock"),
-) -> None:
-    """Register the package, once for each content; deploy it if it is not worse than what is deployed."""
-    from cots.serving.registry import INDEX, Registry
+def publish() -> None:
+    """Register what `dvc repro` packaged, once for each content; deploy it if the gate lets it pass."""
+    from cots.config import Params
+    from cots.serving.publishing import publish as publish_package
 
-    done = Registry().publish(package, runs, lock)
-    what = "registered" if done.new else "was registered already: the content is the same"
-    role = "the champion" if done.champion else "not the champion"
-    typer.echo(f"{INDEX} version {done.version} {what}; it is {role} ({done.reasons})")
+    typer.echo(_told(publish_package(Params.load())))
+
+
+@registry.command()
+def refresh() -> None:
+    """Index the present pictures with the deployed encoders, without training; deploy that index.
+
+    Brings data/ up to date by `dvc repro --single-item` first, so that pictures that came or went are seen.
+    """
+    from cots.cli.pipeline import reproduce
+    from cots.config import Params
+    from cots.refresh import refresh as refresh_index
+
+    for stage in ("prepare", "validate"):
+        reproduce(stage)
+    done = refresh_index(Params.load())
+    typer.echo(_told(done) if done else "nothing new: the champion's index holds the present pictures")
 
 
 @registry.command(name="list")
-def list_versions(
-    history: Annotated[bool, typer.Option(help="Also every move of the champion, with who and why.")] = False,
-) -> None:
+def list_versions() -> None:
     """List the versions, the newest first."""
     from cots.serving.registry import Registry
 
-    registered = Registry()
-    typer.echo(versions_table(registered.versions()))
-    if history:
-        head = ["when", "what", "from", "to", "who", "why"]
-        rows = [[move[name] if move[name] is not None else "-" for name in head] for move in registered.history()]
-        typer.echo("\n" + table(head, rows))
+    typer.echo(versions_table(Registry().versions()))
+
+
+@registry.command()
+def history() -> None:
+    """List every move of the champion, oldest first, with who and why."""
+    from cots.serving.registry import Registry
+
+    moves = Registry().history()
+    rows = [
+        [f"{one.when:%Y-%m-%d %H:%M:%S}", one.what, one.before or "-", one.after, one.who, one.why] for one in moves
+    ]
+    typer.echo(table(["when (UTC)", "what", "from", "to", "who", "why"], rows) if rows else "nothing was deployed yet")
 
 
 @registry.command()
 def promote(
     version: Annotated[int, typer.Option(help="Of cots-index.")],
-    reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")],
+    reason: Reason,
 ) -> None:
     """Deploy a version, whatever the gate said of it."""
     from cots.serving.registry import INDEX, Registry
@@ -56,13 +74,46 @@ def promote(
 
 
 @registry.command()
-def rollback(
-    reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")],
-) -> None:
+def rollback(reason: Reason) -> None:
     """Go back to the version that was deployed before."""
     from cots.serving.registry import INDEX, Registry
 
     typer.echo(f"{INDEX} version {Registry().rollback(why=reason)} is the champion")
+
+
+@registry.command()
+def diff(
+    before: Annotated[int, typer.Argument(metavar="A", help="A version of cots-index.")],
+    after: Annotated[int, typer.Argument(metavar="B", help="Another.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show what differs between two versions: parameters, data, metrics."""
+    from cots.serving.registry import Registry
+
+    found = Registry().difference(before, after)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, values in found.items():
+        rows = [[key, *("-" if one is None else one for one in pair)] for key, pair in values.items()]
+        typer.echo(f"{name}\n" + (table(["", str(before), str(after)], rows) if rows else "  the same") + "\n")
+
+
+@registry.command()
+def lineage(
+    version: Annotated[int | None, typer.Option(help="Of cots-index; the champion where none is given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a list.")] = False,
+) -> None:
+    """Show where a version came from: encoders, runs, parameters, code commit, data manifest, the gate's decision."""
+    from cots.serving.registry import Registry
+
+    known = Registry()
+    found = (known.champion() if version is None else known.listed(version)).lineage()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    rows = [row for name, value in found.items() for row in _rows(name, value)]
+    typer.echo(table(["what", "value"], rows))
 
 
 def versions_table(versions: "list[Listed]") -> str:
@@ -82,3 +133,15 @@ def versions_table(versions: "list[Listed]") -> str:
         for one in versions
     ]
     return table(["version", "encoders", "alias", "registered (UTC)", "rsum", "commit", "gate"], rows)
+
+
+def _told(done: "Published") -> str:
+    what = "registered" if done.new else "was registered already: the content is the same"
+    role = "the champion" if done.champion else "not the champion"
+    return f"cots-index version {done.version} {what}; it is {role} ({done.reasons})"
+
+
+def _rows(name: str, value: Any) -> list[list[str]]:  # noqa: ANN401  JSON
+    if isinstance(value, Mapping):
+        return [row for key, inner in value.items() for row in _rows(f"{name}.{key}", inner)]
+    return [[name, ", ".join(value) if isinstance(value, list) else str(value)]]

@@ -25,7 +25,7 @@ def summary(
     typer.echo(
         "\nTry next:\n"
         '  cots search "a red star above a blue ring"\n'
-        "  cots registry list --history\n"
+        "  cots registry history\n"
         "  cots use flickr8k --data PATH && dvc repro"
     )
 

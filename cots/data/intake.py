@@ -1,6 +1,7 @@
 """The door: a sample of any source becomes a stored sample with its manifest row, or a reject with its reason."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Intake:
 
     Attributes:
         root: files outside this folder are not read; resolved.
+        withdrawn: reasons by id of the samples that may not be used.
         size: shorter side of stored pictures, pixels.
         frames: of a clip, at most.
         min_side: of the original, pixels.
@@ -62,6 +64,7 @@ class Intake:
     """
 
     root: Path
+    withdrawn: Mapping[str, str]
     size: int
     frames: int
     min_side: int
@@ -70,6 +73,8 @@ class Intake:
 
     def __call__(self, sample: Sample) -> Taken | Rejected:
         """Open the sample, or say why it cannot be used."""
+        if sample.id in self.withdrawn:
+            return rejected(sample, "withdrawn", self.withdrawn[sample.id])
         try:
             captions, wrong = self._captions(sample)
             pictures = self._pictures(sample)

@@ -23,6 +23,7 @@ Reason = Literal[
     "no caption",
     "caption not UTF-8",
     "duplicate id",
+    "withdrawn",
 ]
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1

@@ -1,6 +1,5 @@
 """Measurements as files: metrics for DVC and the gate, every query's rank, recalls for plots."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +63,6 @@ def write_queries(folder: Path, evaluated: Sequence[Evaluated]) -> None:
 def write_query_table(path: Path, embedded: Embedded, measured: Measured) -> None:
     """Write a row a query: what `cots compare` holds two models against each other by."""
     write_table(path, query_rows(embedded, measured), QUERIES)
-
-
-def write_metrics(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON aside and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
-    partial.rename(path)
 
 
 def flat(values: dict[str, Any]) -> dict[str, float]:

@@ -26,14 +26,19 @@ def load_search(uri: str) -> Any:  # noqa: ANN401  what MLflow loads is untyped
         BadInput: there is no such model.
         RunFailed: MLflow is down.
     """
-    folder = _folder(uri)
+    folder = fetched(uri)
     if not (folder / "MLmodel").is_file():
         raise BadInput(f"{uri} is not an MLflow model folder: give package/index or {CHAMPION_URI}")
     return mlflow.pyfunc.load_model(str(folder))
 
 
 def load_encoders(uri: str) -> RetrievalModel:
-    """The encoders behind an address.
+    """The encoders behind an address, as for `fetch_encoders`."""
+    return RetrievalModel.load(fetch_encoders(uri))
+
+
+def fetch_encoders(uri: str) -> Path:
+    """The model folder behind an address.
 
     Args:
         uri: as for `load_search`; a version of `cots-encoders`; or a folder such as `models/finetuned/image-text`.
@@ -42,19 +47,24 @@ def load_encoders(uri: str) -> RetrievalModel:
         BadInput: there is no such model.
         RunFailed: MLflow is down.
     """
-    folder = _folder(uri)
+    folder = fetched(uri)
     if (folder / SETTINGS).is_file():
-        return RetrievalModel.load(folder)
+        return folder
     if not (folder / "MLmodel").is_file():
         raise BadInput(f"{uri} is neither a model folder nor an MLflow model folder")
     artifacts = Model.load(str(folder)).flavors["python_function"].get("artifacts", {})
     if "encoders" not in artifacts:
         raise BadInput(f"{uri} is an MLflow model of another kind: it holds no encoders")
-    return RetrievalModel.load(folder / artifacts["encoders"]["path"])
+    return folder / str(artifacts["encoders"]["path"])
 
 
-def _folder(uri: str) -> Path:
-    """Where the files are, fetched if they are elsewhere."""
+def fetched(uri: str) -> Path:
+    """The folder behind an address, fetched if it is elsewhere.
+
+    Raises:
+        BadInput: there is no such model.
+        RunFailed: MLflow is down.
+    """
     if "://" not in uri and not uri.startswith(("models:/", "runs:/")):
         if not Path(uri).is_dir():
             raise BadInput(f"no model {uri}: give a folder or an address such as {CHAMPION_URI}")

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from cots.errors import RunFailed
+from cots.files import write_json
 from cots.serving.lineage import file_digest, git_state, text_digest
 
 EXPERIMENT = "cots"
@@ -176,7 +177,8 @@ def logged_run(
         raise
     with told_as_failed_run():
         client.set_terminated(run)
-    _write(out, {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": shown(tracking_uri())})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": shown(tracking_uri())})
 
 
 def flattened(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:
@@ -207,10 +209,3 @@ def _tags(stage: str, values: Mapping[str, str], manifest: Path) -> dict[str, st
         **git_state(),
         **({"mlflow.parentRunId": parent} if parent else {}),
     }
-
-
-def _write(path: Path, value: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf8")
-    partial.rename(path)

@@ -14,18 +14,17 @@ import yaml
 
 from cots.config import Params, Target
 from cots.data.manifest import read_manifest
-from cots.data.samples import Media
 from cots.errors import told_in_one_line
-from cots.evaluation import embed, measure, rounded, stored_by_id, stored_samples
+from cots.evaluation import MEDIA, embed, measure, rounded, stored_by_id, stored_samples
+from cots.files import write_json
 from cots.model import RetrievalModel
 from cots.reporting.attention import Look, looks
 from cots.reporting.compose import Left, compose
 from cots.reporting.page import Report, write_page
-from cots.reporting.results import Evaluated, flat, write_metrics, write_queries
+from cots.reporting.results import Evaluated, flat, write_queries
 from cots.serving.lineage import file_digest, git_state
 from cots.serving.tracking import logged_run
 
-MEDIA: dict[Target, Media] = {"image-text": "image", "video-text": "video"}
 PACKAGES = ("torch", "timm", "transformers", "webdataset", "faiss-cpu", "mlflow", "dvc")
 
 
@@ -54,7 +53,8 @@ def stage(
         seen = _looks(measured, left, finetuned, params)
         report = _report(measured, left, _lineage(manifest), seen, params)
         values = {one.key: one.measured.metrics for one in measured} | _of_training(reports, report)
-        write_metrics(metrics, values)
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        write_json(metrics, values)
         write_queries(queries, measured)
         write_page(page, report)
         logged.log_metrics(flat(values))
@@ -106,7 +106,8 @@ def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: Param
 
 def _report(measured: list[Evaluated], left: Left, lineage: dict[str, str], seen: list[Look], params: Params) -> Report:
     settings = params.evaluate
-    chosen = params.model_dump(mode="json", by_alias=True, exclude={"index"})  # of no influence on what is shown here
+    chosen = params.recipe()
+    del chosen["index"]  # of no influence on what is shown here
     return compose(
         measured,
         left,

@@ -5,19 +5,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cots.config import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput, told_in_one_line
+from cots.evaluation import MEDIA
+from cots.files import write_json
 from cots.serving.cards import DATA_CARD, MODEL_CARD, Facts, data_card, model_card
+from cots.serving.evidence import EVIDENCE, save_evidence
 from cots.serving.lineage import content_digest, file_digest, git_state, text_digest
 from cots.serving.packaging import Limits, save_encoders, save_index
-from cots.serving.search import Search
+from cots.serving.search import Search, read_about
 
 
 def stage(
-    encoders: Path, index: Path, metrics: Path, validation: Path, manifest: Path, out: Path, *, params: Params
+    encoders: Path,
+    index: Path,
+    metrics: Path,
+    evaluation: Path,
+    validation: Path,
+    manifest: Path,
+    out: Path,
+    *,
+    params: Params,
 ) -> None:
-    """Write `encoders` and `index` (MLflow model folders with model and data card) and `lineage.json` into `out`.
+    """Write `encoders` and `index` (MLflow model folders with cards), `evidence` and `lineage.json` into `out`.
 
     Raises:
         BadInput: an input is missing, or the index was made by other encoders.
@@ -27,19 +40,21 @@ def stage(
     measured, checked = _read(metrics), _read(validation / "summary.json")
     if params.index.target not in measured:
         raise BadInput(f"{metrics} says nothing of {params.index.target}: evaluate.split holds none of its samples")
+    table, values = read_manifest(manifest), params.recipe()
     facts = Facts(
         target=params.index.target,
-        params=params.model_dump(mode="json", by_alias=True),
+        params=values,
         metrics=measured,
         validation=checked,
-        manifest=read_manifest(manifest),
+        manifest=table,
         encoder=search.model.digest,
         data=file_digest(manifest),
-        parameters=text_digest(params.model_dump_json(by_alias=True)),
+        parameters=text_digest(json.dumps(values, sort_keys=True)),
     )
     cards = {MODEL_CARD: model_card(facts), DATA_CARD: data_card(facts)}
     save_encoders(out / "encoders", encoders, dim=search.model.dim, limits=limits, cards=cards)
     save_index(out / "index", encoders, index, limits=limits, cards=cards)
+    save_evidence(out / EVIDENCE, evaluation / f"{params.index.target}.parquet", table, values)
     lineage = git_state() | {
         "params.digest": facts.parameters,
         "manifest.digest": facts.data,
@@ -47,14 +62,21 @@ def stage(
         "index.digest": file_digest(index / "index.faiss"),
         "encoders.content": content_digest(out / "encoders"),
         "index.content": content_digest(out / "index"),
+        "queries.digest": queries_digest(table, params),
         "target": params.index.target,
+        "index": read_about(index),
         "items": len(search.items),
         "metrics": measured,
         "validation": checked,
     }
-    partial = out / "lineage.partial"
-    partial.write_text(json.dumps(lineage, indent=2) + "\n", encoding="utf8")
-    partial.rename(out / "lineage.json")
+    write_json(out / "lineage.json", lineage)
+
+
+def queries_digest(manifest: pd.DataFrame, params: Params) -> str:
+    """Sha256 of what the deployed model is asked: captions and pixels of the test samples of its kind."""
+    chosen = (manifest["split"] == params.evaluate.split) & (manifest["media"] == MEDIA[params.index.target])
+    rows = manifest.loc[chosen, ["id", "captions", "pixel_hash"]].sort_values("id")
+    return text_digest(rows.to_json(orient="values"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from cots.data.intake import Intake, Rejected
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 from cots.data.sources import SOURCES
 from cots.data.storing import ShardFolder, taken_in
+from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput, RunFailed, told_in_one_line
 from cots.progress import Progress
 
 
-def stage(source: Path, shards: Path, manifest: Path, rejected: Path, *, params: Params) -> None:
+def stage(source: Path, withdrawn: Path, shards: Path, manifest: Path, rejected: Path, *, params: Params) -> None:
     """Store the usable samples of the source and list the others.
 
     Raises:
@@ -24,12 +25,13 @@ def stage(source: Path, shards: Path, manifest: Path, rejected: Path, *, params:
         RunFailed: more of it is rejected than `prepare.max_rejected`; shards and tables are written all the same.
     """
     settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected"})
+    intake = Intake(root=source.resolve(), withdrawn=read_withdrawn(withdrawn), **settings)
     folder = ShardFolder(shards, samples_per_shard=params.prepare.samples_per_shard)
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     samples = SOURCES[params.source.kind](**params.source.model_dump(exclude={"kind", "path"}), path=source)
     with Progress("prepare", total=length_hint(samples) or None, unit="samples") as progress:
-        for outcome in taken_in(samples, Intake(root=source.resolve(), **settings)):
+        for outcome in taken_in(samples, intake):
             if isinstance(outcome, Rejected):
                 refused.append(asdict(outcome))
             else:
@@ -44,6 +46,7 @@ def stage(source: Path, shards: Path, manifest: Path, rejected: Path, *, params:
 
 
 def _check_share(refused: list[dict[str, Any]], taken: int, table: Path, *, limit: float) -> None:
+    refused = [row for row in refused if row["reason"] != "withdrawn"]
     total = taken + len(refused)
     if not total or len(refused) / total <= limit:
         return

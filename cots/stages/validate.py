@@ -1,6 +1,5 @@
 """Holds the prepared data against what must be true of it; data that fails goes no further."""
 
-import json
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from cots.data.expectations import Verdict, judge
 from cots.data.manifest import SCHEMA, read_manifest
 from cots.data.suspects import read_suspects
 from cots.errors import BadInput, RunFailed, told_in_one_line
+from cots.files import write_json
 
 
 def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Path, *, params: Params) -> None:
@@ -74,10 +74,7 @@ def _overview(figures: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
 def _write_summary(path: Path, verdicts: list[Verdict], overview: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     checks = sorted((asdict(verdict) for verdict in verdicts), key=lambda check: str(check["expectation"]))
-    summary = {"success": all(v.success for v in verdicts), "overview": overview, "checks": checks}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf8")
-    partial.rename(path)
+    write_json(path, {"success": all(v.success for v in verdicts), "overview": overview, "checks": checks})
 
 
 def _check(verdicts: list[Verdict], out: Path) -> None:

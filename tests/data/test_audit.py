@@ -19,7 +19,7 @@ Encoded = Callable[..., bytes]
 @pytest.fixture
 def stored(tmp_path: Path, picture: Encoded) -> tuple[pd.DataFrame, Path]:
     """A manifest of eighteen pictures, six a split, and its shards of three samples."""
-    intake = Intake(root=tmp_path, size=32, frames=1, min_side=8, max_pixels=10_000, max_caption_chars=50)
+    intake = Intake(root=tmp_path, withdrawn={}, size=32, frames=1, min_side=8, max_pixels=10_000, max_caption_chars=50)
     folder = ShardFolder(tmp_path / "shards", samples_per_shard=3)
     rows = []
     for number in range(18):

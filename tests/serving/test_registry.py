@@ -5,18 +5,30 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import mlflow
+import pandas as pd
 import pytest
 
+from cots.config import Gate
 from cots.errors import BadInput, RunFailed
+from cots.model import RetrievalModel
+from cots.serving.judging import Judge
+from cots.serving.promotions import Move, Promotions
 from cots.serving.registry import ENCODERS, INDEX, Published, Registry
+from tests.conftest import ranked
 
 ROOT = Path(__file__).parents[2]
+
+
+RULES = Gate(better="both", margin=5.0, max_fall=10.0, min_recall=0.9, max_ms=50.0, resamples=200, seed=0)
 
 
 @pytest.fixture
@@ -25,18 +37,35 @@ def registry(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reg
     return Registry()
 
 
-def publish(registry: Registry, package: Path) -> Published:
-    return registry.publish(package, Path("runs"), Path("dvc.lock"))
+def not_asked(model: RetrievalModel) -> pd.DataFrame:
+    raise AssertionError("the champion was measured again, on the same queries")
 
 
-def measured(package: Path, folder: Path, *, rsum: float) -> Path:
-    """A copy of the package with another index and another result: the encoders are the same."""
+def publish(
+    registry: Registry, package: Path, asked: Callable[[RetrievalModel], pd.DataFrame] = not_asked
+) -> Published:
+    return registry.publish(package, Path("runs"), Path("dvc.lock"), judge=Judge(RULES, asked))
+
+
+def measured(package: Path, folder: Path, *, recall: float) -> Path:
+    """A copy of the package whose encoders find the queries that they were registered with to `recall` per cent."""
     copy = shutil.copytree(package, folder)
-    (copy / "index" / "artifacts" / "index" / "note.txt").write_text(f"{rsum}")
-    lineage = json.loads((copy / "lineage.json").read_text())
-    lineage["metrics"]["image-text"]["rsum"] = rsum
-    (copy / "lineage.json").write_text(json.dumps(lineage))
+    ranked(recall).to_parquet(copy / "evidence" / "queries.parquet")
     return copy
+
+
+def reindexed(package: Path, folder: Path) -> Path:
+    """A copy of the package with another index: the encoders are the same."""
+    copy = shutil.copytree(package, folder)
+    (copy / "index" / "artifacts" / "index" / "note.txt").write_text("another")
+    return copy
+
+
+def told(package: Path, **changed: object) -> Path:
+    """The package, with other words in its lineage."""
+    lineage = json.loads((package / "lineage.json").read_text())
+    (package / "lineage.json").write_text(json.dumps(lineage | changed))
+    return package
 
 
 def aliases(name: str) -> dict[str, int]:
@@ -45,7 +74,7 @@ def aliases(name: str) -> dict[str, int]:
 
 
 def test_the_first_version_is_deployed_by_rule(registry: Registry, tiny_package: Path) -> None:
-    assert publish(registry, tiny_package) == Published(1, new=True, champion=True, reasons="it is the first version")
+    assert publish(registry, tiny_package) == Published(1, True, True, "it is the first version", {})
     assert aliases(INDEX) == {"champion": 1}
     assert aliases(ENCODERS) == {"champion": 1}
 
@@ -69,45 +98,93 @@ def test_a_better_version_takes_over_and_the_old_one_is_kept_for_rollback(
 
 
 def test_a_worse_version_waits_as_challenger_with_the_reason(
-    registry: Registry, tiny_package: Path, tmp_path: Path
+    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
 ) -> None:
     publish(registry, tiny_package)
-    published = publish(registry, measured(tiny_package, tmp_path / "worse", rsum=120.0))
+    published = publish(registry, measured(other_package, tmp_path / "worse", recall=20.0))
     assert (published.version, published.new, published.champion) == (2, True, False)
-    assert published.reasons == "mean recall 20.00 % is worse than 40.00 % (margin 1.0 %)"
+    assert "mean recall of image to text 20.00 % against 40.00" in published.reasons
+    assert "may be worse by more than 5" in published.reasons
+    assert published.contest["differences"]["both"]["champion"] == 40.0
     assert aliases(INDEX) == {"champion": 1, "challenger": 2}
     tags = registry.versions()[0].tags
     assert tags["gate.promote"] == "false"
     assert tags["gate.reasons"] == published.reasons
 
 
+def test_an_equal_version_is_not_shown_to_be_better(
+    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+) -> None:
+    publish(registry, tiny_package)
+    published = publish(registry, measured(other_package, tmp_path / "same", recall=40.0))
+    assert not published.champion
+    assert "is not shown to be better" in published.reasons
+
+
+def test_on_other_test_queries_the_champion_is_asked_them_too(
+    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+) -> None:
+    publish(registry, tiny_package)
+    harder = told(shutil.copytree(other_package, tmp_path / "harder"), **{"queries.digest": "others"})
+    digests = []
+
+    def asked(model: RetrievalModel) -> pd.DataFrame:
+        digests.append(model.digest)
+        return ranked(35.0)
+
+    published = publish(registry, harder, asked)
+    assert digests == [registry.versions()[-1].tags["encoder.digest"]]
+    assert published.champion
+    assert published.contest["fall"] == pytest.approx(5.0)
+    assert published.contest["differences"]["both"]["champion"] == pytest.approx(35.0)
+
+
+def test_where_the_champion_fails_the_new_queries_too_the_queries_are_to_blame(
+    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+) -> None:
+    publish(registry, tiny_package)
+    spoiled = told(shutil.copytree(other_package, tmp_path / "spoiled"), **{"queries.digest": "others"})
+    published = publish(registry, spoiled, lambda model: ranked(1.0))
+    assert not published.champion
+    assert "the champion itself scores 39.0 points less than when it was registered" in published.reasons
+
+
+def test_an_index_below_the_bounds_is_not_deployed_however_good_its_encoders(
+    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+) -> None:
+    publish(registry, tiny_package)
+    lossy = told(shutil.copytree(other_package, tmp_path / "lossy"), index={"recall": 0.5, "ms_per_query": 0.1})
+    assert "finds 50.0% of what exact search finds" in publish(registry, lossy).reasons
+
+
 def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
     registry: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
     publish(registry, tiny_package)
-    publish(registry, measured(tiny_package, tmp_path / "more", rsum=240.0))
+    publish(registry, reindexed(tiny_package, tmp_path / "more"))
     assert [(one.version, one.encoders) for one in registry.versions()] == [(2, 1), (1, 1)]
     assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
 
 
 def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
-    registry: Registry, tiny_package: Path, tmp_path: Path
+    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
 ) -> None:
     publish(registry, tiny_package)
-    publish(registry, measured(tiny_package, tmp_path / "worse", rsum=120.0))
+    publish(registry, measured(other_package, tmp_path / "worse", recall=20.0))
     assert registry.promote(2, why="it is faster")
     assert aliases(INDEX) == {"champion": 2, "previous": 1}
     assert registry.rollback(why="it was not") == 1
     assert aliases(INDEX) == {"champion": 1, "previous": 2}
     assert registry.rollback(why="it was after all") == 2
-    moves = [(move["what"], move["from"], move["to"], move["why"]) for move in registry.history()]
+    moves = [(move.what, move.before, move.after, move.why) for move in registry.history()]
     assert moves == [
         ("promote", None, 1, "it is the first version"),
         ("promote", 1, 2, "it is faster"),
         ("rollback", 2, 1, "it was not"),
         ("rollback", 1, 2, "it was after all"),
     ]
-    assert all(move["who"] and move["when"] for move in registry.history())
+    assert all(move.who for move in registry.history())
+    assert sorted(registry.history(), key=lambda move: move.when) == registry.history()
 
 
 def test_promoting_what_is_deployed_changes_nothing(registry: Registry, tiny_package: Path) -> None:
@@ -135,6 +212,107 @@ def test_a_registration_that_was_cut_off_before_the_gate_is_decided_the_next_tim
     client.delete_model_version_tag(INDEX, "1", "gate.promote")
     client.delete_registered_model_alias(INDEX, "champion")
     assert publish(registry, tiny_package).champion
+
+
+def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_it_had(
+    registry: Registry, tiny_package: Path, other_package: Path
+) -> None:
+    publish(registry, tiny_package)
+    before = publish(registry, other_package)
+    mlflow.MlflowClient().delete_model_version_tag(INDEX, "2", "gate.promote")
+    again = publish(registry, other_package)
+    assert (again.champion, again.reasons, again.contest) == (True, before.reasons, before.contest)
+    assert registry.versions()[0].tags["gate.promote"] == "true"
+    assert len(registry.history()) == 2
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
+    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+) -> None:
+    """Many times over: every round two threads promote different versions, starting together."""
+    for package in (tiny_package, other_package, reindexed(tiny_package, tmp_path / "third")):
+        publish(registry, package)
+    deployed = aliases(INDEX)["champion"]
+    for _ in range(5):
+        rivals = [version for version in (1, 2, 3) if version != deployed]
+        together = threading.Barrier(len(rivals))
+
+        def promote(version: int, together: threading.Barrier = together) -> str:
+            mine = Registry()
+            together.wait()
+            try:
+                mine.promote(version, why="race")
+            except RunFailed as error:
+                return str(error)
+            return ""
+
+        before = len(registry.history())
+        with ThreadPoolExecutor(len(rivals)) as pool:
+            said = list(pool.map(promote, rivals))
+        moves = registry.history()[before:]
+        assert len(moves) == said.count("")
+        for told_to in filter(None, said):
+            assert told_to.startswith("another promote came first, to version ")
+        deployed = aliases(INDEX)["champion"]
+        assert deployed == moves[-1].after
+        assert aliases(ENCODERS)["champion"] == int(registry.listed(deployed).encoders)
+        assert aliases(INDEX)["previous"] == moves[-1].before
+
+
+def test_a_move_that_follows_an_overtaken_one_does_not_count(registry: Registry, tiny_package: Path) -> None:
+    publish(registry, tiny_package)
+    moves = Promotions(mlflow.MlflowClient(), INDEX)
+    last = moves.last()
+
+    def append(what: Literal["promote", "rollback"], follows: int) -> Move | None:
+        return moves.append(what, who="a", why="b", before=1, after=1, follows=follows)
+
+    assert append("promote", last) is None
+    overtaken = append("rollback", last)
+    assert overtaken is not None
+    assert (overtaken.what, overtaken.number) == ("promote", last + 1)
+    assert [move.what for move in moves.moves()] == ["promote", "promote"]
+    assert append("rollback", moves.last()) is None
+
+
+def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(
+    registry: Registry, tiny_package: Path, other_package: Path
+) -> None:
+    publish(registry, tiny_package)
+    publish(registry, other_package)
+    registry.withdraw({"red": "its owner asked"})
+    with pytest.raises(BadInput, match="cots-index version 1 holds withdrawn red: run `cots registry refresh`"):
+        registry.rollback(why="to the old one")
+    assert aliases(INDEX)["champion"] == 2
+    assert len(registry.history()) == 2
+
+
+def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry, tiny_package: Path) -> None:
+    Path("runs").mkdir()
+    Path("runs/pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
+    publish(registry, tiny_package)
+    lineage, packed = registry.champion().lineage(), json.loads((tiny_package / "lineage.json").read_text())
+    assert lineage["index"]["version"] == 1
+    assert lineage["encoders"] == {"version": 1, "digest": packed["encoder.digest"], "target": "image-text"}
+    assert lineage["data"]["manifest"] == packed["manifest.digest"]
+    assert lineage["runs"] == {"pretrain": "f" * 32}
+    assert lineage["metrics"]["i2t.R1"] == 40.0
+    assert json.loads(json.dumps(lineage)) == lineage
+
+
+def test_two_versions_are_laid_side_by_side(registry: Registry, tiny_package: Path, other_package: Path) -> None:
+    publish(registry, tiny_package)
+    publish(registry, other_package)
+    found = registry.difference(1, 2)
+    assert found["metrics"]["rsum"] == (240.0, 300.0)
+    assert found["parameters"] == {}
+    assert found["data"] == {}
+
+
+def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry: Registry, tiny_package: Path) -> None:
+    publish(registry, tiny_package)
+    assert registry.kept(1).learnt() == {"1", "2"}
+    assert "red" in registry.kept(1).items()
 
 
 def test_a_version_that_does_not_exist_cannot_be_promoted(registry: Registry, tiny_package: Path) -> None:
@@ -245,6 +423,7 @@ def test_a_server_keeps_versions_and_files_and_prints_nothing_between_results(
     server: str, tiny_package: Path, tmp_path: Path
 ) -> None:
     package = shutil.copytree(tiny_package, tmp_path / "package")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
 
     def cots(*arguments: str) -> str:
         command = [sys.executable, "-m", "cots.cli", *arguments]

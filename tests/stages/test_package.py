@@ -229,6 +229,10 @@ def with_half_an_index(project: Path) -> None:
     (project / "index" / "index.faiss").write_bytes(whole[: len(whole) // 2])
 
 
+def without_queries(project: Path) -> None:
+    (project / "reports" / "evaluation" / "image-text.parquet").unlink()
+
+
 def without_frames(project: Path) -> None:
     (project / "index" / "frames.safetensors").unlink()
 
@@ -242,6 +246,7 @@ def with_an_item_less(project: Path) -> None:
     ("harm", "said"),
     [
         (without_metrics, "cannot read .*metrics.json"),
+        (without_queries, "no table of queries"),
         (without_the_target, "metrics.json says nothing of image-text"),
         (with_other_encoders, "made by encoders 000000000000"),
         (with_half_an_index, "is damaged"),
@@ -261,6 +266,7 @@ def test_what_does_not_fit_together_is_not_packed(
             tiny_model,
             project / "index",
             project / "reports" / "metrics.json",
+            project / "reports" / "evaluation",
             project / "reports" / "validation",
             project / "data" / "manifest.parquet",
             project / "package",

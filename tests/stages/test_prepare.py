@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import yaml
 from cots.config import Params
 from cots.data.manifest import SCHEMA, read_manifest
 from cots.data.shards import read_shard
+from cots.data.withdrawn import add_withdrawn
 from cots.errors import BadInput, RunFailed
 from cots.stages.prepare import stage
 
@@ -37,10 +39,12 @@ def folder_params(path: Path, **changed: object) -> Params:
     return params_with({"kind": "folder", "path": str(path), "seed": 0, "holdout": {"val": 0, "test": 0}}, **changed)
 
 
-def prepared(out: Path, params: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
+def prepared(
+    out: Path, params: Params, *, withdrawn: Path = ROOT / "withdrawn.csv"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The manifest, and the rejects by id."""
     manifest, rejected = out / "manifest.parquet", out / "rejected.parquet"
-    stage(params.source.path, out / "shards", manifest, rejected, params=params)
+    stage(params.source.path, withdrawn, out / "shards", manifest, rejected, params=params)
     return read_manifest(manifest), pd.read_parquet(rejected).set_index("id")
 
 
@@ -198,11 +202,26 @@ def test_drawn_scenes_keep_their_flags_of_wrong_captions(tmp_path: Path) -> None
         assert set(type(sample).__slots__) == {"key", "id", "captions", "frames"}
 
 
+def test_a_withdrawn_sample_is_left_out_and_listed_and_is_no_fault_of_the_source(
+    tmp_path: Path, picture: Encoded
+) -> None:
+    source = table(tmp_path / "source", ["a.jpg,a dog,train", "b.jpg,a cat,train"])
+    for seed, name in enumerate(("a.jpg", "b.jpg")):
+        (source / name).write_bytes(picture(seed=seed))
+    withdrawn = tmp_path / "withdrawn.csv"
+    shutil.copy(ROOT / "withdrawn.csv", withdrawn)
+    add_withdrawn(withdrawn, {"a.jpg": "its owner asked, in writing"})
+    manifest, rejected = prepared(tmp_path / "out", folder_params(source, max_rejected=0.0), withdrawn=withdrawn)
+    assert list(manifest["id"]) == ["b.jpg"]
+    assert rejected[["reason", "detail"]].to_numpy().tolist() == [["withdrawn", "its owner asked, in writing"]]
+
+
 def run_stage(folder: Path, source: Path) -> subprocess.CompletedProcess[str]:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["source"] = {"kind": "folder", "path": str(source), "seed": 0, "holdout": {"val": 0, "test": 0}}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "cots.stages.prepare", str(source), "shards", "m.parquet", "r.parquet"]
+    inputs = [str(source), str(ROOT / "withdrawn.csv")]
+    command = [sys.executable, "-m", "cots.stages.prepare", *inputs, "shards", "m.parquet", "r.parquet"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 

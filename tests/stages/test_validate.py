@@ -39,7 +39,14 @@ def sound(tmp_path_factory: pytest.TempPathFactory, picture: Encoded) -> Path:
     (source / "captions.csv").write_text("\n".join(["image,caption,split", *rows]))
     for i in range(20):
         (source / f"{i}.jpg").write_bytes(picture(seed=i))
-    prepare.stage(source, out / "shards", out / "manifest.parquet", out / "rejected.parquet", params=params())
+    prepare.stage(
+        source,
+        ROOT / "withdrawn.csv",
+        out / "shards",
+        out / "manifest.parquet",
+        out / "rejected.parquet",
+        params=params(),
+    )
     return out
 
 
@@ -190,7 +197,7 @@ def test_a_reject_of_an_unknown_reason_fails(data: Path) -> None:
         "detail": "rain",
     }
     write_table(data / "rejected.parquet", [reject, reject | {"reason": "too small"}], REJECTED_SCHEMA)
-    assert "rejects have a known reason (12 reasons): 1 of 2 against it, such as bad weather" in complaints(data)
+    assert "rejects have a known reason (13 reasons): 1 of 2 against it, such as bad weather" in complaints(data)
 
 
 def test_a_manifest_of_other_columns_or_none_is_told(data: Path) -> None:

@@ -1,0 +1,77 @@
+"""`cots data`: which versions learnt from a sample, and how to take it back."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cots.cli.tables import table
+from cots.errors import BadInput
+
+if TYPE_CHECKING:
+    from cots.serving.registry import Registry
+
+data = typer.Typer(help="Samples: which versions learnt from them, and taking them back.", no_args_is_help=True)
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Of samples, as the manifest and the results name them.")
+]
+MANIFEST, WITHDRAWN = Path("data/manifest.parquet"), Path("withdrawn.csv")
+
+
+@data.command()
+def lineage(ids: Ids) -> None:
+    """Show which versions learnt from a sample, and which hold it in their index."""
+    from cots.serving.registry import Registry
+
+    typer.echo(_versions(Registry(), ids))
+
+
+@data.command()
+def withdraw(
+    ids: Ids,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in withdrawn.csv and in the registry.")],
+) -> None:
+    """Take samples out of the data and of the deployed index, and name the versions that learnt from them.
+
+    The source is not changed: withdrawn.csv keeps them out. Versions that hold them can be deployed no more.
+    """
+    from cots.cli.registry import refresh
+    from cots.data.withdrawn import add_withdrawn
+    from cots.serving.registry import Registry
+
+    registry = Registry()
+    _known(registry, ids)
+    add_withdrawn(WITHDRAWN, dict.fromkeys(ids, reason))
+    registry.withdraw(dict.fromkeys(ids, reason))
+    typer.echo(_versions(registry, ids))
+    if registry.versions():
+        refresh()
+    typer.echo(f"\n{WITHDRAWN} names {', '.join(ids)}: commit it; the next `dvc repro` trains without them")
+
+
+def _known(registry: "Registry", ids: Sequence[str]) -> None:
+    """Refuse ids that neither the present data nor a version knows: a slip of the keyboard withdraws nothing."""
+    from cots.data.manifest import read_manifest
+    from cots.data.withdrawn import read_withdrawn
+
+    known = set(read_manifest(MANIFEST)["id"]) | set(read_withdrawn(WITHDRAWN))
+    unknown = [one for one in ids if one not in known]
+    if unknown and (strangers := [one for one in unknown if not any(_used(registry, [one]).values())]):
+        raise BadInput(f"no sample {', '.join(strangers)}: neither {MANIFEST} nor a registered version knows it")
+
+
+def _used(registry: "Registry", ids: Sequence[str]) -> dict[int, tuple[set[str], set[str]]]:
+    """By version: which of the ids it learnt from, and which its index holds."""
+    asked = set(ids)
+    kept = {one.version: registry.kept(one.version) for one in registry.versions()}
+    found = {version: (asked & files.learnt(), asked & files.items()) for version, files in kept.items()}
+    return {version: both for version, both in found.items() if any(both)}
+
+
+def _versions(registry: "Registry", ids: Sequence[str]) -> str:
+    found: Mapping[int, tuple[set[str], set[str]]] = _used(registry, ids)
+    if not found:
+        return f"no registered version learnt from {', '.join(ids)} or holds it"
+    rows = [[version, *(", ".join(sorted(some)) or "-" for some in both)] for version, both in found.items()]
+    return table(["version", "learnt from", "holds"], rows)

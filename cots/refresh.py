@@ -1,0 +1,81 @@
+"""New pictures without new training: the present data under the deployed encoders becomes a version of the index."""
+
+import json
+import shutil
+from pathlib import Path
+
+from cots.config import Params
+from cots.files import write_json
+from cots.serving.cards import DATA_CARD, MODEL_CARD
+from cots.serving.evidence import PARAMS
+from cots.serving.lineage import content_digest, file_digest, git_state
+from cots.serving.loading import fetch_encoders, fetched
+from cots.serving.packaging import Limits, save_index
+from cots.serving.publishing import judge_of, published
+from cots.serving.registry import INDEX, Published, Registry
+from cots.serving.search import read_about
+from cots.serving.versions import Listed
+from cots.stages.index import stage as index_stage
+
+WORK = Path("runs/refresh")
+
+
+def refresh(params: Params, project: Path = Path()) -> Published | None:
+    """Index the samples of `data/` with the champion's encoders, and publish the index.
+
+    Metrics, evidence and runs stay those of the training that made the encoders; manifest, items and validation are
+    the present ones.
+
+    Args:
+        params: the project's; its section `index` and its limits on pictures count.
+        project: its folder.
+
+    Returns:
+        None where the champion's index is of these pictures and parameters already.
+
+    Raises:
+        BadInput: nothing is deployed, or an input is missing.
+        RunFailed: MLflow is down or refuses, or another promotion came first.
+    """
+    registry = Registry()
+    champion = registry.champion()
+    kept, manifest = registry.kept(champion.version), project / "data" / "manifest.parquet"
+    recipe = kept.params() | {"index": params.recipe()["index"]}
+    if champion.tags["manifest.digest"] == file_digest(manifest) and recipe == kept.params():
+        return None
+    work = project / WORK
+    shutil.rmtree(work, ignore_errors=True)
+    write_json(kept.folder(work / "package") / PARAMS, recipe)
+    _package(champion, params, project, lineage=kept.lineage())
+    _write_runs(champion, work / "runs")
+    return published(work / "package", judge_of(params, project), project, runs=work / "runs")
+
+
+def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[str, object]) -> None:
+    """What stage `package` would write, without encoders: those are registered."""
+    work, data = project / WORK, project / "data"
+    version = f"models:/{INDEX}/{champion.version}"
+    encoders, before = fetch_encoders(version), fetched(version)
+    index_stage(data / "shards", data / "manifest.parquet", encoders, work / "index", params=params)
+    limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
+    cards = {name: (before / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
+    out = work / "package" / "index"
+    save_index(out, encoders, work / "index", limits=limits, cards=cards)
+    about = read_about(work / "index")
+    summary = project / "reports" / "validation" / "summary.json"
+    found = {
+        "manifest.digest": file_digest(data / "manifest.parquet"),
+        "index.digest": file_digest(work / "index" / "index.faiss"),
+        "index.content": content_digest(out),
+        "index": about,
+        "items": about["size"],
+        "validation": json.loads(summary.read_text(encoding="utf8")),
+    }
+    write_json(work / "package" / "lineage.json", lineage | git_state() | found)
+
+
+def _write_runs(champion: Listed, folder: Path) -> None:
+    """The runs behind the encoders, as the stages would name them."""
+    folder.mkdir()
+    for name, run in champion.lineage()["runs"].items():
+        write_json(folder / f"{name}.json", {"run_id": run})

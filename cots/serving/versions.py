@@ -1,0 +1,101 @@
+"""What a registered version tells of itself: its tags, where it came from, how two of them differ."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from mlflow.entities.model_registry import ModelVersion
+
+from cots.errors import BadInput
+from cots.serving.lineage import file_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One version of `cots-index` as people want to see it."""
+
+    version: int
+    encoders: int
+    aliases: tuple[str, ...]
+    created: datetime
+    tags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, version: ModelVersion, aliases: list[str]) -> Self:
+        """MLflow's version; it does not know its aliases where it was found by a search."""
+        created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+        number, encoders = int(version.version), int(version.tags["encoders.version"])
+        return cls(number, encoders, tuple(sorted(aliases)), created, version.tags)
+
+    def lineage(self) -> dict[str, Any]:
+        """From this version back to what made it: encoders, code, data, parameters, runs, the gate's decision.
+
+        Returns:
+            Ready for JSON; every value a text, a number or a mapping of such.
+        """
+        tags = self.tags
+        return {
+            "index": {"version": self.version, "registered": self.created.isoformat(timespec="seconds")}
+            | _named(tags, {"digest": "index.digest", "content": "content.digest", "items": "items"}),
+            "encoders": {"version": self.encoders, "digest": tags["encoder.digest"], "target": tags["target"]},
+            "code": _named(tags, {"commit": "git.commit", "dirty": "git.dirty"}),
+            "data": _named(
+                tags, {"manifest": "manifest.digest", "queries": "queries.digest", "dvc.lock": "dvc.lock.digest"}
+            ),
+            "parameters": tags["params.digest"],
+            "runs": {name.removeprefix("run."): run for name, run in sorted(tags.items()) if name.startswith("run.")},
+            "metrics": measured(tags),
+            "gate": _named(tags, {"promote": "gate.promote", "reasons": "gate.reasons"}),
+            "aliases": list(self.aliases),
+        }
+
+
+def measured(tags: Mapping[str, str]) -> dict[str, float]:
+    """What was measured of a version, by dotted name, chance levels left out."""
+    found = ((name.removeprefix("metrics."), value) for name, value in tags.items() if name.startswith("metrics."))
+    return {name: float(value) for name, value in sorted(found) if not name.startswith("chance")}
+
+
+def read_lineage(package: Path) -> dict[str, Any]:
+    """What stage `package` wrote down.
+
+    Raises:
+        BadInput: it did not finish.
+    """
+    try:
+        lineage: dict[str, Any] = json.loads((package / "lineage.json").read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{package} is no finished package ({error}): run `dvc repro` first") from None
+    return lineage
+
+
+def tags_of(lineage: Mapping[str, Any], runs: Path, lock: Path) -> dict[str, str]:
+    """What every version says of itself: lineage as it was packed, the runs behind it, what was measured."""
+    kept = {name: value for name, value in lineage.items() if isinstance(value, str)}
+    found = {f"run.{path.stem}": json.loads(path.read_text(encoding="utf8"))["run_id"] for path in runs.glob("*.json")}
+    locked = {"dvc.lock.digest": file_digest(lock)} if lock.is_file() else {}
+    figures = dict(flat(lineage["metrics"][lineage["target"]], "metrics"))
+    return kept | found | locked | figures | {"items": str(lineage["items"])}
+
+
+def flat(value: object, prefix: str) -> Iterator[tuple[str, str]]:
+    """Nested values by dotted name, as text; of figures, intervals, speed and counts are left out."""
+    if not isinstance(value, dict):
+        yield prefix, value if isinstance(value, str) else f"{value}"
+        return
+    for key, inner in value.items():
+        if key not in ("interval", "speed", "queries"):
+            yield from flat(inner, f"{prefix}.{key.replace('@', '')}".removeprefix("."))
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs, by name; None where one side lacks it."""
+    names = dict.fromkeys([*before, *after])
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def _named(tags: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    return {name: tags[tag] for name, tag in names.items() if tag in tags}

@@ -1,0 +1,80 @@
+"""`cots data` in a real project: DVC brings its data up to date, MLflow deploys the index without the picture."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from cots.config import Params
+from cots.serving.publishing import publish
+from cots.serving.registry import Registry
+from tests.conftest import COLOURS
+
+ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def project(tmp_path: Path, store: str, tiny_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of plain squares whose data is prepared, with a champion of other pictures."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ("dvc.yaml", "suspects.csv", "withdrawn.csv"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "cots", folder / "cots", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(tiny_package, folder / "package")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    rows = ["image,caption,split"]
+    for place, colour in enumerate(COLOURS):
+        for side in (32, 48):
+            name = f"{colour}{side}.png"
+            Image.new("RGB", (side, 32 + place), colour).save(pictures / name)
+            rows.append(f"{name},a {colour} thing of {side},{'train' if side == 32 else 'test'}")
+    (pictures / "captions.csv").write_text("\n".join(rows) + "\n")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["source"] = {"kind": "folder", "path": "pictures", "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
+    params["validate"] |= {"max_duplicates": 1.0, "max_leakage": 1.0}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    publish(Params.load())
+    return folder
+
+
+def cots(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cots.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+
+
+def test_a_picture_is_taken_out_of_data_and_index_and_stays_out(project: Path) -> None:
+    assert cots("registry", "refresh").returncode == 0
+    registry = Registry()
+    assert "red48.png" in registry.kept(2).items()
+
+    done = cots("data", "withdraw", "red48.png", "--reason", "its owner asked")
+    assert done.returncode == 0, done.stderr
+    assert "cots-index version 3 registered; it is the champion" in done.stdout
+    assert registry.kept(3).items() == registry.kept(2).items() - {"red48.png"}
+    back = cots("registry", "rollback", "--reason", "x")
+    assert (back.returncode, "holds withdrawn red48.png" in back.stderr) == (2, True)
+
+    again = cots("registry", "refresh")
+    assert "nothing new" in again.stdout
+    known = cots("data", "lineage", "red48.png", "1").stdout.splitlines()
+    assert [line.split() for line in known[1:]] == [["3", "1", "-"], ["2", "1", "red48.png"], ["1", "1", "-"]]
+
+
+def test_an_unknown_picture_withdraws_nothing(project: Path) -> None:
+    assert cots("registry", "refresh").returncode == 0
+    before = (project / "withdrawn.csv").read_bytes()
+    done = cots("data", "withdraw", "nobody.png", "red48.png", "--reason", "x")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no sample nobody.png: neither")
+    assert (project / "withdrawn.csv").read_bytes() == before

@@ -1,0 +1,96 @@
+"""New pictures under the deployed encoders, and pictures taken back."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from cots.config import Params
+from cots.data.manifest import SCHEMA, write_table
+from cots.errors import BadInput
+from cots.refresh import refresh
+from cots.serving.judging import Judge
+from cots.serving.loading import load_search
+from cots.serving.registry import INDEX, Published, Registry
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def params() -> Params:
+    return Params.load(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_package: Path, tiny_data: Path) -> Path:
+    """A project whose data is not that of the package."""
+    shutil.copytree(tiny_data, tmp_path / "data")
+    shutil.copytree(tiny_package.parent / "reports", tmp_path / "reports")
+    return tmp_path
+
+
+def refreshed(params: Params, project: Path) -> Published:
+    done = refresh(params, project)
+    assert done
+    return done
+
+
+def deployed(registry: Registry, package: Path, params: Params) -> None:
+    def never(model: object) -> pd.DataFrame:
+        raise AssertionError("the encoders are the same")
+
+    registry.publish(package, Path("runs"), Path("dvc.lock"), judge=Judge(params.gate, never))
+
+
+def test_with_nothing_deployed_there_are_no_encoders_to_index_with(store: str, params: Params, project: Path) -> None:
+    with pytest.raises(BadInput, match="no version of cots-index is deployed"):
+        refresh(params, project)
+
+
+def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
+    store: str, params: Params, project: Path, tiny_package: Path
+) -> None:
+    registry = Registry()
+    deployed(registry, tiny_package, params)
+    before = registry.champion()
+    done = refreshed(params, project)
+    assert (done.version, done.new, done.champion) == (2, True, True)
+    after = registry.champion()
+    assert after.encoders == before.encoders == 1
+    assert registry.kept(2).items() == set(pd.read_parquet(project / "data/manifest.parquet")["id"])
+    assert registry.kept(2).learnt() == registry.kept(1).learnt()
+    assert after.lineage()["metrics"] == before.lineage()["metrics"]
+    assert after.tags["manifest.digest"] != before.tags["manifest.digest"]
+    [found] = load_search(f"models:/{INDEX}@champion").predict(["a red square"])
+    assert len(found) == 10
+    assert refresh(params, project) is None
+    assert [one.version for one in registry.versions()] == [2, 1]
+
+
+def test_other_parameters_of_the_index_give_a_new_version_of_the_same_pictures(
+    store: str, params: Params, project: Path, tiny_package: Path
+) -> None:
+    deployed(Registry(), tiny_package, params)
+    refreshed(params, project)
+    other = params.model_copy(update={"index": params.index.model_copy(update={"preview": 16})})
+    assert refreshed(other, project).version == 3
+    assert int(mlflow.MlflowClient().get_model_version_by_alias(INDEX, "champion").version) == 3
+
+
+def test_after_a_withdrawal_the_refreshed_index_is_deployed_and_the_old_one_is_not(
+    store: str, params: Params, project: Path, tiny_package: Path
+) -> None:
+    registry = Registry()
+    deployed(registry, tiny_package, params)
+    refreshed(params, project)
+    registry.withdraw({"test-image-red": "its owner asked"})
+    manifest = project / "data" / "manifest.parquet"
+    rows = pq.read_table(manifest).to_pylist()
+    write_table(manifest, [row for row in rows if row["split"] != "test"], SCHEMA)
+    assert refreshed(params, project).version == 3
+    assert "test-image-red" not in registry.kept(3).items()
+    with pytest.raises(BadInput, match="holds withdrawn test-image-red"):
+        registry.rollback(why="back")
