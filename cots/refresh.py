@@ -10,9 +10,10 @@ from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.evidence import PARAMS
 from cots.serving.lineage import content_digest, file_digest, git_state
 from cots.serving.loading import fetch_encoders, fetched
+from cots.serving.models import INDEX
 from cots.serving.packaging import Limits, save_index
 from cots.serving.publishing import judge_of, published
-from cots.serving.registry import INDEX, Published, Registry
+from cots.serving.registry import Published, Registry
 from cots.serving.search import read_about
 from cots.serving.versions import Listed
 from cots.stages.index import stage as index_stage

@@ -14,7 +14,8 @@ from cots.errors import BadInput
 from cots.refresh import refresh
 from cots.serving.judging import Judge
 from cots.serving.loading import load_search
-from cots.serving.registry import INDEX, Published, Registry
+from cots.serving.models import INDEX
+from cots.serving.registry import Published, Registry
 
 ROOT = Path(__file__).parents[1]
 

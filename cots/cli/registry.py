@@ -67,7 +67,8 @@ def promote(
     reason: Reason,
 ) -> None:
     """Deploy a version, whatever the gate said of it."""
-    from cots.serving.registry import INDEX, Registry
+    from cots.serving.models import INDEX
+    from cots.serving.registry import Registry
 
     moved = Registry().promote(version, why=reason)
     typer.echo(f"{INDEX} version {version} is the champion" + ("" if moved else " already: nothing changed"))
@@ -76,7 +77,8 @@ def promote(
 @registry.command()
 def rollback(reason: Reason) -> None:
     """Go back to the version that was deployed before."""
-    from cots.serving.registry import INDEX, Registry
+    from cots.serving.models import INDEX
+    from cots.serving.registry import Registry
 
     typer.echo(f"{INDEX} version {Registry().rollback(why=reason)} is the champion")
 

@@ -5,31 +5,24 @@ version of `cots-encoders` that made it, and the aliases of that model follow. M
 `cots-promotions`.
 """
 
-import getpass
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-
-from cots.errors import BadInput, RunFailed
+from cots.errors import BadInput
+from cots.serving.deployment import Deployment
 from cots.serving.evidence import EVIDENCE, Kept
 from cots.serving.gate import Decision, gate
 from cots.serving.judging import Judge
-from cots.serving.lineage import content_digest, text_digest
-from cots.serving.promotions import Move, Promotions
-from cots.serving.tracking import connect, experiment_id, told_as_failed_run
+from cots.serving.lineage import content_digest
+from cots.serving.models import CHALLENGER, CHAMPION, ENCODERS, INDEX, Models, number
+from cots.serving.promotions import Move
+from cots.serving.tracking import told_as_failed_run
 from cots.serving.versions import Listed, changed, flat, measured, read_lineage, tags_of
 
-ENCODERS, INDEX = "cots-encoders", "cots-index"
-CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 FIRST = Decision(promote=True, reasons=("it is the first version",))
-WITHDRAWN = "withdrawn."
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +52,8 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._client: MlflowClient = connect()
-        self._promotions = Promotions(self._client, INDEX)
+        self._models = Models()
+        self._deployment = Deployment(self._models)
 
     def publish(self, package: Path, runs: Path, lock: Path, *, judge: Judge) -> Published:
         """Register both models of a package, once for each content, and promote if the gate lets it pass.
@@ -83,24 +76,21 @@ class Registry:
             tags = tags_of(lineage, runs, lock)
             encoders = self._encoders(package / "encoders", lineage, tags)
             version, new = self._index(package, tags | {"encoders.version": str(encoders)})
-            if "gate.promote" not in self._get(version).tags:
+            if "gate.promote" not in self._models.get(version).tags:
                 self._decide(version, package, lineage, judge)
-            kept = self._get(version).tags
-        champion = self._version_at(CHAMPION) == version
+            kept = self._models.get(version).tags
+        champion = self._models.at(CHAMPION) == version
         return Published(version, new, champion, kept["gate.reasons"], json.loads(kept["gate.contest"]))
 
     def versions(self) -> list[Listed]:
         """All versions of `cots-index`, the newest first."""
         with told_as_failed_run():
-            if not (model := self._model(INDEX)):
+            if not (model := self._models.model(INDEX)):
                 return []
             by_version: dict[int, list[str]] = {}
             for alias, version in model.aliases.items():
                 by_version.setdefault(int(version), []).append(alias)
-            found = self._client.search_model_versions(f"name = '{INDEX}'")
-        return [
-            Listed.of(one, by_version.get(int(one.version), [])) for one in sorted(found, key=_number, reverse=True)
-        ]
+            return [Listed.of(one, by_version.get(number(one), [])) for one in reversed(self._models.all())]
 
     def champion(self) -> Listed:
         """The deployed version.
@@ -120,7 +110,7 @@ class Registry:
             BadInput: there is no such version.
         """
         with told_as_failed_run():
-            self._get(version)
+            self._models.get(version)
         return next(one for one in self.versions() if one.version == version)
 
     def kept(self, version: int) -> Kept:
@@ -130,7 +120,7 @@ class Registry:
             BadInput: there is no such version.
         """
         with told_as_failed_run():
-            return Kept(self._client, self._get(version))
+            return Kept(self._models.client, self._models.get(version))
 
     def promote(self, version: int, *, why: str) -> bool:
         """Make a version the deployed one; the one before becomes `previous`.
@@ -143,14 +133,7 @@ class Registry:
             RunFailed: another promotion came first.
         """
         with told_as_failed_run():
-            follows = self._promotions.last()
-            self._get(version)
-            champion = self._version_at(CHAMPION)
-            if champion == version:
-                self._follow()
-            else:
-                self._move("promote", champion, version, why, follows)
-        return champion != version
+            return self._deployment.promote(version, why=why)
 
     def rollback(self, *, why: str) -> int:
         """Exchange `champion` and `previous`.
@@ -163,17 +146,12 @@ class Registry:
             RunFailed: another promotion came first.
         """
         with told_as_failed_run():
-            follows = self._promotions.last()
-            champion, previous = self._version_at(CHAMPION), self._version_at(PREVIOUS)
-            if champion is None or previous is None:
-                raise BadInput(f"there is no version of {INDEX} to go back to: see `cots registry list`")
-            self._move("rollback", champion, previous, why, follows)
-        return previous
+            return self._deployment.rollback(why=why)
 
     def history(self) -> list[Move]:
         """Every move of the champion, oldest first."""
         with told_as_failed_run():
-            return self._promotions.moves()
+            return self._deployment.moves()
 
     def difference(self, before: int, after: int) -> dict[str, dict[str, tuple[Any, Any]]]:
         """What differs between two versions, each value a pair.
@@ -207,134 +185,40 @@ class Registry:
             ids: reasons by id.
         """
         with told_as_failed_run():
-            if self._model(INDEX):
-                for one, reason in ids.items():
-                    value = json.dumps({"id": one, "reason": reason})
-                    self._client.set_registered_model_tag(INDEX, WITHDRAWN + text_digest(one)[:32], value)
-
-    def _withdrawn(self) -> set[str]:
-        tags = self._model(INDEX).tags
-        return {json.loads(tags[name])["id"] for name in tags if name.startswith(WITHDRAWN)}
+            self._deployment.withdraw(ids)
 
     def _encoders(self, folder: Path, lineage: Mapping[str, Any], tags: Mapping[str, str]) -> int:
         """The version that holds these encoders; registered where there is none."""
         digest = lineage["encoder.digest"]
-        if found := self._found(ENCODERS, "encoder.digest", digest):
+        if found := self._models.found(ENCODERS, "encoder.digest", digest):
             return found
         if not folder.is_dir():
             raise BadInput(
                 f"{folder} is missing and no version of {ENCODERS} has digest {digest[:12]}: run `dvc repro`"
             )
-        return self._register(ENCODERS, {ENCODERS: folder}, tags)
+        return self._models.register(ENCODERS, {ENCODERS: folder}, tags)
 
     def _index(self, package: Path, tags: Mapping[str, str]) -> tuple[int, bool]:
         """The version that holds this content, and whether it is new."""
         folder = package / "index"
         content = content_digest(folder)
-        if found := self._found(INDEX, "content.digest", content):
+        if found := self._models.found(INDEX, "content.digest", content):
             return found, False
         files = {INDEX: folder, EVIDENCE: package / EVIDENCE, "": package / "lineage.json"}
-        return self._register(INDEX, files, dict(tags) | {"content.digest": content}), True
-
-    def _found(self, name: str, tag: str, value: str) -> int | None:
-        found = self._client.search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
-        return max(map(_number, found), default=None)
-
-    def _register(self, name: str, files: Mapping[str, Path], tags: Mapping[str, str]) -> int:
-        """A new version; its files are copied first, by the place they get: the originals may go."""
-        if not self._model(name):
-            self._client.create_registered_model(name)
-        run = self._client.create_run(experiment_id(self._client), run_name=f"publish {name}").info
-        for place, path in files.items():
-            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-            log(run.run_id, str(path), place or None)
-        self._client.set_terminated(run.run_id)
-        made = self._client.create_model_version(name, f"{run.artifact_uri}/{name}", run.run_id, tags=dict(tags))
-        return int(made.version)
+        return self._models.register(INDEX, files, dict(tags) | {"content.digest": content}), True
 
     def _decide(self, version: int, package: Path, lineage: Mapping[str, Any], judge: Judge) -> None:
         """Let the gate compare a new version with the champion, keep what it says, and act on it."""
-        champion = self._version_at(CHAMPION)
+        champion = self._models.at(CHAMPION)
         decision, contest = FIRST, {}
         if champion not in (None, version):
-            seen = judge.contest(self._client, self._get(champion), package, lineage)
+            seen = judge.contest(self._models.client, self._models.get(champion), package, lineage)
             decision, contest = gate(seen, judge.rules), asdict(seen)
         if champion != version:
-            self._tag(version, "gate.contest", json.dumps(contest))
-            self._tag(version, "gate.reasons", "; ".join(decision.reasons))
+            self._models.tag(version, "gate.contest", json.dumps(contest))
+            self._models.tag(version, "gate.reasons", "; ".join(decision.reasons))
         if decision.promote:
-            self.promote(version, why="; ".join(decision.reasons))
+            self._deployment.promote(version, why="; ".join(decision.reasons))
         else:
-            self._client.set_registered_model_alias(INDEX, CHALLENGER, str(version))
-        self._tag(version, "gate.promote", str(decision.promote).lower())
-
-    def _tag(self, version: int, name: str, value: str) -> None:
-        self._client.set_model_version_tag(INDEX, str(version), name, value)
-
-    def _move(
-        self, what: Literal["promote", "rollback"], champion: int | None, version: int, why: str, follows: int
-    ) -> None:
-        """Write the move down, and move."""
-        self._refuse_withdrawn(version)
-        first = self._promotions.append(what, who=_who(), why=why, before=champion, after=version, follows=follows)
-        if first:
-            told = f"version {first.after} by {first.who} ({first.why})"
-            raise RunFailed(f"another {first.what} came first, to {told}: see `cots registry list`, then repeat")
-        self._settle()
-
-    def _refuse_withdrawn(self, version: int) -> None:
-        if (withdrawn := self._withdrawn()) and (held := withdrawn & self.kept(version).items()):
-            names = ", ".join(sorted(held)[:3]) + (", ..." if len(held) > 3 else "")
-            raise BadInput(
-                f"{INDEX} version {version} holds withdrawn {names}: run `cots registry refresh` in its place"
-            )
-
-    def _settle(self) -> None:
-        """Set the aliases as the last move says, and look again: a slower writer must not undo a later move."""
-        while True:
-            last = self._promotions.moves()[-1]
-            # First what a rollback needs, then the one that serving follows, then the encoders'.
-            if last.before is not None:
-                self._client.set_registered_model_alias(INDEX, PREVIOUS, str(last.before))
-            self._client.set_registered_model_alias(INDEX, CHAMPION, str(last.after))
-            if self._version_at(CHALLENGER) == last.after:
-                self._client.delete_registered_model_alias(INDEX, CHALLENGER)
-            self._follow()
-            if self._promotions.last() == last.number:
-                return
-
-    def _follow(self) -> None:
-        """Let the aliases of the encoders say what those of the index say."""
-        for alias in (CHAMPION, PREVIOUS):
-            version = self._version_at(alias)
-            if version is not None:
-                encoders = self._get(version).tags["encoders.version"]
-                self._client.set_registered_model_alias(ENCODERS, alias, encoders)
-
-    def _model(self, name: str) -> Any:  # noqa: ANN401  mlflow's RegisteredModel is untyped
-        found = self._client.search_registered_models(f"name = '{name}'")
-        return found[0] if found else None
-
-    def _version_at(self, alias: str) -> int | None:
-        model = self._model(INDEX)
-        return int(model.aliases[alias]) if model and alias in model.aliases else None
-
-    def _get(self, version: int) -> ModelVersion:
-        try:
-            return self._client.get_model_version(INDEX, str(version))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            known = ", ".join(str(one.version) for one in reversed(self.versions())) or "none"
-            raise BadInput(f"{INDEX} has no version {version}: there are {known}") from None
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"uid {os.getuid()}"
-
-
-def _number(version: ModelVersion) -> int:
-    return int(version.version)
+            self._models.set_alias(CHALLENGER, version)
+        self._models.tag(version, "gate.promote", str(decision.promote).lower())

@@ -21,8 +21,9 @@ from cots.config import Gate
 from cots.errors import BadInput, RunFailed
 from cots.model import RetrievalModel
 from cots.serving.judging import Judge
+from cots.serving.models import ENCODERS, INDEX
 from cots.serving.promotions import Move, Promotions
-from cots.serving.registry import ENCODERS, INDEX, Published, Registry
+from cots.serving.registry import Published, Registry
 from tests.conftest import ranked
 
 ROOT = Path(__file__).parents[2]

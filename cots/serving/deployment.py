@@ -1,0 +1,110 @@
+"""Which version is deployed: moves of the champion, one at a time, and never to what was withdrawn."""
+
+import getpass
+import json
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+from cots.errors import BadInput, RunFailed
+from cots.serving.evidence import Kept
+from cots.serving.lineage import text_digest
+from cots.serving.models import CHALLENGER, CHAMPION, ENCODERS, INDEX, PREVIOUS, Models
+from cots.serving.promotions import Move, Promotions
+
+WITHDRAWN = "withdrawn."  # before the digest of an id, in tags of the model
+
+
+class Deployment:
+    """The aliases of `cots-index`, and those of `cots-encoders`, which follow.
+
+    Args:
+        models: of the registry.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._promotions = Promotions(models.client, INDEX)
+
+    def promote(self, version: int, *, why: str) -> bool:
+        """As `Registry.promote`."""
+        follows = self._promotions.last()
+        self._models.get(version)
+        champion = self._models.at(CHAMPION)
+        if champion == version:
+            self._follow()
+        else:
+            self._move("promote", champion, version, why, follows)
+        return champion != version
+
+    def rollback(self, *, why: str) -> int:
+        """As `Registry.rollback`."""
+        follows = self._promotions.last()
+        champion, previous = self._models.at(CHAMPION), self._models.at(PREVIOUS)
+        if champion is None or previous is None:
+            raise BadInput(f"there is no version of {INDEX} to go back to: see `cots registry list`")
+        self._move("rollback", champion, previous, why, follows)
+        return previous
+
+    def moves(self) -> list[Move]:
+        """Every move of the champion, oldest first."""
+        return self._promotions.moves()
+
+    def withdraw(self, ids: Mapping[str, str]) -> None:
+        """As `Registry.withdraw`."""
+        if self._models.model(INDEX):
+            for one, reason in ids.items():
+                value = json.dumps({"id": one, "reason": reason})
+                self._models.client.set_registered_model_tag(INDEX, WITHDRAWN + text_digest(one)[:32], value)
+
+    def _withdrawn(self) -> set[str]:
+        tags = self._models.model(INDEX).tags
+        return {json.loads(tags[name])["id"] for name in tags if name.startswith(WITHDRAWN)}
+
+    def _move(
+        self, what: Literal["promote", "rollback"], champion: int | None, version: int, why: str, follows: int
+    ) -> None:
+        """Write the move down, and move."""
+        self._refuse_withdrawn(version)
+        first = self._promotions.append(what, who=_who(), why=why, before=champion, after=version, follows=follows)
+        if first:
+            told = f"version {first.after} by {first.who} ({first.why})"
+            raise RunFailed(f"another {first.what} came first, to {told}: see `cots registry list`, then repeat")
+        self._settle()
+
+    def _refuse_withdrawn(self, version: int) -> None:
+        withdrawn = self._withdrawn()
+        if withdrawn and (held := withdrawn & Kept(self._models.client, self._models.get(version)).items()):
+            names = ", ".join(sorted(held)[:3]) + (", ..." if len(held) > 3 else "")
+            raise BadInput(
+                f"{INDEX} version {version} holds withdrawn {names}: run `cots registry refresh` in its place"
+            )
+
+    def _settle(self) -> None:
+        """Set the aliases as the last move says, and look again: a slower writer must not undo a later move."""
+        while True:
+            last = self._promotions.moves()[-1]
+            # First what a rollback needs, then the one that serving follows, then the encoders'.
+            if last.before is not None:
+                self._models.set_alias(PREVIOUS, last.before)
+            self._models.set_alias(CHAMPION, last.after)
+            if self._models.at(CHALLENGER) == last.after:
+                self._models.client.delete_registered_model_alias(INDEX, CHALLENGER)
+            self._follow()
+            if self._promotions.last() == last.number:
+                return
+
+    def _follow(self) -> None:
+        """Let the aliases of the encoders say what those of the index say."""
+        for alias in (CHAMPION, PREVIOUS):
+            version = self._models.at(alias)
+            if version is not None:
+                encoders = self._models.get(version).tags["encoders.version"]
+                self._models.client.set_registered_model_alias(ENCODERS, alias, encoders)
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
