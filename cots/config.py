@@ -377,6 +377,28 @@ class Index(Section):
     recall_queries: Positive
 
 
+class Drift(Section):
+    """When incoming queries and new samples are unlike what the deployed encoders learnt from."""
+
+    seed: int
+    newest: Positive  # queries that are read
+    least: Annotated[int, Field(ge=2)]  # rows a side; fewer are not judged
+    sample: Annotated[int, Field(ge=2)]  # rows a side whose vectors are compared, at most
+    permutations: Positive
+    p: Share
+    mmd: Weight
+    max_outside: Share
+    max_unknown: Share
+    max_blank: Share
+    max_shift: Share
+
+    @model_validator(mode="after")
+    def _p_can_be_reached(self) -> Self:
+        if self.p * (self.permutations + 1) < 1:
+            raise ValueError(f"p {self.p} cannot be reached by {self.permutations} permutations")
+        return self
+
+
 class Params(Section):
     """All of `params.yaml`."""
 
@@ -390,6 +412,7 @@ class Params(Section):
     finetune: dict[Target, Finetune]
     evaluate: Evaluate
     index: Index
+    drift: Drift
 
     @model_validator(mode="after")
     def _the_deployed_target_is_trained(self) -> Self:

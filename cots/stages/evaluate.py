@@ -106,7 +106,7 @@ def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: Param
 
 def _report(measured: list[Evaluated], left: Left, lineage: dict[str, str], seen: list[Look], params: Params) -> Report:
     settings = params.evaluate
-    chosen = params.model_dump(mode="json", by_alias=True, exclude={"index"})  # of no influence on what is shown here
+    chosen = params.model_dump(mode="json", by_alias=True, exclude={"index", "drift"})  # not shown here
     return compose(
         measured,
         left,

@@ -13,6 +13,8 @@ from cots.serving.lineage import content_digest, file_digest, git_state, text_di
 from cots.serving.packaging import Limits, save_encoders, save_index
 from cots.serving.search import Search
 
+LATER = {"drift"}  # sections about what happens to a package, not about what is in it
+
 
 def stage(
     encoders: Path, index: Path, metrics: Path, validation: Path, manifest: Path, out: Path, *, params: Params
@@ -29,13 +31,13 @@ def stage(
         raise BadInput(f"{metrics} says nothing of {params.index.target}: evaluate.split holds none of its samples")
     facts = Facts(
         target=params.index.target,
-        params=params.model_dump(mode="json", by_alias=True),
+        params=params.model_dump(mode="json", by_alias=True, exclude=LATER),
         metrics=measured,
         validation=checked,
         manifest=read_manifest(manifest),
         encoder=search.model.digest,
         data=file_digest(manifest),
-        parameters=text_digest(params.model_dump_json(by_alias=True)),
+        parameters=text_digest(params.model_dump_json(by_alias=True, exclude=LATER)),
     )
     cards = {MODEL_CARD: model_card(facts), DATA_CARD: data_card(facts)}
     save_encoders(out / "encoders", encoders, dim=search.model.dim, limits=limits, cards=cards)
