@@ -2,19 +2,15 @@
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.infra.conftest import Bucket
 from tests.infra.test_files import INFRA
+from tests.servers import free_port, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -66,47 +62,19 @@ def test_an_artifact_goes_through_the_server_into_the_bucket_without_keys_of_the
     import boto3
 
     ran(str(INFRA / "make_bucket.py"), "artifacts", cwd=tmp_path, bucket=bucket)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--host=127.0.0.1", f"--port={port}", "--workers=1", "--serve-artifacts"]
-    environment = {
-        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    with (tmp_path / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination=s3://artifacts/mlflow"],
-            env=os.environ | bucket.environment | environment,
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", server, tmp_path / "server.log")
-        (tmp_path / "picture").write_bytes(bytes(range(256)))
-        client = os.environ | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    command = [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination=s3://artifacts/mlflow"]
+    own = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    address, environment = f"http://127.0.0.1:{port}", os.environ | bucket.environment | own
+    (tmp_path / "picture").write_bytes(bytes(range(256)))
+    with serving(command, answers=f"{address}/health", folder=tmp_path, environment=environment):
+        client = os.environ | {"MLFLOW_TRACKING_URI": address}
         done = subprocess.run(
             [sys.executable, "-c", LOG], cwd=tmp_path, env=client, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
     stored = boto3.client("s3", endpoint_url=bucket.endpoint, **keys).list_objects_v2(Bucket="artifacts")["Contents"]
     assert [one["Key"].rsplit("/", 1)[1] for one in stored] == ["picture"]
     assert stored[0]["Key"].startswith("mlflow/")
-
-
-def wait_for(address: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.3)
