@@ -210,6 +210,14 @@ def test_the_job_that_prefect_makes_of_a_flow_run_is_a_valid_one(tmp_path: Path)
     assert told["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
 
 
+def test_the_worker_watches_only_the_namespace_in_which_it_may_ask() -> None:
+    by_kind = {(one["kind"], one["metadata"]["name"]): one for one in built("production")}
+    [container] = by_kind["Deployment", "prefect-worker"]["spec"]["template"]["spec"]["containers"]
+    [watched] = [one["value"] for one in container["env"] if one["name"].endswith("OBSERVER_NAMESPACES")]
+    assert watched == by_kind["Role", "worker"]["metadata"]["namespace"]
+    assert not [kind for kind, _ in by_kind if kind.startswith("Cluster")]
+
+
 def test_terraform_is_formatted_and_parses() -> None:
     ran(tool("terraform"), f"-chdir={INFRA / 'terraform'}", "fmt", "-check", "-diff")
 
