@@ -380,15 +380,35 @@ class Index(Section):
 class Gate(Section):
     """What a new version must show to take the champion's place."""
 
-    better: (
-        Literal["i2t", "t2i", "v2t", "t2v", "both"] | None
-    )  # must gain in mean recall; null: losing nothing is enough
+    better: Literal["i2t", "t2i", "v2t", "t2v", "both"] | None  # whose mean recall must gain; null: it need not
     margin: Weight  # points of mean recall that a direction may lose
     max_fall: Weight  # points that the champion itself may lose on changed test queries
     min_recall: Share  # of the index against exact search
     max_ms: PositiveFloat  # a query against the index
     resamples: Positive
     seed: int
+
+
+class Drift(Section):
+    """When incoming queries and new samples are unlike what the deployed encoders learnt from."""
+
+    seed: int
+    newest: Positive  # queries that are read
+    least: Annotated[int, Field(ge=2)]  # rows a side; fewer are not judged
+    sample: Annotated[int, Field(ge=2)]  # rows a side whose vectors are compared, at most
+    permutations: Positive
+    p: Share
+    mmd: Weight
+    max_outside: Share
+    max_unknown: Share
+    max_blank: Share
+    max_shift: Share
+
+    @model_validator(mode="after")
+    def _p_can_be_reached(self) -> Self:
+        if self.p * (self.permutations + 1) < 1:
+            raise ValueError(f"p {self.p} cannot be reached by {self.permutations} permutations")
+        return self
 
 
 class Params(Section):
@@ -405,6 +425,7 @@ class Params(Section):
     evaluate: Evaluate
     index: Index
     gate: Gate
+    drift: Drift
 
     @model_validator(mode="after")
     def _the_deployed_target_is_trained(self) -> Self:
@@ -436,7 +457,7 @@ class Params(Section):
 
     def recipe(self) -> dict[str, Any]:
         """Plain values of all that shapes the model and its index, without what decides about them afterwards."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"gate"})
+        return self.model_dump(mode="json", by_alias=True, exclude={"gate", "drift"})
 
     @classmethod
     def load(cls, path: Path = Path("params.yaml")) -> Self:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 Encoded = Callable[..., bytes]
+Cots = Callable[..., tuple[int, str, str]]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 
 
@@ -54,6 +56,23 @@ def store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     mlflow.set_tracking_uri(uri)
     yield uri
     mlflow.set_tracking_uri("")
+
+
+@pytest.fixture
+def cots(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cots:
+    """Run the command line in this process: (exit code, standard output, standard error)."""
+
+    from cots.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cots", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
 
 
 def save_tiny_model(folder: Path, seed: int) -> None:

@@ -11,30 +11,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from cots.cli import main
 from cots.cli.tables import table
 from cots.config import Params
 from cots.model import RetrievalModel
+from tests.conftest import Cots
 
 ROOT = Path(__file__).parents[1]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
-
-Cots = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cots(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cots:
-    """Run the command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cots", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import typer
 from cots.cli.compare import compare
 from cots.cli.data import data
 from cots.cli.doctor import doctor
+from cots.cli.drift import drift
 from cots.cli.evaluate import evaluate
 from cots.cli.explain import explain
 from cots.cli.registry import registry
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (use, search, evaluate, compare, explain, suspects, summary, doctor):
+for verb in (use, search, evaluate, compare, explain, suspects, drift, summary, doctor):
     app.command()(verb)
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")

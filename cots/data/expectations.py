@@ -39,6 +39,34 @@ class Verdict:
     limit: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """Where the numbers of a column should lie.
+
+    Attributes:
+        title: what is expected, in words; unique in its suite.
+        column: of numbers.
+        low: least value; high: largest value.
+        share: of the rows that must lie there, in (0, 1]; None means that the mean of the column must.
+    """
+
+    title: str
+    column: str
+    low: float
+    high: float
+    share: float | None
+
+
+def held_within(table: pd.DataFrame, bounds: Sequence[Bound]) -> list[Verdict]:
+    """Hold a table against bounds, one verdict each, in their order.
+
+    Args:
+        table: at least one row; every column that a bound names.
+        bounds: with titles that differ.
+    """
+    return _run(_context(), "table", table, [_within(bound) for bound in bounds], actions=[])
+
+
 def judge(
     manifest: pd.DataFrame,
     rejected: pd.DataFrame,
@@ -71,8 +99,7 @@ def judge(
     Returns:
         One verdict an expectation, in the suite's order.
     """
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    context = _context()
     context.add_data_docs_site(SITE, _site(docs))
     suite = [
         *_names(splits),
@@ -82,7 +109,15 @@ def judge(
         _at_most("val and test pictures do not occur in train", max_leakage, "leaks", right=False),
         _at_most("captions are not distrusted by a trained filter", max_suspects, "suspected", right=0),
     ]
-    return _run(context, "manifest", manifest, suite) + _run(context, "rejected", rejected, _rejects())
+    actions = [UpdateDataDocsAction(name=SITE, site_names=[SITE])]
+    verdicts = _run(context, "manifest", manifest, suite, actions)
+    return verdicts + _run(context, "rejected", rejected, _rejects(), actions)
+
+
+def _context() -> Any:  # noqa: ANN401 GE ships no types
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    return context
 
 
 def _rule(kind: type[Any], title: str, limit: str, **settings: object) -> Any:  # noqa: ANN401 GE ships no types
@@ -142,6 +177,15 @@ def _at_most(title: str, limit: float, column: str, *, right: bool | int) -> Any
     return _rule(kind, title, f"{limit:.2%} at most", column=column, value_set=[right], mostly=1 - limit)
 
 
+def _within(bound: Bound) -> Any:  # noqa: ANN401
+    limits = {"column": bound.column, "min_value": bound.low, "max_value": bound.high}
+    span = f"{bound.low:.4g} to {bound.high:.4g}"
+    if bound.share is None:
+        return _rule(gxe.ExpectColumnMeanToBeBetween, bound.title, f"{span} on average", **limits)
+    limit = f"{span} for {bound.share:.0%} at least"
+    return _rule(gxe.ExpectColumnValuesToBeBetween, bound.title, limit, mostly=bound.share, **limits)
+
+
 def _rejects() -> list[Any]:
     reasons = sorted(get_args(Reason))
     known = gxe.ExpectColumnValuesToBeInSet
@@ -156,7 +200,13 @@ def _site(docs: Path) -> Any:  # noqa: ANN401 GE's type for it is not public
     }
 
 
-def _run(context: Any, name: str, table: pd.DataFrame, suite: list[Any]) -> list[Verdict]:  # noqa: ANN401
+def _run(
+    context: Any,  # noqa: ANN401
+    name: str,
+    table: pd.DataFrame,
+    suite: list[Any],
+    actions: list[Any],
+) -> list[Verdict]:
     asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
     definition = gx.ValidationDefinition(
         name=name,
@@ -166,7 +216,7 @@ def _run(context: Any, name: str, table: pd.DataFrame, suite: list[Any]) -> list
     checkpoint = gx.Checkpoint(
         name=name,
         validation_definitions=[context.validation_definitions.add(definition)],
-        actions=[UpdateDataDocsAction(name=SITE, site_names=[SITE])],
+        actions=actions,
         result_format={"result_format": "BASIC", "partial_unexpected_count": EXAMPLES},
     )
     outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table})
@@ -183,6 +233,8 @@ def _verdict(meta: dict[str, str], outcome: Any) -> Verdict:  # noqa: ANN401
 
 def _observed(result: dict[str, Any]) -> str:
     """How many values are against the expectation, with examples; what is missing, where a set is expected."""
+    if isinstance(observed := result.get("observed_value"), int | float):
+        return f"{observed:.4g} on average"
     if "unexpected_count" not in result:
         missing = result.get("partial_missing_list") or result.get("details", {}).get("mismatched", {})
         return f"missing or unknown: {missing}" if missing else "as expected"

@@ -1,0 +1,61 @@
+"""The command of every container that is ours, asked for its help outside of a container."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.infra.test_files import INFRA, ROOT, SERVICES
+
+VERBS = {"mlflow": 2, "prefect": 3, "cots": 2}  # words that name the command
+
+
+def commands() -> Iterator[list[str]]:
+    """Of the images, the compose file and the manifests."""
+    for path in (INFRA / "docker").glob("Dockerfile.*"):
+        yield from (yaml.safe_load(found) for found in re.findall(r"^CMD (\[.*\])$", path.read_text(), re.MULTILINE))
+    yield from (service["command"] for service in SERVICES.values() if "command" in service)
+    for path in (INFRA / "kubernetes/base").glob("*.yaml"):
+        for one in yaml.safe_load_all(path.read_text()):
+            if one["kind"] == "Deployment":
+                yield from (pod["command"] + pod["args"] for pod in one["spec"]["template"]["spec"]["containers"])
+
+
+def ours() -> dict[str, set[str]]:
+    """The options that are used of each command."""
+    found: dict[str, set[str]] = {}
+    for command in commands():
+        if command[0] in VERBS:
+            words = VERBS[command[0]]
+            options = {word.split("=")[0] for word in command[words:] if str(word).startswith("--")}
+            found.setdefault(" ".join(command[:words]), set()).update(options)
+    return found
+
+
+def test_the_commands_are_those_that_are_known() -> None:
+    assert set(ours()) == {"mlflow server", "prefect server start", "prefect worker start", "cots serve"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(ours()))
+def test_a_command_knows_every_option_that_it_is_given(command: str) -> None:
+    program, *verbs = command.split()
+    module = {"cots": "cots.cli"}.get(program, program)
+    if program == "cots" and not (ROOT / "cots/cli/serve.py").is_file():
+        pytest.skip("the search service is not part of this version")
+    shown = subprocess.run(
+        [sys.executable, "-m", module, *verbs, "--help"], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert {option for option in ours()[command] if option not in shown.stdout} == set()
+
+
+def test_scripts_that_containers_run_are_mounted_into_them() -> None:
+    for service in SERVICES.values():
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            assert not source.startswith("./") or (INFRA / Path(source)).exists(), source

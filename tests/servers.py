@@ -1,0 +1,49 @@
+"""Servers that tests start: a free port, waiting until it answers, and the end of everything that was started."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+UP_SECONDS = 240  # for a machine with other work
+
+
+def free_port() -> int:
+    """A port of the loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def serving(command: Sequence[str], *, answers: str, folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """A server that stands in `folder`, writes `server.log` there and answers at the address `answers`."""
+    log = folder / "server.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=dict(environment), stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + UP_SECONDS
+        while not _up(answers):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.3)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def _up(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False

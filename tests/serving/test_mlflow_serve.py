@@ -1,0 +1,75 @@
+"""MLflow's own server over a packaged index: `mlflow models serve --env-manager local`."""
+
+import base64
+import io
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.servers import free_port, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # seconds, for a machine with other work
+
+
+@pytest.fixture(scope="module")
+def address(tiny_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server's, up; it stands in a folder of its own and knows no checkout."""
+    port = free_port()
+    options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(tiny_package / "index"), *options]
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    found = f"http://127.0.0.1:{port}"
+    with serving(command, answers=f"{found}/ping", folder=tmp_path_factory.mktemp("served"), environment=outside):
+        yield found
+
+
+def asked(address: str, body: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/invocations", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        found: list[list[dict[str, Any]]] = json.load(answer)["predictions"]
+        return found
+
+
+def encoded(colour: str) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 32), colour).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_texts_are_answered_each_with_the_number_of_results_that_is_asked_for(address: str) -> None:
+    found = asked(address, {"inputs": ["a red square", "blue"], "params": {"k": 3}})
+    assert [[hit["rank"] for hit in results] for results in found] == [[1, 2, 3], [1, 2, 3]]
+    assert found[0][0].keys() == {"rank", "score", "id", "captions", "media", "split", "frame"}
+    assert found[0] == asked(address, {"inputs": ["a red square"], "params": {"k": 3}})[0]
+
+
+def test_a_picture_in_base64_finds_itself(address: str) -> None:
+    [results] = asked(address, {"dataframe_records": [{"image": encoded("green")}], "params": {"k": 1}})
+    assert results[0]["id"] == "green"
+    assert results[0]["score"] == pytest.approx(1, abs=1e-3)
+
+
+def test_texts_and_pictures_are_answered_in_one_table(address: str) -> None:
+    rows = [["a red square", None, 2], [None, encoded("black"), 4], [None, encoded("blue"), 1]]
+    table = {"columns": ["text", "image", "k"], "data": rows}
+    found = asked(address, {"dataframe_split": table})
+    assert [len(results) for results in found] == [2, 4, 1]
+    assert [results[0]["id"] for results in found[1:]] == ["black", "blue"]
+    assert found[0] == asked(address, {"inputs": ["a red square"], "params": {"k": 2}})[0]
+
+
+def test_a_query_that_cannot_be_one_is_refused_with_its_reason_and_the_server_goes_on(address: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        asked(address, {"dataframe_records": [{"text": "fine"}, {"text": "  "}]})
+    told = refused.value.read().decode()
+    assert "query 1: the text is blank" in told
+    assert len(asked(address, {"inputs": ["blue"]})) == 1
