@@ -15,6 +15,7 @@ from cots.config import SiglipObjective as SiglipSection
 from cots.data.batches import Masking, RandomCrops, TrainingBatches
 from cots.data.manifest import read_manifest
 from cots.data.text import load_tokenizer
+from cots.dist import own, world
 from cots.errors import BadInput
 from cots.losses.filter import MomentumFilter
 from cots.model import RetrievalModel
@@ -76,6 +77,8 @@ def training_batches(
     """
     table = read_manifest(manifest)
     chosen = table[(table["split"] == "train") & table["media"].isin(media)]
+    if training.batch < world():
+        raise BadInput(f"a batch of {training.batch} for {world()} processes: start fewer, or raise the batch")
     if len(chosen) < training.batch:
         kinds = " or ".join(media)
         raise BadInput(f"{len(chosen)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch}")
@@ -98,6 +101,7 @@ def training_batches(
         frames=training.frames,
         size=vision["size"],
         masking=masking,
+        rows=own(training.batch),
         seed=training.seed,
     )
 

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cots.dist import gathered, own
 from cots.losses.alignment import symmetric_kl
 from cots.losses.contrastive import contrastive_logits, info_nce, same_picture
 from cots.losses.filter import MomentumFilter
@@ -20,7 +21,7 @@ WHOLE = slice(None)
 
 
 class Batch(NamedTuple):
-    """B pairs, as the objective sees them. The last four fields matter to the token level only."""
+    """B pairs, as the objective sees them: this process's share. The last four fields matter to the token level."""
 
     samples: Tensor  # (B,) number of the picture in the manifest
     captions: Tensor  # (B,) number of the caption among all captions
@@ -38,11 +39,15 @@ class Batch(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """What the momentum streams say of a batch, dropped pairs included."""
+    """What the momentum streams say of a batch, dropped pairs included: the shares of all processes, one after another.
+
+    With one process B is the same B as the batch's.
+    """
 
     images: Tensor  # (B, D)
     texts: Tensor  # (B, D)
     samples: Tensor  # (B,)
+    words: Tensor  # (B,) hidden words
     similarity: Tensor  # (B,) cosine of each pair
     kept: Tensor  # (B,) bool, False = dropped by the filter
 
@@ -115,22 +120,24 @@ class CotsObjective(nn.Module):
     @torch.no_grad()
     def keys(self, batch: Batch, parts: list[slice]) -> Keys:
         """Momentum features of the whole batch, computed part by part, and which pairs the filter keeps."""
-        images = torch.cat([self.image_slow(batch.frames[rows]).feature for rows in parts])
-        texts = torch.cat([self.text_slow(batch.ids[rows], batch.attended[rows]).feature for rows in parts])
+        images = gathered(torch.cat([self.image_slow(batch.frames[rows]).feature for rows in parts]))
+        texts = gathered(torch.cat([self.text_slow(batch.ids[rows], batch.attended[rows]).feature for rows in parts]))
         similarity = (images * texts).sum(dim=1)
-        return Keys(images, texts, batch.samples, similarity, self.noise_filter.keep(similarity))
+        samples, words = gathered(batch.samples), gathered(batch.masked_words.sum(dim=1))
+        return Keys(images, texts, samples, words, similarity, self.noise_filter.keep(similarity))
 
     def forward(self, batch: Batch, keys: Keys, rows: slice = WHOLE) -> Outcome:
-        """The losses of some rows of a batch, as shares of the whole batch's.
+        """The losses of some rows of a batch, as shares of the whole batch's, all processes together.
 
         Args:
-            batch: B pairs.
-            keys: of all of them.
-            rows: which of the pairs that the filter kept are queries here; at least one.
+            batch: pairs of this process.
+            keys: of all processes.
+            rows: which of the batch's pairs that the filter kept are queries here.
         """
-        kept = keys.kept.nonzero()[:, 0]
-        part = batch.take(kept[rows])
-        share = len(part.samples) / len(kept)
+        part = batch.take(keys.kept[own(len(keys.kept))].nonzero()[rows, 0])
+        if not len(part.samples):
+            return self._none(keys)
+        share = len(part.samples) / int(keys.kept.sum())
         image, text = self.image(part.frames).feature, self.text(part.ids, part.attended).feature
         losses: dict[str, Tensor] = {}
         if self.weights.instance or self.weights.task:
@@ -139,7 +146,7 @@ class CotsObjective(nn.Module):
             both = info_nce(similar.i2t, similar.positives) + info_nce(similar.t2i, similar.positives)
             losses["instance"] = share * both
         if self.weights.token:
-            words = int(batch.masked_words[kept].sum())
+            words = int(keys.words[keys.kept].sum())
             losses["token"] = share * self.patch_loss(part, text) + self.word_loss(part, image, out_of=words)
         if self.weights.task:
             losses["task"] = share * symmetric_kl(similar.i2t, similar.t2i)
@@ -147,11 +154,13 @@ class CotsObjective(nn.Module):
         return Outcome(total, {name: loss.detach() for name, loss in losses.items()})
 
     def similarities(self, image: Tensor, text: Tensor, keys: Keys, rows: slice) -> Similarities:
-        """Logits of the queries `image` and `text`, (R, D) each, which are `rows` of the kept pairs."""
+        """Logits of the queries `image` and `text`, (R, D) each, which are `rows` of this process's kept pairs."""
         images, texts, samples = keys.images[keys.kept], keys.texts[keys.kept], keys.samples[keys.kept]
-        positives = torch.arange(len(samples), device=samples.device)[rows]
+        number = keys.kept.cumsum(dim=0) - 1  # of each pair among those that are kept
+        mine = own(len(keys.kept))
+        positives = number[mine][keys.kept[mine]][rows]
         if self.batch_negatives == "queries":
-            images, texts = image, text
+            images, texts = gathered(torch.stack([image, text], dim=1)).unbind(dim=1)
         excluded, temperature = self.excluded(samples, positives), self.temperature()
         return Similarities(
             contrastive_logits(image, texts, self.queue.texts, excluded=excluded, temperature=temperature),
@@ -159,11 +168,17 @@ class CotsObjective(nn.Module):
             positives,
         )
 
+    def _none(self, keys: Keys) -> Outcome:
+        """Nothing, where the filter dropped every pair of this process; the others still meet it where they gather."""
+        nothing = keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)
+        total = (gathered(nothing) if self.batch_negatives == "queries" else nothing).sum()
+        return Outcome(total, {name: total.detach() for name, weight in self.weights._asdict().items() if weight})
+
     def excluded(self, samples: Tensor, positives: Tensor) -> Tensor:
         """(R, B + K) bool: which candidates are no negatives of a query, its own picture's others above all.
 
         Args:
-            samples: (B,) the batch's pictures; positives: (R,) which of them the queries are.
+            samples: (B,) the kept pairs' pictures; positives: (R,) which of them the queries are.
         """
         mine = samples[positives]
         others = same_picture(mine, samples) | (self.batch_negatives == "none")

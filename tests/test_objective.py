@@ -191,6 +191,6 @@ def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
     model = objective(queue=0, negatives="queries", weights=Levels(0.0, 0.0, 1.0))
     some = batch(3)
     feature = F.normalize(torch.randn(3, DIM, dtype=torch.float64))
-    keys = Keys(feature, feature, some.samples, torch.ones(3), torch.ones(3, dtype=torch.bool))
+    keys = Keys(feature, feature, some.samples, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool))
     similar = model.similarities(feature, feature, keys, WHOLE)
     torch.testing.assert_close(similar.i2t, similar.t2i)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from cots.dist import gathered, own
 from cots.losses.contrastive import contrastive_logits, info_nce, same_picture
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
@@ -30,14 +31,16 @@ class ClipObjective(nn.Module):
         """None: there is no momentum stream."""
 
     def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
-        """The loss of the whole batch."""
+        """The share of the batch's loss that this process's rows have."""
         image, text = self.image(batch.frames).feature, self.text(batch.ids, batch.attended).feature
-        own = torch.arange(len(image), device=image.device)
-        excluded = same_picture(batch.samples, batch.samples).fill_diagonal_(False)
+        images, texts, samples = gathered(image), gathered(text), gathered(batch.samples)
+        positives = torch.arange(len(samples), device=image.device)[own(len(samples))]
+        excluded = same_picture(batch.samples, samples).scatter(1, positives[:, None], False)
         none, temperature = image[:0], self.temperature()
-        i2t = contrastive_logits(image, text, none, excluded=excluded, temperature=temperature)
-        t2i = contrastive_logits(text, image, none, excluded=excluded, temperature=temperature)
-        loss = (info_nce(i2t, own) + info_nce(t2i, own)) / 2
+        i2t = contrastive_logits(image, texts, none, excluded=excluded, temperature=temperature)
+        t2i = contrastive_logits(text, images, none, excluded=excluded, temperature=temperature)
+        share = len(image) / len(images)
+        loss = share * (info_nce(i2t, positives) + info_nce(t2i, positives)) / 2
         return Outcome(loss, {"contrastive": loss.detach()})
 
     def advance(self, keys: None) -> None:

@@ -4,28 +4,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cots.dist import gathered, own
 from cots.losses.contrastive import same_picture
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
 from cots.objective import WHOLE, Batch, Outcome
 
 
-def sigmoid_loss(logits: Tensor, excluded: Tensor) -> Tensor:
-    """Binary cross-entropy of every picture with every text; partners stand on the diagonal.
+def sigmoid_loss(logits: Tensor, positives: Tensor, excluded: Tensor) -> Tensor:
+    """Binary cross-entropy of pictures with every text, as a share of a whole batch's.
 
-        -1/B sum over i, j of log sigmoid(z_ij l_ij),   z_ij = 1 for i = j, else -1
+        -1/B sum over i, j of log sigmoid(z_ij l_ij),   z_ij = 1 for j = positives_i, else -1
 
     Args:
-        logits: (B, B).
-        excluded: (B, B) bool, True = this pair is neither right nor wrong and adds nothing.
+        logits: (R, B): R of B pictures.
+        positives: (R,) column of each picture's own text.
+        excluded: (R, B) bool, True = this pair is neither right nor wrong and adds nothing.
 
     Returns:
-        Scalar, nats a picture, >= 0; B ln 2 for logits of zero where nothing is excluded.
+        Scalar, nats a picture, >= 0; R ln 2 for logits of zero where nothing is excluded.
 
     Source: SigLIP, arXiv:2303.15343, equation 2.
     """
-    sign = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
-    return -F.logsigmoid(sign * logits).masked_fill(excluded, 0).sum() / len(logits)
+    sign = torch.full_like(logits, -1).scatter(1, positives[:, None], 1)
+    return -F.logsigmoid(sign * logits).masked_fill(excluded, 0).sum() / logits.shape[1]
 
 
 class SiglipObjective(nn.Module):
@@ -47,10 +49,12 @@ class SiglipObjective(nn.Module):
         """None: there is no momentum stream."""
 
     def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
-        """The loss of the whole batch."""
+        """The share of the batch's loss that this process's pictures have."""
         image, text = self.image(batch.frames).feature, self.text(batch.ids, batch.attended).feature
-        excluded = same_picture(batch.samples, batch.samples).fill_diagonal_(False)
-        loss = sigmoid_loss(image @ text.T / self.temperature() + self.bias, excluded)
+        samples, texts = gathered(batch.samples), gathered(text)
+        positives = torch.arange(len(samples), device=image.device)[own(len(samples))]
+        excluded = same_picture(batch.samples, samples).scatter(1, positives[:, None], False)
+        loss = sigmoid_loss(image @ texts.T / self.temperature() + self.bias, positives, excluded)
         return Outcome(loss, {"sigmoid": loss.detach()})
 
     def advance(self, keys: None) -> None:

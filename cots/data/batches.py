@@ -104,6 +104,7 @@ class TrainingBatches:
         frames: per clip; 1 takes the frame that the view names, more take one drawn from each of as many segments.
         size: pixels along a side of the crops.
         masking: None switches the token level's fields off.
+        rows: of each batch, those that this process makes; what is drawn for the others is drawn all the same.
     """
 
     shards: tuple[Path, ...]
@@ -117,6 +118,7 @@ class TrainingBatches:
     frames: int
     size: int
     masking: Masking | None
+    rows: slice
     seed: int
 
     def starting(self, step: int) -> Iterator[Arrays]:
@@ -135,7 +137,7 @@ class TrainingBatches:
             yield Viewed(sample, frame, box, tokens)
 
     def collate(self, chosen: list[Viewed], step: int) -> Arrays:
-        """One batch of the chosen samples; captions, masks and frames are drawn from seed and step, in this order."""
+        """Own rows of a batch; captions, masks and frames are drawn from seed and step, in this order."""
         rng = np.random.default_rng((self.seed, 1, step))
         numbers = np.searchsorted(self.keys, [int(item.sample.key) for item in chosen]).astype(np.int64)
         captions = [int(rng.integers(len(item.sample.captions))) for item in chosen]
@@ -143,16 +145,18 @@ class TrainingBatches:
         words = encode(self.tokenizer, texts, max_tokens=self.max_tokens)
         patches, hidden, corrupted = self.hide(rng, words)
         tokens = np.stack([item.tokens for item in chosen])[:, : patches.shape[1]]
+        frames = [self.frame_numbers(rng, item) for item in chosen]
+        mine = self.rows
         return Arrays(
-            samples=numbers,
-            captions=self.first_captions[numbers] + captions,
-            frames=np.stack([self.pixels(rng, item) for item in chosen]),
-            ids=words.ids,
-            attended=words.attended,
-            masked_patches=patches,
-            visual_tokens=tokens.astype(np.int64),
-            corrupted_ids=corrupted,
-            masked_words=hidden,
+            samples=numbers[mine],
+            captions=(self.first_captions[numbers] + captions)[mine],
+            frames=np.stack([self.pixels(*pair) for pair in zip(chosen[mine], frames[mine], strict=True)]),
+            ids=words.ids[mine],
+            attended=words.attended[mine],
+            masked_patches=patches[mine],
+            visual_tokens=tokens.astype(np.int64)[mine],
+            corrupted_ids=corrupted[mine],
+            masked_words=hidden[mine],
         )
 
     def hide(
@@ -169,11 +173,14 @@ class TrainingBatches:
         corrupted, hidden = mask_words(rng, words.ids, words.maskable, share=masking.words, mask=mask, vocab=vocab)
         return patches, hidden, corrupted
 
-    def pixels(self, rng: np.random.Generator, item: Viewed) -> NDArray[np.uint8]:
-        """(T, H, W, 3): the view's frame, or one drawn from each of T equal segments, all cut by the view's box."""
-        stored = item.sample.frames
-        numbers = [item.frame] if self.frames == 1 else one_of_each(rng, len(stored), self.frames)
-        return np.stack([crop(open_frame(stored[number]), item.box, self.size) for number in numbers])
+    def frame_numbers(self, rng: np.random.Generator, item: Viewed) -> list[int]:
+        """The view's frame, or one drawn from each of T equal segments."""
+        return [item.frame] if self.frames == 1 else one_of_each(rng, len(item.sample.frames), self.frames)
+
+    def pixels(self, item: Viewed, numbers: list[int]) -> NDArray[np.uint8]:
+        """(T, H, W, 3): frames by number, cut by the view's box."""
+        frames = (open_frame(item.sample.frames[number]) for number in numbers)
+        return np.stack([crop(frame, item.box, self.size) for frame in frames])
 
 
 def open_frame(data: bytes) -> Image.Image:

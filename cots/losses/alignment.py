@@ -14,11 +14,11 @@ def symmetric_kl(logits_a: Tensor, logits_b: Tensor) -> Tensor:
         logits_b: (B, C).
 
     Returns:
-        Scalar, nats, >= 0; zero if and only if the two softmaxes are equal.
+        Scalar, nats, >= 0; zero if and only if the two softmaxes are equal, or where there are no rows.
 
     Source: COTS, arXiv:2204.07441, task-level interaction.
     """
     a, b = logits_a.log_softmax(dim=1), logits_b.log_softmax(dim=1)
-    forward = F.kl_div(b, a, reduction="batchmean", log_target=True)
-    backward = F.kl_div(a, b, reduction="batchmean", log_target=True)
-    return (forward + backward) / 2
+    forward = F.kl_div(b, a, reduction="sum", log_target=True)
+    backward = F.kl_div(a, b, reduction="sum", log_target=True)
+    return (forward + backward) / (2 * max(len(a), 1))

@@ -38,9 +38,9 @@ def info_nce(logits: Tensor, positives: Tensor) -> Tensor:
         positives: (R,) column of each row's own partner.
 
     Returns:
-        Scalar, nats, >= 0; ln C for uniform logits.
+        Scalar, nats, >= 0; ln C for uniform logits; zero, still with a gradient path, where there are no rows.
     """
-    return F.cross_entropy(logits, positives)
+    return F.cross_entropy(logits, positives, reduction="sum") / max(len(logits), 1)
 
 
 def same_picture(samples: Tensor, others: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """Stage `finetune`: a pre-trained model for one retrieval target, pictures or clips."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from cots.config import Params, Target
+from cots.dist import processes, rank
 from cots.errors import told_in_one_line
 from cots.model import RetrievalModel
 from cots.serving.tracking import logged_run
@@ -28,22 +30,26 @@ def stage(
 ) -> None:
     """Go on from the pre-trained streams with the target's samples; write the model folder and its curves."""
     model = RetrievalModel.load(start).resized(params.finetune[target].size)
-    name = f"finetune-{target}"
+    training = partial(
+        fit,
+        model,
+        Inputs(shards, manifest, tokens),
+        report,
+        name=f"finetune-{target}",
+        training=params.finetune[target],
+        codes=params.dvae.codes,
+        media=MEDIA[target],
+    )
+    if rank():  # the first process writes
+        training()
+        return
     with logged_run(f"finetune@{target}", {"finetune": params.finetune[target]}, run, manifest=manifest) as logged:
-        curves = fit(
-            model,
-            Inputs(shards, manifest, tokens),
-            report,
-            name=name,
-            training=params.finetune[target],
-            codes=params.dvae.codes,
-            media=MEDIA[target],
-        )
+        curves = training()
         model.save(out)
         logged.log_curves(curves)
         logged.log_artifact(report)
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with told_in_one_line(), processes():
         stage(TypeAdapter(Target).validate_python(sys.argv[1]), *map(Path, sys.argv[2:]), params=Params.load())

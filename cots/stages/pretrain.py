@@ -1,12 +1,14 @@
 """Stage `pretrain`: the COTS objective from scratch, over pictures and single frames of clips."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from cots.build import new_model
 from cots.config import Params
+from cots.dist import processes, rank
 from cots.errors import told_in_one_line
 from cots.serving.tracking import logged_run
 from cots.training.fit import Inputs, fit
@@ -18,21 +20,26 @@ def stage(
     """Build the streams, train them, write the model folder and its curves."""
     torch.manual_seed(params.pretrain.seed)
     model = new_model(params.model, tokenizer)
+    training = partial(
+        fit,
+        model,
+        Inputs(shards, manifest, tokens),
+        report,
+        name="pretrain",
+        training=params.pretrain,
+        codes=params.dvae.codes,
+        media=("image", "video"),
+    )
+    if rank():  # the first process writes
+        training()
+        return
     with logged_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:
-        curves = fit(
-            model,
-            Inputs(shards, manifest, tokens),
-            report,
-            name="pretrain",
-            training=params.pretrain,
-            codes=params.dvae.codes,
-            media=("image", "video"),
-        )
+        curves = training()
         model.save(out)
         logged.log_curves(curves)
         logged.log_artifact(report)
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with told_in_one_line(), processes():
         stage(*map(Path, sys.argv[1:]), params=Params.load())

@@ -17,6 +17,7 @@ from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
 from cots.data.text import train_tokenizer
 from cots.data.views import Views, crop
+from cots.dist import processes, rank, wait, world
 from cots.errors import told_in_one_line
 from cots.model import autocast, chunks, device
 from cots.models.dvae_folder import AnyDvae, load_dvae
@@ -26,20 +27,25 @@ from cots.training.dvae import pixels
 
 
 def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: Params) -> None:
-    """Tokenize shard by shard; shards that an interrupted run has finished are kept."""
+    """Tokenize shard by shard, each process its own; shards that an interrupted run has finished are kept."""
     table = read_manifest(manifest)
     chosen = table[table["split"] == "train"]
-    train_tokenizer(chosen["captions"].explode(), vocab_size=params.model.text.vocab_size).save_pretrained(tokenizer)
-    start_over_unless(fingerprint(as_json(params.tokenize, params.model.image), dvae, manifest), out)
+    if rank() == 0:
+        vocab = params.model.text.vocab_size
+        train_tokenizer(chosen["captions"].explode(), vocab_size=vocab).save_pretrained(tokenizer)
+        start_over_unless(fingerprint(as_json(params.tokenize, params.model.image), dvae, manifest), out)
+    wait()
     model = load_dvae(dvae).to(device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with Progress("tokenize", total=len(chosen), unit="samples") as progress:
-        for name, rows in chosen.groupby("shard"):
+    mine = list(chosen.groupby("shard"))[rank() :: world()]
+    with Progress("tokenize", total=sum(len(rows) for _, rows in mine), unit="samples") as progress:
+        for name, rows in mine:
             path = (out / str(name)).with_suffix(".safetensors")
             if not path.exists():
                 samples = read_shard(shards / str(name))
                 views_of(samples, model, params.tokenize, size=dvae_size(params)).save(path)
             progress.advance(len(rows))
+    wait()
 
 
 def start_over_unless(mark: str, out: Path) -> None:
@@ -78,5 +84,5 @@ def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: Tokenize, 
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with told_in_one_line(), processes():
         stage(*map(Path, sys.argv[1:]), params=Params.load())

@@ -9,6 +9,7 @@ import torch
 from cots.build import as_json, new_objective, training_batches
 from cots.config import Training
 from cots.data.manifest import read_manifest
+from cots.dist import rank
 from cots.model import RetrievalModel, device
 from cots.objective import CotsObjective
 from cots.progress import Progress
@@ -35,7 +36,7 @@ def fit(
     codes: int,
     media: tuple[str, ...],
 ) -> pd.DataFrame:
-    """Train a model's streams in place and write its curves and pair scores.
+    """Train a model's streams in place; the first process writes curves and pair scores.
 
     Args:
         model: with its starting weights.
@@ -75,11 +76,16 @@ def fit(
     if training.keeps_momentum and isinstance(objective, CotsObjective):
         model.image.load_state_dict(objective.image_slow.module.state_dict())
         model.text.load_state_dict(objective.text_slow.module.state_dict())
-    report.mkdir(parents=True, exist_ok=True)
     curves = pd.DataFrame(trained.curves)
-    curves.to_csv(report / "curves.csv", index=False, float_format="%.6g")
-    trained.pairs.table(read_manifest(inputs.manifest)).to_parquet(report / "pairs.parquet", index=False)
+    if rank() == 0:
+        _write(report, curves, trained.pairs.table(read_manifest(inputs.manifest)))
     return curves
+
+
+def _write(report: Path, curves: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    report.mkdir(parents=True, exist_ok=True)
+    curves.to_csv(report / "curves.csv", index=False, float_format="%.6g")
+    pairs.to_parquet(report / "pairs.parquet", index=False)
 
 
 def prepared(model: RetrievalModel, training: Training) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from cots.data.batches import Arrays, TrainingBatches
+from cots.dist import gathered, own, rank, sum_gradients, summed, wait, world
 from cots.errors import RunFailed
 from cots.model import autocast, normalised
 from cots.objective import Batch, Keys, Outcome
@@ -95,21 +96,22 @@ def train(
     objective.train()
     began = time.perf_counter()
     for step, arrays in zip(range(start, recipe.steps), batches.starting(start), strict=False):
-        torch.manual_seed(hash((recipe.seed, step)))  # dropout too is a function of the step
+        torch.manual_seed(hash((recipe.seed, step)) + rank())  # dropout too is a function of the step
         rate = recipe.learning_rate * warmup_cosine(step, warmup=recipe.warmup, steps=recipe.steps)
         batch = to_device(arrays, pixels, where)
         keys, row = update(
             objective, optimizer, batch, rate=rate, max_grad_norm=recipe.max_grad_norm, parts=recipe.parts
         )
         if isinstance(keys, Keys):
-            pairs.note(batch.captions, keys)
-        speed = (step + 1 - start) * len(batch.samples) / (time.perf_counter() - began)
+            pairs.note(gathered(batch.captions), keys)
+        speed = (step + 1 - start) * batches.batch / (time.perf_counter() - began)
         curves.append({"step": step} | row | {"learning_rate": rate, "pairs_per_second": speed})
         if not math.isfinite(curves[-1]["total"]):
             raise RunFailed(f"the loss is {curves[-1]['total']} at step {step}: lower the learning rate")
         report(curves[-1])
-        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps and rank() == 0:
             checkpoint.save(saved, snapshot(step + 1, objective, optimizer, curves, pairs), fingerprint=fingerprint)
+    wait()  # for those that may still go on from the checkpoint
     saved.unlink(missing_ok=True)
     return Trained(curves, pairs)
 
@@ -142,17 +144,25 @@ def update(
     with autocast(batch.frames.device):
         keys = asked.keys(batch, slices(len(batch.samples), parts))
     row: Row = {"total": 0.0}
-    for rows in slices(len(batch.samples) if keys is None else int(keys.kept.sum()), parts):
+    mine = len(batch.samples) if keys is None else int(keys.kept[own(len(keys.kept))].sum())
+    for rows in slices(mine, parts) or [slice(0)]:  # no process may stay away where the others meet
         with autocast(batch.frames.device):
             outcome = asked(batch, keys, rows)
         outcome.total.backward()  # type: ignore[no-untyped-call]
         for name, loss in (("total", outcome.total.detach()), *outcome.losses.items()):
             row[name] = row.get(name, 0.0) + float(loss)
+    sum_gradients(objective)
     clip_grad_norm_(objective.parameters(), max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     asked.advance(keys)
-    return keys, row | asked.figures(keys)
+    return keys, _summed(row, batch.frames.device) | asked.figures(keys)
+
+
+def _summed(row: Row, where: torch.device) -> Row:
+    """The losses of the whole batch, from the shares of all processes."""
+    shares = torch.tensor([row[name] for name in sorted(row)], dtype=torch.float32, device=where)
+    return dict(zip(sorted(row), summed(shares).tolist(), strict=True)) if world() > 1 else row
 
 
 def slices(count: int, parts: int) -> list[slice]:

@@ -56,20 +56,21 @@ def test_siglip_agrees_with_loops(pairs: int) -> None:
 
 def test_logits_of_zero_cost_ln_2_a_pair() -> None:
     nothing = torch.zeros(5, 5, dtype=torch.bool)
-    assert float(sigmoid_loss(torch.zeros(5, 5), nothing)) == pytest.approx(5 * math.log(2), rel=1e-6)
+    assert float(sigmoid_loss(torch.zeros(5, 5), torch.arange(5), nothing)) == pytest.approx(5 * math.log(2), rel=1e-6)
 
 
 def test_the_sigmoid_loss_does_not_depend_on_the_order_of_the_pairs() -> None:
     logits = torch.randn(6, 6, dtype=torch.float64)
     order = torch.randperm(6)
     none = torch.zeros(6, 6, dtype=torch.bool)
-    torch.testing.assert_close(sigmoid_loss(logits, none), sigmoid_loss(logits[order][:, order], none))
+    own = torch.arange(6)
+    torch.testing.assert_close(sigmoid_loss(logits, own, none), sigmoid_loss(logits[order][:, order], own, none))
 
 
 def test_an_excluded_pair_has_no_gradient() -> None:
     logits = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     excluded = torch.zeros(4, 4, dtype=torch.bool)
     excluded[1, 2] = True
-    sigmoid_loss(logits, excluded).backward()  # type: ignore[no-untyped-call]
+    sigmoid_loss(logits, torch.arange(4), excluded).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert F.one_hot(torch.tensor(6), 16).reshape(4, 4).bool().equal(logits.grad == 0)

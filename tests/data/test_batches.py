@@ -49,6 +49,7 @@ def batches(folder: Path, *, frames: int, seed: int = 0) -> TrainingBatches:
         frames=frames,
         size=8,
         masking=None,
+        rows=slice(None),
         seed=seed,
     )
 

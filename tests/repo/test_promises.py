@@ -46,9 +46,7 @@ def imports() -> grimp.ImportGraph:
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_the_code_that_a_stage_imports_is_among_its_dependencies(name: str, imports: grimp.ImportGraph) -> None:
     """Forgotten code is DVC's silent failure: the stage would not run again when that code changes."""
-    stage = f"cots.stages.{name}"
-    used = {stage} | imports.find_upstream_modules(stage)
-    files = {str(path) for module in used for path in module_files(module)}
+    files = used_files(name, imports)
     deps = [dep for dep in STAGES[name]["deps"] if dep.startswith("cots")]
     missing = sorted(file for file in files if not any(file == dep or file.startswith(f"{dep}/") for dep in deps))
     assert missing == []
@@ -59,11 +57,17 @@ def test_a_stage_lists_no_code_that_it_does_not_import(name: str, imports: grimp
     """Code too many makes the stage run for nothing. `package` ships the whole of cots."""
     if name == "package":
         pytest.skip("ships the package's code")
-    stage = f"cots.stages.{name}"
-    files = {str(path) for module in {stage} | imports.find_upstream_modules(stage) for path in module_files(module)}
+    files = used_files(name, imports)
     deps = [dep for dep in STAGES[name]["deps"] if dep.startswith("cots")]
     idle = [dep for dep in deps if not any(file == dep or file.startswith(f"{dep}/") for file in files)]
     assert idle == []
+
+
+def used_files(name: str, imports: grimp.ImportGraph) -> set[str]:
+    """Files of the modules that a stage's command names, and of all that these import."""
+    named = re.findall(r"cots(?:\.\w+)+", STAGES[name]["cmd"])
+    used = set(named).union(*(imports.find_upstream_modules(module) for module in named))
+    return {str(path) for module in used for path in module_files(module)}
 
 
 def module_files(module: str) -> list[Path]:

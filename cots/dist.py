@@ -1,0 +1,125 @@
+"""Several processes as one: `torchrun` starts them, this file is all that the rest knows of them.
+
+Without `torchrun` there is one process, everything here is the identity, and no caller branches.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as td
+from torch import Tensor, nn
+
+PATIENCE = timedelta(minutes=30)  # for the slowest process: the first one writes checkpoints and pictures
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the other processes that `torchrun` started, and leave them at the end."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    accelerated = torch.accelerator.is_available()
+    if accelerated:
+        torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
+    td.init_process_group("nccl" if accelerated else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        td.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, from 0; the first one writes files."""
+    return td.get_rank() if td.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return td.get_world_size() if td.is_initialized() else 1
+
+
+def wait() -> None:
+    """Go on when every process has come this far."""
+    if world() > 1:
+        td.barrier()
+
+
+def own(count: int) -> slice:
+    """Which of `count` things are this process's: shares of nearly equal size, in the order of the processes."""
+    return slice(count * rank() // world(), count * (rank() + 1) // world())
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """The rows of all processes, in their order; each may have another number. The gradient flows back to the owner.
+
+    Args:
+        rows: (R, ...) of this process.
+
+    Returns:
+        (sum of R, ...), the same in every process.
+    """
+    if world() == 1:
+        return rows
+    found: Tensor = _Gathered.apply(rows)  # type: ignore[no-untyped-call]
+    return found
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum over all processes, elementwise."""
+    if world() > 1:
+        values = values.clone()
+        td.all_reduce(values)
+    return values
+
+
+@torch.no_grad()
+def sum_gradients(module: nn.Module) -> None:
+    """Let every process have the sum of all gradients; what no process has a gradient of stays without."""
+    if world() == 1:
+        return
+    parameters = [one for one in module.parameters() if one.requires_grad]
+    having = summed(torch.tensor([float(one.grad is not None) for one in parameters], device=parameters[0].device))
+    for bucket in _buckets(one for one, any_has in zip(parameters, having.tolist(), strict=True) if any_has):
+        flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in bucket])
+        td.all_reduce(flat)
+        for one, grad in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
+            one.grad = grad.view_as(one)
+
+
+BUCKET = 2**23  # numbers sent at once; 32 MiB of float32
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    bucket: list[nn.Parameter] = []
+    for one in parameters:
+        if bucket and sum(other.numel() for other in bucket) + one.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(one)
+    if bucket:
+        yield bucket
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ANN401  torch's context
+        counts = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world())]
+        td.all_gather(counts, torch.tensor(len(rows), device=rows.device))
+        sizes = [int(count) for count in counts]
+        ctx.own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
+        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))  # gloo and nccl send rows of one size
+        padded[: len(rows)] = rows
+        found = [torch.empty_like(padded) for _ in range(world())]
+        td.all_gather(found, padded)
+        return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
+        [gradient] = gradients
+        gradient = gradient.contiguous()
+        td.all_reduce(gradient)
+        return gradient[ctx.own]

@@ -1,0 +1,39 @@
+"""A stage in as many processes as `COTS_PROCESSES` says: `python -m cots.launch MODULE ARGUMENT...`.
+
+How many is the machine's matter, not the experiment's: results are the same, so no parameter says it and DVC does not
+ask. With one process, which is the default, the module runs here; with more, `torchrun` starts them and ends all when
+one ends.
+"""
+
+import os
+import runpy
+import subprocess
+import sys
+
+from cots.errors import BadInput, RunFailed, told_in_one_line
+
+VARIABLE = "COTS_PROCESSES"
+
+
+def launch(module: str, *arguments: str) -> None:
+    """Run a module's main block.
+
+    Raises:
+        BadInput: the variable holds no number from 1.
+        RunFailed: one of several processes failed; it has told why before.
+    """
+    count = os.environ.get(VARIABLE, "1")
+    if not count.isdecimal() or int(count) < 1:
+        raise BadInput(f"{VARIABLE}={count}: give a whole number from 1")
+    if int(count) == 1:
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+    if subprocess.run([*torchrun, "-m", module, *arguments], check=False).returncode:  # noqa: S603
+        raise RunFailed(f"{module}: one of {count} processes ended early, see above; repeat to go on where it stopped")
+
+
+if __name__ == "__main__":
+    with told_in_one_line():
+        launch(*sys.argv[1:])
