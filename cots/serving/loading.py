@@ -26,7 +26,7 @@ def load_search(uri: str) -> Any:  # noqa: ANN401  what MLflow loads is untyped
         BadInput: there is no such model.
         RunFailed: MLflow is down.
     """
-    folder = _folder(uri)
+    folder = model_folder(uri)
     if not (folder / "MLmodel").is_file():
         raise BadInput(f"{uri} is not an MLflow model folder: give package/index or {CHAMPION_URI}")
     return mlflow.pyfunc.load_model(str(folder))
@@ -42,7 +42,7 @@ def load_encoders(uri: str) -> RetrievalModel:
         BadInput: there is no such model.
         RunFailed: MLflow is down.
     """
-    folder = _folder(uri)
+    folder = model_folder(uri)
     if (folder / SETTINGS).is_file():
         return RetrievalModel.load(folder)
     if not (folder / "MLmodel").is_file():
@@ -53,8 +53,17 @@ def load_encoders(uri: str) -> RetrievalModel:
     return RetrievalModel.load(folder / artifacts["encoders"]["path"])
 
 
-def _folder(uri: str) -> Path:
-    """Where the files are, fetched if they are elsewhere."""
+def model_folder(uri: str, *, into: Path | None = None) -> Path:
+    """Where the files are, fetched if they are elsewhere.
+
+    Args:
+        uri: as for `load_search` and `load_encoders`.
+        into: an existing folder that a registered model is copied to, even where the registry's files are local.
+
+    Raises:
+        BadInput: there is no such model.
+        RunFailed: MLflow is down.
+    """
     if "://" not in uri and not uri.startswith(("models:/", "runs:/")):
         if not Path(uri).is_dir():
             raise BadInput(f"no model {uri}: give a folder or an address such as {CHAMPION_URI}")
@@ -62,7 +71,7 @@ def _folder(uri: str) -> Path:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     connect()
     try:
-        return Path(mlflow.artifacts.download_artifacts(uri))
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             where = shown(tracking_uri())
