@@ -168,7 +168,25 @@ class RetrievalModel:
             clips: any number of them; lengths may differ.
             batch: clips encoded at once.
         """
-        return self._rows(self._encode_clips(chunk) for chunk in chunks(clips, batch))
+        return self._rows(
+            self._projected(own.mean(dim=0) for own in self._pooled(chunk)) for chunk in chunks(clips, batch)
+        )
+
+    def encode_videos_and_frames(
+        self, clips: Sequence[Sequence[Image.Image]], *, batch: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What `encode_videos` gives, and each frame by itself, of one pass through the image stream.
+
+        Returns:
+            Unit rows (N, D) of the clips and (F, D) of all their frames, clip after clip.
+        """
+        both = self._rows(
+            self._projected(row for own in self._pooled(chunk) for row in (own.mean(dim=0), *own))
+            for chunk in chunks(clips, batch)
+        )
+        sizes = np.array([1 + len(clip) for clip in clips], np.int64)
+        starts = np.cumsum(sizes) - sizes
+        return both[starts], np.delete(both, starts, axis=0)
 
     def encode_texts(self, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
         """Unit rows (N, D) of texts, cut to `max_tokens`; encoded shortest first, so that little is padded."""
@@ -184,23 +202,24 @@ class RetrievalModel:
         ).feature
         return feature
 
-    def _encode_clips(self, clips: list[Sequence[Image.Image]]) -> Tensor:
-        lengths = sorted({len(clip) for clip in clips})
-        features: list[Tensor] = [torch.empty(0)] * len(clips)
-        for length in lengths:
+    def _pooled(self, clips: list[Sequence[Image.Image]]) -> list[Tensor]:
+        """Of each clip (T, W): its frames before the projection. Clips of one length are encoded together."""
+        pooled: list[Tensor] = [torch.empty(0)] * len(clips)
+        for length in sorted({len(clip) for clip in clips}):
             rows = [row for row, clip in enumerate(clips) if len(clip) == length]
-            encoded = self._encode_frames([clips[row] for row in rows])
-            for row, feature in zip(rows, encoded, strict=True):
-                features[row] = feature
-        return torch.stack(features)
+            for row, own in zip(rows, self._pooled_frames([clips[row] for row in rows]), strict=True):
+                pooled[row] = own
+        return pooled
 
-    def _encode_frames(self, clips: list[Sequence[Image.Image]]) -> Tensor:
+    def _pooled_frames(self, clips: list[Sequence[Image.Image]]) -> Tensor:
         vision = self.settings["image"]
         pixels = np.stack([[centre(frame, vision["size"]) for frame in clip] for clip in clips])  # (B, T, H, W, 3)
         where = self.image.projection.weight.device
         frames = normalised(pixels, mean=vision["mean"], std=vision["std"], to=where)
-        feature: Tensor = self.image(frames).feature
-        return feature
+        return self.image.pooled(frames)[1]
+
+    def _projected(self, pooled: Iterable[Tensor]) -> Tensor:
+        return self.image.projected(torch.stack(list(pooled)))
 
     def _rows(self, parts: Iterator[Tensor]) -> NDArray[np.float32]:
         self.image.eval()

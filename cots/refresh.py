@@ -9,7 +9,7 @@ from cots.files import write_json
 from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.evidence import PARAMS
 from cots.serving.lineage import content_digest, file_digest, git_state
-from cots.serving.loading import fetch_encoders, fetched
+from cots.serving.loading import fetch_encoders, model_folder
 from cots.serving.models import INDEX
 from cots.serving.packaging import Limits, save_index
 from cots.serving.publishing import judge_of, published
@@ -56,7 +56,7 @@ def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[s
     """What stage `package` would write, without encoders: those are registered."""
     work, data = project / WORK, project / "data"
     version = f"models:/{INDEX}/{champion.version}"
-    encoders, before = fetch_encoders(version), fetched(version)
+    encoders, before = fetch_encoders(version), model_folder(version)
     index_stage(data / "shards", data / "manifest.parquet", encoders, work / "index", params=params)
     limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
     cards = {name: (before / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}

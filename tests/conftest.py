@@ -139,6 +139,10 @@ def save_index(folder: Path, encoders: Path) -> None:
         }
     )
     items.to_parquet(folder / "items.parquet")
+    captions = [*(f"a {colour} square" for colour in COLOURS), "a square"]
+    EmbeddingIndex.build(model.encode_texts(captions, batch=4), "Flat").save(folder / "captions.faiss")
+    described = [*([row] for row in range(len(COLOURS))), list(range(len(COLOURS)))]
+    pd.DataFrame({"caption": captions, "items": described}).to_parquet(folder / "captions.parquet")
     about: dict[str, object] = {"kind": "Flat", "dim": model.dim, "size": len(items), "encoder": model.digest}
     about |= {"recall": 1.0, "ms_per_query": 0.1}
     (folder / "index.json").write_text(json.dumps(about))

@@ -282,6 +282,14 @@ def test_a_package_can_be_searched_without_a_registry(cots: Cots, tiny_package: 
 
 
 @pytest.mark.usefixtures("published")
+def test_captions_are_found_for_a_picture(cots: Cots, tiny_package: Path, squares: Path) -> None:
+    model = ("--model", tiny_package / "index")
+    code, out, _ = cots("search", "--image", squares / "blue.png", "--media", "text", "--json", *model)
+    assert code == 0
+    assert {hit["media"] for hit in json.loads(out)} == {"text"}
+    assert len(json.loads(out)) == len(COLOURS) + 1
+
+
 def test_encoders_are_not_searched(cots: Cots, tiny_model: Path) -> None:
     code, _, err = cots("search", "blue", "--model", tiny_model)
     assert code == 2

@@ -115,6 +115,19 @@ def test_a_model_folder_with_settings_of_another_kind_is_told_as_damaged(tiny_mo
 # --- resolution
 
 
+@pytest.mark.parametrize("lengths", [[3, 1, 2, 1, 3], [1], [2, 2], []])
+def test_one_pass_gives_the_clips_and_each_of_their_frames(tiny_model: Path, lengths: list[int]) -> None:
+    model = RetrievalModel.load(tiny_model)
+    noise = np.random.default_rng(0).integers(0, 256, (sum(lengths), 20, 30, 3), dtype=np.uint8)
+    frames = iter([Image.fromarray(pixels) for pixels in noise])
+    clips = [[next(frames) for _ in range(length)] for length in lengths]
+    whole, single = model.encode_videos_and_frames(clips, batch=2)
+    assert whole.shape == (len(lengths), model.dim)
+    assert single.shape == (sum(lengths), model.dim)
+    np.testing.assert_allclose(whole, model.encode_videos(clips, batch=2), atol=0.01)  # bfloat16
+    np.testing.assert_allclose(single, model.encode_images([f for clip in clips for f in clip], batch=2), atol=0.02)
+
+
 def test_resizing_to_the_same_size_gives_an_equal_model_of_its_own(tiny_model: Path) -> None:
     model = RetrievalModel.load(tiny_model)
     same = model.resized(32)

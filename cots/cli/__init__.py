@@ -12,6 +12,7 @@ from cots.cli.evaluate import evaluate
 from cots.cli.explain import explain
 from cots.cli.registry import registry
 from cots.cli.search import search
+from cots.cli.serve import serve
 from cots.cli.summary import summary
 from cots.cli.suspects import suspects
 from cots.cli.use import use
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (use, search, evaluate, compare, explain, suspects, drift, summary, doctor):
+for verb in (use, search, serve, evaluate, compare, explain, suspects, drift, summary, doctor):
     app.command()(verb)
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")

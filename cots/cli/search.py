@@ -1,8 +1,8 @@
-"""`cots search`: pictures and clips for a text or a picture, from the deployed version."""
+"""`cots search`: pictures, clips or captions for a text or a picture, from the deployed version."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,10 @@ def search(
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to look for instead of a text.")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many results.")] = 10,
+    media: Annotated[
+        Literal["any", "image", "video", "text"],
+        typer.Option(help="What to find: pictures, clips, captions (text), or pictures and clips together (any)."),
+    ] = "any",
     model: Annotated[
         str, typer.Option(help="A version of cots-index, or a folder such as package/index.")
     ] = "models:/cots-index@champion",
@@ -25,14 +29,14 @@ def search(
         Path | None, typer.Option(help="Also write the results as a picture (.png, .jpg, .webp), clips as best frames.")
     ] = None,
 ) -> None:
-    """Find pictures and clips by a text or by a picture."""
+    """Find pictures, clips or captions by a text or by a picture."""
     query = _query(text, image)
     if sheet:
         _check_sheet(sheet)
     from cots.serving.loading import load_search
 
     deployed = load_search(model)
-    [results] = deployed.predict([query], params={"k": k})
+    [results] = deployed.predict([query], params={"k": k, "media": media})
     typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _shown(results))
     if sheet:
         from cots.cli.sheet import contact_sheet, write_sheet

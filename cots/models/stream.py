@@ -114,11 +114,20 @@ class ImageStream(Stream):
         Returns:
             tokens (B * T, N, W) of the patches, feature (B, D).
         """
+        patches, pooled = self.pooled(frames, masked)
+        return Encoded(patches, self.projected(pooled.mean(dim=1)))
+
+    def pooled(self, frames: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What `forward` averages and projects: the patches' tokens (B * T, N, W), and every frame's own (B, T, W)."""
         batch, num_frames = frames.shape[:2]
         tokens = self.backbone(frames.flatten(0, 1), masked)
         patches = tokens[:, self.backbone.prefix :]
         pooled = tokens[:, 0] if self.pool == "class" else patches.mean(dim=1)
-        return Encoded(patches, unit(self.projection(pooled.view(batch, num_frames, -1).mean(dim=1))))
+        return patches, pooled.view(batch, num_frames, -1)
+
+    def projected(self, pooled: Tensor) -> Tensor:
+        """(..., W) to unit rows (..., D) of the shared space."""
+        return unit(self.projection(pooled))
 
 
 class TextStream(Stream):

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -73,12 +73,16 @@ class EmbeddingIndex:
         """Length of the vectors."""
         return int(self._index.d)
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(
+        self, queries: NDArray[np.float32], k: int, *, among: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k nearest rows of each query, nearest first.
 
         Args:
             queries: (Q, D); Q may be 0.
-            k: at most the size of the index.
+            k: at most the size of the index, or the number of rows in `among`.
+            among: (N,) True at the rows that may be found; all, if it is left out. FAISS leaves the others out while
+                it searches, so an exact index stays exact.
 
         Returns:
             Similarities (Q, k) and rows (Q, k); an approximate index that finds fewer fills up with row -1.
@@ -86,14 +90,50 @@ class EmbeddingIndex:
         Raises:
             ValueError: k out of range, or queries of another shape or not finite.
         """
-        if not 1 <= k <= len(self):
-            raise ValueError(f"k must be from 1 to the {len(self)} items of the index, not {k}")
+        most = len(self) if among is None else int(among.sum())
+        if not 1 <= k <= most:
+            raise ValueError(f"k must be from 1 to the {most} items of the index, not {k}")
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ValueError(f"queries must be (Q, {self.dim}), not {queries.shape}")
         if not np.isfinite(queries).all():
             raise ValueError("queries must be finite")
-        scores, rows = self._index.search(np.ascontiguousarray(queries, np.float32), k)
+        asked = np.ascontiguousarray(queries, np.float32)
+        if among is None or most == len(self):
+            return self._among_all(asked, k)
+        return self._selected(asked, k, among)
+
+    def _among_all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        scores, rows = self._index.search(queries, k)
         return scores, rows
+
+    def _selected(
+        self, queries: NDArray[np.float32], k: int, among: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        selector = faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))  # type: ignore[call-arg, arg-type]
+        try:
+            scores, rows = self._index.search(queries, k, params=_parameters(self._index, selector))
+        except RuntimeError:  # plain product quantizers know no selectors: rank everything, then leave out
+            scores, rows = self._among_all(queries, len(self))
+            rows = np.where((rows >= 0) & among[rows], rows, -1)
+            first = np.argsort(rows < 0, axis=1, kind="stable")[:, :k]
+            return np.take_along_axis(scores, first, axis=1), np.take_along_axis(rows, first, axis=1)
+        return scores, rows
+
+
+def _parameters(index: faiss.Index, selector: faiss.IDSelector) -> Any:  # noqa: ANN401  see below
+    """Search with a selector and otherwise as the index is set: FAISS would take its own defaults instead."""
+    made: Any = faiss  # its type stubs lack the keywords that its constructors take
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _parameters(index.index, selector)
+    if isinstance(index, faiss.IndexRefine):
+        inner = _parameters(index.base_index, selector)
+        return made.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return made.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+    if isinstance(index, faiss.IndexHNSW):
+        return made.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+    return made.SearchParameters(sel=selector)
 
 
 def _untrained(dim: int, kind: str) -> faiss.Index:

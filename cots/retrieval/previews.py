@@ -1,6 +1,7 @@
 """Small copies of the frames of an index's items: what a person sees of a result."""
 
 import io
+import mmap
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,30 +17,44 @@ def preview_members(row: int, frames: Sequence[Image.Image], *, side: int) -> di
     return members | {f"{number:03d}.jpg": _small(frame, side) for number, frame in enumerate(frames)}
 
 
-def read_previews(path: Path, wanted: Sequence[tuple[int, int]]) -> list[Image.Image]:
-    """Frames out of a tar of `preview_members`.
+class Previews:
+    """Frames out of a tar of `preview_members`, found by their place in it; safe to read from several threads.
 
     Args:
-        path: the tar.
-        wanted: item row and frame number of each.
+        path: the tar; it may be removed while this is open.
 
     Raises:
-        ValueError: it is missing or damaged, or does not hold one of them.
+        ValueError: it is missing or damaged.
     """
-    names = [f"{row:09d}.{frame:03d}.jpg" for row, frame in wanted]
-    missing = set(names)
-    found: dict[str, Image.Image] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            while missing and (member := tar.next()):
-                if member.name in missing and (file := tar.extractfile(member)):
-                    found[member.name] = Image.open(file).convert("RGB")
-                    missing.remove(member.name)
-    except (OSError, tarfile.TarError) as error:
-        raise ValueError(f"no previews in {path} ({error})") from None
-    if missing:
-        raise ValueError(f"{path} does not hold {min(missing)}")
-    return [found[name] for name in names]
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                self._places = {member.name: (member.offset_data, member.size) for member in tar}
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, tarfile.TarError) as error:
+            raise ValueError(f"no previews in {path} ({error})") from None
+
+    def jpeg(self, row: int, frame: int) -> bytes:
+        """Frame number `frame` of item `row`.
+
+        Raises:
+            ValueError: there is no such frame.
+        """
+        name = f"{row:09d}.{frame:03d}.jpg"
+        if name not in self._places:
+            raise ValueError(f"{self._path} does not hold {name}")
+        offset, size = self._places[name]
+        return self._bytes[offset : offset + size]
+
+    def picture(self, row: int, frame: int) -> Image.Image:
+        """The same, decoded.
+
+        Raises:
+            ValueError: there is no such frame.
+        """
+        return Image.open(io.BytesIO(self.jpeg(row, frame))).convert("RGB")
 
 
 def _small(frame: Image.Image, side: int) -> bytes:

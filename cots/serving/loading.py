@@ -26,7 +26,7 @@ def load_search(uri: str) -> Any:  # noqa: ANN401  what MLflow loads is untyped
         BadInput: there is no such model.
         RunFailed: MLflow is down.
     """
-    folder = fetched(uri)
+    folder = model_folder(uri)
     if not (folder / "MLmodel").is_file():
         raise BadInput(f"{uri} is not an MLflow model folder: give package/index or {CHAMPION_URI}")
     return mlflow.pyfunc.load_model(str(folder))
@@ -47,7 +47,7 @@ def fetch_encoders(uri: str) -> Path:
         BadInput: there is no such model.
         RunFailed: MLflow is down.
     """
-    folder = fetched(uri)
+    folder = model_folder(uri)
     if (folder / SETTINGS).is_file():
         return folder
     if not (folder / "MLmodel").is_file():
@@ -58,8 +58,12 @@ def fetch_encoders(uri: str) -> Path:
     return folder / str(artifacts["encoders"]["path"])
 
 
-def fetched(uri: str) -> Path:
-    """The folder behind an address, fetched if it is elsewhere.
+def model_folder(uri: str, *, into: Path | None = None) -> Path:
+    """Where the files are, fetched if they are elsewhere.
+
+    Args:
+        uri: as for `load_search` and `load_encoders`.
+        into: an existing folder that a registered model is copied to, even where the registry's files are local.
 
     Raises:
         BadInput: there is no such model.
@@ -72,7 +76,7 @@ def fetched(uri: str) -> Path:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     connect()
     try:
-        return Path(mlflow.artifacts.download_artifacts(uri))
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             where = shown(tracking_uri())

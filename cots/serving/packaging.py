@@ -14,7 +14,7 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import cots
-from cots.serving.queries import DEFAULT_K
+from cots.serving.queries import DEFAULT_K, DEFAULT_MEDIA
 
 # What answering a query imports; a test holds it against what is imported.
 REQUIREMENTS = (
@@ -58,9 +58,10 @@ def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: Limits, car
 def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits, cards: Mapping[str, str]) -> None:
     """Write the MLflow model `cots-index`: the index and the encoders that made it; queries in, ranked results out."""
     item = {"id": "a", "captions": ["a ring"], "media": "image", "split": "test"}
-    result = {"rank": 1, "score": 0.5, **item, "frame": 0}
+    result = {"rank": 1, "score": 0.5, **item, "row": 0, "frame": 0}
     outputs = infer_signature(model_output=[[result]]).outputs
-    signature = ModelSignature(outputs=outputs, params=ParamSchema([ParamSpec("k", "long", DEFAULT_K)]))
+    params = ParamSchema([ParamSpec("k", "long", DEFAULT_K), ParamSpec("media", "string", DEFAULT_MEDIA)])
+    signature = ModelSignature(outputs=outputs, params=params)
     _save(folder, "pyfunc_index.py", {"encoders": encoders, "index": index}, signature, limits, cards)
 
 

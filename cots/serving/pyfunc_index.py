@@ -7,7 +7,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from cots.serving.queries import DEFAULT_K, QueryReader
+from cots.serving.queries import DEFAULT_K, DEFAULT_MEDIA, QueryReader
 from cots.serving.search import Search
 
 
@@ -20,7 +20,7 @@ class IndexModel(PythonModel):
         config = context.model_config
         self.batch = config["batch"]
         self.read = QueryReader(
-            columns=("text", "image", "k"), max_pixels=config["max_pixels"], min_side=config["min_side"]
+            columns=("text", "image", "k", "media"), max_pixels=config["max_pixels"], min_side=config["min_side"]
         )
 
     # The annotation keeps MLflow from checking types: it knows no "list of texts or table". `QueryReader` knows.
@@ -31,11 +31,11 @@ class IndexModel(PythonModel):
 
         Args:
             context: MLflow's.
-            model_input: see `QueryReader`; a list of texts, or a table with text / image / k.
-            params: `k`, of the queries that do not say it themselves.
+            model_input: see `QueryReader`; a list of texts, or a table with text / image / k / media.
+            params: `k` and `media`, of the queries that do not say it themselves.
         """
-        k = (params or {}).get("k", DEFAULT_K)
-        return self.search(self.read(model_input, k=k), batch=self.batch)
+        asked = {"k": DEFAULT_K, "media": DEFAULT_MEDIA} | (params or {})
+        return self.search(self.read(model_input, k=asked["k"], media=asked["media"]), batch=self.batch)
 
 
 set_model(IndexModel())

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,25 @@ from cots.data.pictures import UnusablePicture, decode_picture
 from cots.errors import BadInput
 from cots.model import RetrievalModel
 
+Sought = Literal["any", "image", "video", "text"]
+SOUGHT: tuple[Sought, ...] = get_args(Sought)
 DEFAULT_K = 10  # results a query, where the caller names no number
+DEFAULT_MEDIA: Sought = "any"
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One text or one picture, and how many results it asks for."""
+    """One text or one picture, and what it asks for.
+
+    Attributes:
+        content: what others are compared with.
+        k: results at most.
+        media: of the results: pictures, clips, captions ("text"), or pictures and clips together ("any").
+    """
 
     content: str | Image.Image
     k: int
+    media: Sought = DEFAULT_MEDIA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +41,7 @@ class QueryReader:
     """Reads queries and refuses what cannot be one.
 
     Attributes:
-        columns: that a table may have, of text, image and k.
+        columns: that a table may have, of text, image, k and media.
         max_pixels: larger pictures are refused unopened.
         min_side: of a picture, pixels.
     """
@@ -40,18 +50,20 @@ class QueryReader:
     max_pixels: int
     min_side: int
 
-    def __call__(self, data: object, *, k: int) -> list[Query]:
+    def __call__(self, data: object, *, k: int, media: str = DEFAULT_MEDIA) -> list[Query]:
         """Queries in the order given.
 
         Args:
             data: texts in a list; or a table (a data frame, a list of rows, columns by name) with `text`, or `image`
-                as encoded bytes or base64, and maybe `k`; a row fills one of the first two.
-            k: of the queries that do not say it themselves.
+                as encoded bytes or base64, and maybe `k` and `media`; a row fills one of the first two.
+            k, media: of the queries that do not say it themselves.
 
         Raises:
             BadInput: anything else; names the row.
         """
-        return [self._query(number, row, k) for number, row in enumerate(self._rows(data))]
+        common = {"k": k, "media": media}
+        rows = ({name: value for name, value in row.items() if _given(value)} for row in self._rows(data))
+        return [self._query(number, common | row) for number, row in enumerate(rows)]
 
     def _rows(self, data: object) -> list[dict[str, Any]]:
         if isinstance(data, dict):
@@ -75,14 +87,11 @@ class QueryReader:
             raise BadInput(f"queries have no column {', '.join(unknown)}: known are {', '.join(self.columns)}")
         return [dict(zip(names, row, strict=True)) for row in table.itertuples(index=False, name=None)]
 
-    def _query(self, number: int, row: dict[str, Any], k: int) -> Query:
-        text, image = (row[name] if _given(row.get(name)) else None for name in ("text", "image"))
-        if (text is None) == (image is None):
+    def _query(self, number: int, row: dict[str, Any]) -> Query:
+        if ("text" in row) == ("image" in row):
             raise BadInput(f"query {number}: give it either a text or an image")
-        wanted = row["k"] if _given(row.get("k")) else k
-        if not float(wanted).is_integer() or wanted < 1:
-            raise BadInput(f"query {number}: k must be a whole number from 1, not {wanted}")
-        return Query(_text(number, text) if image is None else self._picture(number, image), int(wanted))
+        content = _text(number, row["text"]) if "text" in row else self._picture(number, row["image"])
+        return Query(content, _count(number, row["k"]), _media(number, row["media"]))
 
     def _picture(self, number: int, image: object) -> Image.Image:
         try:
@@ -111,6 +120,19 @@ def _text(number: int, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f"query {number}: the text is {'blank' if isinstance(text, str) else type(text).__name__}")
     return text
+
+
+def _count(number: int, k: float) -> int:
+    if not float(k).is_integer() or k < 1:
+        raise BadInput(f"query {number}: k must be a whole number from 1, not {k}")
+    return int(k)
+
+
+def _media(number: int, media: str) -> Sought:
+    for known in SOUGHT:
+        if media == known:
+            return known
+    raise BadInput(f"query {number}: media must be one of {', '.join(SOUGHT)}, not {media}")
 
 
 def _given(value: object) -> bool:

@@ -1,5 +1,7 @@
 """The best frame of a clip, and the previews of frames."""
 
+import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import webdataset as wds
 from PIL import Image
 
 from cots.retrieval.frames import FrameVectors
-from cots.retrieval.previews import preview_members, read_previews
+from cots.retrieval.previews import Previews, preview_members
 
 COUNTS = [3, 0, 7, 2, 0]  # frames of five items; 0: a picture
 
@@ -78,18 +80,31 @@ def tar(tmp_path: Path) -> Path:
     return path
 
 
-def test_previews_come_in_the_order_in_which_they_are_wanted(tar: Path) -> None:
-    wanted = [(1, 1001), (0, 1), (1, 7), (0, 0), (1, 7)]
-    found = read_previews(tar, wanted)
-    assert [preview.getpixel((1, 1)) for preview in found] == [(n % 200,) * 3 for _, n in wanted]
-    assert {preview.size for preview in found} == {(4, 2)}
+def test_every_frame_is_found_by_item_and_number(tar: Path) -> None:
+    previews = Previews(tar)
+    for row, frame in [(1, 1001), (0, 1), (1, 7), (0, 0), (1, 7)]:
+        found = previews.picture(row, frame)
+        assert found.getpixel((1, 1)) == (frame % 200,) * 3
+        assert found.size == (4, 2)
+        assert Image.open(io.BytesIO(previews.jpeg(row, frame))).format == "JPEG"
 
 
 def test_previews_that_are_not_there_are_told(tar: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not hold 000000002\.000\.jpg"):
-        read_previews(tar, [(0, 0), (2, 0)])
+    previews = Previews(tar)
+    for row, frame in [(2, 0), (0, 2), (-1, 0), (0, -1)]:
+        with pytest.raises(ValueError, match=r"does not hold .*\.jpg"):
+            previews.jpeg(row, frame)
     with pytest.raises(ValueError, match="no previews in"):
-        read_previews(tmp_path / "absent.tar", [(0, 0)])
-    (tmp_path / "damaged.tar").write_bytes(tar.read_bytes()[:700])
-    with pytest.raises(ValueError, match="no previews in"):
-        read_previews(tmp_path / "damaged.tar", [(0, 0)])
+        Previews(tmp_path / "absent.tar")
+    for size in (0, 700):
+        (tmp_path / "damaged.tar").write_bytes(tar.read_bytes()[:size])
+        with pytest.raises(ValueError, match="no previews in"):
+            Previews(tmp_path / "damaged.tar")
+
+
+def test_previews_are_read_after_their_file_is_removed_and_by_several_threads(tar: Path) -> None:
+    previews = Previews(tar)
+    tar.unlink()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda frame: previews.picture(1, frame).getpixel((1, 1)), range(1002)))
+    assert found == [(frame % 200,) * 3 for frame in range(1002)]

@@ -48,6 +48,30 @@ def test_a_saved_index_answers_as_before(embeddings: NDArray[np.float32], tmp_pa
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0])
+def test_flat_search_among_some_rows_is_exact(share: float, embeddings: NDArray[np.float32]) -> None:
+    among = np.random.default_rng(1).random(300) < share
+    similarity = embeddings[:20] @ embeddings.T
+    similarity[:, ~among] = -2
+    k = min(7, int(among.sum()))
+    scores, rows = EmbeddingIndex.build(embeddings, "Flat").search(embeddings[:20], k, among=among)
+    expected = np.argsort(-similarity, axis=1)[:, :k]
+    assert rows.tolist() == expected.tolist()
+    np.testing.assert_allclose(scores, np.take_along_axis(similarity, expected, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "PQ4x4", "PCA8,Flat", "OPQ4,IVF4,PQ4x4"])
+def test_every_kind_finds_only_what_it_may(kind: str, embeddings: NDArray[np.float32]) -> None:
+    among = np.arange(300) % 3 == 0
+    index = EmbeddingIndex.build(embeddings, kind)
+    scores, rows = index.search(embeddings[among], 5, among=among)
+    assert among[rows[rows >= 0]].all()
+    assert (np.diff(np.where(rows >= 0, scores, -9), axis=1) <= 0).all()
+    assert np.mean(rows[:, 0] == np.flatnonzero(among)) > 0.6
+    with pytest.raises(ValueError, match="k must be from 1 to the 100 items of the index, not 101"):
+        index.search(embeddings, 101, among=among)
+
+
 def test_no_queries_find_nothing(embeddings: NDArray[np.float32]) -> None:
     scores, rows = EmbeddingIndex.build(embeddings, "Flat").search(embeddings[:0], 3)
     assert scores.shape == rows.shape == (0, 3)

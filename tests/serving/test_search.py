@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from cots.data.samples import Sample
 from cots.data.storing import ShardFolder
 from cots.errors import BadInput
 from cots.retrieval.frames import FrameVectors
-from cots.serving.queries import Query, vectors
+from cots.serving.queries import Query, Sought, vectors
 from cots.serving.search import Search
 from cots.stages.index import stage
 
@@ -119,6 +120,47 @@ def test_an_index_without_frames_or_previews_is_refused_with_the_command_that_ma
         found.pictures(found([Query("red", 1)], batch=1)[0])
     (copy / "frames.safetensors").unlink()
     with pytest.raises(BadInput, match="no frames .*: run `dvc repro --force index`"):
+        Search.load(tiny_model, copy)
+
+
+@pytest.mark.parametrize("content", ["a blue thing", square("navy")])
+def test_results_of_one_kind_are_those_of_all_kinds_without_the_others(
+    search: Search, content: str | Image.Image
+) -> None:
+    media: list[Sought] = ["any", "image", "video"]
+    everything, *some = search([Query(content, 6, kind) for kind in media], batch=1)
+    for kind, results in zip(media[1:], some, strict=True):
+        expected = [hit for hit in everything if hit["media"] == kind]
+        assert [hit["id"] for hit in results] == [hit["id"] for hit in expected]
+        assert [hit["rank"] for hit in results] == [1, 2, 3]
+    [[best]] = search([Query(content, 1, "video")], batch=1)
+    assert best["id"] == some[1][0]["id"]
+
+
+def test_captions_are_ranked_by_their_own_similarity_and_name_the_item_they_describe(search: Search) -> None:
+    [results] = search([Query(square("lime"), 9, "text")], batch=1)
+    [query] = search.model.encode_images([square("lime")], batch=1)
+    names = [*CLIPS, *PICTURES]
+    similar = search.model.encode_texts([f"a {name} thing" for name in names], batch=9) @ query
+    assert [hit["score"] for hit in results] == pytest.approx(sorted(similar.tolist(), reverse=True), abs=0.01)
+    assert {(hit["id"], *hit["captions"]) for hit in results} == {(name, f"a {name} thing") for name in names}
+    assert {hit["media"] for hit in results} == {"text"}
+    rows = dict(zip(search.items["id"], range(6), strict=True))
+    assert all(hit["row"] == rows[hit["id"]] for hit in results)
+
+
+def test_a_kind_that_is_not_indexed_has_no_results(tiny_model: Path, tiny_index: Path) -> None:
+    assert Search.load(tiny_model, tiny_index)([Query("red", 3, "video"), Query("red", 3)], batch=2)[0] == []
+
+
+def test_captions_that_do_not_fit_their_vectors_are_refused(tiny_model: Path, index: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(index, tmp_path / "index")
+    captions = pd.read_parquet(copy / "captions.parquet")
+    captions.iloc[1:].to_parquet(copy / "captions.parquet")
+    with pytest.raises(BadInput, match=r"6 vectors for 5 captions.*: run `dvc repro --force index`"):
+        Search.load(tiny_model, copy)
+    (copy / "captions.faiss").unlink()
+    with pytest.raises(BadInput, match=r"no index .*captions\.faiss.*: run `dvc repro --force index`"):
         Search.load(tiny_model, copy)
 
 

@@ -16,8 +16,18 @@ from cots.evaluation import embed, open_frames, stored_samples
 from cots.model import RetrievalModel
 from cots.retrieval.frames import FrameVectors
 from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.previews import read_previews
+from cots.retrieval.previews import Previews
 from cots.stages.index import stage
+
+WRITTEN = {
+    "index.faiss",
+    "items.parquet",
+    "previews.tar",
+    "frames.safetensors",
+    "captions.faiss",
+    "captions.parquet",
+    "index.json",
+}
 
 
 def params(**index: object) -> Params:
@@ -54,14 +64,14 @@ def test_previews_of_all_frames_lie_in_the_order_of_the_rows(built: Path) -> Non
     with tarfile.open(built / "previews.tar") as tar:
         assert tar.getnames() == [f"{row:09d}.{n:03d}.jpg" for row, n in frames]
     # Frame n is 40 + 2 n wide and 32 high.
-    sizes = [preview.size for preview in read_previews(built / "previews.tar", frames)]
+    previews = Previews(built / "previews.tar")
+    sizes = [previews.picture(*frame).size for frame in frames]
     assert sizes == [(24, round(24 * 32 / (40 + 2 * n))) for _, n in frames]
 
 
 def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
     run(tiny_data, tiny_model, tmp_path / "index", preview=500)
-    [preview] = read_previews(tmp_path / "index" / "previews.tar", [(0, 0)])
-    assert preview.size == (40, 32)
+    assert Previews(tmp_path / "index" / "previews.tar").picture(0, 0).size == (40, 32)
 
 
 def test_each_frame_of_a_clip_has_its_own_vector_and_a_picture_has_none(
@@ -76,11 +86,22 @@ def test_each_frame_of_a_clip_has_its_own_vector_and_a_picture_has_none(
         np.testing.assert_allclose(own, model.encode_images(several, batch=8), atol=0.02)
 
 
+def test_every_caption_is_a_vector_once_and_names_the_items_that_it_describes(built: Path, tiny_model: Path) -> None:
+    items, captions = pd.read_parquet(built / "items.parquet"), pd.read_parquet(built / "captions.parquet")
+    assert captions["caption"].is_unique
+    described = {(caption, row) for caption, rows in captions.itertuples(index=False) for row in rows}
+    assert described == {(caption, row) for row, own in enumerate(items["captions"]) for caption in own}
+    index = EmbeddingIndex.load(built / "captions.faiss")
+    vectors = RetrievalModel.load(tiny_model).encode_texts(captions["caption"].tolist(), batch=8)
+    assert len(index) == len(captions)
+    np.testing.assert_allclose(index.search(vectors, 1)[0][:, 0], 1, atol=0.02)  # bfloat16 in other batches
+
+
 def test_the_index_tells_what_made_it_and_how_well_it_finds(built: Path, tiny_model: Path) -> None:
     about = json.loads((built / "index.json").read_text())
     assert about.pop("ms_per_query") > 0
     digest = RetrievalModel.load(tiny_model).digest
-    assert about == {"kind": "Flat", "dim": 16, "size": 27, "encoder": digest, "recall": 1.0}
+    assert about == {"kind": "Flat", "dim": 16, "size": 27, "captions": 27, "encoder": digest, "recall": 1.0}
 
 
 def test_an_approximate_index_admits_what_it_misses(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
@@ -91,7 +112,9 @@ def test_an_approximate_index_admits_what_it_misses(tmp_path: Path, tiny_model: 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path: Path, built: Path, tiny_model: Path, tiny_data: Path) -> None:
     run(tiny_data, tiny_model, tmp_path / "index")
-    for name in ("index.faiss", "items.parquet", "previews.tar", "frames.safetensors"):
+    names = {path.name for path in built.iterdir()} - {"index.json"}
+    assert names == WRITTEN - {"index.json"}
+    for name in names:
         first, second = (
             hashlib.sha256((folder / name).read_bytes()).digest() for folder in (built, tmp_path / "index")
         )
@@ -110,7 +133,7 @@ def test_an_older_index_is_replaced_whole(tmp_path: Path, tiny_model: Path, tiny
     (tmp_path / "index.partial" / "left").touch()
     run(tiny_data, tiny_model, tmp_path / "index")
     names = {path.name for path in (tmp_path / "index").iterdir()}
-    assert names == {"index.faiss", "items.parquet", "previews.tar", "frames.safetensors", "index.json"}
+    assert names == WRITTEN
     assert not (tmp_path / "index.partial").exists()
 
 

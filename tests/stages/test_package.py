@@ -111,6 +111,16 @@ def test_texts_and_pictures_may_be_mixed_in_one_table(index_model: Any) -> None:
     assert found[0] == index_model.predict(["a red square"], params={"k": 2})[0]
 
 
+def test_a_query_says_what_kind_it_looks_for_by_column_or_parameter(index_model: Any) -> None:
+    table = pd.DataFrame({"text": ["a red square"] * 3, "k": [9] * 3, "media": ["text", "video", None]})
+    texts, clips, everything = index_model.predict(table)
+    assert {hit["media"] for hit in texts} == {"text"}
+    assert len(texts) == len(COLOURS) + 1
+    assert clips == []
+    assert everything == index_model.predict(["a red square"], params={"k": 9})[0]
+    assert texts == index_model.predict(["a red square"], params={"k": 9, "media": "text"})[0]
+
+
 def test_more_results_than_items_gives_every_item(index_model: Any) -> None:
     assert len(index_model.predict(["a square"], params={"k": 1000})[0]) == len(COLOURS)
 
@@ -131,7 +141,8 @@ def test_no_query_gets_no_answer(index_model: Any) -> None:
         (pd.DataFrame({"text": ["a"], "image": [encoded("red")]}), "either a text or an image"),
         (pd.DataFrame({"text": [None]}), "either a text or an image"),
         (pd.DataFrame({"text": ["a"], "k": [0]}), "k must be a whole number from 1, not 0"),
-        (pd.DataFrame({"txt": ["a"], "k": [1]}), "no column txt: known are text, image, k"),
+        (pd.DataFrame({"txt": ["a"], "k": [1]}), "no column txt: known are text, image, k, media"),
+        (pd.DataFrame({"text": ["a"], "media": ["audio"]}), "media must be one of any, image, video, text, not audio"),
         ("a red square", "list of texts or as a table"),
     ],
 )

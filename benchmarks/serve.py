@@ -1,0 +1,220 @@
+"""The search service under load while its champion changes: failures, mixed answers, throughput and latency.
+
+Run it in a folder in which `dvc repro` has run; `python -m benchmarks.serve 60` asks for 60 seconds. A store of its own
+holds two versions: `package/index`, and an index that the pre-trained streams make of the same gallery. A real `cots
+serve` follows the champion, which moves ten times between them, while 50 clients ask one query after the other over
+connections that they keep. Every answer is held against what the version that it names answered when asked alone.
+"""
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from cots.config import Params
+from cots.errors import told_in_one_line
+from cots.retrieval.previews import Previews
+from cots.serving.models import CHAMPION, INDEX
+from cots.serving.packaging import Limits, save_index
+from cots.stages.index import stage
+
+CLIENTS, SWITCHES, SECONDS = 50, 10, 60.0
+TEXTS, PICTURES = 45, 5  # different queries
+K = 10
+NEAR = 0.02  # that bfloat16 in another batch may change a cosine
+SHARDS, MANIFEST = Path("data/shards"), Path("data/manifest.parquet")
+PACKAGE, OTHER = Path("package/index"), Path("models/pretrained")
+
+
+@dataclass
+class Tally:
+    """What became of the queries."""
+
+    seconds: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
+    answered: dict[str, int] = field(default_factory=dict)  # by version
+
+
+def main() -> None:
+    """Print one table."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    with told_in_one_line(), tempfile.TemporaryDirectory(prefix="cots-bench-") as name:
+        client = _registry(Path(name))
+        with _service() as port:
+            tally, elapsed = asyncio.run(_measure(port, client, seconds))
+            metrics = asyncio.run(_once(port, "GET", "/metrics")).decode()
+    print(_table(tally, elapsed, metrics))
+    if tally.failed or tally.mixed:
+        sys.exit("\n".join((tally.failed + tally.mixed)[:5]))
+
+
+def _registry(folder: Path) -> mlflow.MlflowClient:
+    """A store with two versions, the first of them the champion."""
+    params = Params.load()
+    stage(SHARDS, MANIFEST, OTHER, folder / "index", params=params)
+    limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
+    save_index(folder / "package", OTHER, folder / "index", limits=limits, cards={})
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    client.create_registered_model(INDEX)
+    for package in (PACKAGE, folder / "package"):
+        client.create_model_version(INDEX, package.absolute().as_uri(), tags={"encoders.version": "1"})
+    client.set_registered_model_alias(INDEX, CHAMPION, "1")
+    return client
+
+
+@contextmanager
+def _service() -> Iterator[int]:
+    """The port of a running `cots serve`."""
+    command = [sys.executable, "-m", "cots.cli", "serve", "--port", "0", "--poll", "0.5"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    try:
+        said = process.stderr.readline()
+        found = re.search(r":(\d+) searches", said)
+        if not found:
+            sys.exit(said)
+        assert "version 1 answers" in process.stderr.readline()
+        yield int(found[1])
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+async def _measure(port: int, client: mlflow.MlflowClient, seconds: float) -> tuple[Tally, float]:
+    queries = _queries()
+    alone = {}
+    for version in ("2", "1"):
+        await _switch(port, client, version)
+        answers = [json.loads(await _once(port, "POST", "/search", query)) for query in queries]
+        alone[version] = answers
+    tally, start = Tally(), time.perf_counter()
+    clients = [_ask(port, queries, first, alone, tally, start + seconds) for first in range(CLIENTS)]
+    asking = asyncio.gather(*clients)
+    for turn in range(SWITCHES):
+        await asyncio.sleep(seconds / (SWITCHES + 1))
+        await _switch(port, client, "21"[turn % 2])
+    await asking
+    return tally, time.perf_counter() - start
+
+
+async def _switch(port: int, client: mlflow.MlflowClient, version: str) -> None:
+    """Move the champion and wait until it answers."""
+    await asyncio.to_thread(client.set_registered_model_alias, INDEX, CHAMPION, version)
+    while json.loads(await _once(port, "GET", "/readyz"))["versions"]["index"]["version"] != version:
+        await asyncio.sleep(0.05)
+
+
+async def _ask(
+    port: int,
+    queries: Sequence[bytes],
+    first: int,
+    alone: Mapping[str, Sequence[dict[str, Any]]],
+    tally: Tally,
+    until: float,
+) -> None:
+    """One client: query after query over one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for number in itertools.count(first):
+        if time.perf_counter() > until:
+            break
+        place, start = number % len(queries), time.perf_counter()
+        try:
+            status, body = await _exchange(reader, writer, "POST", "/search", queries[place])
+        except (OSError, EOFError) as error:
+            tally.failed.append(repr(error))
+            break
+        tally.seconds.append(time.perf_counter() - start)
+        if status != 200:
+            tally.failed.append(f"{status}: {body.decode()}")
+            continue
+        answer = json.loads(body)
+        version = answer["versions"]["index"]["version"]
+        tally.answered[version] = tally.answered.get(version, 0) + 1
+        if not _of_one_version(answer, alone[version][place]):
+            tally.mixed.append(f"query {place}, version {version}: {body.decode()[:300]}")
+    writer.close()
+
+
+def _of_one_version(answer: dict[str, Any], alone: dict[str, Any]) -> bool:
+    """Whether names, links and scores are all those of the version that the answer names."""
+    version = answer["versions"]["index"]["version"]
+    linked = all(hit["preview"].startswith(f"/preview/{version}/") for hit in answer["results"])
+    scores, expected = ([hit["score"] for hit in one["results"]] for one in (answer, alone))
+    near = len(scores) == len(expected) and np.allclose(scores, expected, atol=NEAR)
+    return answer["versions"] == alone["versions"] and linked and near
+
+
+def _queries() -> list[bytes]:
+    """Bodies of queries: captions of the gallery, and previews of some of its pictures."""
+    index = PACKAGE / "artifacts" / "index"
+    items, previews = pd.read_parquet(index / "items.parquet"), Previews(index / "previews.tar")
+    rows = np.linspace(0, len(items) - 1, TEXTS + PICTURES, dtype=int).tolist()
+    texts = [{"text": items["captions"].iloc[row][0], "k": K} for row in rows[:TEXTS]]
+    pictures = [{"image": base64.b64encode(previews.jpeg(row, 0)).decode(), "k": K} for row in rows[TEXTS:]]
+    return [json.dumps(query).encode() for query in texts + pictures]
+
+
+async def _once(port: int, method: str, path: str, body: bytes = b"") -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    status, answer = await _exchange(reader, writer, method, path, body)
+    writer.close()
+    if status != 200:
+        sys.exit(f"{method} {path}: {status} {answer.decode()}")
+    return answer
+
+
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str, body: bytes
+) -> tuple[int, bytes]:
+    """One request of HTTP/1.1 by hand: a client library would cost more than the service does."""
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    )
+    writer.write(head.encode() + b"\r\n\r\n" + body)
+    answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = re.search(r"content-length: (\d+)", answer)
+    assert length
+    return int(answer.split(" ", 2)[1]), await reader.readexactly(int(length[1]))
+
+
+def _table(tally: Tally, elapsed: float, metrics: str) -> str:
+    read = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines() if not line.startswith("#")}
+    milliseconds = 1000 * np.array(tally.seconds)
+    p50, p99 = np.percentile(milliseconds, [50, 99])
+    batch = read["cots_batch_queries_sum"] / read["cots_batch_queries_count"]
+    rows = {
+        "clients": CLIENTS,
+        "seconds": f"{elapsed:.1f}",
+        "queries": len(tally.seconds),
+        "queries/s": f"{len(tally.seconds) / elapsed:.0f}",
+        "p50, ms": f"{p50:.0f}",
+        "p99, ms": f"{p99:.0f}",
+        "longest, ms": f"{milliseconds.max():.0f}",
+        "queries a batch": f"{batch:.1f}",
+        "switches": f"{read['cots_switches_total'] - 2:.0f}",  # two before the clock
+        "answers by version": ", ".join(f"{name}: {count}" for name, count in sorted(tally.answered.items())),
+        "failed": len(tally.failed),
+        "mixed": len(tally.mixed),
+    }
+    return "\n".join(f"{name:<20} {value}" for name, value in rows.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""One version of the search as the service holds it, from the registry or from a folder."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from cots.errors import BadInput
+from cots.retrieval.previews import Previews
+from cots.serving.lineage import file_digest
+from cots.serving.loading import model_folder
+from cots.serving.models import ENCODERS, INDEX
+from cots.serving.queries import Query
+from cots.serving.search import Search
+from cots.serving.tracking import connect, shown, told_as_failed_run, tracking_uri
+
+PREFIX = "models:/"
+UNREGISTERED = "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A version that an address stands for at the moment.
+
+    Attributes:
+        uri: what is fetched: never an alias, which could move in the meantime.
+        name: of the registered model.
+        version: its number; of a folder `folder-` and the beginning of the index's digest.
+        tags: what the registry, or the package around the folder, says of it.
+    """
+
+    uri: str
+    name: str
+    version: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What can still be looked up of a version after it has answered.
+
+    Attributes:
+        target: which version it is.
+        encoders: digest of the encoders that made the index.
+        items: one row an item.
+        previews: of the items.
+    """
+
+    target: Target
+    encoders: str
+    items: pd.DataFrame
+    previews: Previews
+
+    @property
+    def versions(self) -> dict[str, dict[str, str | None]]:
+        """What answers, in every answer."""
+        encoders = {"name": ENCODERS, "version": self.target.tags.get("encoders.version"), "digest": self.encoders}
+        return {"index": {"name": self.target.name, "version": self.target.version}, "encoders": encoders}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A loaded version: everything that an answer is made of.
+
+    Attributes:
+        shelf: its name, items and previews.
+        search: encoders and index.
+        batch: queries encoded at once; max_pixels, min_side: of pictures, as the version was packed.
+    """
+
+    shelf: Shelf
+    search: Search
+    batch: int
+    max_pixels: int
+    min_side: int
+
+    @classmethod
+    def load(cls, target: Target) -> Self:
+        """Fetch and open a version, and ask it one query. The package's code is not run, nor are its files kept.
+
+        Raises:
+            BadInput: it is missing, damaged, or cannot answer.
+            RunFailed: MLflow is down.
+        """
+        with tempfile.TemporaryDirectory(prefix="cots-serve-") as scratch:
+            folder = model_folder(target.uri, into=Path(scratch))
+            paths, config = _described(folder)
+            search = Search.load(paths["encoders"], paths["index"])
+            try:
+                previews = Previews(search.previews)
+            except ValueError as error:
+                raise BadInput(f"{error}: run `dvc repro --force index package`") from None
+        deployed = cls(Shelf(target, search.model.digest, search.items, previews), search, **config)
+        deployed._try()
+        return deployed
+
+    def _try(self) -> None:
+        if not self.search([Query("a", 1)], batch=1)[0]:
+            raise BadInput(f"{self.shelf.target.uri} finds nothing: its index is empty")
+
+
+def follows(uri: str) -> bool:
+    """Whether an address may stand for another version later."""
+    return uri.startswith(PREFIX) and "@" in uri
+
+
+def resolve(uri: str) -> Target:
+    """The version that an address stands for now.
+
+    Args:
+        uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or an MLflow model folder.
+
+    Raises:
+        BadInput: there is no such version.
+        RunFailed: MLflow is down.
+    """
+    if not uri.startswith(PREFIX):
+        return _of_folder(model_folder(uri))
+    name, followed, alias = uri.removeprefix(PREFIX).partition("@")
+    name, _, number = name.partition("/")
+    client = connect()
+    try:
+        found = client.get_model_version_by_alias(name, alias) if followed else client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            where = shown(tracking_uri())
+            raise BadInput(f"no model {uri} in {where}: run `dvc repro` and `cots registry publish` first") from None
+        with told_as_failed_run():
+            raise
+    return Target(f"{PREFIX}{name}/{found.version}", name, str(found.version), dict(found.tags))
+
+
+def _of_folder(folder: Path) -> Target:
+    paths, _ = _described(folder)
+    lineage = folder.parent / "lineage.json"
+    told: dict[str, Any] = json.loads(lineage.read_text(encoding="utf8")) if lineage.is_file() else {}
+    version = f"{UNREGISTERED}-{file_digest(paths['index'] / 'index.faiss')[:12]}"
+    tags = {name: value for name, value in told.items() if isinstance(value, str)}
+    return Target(str(folder.absolute()), INDEX, version, tags)
+
+
+def _described(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
+    """Where encoders and index of an MLflow model folder are, and what it is to be run with."""
+    try:
+        flavor = Model.load(str(folder)).flavors["python_function"]
+        paths = {name: folder / flavor["artifacts"][name]["path"] for name in ("encoders", "index")}
+        config = {name: int(flavor["config"][name]) for name in ("batch", "max_pixels", "min_side")}
+    except (MlflowException, KeyError, OSError, ValueError) as error:
+        raise BadInput(f"{folder} is no packaged index ({error}): give package/index or an address") from None
+    return paths, config

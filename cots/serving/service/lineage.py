@@ -1,0 +1,32 @@
+"""Where an answer came from, from the tags of the version that gave it."""
+
+from typing import Any
+
+from cots.serving.service.deployed import Shelf
+
+DIGESTS = {
+    "index_digest": "index.digest",
+    "params_digest": "params.digest",
+    "manifest_digest": "manifest.digest",
+    "dvc_lock_digest": "dvc.lock.digest",
+    "git_commit": "git.commit",
+    "git_dirty": "git.dirty",
+}
+GROUPS = {"runs": "run.", "gate": "gate.", "metrics": "metrics."}
+
+
+def version_lineage(shelf: Shelf) -> dict[str, Any]:
+    """Versions, digests, commit, runs, the gate's decision and the metrics of a version."""
+    tags = shelf.target.tags
+    groups = {
+        group: {name.removeprefix(prefix): value for name, value in sorted(tags.items()) if name.startswith(prefix)}
+        for group, prefix in GROUPS.items()
+    }
+    return {"versions": shelf.versions, **{name: tags.get(tag) for name, tag in DIGESTS.items()}, **groups}
+
+
+def item_lineage(shelf: Shelf, row: int) -> dict[str, Any]:
+    """The same, and what the item in a row is."""
+    item = shelf.items.iloc[row]
+    shown = {name: item[name] for name in ("id", "media", "split", "origin")} | {"captions": list(item["captions"])}
+    return version_lineage(shelf) | {"item": shown}

@@ -1,0 +1,31 @@
+"""The page: files that the package holds, and nothing from any other host."""
+
+from collections.abc import Awaitable, Callable
+from importlib import resources
+
+from fastapi import APIRouter, Response
+
+FILES = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/api.js": ("api.js", "text/javascript; charset=utf-8"),
+    "/cards.js": ("cards.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def page_routes() -> APIRouter:
+    """An address for each file, read once; they are not part of the OpenAPI."""
+    routes = APIRouter()
+    folder = resources.files(__name__)
+    for path, (name, media_type) in FILES.items():
+        routes.get(path, include_in_schema=False)(_file(folder.joinpath(name).read_bytes(), media_type))
+    return routes
+
+
+def _file(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:
+    async def file() -> Response:
+        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    return file

@@ -1,0 +1,238 @@
+// The page: what is asked, when, and how the answer is shown.
+
+import * as api from "./api.js";
+import { card, lineageLists } from "./cards.js";
+
+const TYPING_MS = 160; // of quiet before what is typed is asked
+const SLOW_MS = 180; // after which a running query shows
+const PAGE = 24;
+const MOST = 96;
+
+const part = (id) => document.getElementById(id);
+const results = part("results");
+const text = part("text");
+const query = { text: "", picture: null, k: PAGE, media: "any" };
+let running = new AbortController();
+let typing = 0;
+
+async function ask() {
+  running.abort();
+  clearTimeout(typing);
+  if (!query.picture && !query.text.trim()) return blank();
+  const mine = (running = new AbortController());
+  const slow = setTimeout(() => wait(true), SLOW_MS);
+  remember();
+  try {
+    const answer = await api.search(query, mine.signal);
+    if (!mine.signal.aborted) show(answer);
+  } catch (error) {
+    if (!mine.signal.aborted && error.name !== "AbortError") fail(error);
+  } finally {
+    clearTimeout(slow);
+    if (mine === running) wait(false);
+  }
+}
+
+function wait(on) {
+  part("progress").hidden = !on;
+  results.classList.toggle("stale", on);
+  results.setAttribute("aria-busy", on);
+}
+
+function only(name) {
+  for (const note of ["intro", "nothing", "trouble"]) part(note).hidden = note !== name;
+}
+
+function blank() {
+  wait(false);
+  only("intro");
+  results.replaceChildren();
+  part("status").textContent = "";
+  part("more").hidden = true;
+  remember();
+}
+
+function show({ results: found, versions, milliseconds }) {
+  only(found.length ? null : "nothing");
+  results.classList.toggle("texts", query.media === "text");
+  results.replaceChildren(...found.map((result) => card(part("card"), result, { like, lineage })));
+  part("more").hidden = found.length < query.k || query.k >= MOST;
+  const { index, encoders } = versions;
+  const made = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
+  const count = `${found.length} ${found.length === 1 ? "result" : "results"}`;
+  part("status").textContent = `${count} in ${milliseconds} ms · ${index.name} ${index.version} · ${made}`;
+}
+
+function fail(error) {
+  if (error.status === 401) return part("token").showModal();
+  only("trouble");
+  results.replaceChildren();
+  part("more").hidden = true;
+  part("status").textContent = "";
+  const words = error.message;
+  part("trouble-words").textContent = words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function setPicture(picture, name) {
+  const image = part("like-picture");
+  if (image.src) URL.revokeObjectURL(image.src);
+  query.picture = picture;
+  query.k = PAGE;
+  part("like").hidden = !picture;
+  text.placeholder = picture ? "" : "What are you looking for?";
+  if (!picture) return image.removeAttribute("src");
+  image.src = URL.createObjectURL(picture);
+  image.alt = `You are looking for what is like ${name}`;
+  part("like-name").textContent = name;
+  text.value = query.text = "";
+}
+
+function askPicture(file) {
+  if (!file) return;
+  setPicture(file, file.name || "a pasted picture");
+  ask();
+}
+
+async function like(result) {
+  if (result.media === "text") {
+    setPicture(null);
+    text.value = query.text = result.captions[0];
+    query.k = PAGE;
+    return ask();
+  }
+  try {
+    setPicture(await api.preview(result.preview), result.id);
+  } catch (error) {
+    return fail(error);
+  }
+  window.scrollTo({ top: 0 });
+  await ask();
+  results.querySelector(".picture")?.focus({ preventScroll: true });
+}
+
+async function lineage(event, result) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  try {
+    part("lineage-body").replaceChildren(...lineageLists(await api.lineage(result.lineage)));
+    part("lineage").showModal();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// The address keeps a query of words behind its #, which browsers do not send.
+function remember() {
+  const kept = query.picture || !query.text ? "" : `#${new URLSearchParams({ q: query.text, media: query.media })}`;
+  history.replaceState(null, "", kept || location.pathname);
+}
+
+function recall() {
+  const kept = new URLSearchParams(location.hash.slice(1));
+  text.value = query.text = kept.get("q") || "";
+  const media = document.querySelector(`input[name=media][value="${CSS.escape(kept.get("media") || "any")}"]`);
+  if (media) {
+    media.checked = true;
+    query.media = media.value;
+  }
+  if (query.text) ask();
+}
+
+text.addEventListener("input", () => {
+  if (query.picture) setPicture(null);
+  query.text = text.value;
+  query.k = PAGE;
+  clearTimeout(typing);
+  typing = setTimeout(ask, TYPING_MS);
+});
+part("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+part("ask").addEventListener("change", (event) => {
+  if (event.target.name !== "media") return;
+  query.media = event.target.value;
+  query.k = PAGE;
+  ask();
+});
+part("more").addEventListener("click", async () => {
+  const seen = results.children.length;
+  query.k = Math.min(query.k * 2, MOST);
+  await ask();
+  results.children[seen]?.querySelector(".picture").focus();
+});
+part("again").addEventListener("click", ask);
+part("unlike").addEventListener("click", () => {
+  setPicture(null);
+  text.focus();
+  ask();
+});
+part("pick").addEventListener("click", () => part("file").click());
+part("file").addEventListener("change", (event) => {
+  askPicture(event.target.files[0]);
+  event.target.value = "";
+});
+part("token-form").addEventListener("submit", () => {
+  api.keepToken(part("token-value").value);
+  part("token-value").value = "";
+  ask();
+});
+
+const pictureIn = (transfer) => [...(transfer?.files || [])].find((file) => file.type.startsWith("image/"));
+document.addEventListener("paste", (event) => askPicture(pictureIn(event.clipboardData)));
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dragging");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  askPicture(pictureIn(event.dataTransfer));
+});
+
+// Keyboard: / to the field, arrows through the results, Escape back to the field and then to an empty page.
+function columns(cards) {
+  const top = cards[0].offsetTop;
+  const next = cards.findIndex((one) => one.offsetTop > top);
+  return next < 0 ? cards.length : next;
+}
+
+function move(key) {
+  const cards = [...results.children];
+  const here = cards.indexOf(document.activeElement.closest(".card"));
+  if (!cards.length || (here < 0 && key !== "ArrowDown")) return false;
+  const wide = columns(cards);
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: wide, ArrowUp: -wide }[key];
+  const there = here < 0 ? 0 : here + step;
+  if (there < 0) text.focus();
+  else cards[Math.min(there, cards.length - 1)].querySelector(".picture").focus();
+  return true;
+}
+
+function escape() {
+  if (results.contains(document.activeElement)) return text.focus();
+  setPicture(null);
+  text.value = query.text = "";
+  text.focus();
+  ask();
+}
+
+document.addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]")) return;
+  const inField = event.target === text;
+  const moving = event.key.startsWith("Arrow") && event.target.type !== "radio" && (!inField || event.key === "ArrowDown");
+  if (event.key === "/" && !inField) text.focus();
+  else if (event.key === "Escape") escape();
+  else if (!moving || !move(event.key)) return;
+  event.preventDefault();
+});
+window.addEventListener("scroll", () => document.querySelector("header").classList.toggle("lifted", window.scrollY > 8), {
+  passive: true,
+});
+window.addEventListener("hashchange", recall);
+
+recall();
+text.focus();
