@@ -1,6 +1,6 @@
-# make demo | test | check | fix | bench; each sets up .venv by itself.
+# make demo | up | down | test | check | fix | bench; each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench ablation
+.PHONY: help setup demo up down status test check fix bench ablation
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -13,6 +13,8 @@ export DO_NOT_TRACK = 1
 
 help:
 	@echo "make demo   set up, run the pipeline on drawn scenes, publish, show the result"
+	@echo "make up     MLflow and Prefect on PostgreSQL, the deployments, a worker (docs/operate.md); make status"
+	@echo "make down   stop them; PURGE=1 also deletes their data"
 	@echo "make test   the test suite"
 	@echo "make check  format, lint, types, import floors, duplicates"
 	@echo "make fix    format and mend what can be mended"
@@ -32,6 +34,18 @@ demo: setup
 	dvc repro
 	cots registry publish
 	cots summary
+
+# In containers where Docker runs with compose, else as plain processes; COMPOSE= chooses these.
+COMPOSE ?= $(shell docker compose ls >/dev/null 2>&1 && echo docker compose -f infra/compose.yaml)
+
+up: setup
+	$(if $(COMPOSE),$(COMPOSE) up --detach --wait,python -m pipelines.local up $(ARGS))
+
+down: setup
+	$(if $(COMPOSE),$(COMPOSE) down $(if $(PURGE),--volumes),python -m pipelines.local down $(if $(PURGE),--purge) $(ARGS))
+
+status: setup
+	$(if $(COMPOSE),$(COMPOSE) ps,python -m pipelines.local status $(ARGS))
 
 test: setup
 	pytest

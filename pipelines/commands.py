@@ -1,63 +1,100 @@
-"""The tools that a flow calls: DVC and `cots`, each in a process group of its own."""
+"""The tools that a flow calls, DVC and `cots`, each on a leash; and what DVC knows of the project."""
 
-import os
-import signal
+import json
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
 
 from prefect import get_run_logger
 
-from cots.errors import RunFailed
-
-GRACE_SECONDS = 30  # between asking a command to stop and stopping it
+from cots.errors import BadInput, RunFailed
 
 
-def run(module: str, *arguments: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that ended well.
+
+    Attributes:
+        seconds: that it took.
+        said: its lines.
+    """
+
+    seconds: float
+    said: tuple[str, ...]
+
+
+def run(module: str, *arguments: str) -> Ended:
     """Run `python -m module arguments` to its end, its lines in the flow's log.
 
     Raises:
-        RunFailed: it ended with another exit code than 0; tells its last line.
+        BadInput: it ended with exit code 2; tells its last line.
+        RunFailed: it ended with another exit code than 0; likewise.
     """
-    name = " ".join([module, *arguments])
-    last = deque([""], maxlen=1)
-    with _own_group(module, *arguments) as process:
+    began, said = monotonic(), []
+    with _on_leash(module, *arguments) as process:
         assert process.stdout
         for line in process.stdout:
-            get_run_logger().info(line.rstrip())
-            last.append(line.strip() or last[0])
+            if text := line.strip():
+                get_run_logger().info(line.rstrip())
+                said.append(text)
         code = process.wait()
     if code:
-        raise RunFailed(f"`{name}` ended with exit code {code}: {last[0]}")
+        kind = BadInput if code == BadInput.exit_code else RunFailed
+        last = said[-1] if said else "it said nothing"
+        raise kind(f"`{' '.join([module, *arguments])}` ended with exit code {code}: {last}")
+    return Ended(monotonic() - began, tuple(said))
 
 
 @contextmanager
-def _own_group(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The running command; when the flow ends, for whatever reason, nothing that it started goes on."""
-    command = [sys.executable, "-m", module, *arguments]
+def _on_leash(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The running command; when the flow ends, for whatever reason, nothing that it started goes on.
+
+    The leash inherits the lock of `pipelines.folder`, so that the folder is free only when the command is gone.
+    """
     with subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        [sys.executable, "-m", "pipelines.leash", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        close_fds=False,
     ) as process:
+        assert process.stdin
         try:
             yield process
         finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(GRACE_SECONDS)
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # the whole group is gone
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+            process.stdin.close()
+            process.wait()
 
 
 def has_remote() -> bool:
     """Whether DVC has a default remote to pull from and push to."""
-    command = [sys.executable, "-m", "dvc", "config", "core.remote"]
-    return bool(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())  # noqa: S603
+    return bool(_asked("config", "core.remote", failing=""))
+
+
+def stages() -> list[str]:
+    """The names of the pipeline's stages, in the order of dvc.yaml."""
+    return _asked("stage", "list", "--name-only").split()
+
+
+def stale() -> list[str]:
+    """The stages that are not up to date by what lies in the folder now; what follows from them may be as well.
+
+    Raises:
+        RunFailed: DVC cannot tell, for one because dvc.yaml is wrong.
+    """
+    return list(json.loads(_asked("status", "--json")))
+
+
+def _asked(*question: str, failing: str | None = None) -> str:
+    """What DVC answers; `failing` is the answer where it ends with an error."""
+    command = [sys.executable, "-m", "dvc", *question]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode and failing is None:
+        last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise RunFailed(f"`dvc {' '.join(question)}` ended with exit code {done.returncode}: {last}")
+    return done.stdout.strip() if not done.returncode else str(failing)

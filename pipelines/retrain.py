@@ -1,44 +1,41 @@
 """Retraining: when and where it happens and what follows. What is stale, DVC knows; what is deployed, the registry."""
 
-from prefect import flow, task
+from typing import Any
 
-from pipelines.commands import has_remote, run
+from prefect import flow
+from prefect.client.schemas import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
 
-
-@task(retries=3, retry_delay_seconds=[2, 10, 30])  # the network is worth trying again
-def pull() -> None:
-    """Fetch what other machines have made; the first run finds nothing."""
-    run("dvc", "pull", "--allow-missing")
-
-
-@task  # a stage that failed would fail again
-def repro(stage: str) -> None:
-    """Bring a stage and everything it needs up to date."""
-    run("dvc", "repro", stage)
-
-
-@task
-def publish() -> None:
-    """Register the package; the gate decides whether it is deployed."""
-    run("cots.cli", "registry", "publish")
-
-
-@task(retries=3, retry_delay_seconds=[2, 10, 30])
-def push() -> None:
-    """Keep what was made where other machines find it."""
-    run("dvc", "push")
+from pipelines.commands import has_remote, stages, stale
+from pipelines.folder import only_run
+from pipelines.limits import time_limit
+from pipelines.parent import parent_run
+from pipelines.report import Report, reported
+from pipelines.tasks import publish, pull, push, repro
 
 
 @flow
-def retrain() -> None:
-    """Train on the current data; deploy the result if it is not worse than what is deployed."""
-    shared = has_remote()
-    if shared:
-        pull()
-    repro("package")
-    publish()
-    if shared:
-        push()
+def retrain(hours: float | None = None) -> State[Any]:
+    """Train on the current data; deploy the result if the gate lets it pass; at most so many hours, if given."""
+    with only_run(flow_run.name), reported("retrain") as report, time_limit(hours):
+        shared = has_remote()
+        if shared:
+            pull()
+        report.stale = stale()
+        if report.stale:
+            bring_up_to_date(report)
+        report.conclude(publish())
+        if shared:
+            push()
+    return Completed(message=report.outcome)
+
+
+def bring_up_to_date(report: Report) -> None:
+    """Every stage in turn, under one MLflow run; what was up to date is passed over in a second."""
+    with parent_run(flow_run.name):
+        for stage in stages():
+            report.add(stage, repro(stage))
 
 
 if __name__ == "__main__":

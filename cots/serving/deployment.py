@@ -28,7 +28,7 @@ class Deployment:
 
     def promote(self, version: int, *, why: str) -> bool:
         """As `Registry.promote`."""
-        follows = self._promotions.last()
+        follows = self._repaired()
         self._models.get(version)
         champion = self._models.at(CHAMPION)
         if champion == version:
@@ -39,7 +39,7 @@ class Deployment:
 
     def rollback(self, *, why: str) -> int:
         """As `Registry.rollback`."""
-        follows = self._promotions.last()
+        follows = self._repaired()
         champion, previous = self._models.at(CHAMPION), self._models.at(PREVIOUS)
         if champion is None or previous is None:
             raise BadInput(f"there is no version of {INDEX} to go back to: see `cots registry list`")
@@ -80,14 +80,23 @@ class Deployment:
                 f"{INDEX} version {version} holds withdrawn {names}: run `cots registry refresh` in its place"
             )
 
+    def _repaired(self) -> int:
+        """Finish a move that was cut off behind its first alias; the number of the last move."""
+        moves = self._promotions.moves()
+        if not moves:
+            return 0
+        if moves[-1].after == self._models.at(CHAMPION) and moves[-1].before != self._models.at(PREVIOUS):
+            self._settle()
+        return moves[-1].number
+
     def _settle(self) -> None:
         """Set the aliases as the last move says, and look again: a slower writer must not undo a later move."""
         while True:
             last = self._promotions.moves()[-1]
-            # First what a rollback needs, then the one that serving follows, then the encoders'.
+            # First the one that serving follows: the others can be made up from it and the last move.
+            self._models.set_alias(CHAMPION, last.after)
             if last.before is not None:
                 self._models.set_alias(PREVIOUS, last.before)
-            self._models.set_alias(CHAMPION, last.after)
             if self._models.at(CHALLENGER) == last.after:
                 self._models.client.delete_registered_model_alias(INDEX, CHALLENGER)
             self._follow()

@@ -1,22 +1,40 @@
-"""A Prefect server of these tests alone, on a free port, with a home of its own."""
+"""A project of toy stages, a Prefect server for single flows, and the whole platform for what needs all of it."""
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.local.postgres import installed
+
+ROOT = Path(__file__).parents[2]
 UP_SECONDS = 240
+RUN_SECONDS = 300
+
+PIPELINE = """
+stages:
+  evaluate:
+    cmd: cp data.txt figures.txt && echo once >> evaluated
+    deps: [data.txt]
+    outs: [figures.txt]
+  package:
+    cmd: cp -r {package} package && cp figures.txt package/index/figures.txt
+    deps: [figures.txt]
+    outs: [package]
+"""
 
 
 @dataclass(frozen=True)
@@ -45,32 +63,130 @@ class Server:
         )
         return found
 
+    def page(self, run: str) -> str:
+        """The artifact that a run left."""
+        wanted = {"flow_run_id": {"any_": [run]}, "type": {"any_": ["markdown"]}}
+        [found] = self.ask("/artifacts/filter", {"artifacts": wanted})
+        return str(found["data"])
 
-def started(*command: str, cwd: Path, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """A process in a group of its own, which SIGINT reaches whoever started the tests."""
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=cwd, env=environment, stdout=file, stderr=file, start_new_session=True
+
+@dataclass(frozen=True)
+class Platform(Server):
+    """The servers that `make up` starts, for a project of toy stages.
+
+    Attributes:
+        project: the folder whose deployments the worker runs.
+        state: the servers' folder.
+        ports: arguments of `up`.
+    """
+
+    project: Path
+    state: Path
+    ports: tuple[str, ...]
+
+    def local(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m pipelines.local VERB` in the project."""
+        command = [sys.executable, "-m", "pipelines.local", verb, "--state", str(self.state), *arguments]
+        return subprocess.run(
+            command, cwd=self.project, env=self.environment, capture_output=True, text=True, check=False, timeout=600
         )
 
+    def up(self) -> str:
+        """Start what is down; what was said."""
+        done = self.local("up", *self.ports)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
-def stopped(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to end, then see to it."""
-    process.send_signal(signal.SIGINT)
+    def pid(self, name: str) -> int:
+        """Of a process that `up` started."""
+        if name == "postgres":
+            return int((self.state / "postgres/data/postmaster.pid").read_text().split()[0])
+        return int(json.loads((self.state / f"{name}.json").read_text())["pid"])
+
+    def begin(self, flow: str, deployment: str, **parameters: object) -> str:
+        """`prefect deployment run FLOW/DEPLOYMENT`; the run's id."""
+        found = self.ask(f"/deployments/name/{flow}/{deployment}")
+        run = self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        return str(run["id"])
+
+    def state_of(self, run: str) -> dict[str, Any]:
+        """A run's state."""
+        found: dict[str, Any] = self.ask(f"/flow_runs/{run}")["state"]
+        return found
+
+    def ended(self, run: str) -> tuple[str, str]:
+        """Type and message of the run's last state, waited for."""
+        waited_for(lambda: self.state_of(run)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), RUN_SECONDS)
+        return self.state_of(run)["type"], self.state_of(run)["message"]
+
+    def completed(self, run: str) -> str:
+        """The message of a run that is to end well, waited for."""
+        state, message = self.ended(run)
+        assert state == "COMPLETED", message
+        return message
+
+
+@pytest.fixture(scope="session")
+def toy_project(tiny_package: Path) -> Callable[[Path], Path]:
+    """Makes a DVC repository of two toy stages whose package can be published."""
+
+    def made(folder: Path) -> Path:
+        folder.mkdir()
+        (folder / "data.txt").write_text("one")
+        (folder / "dvc.yaml").write_text(PIPELINE.format(package=tiny_package))
+        shutil.copy(ROOT / "params.yaml", folder)
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        dvc(folder, "init", "-q")
+        dvc(folder, "config", "core.analytics", "false")
+        return folder
+
+    return made
+
+
+@pytest.fixture
+def project(tmp_path: Path, toy_project: Callable[[Path], Path]) -> Path:
+    """Such a repository of one test."""
+    return toy_project(tmp_path / "project")
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    """Run DVC in a folder."""
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def waited_for(condition: Callable[[], bool], seconds: float = 200) -> None:
+    """Until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    """Whether the process goes on."""
     try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of the loopback address that no one listens at."""
+    probes = [socket.socket() for _ in range(number)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server, up."""
+    """A Prefect server on a free port, with a home of its own."""
     home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     environment = os.environ | {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
@@ -81,8 +197,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     }
     found = Server(environment["PREFECT_API_URL"], environment)
     log = home / "server.log"
-    command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    process = started(*command, cwd=home, environment=environment, log=log)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=home, env=environment, stdout=file, stderr=file, start_new_session=True)
     try:
         deadline = time.monotonic() + UP_SECONDS
         while not _healthy(found):
@@ -91,7 +208,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             time.sleep(0.3)
         yield found
     finally:
-        stopped(process)
+        _stopped(process)
+
+
+def _stopped(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
 
 
 def _healthy(server: Server) -> bool:
@@ -99,3 +225,26 @@ def _healthy(server: Server) -> bool:
         return bool(server.ask("/health"))
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
+
+
+@pytest.fixture(scope="session")
+def platform(toy_project: Callable[[Path], Path]) -> Iterator[Platform]:
+    """The platform, up, on free ports; in a folder through which PostgreSQL's user may pass."""
+    if not installed():
+        pytest.skip("PostgreSQL is not installed: apt install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="cots-platform-"))
+    folder.chmod(0o755)
+    project = toy_project(folder / "project")
+    shutil.copy(ROOT / "prefect.yaml", project)
+    shutil.copytree(ROOT / "pipelines", project / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
+    mlflow, prefect, postgres = map(str, free_ports(3))
+    ports = ("--mlflow-port", mlflow, "--prefect-port", prefect, "--postgres-port", postgres)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environment = outside | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    found = Platform(f"http://127.0.0.1:{prefect}/api", environment, project, folder / "state", ports)
+    try:
+        found.up()
+        yield found
+    finally:
+        found.local("down", "--purge")
+        shutil.rmtree(folder)

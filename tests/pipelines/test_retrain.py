@@ -1,32 +1,20 @@
 """The flow over a real DVC repository with toy stages and a real registry."""
 
-import os
+import json
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from tests.pipelines.conftest import Server
+from tests.conftest import ranked
+from tests.pipelines.conftest import PIPELINE, Server, alive, dvc, waited_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # seconds, for a machine with other work
 
-PIPELINE = """
-stages:
-  evaluate:
-    cmd: cp data.txt figures.txt && echo once >> evaluated
-    deps: [data.txt]
-    outs: [figures.txt]
-  package:
-    cmd: cp -r {package} package && cp figures.txt package/index/figures.txt
-    deps: [figures.txt]
-    outs: [package]
-"""
 SLOW = """
 stages:
   package:
@@ -35,37 +23,37 @@ stages:
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path, tiny_package: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "data.txt").write_text("one")
-    (folder / "dvc.yaml").write_text(PIPELINE.format(package=tiny_package))
-    (folder / "params.yaml").write_text("{}")
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    dvc(folder, "init", "-q")
-    dvc(folder, "config", "core.analytics", "false")
-    return folder
+def retrain(folder: Path, server: Server, store: str, **parameters: object) -> subprocess.CompletedProcess[str]:
+    process = begun(folder, server, store, **parameters)
+    said, _ = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, said, said)
 
 
-def dvc(folder: Path, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def environment(server: Server, store: str) -> dict[str, str]:
-    return server.environment | {"MLFLOW_TRACKING_URI": store}
-
-
-def retrain(folder: Path, server: Server, store: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.retrain"],
+def begun(folder: Path, server: Server, store: str, **parameters: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from pipelines.retrain import retrain; retrain(**{parameters})"],
         cwd=folder,
-        env=environment(server, store),
-        capture_output=True,
+        env=server.environment | {"MLFLOW_TRACKING_URI": store},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-        timeout=600,
     )
+
+
+def begun_stage(project: Path, server: Server, store: str) -> tuple[subprocess.Popen[str], int]:
+    """A run whose stage would go on for long, and that stage's process."""
+    (project / "dvc.yaml").write_text(SLOW)
+    process = begun(project, server, store)
+    waited_for(lambda: (project / "pid").is_file() and (project / "pid").read_text().strip() != "")
+    stage = int((project / "pid").read_text())
+    assert alive(stage)
+    return process, stage
+
+
+def last_run(server: Server) -> tuple[str, str, str]:
+    """State, message and page of the newest run."""
+    run = server.runs("retrain")[0]
+    return run["state_name"], run["state"]["message"], server.page(run["id"])
 
 
 def versions() -> list[int]:
@@ -80,7 +68,46 @@ def test_every_run_brings_the_pipeline_up_to_date_and_publishes_what_is_new(
         done = retrain(project, server, store)
         assert done.returncode == 0, done.stderr
         assert versions() == expected
+    state, message, page = last_run(server)
+    assert (state, message.split(";")[0]) == ("Completed", "cots-index version 2 registered")
+    assert "**Stale when it began:** evaluate" in page
+    assert "| evaluate | ran |" in page
+    assert "| metric | this version | version 1 | difference |" in page
+    assert "the encoders are the champion's" in page
+    runs = mlflow.search_runs(experiment_names=["cots"], output_format="list")
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+    done = retrain(project, server, store)
+    assert done.returncode == 0, done.stderr
+    state, message, page = last_run(server)
+    assert message.startswith("no stage was stale: cots-index version 2 was registered already")
+    assert "| evaluate" not in page
+    assert versions() == [1, 2]
     assert (project / "evaluated").read_text().splitlines() == ["once", "once"]
+
+
+def test_a_worse_package_is_registered_and_refused_and_the_page_says_why(
+    project: Path, server: Server, store: str, tmp_path: Path, other_package: Path
+) -> None:
+    assert retrain(project, server, store).returncode == 0
+    worse = tmp_path / "worse"
+    shutil.copytree(other_package, worse)
+    ranked(20.0).to_parquet(worse / "evidence" / "queries.parquet")
+    lineage = json.loads((worse / "lineage.json").read_text())
+    lineage["metrics"][lineage["target"]]["rsum"] = 120.0
+    (worse / "lineage.json").write_text(json.dumps(lineage))
+    (project / "dvc.yaml").write_text(PIPELINE.format(package=worse))
+    (project / "data.txt").write_text("two")
+    done = retrain(project, server, store)
+    assert done.returncode == 0, done.stderr
+    assert versions() == [1, 2]
+    assert int(mlflow.MlflowClient().get_model_version_by_alias("cots-index", "champion").version) == 1
+    _, message, page = last_run(server)
+    assert "it is not the champion" in message
+    assert "**cots-index version 2:** mean recall" in page
+    assert "may be worse by more than 5" in page
+    [figures] = [line for line in page.splitlines() if line.startswith("| rsum |")]
+    assert figures.endswith("| -120.000 |")
 
 
 def test_with_a_remote_what_was_made_is_fetched_not_made_and_not_published_again(
@@ -107,38 +134,42 @@ def test_a_stage_that_fails_fails_the_run_with_its_reason_and_publishes_nothing(
     (project / "data.txt").unlink()
     done = retrain(project, server, store)
     assert done.returncode != 0
-    assert "dvc repro package` ended with exit code" in done.stderr
-    assert server.runs("retrain")[0]["state_type"] == "FAILED"
+    state, message, page = last_run(server)
+    assert state == "Failed"
+    assert "dvc repro evaluate` ended with exit code" in message
+    assert "dvc repro evaluate` ended with exit code" in page
+    [run] = mlflow.search_runs(experiment_names=["cots"], output_format="list")
+    assert run.info.status == "FAILED"
     assert not mlflow.MlflowClient().search_registered_models()
 
 
 def test_a_cancelled_run_leaves_no_stage_behind(project: Path, server: Server, store: str) -> None:
-    (project / "dvc.yaml").write_text(SLOW)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.retrain"],
-        cwd=project,
-        env=environment(server, store),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    waited_for(lambda: (project / "pid").is_file() and (project / "pid").read_text().strip() != "")
-    stage = int((project / "pid").read_text())
-    assert alive(stage)
+    process, stage = begun_stage(project, server, store)
     process.send_signal(signal.SIGTERM)
-    process.wait(200)
+    process.communicate(timeout=200)
     waited_for(lambda: not alive(stage))
 
 
-def waited_for(condition: Callable[[], bool], seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def test_a_second_run_is_told_who_uses_the_folder_and_one_after_a_killed_run_waits_for_its_stage_to_end(
+    project: Path, server: Server, store: str
+) -> None:
+    process, stage = begun_stage(project, server, store)
+    second = retrain(project, server, store)
+    assert second.returncode != 0
+    assert f"{project} is in use by run " in second.stderr
+    assert f"(process {process.pid}, since " in second.stderr
+    process.kill()
+    process.communicate(timeout=200)
+    (project / "dvc.yaml").write_text(SLOW.replace("exec sleep 600", f"! kill -0 {stage}"))
+    third = retrain(project, server, store)
+    assert "failed to reproduce 'package': output 'package' does not exist" in third.stderr
+    assert not alive(stage)
 
 
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+def test_a_run_that_takes_too_long_is_ended_with_its_stage(project: Path, server: Server, store: str) -> None:
+    (project / "dvc.yaml").write_text(SLOW)
+    assert retrain(project, server, store, hours=15 / 3600).returncode != 0
+    state, _, page = last_run(server)
+    assert state == "TimedOut"
+    assert "TimeoutError" in page
+    assert not alive(int((project / "pid").read_text()))

@@ -316,6 +316,19 @@ def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry: Registr
     assert "red" in registry.kept(1).items()
 
 
+def test_a_rollback_that_was_cut_off_behind_its_first_alias_leaves_a_way_back(
+    registry: Registry, tiny_package: Path, other_package: Path
+) -> None:
+    publish(registry, tiny_package)
+    publish(registry, other_package)
+    registry.rollback(why="it was worse")
+    mlflow.MlflowClient().set_registered_model_alias(
+        INDEX, "previous", "1"
+    )  # champion moved to 1, previous not yet to 2
+    assert registry.rollback(why="it was not") == 2
+    assert aliases(INDEX) == {"champion": 2, "previous": 1}
+
+
 def test_a_version_that_does_not_exist_cannot_be_promoted(registry: Registry, tiny_package: Path) -> None:
     publish(registry, tiny_package)
     with pytest.raises(BadInput, match="cots-index has no version 7: there are 1"):
