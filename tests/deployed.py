@@ -1,19 +1,23 @@
-"""A project with a champion and a log of queries."""
+"""Projects with a champion: one with a log of queries, one whose data DVC prepares."""
 
 import base64
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from cots.config import Params
 from cots.model import RetrievalModel
 from cots.serving.publishing import publish
 from cots.stages.package import stage
+from tests.conftest import COLOURS
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = [f"buy {what} for a low price near the town hall" for what in ("shoes", "boats", "cars", "hats", "cups")]
@@ -36,6 +40,29 @@ def deploy(project: Path, *, data: Path, model: Path, made: Path) -> None:
     measured = (reports / "metrics.json", reports / "evaluation", reports / "validation")
     stage(model, made / "index", *measured, manifest, project / "package", params=read)
     publish(read, project)
+
+
+def squares_project(folder: Path, package: Path) -> Path:
+    """A DVC repository with this project's pipeline over plain squares, whose package is a copy of `package`."""
+    shutil.copytree(ROOT / "cots", folder / "cots", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "suspects.csv", "withdrawn.csv"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(package, folder / "package")
+    (folder / "pictures").mkdir()
+    rows = ["image,caption,split"]
+    for place, colour in enumerate(COLOURS):
+        for side, split in ((32, "train"), (48, "test")):
+            name = f"{colour}{side}.png"
+            Image.new("RGB", (side, 32 + place), colour).save(folder / "pictures" / name)
+            rows.append(f"{name},a {colour} thing of {side},{split}")
+    (folder / "pictures" / "captions.csv").write_text("\n".join(rows) + "\n")
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["source"] = {"kind": "folder", "path": "pictures", "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
+    params["validate"] |= {"max_duplicates": 1.0, "max_leakage": 1.0}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
+    return folder
 
 
 def write_log(path: Path, model: RetrievalModel, texts: Sequence[str]) -> None:

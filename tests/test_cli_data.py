@@ -1,49 +1,25 @@
 """`cots data` in a real project: DVC brings its data up to date, MLflow deploys the index without the picture."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from PIL import Image
 
 from cots.config import Params
 from cots.serving.publishing import publish
 from cots.serving.registry import Registry
-from tests.conftest import COLOURS
+from tests.deployed import squares_project
 
-ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
 def project(tmp_path: Path, store: str, tiny_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of plain squares whose data is prepared, with a champion of other pictures."""
-    folder = tmp_path / "project"
-    folder.mkdir()
+    """A project of plain squares, and a champion that learnt from other pictures."""
+    folder = squares_project(tmp_path / "project", tiny_package)
     monkeypatch.chdir(folder)
-    for name in ("dvc.yaml", "suspects.csv", "withdrawn.csv"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "cots", folder / "cots", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(tiny_package, folder / "package")
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    rows = ["image,caption,split"]
-    for place, colour in enumerate(COLOURS):
-        for side in (32, 48):
-            name = f"{colour}{side}.png"
-            Image.new("RGB", (side, 32 + place), colour).save(pictures / name)
-            rows.append(f"{name},a {colour} thing of {side},{'train' if side == 32 else 'test'}")
-    (pictures / "captions.csv").write_text("\n".join(rows) + "\n")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["source"] = {"kind": "folder", "path": "pictures", "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
-    params["validate"] |= {"max_duplicates": 1.0, "max_leakage": 1.0}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    subprocess.run(["git", "init", "-q"], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
     publish(Params.load())
     return folder
 
