@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cots.errors import BadInput
-from cots.serving.deployment import Deployment
+from cots.serving.champion import Champion
 from cots.serving.evidence import EVIDENCE, Kept
 from cots.serving.gate import Decision, gate
 from cots.serving.judging import Judge
@@ -53,7 +53,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._models = Models()
-        self._deployment = Deployment(self._models)
+        self._champion = Champion(self._models)
 
     def publish(self, package: Path, runs: Path, lock: Path, *, judge: Judge) -> Published:
         """Register both models of a package, once for each content, and promote if the gate lets it pass.
@@ -133,7 +133,7 @@ class Registry:
             RunFailed: another promotion came first.
         """
         with told_as_failed_run():
-            return self._deployment.promote(version, why=why)
+            return self._champion.promote(version, why=why)
 
     def rollback(self, *, why: str) -> int:
         """Exchange `champion` and `previous`.
@@ -146,12 +146,12 @@ class Registry:
             RunFailed: another promotion came first.
         """
         with told_as_failed_run():
-            return self._deployment.rollback(why=why)
+            return self._champion.rollback(why=why)
 
     def history(self) -> list[Move]:
         """Every move of the champion, oldest first."""
         with told_as_failed_run():
-            return self._deployment.moves()
+            return self._champion.moves()
 
     def difference(self, before: int, after: int) -> dict[str, dict[str, tuple[Any, Any]]]:
         """What differs between two versions, each value a pair.
@@ -185,7 +185,7 @@ class Registry:
             ids: reasons by id.
         """
         with told_as_failed_run():
-            self._deployment.withdraw(ids)
+            self._champion.withdraw(ids)
 
     def _encoders(self, folder: Path, lineage: Mapping[str, Any], tags: Mapping[str, str]) -> int:
         """The version that holds these encoders; registered where there is none."""
@@ -218,7 +218,7 @@ class Registry:
             self._models.tag(version, "gate.contest", json.dumps(contest))
             self._models.tag(version, "gate.reasons", "; ".join(decision.reasons))
         if decision.promote:
-            self._deployment.promote(version, why="; ".join(decision.reasons))
+            self._champion.promote(version, why="; ".join(decision.reasons))
         else:
             self._models.set_alias(CHALLENGER, version)
         self._models.tag(version, "gate.promote", str(decision.promote).lower())

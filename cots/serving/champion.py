@@ -15,7 +15,7 @@ from cots.serving.promotions import Move, Promotions
 WITHDRAWN = "withdrawn."  # before the digest of an id, in tags of the model
 
 
-class Deployment:
+class Champion:
     """The aliases of `cots-index`, and those of `cots-encoders`, which follow.
 
     Args:
