@@ -1,16 +1,20 @@
 """The tools that a flow calls, DVC and `cots`, each on a leash; and what DVC knows of the project."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 
 from prefect import get_run_logger
 
 from cots.errors import BadInput, RunFailed
+
+LOCK, KEPT = Path("dvc.lock"), Path(".dvc/tmp/dvc.lock.kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,23 @@ def stages() -> list[str]:
 def stale() -> list[str]:
     """The stages that are not up to date by what lies in the folder now; what follows from them may be as well.
 
+    DVC writes dvc.lock in place: killed while it does, it leaves half a file or none of it, and can tell nothing any
+    more. So a lock that was read is kept, and put back where it cannot be; what was made since is in DVC's cache.
+
     Raises:
         RunFailed: DVC cannot tell, for one because dvc.yaml is wrong.
     """
-    return list(json.loads(_asked("status", "--json")))
+    try:
+        answer = _asked("status", "--json")
+    except RunFailed:
+        if not (KEPT.is_file() and LOCK.is_file() and KEPT.read_bytes() != LOCK.read_bytes()):
+            raise
+        get_run_logger().warning("%s cannot be read: going on from the one before", LOCK)
+        shutil.copyfile(KEPT, LOCK)
+        answer = _asked("status", "--json")
+    if LOCK.is_file():
+        shutil.copyfile(LOCK, KEPT)
+    return list(json.loads(answer))
 
 
 def _asked(*question: str, failing: str | None = None) -> str:

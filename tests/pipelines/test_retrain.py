@@ -143,6 +143,29 @@ def test_a_stage_that_fails_fails_the_run_with_its_reason_and_publishes_nothing(
     assert not mlflow.MlflowClient().search_registered_models()
 
 
+@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  evaluate:\n    cmd: cp data"])
+def test_a_lock_that_dvc_was_killed_over_is_the_one_before_again(
+    project: Path, server: Server, store: str, left: str
+) -> None:
+    assert retrain(project, server, store).returncode == 0
+    (project / "data.txt").write_text("two")
+    (project / "dvc.lock").write_text(left)
+    done = retrain(project, server, store)
+    assert done.returncode == 0, done.stdout
+    assert "dvc.lock cannot be read: going on from the one before" in done.stdout
+    assert versions() == [1, 2]
+
+
+def test_a_dvc_file_that_is_wrong_is_told_and_left_alone(project: Path, server: Server, store: str) -> None:
+    assert retrain(project, server, store).returncode == 0
+    before = (project / "dvc.lock").read_bytes()
+    (project / "dvc.yaml").write_text("stages: 7\n")
+    done = retrain(project, server, store)
+    assert done.returncode != 0
+    assert "`dvc status --json` ended with exit code" in done.stdout
+    assert (project / "dvc.lock").read_bytes() == before
+
+
 def test_a_cancelled_run_leaves_no_stage_behind(project: Path, server: Server, store: str) -> None:
     process, stage = begun_stage(project, server, store)
     process.send_signal(signal.SIGTERM)
