@@ -308,7 +308,8 @@ def test_versions_are_published_listed_promoted_and_taken_back(
     assert "version 2 is the champion" in cots("registry", "promote", "--version", "2", "--reason", "they did not")[1]
     assert "encoders.version" in cots("registry", "lineage", "--version", "1")[1]
     assert json.loads(cots("registry", "lineage", "--json")[1])["index"]["version"] == 2
-    beside = cots("registry", "diff", "1", "2")[1]
+    code, beside, err = cots("registry", "diff", "1", "2")
+    assert (code, err) == (0, "")
     assert ["rsum", "240.0", "300.0"] in [line.split() for line in beside.splitlines()]
     assert json.loads(cots("registry", "diff", "1", "2", "--json")[1])["metrics"]["rsum"] == [240.0, 300.0]
     told = cots("registry", "history")[1]

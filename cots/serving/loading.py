@@ -1,6 +1,5 @@
 """From an address to a model: a registered version, an MLflow model folder, or a folder that training left."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,6 @@ def model_folder(uri: str, *, into: Path | None = None) -> Path:
         if not Path(uri).is_dir():
             raise BadInput(f"no model {uri}: give a folder or an address such as {CHAMPION_URI}")
         return Path(uri)
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     connect()
     try:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))

@@ -45,6 +45,7 @@ def connect() -> mlflow.MlflowClient:
         RunFailed: the server does not answer, or the store cannot be opened; within seconds.
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 by default: minutes of silence
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # that is where results go
     for name in NOISY:
