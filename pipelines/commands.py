@@ -89,7 +89,7 @@ def stale() -> list[str]:
     """The stages that are not up to date by what lies in the folder now; what follows from them may be as well.
 
     DVC writes dvc.lock in place: killed while it does, it leaves half a file or none of it, and can tell nothing any
-    more. So a lock that was read is kept, and put back where it cannot be; what was made since is in DVC's cache.
+    more. Then the lock before it is put back (`keep_lock`); what was made since is in DVC's cache.
 
     Raises:
         RunFailed: DVC cannot tell, for one because dvc.yaml is wrong.
@@ -97,14 +97,32 @@ def stale() -> list[str]:
     try:
         answer = _asked("status", "--json")
     except RunFailed:
-        if not (KEPT.is_file() and LOCK.is_file() and KEPT.read_bytes() != LOCK.read_bytes()):
+        if not LOCK.is_file():
             raise
-        get_run_logger().warning("%s cannot be read: going on from the one before", LOCK)
-        shutil.copyfile(KEPT, LOCK)
-        answer = _asked("status", "--json")
+        answer = _with_the_lock_before()
+    keep_lock()
+    return list(json.loads(answer))
+
+
+def keep_lock() -> None:
+    """Keep a copy of a dvc.lock that is whole."""
     if LOCK.is_file():
         shutil.copyfile(LOCK, KEPT)
-    return list(json.loads(answer))
+
+
+def _with_the_lock_before() -> str:
+    """What DVC says of the kept lock, or without one where none is kept; if that is no help, all is left as it was."""
+    present = LOCK.read_bytes()
+    LOCK.unlink()
+    if KEPT.is_file():
+        shutil.copyfile(KEPT, LOCK)
+    try:
+        answer = _asked("status", "--json")
+    except RunFailed:
+        LOCK.write_bytes(present)
+        raise
+    get_run_logger().warning("%s could not be read: going on from the one before", LOCK)
+    return answer
 
 
 def _asked(*question: str, failing: str | None = None) -> str:

@@ -7,7 +7,7 @@ from prefect.client.schemas import State
 
 from cots.errors import RunFailed
 from cots.serving.registry import Registry
-from pipelines.commands import Ended, run
+from pipelines.commands import Ended, keep_lock, run
 
 
 async def worth_another_try(_task: object, _run: object, state: State[Any]) -> bool:
@@ -27,13 +27,17 @@ def pull() -> Ended:
 @task(task_run_name="repro {stage}")  # no retries: a stage that failed would fail again
 def repro(stage: str) -> Ended:
     """Bring a stage and everything it needs up to date."""
-    return run("dvc", "repro", stage)
+    ended = run("dvc", "repro", stage)
+    keep_lock()
+    return ended
 
 
 @task(task_run_name="repro {stage} alone")
 def repro_alone(stage: str) -> Ended:
     """Bring a stage up to date, whatever it needs is."""
-    return run("dvc", "repro", "--single-item", stage)
+    ended = run("dvc", "repro", "--single-item", stage)
+    keep_lock()
+    return ended
 
 
 @network

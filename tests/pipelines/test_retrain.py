@@ -152,7 +152,7 @@ def test_a_lock_that_dvc_was_killed_over_is_the_one_before_again(
     (project / "dvc.lock").write_text(left)
     done = retrain(project, server, store)
     assert done.returncode == 0, done.stdout
-    assert "dvc.lock cannot be read: going on from the one before" in done.stdout
+    assert "dvc.lock could not be read: going on from the one before" in done.stdout
     assert versions() == [1, 2]
 
 
