@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,12 +50,23 @@ class Shelf:
         encoders: digest of the encoders that made the index.
         items: one row an item.
         previews: of the items.
+        gone: rows of items that a later version no longer holds; they are not shown any more.
     """
 
     target: Target
     encoders: str
     items: pd.DataFrame
     previews: Previews
+    gone: frozenset[int] = frozenset()
+
+    def beside(self, later: Self) -> Self:
+        """The same while a later version answers: a sample that was withdrawn in between is shown by neither."""
+        lost = ~self.items["id"].isin(later.items["id"]).to_numpy()
+        return replace(self, gone=frozenset(lost.nonzero()[0].tolist()))
+
+    def holds(self, row: int) -> bool:
+        """Whether there is such an item to be shown."""
+        return row < len(self.items) and row not in self.gone
 
     @property
     def versions(self) -> dict[str, dict[str, str | None]]:

@@ -75,10 +75,13 @@ class Service:
 
     async def preview(self, version: schemas.VersionName, row: schemas.Place, frame: schemas.Place) -> Response:
         """A small copy of an indexed picture, or of a clip's frame."""
+        shelf = self._shelf(version)
         try:
-            data = self._shelf(version).previews.jpeg(row, frame)
+            data = shelf.previews.jpeg(row, frame) if shelf.holds(row) else None
         except ValueError:
-            raise Refused(404, f"version {version} holds no frame {frame} of item {row}") from None
+            data = None
+        if data is None:
+            raise Refused(404, f"version {version} holds no frame {frame} of item {row}")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": PREVIEW_CACHE})
 
     async def lineage(self, version: schemas.VersionName) -> Response:
@@ -88,7 +91,7 @@ class Service:
     async def item_lineage(self, version: schemas.VersionName, row: schemas.Place) -> Response:
         """What an answer came from: the item, and what the version that found it was made from."""
         shelf = self._shelf(version)
-        if row >= len(shelf.items):
+        if not shelf.holds(row):
             raise Refused(404, f"version {version} holds no item {row}")
         return JSONResponse(item_lineage(shelf, row))
 

@@ -75,7 +75,7 @@ class Deployment:
     def _change(self, loaded: Deployed) -> None:
         before = self.current
         if before:
-            self._previous = before.shelf
+            self._previous = before.shelf.beside(loaded.shelf)
             self._meters.switches.inc()
         self.current = loaded
         self.trouble = None

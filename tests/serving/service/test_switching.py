@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from .conftest import Champion, Served, serving
@@ -25,6 +26,24 @@ def test_the_registrys_tags_are_the_answers_lineage(champion: Champion, tiny_pac
         assert answer["versions"]["index"] == {"name": "cots-index", "version": "1"}
         assert answer["versions"]["encoders"]["version"] == "10"
         assert served.client.get(answer["results"][0]["lineage"]).json()["git_commit"] == "commit-1"
+
+
+def test_what_the_new_version_no_longer_holds_is_not_shown_from_the_old_one_either(
+    champion: Champion, tiny_package: Path, tmp_path: Path
+) -> None:
+    without = shutil.copytree(tiny_package / "index", tmp_path / "index")
+    path = without / "artifacts" / "index" / "items.parquet"
+    items = pd.read_parquet(path)
+    items.replace({"id": {items["id"][0]: "another"}}).to_parquet(path)
+    versions = [champion.register(folder) for folder in (tiny_package / "index", without)]
+    champion.move(versions[0])
+    with serving(URI) as served:
+        assert served.client.get("/preview/1/0/0").status_code == 200
+        champion.move(versions[1])
+        served.until(lambda: answering(served) == versions[1])
+        assert [served.client.get(f"/preview/1/{row}/0").status_code for row in (0, 1)] == [404, 200]
+        assert served.client.get("/lineage/1/0").status_code == 404
+        assert served.client.get("/preview/2/0/0").status_code == 200
 
 
 def test_under_load_no_query_fails_and_no_answer_mixes_versions(
