@@ -48,7 +48,7 @@ def encoded(colour: str) -> str:
 def test_texts_are_answered_each_with_the_number_of_results_that_is_asked_for(address: str) -> None:
     found = asked(address, {"inputs": ["a red square", "blue"], "params": {"k": 3}})
     assert [[hit["rank"] for hit in results] for results in found] == [[1, 2, 3], [1, 2, 3]]
-    assert found[0][0].keys() == {"rank", "score", "id", "captions", "media", "split", "frame"}
+    assert found[0][0].keys() == {"rank", "score", "id", "captions", "media", "split", "row", "frame"}
     assert found[0] == asked(address, {"inputs": ["a red square"], "params": {"k": 3}})[0]
 
 
