@@ -41,8 +41,9 @@ def refresh(params: Params, project: Path = Path()) -> Published | None:
     registry = Registry()
     champion = registry.champion()
     kept, manifest = registry.kept(champion.version), project / "data" / "manifest.parquet"
-    recipe = kept.params() | {"index": params.recipe()["index"]}
-    if champion.tags["manifest.digest"] == file_digest(manifest) and recipe == kept.params():
+    before = kept.params()
+    recipe = before | {"index": params.recipe()["index"]}
+    if champion.tags["manifest.digest"] == file_digest(manifest) and recipe == before:
         return None
     work = project / WORK
     shutil.rmtree(work, ignore_errors=True)
@@ -55,8 +56,10 @@ def refresh(params: Params, project: Path = Path()) -> Published | None:
 def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[str, object]) -> None:
     """What stage `package` would write, without encoders: those are registered."""
     work, data = project / WORK, project / "data"
-    version = f"models:/{INDEX}/{champion.version}"
-    encoders, before = fetch_encoders(version), model_folder(version)
+    scratch = work / "champion"
+    scratch.mkdir()
+    before = model_folder(f"models:/{INDEX}/{champion.version}", into=scratch)
+    encoders = fetch_encoders(str(before))
     index_stage(data / "shards", data / "manifest.parquet", encoders, work / "index", params=params)
     limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
     cards = {name: (before / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}

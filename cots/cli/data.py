@@ -16,6 +16,7 @@ data = typer.Typer(help="Samples: which versions learnt from them, and taking th
 Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Of samples, as the manifest and the results name them.")
 ]
+Used = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it learnt from, ids that its index holds
 MANIFEST, WITHDRAWN = Path("data/manifest.parquet"), Path("withdrawn.csv")
 
 
@@ -24,7 +25,7 @@ def lineage(ids: Ids) -> None:
     """Show which versions learnt from a sample, and which hold it in their index."""
     from cots.serving.registry import Registry
 
-    typer.echo(_versions(Registry(), ids))
+    typer.echo(_told(ids, _used(Registry(), ids)))
 
 
 @data.command()
@@ -41,27 +42,28 @@ def withdraw(
     from cots.serving.registry import Registry
 
     registry = Registry()
-    _known(registry, ids)
+    used = _used(registry, ids)
+    _check_known(ids, used)
     add_withdrawn(WITHDRAWN, dict.fromkeys(ids, reason))
     registry.withdraw(dict.fromkeys(ids, reason))
-    typer.echo(_versions(registry, ids))
+    typer.echo(_told(ids, used))
     if registry.versions():
         refresh()
     typer.echo(f"\n{WITHDRAWN} names {', '.join(ids)}: commit it; the next `dvc repro` trains without them")
 
 
-def _known(registry: "Registry", ids: Sequence[str]) -> None:
+def _check_known(ids: Sequence[str], used: Used) -> None:
     """Refuse ids that neither the present data nor a version knows: a slip of the keyboard withdraws nothing."""
     from cots.data.manifest import read_manifest
     from cots.data.withdrawn import read_withdrawn
 
     known = set(read_manifest(MANIFEST)["id"]) | set(read_withdrawn(WITHDRAWN))
-    unknown = [one for one in ids if one not in known]
-    if unknown and (strangers := [one for one in unknown if not any(_used(registry, [one]).values())]):
+    registered = set[str]().union(*(some for both in used.values() for some in both))
+    if strangers := [one for one in ids if one not in known | registered]:
         raise BadInput(f"no sample {', '.join(strangers)}: neither {MANIFEST} nor a registered version knows it")
 
 
-def _used(registry: "Registry", ids: Sequence[str]) -> dict[int, tuple[set[str], set[str]]]:
+def _used(registry: "Registry", ids: Sequence[str]) -> Used:
     """By version: which of the ids it learnt from, and which its index holds."""
     asked = set(ids)
     kept = {one.version: registry.kept(one.version) for one in registry.versions()}
@@ -69,9 +71,8 @@ def _used(registry: "Registry", ids: Sequence[str]) -> dict[int, tuple[set[str],
     return {version: both for version, both in found.items() if any(both)}
 
 
-def _versions(registry: "Registry", ids: Sequence[str]) -> str:
-    found: Mapping[int, tuple[set[str], set[str]]] = _used(registry, ids)
-    if not found:
+def _told(ids: Sequence[str], used: Used) -> str:
+    if not used:
         return f"no registered version learnt from {', '.join(ids)} or holds it"
-    rows = [[version, *(", ".join(sorted(some)) or "-" for some in both)] for version, both in found.items()]
+    rows = [[version, *(", ".join(sorted(some)) or "-" for some in both)] for version, both in used.items()]
     return table(["version", "learnt from", "holds"], rows)
