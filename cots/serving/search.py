@@ -81,7 +81,6 @@ class Search:
         self._among: dict[Sought, NDArray[np.bool_]] = {
             "image": media == "image",
             "video": media == "video",
-            "any": np.ones(len(items), np.bool_),
         }
 
     @classmethod
