@@ -30,8 +30,9 @@ from cots.config import Params
 from cots.errors import told_in_one_line
 from cots.retrieval.previews import Previews
 from cots.serving.models import CHAMPION, INDEX
-from cots.serving.packaging import Limits, save_index
+from cots.serving.packaging import save_index
 from cots.stages.index import stage
+from cots.stages.package import limits_of
 
 CLIENTS, SWITCHES, SECONDS = 50, 10, 60.0
 TEXTS, PICTURES = 45, 5  # different queries
@@ -68,8 +69,7 @@ def _registry(folder: Path) -> mlflow.MlflowClient:
     """A store with two versions, the first of them the champion."""
     params = Params.load()
     stage(SHARDS, MANIFEST, OTHER, folder / "index", params=params)
-    limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
-    save_index(folder / "package", OTHER, folder / "index", limits=limits, cards={})
+    save_index(folder / "package", OTHER, folder / "index", limits=limits_of(params), cards={})
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     client.create_registered_model(INDEX)

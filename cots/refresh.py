@@ -1,6 +1,5 @@
 """New pictures without new training: the present data under the deployed encoders becomes a version of the index."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,15 +7,15 @@ from cots.config import Params
 from cots.files import write_json
 from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.evidence import PARAMS
-from cots.serving.lineage import content_digest, file_digest, git_state
+from cots.serving.lineage import file_digest, git_state
 from cots.serving.loading import fetch_encoders, model_folder
 from cots.serving.models import INDEX
-from cots.serving.packaging import Limits, save_index
+from cots.serving.packaging import save_index
 from cots.serving.publishing import judge_of, published
 from cots.serving.registry import Published, Registry
-from cots.serving.search import read_about
 from cots.serving.versions import Listed
 from cots.stages.index import stage as index_stage
+from cots.stages.package import index_facts, limits_of, read_validation
 
 WORK = Path("runs/refresh")
 
@@ -61,20 +60,11 @@ def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[s
     before = model_folder(f"models:/{INDEX}/{champion.version}", into=scratch)
     encoders = fetch_encoders(str(before))
     index_stage(data / "shards", data / "manifest.parquet", encoders, work / "index", params=params)
-    limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
     cards = {name: (before / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
     out = work / "package" / "index"
-    save_index(out, encoders, work / "index", limits=limits, cards=cards)
-    about = read_about(work / "index")
-    summary = project / "reports" / "validation" / "summary.json"
-    found = {
-        "manifest.digest": file_digest(data / "manifest.parquet"),
-        "index.digest": file_digest(work / "index" / "index.faiss"),
-        "index.content": content_digest(out),
-        "index": about,
-        "items": about["size"],
-        "validation": json.loads(summary.read_text(encoding="utf8")),
-    }
+    save_index(out, encoders, work / "index", limits=limits_of(params), cards=cards)
+    validation = read_validation(project / "reports" / "validation")
+    found = index_facts(work / "index", out, data / "manifest.parquet", validation)
     write_json(work / "package" / "lineage.json", lineage | git_state() | found)
 
 

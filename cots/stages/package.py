@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cots.serving.cards import DATA_CARD, MODEL_CARD, Facts, data_card, model_ca
 from cots.serving.evidence import EVIDENCE, save_evidence
 from cots.serving.lineage import content_digest, file_digest, git_state, text_digest
 from cots.serving.packaging import Limits, save_encoders, save_index
-from cots.serving.search import Search, read_about
+from cots.serving.search import INDEX, Search, read_about
 
 
 def stage(
@@ -36,8 +37,7 @@ def stage(
         BadInput: an input is missing, or the index was made by other encoders.
     """
     search = Search.load(encoders, index)
-    limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
-    measured, checked = _read(metrics), _read(validation / "summary.json")
+    limits, measured, checked = limits_of(params), _read(metrics), read_validation(validation)
     if params.index.target not in measured:
         raise BadInput(f"{metrics} says nothing of {params.index.target}: evaluate.split holds none of its samples")
     table, values = read_manifest(manifest), params.recipe()
@@ -57,19 +57,38 @@ def stage(
     save_evidence(out / EVIDENCE, evaluation / f"{params.index.target}.parquet", table, values)
     lineage = git_state() | {
         "params.digest": facts.parameters,
-        "manifest.digest": facts.data,
         "encoder.digest": search.model.digest,
-        "index.digest": file_digest(index / "index.faiss"),
         "encoders.content": content_digest(out / "encoders"),
-        "index.content": content_digest(out / "index"),
         "queries.digest": queries_digest(table, params),
         "target": params.index.target,
-        "index": read_about(index),
-        "items": len(search.items),
         "metrics": measured,
-        "validation": checked,
     }
-    write_json(out / "lineage.json", lineage)
+    write_json(out / "lineage.json", lineage | index_facts(index, out / "index", manifest, checked))
+
+
+def limits_of(params: Params) -> Limits:
+    """What a packaged model is run with."""
+    return Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
+
+
+def index_facts(index: Path, packed: Path, manifest: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the lineage that is about the index and the data it holds, whoever trained its encoders.
+
+    Args:
+        index: what stage `index` wrote.
+        packed: the MLflow model of it.
+        manifest: of the data.
+        validation: what stage `validate` found of them.
+    """
+    about = read_about(index)
+    return {
+        "manifest.digest": file_digest(manifest),
+        "index.digest": file_digest(index / INDEX),
+        "index.content": content_digest(packed),
+        "index": about,
+        "items": about["size"],
+        "validation": validation,
+    }
 
 
 def queries_digest(manifest: pd.DataFrame, params: Params) -> str:
@@ -77,6 +96,15 @@ def queries_digest(manifest: pd.DataFrame, params: Params) -> str:
     chosen = (manifest["split"] == params.evaluate.split) & (manifest["media"] == MEDIA[params.index.target])
     rows = manifest.loc[chosen, ["id", "captions", "pixel_hash"]].sort_values("id")
     return text_digest(rows.to_json(orient="values"))
+
+
+def read_validation(folder: Path) -> dict[str, Any]:
+    """What stage `validate` found.
+
+    Raises:
+        BadInput: it left nothing that can be read.
+    """
+    return _read(folder / "summary.json")
 
 
 def _read(path: Path) -> dict[str, Any]:

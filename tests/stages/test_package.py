@@ -20,8 +20,8 @@ from cots.errors import BadInput
 from cots.model import RetrievalModel
 from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.lineage import content_digest, file_digest
-from cots.serving.packaging import REQUIREMENTS, Limits, save_index
-from cots.stages.package import stage
+from cots.serving.packaging import REQUIREMENTS, save_index
+from cots.stages.package import limits_of, stage
 
 ROOT = Path(__file__).parents[2]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
@@ -192,7 +192,7 @@ def test_requirements_are_exact_and_carry_no_local_part(tiny_package: Path) -> N
 
 def test_packing_the_same_again_gives_the_same_content(tiny_package: Path, tiny_model: Path, tmp_path: Path) -> None:
     params = Params.load(ROOT / "params.yaml")
-    limits = Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
+    limits = limits_of(params)
     cards = {name: (tiny_package / "index" / name).read_text() for name in (MODEL_CARD, DATA_CARD)}
     save_index(tmp_path / "again", tiny_model, tiny_package.parent / "index", limits=limits, cards=cards)
     assert content_digest(tmp_path / "again") == content_digest(tiny_package / "index")
