@@ -18,7 +18,7 @@ import pandas as pd
 
 from cots.comparison import compared, directions_of, query_tables
 from cots.config import CotsObjective, LevelWeights, Params
-from cots.data.manifest import read_manifest
+from cots.data.manifest import part, read_manifest
 from cots.evaluation import MEDIA, embed, measure, stored_samples
 from cots.model import RetrievalModel
 from cots.reporting.results import write_query_table
@@ -101,8 +101,7 @@ def measured_run(name: str, changes: list[str], params: Params) -> pd.DataFrame:
 def measure_run(saved: Path, params: Params) -> None:
     """Retrieval of models/pretrained on the evaluation split, for the deployed target's kind of media."""
     settings, media = params.evaluate, MEDIA[params.index.target]
-    table = read_manifest(Path("data/manifest.parquet"))
-    rows = table[(table["split"] == settings.split) & (table["media"] == media)]
+    rows = part(read_manifest(Path("data/manifest.parquet")), settings.split, media)
     model, samples = RetrievalModel.load(Path("models/pretrained")), stored_samples(Path("data/shards"), rows)
     held = embed(model, samples, batch=settings.batch)
     write_query_table(saved, held, measure(held, media=media, folds=1, resamples=1, seed=0))

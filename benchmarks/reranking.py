@@ -17,7 +17,7 @@ from cots.baselines.cross_encoder import CrossEncoder
 from cots.baselines.matching import Hardening, MatchingObjective
 from cots.build import training_batches
 from cots.config import Params
-from cots.data.manifest import read_manifest
+from cots.data.manifest import part, read_manifest
 from cots.errors import told_in_one_line
 from cots.evaluation import Embedded, embed, open_frames, stored_samples
 from cots.model import RetrievalModel, device
@@ -97,8 +97,7 @@ def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
 
 def evaluation_set(model: RetrievalModel, params: Params) -> tuple[Embedded, list[Image.Image]]:
     """Pictures and captions of the evaluation split, embedded, and the pictures themselves."""
-    table = read_manifest(MANIFEST)
-    rows = table[(table["split"] == params.evaluate.split) & (table["media"] == "image")]
+    rows = part(read_manifest(MANIFEST), params.evaluate.split, "image")
     samples = list(stored_samples(SHARDS, rows))
     return embed(model, samples, batch=params.evaluate.batch), [open_frames(sample)[0] for sample in samples]
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cots.data.intake import Intake
-from cots.data.manifest import read_manifest
+from cots.data.manifest import part, read_manifest
 from cots.data.samples import Media, Sample
 from cots.errors import BadInput
 from cots.evaluation import (
@@ -38,10 +38,6 @@ def model(tiny_model: Path) -> RetrievalModel:
 @pytest.fixture(scope="module")
 def manifest(tiny_data: Path) -> pd.DataFrame:
     return read_manifest(tiny_data / "manifest.parquet")
-
-
-def part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:
-    return manifest[(manifest["split"] == split) & (manifest["media"] == media)]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,11 @@ def write_table(path: Path, rows: list[dict[str, object]], schema: pa.Schema) ->
     partial.rename(path)
 
 
+def part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:
+    """The rows of one split and one kind of media, in their order."""
+    return manifest[(manifest["split"] == split) & (manifest["media"] == media)]
+
+
 def read_manifest(path: Path) -> pd.DataFrame:
     """The manifest as a frame with the columns of `SCHEMA`.
 

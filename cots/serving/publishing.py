@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cots.config import Params
-from cots.data.manifest import read_manifest
+from cots.data.manifest import part, read_manifest
 from cots.evaluation import MEDIA, embed, measure, query_rows, stored_samples
 from cots.files import write_json
 from cots.model import RetrievalModel
@@ -46,8 +46,7 @@ def judge_of(params: Params, project: Path) -> Judge:
 def _asked(model: RetrievalModel, params: Params, data: Path) -> pd.DataFrame:
     """The ranks of the present test queries under a model."""
     settings, media = params.evaluate, MEDIA[params.index.target]
-    table = read_manifest(data / "manifest.parquet")
-    rows = table[(table["split"] == settings.split) & (table["media"] == media)]
+    rows = part(read_manifest(data / "manifest.parquet"), settings.split, media)
     embedded = embed(model, stored_samples(data / "shards", rows), batch=settings.batch)
     measured = measure(embedded, media=media, folds=1, resamples=1, seed=settings.seed)
     return pd.DataFrame(query_rows(embedded, measured))

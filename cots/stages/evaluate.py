@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from cots.config import Params, Target
-from cots.data.manifest import read_manifest
+from cots.data.manifest import part, read_manifest
 from cots.errors import told_in_one_line
 from cots.evaluation import MEDIA, embed, measure, rounded, stored_by_id, stored_samples
 from cots.files import write_json
@@ -74,7 +74,7 @@ def _measured(left: Left, pretrained: Path, finetuned: Path, params: Params) -> 
     for target in (target for target in params.finetune if target not in absent):
         for folder in (pretrained, finetuned / target):
             model, media = RetrievalModel.load(folder), MEDIA[target]
-            rows = left.manifest[(left.manifest["split"] == settings.split) & (left.manifest["media"] == media)]
+            rows = part(left.manifest, settings.split, media)
             embedded = embed(model, stored_samples(left.shards, rows), batch=settings.batch)
             chosen = {"folds": settings.folds, "resamples": settings.bootstrap, "seed": settings.seed}
             yield Evaluated(

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cots.config import Params
-from cots.data.manifest import read_manifest
+from cots.data.manifest import part, read_manifest
 from cots.errors import BadInput, told_in_one_line
 from cots.evaluation import MEDIA
 from cots.files import write_json
@@ -93,9 +93,8 @@ def index_facts(index: Path, packed: Path, manifest: Path, validation: Mapping[s
 
 def queries_digest(manifest: pd.DataFrame, params: Params) -> str:
     """Sha256 of what the deployed model is asked: captions and pixels of the test samples of its kind."""
-    chosen = (manifest["split"] == params.evaluate.split) & (manifest["media"] == MEDIA[params.index.target])
-    rows = manifest.loc[chosen, ["id", "captions", "pixel_hash"]].sort_values("id")
-    return text_digest(rows.to_json(orient="values"))
+    rows = part(manifest, params.evaluate.split, MEDIA[params.index.target]).sort_values("id")
+    return text_digest(rows[["id", "captions", "pixel_hash"]].to_json(orient="values"))
 
 
 def read_validation(folder: Path) -> dict[str, Any]:

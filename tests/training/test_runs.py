@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from cots.build import new_model, new_objective, training_batches
 from cots.config import Params, Training
 from cots.data.batches import Arrays
-from cots.data.manifest import read_manifest
+from cots.data.manifest import part, read_manifest
 from cots.data.shards import read_shard
 from cots.data.views import Views
 from cots.errors import BadInput, RunFailed
@@ -140,8 +140,7 @@ def test_a_model_is_fine_tuned_and_measured_at_another_resolution(
     finetune.stage("image-text", *files, *out, params=params)
     model = RetrievalModel.load(tmp_path / "tuned")
     assert model.settings["image"]["size"] == 48
-    table = read_manifest(tiny_data / "manifest.parquet")
-    rows = table[(table["split"] == "test") & (table["media"] == "image")]
+    rows = part(read_manifest(tiny_data / "manifest.parquet"), "test", "image")
     embedded = embed(model, stored_samples(tiny_data / "shards", rows), batch=4)
     metrics = measure(embedded, media="image", folds=1, resamples=2, seed=0).metrics
     assert metrics["queries"]["items"] == len(rows)
