@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 
-from cots.serving.models import CHAMPION, INDEX
+from cots.serving.models import INDEX
 from cots.serving.registry import Registry
-from cots.serving.versions import Listed
+from cots.serving.versions import Listed, deployed, under
 from pipelines.commands import Ended
 from pipelines.parent import end_open_runs, run_page
 
@@ -68,9 +68,8 @@ class Report:
         new = next((one for one in self.after if DECISION in one.tags and one.version not in decided), None)
         if new is None:
             return []
-        champion = next((one for one in self.before if CHAMPION in one.aliases), None)
         decision = f"**{INDEX} version {new.version}:** {new.tags[DECISION]}"
-        return [decision, _metrics(new, champion), "**MLflow runs**", _runs(new.tags)]
+        return [decision, _metrics(new, deployed(self.before)), "**MLflow runs**", _runs(new.tags)]
 
 
 @contextmanager
@@ -114,8 +113,7 @@ def _compared(name: str, new: Mapping[str, str], before: Mapping[str, str]) -> t
 
 
 def _runs(tags: Mapping[str, str]) -> str:
-    runs = {name.removeprefix("run."): run for name, run in sorted(tags.items()) if name.startswith("run.")}
-    return "\n".join(f"- {name}: {run_page(run)}" for name, run in runs.items()) or "- none"
+    return "\n".join(f"- {name}: {run_page(run)}" for name, run in under(tags, "run.").items()) or "- none"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

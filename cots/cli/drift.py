@@ -83,11 +83,12 @@ def digest_of_training_data(versions: "Sequence[Listed]") -> str:
     Raises:
         BadInput: there is no champion.
     """
-    champions = [one for one in versions if "champion" in one.aliases]
-    if not champions:
+    from cots.serving.versions import deployed
+
+    champion = deployed(versions)
+    if champion is None:
         raise BadInput("no version is deployed: run `dvc repro` and `cots registry publish` first")
-    encoders = champions[0].tags["encoder.digest"]
-    same = [one for one in versions if one.tags.get("encoder.digest") == encoders]
+    same = [one for one in versions if one.tags.get("encoder.digest") == champion.tags["encoder.digest"]]
     return min(same, key=lambda one: one.version).tags["manifest.digest"]
 
 

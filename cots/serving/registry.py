@@ -20,7 +20,7 @@ from cots.serving.lineage import content_digest
 from cots.serving.models import CHALLENGER, CHAMPION, ENCODERS, INDEX, Models, number
 from cots.serving.promotions import Move
 from cots.serving.tracking import told_as_failed_run
-from cots.serving.versions import Listed, changed, flat, measured, read_lineage, tags_of
+from cots.serving.versions import Listed, changed, deployed, flat, measured, read_lineage, tags_of
 
 FIRST = Decision(promote=True, reasons=("it is the first version",))
 
@@ -98,10 +98,10 @@ class Registry:
         Raises:
             BadInput: none is deployed.
         """
-        found = [one for one in self.versions() if CHAMPION in one.aliases]
-        if not found:
+        found = deployed(self.versions())
+        if found is None:
             raise BadInput(f"no version of {INDEX} is deployed: run `dvc repro` and `cots registry publish`")
-        return found[0]
+        return found
 
     def listed(self, version: int) -> Listed:
         """One version.

@@ -1,7 +1,7 @@
 """What a registered version tells of itself: its tags, where it came from, how two of them differ."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from cots.errors import BadInput
 from cots.serving.lineage import file_digest
+from cots.serving.models import CHAMPION
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Listed:
                 tags, {"manifest": "manifest.digest", "queries": "queries.digest", "dvc.lock": "dvc.lock.digest"}
             ),
             "parameters": tags["params.digest"],
-            "runs": {name.removeprefix("run."): run for name, run in sorted(tags.items()) if name.startswith("run.")},
+            "runs": under(tags, "run."),
             "metrics": measured(tags),
             "gate": _named(tags, {"promote": "gate.promote", "reasons": "gate.reasons"}),
             "aliases": list(self.aliases),
@@ -55,8 +56,18 @@ class Listed:
 
 def measured(tags: Mapping[str, str]) -> dict[str, float]:
     """What was measured of a version, by dotted name, chance levels left out."""
-    found = ((name.removeprefix("metrics."), value) for name, value in tags.items() if name.startswith("metrics."))
-    return {name: float(value) for name, value in sorted(found) if not name.startswith("chance")}
+    found = under(tags, "metrics.")
+    return {name: float(value) for name, value in found.items() if not name.startswith("chance")}
+
+
+def under(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Tags whose names begin with a prefix, by the rest of their names, in order."""
+    return {name.removeprefix(prefix): value for name, value in sorted(tags.items()) if name.startswith(prefix)}
+
+
+def deployed(versions: Iterable[Listed]) -> Listed | None:
+    """The champion, if there is one."""
+    return next((one for one in versions if CHAMPION in one.aliases), None)
 
 
 def read_lineage(package: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cots.serving.service.deployed import Shelf
+from cots.serving.versions import under
 
 DIGESTS = {
     "index_digest": "index.digest",
@@ -18,10 +19,7 @@ GROUPS = {"runs": "run.", "gate": "gate.", "metrics": "metrics."}
 def version_lineage(shelf: Shelf) -> dict[str, Any]:
     """Versions, digests, commit, runs, the gate's decision and the metrics of a version."""
     tags = shelf.target.tags
-    groups = {
-        group: {name.removeprefix(prefix): value for name, value in sorted(tags.items()) if name.startswith(prefix)}
-        for group, prefix in GROUPS.items()
-    }
+    groups = {group: under(tags, prefix) for group, prefix in GROUPS.items()}
     return {"versions": shelf.versions, **{name: tags.get(tag) for name, tag in DIGESTS.items()}, **groups}
 
 
