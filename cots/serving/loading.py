@@ -76,9 +76,18 @@ def model_folder(uri: str, *, into: Path | None = None) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            where = shown(tracking_uri())
-            raise BadInput(f"no model {uri} in {where}: run `dvc repro` and `cots registry publish` first") from None
+        check_known(uri, error)
         raise RunFailed(f"cannot fetch {uri}: {str(error).splitlines()[0]}") from error
     except OSError as error:
         raise RunFailed(f"the files of {uri} are not where the registry says: {error}") from None
+
+
+def check_known(uri: str, error: MlflowException) -> None:
+    """Tell an address that the registry does not know from other troubles.
+
+    Raises:
+        BadInput: that is what the error says.
+    """
+    if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        where = shown(tracking_uri())
+        raise BadInput(f"no model {uri} in {where}: run `dvc repro` and `cots registry publish` first") from None

@@ -14,11 +14,11 @@ from mlflow.models import Model
 from cots.errors import BadInput
 from cots.retrieval.previews import Previews
 from cots.serving.lineage import file_digest
-from cots.serving.loading import model_folder
+from cots.serving.loading import check_known, model_folder
 from cots.serving.models import ENCODERS, INDEX
 from cots.serving.queries import Query
 from cots.serving.search import Search
-from cots.serving.tracking import connect, shown, told_as_failed_run, tracking_uri
+from cots.serving.tracking import connect, told_as_failed_run
 
 PREFIX = "models:/"
 UNREGISTERED = "folder"
@@ -139,9 +139,7 @@ def resolve(uri: str) -> Target:
     try:
         found = client.get_model_version_by_alias(name, alias) if followed else client.get_model_version(name, number)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            where = shown(tracking_uri())
-            raise BadInput(f"no model {uri} in {where}: run `dvc repro` and `cots registry publish` first") from None
+        check_known(uri, error)
         with told_as_failed_run():
             raise
     return Target(f"{PREFIX}{name}/{found.version}", name, str(found.version), dict(found.tags))
