@@ -1,10 +1,9 @@
 """CLIP: every other pair of the batch is a negative, and both streams have the gradient."""
 
-import torch
 from torch import nn
 
-from cots.dist import gathered, own
-from cots.losses.contrastive import contrastive_logits, info_nce, same_picture
+from cots.dist import gathered
+from cots.losses.contrastive import contrastive_logits, info_nce, whole_batch
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
 from cots.objective import WHOLE, Batch, Outcome
@@ -33,9 +32,8 @@ class ClipObjective(nn.Module):
     def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
         """The share of the batch's loss that this process's rows have."""
         image, text = self.image(batch.frames).feature, self.text(batch.ids, batch.attended).feature
-        images, texts, samples = gathered(image), gathered(text), gathered(batch.samples)
-        positives = torch.arange(len(samples), device=image.device)[own(len(samples))]
-        excluded = same_picture(batch.samples, samples).scatter(1, positives[:, None], False)
+        images, texts = gathered(image), gathered(text)
+        positives, excluded = whole_batch(batch.samples, gathered(batch.samples))
         none, temperature = image[:0], self.temperature()
         i2t = contrastive_logits(image, texts, none, excluded=excluded, temperature=temperature)
         t2i = contrastive_logits(text, images, none, excluded=excluded, temperature=temperature)

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cots.dist import gathered, own
-from cots.losses.contrastive import same_picture
+from cots.dist import gathered
+from cots.losses.contrastive import whole_batch
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
 from cots.objective import WHOLE, Batch, Outcome
@@ -51,9 +51,8 @@ class SiglipObjective(nn.Module):
     def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
         """The share of the batch's loss that this process's pictures have."""
         image, text = self.image(batch.frames).feature, self.text(batch.ids, batch.attended).feature
-        samples, texts = gathered(batch.samples), gathered(text)
-        positives = torch.arange(len(samples), device=image.device)[own(len(samples))]
-        excluded = same_picture(batch.samples, samples).scatter(1, positives[:, None], False)
+        texts = gathered(text)
+        positives, excluded = whole_batch(batch.samples, gathered(batch.samples))
         loss = sigmoid_loss(image @ texts.T / self.temperature() + self.bias, positives, excluded)
         return Outcome(loss, {"sigmoid": loss.detach()})
 

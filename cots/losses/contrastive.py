@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cots.dist import own
+
 EXCLUDED = -1e4  # a logit that no softmax sees; finite, so that a KL term stays free of inf - inf
 
 
@@ -41,6 +43,20 @@ def info_nce(logits: Tensor, positives: Tensor) -> Tensor:
         Scalar, nats, >= 0; ln C for uniform logits; zero, still with a gradient path, where there are no rows.
     """
     return F.cross_entropy(logits, positives, reduction="sum") / max(len(logits), 1)
+
+
+def whole_batch(mine: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Where this process's pairs stand among those of all processes, and which of these are no negatives of theirs.
+
+    Args:
+        mine: (R,) the pairs' pictures, by number.
+        samples: (B,) the pictures of all processes.
+
+    Returns:
+        (R,) column of each pair's own partner; (R, B) bool, True for other pairs of its picture.
+    """
+    positives = torch.arange(len(samples), device=samples.device)[own(len(samples))]
+    return positives, same_picture(mine, samples).scatter(1, positives[:, None], False)
 
 
 def same_picture(samples: Tensor, others: Tensor) -> Tensor:
