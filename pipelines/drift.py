@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.deployments import run_deployment
 
 from pipelines.commands import run
+from pipelines.markdown import table
 
 SUMMARY = Path("reports/drift/summary.json")
 RETRAIN = "retrain/nightly"
@@ -49,13 +50,12 @@ def watch(queries: str | None = None, retrain: bool = False) -> bool:
 def as_markdown(found: dict[str, Any]) -> str:
     """The summary for people: a table of the checks, those that do not hold in bold."""
     rows = [
-        f"| {check['of']} | {check['expectation']} | {'yes' if check['success'] else '**no**'} "
-        f"| {check['observed']} | {check['limit']} |"
+        (check["of"], check["expectation"], "yes" if check["success"] else "**no**", check["observed"], check["limit"])
         for check in found["checks"]
     ]
     unjudged = [f"- {of}: not judged, {why}" for of, why in found["not judged"].items()]
-    head = ["| what | expected | held | observed | limit |", "|---|---|---|---|---|"]
-    return "\n".join([f"Drifted: **{'yes' if found['drifted'] else 'no'}**", "", *head, *rows, "", *unjudged])
+    checks = table(("what", "expected", "held", "observed", "limit"), rows)
+    return "\n".join([f"Drifted: **{'yes' if found['drifted'] else 'no'}**", "", checks, "", *unjudged])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from cots.serving.models import INDEX
 from cots.serving.registry import Registry
 from cots.serving.versions import Listed, deployed, under
 from pipelines.commands import Ended
+from pipelines.markdown import table
 from pipelines.parent import end_open_runs, run_page
 
 DECISION = "gate.reasons"  # the tag that the gate leaves on a version
@@ -58,7 +59,7 @@ class Report:
         parts = [
             self.outcome,
             f"**Stale when it began:** {stale}",
-            _table(("step", "what it did", "seconds"), rows),
+            table(("step", "what it did", "seconds"), rows),
         ]
         return "\n\n".join([*parts, *self._version()]) + "\n"
 
@@ -99,7 +100,7 @@ def _metrics(new: Listed, champion: Listed | None) -> str:
     names = sorted(name for name in new.tags if name.startswith("metrics.") and not name.startswith("metrics.chance."))
     before = champion.tags if champion else {}
     head = ("metric", "this version", f"version {champion.version}" if champion else "no champion", "difference")
-    return _table(head, [_compared(name, new.tags, before) for name in names])
+    return table(head, [_compared(name, new.tags, before) for name in names])
 
 
 def _compared(name: str, new: Mapping[str, str], before: Mapping[str, str]) -> tuple[str, ...]:
@@ -114,8 +115,3 @@ def _compared(name: str, new: Mapping[str, str], before: Mapping[str, str]) -> t
 
 def _runs(tags: Mapping[str, str]) -> str:
     return "\n".join(f"- {name}: {run_page(run)}" for name, run in under(tags, "run.").items()) or "- none"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
