@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cots.cli.addresses import CHAMPION
 from cots.cli.files import writing
 from cots.cli.tables import table
 from cots.errors import BadInput
@@ -14,8 +15,6 @@ from cots.files import write_json
 if TYPE_CHECKING:
     from cots.drift import Checked
     from cots.serving.versions import Listed
-
-CHAMPION = "models:/cots-index@champion"
 
 
 def drift(

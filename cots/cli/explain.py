@@ -5,15 +5,14 @@ from typing import Annotated
 
 import typer
 
+from cots.cli.addresses import CHAMPION
 from cots.errors import BadInput
 
 
 def explain(
     image: Annotated[Path, typer.Argument(help="The picture.")],
     text: Annotated[str, typer.Argument(help="What to look for on it.")],
-    model: Annotated[
-        str, typer.Option(help="A registered version, an MLflow or a model folder.")
-    ] = "models:/cots-index@champion",
+    model: Annotated[str, typer.Option(help="A registered version, an MLflow or a model folder.")] = CHAMPION,
     out: Annotated[Path, typer.Option(help="The picture to write, by its suffix png, jpg or webp.")] = Path(
         "explained.png"
     ),

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from cots.cli.addresses import CHAMPION
 from cots.cli.tables import table
 from cots.errors import BadInput
 
@@ -21,9 +22,7 @@ def search(
         Literal["any", "image", "video", "text"],
         typer.Option(help="What to find: pictures, clips, captions (text), or pictures and clips together (any)."),
     ] = "any",
-    model: Annotated[
-        str, typer.Option(help="A version of cots-index, or a folder such as package/index.")
-    ] = "models:/cots-index@champion",
+    model: Annotated[str, typer.Option(help="A version of cots-index, or a folder such as package/index.")] = CHAMPION,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     sheet: Annotated[
         Path | None, typer.Option(help="Also write the results as a picture (.png, .jpg, .webp), clips as best frames.")

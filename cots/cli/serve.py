@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from cots.cli.addresses import CHAMPION
+
 
 def serve(
     model: Annotated[
         str, typer.Option(help="An alias or version of cots-index, or a folder such as package/index.")
-    ] = "models:/cots-index@champion",
+    ] = CHAMPION,
     host: Annotated[
         str, typer.Option(help="Where to listen; beyond this machine COTS_TOKEN must be set.")
     ] = "127.0.0.1",
