@@ -15,6 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from cots.data.manifest import write_table
 from cots.errors import BadInput
+from cots.files import write_json
 
 EVIDENCE, ITEMS = "evidence", "artifacts/index/items.parquet"
 QUERIES, LEARNT, PARAMS = "queries.parquet", "learnt.parquet", "params.json"
@@ -40,7 +41,7 @@ def save_evidence(folder: Path, queries: Path, manifest: pd.DataFrame, params: M
         raise BadInput(f"no table of queries {queries} ({error.strerror}): run `dvc repro evaluate`") from None
     rows = manifest.loc[manifest["split"] == "train", LEARNT_SCHEMA.names]
     write_table(folder / LEARNT, rows.sort_values("id").to_dict("records"), LEARNT_SCHEMA)
-    (folder / PARAMS).write_text(json.dumps(params, indent=2) + "\n", encoding="utf8")
+    write_json(folder / PARAMS, params)
 
 
 class Kept:
