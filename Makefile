@@ -18,7 +18,7 @@ help:
 	@echo "make test   the test suite"
 	@echo "make check  format, lint, types, import floors, duplicates"
 	@echo "make fix    format and mend what can be mended"
-	@echo "make bench  benchmarks: make bench ONLY=step runs one"
+	@echo "make bench  benchmarks: make bench ONLY=step runs one, ONLY=smoke all at their smallest"
 	@echo "make ablation   what each level is worth, by dvc exp over seeds, on params.yaml's data"
 
 setup: .venv/.ready
@@ -61,8 +61,12 @@ fix: setup
 	ruff check --fix .
 	ruff format .
 
-bench: setup
+bench: .venv/.peers
 	python -m benchmarks $(ONLY)
+
+.venv/.peers: .venv/.ready benchmarks/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r benchmarks/requirements.txt
+	@touch $@
 
 ablation: setup
 	python -m benchmarks.ablation $(ARGS)

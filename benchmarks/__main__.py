@@ -1,4 +1,8 @@
-"""`make bench`: run every benchmark, or the one that is named."""
+"""`make bench`: run every benchmark, or those named; `smoke` runs each at its smallest, to see that it still runs.
+
+A benchmark is a file of this folder with `main()`, which prints its table, and `smoke()`. Files without `smoke` are
+experiments of an hour and more: they run when they are named.
+"""
 
 import importlib
 import sys
@@ -6,14 +10,20 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Import benchmarks/<name>.py and call its `main`."""
+    """Import benchmarks/<name>.py and call its `main` or `smoke`."""
     names = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
-    asked = sys.argv[1:] or names
-    unknown = sorted(set(asked) - set(names))
-    if unknown:
-        sys.exit(f"error: no benchmark {', '.join(unknown)}: there are {', '.join(names)}")
-    for name in asked:
-        importlib.import_module(f"benchmarks.{name}").main()
+    asked = [name for name in sys.argv[1:] if name != "smoke"]
+    if unknown := sorted(set(asked) - set(names)):
+        sys.exit(f"error: no benchmark {', '.join(unknown)}: there are {', '.join(names)}, and smoke for all of them")
+    small = len(asked) < len(sys.argv) - 1
+    for name in asked or names:
+        module = importlib.import_module(f"benchmarks.{name}")
+        if not small and (asked or hasattr(module, "smoke")):
+            print(f"\n# {name}", flush=True)
+            module.main()
+        elif small and hasattr(module, "smoke"):
+            print(f"\n# {name}, smoke", flush=True)
+            module.smoke()
 
 
 if __name__ == "__main__":

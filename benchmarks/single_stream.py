@@ -11,7 +11,6 @@ with BERT-base at 224 pixels.
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks._rounds import in_turn
 from cots.baselines.cross_encoder import CrossEncoder
 from cots.build import new_model
 from cots.config import Model, Params
@@ -30,7 +30,6 @@ from cots.retrieval.index import EmbeddingIndex
 PICTURES, TEXTS, CLAIM = 5_000, 25_000, 10_800
 WORDS = 15  # 13 words and two special tokens, the length of COCO's captions
 RERANKED = 10
-ROUNDS = 5
 
 
 class Batches(NamedTuple):
@@ -104,21 +103,14 @@ def passes(model: RetrievalModel, cross: CrossEncoder, batches: Batches) -> dict
     }
 
 
-def timed(size: str) -> Timed:
-    """Medians over interleaved rounds; the first round warms up."""
+def timed(size: str, *, rounds: int) -> Timed:
+    """Medians over interleaved rounds."""
     batches = SIZES[size]
     at_once = {"picture": batches.pictures, "text": batches.texts, "patches": batches.pictures, "pair": batches.pairs}
     with torch.inference_mode(), autocast(device()):
         calls = passes(*built(size), batches)
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(ROUNDS + 1):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                if device().type != "cpu":
-                    torch.accelerator.synchronize()
-                seconds[name].append((time.perf_counter() - start) / at_once.get(name, 1))
-    return Timed(**{name: statistics.median(taken[1:]) for name, taken in seconds.items()})
+        seconds = in_turn(calls, rounds=rounds)
+    return Timed(**{name: statistics.median(taken) / at_once.get(name, 1) for name, taken in seconds.items()})
 
 
 def words(vocab: int, count: int) -> tuple[Tensor, Tensor]:
@@ -134,13 +126,13 @@ def unit_rows(count: int, dim: int) -> np.ndarray[tuple[int, int], np.dtype[np.f
     return unit
 
 
-def show(size: str, one: Timed) -> None:
+def show(size: str, one: Timed, *, rounds: int) -> None:
     """Print the whole test set, then one query against prepared pictures."""
     encoding = (PICTURES * one.picture + TEXTS * one.text, PICTURES * one.patches)
     search = (one.search, PICTURES * TEXTS * one.pair)
     two, single = (sum(pair) for pair in zip(encoding, search, strict=True))
     model = section(size)
-    print(f"{size}: {model.image.name}, {model.image.size} px; {torch.get_num_threads()} threads, {ROUNDS} rounds")
+    print(f"{size}: {model.image.name}, {model.image.size} px; {torch.get_num_threads()} threads, {rounds} rounds")
     rates = [f"{1 / seconds:,.1f}" for seconds in (one.picture, one.text, one.pair)]
     print("  per second: {} pictures, {} texts, {} pairs".format(*rates))
     print(f"  a test set of {PICTURES:,} pictures and {TEXTS:,} texts, both directions, seconds:")
@@ -156,10 +148,15 @@ def show(size: str, one: Timed) -> None:
     print(f"  {'single stream (reckoned)':<44} {1000 * exhaustive:12,.0f}   x{exhaustive / query:,.0f}")
 
 
-def main(sizes: tuple[str, ...] = tuple(SIZES)) -> None:
+def main(sizes: tuple[str, ...] = tuple(SIZES), rounds: int = 5) -> None:
     """Measure and print each size."""
     for size in sizes:
-        show(size, timed(size))
+        show(size, timed(size, rounds=rounds), rounds=rounds)
+
+
+def smoke() -> None:
+    """One round at the size of params.yaml."""
+    main(("demo",), rounds=1)
 
 
 if __name__ == "__main__":

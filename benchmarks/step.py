@@ -6,12 +6,13 @@ rounds against CLIP.
 
 import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks._rounds import in_turn, times_faster
 from cots.build import new_model, new_objective
 from cots.config import (
     ClipObjective,
@@ -29,7 +30,6 @@ from cots.objective import Batch
 from cots.training.groups import parameter_groups
 from cots.training.loop import update
 
-ROUNDS = 7
 LEVELS = {
     "instance": LevelWeights(instance=1, token=0, task=0),
     "instance + task": LevelWeights(instance=1, token=0, task=1),
@@ -60,7 +60,7 @@ def random_batch(params: Params, vocab: int) -> Batch:
     )
 
 
-def main() -> None:
+def main(rounds: int = 7) -> None:
     """Print pairs a second and the cost of each variant as a ratio."""
     params = Params.load()
     with tempfile.TemporaryDirectory() as folder:
@@ -70,16 +70,19 @@ def main() -> None:
         cots = params.pretrain.objective
         variants = BASELINES | {name: cots.model_copy(update={"weights": weights}) for name, weights in LEVELS.items()}
         steps = {name: _step(params, Path(folder), section) for name, section in variants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS + 1):  # the first round warms up
-        for name, (objective, optimizer, batch) in steps.items():
-            start = time.perf_counter()
-            update(objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
-            seconds[name].append(time.perf_counter() - start)
-    print(f"training step, batch {params.pretrain.batch}, {torch.get_num_threads()} threads, {ROUNDS} rounds")
-    for name, taken in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(taken[1:], seconds["CLIP"][1:], strict=True))
-        print(f"{name:<18} {params.pretrain.batch / statistics.median(taken[1:]):7.0f} pairs/s   x{ratio:.2f}")
+    seconds = in_turn(
+        {name: partial(update, *step, rate=1e-4, max_grad_norm=1.0, parts=1) for name, step in steps.items()},
+        rounds=rounds,
+    )
+    print(f"training step, batch {params.pretrain.batch}, {torch.get_num_threads()} threads, {rounds} rounds")
+    for name, gain in times_faster(seconds, than="CLIP").items():
+        rate = params.pretrain.batch / statistics.median(seconds[name])
+        print(f"{name:<18} {rate:7.0f} pairs/s   x{1 / gain:.2f} of CLIP's time")
+
+
+def smoke() -> None:
+    """One round."""
+    main(rounds=1)
 
 
 def _mask(params: Params) -> Mask:

@@ -6,7 +6,6 @@ alike; ratios are medians over rounds against the published module in float32. C
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,34 +13,37 @@ import dall_e
 import torch
 from torch import Tensor
 
+from benchmarks._rounds import in_turn, times_faster
 from cots.model import device
 from cots.models.openai_dvae import OpenAiDvae
 from cots.models.openai_weights import import_openai_dvae, weights_digest
 
-ROUNDS = 5
-PICTURES = 8
-SIDE = 112  # pixels: a 14 x 14 grid of codes
 Variant = Callable[[], Tensor]
 
 
-def main() -> None:
-    """Print pictures a second, the gain over the published module, and the share of equal codes."""
+def main(rounds: int = 5, pictures: int = 8, side: int = 112) -> None:
+    """Print pictures a second, the gain over the published module, and the share of equal codes.
+
+    Args:
+        rounds: that are measured.
+        pictures: encoded at once.
+        side: of a picture, pixels; 112 makes a 14 x 14 grid of codes.
+    """
     torch.manual_seed(0)
-    variants = _variants(torch.rand(PICTURES, 3, SIDE, SIDE, device=device()))
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    codes: dict[str, Tensor] = {}
+    variants = _variants(torch.rand(pictures, 3, side, side, device=device()))
     with torch.inference_mode():
-        for _ in range(ROUNDS + 1):  # the first round warms up
-            for name, encode in variants.items():
-                start = time.perf_counter()
-                codes[name] = encode().cpu()
-                seconds[name].append(time.perf_counter() - start)
-    print(f"OpenAI's encoder at {SIDE} px, batch {PICTURES}, {torch.get_num_threads()} threads, {ROUNDS} rounds")
-    for name, taken in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(seconds["published"][1:], taken[1:], strict=True))
+        codes = {name: encode().cpu() for name, encode in variants.items()}
+        seconds = in_turn(variants, rounds=rounds)
+    print(f"OpenAI's encoder at {side} px, batch {pictures}, {torch.get_num_threads()} threads, {rounds} rounds")
+    for name, ratio in times_faster(seconds, than="published").items():
         equal = float((codes[name] == codes["published"]).float().mean())
-        rate = PICTURES / statistics.median(taken[1:])
+        rate = pictures / statistics.median(seconds[name])
         print(f"{name:<24} {rate:7.2f} pictures/s   x{ratio:.2f}   {equal:.2%} of the codes equal")
+
+
+def smoke() -> None:
+    """One round of two small pictures."""
+    main(rounds=1, pictures=2, side=32)
 
 
 def _variants(pixels: Tensor) -> dict[str, Variant]:
