@@ -352,3 +352,16 @@ def data_packs() -> Path:
     if not packs.is_dir():
         pytest.skip(f"no packs of real pictures at {packs}: set COTS_DATA")
     return packs
+
+
+@pytest.fixture
+def squares_champion(tmp_path: Path, store: str, tiny_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC project of plain squares, in which the process stands, and a champion that learnt from other pictures."""
+    from cots.config import Params
+    from cots.serving.publishing import publish
+    from tests.deployed import squares_project
+
+    folder = squares_project(tmp_path / "project", tiny_package)
+    monkeypatch.chdir(folder)
+    publish(Params.load())
+    return folder

@@ -1,4 +1,4 @@
-"""Servers that tests start: a free port, waiting until it answers, and the end of everything that was started."""
+"""Processes that tests start: a free port, waiting until something holds, the end of all that was started."""
 
 import os
 import signal
@@ -7,10 +7,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 UP_SECONDS = 240  # for a machine with other work
 
 
@@ -38,7 +40,16 @@ def serving(command: Sequence[str], *, answers: str, folder: Path, environment: 
         yield
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
+
+
+def waited_for(condition: Callable[[], T], seconds: float = 200) -> T:
+    """What the condition gives, as soon as it holds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
 
 
 def _up(address: str) -> bool:

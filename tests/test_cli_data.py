@@ -7,21 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cots.config import Params
-from cots.serving.publishing import publish
 from cots.serving.registry import Registry
-from tests.deployed import squares_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def project(tmp_path: Path, store: str, tiny_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of plain squares, and a champion that learnt from other pictures."""
-    folder = squares_project(tmp_path / "project", tiny_package)
-    monkeypatch.chdir(folder)
-    publish(Params.load())
-    return folder
 
 
 def cots(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +17,8 @@ def cots(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 
-def test_a_picture_is_taken_out_of_data_and_index_and_stays_out(project: Path) -> None:
+@pytest.mark.usefixtures("squares_champion")
+def test_a_picture_is_taken_out_of_data_and_index_and_stays_out() -> None:
     assert cots("registry", "refresh").returncode == 0
     registry = Registry()
     assert "red48.png" in registry.kept(2).items()
@@ -47,10 +36,10 @@ def test_a_picture_is_taken_out_of_data_and_index_and_stays_out(project: Path) -
     assert [line.split() for line in known[1:]] == [["3", "1", "-"], ["2", "1", "red48.png"], ["1", "1", "-"]]
 
 
-def test_an_unknown_picture_withdraws_nothing(project: Path) -> None:
+def test_an_unknown_picture_withdraws_nothing(squares_champion: Path) -> None:
     assert cots("registry", "refresh").returncode == 0
-    before = (project / "withdrawn.csv").read_bytes()
+    before = (squares_champion / "withdrawn.csv").read_bytes()
     done = cots("data", "withdraw", "nobody.png", "red48.png", "--reason", "x")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: no sample nobody.png: neither")
-    assert (project / "withdrawn.csv").read_bytes() == before
+    assert (squares_champion / "withdrawn.csv").read_bytes() == before

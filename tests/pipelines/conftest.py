@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,22 +17,25 @@ from typing import Any
 import pytest
 
 from pipelines.local.postgres import installed
+from tests.servers import free_port, serving, waited_for
 
 ROOT = Path(__file__).parents[2]
 UP_SECONDS = 240
 RUN_SECONDS = 300
 
-PIPELINE = """
-stages:
-  evaluate:
-    cmd: cp data.txt figures.txt && echo once >> evaluated
-    deps: [data.txt]
-    outs: [figures.txt]
+PACKAGE = """
   package:
     cmd: cp -r {package} package && cp figures.txt package/index/figures.txt
     deps: [figures.txt]
     outs: [package]
 """
+PIPELINE = f"""
+stages:
+  evaluate:
+    cmd: cp data.txt figures.txt && echo once >> evaluated
+    deps: [data.txt]
+    outs: [figures.txt]
+{PACKAGE}"""
 
 
 @dataclass(frozen=True)
@@ -154,14 +155,6 @@ def dvc(folder: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
 
 
-def waited_for(condition: Callable[[], bool], seconds: float = 200) -> None:
-    """Until the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def alive(process: int) -> bool:
     """Whether the process goes on."""
     try:
@@ -186,7 +179,7 @@ def free_ports(number: int) -> list[int]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Prefect server on a free port, with a home of its own."""
     home = tmp_path_factory.mktemp("prefect")
-    [port] = free_ports(1)
+    port = free_port()
     environment = os.environ | {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
@@ -196,35 +189,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     found = Server(environment["PREFECT_API_URL"], environment)
-    log = home / "server.log"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=home, env=environment, stdout=file, stderr=file, start_new_session=True)
-    try:
-        deadline = time.monotonic() + UP_SECONDS
-        while not _healthy(found):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.3)
+    with serving(command, answers=f"{found.url}/health", folder=home, environment=environment):
         yield found
-    finally:
-        _stopped(process)
-
-
-def _stopped(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-
-
-def _healthy(server: Server) -> bool:
-    try:
-        return bool(server.ask("/health"))
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
 
 
 @pytest.fixture(scope="session")

@@ -9,22 +9,19 @@ import mlflow
 import psutil
 import pytest
 
-from tests.pipelines.conftest import ROOT, Platform, alive, waited_for
+from tests.pipelines.conftest import PACKAGE, ROOT, Platform, alive
+from tests.servers import waited_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # seconds, for a machine with other work
 
 # A stage that says when it has begun and goes on when it may.
-HELD = """
+HELD = f"""
 stages:
   train:
     cmd: echo $$ > begun && until [ -f go ]; do sleep 0.1; done && cp data.txt figures.txt
     deps: [data.txt]
     outs: [figures.txt]
-  package:
-    cmd: cp -r {package} package && cp figures.txt package/index/figures.txt
-    deps: [figures.txt]
-    outs: [package]
-"""
+{PACKAGE}"""
 
 
 @pytest.fixture

@@ -7,22 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cots.config import Params
-from cots.serving.publishing import publish
 from cots.serving.registry import Registry
-from tests.deployed import squares_project
 from tests.pipelines.conftest import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def project(tmp_path: Path, store: str, tiny_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of plain squares, and a champion that learnt from other pictures."""
-    folder = squares_project(tmp_path / "project", tiny_package)
-    monkeypatch.chdir(folder)
-    publish(Params.load())
-    return folder
 
 
 def refreshed(project: Path, server: Server, store: str) -> tuple[str, str]:
@@ -35,21 +23,23 @@ def refreshed(project: Path, server: Server, store: str) -> tuple[str, str]:
     return run["state"]["message"], server.page(run["id"])
 
 
-def test_new_pictures_are_indexed_by_the_deployed_encoders_once(project: Path, server: Server, store: str) -> None:
-    message, page = refreshed(project, server, store)
+def test_new_pictures_are_indexed_by_the_deployed_encoders_once(
+    squares_champion: Path, server: Server, store: str
+) -> None:
+    message, page = refreshed(squares_champion, server, store)
     assert message == "cots-index version 2 registered; it is the champion (the encoders are the champion's)"
     assert "| prepare | ran |" in page
 
-    Image.new("RGB", (64, 40), "purple").save(project / "pictures" / "new.png")
-    with (project / "pictures" / "captions.csv").open("a") as table:
+    Image.new("RGB", (64, 40), "purple").save(squares_champion / "pictures" / "new.png")
+    with (squares_champion / "pictures" / "captions.csv").open("a") as table:
         table.write("new.png,something new,test\n")
-    message, _ = refreshed(project, server, store)
+    message, _ = refreshed(squares_champion, server, store)
     assert message.startswith("cots-index version 3 registered")
     registry = Registry()
     assert registry.kept(3).items() - registry.kept(2).items() == {"new.png"}
     assert registry.champion().encoders == 1
-    assert not (project / "models").exists()
+    assert not (squares_champion / "models").exists()
 
-    message, _ = refreshed(project, server, store)
+    message, _ = refreshed(squares_champion, server, store)
     assert message.endswith("nothing new: the champion's index holds the present pictures")
     assert [one.version for one in registry.versions()] == [3, 2, 1]

@@ -11,7 +11,8 @@ import mlflow
 import pytest
 
 from tests.conftest import ranked
-from tests.pipelines.conftest import PIPELINE, Server, alive, dvc, waited_for
+from tests.pipelines.conftest import PIPELINE, Server, alive, dvc
+from tests.servers import waited_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # seconds, for a machine with other work
 

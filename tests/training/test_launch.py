@@ -4,16 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import yaml
 from safetensors.torch import load_file
 
+from tests.servers import waited_for
 from tests.training.conftest import tiny_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -44,14 +42,6 @@ def ended(arguments: list[str], processes: object) -> subprocess.CompletedProces
     return subprocess.run(
         arguments, env=environment(processes), capture_output=True, text=True, check=False, timeout=SECONDS
     )
-
-
-def waited_for(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 def second(parent: int) -> list[psutil.Process]:
