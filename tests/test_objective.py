@@ -105,7 +105,7 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
         t2i = distribution(text[row], row, keys.images, image, model.queue.images)
         instance -= (math.log(i2t["own"]) + math.log(t2i["own"])) / len(kept)
         task += sum((i2t[c] - t2i[c]) * math.log(i2t[c] / t2i[c]) for c in i2t) / 2 / len(kept)
-    patches = model.image(some.frames, some.masked_patches).tokens
+    patches = masked_pass(model, some)
     words = model.text(some.corrupted_ids, some.attended).tokens
     vision = [
         surprise(model.patch_head, patches[row, place], text[row], some.visual_tokens[row, place])
@@ -121,6 +121,15 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
     ]
     token = sum(vision) / len(vision) + (sum(language) / len(language) if language else 0.0)
     return {"instance": instance, "token": token, "task": task}
+
+
+def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
+    """(B, N, W): the patches' tokens where the hidden ones are replaced by one vector, by itself."""
+    stream = model.image.backbone
+    seen = stream.vit.patch_embed(some.frames[:, 0])
+    seen[some.masked_patches] = stream.mask_embedding
+    tokens: Tensor = stream.vit.norm(stream.vit.blocks(stream.vit._pos_embed(seen)))
+    return tokens[:, stream.prefix :]
 
 
 def surprise(head: TokenHead, hidden: Tensor, paired: Tensor, target: Tensor) -> float:

@@ -104,26 +104,40 @@ class ImageStream(Stream):
             raise BadInput(f"model.image.pool is class, and {backbone.name} has no class token: give mean")
         super().__init__(backbone, dim=dim, pool=pool)
 
-    def forward(self, frames: Tensor, masked: Tensor | None = None) -> Encoded:
+    def forward(self, frames: Tensor) -> Encoded:
         """Encode clips of T frames; pictures are clips of one.
 
         Args:
             frames: (B, T, 3, H, W), normalised.
-            masked: (B * T, N) bool, True = hidden patch.
 
         Returns:
             tokens (B * T, N, W) of the patches, feature (B, D).
         """
-        patches, pooled = self.pooled(frames, masked)
+        patches, pooled = self.pooled(frames)
         return Encoded(patches, self.projected(pooled.mean(dim=1)))
 
-    def pooled(self, frames: Tensor, masked: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def clean_and_masked(self, frames: Tensor, masked: Tensor) -> tuple[Encoded, Tensor]:
+        """What `forward` gives, and the hidden patches' tokens of a second pass in which they are hidden.
+
+        Args:
+            frames: (B, T, 3, H, W), normalised.
+            masked: (B * T, N) bool, True = hidden patch; M of them in all.
+
+        Returns:
+            The clean pass; tokens (M, W) of the masked one, in row order.
+        """
+        clean, hidden = self.backbone.clean_and_masked(frames.flatten(0, 1), masked)
+        patches, pooled = self._pooled(clean, len(frames))
+        return Encoded(patches, self.projected(pooled.mean(dim=1))), hidden
+
+    def pooled(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` averages and projects: the patches' tokens (B * T, N, W), and every frame's own (B, T, W)."""
-        batch, num_frames = frames.shape[:2]
-        tokens = self.backbone(frames.flatten(0, 1), masked)
+        return self._pooled(self.backbone(frames.flatten(0, 1)), len(frames))
+
+    def _pooled(self, tokens: Tensor, clips: int) -> tuple[Tensor, Tensor]:
         patches = tokens[:, self.backbone.prefix :]
         pooled = tokens[:, 0] if self.pool == "class" else patches.mean(dim=1)
-        return patches, pooled.view(batch, num_frames, -1)
+        return patches, pooled.view(clips, -1, pooled.shape[-1])
 
     def projected(self, pooled: Tensor) -> Tensor:
         """(..., W) to unit rows (..., D) of the shared space."""
@@ -143,7 +157,25 @@ class TextStream(Stream):
 
     def forward(self, ids: Tensor, attended: Tensor) -> Encoded:
         """Encode token ids (B, L); `attended` is False at padding."""
-        tokens = self.backbone(ids, attended)
+        return self._encoded(self.backbone(ids, attended), attended)
+
+    def clean_and_masked(
+        self, ids: Tensor, attended: Tensor, corrupted: Tensor, masked: Tensor
+    ) -> tuple[Encoded, Tensor]:
+        """What `forward` gives of `ids`, and the hidden words' tokens of a second pass in which they are hidden.
+
+        Args:
+            ids: (B, L); attended: (B, L) bool, False at padding.
+            corrupted: (B, L) ids with some words hidden.
+            masked: (B, L) bool, True at the hidden words; M of them in all.
+
+        Returns:
+            The clean pass; tokens (M, W) of the masked one, in row order.
+        """
+        clean, other = self.backbone(torch.cat([ids, corrupted]), attended.repeat(2, 1)).chunk(2)
+        return self._encoded(clean, attended), other[masked]
+
+    def _encoded(self, tokens: Tensor, attended: Tensor) -> Encoded:
         if self.pool == "class":
             return Encoded(tokens, unit(self.projection(tokens[:, 0])))
         weight = attended.to(tokens.dtype)

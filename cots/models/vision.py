@@ -1,13 +1,16 @@
 """The image backbone: a timm vision transformer that can hide patches."""
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from timm.layers import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -85,25 +88,57 @@ class VisionBackbone(nn.Module):
         """What follows the blocks."""
         return [self.vit.norm, self.vit.fc_norm]
 
-    def forward(self, images: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Encode pictures, hiding patches after projection and before their position is added (BEiT).
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode pictures.
 
         Args:
             images: (B, 3, H, W), normalised.
-            masked: (B, N) bool over patches in row order, True = hidden; None hides nothing.
 
         Returns:
             (B, prefix + N, W) tokens after the last norm. Models that norm after their average pooling (`gap` in
             timm's names) have that norm on each token here.
         """
-        patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
-        if masked is not None:
-            hidden = masked.view(*patches.shape[:-1], 1)
-            patches = torch.where(hidden, self.mask_embedding.to(patches.dtype), patches)
-        tokens = self.vit.norm_pre(self.vit._pos_embed(patches))
+        tokens = self._positioned(self.vit.patch_embed(images))
         for block in self.vit.blocks:
-            saving = self.vit.grad_checkpointing and torch.is_grad_enabled()
-            tokens = checkpoint(block, tokens, use_reentrant=False) if saving else block(tokens)
+            tokens = self._run(block, tokens)
+        return self._normed(tokens)
+
+    def clean_and_masked(self, images: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode pictures twice, as they are and with patches hidden: one embedding of the patches, one batch.
+
+        Patches are hidden after projection and before their position is added (BEiT). Of the masked pass the last
+        block's feed-forward layers see the hidden patches alone, which nothing but their own result depends on.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            masked: (B, N) bool over patches in row order, True = hidden; M of them in all.
+
+        Returns:
+            What `forward` returns, and (M, W): the second pass at the hidden patches, in row order.
+        """
+        patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
+        hidden = masked.view(*patches.shape[:-1], 1)
+        visible = torch.where(hidden, self.mask_embedding.to(patches.dtype), patches)
+        tokens = self._positioned(torch.cat([patches, visible]))
+        *blocks, last = self.vit.blocks
+        for block in blocks:
+            tokens = self._run(block, tokens)
+        asked = F.pad(masked, (self.prefix, 0))
+        asked = torch.cat([torch.ones_like(asked), asked])
+        rows = self._normed(self._run(partial(block_at, last), tokens, asked))
+        clean, other = rows.tensor_split([len(images) * asked.shape[1]])
+        return clean.view(len(images), -1, self.width), other
+
+    def _positioned(self, patches: Tensor) -> Tensor:
+        tokens: Tensor = self.vit.norm_pre(self.vit._pos_embed(patches))
+        return tokens
+
+    def _run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        saving = self.vit.grad_checkpointing and torch.is_grad_enabled()
+        tokens: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
+        return tokens
+
+    def _normed(self, tokens: Tensor) -> Tensor:
         encoded: Tensor = self.vit.fc_norm(self.vit.norm(tokens))
         return encoded
 
@@ -156,6 +191,24 @@ def vision_transformer(name: str, pretrained: bool, options: dict[str, Any]) -> 
         raise BadInput("model.image.options.patch_drop_rate: the token level needs every patch: leave it out")
     vit.attn_pool = None  # SigLIP's: a stream pools by its class token or the mean
     return vit
+
+
+def block_at(block: Any, tokens: Tensor, asked: Tensor) -> Tensor:  # noqa: ANN401  timm is untyped
+    """What a block makes of some of the tokens, each of which attends to all tokens of its picture.
+
+    Args:
+        block: timm's; of a plain `Block` without stochastic depth the feed-forward layers see these tokens alone.
+        tokens: (B, L, W); asked: (B, L) bool, True at A of them in all.
+
+    Returns:
+        (A, W), in row order: `block(tokens)[asked]`.
+    """
+    if type(block) is not Block or not isinstance(block.drop_path2, nn.Identity):
+        whole: Tensor = block(tokens)[asked]
+        return whole
+    rows = (tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))[asked]
+    chosen: Tensor = rows + block.ls2(block.mlp(block.norm2(rows)))
+    return chosen
 
 
 def convolutional_stem(width: int, patch: int) -> nn.Sequential:

@@ -8,6 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import Tensor
 
 from cots.errors import BadInput
 from cots.models.stream import ImageStream
@@ -52,14 +53,14 @@ def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
     made, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
     hidden = HALF_GRID.reshape(2, 1, 4, 4).float()
     other = images + F.interpolate(hidden, scale_factor=8) * torch.randn_like(images)
-    torch.testing.assert_close(made(images, HALF_GRID), made(other, HALF_GRID))
+    torch.testing.assert_close(made.clean_and_masked(images, HALF_GRID)[1], made.clean_and_masked(other, HALF_GRID)[1])
     assert not torch.allclose(made(images), made(other))
 
 
 def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_too() -> None:
     fixed, free = backbone(), backbone(options=VIT | {"dynamic_img_size": True})
     images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(free(images, HALF_GRID), fixed(images, HALF_GRID))
+    torch.testing.assert_close(free.clean_and_masked(images, HALF_GRID), fixed.clean_and_masked(images, HALF_GRID))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,28 @@ def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: 
     made = backbone(name, options=VIT | options)
     made.resize(48)
     masked = torch.arange(36).expand(2, 36) % 3 == 0
-    assert made(torch.randn(2, 3, 48, 48), masked).shape == (2, made.prefix + 36, 32)
+    clean, hidden = made.clean_and_masked(torch.randn(2, 3, 48, 48), masked)
+    assert clean.shape == (2, made.prefix + 36, 32)
+    assert hidden.shape == (24, 32)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float) -> None:
+    name, options = VARIANTS[variant]
+    made = backbone(name, options=VIT | options).double().eval()
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    masked = torch.rand(3, 16) < share
+    clean, hidden = made.clean_and_masked(images, masked)
+    torch.testing.assert_close(clean, made(images))
+
+    def hide(_: Any, __: Any, patches: Tensor) -> Tensor:
+        patches = patches.clone()
+        patches.view(3, 16, -1)[masked] = made.mask_embedding
+        return patches
+
+    made.vit.patch_embed.register_forward_hook(hide)
+    torch.testing.assert_close(hidden, made(images)[:, made.prefix :][masked])
 
 
 def test_only_the_positions_of_patches_change() -> None:
