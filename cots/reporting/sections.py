@@ -79,6 +79,7 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
     steps = table["step"].to_numpy(dtype=np.float64)
     losses = {name: table[name].to_numpy() for name in LOSSES if name in table}
     told = "Nats; total is the weighted sum. A level of weight 0 is not drawn."
+    used = f"{table['utilisation'].iloc[-1]:.0%} of what the machine's matrix products reach"
     return [
         curves("Losses", run, steps, losses, caption=told),
         *(_filtering(run, steps, table) if "kept" in table else []),
@@ -87,7 +88,7 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
             run,
             steps,
             {"pairs/s": table["pairs_per_second"].to_numpy()},
-            caption="Pairs a second since the start.",
+            caption=f"Pairs a second since the start. The operations of the steps are {used}.",
         ),
     ]
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from cots.objective import Batch, Keys, Outcome
 from cots.training import checkpoint
 from cots.training.pairs import PairLedger
 from cots.training.schedule import warmup_cosine
+from cots.training.utilisation import Utilisation
 
 Row = dict[str, float]
 
@@ -94,18 +96,21 @@ def train(
         start, curves = state["step"], state["curves"]
         pairs.restore(state["pairs"])
     objective.train()
+    utilisation = Utilisation(where)
     began = time.perf_counter()
     for step, arrays in zip(range(start, recipe.steps), batches.starting(start), strict=False):
         torch.manual_seed(hash((recipe.seed, step)) + rank())  # dropout too is a function of the step
         rate = recipe.learning_rate * warmup_cosine(step, warmup=recipe.warmup, steps=recipe.steps)
         batch = to_device(arrays, pixels, where)
-        keys, row = update(
-            objective, optimizer, batch, rate=rate, max_grad_norm=recipe.max_grad_norm, parts=recipe.parts
-        )
+        with utilisation.counting() if step == start else nullcontext():
+            keys, row = update(
+                objective, optimizer, batch, rate=rate, max_grad_norm=recipe.max_grad_norm, parts=recipe.parts
+            )
         if isinstance(keys, Keys):
             pairs.note(gathered(batch.captions), keys)
-        speed = (step + 1 - start) * batches.batch / (time.perf_counter() - began)
-        curves.append({"step": step} | row | {"learning_rate": rate, "pairs_per_second": speed})
+        speed = (step + 1 - start) / (time.perf_counter() - began)
+        timing = {"pairs_per_second": speed * batches.batch, "utilisation": utilisation.at(speed)}
+        curves.append({"step": step} | row | {"learning_rate": rate} | timing)
         if not math.isfinite(curves[-1]["total"]):
             raise RunFailed(f"the loss is {curves[-1]['total']} at step {step}: lower the learning rate")
         report(curves[-1])
