@@ -1,97 +1,145 @@
-"""What each level of the objective costs against CLIP and SigLIP: a training step of params.yaml's model.
+"""A training step: what each level costs against CLIP, and how ours compare with other libraries' at equal towers.
 
-The variants run in turn, A B C A B C, so that a machine's changing speed touches all alike; ratios are medians over
-rounds against CLIP.
+The variants run in turn; ratios are medians over rounds. `python -m benchmarks.step levels`, `small` or `base` prints
+one table alone: params.yaml's model by levels; its streams, with the ViT's own patch embedding that the peers have too,
+against them; the same with ViT-B/16 and BERT-base at 224 pixels.
 """
 
 import statistics
+import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._rounds import in_turn, times_faster
+from benchmarks._peers import albef_step, dual_encoder_step, open_clip_step
+from benchmarks._rounds import Call, in_turn, times_faster
+from benchmarks.single_stream import section
 from cots.build import new_model, new_objective
 from cots.config import (
     ClipObjective,
     CotsObjective,
     LevelWeights,
-    Mask,
+    Model,
     Objective,
     Params,
     SiglipObjective,
     Temperature,
 )
 from cots.data.text import train_tokenizer
-from cots.model import device
+from cots.model import RetrievalModel, device
 from cots.objective import Batch
 from cots.training.groups import parameter_groups
 from cots.training.loop import update
+from cots.training.utilisation import matmul_rate
 
+WORDS = (8, 24)  # tokens of a caption: from, and fewer than
 LEVELS = {
     "instance": LevelWeights(instance=1, token=0, task=0),
     "instance + task": LevelWeights(instance=1, token=0, task=1),
     "instance + token": LevelWeights(instance=1, token=1, task=0),
     "all three": LevelWeights(instance=1, token=1, task=1),
 }
-BASELINES: dict[str, Objective] = {
-    "CLIP": ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=True, least=0.01)),
-    "SigLIP": SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0),
+CLIP = ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=True, least=0.01))
+SIGLIP = SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0)
+
+
+class Size(NamedTuple):
+    """Which streams, and how many pairs at once."""
+
+    model: Callable[[Params], Model]
+    pairs: int | None = None  # as in params.yaml
+    peers: tuple[Callable[[RetrievalModel, Batch], Call], ...] = ()
+
+
+def small(params: Params) -> Model:
+    """The streams of params.yaml with the ViT's own patch embedding."""
+    image = params.model.image.model_copy(update={"stem": "linear"})
+    return params.model.model_copy(update={"image": image})
+
+
+SIZES = {
+    "levels": Size(lambda params: params.model),
+    "small": Size(small, peers=(open_clip_step, dual_encoder_step)),
+    "base": Size(lambda _: section("base"), pairs=16, peers=(open_clip_step, dual_encoder_step, albef_step)),
 }
 
 
-def random_batch(params: Params, vocab: int) -> Batch:
-    """A batch of noise in the shapes of pre-training, texts of 13 words."""
-    size, grid, pairs, words = params.model.image.size, params.model.image.grid, params.pretrain.batch, 15
-    ids = torch.randint(5, vocab, (pairs, words))
-    hidden = torch.rand(pairs, grid**2).argsort(dim=1) < round(_mask(params).image * grid**2)
-    return Batch(
+def random_batch(model: Model, cots: CotsObjective, *, pairs: int, vocab: int, codes: int) -> Batch:
+    """A batch of noise in the shapes of pre-training."""
+    size, grid = model.image.size, model.image.grid
+    lengths = torch.randint(*WORDS, (pairs, 1)).index_fill_(0, torch.tensor([0]), WORDS[1] - 1)
+    attended = torch.arange(WORDS[1] - 1) < lengths
+    ids = torch.where(attended, torch.randint(5, vocab, attended.shape), 0)
+    hidden = torch.rand(pairs, grid**2).argsort(dim=1) < round(cots.mask.image * grid**2)
+    batch = Batch(
         samples=torch.arange(pairs),
         captions=torch.arange(pairs),
         frames=torch.randn(pairs, 1, 3, size, size),
         ids=ids,
-        attended=torch.ones_like(ids, dtype=torch.bool),
+        attended=attended,
         masked_patches=hidden,
-        visual_tokens=torch.randint(0, params.dvae.codes, hidden.shape),
+        visual_tokens=torch.randint(0, codes, hidden.shape),
         corrupted_ids=ids,
-        masked_words=torch.rand(ids.shape) < _mask(params).text,
+        masked_words=attended & (torch.rand(ids.shape) < cots.mask.text),
     )
+    return Batch(*(field.to(device()) for field in batch))
 
 
-def main(rounds: int = 7) -> None:
-    """Print pairs a second and the cost of each variant as a ratio."""
-    params = Params.load()
-    with tempfile.TemporaryDirectory() as folder:
-        train_tokenizer(["a red star above a blue ring"], vocab_size=params.model.text.vocab_size).save_pretrained(
-            folder
-        )
-        cots = params.pretrain.objective
-        variants = BASELINES | {name: cots.model_copy(update={"weights": weights}) for name, weights in LEVELS.items()}
-        steps = {name: _step(params, Path(folder), section) for name, section in variants.items()}
-    seconds = in_turn(
-        {name: partial(update, *step, rate=1e-4, max_grad_norm=1.0, parts=1) for name, step in steps.items()},
-        rounds=rounds,
-    )
-    print(f"training step, batch {params.pretrain.batch}, {torch.get_num_threads()} threads, {rounds} rounds")
-    for name, gain in times_faster(seconds, than="CLIP").items():
-        rate = params.pretrain.batch / statistics.median(seconds[name])
-        print(f"{name:<18} {rate:7.0f} pairs/s   x{1 / gain:.2f} of CLIP's time")
+def main(sizes: tuple[str, ...] = tuple(SIZES), rounds: int = 7) -> None:
+    """Print a table for each size."""
+    for size in sizes:
+        table(size, rounds=rounds)
 
 
 def smoke() -> None:
-    """One round."""
-    main(rounds=1)
+    """One round without the large streams."""
+    main(("levels", "small"), rounds=1)
 
 
-def _mask(params: Params) -> Mask:
-    assert isinstance(params.pretrain.objective, CotsObjective)
-    return params.pretrain.objective.mask
+def table(size: str, *, rounds: int) -> None:
+    """Print pairs a second of each variant, its time as a ratio to CLIP's, and its share of the matrix rate."""
+    params, (model_of, pairs, peers) = Params.load(), SIZES[size]
+    cots = params.pretrain.objective
+    assert isinstance(cots, CotsObjective)
+    pairs, settings = pairs or params.pretrain.batch, model_of(params)
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
+        build = partial(new_model, settings, Path(folder))
+        batch = random_batch(settings, cots, pairs=pairs, vocab=30, codes=params.dvae.codes)
+        levels = LEVELS if not peers else {"all three": LEVELS["all three"]}
+        objectives: dict[str, Objective] = {"CLIP": CLIP} if peers else {"CLIP": CLIP, "SigLIP": SIGLIP}
+        objectives |= {name: cots.model_copy(update={"weights": weights}) for name, weights in levels.items()}
+        calls = {name: _step(build(), one, batch, params.dvae.codes) for name, one in objectives.items()}
+        calls |= {peer.__name__.removesuffix("_step"): peer(build().to(device()), batch) for peer in peers}
+    operations = {name: _operations(call) for name, call in calls.items()}
+    seconds, peak = in_turn(calls, rounds=rounds), matmul_rate(device())
+    image = settings.image
+    print(f"{size}: {image.name}, {image.size} px, batch {pairs}, {torch.get_num_threads()} threads, {rounds} rounds")
+    print(f"  matrix products reach {peak / 1e9:,.0f} GFLOP/s")
+    for name, gain in times_faster(seconds, than="CLIP").items():
+        taken = statistics.median(seconds[name])
+        used = operations[name] / taken / peak
+        print(f"  {name:<17} {pairs / taken:7.1f} pairs/s   x{1 / gain:.2f} of CLIP's time   {used:.0%} of that rate")
 
 
-def _step(params: Params, tokenizer: Path, section: Objective) -> tuple[nn.Module, torch.optim.Optimizer, Batch]:
-    model = new_model(params.model, tokenizer).to(device())
-    objective = new_objective(model, section, codes=params.dvae.codes).to(device())
-    groups = parameter_groups(objective, weight_decay=0.02, layer_decay=1.0)
-    return objective, torch.optim.AdamW(groups, fused=True), random_batch(params, 30)
+def _operations(call: Call) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def _step(model: RetrievalModel, section: Objective, batch: Batch, codes: int) -> Call:
+    objective: nn.Module = new_objective(model.to(device()), section, codes=codes).to(device())
+    objective.train()
+    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
+    return partial(update, objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
+
+
+if __name__ == "__main__":
+    main(tuple(sys.argv[1:]) or tuple(SIZES))

@@ -141,19 +141,17 @@ class CotsObjective(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.weights.token:
             seen, patches = self.image.clean_and_masked(part.frames, part.masked_patches)
-            read, words = self.text.clean_and_masked(part.ids, part.attended, part.corrupted_ids, part.masked_words)
         else:
-            seen, read = self.image(part.frames), self.text(part.ids, part.attended)
-        image, text = seen.feature, read.feature
+            seen = self.image(part.frames)
+        image, text = seen.feature, self.text(part.ids, part.attended).feature
         if self.weights.instance or self.weights.task:
             similar = self.similarities(image, text, keys, rows)
         if self.weights.instance:
             both = info_nce(similar.i2t, similar.positives) + info_nce(similar.t2i, similar.positives)
             losses["instance"] = share * both
         if self.weights.token:
-            words_in_all = int(keys.words[keys.kept].sum())
-            losses["token"] = share * self.patch_loss(part, patches, text)
-            losses["token"] = losses["token"] + self.word_loss(part, words, image, out_of=words_in_all)
+            words = int(keys.words[keys.kept].sum())
+            losses["token"] = share * self.patch_loss(part, patches, text) + self.word_loss(part, image, out_of=words)
         if self.weights.task:
             losses["task"] = share * symmetric_kl(similar.i2t, similar.t2i)
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), image.new_zeros(()))
@@ -196,9 +194,10 @@ class CotsObjective(nn.Module):
         logits = self.patch_head(hidden, part.masked_patches, text)
         return masked_cross_entropy(logits, part.visual_tokens[part.masked_patches], out_of=len(logits))
 
-    def word_loss(self, part: Batch, hidden: Tensor, image: Tensor, *, out_of: int) -> Tensor:
-        """Masked language modelling, from tokens (M, W) of the hidden words and the pictures' features (R, D)."""
-        logits = self.word_head(hidden, part.masked_words, image)
+    def word_loss(self, part: Batch, image: Tensor, *, out_of: int) -> Tensor:
+        """Masked language modelling: hidden words from the others, with the picture's global feature (R, D)."""
+        tokens = self.text(part.corrupted_ids, part.attended).tokens
+        logits = self.word_head(tokens[part.masked_words], part.masked_words, image)
         return masked_cross_entropy(logits, part.ids[part.masked_words], out_of=out_of)
 
     @torch.no_grad()

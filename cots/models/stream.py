@@ -157,25 +157,7 @@ class TextStream(Stream):
 
     def forward(self, ids: Tensor, attended: Tensor) -> Encoded:
         """Encode token ids (B, L); `attended` is False at padding."""
-        return self._encoded(self.backbone(ids, attended), attended)
-
-    def clean_and_masked(
-        self, ids: Tensor, attended: Tensor, corrupted: Tensor, masked: Tensor
-    ) -> tuple[Encoded, Tensor]:
-        """What `forward` gives of `ids`, and the hidden words' tokens of a second pass in which they are hidden.
-
-        Args:
-            ids: (B, L); attended: (B, L) bool, False at padding.
-            corrupted: (B, L) ids with some words hidden.
-            masked: (B, L) bool, True at the hidden words; M of them in all.
-
-        Returns:
-            The clean pass; tokens (M, W) of the masked one, in row order.
-        """
-        clean, other = self.backbone(torch.cat([ids, corrupted]), attended.repeat(2, 1)).chunk(2)
-        return self._encoded(clean, attended), other[masked]
-
-    def _encoded(self, tokens: Tensor, attended: Tensor) -> Encoded:
+        tokens = self.backbone(ids, attended)
         if self.pool == "class":
             return Encoded(tokens, unit(self.projection(tokens[:, 0])))
         weight = attended.to(tokens.dtype)

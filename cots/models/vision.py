@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cots.errors import BadInput
 
+CACHED = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
 SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
 
 
@@ -98,13 +99,11 @@ class VisionBackbone(nn.Module):
             (B, prefix + N, W) tokens after the last norm. Models that norm after their average pooling (`gap` in
             timm's names) have that norm on each token here.
         """
-        tokens = self._positioned(self.vit.patch_embed(images))
-        for block in self.vit.blocks:
-            tokens = self._run(block, tokens)
-        return self._normed(tokens)
+        pieces = torch.split(images, self.at_once(images))
+        return torch.cat([self._encoded(self.vit.patch_embed(piece)) for piece in pieces])
 
     def clean_and_masked(self, images: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode pictures twice, as they are and with patches hidden: one embedding of the patches, one batch.
+        """Encode pictures twice, as they are and with patches hidden, from one embedding of the patches.
 
         Patches are hidden after projection and before their position is added (BEiT). Of the masked pass the last
         block's feed-forward layers see the hidden patches alone, which nothing but their own result depends on.
@@ -116,18 +115,38 @@ class VisionBackbone(nn.Module):
         Returns:
             What `forward` returns, and (M, W): the second pass at the hidden patches, in row order.
         """
+        size = self.at_once(images)
+        pieces = zip(torch.split(images, size), torch.split(masked, size), strict=True)
+        clean, hidden = zip(*(self._both(*piece) for piece in pieces), strict=True)
+        return torch.cat(clean), torch.cat(hidden)
+
+    def at_once(self, images: Tensor) -> int:
+        """How many pictures go through the blocks together: on a processor as many as its cache holds, else all.
+
+        Their widest activations may take as much as the weights of a block, which are read for all of them.
+        """
+        if images.device.type != "cpu":
+            return max(len(images), 1)
+        rows, columns = self.vit.patch_embed.patch_size
+        tokens = self.prefix + images.shape[2] * images.shape[3] // (rows * columns)
+        room = max(CACHED, 2 * 12 * self.width**2)
+        return int(max(room // (2 * 4 * self.width * tokens), 1))
+
+    def _both(self, images: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
         hidden = masked.view(*patches.shape[:-1], 1)
-        visible = torch.where(hidden, self.mask_embedding.to(patches.dtype), patches)
-        tokens = self._positioned(torch.cat([patches, visible]))
+        tokens = self._positioned(torch.where(hidden, self.mask_embedding.to(patches.dtype), patches))
         *blocks, last = self.vit.blocks
         for block in blocks:
             tokens = self._run(block, tokens)
-        asked = F.pad(masked, (self.prefix, 0))
-        asked = torch.cat([torch.ones_like(asked), asked])
-        rows = self._normed(self._run(partial(block_at, last), tokens, asked))
-        clean, other = rows.tensor_split([len(images) * asked.shape[1]])
-        return clean.view(len(images), -1, self.width), other
+        rows = self._run(partial(block_at, last), tokens, F.pad(masked, (self.prefix, 0)))
+        return self._encoded(patches), self._normed(rows)
+
+    def _encoded(self, patches: Tensor) -> Tensor:
+        tokens = self._positioned(patches)
+        for block in self.vit.blocks:
+            tokens = self._run(block, tokens)
+        return self._normed(tokens)
 
     def _positioned(self, patches: Tensor) -> Tensor:
         tokens: Tensor = self.vit.norm_pre(self.vit._pos_embed(patches))

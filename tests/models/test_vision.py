@@ -198,6 +198,16 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
     torch.testing.assert_close(hidden, made(images)[:, made.prefix :][masked])
 
 
+def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are() -> None:
+    made = backbone().double()
+    images = torch.randn(made.at_once(torch.empty(1, 3, 32, 32)) + 3, 3, 32, 32, dtype=torch.float64)
+    masked = torch.rand(len(images), 16) < 0.3
+    clean, hidden = made.clean_and_masked(images, masked)
+    torch.testing.assert_close(made(images), clean)
+    torch.testing.assert_close(made(images[-5:]), clean[-5:])
+    torch.testing.assert_close(made.clean_and_masked(images[-5:], masked[-5:])[1], hidden[-int(masked[-5:].sum()) :])
+
+
 def test_only_the_positions_of_patches_change() -> None:
     made, before = backbone("vit_small_patch14_reg4_dinov2"), backbone("vit_small_patch14_reg4_dinov2").state_dict()
     made.resize(48)
