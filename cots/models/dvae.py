@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DOWNSAMPLING = 8  # pixels along a side for one token
+FAINT = -60.0  # nats below the likeliest code of a draw
 SHARPNESS = 6.0  # deviation of a code's logit over positions at the start; below about 4 the noise drowns the choice
 
 
@@ -105,8 +106,29 @@ class Dvae(nn.Module):
             temperature: of the relaxation, > 0; near 0 the draws are one-hot.
         """
         log_probs = self.logits(pixels).log_softmax(dim=1)
-        drawn = F.gumbel_softmax(log_probs, tau=temperature, dim=1)
+        drawn = gumbel_softmax(log_probs, temperature)
         return Reconstruction(log_probs, self.decoder(drawn).float() + 0.5)
+
+
+def gumbel_softmax(log_probs: Tensor, temperature: float) -> Tensor:
+    """Relaxed draws of codes: softmax((log p + g) / temperature), g = -log(-log u), u uniform in (0, 1).
+
+    torch's own draws its noise in another memory layout than channels last, and at low temperatures nearly all of its
+    results are denormal numbers, which processors are slow at: codes less likely than FAINT are as likely as that here.
+
+    Args:
+        log_probs: (B, V, h, w).
+        temperature: > 0; near 0 the draws are one-hot.
+
+    Returns:
+        (B, V, h, w), each position's codes summing to 1.
+
+    Source: Jang et al., arXiv:1611.01144.
+    """
+    uniform = torch.rand_like(log_probs).clamp_(min=torch.finfo(log_probs.dtype).tiny)
+    scores = (log_probs - uniform.log_().neg_().log_()) / temperature
+    likeliest = scores.detach().amax(dim=1, keepdim=True)
+    return (scores - likeliest).clamp(min=FAINT).softmax(dim=1)
 
 
 def uniform_kl(log_probs: Tensor) -> Tensor:
