@@ -1,7 +1,7 @@
 """`make bench`: run every benchmark, or those named; `smoke` runs each at its smallest, to see that it still runs.
 
 A benchmark is a file of this folder with `main()`, which prints its table, and `smoke()`. Files without `smoke` are
-experiments of an hour and more: they run when they are named.
+long or need more than this folder: they run when they are named.
 """
 
 import importlib
