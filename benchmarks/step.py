@@ -49,12 +49,15 @@ CLIP = ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=Tr
 SIGLIP = SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0)
 
 
+Peer = Callable[[RetrievalModel, Batch], Call]
+
+
 class Size(NamedTuple):
     """Which streams, and how many pairs at once."""
 
     model: Callable[[Params], Model]
     pairs: int | None = None  # as in params.yaml
-    peers: tuple[Callable[[RetrievalModel, Batch], Call], ...] = ()
+    peers: tuple[Peer, ...] = ()
 
 
 def small(params: Params) -> Model:
@@ -103,29 +106,37 @@ def smoke() -> None:
 
 
 def table(size: str, *, rounds: int) -> None:
-    """Print pairs a second of each variant, its time as a ratio to CLIP's, and its share of the matrix rate."""
+    """Print pairs a second of each variant, its time as a ratio to CLIP's, and its share of the matrix rate.
+
+    Each takes turns with CLIP and is freed before the next is built: large streams fit twice, not five times.
+    """
     params, (model_of, pairs, peers) = Params.load(), SIZES[size]
     cots = params.pretrain.objective
     assert isinstance(cots, CotsObjective)
-    pairs, settings = pairs or params.pretrain.batch, model_of(params)
+    pairs, settings, codes = pairs or params.pretrain.batch, model_of(params), params.dvae.codes
+    levels = {"all three": LEVELS["all three"]} if peers else LEVELS
+    objectives: dict[str, Objective] = {} if peers else {"SigLIP": SIGLIP}
+    objectives |= {name: cots.model_copy(update={"weights": weights}) for name, weights in levels.items()}
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
         build = partial(new_model, settings, Path(folder))
-        batch = random_batch(settings, cots, pairs=pairs, vocab=30, codes=params.dvae.codes)
-        levels = LEVELS if not peers else {"all three": LEVELS["all three"]}
-        objectives: dict[str, Objective] = {"CLIP": CLIP} if peers else {"CLIP": CLIP, "SigLIP": SIGLIP}
-        objectives |= {name: cots.model_copy(update={"weights": weights}) for name, weights in levels.items()}
-        calls = {name: _step(build(), one, batch, params.dvae.codes) for name, one in objectives.items()}
-        calls |= {peer.__name__.removesuffix("_step"): peer(build().to(device()), batch) for peer in peers}
-    operations = {name: _operations(call) for name, call in calls.items()}
-    seconds, peak = in_turn(calls, rounds=rounds), matmul_rate(device())
-    image = settings.image
-    print(f"{size}: {image.name}, {image.size} px, batch {pairs}, {torch.get_num_threads()} threads, {rounds} rounds")
-    print(f"  matrix products reach {peak / 1e9:,.0f} GFLOP/s")
-    for name, gain in times_faster(seconds, than="CLIP").items():
-        taken = statistics.median(seconds[name])
-        used = operations[name] / taken / peak
-        print(f"  {name:<17} {pairs / taken:7.1f} pairs/s   x{1 / gain:.2f} of CLIP's time   {used:.0%} of that rate")
+        batch = random_batch(settings, cots, pairs=pairs, vocab=30, codes=codes)
+        variants = {name: partial(_step, build, one, batch, codes) for name, one in objectives.items()}
+        variants |= {peer.__name__.removesuffix("_step"): partial(_peer, peer, build, batch) for peer in peers}
+        peak, image, clip = matmul_rate(device()), settings.image, _step(build, CLIP, batch, codes)
+        print(f"{size}: {image.name}, {image.size} px, batch {pairs}, {torch.get_num_threads()} threads")
+        print(f"  matrix products reach {peak / 1e9:,.0f} GFLOP/s; per cent of it beside the rates", flush=True)
+        for name, made in variants.items():
+            calls = {"CLIP": clip, name: made()}
+            used = {which: _operations(call) / peak for which, call in calls.items()}
+            seconds = in_turn(calls, rounds=rounds)
+            ratio = 1 / times_faster(seconds, than="CLIP")[name]
+            told = [_told(pairs, statistics.median(taken), used[which]) for which, taken in seconds.items()]
+            print(f"  {name:<17} {told[1]}   x{ratio:.2f} of the time of CLIP, {told[0]}", flush=True)
+
+
+def _told(pairs: int, taken: float, used: float) -> str:
+    return f"{pairs / taken:7.1f} pairs/s, {used / taken:.0%}"
 
 
 def _operations(call: Call) -> int:
@@ -134,8 +145,12 @@ def _operations(call: Call) -> int:
     return int(counter.get_total_flops())
 
 
-def _step(model: RetrievalModel, section: Objective, batch: Batch, codes: int) -> Call:
-    objective: nn.Module = new_objective(model.to(device()), section, codes=codes).to(device())
+def _peer(peer: Peer, build: Callable[[], RetrievalModel], batch: Batch) -> Call:
+    return peer(build().to(device()), batch)
+
+
+def _step(build: Callable[[], RetrievalModel], section: Objective, batch: Batch, codes: int) -> Call:
+    objective: nn.Module = new_objective(build().to(device()), section, codes=codes).to(device())
     objective.train()
     optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
     return partial(update, objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
