@@ -23,7 +23,9 @@ class Index(Section):
 
     target: Target
     splits: tuple[SplitName, ...]
-    kind: str
+    kind: str  # "auto", or FAISS's factory string
+    recall: Annotated[float, Field(gt=0, le=1)]  # of exact search's ten nearest, that `auto` must find
+    max_gb: PositiveFloat | None  # that `auto` may take; null: no limit
     preview: Positive
     recall_queries: Positive
 

@@ -8,6 +8,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+TRAINED_A_LIST = 64  # vectors; FAISS warns below 39, and more cost time without finding more
+
 
 class EmbeddingIndex:
     """Nearest items by inner product, which is the cosine for unit rows.
@@ -38,7 +40,7 @@ class EmbeddingIndex:
         vectors = np.ascontiguousarray(embeddings, np.float32)
         index = _untrained(vectors.shape[1], kind)
         try:
-            index.train(vectors)
+            index.train(_sample(index, vectors))
             index.add(vectors)
         except RuntimeError as error:
             raise ValueError(f"cannot build {kind!r} from {len(vectors)} vectors: {_reason(error)}") from None
@@ -72,6 +74,26 @@ class EmbeddingIndex:
     def dim(self) -> int:
         """Length of the vectors."""
         return int(self._index.d)
+
+    @property
+    def lists(self) -> int:
+        """Into how many lists an IVF index sorts its vectors; 1 for other kinds."""
+        index = faiss.try_extract_index_ivf(self._index)
+        return int(index.nlist) if index else 1
+
+    def set(self, settings: str) -> None:
+        """Search in another way from now on, also when loaded again.
+
+        Args:
+            settings: as FAISS writes them: `nprobe=32,k_factor_rf=4`, `efSearch=64`.
+
+        Raises:
+            ValueError: this kind of index has none of that name.
+        """
+        try:
+            faiss.ParameterSpace().set_index_parameters(self._index, settings)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise ValueError(f"cannot set {settings}: {_reason(error)}") from None
 
     def search(
         self, queries: NDArray[np.float32], k: int, *, among: NDArray[np.bool_] | None = None
@@ -134,6 +156,15 @@ def _parameters(index: faiss.Index, selector: faiss.IDSelector) -> Any:  # noqa:
     if isinstance(index, faiss.IndexHNSW):
         return made.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
     return made.SearchParameters(sel=selector)
+
+
+def _sample(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What an index is trained on: everything, or evenly spaced rows where that is enough for its lists."""
+    ivf = faiss.try_extract_index_ivf(index)
+    enough = TRAINED_A_LIST * ivf.nlist if ivf else len(vectors)
+    if len(vectors) <= enough:
+        return vectors
+    return vectors[np.linspace(0, len(vectors) - 1, enough, dtype=np.int64)]
 
 
 def _untrained(dim: int, kind: str) -> faiss.Index:

@@ -1,5 +1,6 @@
 """Stage `index`: every picture and clip of the gallery as a vector, the FAISS index over them, and its recall."""
 
+import math
 import shutil
 import sys
 import time
@@ -12,13 +13,14 @@ import pyarrow as pa
 import webdataset as wds
 from numpy.typing import NDArray
 
-from cots.config import Params
+from cots.config import Index, Params
 from cots.data.manifest import read_manifest, write_table
 from cots.data.samples import StoredSample
 from cots.errors import BadInput, told_in_one_line
 from cots.evaluation import open_frames, rounded, stored_samples
 from cots.files import write_json
 from cots.model import RetrievalModel, chunks
+from cots.retrieval.choice import Choice, chosen_index
 from cots.retrieval.frames import FrameVectors
 from cots.retrieval.index import EmbeddingIndex
 from cots.retrieval.previews import preview_members
@@ -58,18 +60,18 @@ def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Pa
     with wds.TarWriter(str(partial / "previews.tar"), mtime=0, encoder=False) as previews:
         samples = stored_samples(shards, items)
         vectors, frames = _encoded(model, samples, previews, side=settings.preview, batch=batch)
-    index = _built(vectors, settings.kind)
-    index.save(partial / "index.faiss")
     frames.save(partial / "frames.safetensors")
     write_table(partial / "items.parquet", items[ITEMS.names].to_dict("records"), ITEMS)
     captions = _captions(items)
     texts = model.encode_texts([str(row["caption"]) for row in captions], batch=batch)
-    _built(texts, settings.kind).save(partial / "captions.faiss")
     write_table(partial / "captions.parquet", captions, CAPTIONS)
-    about = {"kind": settings.kind, "dim": index.dim, "size": len(index), "captions": len(captions)}
-    about |= {"encoder": model.digest}
-    chosen = np.linspace(0, len(texts) - 1, min(settings.recall_queries, len(texts)), dtype=np.int64)
-    write_json(partial / "index.json", about | rounded(_measured(index, vectors, texts[chosen])))
+    asked = spread(texts, 2 * settings.recall_queries)  # every other one chooses the index, the rest measure it
+    made = _made(vectors, asked[::2], settings)
+    made.index.save(partial / "index.faiss")
+    _made(texts, spread(vectors, settings.recall_queries), settings).index.save(partial / "captions.faiss")
+    about = {"kind": made.kind, "settings": made.settings, "dim": made.index.dim, "size": len(made.index)}
+    about |= {"captions": len(captions), "encoder": model.digest}
+    write_json(partial / "index.json", about | rounded(_measured(made.index, vectors, asked[1::2])))
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
@@ -101,9 +103,17 @@ def _captions(items: pd.DataFrame) -> list[dict[str, object]]:
     return [{"caption": caption, "items": sorted(set(described))} for caption, described in rows.items()]
 
 
-def _built(vectors: NDArray[np.float32], kind: str) -> EmbeddingIndex:
+def spread(rows: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """At most so many of the rows, evenly spaced; of a single row two, so that every other one is one."""
+    return rows[np.linspace(0, len(rows) - 1, max(min(most, len(rows)), 2), dtype=np.int64)]
+
+
+def _made(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: Index) -> Choice:
     try:
-        return EmbeddingIndex.build(vectors, kind)
+        if settings.kind != "auto":
+            return Choice(EmbeddingIndex.build(vectors, settings.kind), settings.kind, "")
+        room = math.inf if settings.max_gb is None else settings.max_gb * 1e9
+        return chosen_index(vectors, queries, recall=settings.recall, k=NEAREST, max_bytes=room)
     except ValueError as error:
         raise BadInput(f"index.kind: {error}") from None
 

@@ -1,0 +1,97 @@
+"""Which index is chosen for a gallery, and that it finds what it was asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cots.retrieval import choice
+from cots.retrieval.choice import chosen_index, share_found
+from cots.retrieval.index import EmbeddingIndex
+
+Rows = NDArray[np.float32]
+MEBIBYTE = 2**20
+
+
+def gallery(count: int, *, dim: int = 32, seed: int = 0) -> tuple[Rows, Rows, Rows]:
+    """Unit rows around 50 centres, as embeddings lie; 200 queries near some of them, and 200 more."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(50, dim))
+    rows = unit(centres[rng.integers(50, size=count)] + 0.6 * rng.normal(size=(count, dim)))
+    near = unit(rows[rng.integers(count, size=400)] + 0.1 * rng.normal(size=(400, dim)))
+    return rows, near[:200], near[200:]
+
+
+def unit(rows: NDArray[np.float64]) -> Rows:
+    made: Rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return made
+
+
+@pytest.fixture
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inverted lists from half a mebibyte on, so that a test need not index a million rows."""
+    monkeypatch.setattr(choice, "EXACT_BYTES", MEBIBYTE // 2)
+
+
+def test_a_small_gallery_is_searched_exactly() -> None:
+    rows, asked, _ = gallery(500)
+    made = chosen_index(rows, asked, recall=0.5, k=10)
+    assert (made.kind, made.settings) == ("Flat", "")
+
+
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("recall", [0.7, 0.95, 0.99])
+def test_a_large_one_is_searched_in_lists_that_find_enough_for_other_queries_too(recall: float) -> None:
+    rows, asked, others = gallery(6_000)
+    made = chosen_index(rows, asked, recall=recall, k=10)
+    assert made.kind == "IVF256,PQ8x4fs,Refine(SQfp16)"
+    nearest = EmbeddingIndex.build(rows, "Flat").search(others, 10)[1]
+    assert share_found(made.index.search(others, 10)[1], nearest) >= recall
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_more_recall_looks_into_more_lists() -> None:
+    rows, asked, _ = gallery(6_000)
+    lists = [
+        int(chosen_index(rows, asked, recall=recall, k=10).settings.split(",")[0].removeprefix("nprobe="))
+        for recall in (0.5, 0.9, 0.99)
+    ]
+    assert lists == sorted(lists)
+    assert lists[0] < lists[-1]
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_settings_and_bytes_outlive_a_file_and_hold_for_a_selection(tmp_path: Path) -> None:
+    rows, asked, others = gallery(6_000)
+    first, second = (chosen_index(rows, asked, recall=0.9, k=10).index for _ in range(2))
+    first.save(tmp_path / "first.faiss")
+    second.save(tmp_path / "second.faiss")
+    assert (tmp_path / "first.faiss").read_bytes() == (tmp_path / "second.faiss").read_bytes()
+    loaded, among = EmbeddingIndex.load(tmp_path / "first.faiss"), np.arange(6_000) % 3 == 0
+    np.testing.assert_array_equal(loaded.search(others, 10)[1], first.search(others, 10)[1])
+    found = loaded.search(others, 10, among=among)[1]
+    nearest = EmbeddingIndex.build(rows, "Flat").search(others, 10, among=among)[1]
+    assert (found % 3 == 0).all()
+    assert share_found(found, nearest) > 0.8
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_memory_decides_how_vectors_are_kept() -> None:
+    rows, asked, _ = gallery(6_000)
+    assert chosen_index(rows, asked, recall=0.5, k=10, max_bytes=MEBIBYTE).kind.endswith("Refine(SQfp16)")
+    assert chosen_index(rows, asked, recall=0.5, k=10, max_bytes=MEBIBYTE / 3).kind.endswith("Refine(SQ8)")
+    with pytest.raises(ValueError, match=r"no index of 0\.0001 GB finds 50%: the smallest form has 0\.000264"):
+        chosen_index(rows, asked, recall=0.5, k=10, max_bytes=1e5)
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_what_no_setting_finds_is_found_by_exact_search() -> None:
+    rows, asked, _ = gallery(6_000)
+    rows[::2] = rows[1::2]  # of two equal rows either may be found
+    assert chosen_index(rows, asked, recall=1.0, k=10).kind == "Flat"
+
+
+def test_the_share_found_counts_rows_whatever_their_order() -> None:
+    found, nearest = np.array([[3, 1, 2], [7, -1, -1]]), np.array([[1, 2, 9], [4, 5, 6]])
+    assert share_found(found, nearest) == pytest.approx((2 / 3 + 0) / 2)
