@@ -25,6 +25,7 @@ class Progress:
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(total=total, desc=title, unit=f" {unit}", disable=not self.terminal, file=sys.stderr)
         self.done, self.total = 0, total
+        self.skipped = 0  # done by a run before this one
         self.began = self.told = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -38,7 +39,8 @@ class Progress:
         self.bar.close()
         if kind is None and not self.terminal:
             took = time.monotonic() - self.began
-            print(f"{self.title}: {self.done} {self.unit} in {took:.0f} s", file=sys.stderr, flush=True)
+            made = f"{self.done - self.skipped} of {self.done}" if self.skipped else str(self.done)
+            print(f"{self.title}: {made} {self.unit} in {took:.0f} s", file=sys.stderr, flush=True)
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Count some more; `note` is shown behind the figures."""
@@ -48,7 +50,7 @@ class Progress:
         now = time.monotonic()
         if not self.terminal and now - self.told > LOG_EVERY:
             self.told = now
-            rate = self.done / (now - self.began)
+            rate = (self.done - self.skipped) / (now - self.began)
             of, left = "", ""
             if self.total is not None:
                 of, left = f"/{self.total}", f", {max(self.total - self.done, 0) / rate:.0f} s left"
@@ -59,6 +61,6 @@ class Progress:
         """Count one training step and show its losses."""
         shown = ("total", "instance", "token", "task", "reconstruction", "perplexity", "kept")
         if self.done == 0 and "step" in row:
-            self.done = int(row["step"])
-            self.bar.update(self.done)
+            self.done = self.skipped = int(row["step"])
+            self.bar.initial = self.bar.n = self.done
         self.advance(1, " ".join(f"{name} {row[name]:.3f}" for name in shown if name in row))

@@ -80,6 +80,7 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
     losses = {name: table[name].to_numpy() for name in LOSSES if name in table}
     told = "Nats; total is the weighted sum. A level of weight 0 is not drawn."
     used = f"{table['utilisation'].iloc[-1]:.0%} of what the machine's matrix products reach"
+    waited = f"{table['data_wait'].iloc[-1]:.1%} of the time was spent waiting"
     return [
         curves("Losses", run, steps, losses, caption=told),
         *(_filtering(run, steps, table) if "kept" in table else []),
@@ -88,7 +89,7 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
             run,
             steps,
             {"pairs/s": table["pairs_per_second"].to_numpy()},
-            caption=f"Pairs a second since the start. The operations of the steps are {used}.",
+            caption=f"Pairs a second since the start. The operations of the steps are {used}; {waited} for data.",
         ),
     ]
 

@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from cots.training.schedule import warmup_cosine
 from cots.training.utilisation import Utilisation
 
 Row = dict[str, float]
+T = TypeVar("T")
 
 
 class Objective(Protocol):
@@ -97,8 +98,9 @@ def train(
         pairs.restore(state["pairs"])
     objective.train()
     utilisation = Utilisation(where)
-    began = time.perf_counter()
-    for step, arrays in zip(range(start, recipe.steps), batches.starting(start), strict=False):
+    began, waited = time.perf_counter(), 0.0
+    for step, (arrays, late) in zip(range(start, recipe.steps), waited_for(batches.starting(start)), strict=False):
+        waited += late
         torch.manual_seed(hash((recipe.seed, step)) + rank())  # dropout too is a function of the step
         rate = recipe.learning_rate * warmup_cosine(step, warmup=recipe.warmup, steps=recipe.steps)
         batch = to_device(arrays, pixels, where)
@@ -108,8 +110,10 @@ def train(
             )
         if isinstance(keys, Keys):
             pairs.note(gathered(batch.captions), keys)
-        speed = (step + 1 - start) / (time.perf_counter() - began)
+        passed = time.perf_counter() - began
+        speed = (step + 1 - start) / passed
         timing = {"pairs_per_second": speed * batches.batch, "utilisation": utilisation.at(speed)}
+        timing["data_wait"] = waited / passed
         curves.append({"step": step} | row | {"learning_rate": rate} | timing)
         if not math.isfinite(curves[-1]["total"]):
             raise RunFailed(f"the loss is {curves[-1]['total']} at step {step}: lower the learning rate")
@@ -119,6 +123,14 @@ def train(
     wait()  # for those that may still go on from the checkpoint
     saved.unlink(missing_ok=True)
     return Trained(curves, pairs)
+
+
+def waited_for(items: Iterator[T]) -> Iterator[tuple[T, float]]:
+    """Each item with the seconds that passed between asking for it and having it."""
+    asked = time.perf_counter()
+    for item in items:
+        yield item, time.perf_counter() - asked
+        asked = time.perf_counter()
 
 
 def update(

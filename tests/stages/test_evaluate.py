@@ -55,7 +55,17 @@ def params(**evaluate: object) -> Params:
 def write_curves(folder: Path, steps: int) -> None:
     folder.mkdir(parents=True)
     falling = np.linspace(3, 1, steps)
-    names = ("total", "instance", "task", "mean", "sigma", "learning_rate", "pairs_per_second", "utilisation")
+    names = (
+        "total",
+        "instance",
+        "task",
+        "mean",
+        "sigma",
+        "learning_rate",
+        "pairs_per_second",
+        "utilisation",
+        "data_wait",
+    )
     table = pd.DataFrame({"step": np.arange(steps), **dict.fromkeys(names, falling)})
     threshold = np.where(np.arange(steps) < steps // 2, -1.0, 0.3)
     table.assign(token=0.0, kept=1.0, threshold=threshold).to_csv(folder / "curves.csv", index=False)

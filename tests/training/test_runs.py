@@ -25,7 +25,7 @@ from cots.stages import finetune, tokenize
 from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
 from cots.training.groups import parameter_groups
-from cots.training.loop import to_device, update
+from cots.training.loop import to_device, update, waited_for
 from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -76,10 +76,24 @@ def test_a_killed_run_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
     resumed = run(tiny_data, tokenized, tmp_path / "resumed", tiny_params())
     assert weights(resumed) == weights(whole)
     mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (resumed, whole))
-    timing = ["pairs_per_second", "utilisation"]
+    timing = ["pairs_per_second", "utilisation", "data_wait"]
     pd.testing.assert_frame_equal(mine.drop(columns=timing), theirs.drop(columns=timing))
     mine, theirs = (pd.read_parquet(out / "report/pairs.parquet") for out in (resumed, whole))
     pd.testing.assert_frame_equal(mine, theirs)
+
+
+def test_waiting_for_an_item_is_the_time_that_it_takes_to_come() -> None:
+    moments = iter([0.0, 5.0, 6.0, 6.0, 9.0])  # asked, there, asked again, there
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cots.training.loop.time.perf_counter", lambda: next(moments))
+        assert list(waited_for(iter("ab"))) == [("a", 5.0), ("b", 0.0)]
+
+
+def test_curves_tell_what_share_of_the_time_the_run_waited(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    curves = pd.read_csv(run(tiny_data, tokenized, tmp_path / "out", tiny_params()) / "report/curves.csv")
+    assert curves["data_wait"].between(0, 1).all()
+    assert curves["data_wait"].gt(0).any()
 
 
 def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
