@@ -13,7 +13,7 @@ from PIL import Image
 from cots.data.text import load_tokenizer
 from cots.data.views import centre
 from cots.errors import BadInput
-from cots.model import RetrievalModel, autocast, normalised
+from cots.model import RetrievalModel, autocast, normalised, precision
 from tests.foreign import save_text, save_vit
 
 TEXTS = ["a red ring on the left", "a blue square", "green"]
@@ -126,6 +126,16 @@ def test_one_pass_gives_the_clips_and_each_of_their_frames(tiny_model: Path, len
     assert single.shape == (sum(lengths), model.dim)
     np.testing.assert_allclose(whole, model.encode_videos(clips, batch=2), atol=0.01)  # bfloat16
     np.testing.assert_allclose(single, model.encode_images([f for clip in clips for f in clip], batch=2), atol=0.02)
+
+
+def test_a_model_made_ready_for_queries_gives_the_same_vectors(tiny_model: Path) -> None:
+    model = RetrievalModel.load(tiny_model)
+    clip = [PICTURES, PICTURES[:1]]
+    before = vectors(model), model.encode_videos(clip, batch=2)
+    ready = model.for_queries()
+    assert ready.image.projection.weight.dtype == precision(torch.device("cpu"))
+    np.testing.assert_array_equal(vectors(ready), before[0])
+    np.testing.assert_array_equal(ready.encode_videos(clip, batch=2), before[1])
 
 
 def test_resizing_to_the_same_size_gives_an_equal_model_of_its_own(tiny_model: Path) -> None:

@@ -107,7 +107,8 @@ class Search:
         if not len(items) == len(frames) == len(found):
             counts = f"{len(found)} vectors for {len(items)} items and the frames of {len(frames)}"
             raise BadInput(f"the index {index} holds {counts}: repeat stage index")
-        return cls(model=model, index=found, items=items, frames=frames, captions=captions, previews=index / PREVIEWS)
+        ready = model.for_queries()
+        return cls(model=ready, index=found, items=items, frames=frames, captions=captions, previews=index / PREVIEWS)
 
     def __call__(self, queries: Sequence[Query], *, batch: int) -> list[list[dict[str, Any]]]:
         """Ranked results of every query.

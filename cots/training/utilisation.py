@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cots.model import autocast
+from cots.model import precision
 
 SIDE = {"cpu": 2048}  # of the matrices whose product is timed; elsewhere:
 LARGE = 8192
@@ -41,10 +41,8 @@ class Utilisation:
 def matmul_rate(where: torch.device) -> float:
     """Operations a second of a product of two large square matrices, in the precision of training: the best of five."""
     side = SIDE.get(where.type, LARGE)
-    with torch.inference_mode(), autocast(where):
-        precision = torch.get_autocast_dtype(where.type) if torch.is_autocast_enabled(where.type) else torch.float32
-        factor = torch.randn(side, side, device=where, dtype=precision)
-        best = min(_seconds(factor) for _ in range(ROUNDS + 1))
+    factor = torch.randn(side, side, device=where, dtype=precision(where))
+    best = min(_seconds(factor) for _ in range(ROUNDS + 1))
     return 2 * side**3 / best
 
 
