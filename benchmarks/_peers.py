@@ -55,8 +55,8 @@ def step_of(module: nn.Module, loss: Call) -> Call:
     return step
 
 
-def open_clip_step(model: RetrievalModel, batch: Batch) -> Call:
-    """open_clip's CLIP."""
+def open_clip_model(model: RetrievalModel) -> open_clip.CLIP:
+    """open_clip's CLIP with towers of the same depths and widths, and its own vocabulary."""
     vit, bert = shapes(model)
     width = vit.embed_dim
     image = CLIPVisionCfg(
@@ -68,13 +68,17 @@ def open_clip_step(model: RetrievalModel, batch: Batch) -> Call:
     )
     text = CLIPTextCfg(
         context_length=model.settings["text"]["max_tokens"],
-        vocab_size=bert.vocab_size,
         width=bert.hidden_size,
         heads=bert.num_attention_heads,
         layers=bert.num_hidden_layers,
     )
-    clip = open_clip.CLIP(model.dim, image, text).to(device()).train()
-    loss, (ids, _) = open_clip.ClipLoss(), padded(batch, text.context_length)
+    return open_clip.CLIP(model.dim, image, text).to(device())
+
+
+def open_clip_step(model: RetrievalModel, batch: Batch) -> Call:
+    """open_clip's CLIP."""
+    clip, loss = open_clip_model(model).train(), open_clip.ClipLoss()
+    ids, _ = padded(batch, clip.context_length)
     return step_of(clip, lambda: loss(*clip(batch.frames[:, 0], ids)))
 
 
