@@ -1,0 +1,141 @@
+"""Loading: training batches from our shards against a folder of files and litdata, the same pictures and crops.
+
+Drawn photographs of 320 x 240 pixels as JPEG. Ours are read as training reads them, with captions, masks and visual
+tokens, once as `prepare` stores them for streams of 64 pixels (shorter side of 80), once at their full size. The peers
+decode with Pillow and cut by torchvision, in one process. The limit is decoding alone.
+"""
+
+import io
+import statistics
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import litdata
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from benchmarks._rounds import Call, in_turn
+from cots.build import dvae_size, new_model, training_batches
+from cots.config import Params
+from cots.models.dvae import Dvae
+from cots.models.dvae_folder import save_dvae
+from cots.stages import prepare, tokenize
+
+SIDES, QUALITY, BATCH = (320, 240), 90, 64
+
+
+def main(pictures: int = 2_048, rounds: int = 5) -> None:
+    """Print pictures a second of each, and of decoding alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = drawn(folder / "pictures", pictures)
+        batches = pictures // BATCH
+        calls: dict[str, Call] = {
+            "ours, as prepared": shards(folder, size=80, batches=batches),
+            "ours, full size": shards(folder, size=240, batches=batches),
+            "folder, DataLoader": partial(_spend, DataLoader(Files(files), batch_size=BATCH, shuffle=True)),
+            "litdata": optimized(folder / "litdata", files),
+            "decoding alone": lambda: [np.asarray(Image.open(file)) for file in files],
+        }
+        seconds = in_turn(calls, rounds=rounds)
+    print(f"{pictures:,} pictures of {SIDES[0]} x {SIDES[1]}, crops of 64, one process, {rounds} rounds")
+    for called, taken in seconds.items():
+        ratio = statistics.median(b / a for a, b in zip(seconds["ours, as prepared"], taken, strict=True))
+        print(f"  {called:<20} {pictures / statistics.median(taken):8,.0f} pictures/s   ours is x{ratio:.2f} as fast")
+
+
+def smoke() -> None:
+    """Few pictures, one round."""
+    main(pictures=128, rounds=1)
+
+
+def drawn(folder: Path, count: int) -> list[Path]:
+    """Smooth noise with edges, which takes about as many bytes as a photograph."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    files = [folder / f"{number}.jpg" for number in range(count)]
+    for file in files:
+        coarse = Image.fromarray(rng.integers(256, size=(30, 40, 3), dtype=np.uint8)).resize(SIDES)
+        fine = rng.normal(scale=6, size=(SIDES[1], SIDES[0], 1))
+        Image.fromarray(np.clip(np.asarray(coarse) + fine, 0, 255).astype(np.uint8)).save(file, quality=QUALITY)
+    captions = {"image": [file.name for file in files], "caption": "a photograph of nothing", "split": "train"}
+    pd.DataFrame(captions).to_csv(folder / "captions.csv", index=False)
+    return files
+
+
+def shards(folder: Path, *, size: int, batches: int) -> Call:
+    """One epoch of training batches, from what `prepare` and `tokenize` made of the pictures."""
+    made, params = folder / f"shards-{size}", Params.load()
+    source = {"kind": "folder", "path": str(folder / "pictures"), "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
+    values: dict[str, Any] = params.model_dump(mode="json", by_alias=True) | {"source": source}
+    values["prepare"] |= {"size": size}
+    values["tokenize"] |= {"views": 1}
+    values["pretrain"] |= {"batch": BATCH}
+    params = Params.model_validate(values)
+    paths = made / "shards", made / "manifest.parquet", made / "rejected.parquet"
+    withdrawn = made / "withdrawn.csv"
+    made.mkdir()
+    withdrawn.write_text("id,when,reason\n")
+    prepare.stage(folder / "pictures", withdrawn, *paths, params=params)
+    save_dvae(Dvae(codes=params.dvae.codes, hidden=8, blocks=1), made / "dvae")
+    tokenize.stage(*paths[:2], made / "dvae", made / "tokens", made / "tokenizer", params=params)
+    assert dvae_size(params) == params.model.image.size
+    model = new_model(params.model, made / "tokenizer")
+    reading = training_batches(
+        paths[1], paths[0], made / "tokens", model=model, training=params.pretrain, media=("image",)
+    )
+    return lambda: [batch for batch, _ in zip(reading.starting(0), range(batches), strict=False)]
+
+
+class Files(Dataset[Tensor]):
+    """Pictures in a folder, cut at random."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files, self.cut = files, v2.RandomResizedCrop(64, scale=(0.6, 1.0))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return tensor(self.cut(Image.open(self.files[row]).convert("RGB")))
+
+
+def tensor(picture: Image.Image) -> Tensor:
+    """(H, W, 3) bytes."""
+    return torch.from_numpy(np.array(picture))
+
+
+def optimized(folder: Path, files: list[Path]) -> Call:
+    """Litdata's chunks of the same files, read with its own loader and cut at random."""
+    litdata.optimize(
+        _bytes, [str(file) for file in files], str(folder), chunk_bytes="16MB", num_workers=1, verbose=False
+    )
+    cut = v2.RandomResizedCrop(64, scale=(0.6, 1.0))
+
+    def opened(data: bytes) -> Tensor:
+        return tensor(cut(Image.open(io.BytesIO(data)).convert("RGB")))
+
+    dataset = litdata.StreamingDataset(str(folder), shuffle=True, transform=opened)
+    return partial(_spend, litdata.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0))
+
+
+def _bytes(file: str) -> bytes:
+    return Path(file).read_bytes()
+
+
+def _spend(batches: Any) -> list[NDArray[np.uint8] | Tensor]:  # noqa: ANN401  a loader of either library
+    read: Iterator[Tensor] = iter(batches)
+    return list(read)
+
+
+if __name__ == "__main__":
+    main()
