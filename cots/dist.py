@@ -4,15 +4,17 @@ Without `torchrun` there is one process, everything here is the identity, and no
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as td
 from torch import Tensor, nn
 
+T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)  # for the slowest process: the first one writes checkpoints and pictures
 
 
@@ -51,6 +53,26 @@ def wait() -> None:
 def own(count: int) -> slice:
     """Which of `count` things are this process's: shares of nearly equal size, in the order of the processes."""
     return slice(count * rank() // world(), count * (rank() + 1) // world())
+
+
+def dealt(things: Iterable[T]) -> Iterator[T]:
+    """This process's share of things that are dealt out in turn, of which nobody knows how many there are."""
+    return islice(things, rank(), None, world())
+
+
+def dealt_back(mine: Sequence[T]) -> list[T]:
+    """All that was dealt, in its order, from what each process made of its share; one result for each thing."""
+    hands = all_of(mine)
+    return [hand[row] for row in range(max(map(len, hands))) for hand in hands if row < len(hand)]
+
+
+def all_of(mine: T) -> list[T]:
+    """What each process has, in their order."""
+    if world() == 1:
+        return [mine]
+    found: list[Any] = [None] * world()
+    td.all_gather_object(found, mine)
+    return found
 
 
 def gathered(rows: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from cots.data.intake import Intake, Rejected
 from cots.data.samples import Media, Sample, StoredSample
 from cots.data.shards import read_shard
 from cots.data.storing import taken_in
+from cots.dist import all_of, dealt, dealt_back
 from cots.errors import BadInput
 from cots.model import RetrievalModel, chunks
 from cots.retrieval.bootstrap import bootstrap
@@ -104,34 +105,41 @@ def open_frames(sample: StoredSample) -> list[Image.Image]:
 def embed(model: RetrievalModel, samples: Iterable[StoredSample], *, batch: int) -> Embedded:
     """Encode every sample and all of its captions; pictures are held a batch at a time.
 
+    Each process encodes its share, and every process has the whole result.
+
     Raises:
         BadInput: there are no samples, or a frame cannot be decoded.
     """
-    ids: list[str] = []
-    captions: list[tuple[str, ...]] = []
-    rows: list[NDArray[np.float32]] = []
+    mine: list[tuple[str, tuple[str, ...], NDArray[np.float32]]] = []
     item_seconds = 0.0
-    for chunk in chunks(samples, batch):
+    for chunk in chunks(dealt(samples), batch):
         clips = [open_frames(sample) for sample in chunk]
         start = time.perf_counter()
-        rows.append(model.encode_videos(clips, batch=batch))
+        vectors = model.encode_videos(clips, batch=batch)
         item_seconds += time.perf_counter() - start
-        ids += [sample.id for sample in chunk]
-        captions += [sample.captions for sample in chunk]
-    if not ids:
+        mine += [(sample.id, sample.captions, vector) for sample, vector in zip(chunk, vectors, strict=True)]
+    every = dealt_back(mine)
+    if not every:
         raise BadInput("there is nothing to embed: no usable picture or clip")
+    ids, captions, items = zip(*every, strict=True)
     texts = tuple(text for own in captions for text in own)
     start = time.perf_counter()
-    encoded = model.encode_texts(texts, batch=batch)
+    encoded = encoded_texts(model, texts, batch=batch)
     return Embedded(
-        ids=tuple(ids),
+        ids=ids,
         captions=texts,
         owners=np.repeat(np.arange(len(ids)), [len(own) for own in captions]),
-        items=np.concatenate(rows),
+        items=np.stack(items),
         texts=encoded,
-        item_seconds=item_seconds,
+        item_seconds=max(all_of(item_seconds)),
         text_seconds=time.perf_counter() - start,
     )
+
+
+def encoded_texts(model: RetrievalModel, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
+    """Unit rows (N, D) of texts, of which each process encodes its share."""
+    rows = dealt_back(list(model.encode_texts(list(dealt(texts)), batch=batch)))
+    return np.stack(rows) if rows else np.zeros((0, model.dim), np.float32)
 
 
 def opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:

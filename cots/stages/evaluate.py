@@ -14,8 +14,9 @@ import yaml
 
 from cots.config import Params, Target
 from cots.data.manifest import part, read_manifest
+from cots.dist import processes, rank
 from cots.errors import told_in_one_line
-from cots.evaluation import MEDIA, embed, measure, rounded, stored_by_id, stored_samples
+from cots.evaluation import MEDIA, Embedded, embed, measure, rounded, stored_by_id, stored_samples
 from cots.files import write_json
 from cots.model import RetrievalModel
 from cots.reporting.attention import Look, looks
@@ -48,6 +49,10 @@ def stage(
         BadInput: an input is missing, or a model cannot be loaded.
     """
     left = Left(shards=shards, manifest=read_manifest(manifest), rejected=pd.read_parquet(rejected), reports=reports)
+    if rank():  # the first process measures and writes
+        for _ in _embedded(left, pretrained, finetuned, params):
+            pass
+        return
     with logged_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as logged:
         measured = list(_measured(left, pretrained, finetuned, params))
         seen = _looks(measured, left, finetuned, params)
@@ -68,22 +73,29 @@ def _absent(left: Left, params: Params) -> list[Target]:
     return [target for target in params.finetune if MEDIA[target] not in held]
 
 
-def _measured(left: Left, pretrained: Path, finetuned: Path, params: Params) -> Iterator[Evaluated]:
-    """By target, first as pre-trained and then as fine-tuned."""
+def _embedded(
+    left: Left, pretrained: Path, finetuned: Path, params: Params
+) -> Iterator[tuple[Target, Path, str, Embedded]]:
+    """By target, first as pre-trained and then as fine-tuned: the model's folder, its digest, and the split by it."""
     settings, absent = params.evaluate, _absent(left, params)
     for target in (target for target in params.finetune if target not in absent):
+        rows = part(left.manifest, settings.split, MEDIA[target])
         for folder in (pretrained, finetuned / target):
-            model, media = RetrievalModel.load(folder), MEDIA[target]
-            rows = part(left.manifest, settings.split, media)
-            embedded = embed(model, stored_samples(left.shards, rows), batch=settings.batch)
-            chosen = {"folds": settings.folds, "resamples": settings.bootstrap, "seed": settings.seed}
-            yield Evaluated(
-                target=target,
-                finetuned=folder != pretrained,
-                digest=model.digest,
-                embedded=embedded,
-                measured=measure(embedded, media=media, **chosen),
-            )
+            model, samples = RetrievalModel.load(folder), stored_samples(left.shards, rows)
+            yield target, folder, model.digest, embed(model, samples, batch=settings.batch)
+
+
+def _measured(left: Left, pretrained: Path, finetuned: Path, params: Params) -> Iterator[Evaluated]:
+    settings = params.evaluate
+    for target, folder, digest, embedded in _embedded(left, pretrained, finetuned, params):
+        chosen = {"folds": settings.folds, "resamples": settings.bootstrap, "seed": settings.seed}
+        yield Evaluated(
+            target=target,
+            finetuned=folder != pretrained,
+            digest=digest,
+            embedded=embedded,
+            measured=measure(embedded, media=MEDIA[target], **chosen),
+        )
 
 
 def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: Params) -> list[Look]:
@@ -138,5 +150,5 @@ def _lineage(manifest: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with told_in_one_line(), processes():
         stage(*map(Path, sys.argv[1:]), params=Params.load())

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from cots.config import Index, Params
 from cots.data.manifest import read_manifest, write_table
 from cots.data.samples import StoredSample
+from cots.dist import dealt, dealt_back, processes, rank, world
 from cots.errors import BadInput, told_in_one_line
-from cots.evaluation import open_frames, rounded, stored_samples
+from cots.evaluation import encoded_texts, open_frames, rounded, stored_samples
 from cots.files import write_json
 from cots.model import RetrievalModel, chunks
 from cots.retrieval.choice import Choice, chosen_index
@@ -54,6 +55,11 @@ def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Pa
     if items.empty:
         raise BadInput(f"index.splits {', '.join(settings.splits)}: {manifest} has no sample of them")
     model = RetrievalModel.load(encoders)
+    captions = _captions(items)
+    if rank():  # the first process writes
+        _encoded(model, stored_samples(shards, items), None, side=settings.preview, batch=batch)
+        encoded_texts(model, [str(row["caption"]) for row in captions], batch=batch)
+        return
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -62,8 +68,7 @@ def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Pa
         vectors, frames = _encoded(model, samples, previews, side=settings.preview, batch=batch)
     frames.save(partial / "frames.safetensors")
     write_table(partial / "items.parquet", items[ITEMS.names].to_dict("records"), ITEMS)
-    captions = _captions(items)
-    texts = model.encode_texts([str(row["caption"]) for row in captions], batch=batch)
+    texts = encoded_texts(model, [str(row["caption"]) for row in captions], batch=batch)
     write_table(partial / "captions.parquet", captions, CAPTIONS)
     asked = spread(texts, 2 * settings.recall_queries)  # every other one chooses the index, the rest measure it
     made = _made(vectors, asked[::2], settings)
@@ -77,21 +82,29 @@ def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Pa
 
 
 def _encoded(
-    model: RetrievalModel, samples: Iterable[StoredSample], previews: wds.TarWriter, *, side: int, batch: int
+    model: RetrievalModel, samples: Iterable[StoredSample], previews: wds.TarWriter | None, *, side: int, batch: int
 ) -> tuple[NDArray[np.float32], FrameVectors]:
-    """One vector an item, and one for each frame of those with several; previews of all frames go into the tar."""
-    rows: list[NDArray[np.float32]] = []
-    own: list[NDArray[np.float32]] = []
-    counts: list[int] = []
-    for chunk in chunks(samples, batch):
-        clips = [open_frames(sample) for sample in chunk]
-        for row, frames in enumerate(clips, start=len(counts)):
-            previews.write(preview_members(row, frames, side=side))
+    """One vector an item, and one for each frame of those with several; previews of all frames go into the tar.
+
+    Each process encodes its share of every batch; the one with a tar writes the previews of all.
+    """
+    mine: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    first = 0
+    for chunk in chunks(samples, batch * world()):
+        if previews is None:
+            clips = [open_frames(sample) for sample in dealt(chunk)]
+        else:
+            opened = [open_frames(sample) for sample in chunk]
+            for row, frames in enumerate(opened, start=first):
+                previews.write(preview_members(row, frames, side=side))
+            clips = list(dealt(opened))
+        first += len(chunk)
         whole, single = model.encode_videos_and_frames(clips, batch=batch)
-        rows.append(whole)
-        own.append(single[np.repeat([len(clip) > 1 for clip in clips], list(map(len, clips)))])
-        counts += [len(clip) if len(clip) > 1 else 0 for clip in clips]
-    return np.concatenate(rows), FrameVectors.of(np.concatenate(own), counts)
+        ends = np.cumsum([len(clip) for clip in clips])[:-1]
+        mine += zip(whole, np.split(single, ends), strict=True)
+    rows, own = zip(*dealt_back(mine), strict=True)
+    several = [single if len(single) > 1 else single[:0] for single in own]
+    return np.stack(rows), FrameVectors.of(np.concatenate(several), list(map(len, several)))
 
 
 def _captions(items: pd.DataFrame) -> list[dict[str, object]]:
@@ -133,5 +146,5 @@ def _measured(index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDAr
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with told_in_one_line(), processes():
         stage(*map(Path, sys.argv[1:]), params=Params.load())

@@ -20,11 +20,13 @@ from cots.data.manifest import read_manifest
 from cots.errors import BadInput
 from cots.retrieval.metrics import recall_at_k
 from cots.stages.evaluate import stage
+from tests.launched import launched
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 TARGETS = ("image-text", "video-text")
+RANKED = ["rank", "average_precision"]
 
 
 class Page(HTMLParser):
@@ -91,9 +93,10 @@ def write_reports(reports: Path, manifest: pd.DataFrame) -> None:
     (reports / "validation" / "summary.json").write_text(json.dumps(summary))
 
 
-def run(project: Path, data: Path, chosen: Params) -> None:
+def files(project: Path, data: Path) -> tuple[Path, ...]:
+    """The stage's arguments."""
     reports, models = project / "reports", project / "models"
-    stage(
+    return (
         data / "shards",
         data / "manifest.parquet",
         data / "rejected.parquet",
@@ -104,8 +107,11 @@ def run(project: Path, data: Path, chosen: Params) -> None:
         reports / "evaluation",
         reports / "index.html",
         project / "runs" / "evaluate.json",
-        params=chosen,
     )
+
+
+def run(project: Path, data: Path, chosen: Params) -> None:
+    stage(*files(project, data), params=chosen)
 
 
 def set_up(project: Path, tiny_model: Path, other_model: Path) -> None:
@@ -344,3 +350,20 @@ def test_an_absent_model_is_named_and_nothing_is_written(
         run(tmp_path, tiny_data, params())
     assert not (tmp_path / "reports").exists()
     assert not (tmp_path / "runs" / "evaluate.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_several_processes_measure_what_one_measures(
+    project: Path, tmp_path: Path, tiny_model: Path, other_model: Path, tiny_data: Path, empty_store: Path
+) -> None:
+    set_up(tmp_path, tiny_model, other_model)
+    write_reports(tmp_path / "reports", read_manifest(tiny_data / "manifest.parquet"))
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+        launched(tmp_path, 2, "evaluate", *files(tmp_path, tiny_data), params=params(folds=3))
+    for target in TARGETS:
+        one, two = (pd.read_parquet(at / "reports" / "evaluation" / f"{target}.parquet") for at in (project, tmp_path))
+        pd.testing.assert_frame_equal(two.drop(columns=RANKED), one.drop(columns=RANKED))
+        assert (two["rank"] - one["rank"]).abs().mean() < 1  # of 9 items: near ones change places by rounding

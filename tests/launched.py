@@ -1,0 +1,21 @@
+"""Stages as `dvc repro` starts them, in several processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from cots.config import Params
+
+ROUNDING = 0.02  # of a cosine in bfloat16, where a vector was encoded in other company
+
+
+def launched(folder: Path, processes: int, stage: str, *arguments: Path, params: Params) -> None:
+    """Run a stage in a folder with these parameters."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
+    command = [sys.executable, "-m", "cots.launch", f"cots.stages.{stage}", *map(str, arguments)]
+    environment = os.environ | {"COTS_PROCESSES": str(processes), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
