@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from usearch.index import Index as UsearchIndex
 
 from benchmarks._rounds import in_turn
-from cots.retrieval.choice import chosen_index, share_found
+from cots.retrieval.choice import chosen_index
 from cots.retrieval.index import EmbeddingIndex
 
 DIM, K, RECALL = 256, 10, 0.95
@@ -176,6 +176,12 @@ def least_effort(
         if share_found(search(queries, THREADS), nearest) >= RECALL:
             return effort
     return EFFORTS[-1]
+
+
+def share_found(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> float:
+    """Mean over queries of the share of the nearest rows (Q, K) that is among those found (Q, K)."""
+    hits = (found[:, :, None] == nearest[:, None, :]).any(axis=1)
+    return float(np.count_nonzero(hits) / hits.size)
 
 
 def _at(one: Searcher, queries: Rows, threads: int) -> Callable[[], object]:

@@ -1,6 +1,7 @@
 """Which index suits a gallery: exact while that is quick, else the fastest that finds what was asked for."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ EXACT_BYTES = 32 * 2**20  # that an exact query reads at most: 32 K vectors of 2
 REFINEMENTS = {"SQfp16": 2, "SQ8": 1}  # how the vectors are kept beside their short codes: bytes a component
 DIMENSIONS_A_CODE = 4  # coded by four bits
 FACTORS = (4, 8, 16, 32, 64)  # of k: candidates by code that are ranked again
+ROUNDING = 1e-6  # of a cosine in float32
 RESERVE = 0.2  # of the share that may be missed is left to queries unlike those that the settings were chosen with
 
 
@@ -53,14 +55,16 @@ def chosen_index(
     if vectors.nbytes <= min(EXACT_BYTES, max_bytes):
         return exact
     k = min(k, len(vectors))
-    nearest = exact.index.search(queries, k)[1]
+    furthest = exact.index.search(queries, k)[0][:, -1]
     for refinement, width in REFINEMENTS.items():
         if _bytes(vectors, width) > max_bytes:
             continue
         kind = _kind(vectors, refinement)
         index = EmbeddingIndex.build(vectors, kind)
-        if settings := _settings(index, queries, nearest, recall=recall + RESERVE * (1 - recall)):
-            return Choice(index, kind, settings)
+        for settings in _settings(index):
+            index.set(settings)
+            if recall_of(index.search(queries, k)[1], vectors, queries, furthest) >= recall + RESERVE * (1 - recall):
+                return Choice(index, kind, settings)
     if vectors.nbytes > max_bytes:
         least = min(_bytes(vectors, width) for width in REFINEMENTS.values()) / 1e9
         raise ValueError(f"no index of {max_bytes / 1e9:.3g} GB finds {recall:.0%}: the smallest form has {least:.3g}")
@@ -86,20 +90,28 @@ def _bytes(vectors: NDArray[np.float32], width: int) -> float:
     return float(count * (width * dim + dim / DIMENSIONS_A_CODE / 2 + 8))
 
 
-def _settings(
-    index: EmbeddingIndex, queries: NDArray[np.float32], nearest: NDArray[np.int64], *, recall: float
-) -> str | None:
-    """The first settings, in the order of their cost, that find enough; the index keeps them. None if none do."""
+def _settings(index: EmbeddingIndex) -> Iterator[str]:
+    """From the cheapest on: how many lists, and how many times k candidates."""
     for lists in (2**power for power in range(index.lists.bit_length())):
         for factor in FACTORS:
-            settings = f"nprobe={lists},k_factor_rf={factor}"
-            index.set(settings)
-            if share_found(index.search(queries, nearest.shape[1])[1], nearest) >= recall:
-                return settings
-    return None
+            yield f"nprobe={lists},k_factor_rf={factor}"
 
 
-def share_found(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> float:
-    """Mean over queries of the share of the nearest rows (Q, k) that is among those found (Q, k)."""
-    hits = (found[:, :, None] == nearest[:, None, :]).any(axis=1)
-    return float(np.count_nonzero(hits) / hits.size)
+def recall_of(
+    found: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    furthest: NDArray[np.float32],
+) -> float:
+    """Share of the k nearest that an index finds; what is as near as the k-th counts, whichever of them it is.
+
+    Pictures that occur twice are no fault of the index.
+
+    Args:
+        found: (Q, k) rows, -1 where there is none.
+        vectors: (N, D) what was searched.
+        queries: (Q, D).
+        furthest: (Q,) similarity of the k-th nearest by exact search.
+    """
+    near = np.einsum("qnd,qd->qn", vectors[found], queries) >= furthest[:, None] - ROUNDING
+    return float((near & (found >= 0)).mean())

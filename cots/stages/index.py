@@ -21,7 +21,7 @@ from cots.errors import BadInput, told_in_one_line
 from cots.evaluation import encoded_texts, open_frames, rounded, stored_samples
 from cots.files import write_json
 from cots.model import RetrievalModel, chunks
-from cots.retrieval.choice import Choice, chosen_index
+from cots.retrieval.choice import Choice, chosen_index, recall_of
 from cots.retrieval.frames import FrameVectors
 from cots.retrieval.index import EmbeddingIndex
 from cots.retrieval.previews import preview_members
@@ -37,7 +37,6 @@ ITEMS = pa.schema(
 )
 CAPTIONS = pa.schema([("caption", pa.string()), ("items", pa.list_(pa.int64()))])
 NEAREST = 10  # of which recall counts
-ROUNDING = 1e-6  # of a cosine in float32
 
 
 def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Params) -> None:
@@ -132,17 +131,14 @@ def _made(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: 
 
 
 def _measured(index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, float]:
-    """Share of what the index finds that is as near as the ten nearest, and milliseconds a query asked alone.
-
-    Items as near as the tenth count, whichever of them is found: pictures that occur twice are no fault of the index.
-    """
+    """Recall against exact search, and milliseconds a query asked alone."""
     nearest = min(NEAREST, len(index))
     exact, _ = EmbeddingIndex.build(vectors, "Flat").search(queries, nearest)
     start = time.perf_counter()
     found = np.concatenate([index.search(query[None], nearest)[1] for query in queries])
     seconds = time.perf_counter() - start
-    near = np.einsum("qnd,qd->qn", vectors[found], queries) >= exact[:, -1:] - ROUNDING
-    return {"recall": float((near & (found >= 0)).mean()), "ms_per_query": 1000 * seconds / len(queries)}
+    recall = recall_of(found, vectors, queries, exact[:, -1])
+    return {"recall": recall, "ms_per_query": 1000 * seconds / len(queries)}
 
 
 if __name__ == "__main__":
