@@ -1,7 +1,6 @@
 """Which index suits a gallery: exact while that is quick, else the fastest that finds what was asked for."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,9 @@ from numpy.typing import NDArray
 from cots.retrieval.index import EmbeddingIndex
 
 EXACT_BYTES = 32 * 2**20  # that an exact query reads at most: 32 K vectors of 256, about 2 ms (docs/performance.md)
-REFINEMENTS = {"SQfp16": 2, "SQ8": 1}  # how the vectors are kept beside their short codes: bytes a component
-DIMENSIONS_A_CODE = 4  # coded by four bits
-FACTORS = (4, 8, 16, 32, 64)  # of k: candidates by code that are ranked again
+STORED = {"SQfp16": 2, "SQ8": 1}  # how a graph keeps vectors, best first: bytes a component
+LINKS = 16  # of a vector in the graph, twice as many on its lowest level
+EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)  # candidates that a search in the graph keeps
 ROUNDING = 1e-6  # of a cosine in float32
 RESERVE = 0.2  # of the share that may be missed is left to queries unlike those that the settings were chosen with
 
@@ -23,7 +22,7 @@ class Choice:
 
     Attributes:
         kind: FAISS's factory string.
-        settings: of the search, as FAISS writes them, such as `nprobe=32,k_factor_rf=4`; empty where there are none.
+        settings: of the search, as FAISS writes them, such as `efSearch=32`; empty where there are none.
     """
 
     index: EmbeddingIndex
@@ -36,10 +35,9 @@ def chosen_index(
 ) -> Choice:
     """Build the index that finds a share of the k nearest in the least time.
 
-    Up to `EXACT_BYTES` of vectors the search is exact. Above, vectors lie in about 4 sqrt(N) lists; those of the
-    nearest lists are ranked by codes of four bits for four dimensions, and the best of them by half-precision vectors,
-    or by bytes where memory asks. How many lists and how many of the best is the least that reaches the recall on the
-    queries given. If none does, the search is exact. The same inputs give the same index.
+    Up to `EXACT_BYTES` of vectors the search is exact. Above, it walks a graph of neighbours (HNSW) over vectors in
+    half precision, or in bytes where memory asks, with the least effort that reaches the recall on the queries given.
+    If no effort does, the search is exact. The same inputs give the same index.
 
     Args:
         vectors: (N, D) unit rows, N > 0.
@@ -56,17 +54,17 @@ def chosen_index(
         return exact
     k = min(k, len(vectors))
     furthest = exact.index.search(queries, k)[0][:, -1]
-    for refinement, width in REFINEMENTS.items():
+    for stored, width in STORED.items():
         if _bytes(vectors, width) > max_bytes:
             continue
-        kind = _kind(vectors, refinement)
+        kind = f"HNSW{LINKS},{stored}"
         index = EmbeddingIndex.build(vectors, kind)
-        for settings in _settings(index):
+        for settings in (f"efSearch={effort}" for effort in EFFORTS):
             index.set(settings)
             if recall_of(index.search(queries, k)[1], vectors, queries, furthest) >= recall + RESERVE * (1 - recall):
                 return Choice(index, kind, settings)
     if vectors.nbytes > max_bytes:
-        least = min(_bytes(vectors, width) for width in REFINEMENTS.values()) / 1e9
+        least = min(_bytes(vectors, width) for width in STORED.values()) / 1e9
         raise ValueError(f"no index of {max_bytes / 1e9:.3g} GB finds {recall:.0%}: the smallest form has {least:.3g}")
     return exact
 
@@ -75,26 +73,10 @@ def _exact(vectors: NDArray[np.float32]) -> Choice:
     return Choice(EmbeddingIndex.build(vectors, "Flat"), "Flat", "")
 
 
-def _kind(vectors: NDArray[np.float32], refinement: str) -> str:
-    count, dim = vectors.shape
-    lists = 2 ** round(math.log2(4 * math.sqrt(count)))
-    pieces = max(dim // DIMENSIONS_A_CODE, 1)
-    while dim % pieces:
-        pieces -= 1
-    return f"IVF{lists},PQ{pieces}x4fs,Refine({refinement})"
-
-
 def _bytes(vectors: NDArray[np.float32], width: int) -> float:
-    """Of vectors, codes and row numbers."""
+    """Of vectors and links: twice `LINKS` row numbers on the lowest level, and about four more a vector above it."""
     count, dim = vectors.shape
-    return float(count * (width * dim + dim / DIMENSIONS_A_CODE / 2 + 8))
-
-
-def _settings(index: EmbeddingIndex) -> Iterator[str]:
-    """From the cheapest on: how many lists, and how many times k candidates."""
-    for lists in (2**power for power in range(index.lists.bit_length())):
-        for factor in FACTORS:
-            yield f"nprobe={lists},k_factor_rf={factor}"
+    return float(count * (width * dim + 4 * (2 * LINKS + 4)))
 
 
 def recall_of(

@@ -75,12 +75,6 @@ class EmbeddingIndex:
         """Length of the vectors."""
         return int(self._index.d)
 
-    @property
-    def lists(self) -> int:
-        """Into how many lists an IVF index sorts its vectors; 1 for other kinds."""
-        index = faiss.try_extract_index_ivf(self._index)
-        return int(index.nlist) if index else 1
-
     def set(self, settings: str) -> None:
         """Search in another way from now on, also when loaded again.
 

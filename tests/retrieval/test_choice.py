@@ -34,7 +34,7 @@ def share_found(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> float:
 
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inverted lists from half a mebibyte on, so that a test need not index a million rows."""
+    """A graph from half a mebibyte on, so that a test need not index a million rows."""
     monkeypatch.setattr(choice, "EXACT_BYTES", MEBIBYTE // 2)
 
 
@@ -46,23 +46,23 @@ def test_a_small_gallery_is_searched_exactly() -> None:
 
 @pytest.mark.usefixtures("small_limit")
 @pytest.mark.parametrize("recall", [0.7, 0.95, 0.99])
-def test_a_large_one_is_searched_in_lists_that_find_enough_for_other_queries_too(recall: float) -> None:
+def test_a_large_one_is_searched_by_a_graph_that_finds_enough_for_other_queries_too(recall: float) -> None:
     rows, asked, others = gallery(6_000)
     made = chosen_index(rows, asked, recall=recall, k=10)
-    assert made.kind == "IVF256,PQ8x4fs,Refine(SQfp16)"
+    assert made.kind == "HNSW16,SQfp16"
     nearest = EmbeddingIndex.build(rows, "Flat").search(others, 10)[1]
     assert share_found(made.index.search(others, 10)[1], nearest) >= recall
 
 
 @pytest.mark.usefixtures("small_limit")
-def test_more_recall_looks_into_more_lists() -> None:
-    rows, asked, _ = gallery(6_000)
-    lists = [
-        int(chosen_index(rows, asked, recall=recall, k=10).settings.split(",")[0].removeprefix("nprobe="))
-        for recall in (0.5, 0.9, 0.99)
+def test_more_recall_takes_more_effort() -> None:
+    rows, asked, _ = gallery(6_000, dim=64)
+    efforts = [
+        int(chosen_index(rows, asked, recall=recall, k=10).settings.removeprefix("efSearch="))
+        for recall in (0.5, 0.9, 0.995)
     ]
-    assert lists == sorted(lists)
-    assert lists[0] < lists[-1]
+    assert efforts == sorted(efforts)
+    assert efforts[0] < efforts[-1]
 
 
 @pytest.mark.usefixtures("small_limit")
@@ -83,9 +83,9 @@ def test_settings_and_bytes_outlive_a_file_and_hold_for_a_selection(tmp_path: Pa
 @pytest.mark.usefixtures("small_limit")
 def test_memory_decides_how_vectors_are_kept() -> None:
     rows, asked, _ = gallery(6_000)
-    assert chosen_index(rows, asked, recall=0.5, k=10, max_bytes=MEBIBYTE).kind.endswith("Refine(SQfp16)")
-    assert chosen_index(rows, asked, recall=0.5, k=10, max_bytes=MEBIBYTE / 3).kind.endswith("Refine(SQ8)")
-    with pytest.raises(ValueError, match=r"no index of 0\.0001 GB finds 50%: the smallest form has 0\.000264"):
+    assert chosen_index(rows, asked, recall=0.5, k=10, max_bytes=1.4 * MEBIBYTE).kind == "HNSW16,SQfp16"
+    assert chosen_index(rows, asked, recall=0.5, k=10, max_bytes=1.1 * MEBIBYTE).kind == "HNSW16,SQ8"
+    with pytest.raises(ValueError, match=r"no index of 0\.0001 GB finds 50%: the smallest form has 0\.00106"):
         chosen_index(rows, asked, recall=0.5, k=10, max_bytes=1e5)
 
 
@@ -99,7 +99,7 @@ def test_what_no_setting_finds_is_found_by_exact_search() -> None:
 def test_pictures_that_occur_twice_do_not_stand_in_the_way() -> None:
     rows, asked, _ = gallery(6_000)
     rows[::2] = rows[1::2]
-    assert chosen_index(rows, asked, recall=0.95, k=9).kind.startswith("IVF")  # of the ninth's two either is found
+    assert chosen_index(rows, asked, recall=0.95, k=9).kind.startswith("HNSW")  # of the ninth's two either is found
 
 
 def test_what_is_as_near_as_the_last_counts() -> None:
