@@ -72,6 +72,7 @@ class RetrievalModel:
         self, *, image: ImageStream, text: TextStream, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
     ) -> None:
         self.image, self.text, self.tokenizer, self.settings = image, text, tokenizer, settings
+        self._digest: str | None = None  # of the weights before `for_queries`
 
     @classmethod
     def build(cls, settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Self:
@@ -131,9 +132,10 @@ class RetrievalModel:
         """Keep the weights of matrix products in the precision in which they are multiplied, from now on.
 
         The vectors are the same, bit by bit, and no call converts the weights any more: a text alone takes 0.65 of its
-        time through BERT-base (docs/performance.md). The model is good for nothing else then: its digest is another's,
-        and small steps of training would be lost.
+        time through BERT-base (docs/performance.md). The model keeps its digest, and is good for nothing else: it can
+        be neither trained nor saved.
         """
+        self._digest = self.digest
         kept = precision(self.image.projection.weight.device)
         for module in chain(self.image.modules(), self.text.modules()):
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -156,6 +158,7 @@ class RetrievalModel:
 
     def save(self, folder: Path) -> None:
         """Write weights, settings and tokenizer, aside first; nothing in it is pickled."""
+        assert self._digest is None, "the weights were rounded for queries: save the model that was loaded"
         weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
         weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
         settings = (SETTINGS, self.settings)
@@ -169,6 +172,8 @@ class RetrievalModel:
     @property
     def digest(self) -> str:
         """sha256 over weights and settings: equal digests give equal vectors."""
+        if self._digest:
+            return self._digest
         sha = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode())
         for stream in (self.image, self.text):
             for name, value in stream.state_dict().items():

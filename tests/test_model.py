@@ -131,8 +131,9 @@ def test_one_pass_gives_the_clips_and_each_of_their_frames(tiny_model: Path, len
 def test_a_model_made_ready_for_queries_gives_the_same_vectors(tiny_model: Path) -> None:
     model = RetrievalModel.load(tiny_model)
     clip = [PICTURES, PICTURES[:1]]
-    before = vectors(model), model.encode_videos(clip, batch=2)
+    before, digest = (vectors(model), model.encode_videos(clip, batch=2)), model.digest
     ready = model.for_queries()
+    assert ready.digest == digest
     assert ready.image.projection.weight.dtype == precision(torch.device("cpu"))
     np.testing.assert_array_equal(vectors(ready), before[0])
     np.testing.assert_array_equal(ready.encode_videos(clip, batch=2), before[1])
