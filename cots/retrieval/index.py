@@ -22,12 +22,13 @@ class EmbeddingIndex:
         self._index = index
 
     @classmethod
-    def build(cls, embeddings: NDArray[np.float32], kind: str) -> Self:
+    def build(cls, embeddings: NDArray[np.float32], kind: str, settings: str = "") -> Self:
         """Train and fill an index.
 
         Args:
             embeddings: (N, D) unit rows.
             kind: a string of FAISS's index factory, such as `Flat`, `HNSW32` or `IVF1024,PQ32`.
+            settings: that hold while it is built, as `set` takes them, such as `efConstruction=128`.
 
         Raises:
             ValueError: no or broken embeddings, a kind that FAISS does not know, or one that needs more
@@ -39,12 +40,15 @@ class EmbeddingIndex:
             raise ValueError("an index needs finite embeddings")
         vectors = np.ascontiguousarray(embeddings, np.float32)
         index = _untrained(vectors.shape[1], kind)
+        made = cls(index)
+        if settings:
+            made.set(settings)
         try:
             index.train(_sample(index, vectors))
             index.add(vectors)
         except RuntimeError as error:
             raise ValueError(f"cannot build {kind!r} from {len(vectors)} vectors: {_reason(error)}") from None
-        return cls(index)
+        return made
 
     @classmethod
     def load(cls, path: Path) -> Self:
