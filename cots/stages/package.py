@@ -36,7 +36,8 @@ def stage(
     Raises:
         BadInput: an input is missing, or the index was made by other encoders.
     """
-    search = Search.load(encoders, index)
+    dim = Search.load(encoders, index).model.dim
+    encoder = read_about(index)["encoder"]  # what is loaded to search has other weights, see `for_queries`
     limits, measured, checked = limits_of(params), _read(metrics), read_validation(validation)
     if params.index.target not in measured:
         raise BadInput(f"{metrics} says nothing of {params.index.target}: evaluate.split holds none of its samples")
@@ -47,17 +48,17 @@ def stage(
         metrics=measured,
         validation=checked,
         manifest=table,
-        encoder=search.model.digest,
+        encoder=encoder,
         data=file_digest(manifest),
         parameters=text_digest(json.dumps(values, sort_keys=True)),
     )
     cards = {MODEL_CARD: model_card(facts), DATA_CARD: data_card(facts)}
-    save_encoders(out / "encoders", encoders, dim=search.model.dim, limits=limits, cards=cards)
+    save_encoders(out / "encoders", encoders, dim=dim, limits=limits, cards=cards)
     save_index(out / "index", encoders, index, limits=limits, cards=cards)
     save_evidence(out / EVIDENCE, evaluation / f"{params.index.target}.parquet", table, values)
     lineage = git_state() | {
         "params.digest": facts.parameters,
-        "encoder.digest": search.model.digest,
+        "encoder.digest": encoder,
         "encoders.content": content_digest(out / "encoders"),
         "queries.digest": queries_digest(table, params),
         "target": params.index.target,
