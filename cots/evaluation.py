@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -105,31 +106,32 @@ def open_frames(sample: StoredSample) -> list[Image.Image]:
 def embed(model: RetrievalModel, samples: Iterable[StoredSample], *, batch: int) -> Embedded:
     """Encode every sample and all of its captions; pictures are held a batch at a time.
 
-    Each process encodes its share, and every process has the whole result.
+    Each process encodes its share of the batches, and every process has the whole result: that of one.
 
     Raises:
         BadInput: there are no samples, or a frame cannot be decoded.
     """
-    mine: list[tuple[str, tuple[str, ...], NDArray[np.float32]]] = []
+    mine: list[tuple[list[str], list[tuple[str, ...]], NDArray[np.float32]]] = []
     item_seconds = 0.0
-    for chunk in chunks(dealt(samples), batch):
+    for chunk in dealt(chunks(samples, batch)):
         clips = [open_frames(sample) for sample in chunk]
         start = time.perf_counter()
         vectors = model.encode_videos(clips, batch=batch)
         item_seconds += time.perf_counter() - start
-        mine += [(sample.id, sample.captions, vector) for sample, vector in zip(chunk, vectors, strict=True)]
+        mine.append(([sample.id for sample in chunk], [sample.captions for sample in chunk], vectors))
     every = dealt_back(mine)
     if not every:
         raise BadInput("there is nothing to embed: no usable picture or clip")
     ids, captions, items = zip(*every, strict=True)
-    texts = tuple(text for own in captions for text in own)
+    own = list(chain.from_iterable(captions))
+    texts = tuple(chain.from_iterable(own))
     start = time.perf_counter()
     encoded = encoded_texts(model, texts, batch=batch)
     return Embedded(
-        ids=ids,
+        ids=tuple(chain.from_iterable(ids)),
         captions=texts,
-        owners=np.repeat(np.arange(len(ids)), [len(own) for own in captions]),
-        items=np.stack(items),
+        owners=np.repeat(np.arange(len(own)), list(map(len, own))),
+        items=np.concatenate(items),
         texts=encoded,
         item_seconds=max(all_of(item_seconds)),
         text_seconds=time.perf_counter() - start,
@@ -137,9 +139,12 @@ def embed(model: RetrievalModel, samples: Iterable[StoredSample], *, batch: int)
 
 
 def encoded_texts(model: RetrievalModel, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
-    """Unit rows (N, D) of texts, of which each process encodes its share."""
-    rows = dealt_back(list(model.encode_texts(list(dealt(texts)), batch=batch)))
-    return np.stack(rows) if rows else np.zeros((0, model.dim), np.float32)
+    """Unit rows (N, D) of texts, of which each process encodes its share of the batches."""
+    mine = [(one.rows, model.encode_text_batches([one])) for one in dealt(model.text_batches(texts, batch=batch))]
+    found = np.empty((len(texts), model.dim), np.float32)
+    for rows, vectors in dealt_back(mine):
+        found[rows] = vectors
+    return found
 
 
 def opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:

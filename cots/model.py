@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from cots.data.text import encode, load_tokenizer
+from cots.data.text import load_tokenizer, padded, token_ids
 from cots.data.views import centre
 from cots.errors import BadInput
 from cots.models.language import TextBackbone
@@ -27,7 +27,16 @@ from cots.models.vision import VisionBackbone
 WEIGHTS, SETTINGS, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
 IMAGE_SETTINGS = ("name", "pretrained", "size", "patch", "stem", "options")  # that the image backbone is built from
 
+SORTED = 100  # batches whose texts are put in order of length together
+
 T = TypeVar("T")
+
+
+class TextBatch(NamedTuple):
+    """Texts that are encoded together."""
+
+    rows: list[int]  # where each stands among all texts
+    tokens: list[list[int]]  # of each its ids, cut to `max_tokens`
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -213,17 +222,28 @@ class RetrievalModel:
         return both[starts], np.delete(both, starts, axis=0)
 
     def encode_texts(self, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
-        """Unit rows (N, D) of texts, cut to `max_tokens`; encoded shortest first, so that little is padded."""
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        rows = self._rows(self._encode_words([texts[row] for row in chunk]) for chunk in chunks(order, batch))
-        return rows[np.argsort(order, kind="stable")] if order else rows
+        """Unit rows (N, D) of texts, cut to `max_tokens`."""
+        batches = list(self.text_batches(texts, batch=batch))
+        order = [row for one in batches for row in one.rows]
+        return self.encode_text_batches(batches)[np.argsort(order)]
 
-    def _encode_words(self, texts: list[str]) -> Tensor:
-        words = encode(self.tokenizer, texts, max_tokens=self.settings["text"]["max_tokens"])
+    def text_batches(self, texts: Sequence[str], *, batch: int) -> Iterator[TextBatch]:
+        """Texts of like numbers of tokens together, so that little is padded."""
+        limit = self.settings["text"]["max_tokens"]
+        for window in chunks(range(len(texts)), SORTED * batch):
+            found = token_ids(self.tokenizer, [texts[row] for row in window], max_tokens=limit)
+            tokens = dict(zip(window, found, strict=True))
+            for rows in chunks(sorted(window, key=lambda row: len(tokens[row])), batch):
+                yield TextBatch(rows, [tokens[row] for row in rows])
+
+    def encode_text_batches(self, batches: Iterable[TextBatch]) -> NDArray[np.float32]:
+        """Unit rows (N, D) of the texts of some batches, one batch after the other."""
+        return self._rows(self._encode_words(one.tokens) for one in batches)
+
+    def _encode_words(self, tokens: list[list[int]]) -> Tensor:
+        ids, attended = padded(tokens, pad_token=self.tokenizer.pad_token_id)
         where = self.text.projection.weight.device
-        feature: Tensor = self.text(
-            torch.from_numpy(words.ids).to(where), torch.from_numpy(words.attended).to(where)
-        ).feature
+        feature: Tensor = self.text(torch.from_numpy(ids).to(where), torch.from_numpy(attended).to(where)).feature
         return feature
 
     def _pooled(self, clips: list[Sequence[Image.Image]]) -> list[Tensor]:
@@ -246,8 +266,9 @@ class RetrievalModel:
         return self.image.projected(torch.stack(list(pooled)))
 
     def _rows(self, parts: Iterator[Tensor]) -> NDArray[np.float32]:
-        self.image.eval()
-        self.text.eval()
+        for stream in (self.image, self.text):
+            if stream.training:  # the way through all of its modules would take a quarter of a lone query's time
+                stream.eval()
         with torch.inference_mode(), autocast(self.image.projection.weight.device):
             found = [part.float().cpu().numpy() for part in parts]
         return np.concatenate(found) if found else np.zeros((0, self.dim), dtype=np.float32)

@@ -9,8 +9,6 @@ import yaml
 
 from cots.config import Params
 
-ROUNDING = 0.02  # of a cosine in bfloat16, where a vector was encoded in other company
-
 
 def launched(folder: Path, processes: int, stage: str, *arguments: Path, params: Params) -> None:
     """Run a stage in a folder with these parameters."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cots.data.text import load_tokenizer
+from cots.data.text import encode, load_tokenizer, padded, token_ids
 from cots.data.views import centre
 from cots.errors import BadInput
 from cots.model import RetrievalModel, autocast, normalised, precision
@@ -110,6 +110,44 @@ def test_a_model_folder_with_settings_of_another_kind_is_told_as_damaged(tiny_mo
     with pytest.raises(BadInput, match=r"model is a damaged COTS model: .*gpt2") as told:
         RetrievalModel.load(tmp_path / "model")
     assert "\n" not in str(told.value)
+
+
+# --- encoding
+
+
+def test_texts_of_like_length_are_encoded_together_and_each_of_them_once(tiny_model: Path) -> None:
+    model = RetrievalModel.load(tiny_model)
+    rng = np.random.default_rng(0)
+    texts = ["red " * count for count in rng.integers(0, 9, 250)]  # more than are put in order together
+    batches = list(model.text_batches(texts, batch=2))
+    assert sorted(row for one in batches for row in one.rows) == list(range(250))
+    assert {len(one.rows) for one in batches} == {2}
+    for one in batches:
+        assert one.tokens == token_ids(model.tokenizer, [texts[row] for row in one.rows], max_tokens=32)
+    padding = sum(abs(len(first) - len(second)) for first, second in (one.tokens for one in batches))
+    assert padding <= 2 * 9  # a step of one token for each length that occurs, in each of two windows
+    vectors = model.encode_texts(texts, batch=2)
+    alone = np.concatenate([model.encode_texts([text], batch=2) for text in texts[:20]])
+    np.testing.assert_allclose(vectors[:20], alone, atol=0.02)  # bfloat16
+    assert model.encode_texts([], batch=2).shape == (0, model.dim)
+
+
+def test_token_ids_are_padded_as_the_tokenizer_pads_them(tiny_model: Path) -> None:
+    tokenizer = RetrievalModel.load(tiny_model).tokenizer
+    theirs = encode(tokenizer, TEXTS, max_tokens=6)
+    ids, attended = padded(token_ids(tokenizer, TEXTS, max_tokens=6), pad_token=tokenizer.pad_token_id)
+    np.testing.assert_array_equal(ids, theirs.ids)
+    np.testing.assert_array_equal(attended, theirs.attended)
+
+
+def test_a_model_in_training_encodes_without_dropout(tmp_path: Path) -> None:
+    settings = pair(tmp_path, "bert")
+    model = RetrievalModel.build(settings, load_tokenizer(tmp_path / "bert"))
+    before = vectors(model)
+    assert model.text.backbone.encoder.config.hidden_dropout_prob > 0
+    model.image.train()
+    model.text.train()
+    np.testing.assert_array_equal(vectors(model), before)
 
 
 # --- resolution

@@ -57,6 +57,35 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> list[list[int]]:
+    """Token ids of at least one text, special ones included, cut to `max_tokens` and not padded."""
+    found: list[list[int]] = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_tokens,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )["input_ids"]
+    return found
+
+
+def padded(texts: Sequence[Sequence[int]], *, pad_token: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Token ids behind each other as one array.
+
+    Args:
+        texts: B of them, at least one; L the longest.
+        pad_token: stands behind the shorter ones.
+
+    Returns:
+        ids (B, L), and attended (B, L), False = padding.
+    """
+    lengths = np.array([len(text) for text in texts])
+    attended = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(attended.shape, pad_token, np.int64)
+    ids[attended] = np.concatenate(texts)
+    return ids, attended
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> Words:
     """Token ids of texts, cut to `max_tokens` and padded to the longest of them."""
     encoded = tokenizer(

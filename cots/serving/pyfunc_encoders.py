@@ -18,7 +18,7 @@ class EncodersModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open both streams."""
-        self.model = RetrievalModel.load(Path(context.artifacts["encoders"]))
+        self.model = RetrievalModel.load(Path(context.artifacts["encoders"])).for_queries()
         config = context.model_config
         self.batch = config["batch"]
         self.read = QueryReader(columns=("text", "image"), max_pixels=config["max_pixels"], min_side=config["min_side"])

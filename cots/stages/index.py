@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cots.config import Index, Params
 from cots.data.manifest import read_manifest, write_table
 from cots.data.samples import StoredSample
-from cots.dist import dealt, dealt_back, processes, rank, world
+from cots.dist import all_of, processes, rank, world
 from cots.errors import BadInput, told_in_one_line
 from cots.evaluation import encoded_texts, open_frames, rounded, stored_samples
 from cots.files import write_json
@@ -85,25 +85,26 @@ def _encoded(
 ) -> tuple[NDArray[np.float32], FrameVectors]:
     """One vector an item, and one for each frame of those with several; previews of all frames go into the tar.
 
-    Each process encodes its share of every batch; the one with a tar writes the previews of all.
+    Each process encodes every so many batches and makes their previews, which the one with a tar writes.
     """
-    mine: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    first = 0
-    for chunk in chunks(samples, batch * world()):
-        if previews is None:
-            clips = [open_frames(sample) for sample in dealt(chunk)]
-        else:
-            opened = [open_frames(sample) for sample in chunk]
-            for row, frames in enumerate(opened, start=first):
-                previews.write(preview_members(row, frames, side=side))
-            clips = list(dealt(opened))
-        first += len(chunk)
-        whole, single = model.encode_videos_and_frames(clips, batch=batch)
-        ends = np.cumsum([len(clip) for clip in clips])[:-1]
-        mine += zip(whole, np.split(single, ends), strict=True)
-    rows, own = zip(*dealt_back(mine), strict=True)
-    several = [single if len(single) > 1 else single[:0] for single in own]
-    return np.stack(rows), FrameVectors.of(np.concatenate(several), list(map(len, several)))
+    whole: list[NDArray[np.float32]] = []
+    own: list[NDArray[np.float32]] = []
+    counts: list[int] = []
+    for number, chunk in enumerate(chunks(samples, batch * world())):
+        start = rank() * batch
+        clips = [open_frames(sample) for sample in chunk[start : start + batch]]
+        first = number * batch * world() + start
+        small = [preview_members(row, frames, side=side) for row, frames in enumerate(clips, start=first)]
+        lengths = np.array([len(clip) for clip in clips], np.int64)
+        mine = (*model.encode_videos_and_frames(clips, batch=batch), lengths, small)
+        for rows, single, lengths, members in all_of(mine):
+            whole.append(rows)
+            own.append(single[np.repeat(lengths > 1, lengths)])
+            counts += np.where(lengths > 1, lengths, 0).tolist()
+            if previews is not None:
+                for sample in members:
+                    previews.write(sample)
+    return np.concatenate(whole), FrameVectors.of(np.concatenate(own), counts)
 
 
 def _captions(items: pd.DataFrame) -> list[dict[str, object]]:
