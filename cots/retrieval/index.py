@@ -167,9 +167,12 @@ def _sample(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArray[np.floa
 
 def _untrained(dim: int, kind: str) -> faiss.Index:
     try:
-        return faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise ValueError(f"FAISS makes no index {kind!r} of dimension {dim}: {_reason(error)}") from None
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:  # a graph over product codes takes distances unasked
+        raise ValueError(f"FAISS makes {kind!r} for distances alone, not for similarities: choose another kind")
+    return index
 
 
 def _reason(error: RuntimeError) -> str:

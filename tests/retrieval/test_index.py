@@ -112,6 +112,7 @@ def test_an_empty_gallery_is_refused(embeddings: NDArray[np.float32]) -> None:
         ("IVF512,Flat", "cannot build 'IVF512,Flat' from 300 vectors: Number of training points"),
         ("Nonsense", "makes no index 'Nonsense' of dimension 16: could not parse"),
         ("PQ5", "makes no index 'PQ5' of dimension 16: The dimension"),
+        ("HNSW8,PQ4x4", "makes 'HNSW8,PQ4x4' for distances alone, not for similarities"),
     ],
 )
 def test_a_kind_that_cannot_be_built_is_told_in_words(kind: str, words: str, embeddings: NDArray[np.float32]) -> None:
