@@ -1,5 +1,6 @@
 """The search index: FAISS over unit embeddings, built from FAISS's own factory string."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 TRAINED_A_LIST = 64  # vectors; FAISS warns below 39, and more cost time without finding more
+NEAREST = 10  # of which recall counts, and that a graph's efSearch is meant for
+WIDER = 2  # candidates more in a graph for each row that is sought beyond these
+COMPARED = 1 << 16  # rows of a selection that are compared one by one where there is a graph, at most
+DETOUR = 4  # over the share of the rows that may be found: times the effort of a search of the whole graph
 
 
 class EmbeddingIndex:
@@ -102,7 +107,8 @@ class EmbeddingIndex:
             queries: (Q, D); Q may be 0.
             k: at most the size of the index, or the number of rows in `among`.
             among: (N,) True at the rows that may be found; all, if it is left out. FAISS leaves the others out while
-                it searches, so an exact index stays exact.
+                it searches, so an exact index stays exact. A graph compares a small selection row by row and looks the
+                longer for a large one the smaller it is; other approximate indices find less of a selection.
 
         Returns:
             Similarities (Q, k) and rows (Q, k); an approximate index that finds fewer fills up with row -1.
@@ -123,15 +129,17 @@ class EmbeddingIndex:
         return self._selected(asked, k, among)
 
     def _among_all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        scores, rows = self._index.search(queries, k)
+        scores, rows = self._index.search(queries, k, params=_wider(self._index, k))
         return scores, rows
 
     def _selected(
         self, queries: NDArray[np.float32], k: int, among: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         selector = faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))  # type: ignore[call-arg, arg-type]
+        share = np.count_nonzero(among) / len(among)
+        index = _searched(self._index, share)
         try:
-            scores, rows = self._index.search(queries, k, params=_parameters(self._index, selector))
+            scores, rows = index.search(queries, k, params=_parameters(index, k, selector, share))
         except RuntimeError:  # plain product quantizers know no selectors: rank everything, then leave out
             scores, rows = self._among_all(queries, len(self))
             rows = np.where((rows >= 0) & among[rows], rows, -1)
@@ -140,19 +148,32 @@ class EmbeddingIndex:
         return scores, rows
 
 
-def _parameters(index: faiss.Index, selector: faiss.IDSelector) -> Any:  # noqa: ANN401  see below
-    """Search with a selector and otherwise as the index is set: FAISS would take its own defaults instead."""
+def _searched(index: faiss.Index, share: float) -> faiss.Index:
+    """A graph's vectors where a search would lose its way among rows that it may not find, and few are left."""
+    if isinstance(index, faiss.IndexHNSW) and share * index.ntotal <= COMPARED:
+        return index.storage
+    return index
+
+
+def _wider(index: faiss.Index, k: int) -> Any:  # noqa: ANN401  see `_parameters`
+    """For a graph that is asked for more than it was set for; None, the index's own settings, for the rest."""
+    return _parameters(index, k) if k > NEAREST and isinstance(index, faiss.IndexHNSW) else None
+
+
+def _parameters(index: faiss.Index, k: int, selector: Any = None, share: float = 1.0) -> Any:  # noqa: ANN401  see below
+    """Search as the index is set, which FAISS forgets where it is given a selector; a graph with more effort."""
     made: Any = faiss  # its type stubs lack the keywords that its constructors take
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return _parameters(index.index, selector)
+        return _parameters(index.index, k, selector, share)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(index.base_index, selector)
+        inner = _parameters(index.base_index, k, selector, share)
         return made.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
         return made.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
     if isinstance(index, faiss.IndexHNSW):
-        return made.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+        effort = index.hnsw.efSearch + WIDER * max(k - NEAREST, 0)
+        return made.SearchParametersHNSW(sel=selector, efSearch=math.ceil(effort * (DETOUR if selector else 1) / share))
     return made.SearchParameters(sel=selector)
 
 

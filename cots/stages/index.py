@@ -23,7 +23,7 @@ from cots.files import write_json
 from cots.model import RetrievalModel, chunks
 from cots.retrieval.choice import Choice, chosen_index, recall_of
 from cots.retrieval.frames import FrameVectors
-from cots.retrieval.index import EmbeddingIndex
+from cots.retrieval.index import NEAREST, EmbeddingIndex
 from cots.retrieval.previews import preview_members
 
 ITEMS = pa.schema(
@@ -36,7 +36,6 @@ ITEMS = pa.schema(
     ]
 )
 CAPTIONS = pa.schema([("caption", pa.string()), ("items", pa.list_(pa.int64()))])
-NEAREST = 10  # of which recall counts
 
 
 def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Params) -> None:

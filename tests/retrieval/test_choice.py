@@ -72,12 +72,9 @@ def test_settings_and_bytes_outlive_a_file_and_hold_for_a_selection(tmp_path: Pa
     first.save(tmp_path / "first.faiss")
     second.save(tmp_path / "second.faiss")
     assert (tmp_path / "first.faiss").read_bytes() == (tmp_path / "second.faiss").read_bytes()
-    loaded, among = EmbeddingIndex.load(tmp_path / "first.faiss"), np.arange(6_000) % 3 == 0
+    loaded = EmbeddingIndex.load(tmp_path / "first.faiss")
     np.testing.assert_array_equal(loaded.search(others, 10)[1], first.search(others, 10)[1])
-    found = loaded.search(others, 10, among=among)[1]
-    nearest = EmbeddingIndex.build(rows, "Flat").search(others, 10, among=among)[1]
-    assert (found % 3 == 0).all()
-    assert share_found(found, nearest) > 0.8
+    assert (loaded.search(others, 10, among=np.arange(6_000) % 3 == 0)[1] % 3 == 0).all()
 
 
 @pytest.mark.usefixtures("small_limit")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cots.retrieval.index import EmbeddingIndex
 
+Rows = NDArray[np.float32]
 KINDS = ["Flat", "HNSW8", "IVF4,Flat", "SQ8", "IVF4,PQ4x4fs,RFlat"]
 
 
@@ -60,7 +61,7 @@ def test_flat_search_among_some_rows_is_exact(share: float, embeddings: NDArray[
     np.testing.assert_allclose(scores, np.take_along_axis(similarity, expected, axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "PQ4x4", "PCA8,Flat", "OPQ4,IVF4,PQ4x4"])
+@pytest.mark.parametrize("kind", [*KINDS, "PQ4x4", "PCA8,Flat", "PCA8,HNSW8", "OPQ4,IVF4,PQ4x4"])
 def test_every_kind_finds_only_what_it_may(kind: str, embeddings: NDArray[np.float32]) -> None:
     among = np.arange(300) % 3 == 0
     index = EmbeddingIndex.build(embeddings, kind)
@@ -70,6 +71,49 @@ def test_every_kind_finds_only_what_it_may(kind: str, embeddings: NDArray[np.flo
     assert np.mean(rows[:, 0] == np.flatnonzero(among)) > 0.6
     with pytest.raises(ValueError, match="k must be from 1 to the 100 items of the index, not 101"):
         index.search(embeddings, 101, among=among)
+
+
+@pytest.fixture(scope="module")
+def crowd() -> tuple[Rows, Rows, EmbeddingIndex]:
+    """4,000 rows, 100 queries and a graph over the rows that finds 95 % of the ten nearest."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(200, 32))
+    rows = unit(centres[random.integers(200, size=4_000)] + 0.6 * random.normal(size=(4_000, 32)))
+    queries = unit(rows[:100] + 0.1 * random.normal(size=(100, 32)))
+    return rows, queries, EmbeddingIndex.build(rows, "HNSW8,SQfp16", "efSearch=10")
+
+
+def unit(rows: NDArray[np.float64]) -> Rows:
+    made: Rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return made
+
+
+def recall(crowd: tuple[Rows, Rows, EmbeddingIndex], k: int, among: NDArray[np.bool_] | None = None) -> float:
+    rows, queries, graph = crowd
+    nearest = EmbeddingIndex.build(rows, "Flat").search(queries, k, among=among)[1]
+    found = graph.search(queries, k, among=among)[1]
+    return float(np.mean([len({*mine} & {*theirs}) / k for mine, theirs in zip(found, nearest, strict=True)]))
+
+
+def test_a_graph_set_for_ten_finds_more_as_well(crowd: tuple[Rows, Rows, EmbeddingIndex]) -> None:
+    assert recall(crowd, 10) > 0.95
+    assert recall(crowd, 100) > 0.95
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.9])
+def test_a_graph_compares_a_small_selection_row_by_row(share: float, crowd: tuple[Rows, Rows, EmbeddingIndex]) -> None:
+    assert recall(crowd, 10, np.random.default_rng(1).random(4_000) < share) > 0.99  # half precision
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("where", ["anywhere", "on one side"])
+def test_a_graph_finds_as_much_of_a_large_selection(
+    where: str, share: float, crowd: tuple[Rows, Rows, EmbeddingIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cots.retrieval.index.COMPARED", 100)
+    order = np.random.default_rng(1).random(4_000) if where == "anywhere" else crowd[0][:, 0]
+    among = order <= np.quantile(order, share)
+    assert recall(crowd, 10, among) > 0.95
 
 
 def test_no_queries_find_nothing(embeddings: NDArray[np.float32]) -> None:
