@@ -77,8 +77,10 @@ def training_batches(
     """
     table = read_manifest(manifest)
     chosen = table[(table["split"] == "train") & table["media"].isin(media)]
-    if training.batch < world():
-        raise BadInput(f"a batch of {training.batch} for {world()} processes: start fewer, or raise the batch")
+    least = training.parts if training.shard_weights else 1
+    if training.batch < world() * least:
+        asked = f"a batch of {training.batch}" + (f" in {least} parts" if least > 1 else "")
+        raise BadInput(f"{asked} for {world()} processes: start fewer, or raise the batch")
     if len(chosen) < training.batch:
         kinds = " or ".join(media)
         raise BadInput(f"{len(chosen)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch}")

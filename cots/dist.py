@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as td
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)  # for the slowest process: the first one writes checkpoints and pictures
@@ -51,8 +53,13 @@ def wait() -> None:
 
 
 def own(count: int) -> slice:
-    """Which of `count` things are this process's: shares of nearly equal size, in the order of the processes."""
-    return slice(count * rank() // world(), count * (rank() + 1) // world())
+    """Which of `count` things are this process's."""
+    return shares(count)[rank()]
+
+
+def shares(count: int) -> list[slice]:
+    """`count` things shared out: nearly as many to each process, in their order."""
+    return [slice(count * one // world(), count * (one + 1) // world()) for one in range(world())]
 
 
 def dealt(things: Iterable[T]) -> Iterator[T]:
@@ -100,16 +107,38 @@ def summed(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sum_gradients(module: nn.Module) -> None:
-    """Let every process have the sum of all gradients; what no process has a gradient of stays without."""
-    if world() == 1:
+    """Let every process have the sum of all gradients; what no process has a gradient of stays without.
+
+    Gradients of weights that are shared out have been summed by the backward pass.
+    """
+    parameters = [one for one in module.parameters() if one.requires_grad and not isinstance(one, DTensor)]
+    if world() == 1 or not parameters:
         return
-    parameters = [one for one in module.parameters() if one.requires_grad]
     having = summed(torch.tensor([float(one.grad is not None) for one in parameters], device=parameters[0].device))
     for bucket in _buckets(one for one, any_has in zip(parameters, having.tolist(), strict=True) if any_has):
         flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in bucket])
         td.all_reduce(flat)
         for one, grad in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
             one.grad = grad.view_as(one)
+
+
+@torch.no_grad()
+def clip_gradients(module: nn.Module, max_norm: float) -> None:
+    """Scale all gradients down together to this norm, if theirs is larger; of shared weights each process has a part.
+
+    Args:
+        module: with the same gradients in every process.
+        max_norm: > 0.
+    """
+    gradients = [one.grad for one in module.parameters() if one.grad is not None]
+    parts = [one.to_local() for one in gradients if isinstance(one, DTensor)]
+    common = [one for one in gradients if not isinstance(one, DTensor)]
+    if not parts:
+        clip_grads_with_norm_(module.parameters(), max_norm, get_total_norm(common))
+        return
+    squares = summed(get_total_norm(parts).square()) + get_total_norm(common).square().to(parts[0].device)
+    for gradient in (*parts, *common):
+        gradient.mul_((max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0))
 
 
 BUCKET = 2**23  # numbers sent at once; 32 MiB of float32

@@ -4,11 +4,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from cots.dist import gathered, own
 from cots.losses.alignment import symmetric_kl
 from cots.losses.contrastive import contrastive_logits, info_nce, same_picture
-from cots.losses.filter import MomentumFilter
+from cots.losses.filter import MomentumFilter, kept_by_all
 from cots.losses.masked import masked_cross_entropy
 from cots.models.heads import TokenHead
 from cots.models.momentum import MomentumCopy
@@ -124,7 +125,10 @@ class CotsObjective(nn.Module):
         texts = gathered(torch.cat([self.text_slow(batch.ids[rows], batch.attended[rows]).feature for rows in parts]))
         similarity = (images * texts).sum(dim=1)
         samples, words = gathered(batch.samples), gathered(batch.masked_words.sum(dim=1))
-        return Keys(images, texts, samples, words, similarity, self.noise_filter.keep(similarity))
+        kept = self.noise_filter.keep(similarity)
+        if isinstance(self.image.backbone, FSDPModule):  # whose processes must come to the same layers equally often
+            kept = kept_by_all(kept, similarity, least=len(parts))
+        return Keys(images, texts, samples, words, similarity, kept)
 
     def forward(self, batch: Batch, keys: Keys, rows: slice = WHOLE) -> Outcome:
         """The losses of some rows of a batch, as shares of the whole batch's, all processes together.

@@ -105,6 +105,7 @@ class Training(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)]  # of the learning rate, per block from the top down
     trainable_blocks: TrainableBlocks
     checkpoint_gradients: bool  # recompute activations in the backward pass
+    shard_weights: bool  # among the processes
     max_grad_norm: PositiveFloat
     checkpoint_every: Positive
     objective: Objective

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cots.dist import shares
+
 
 class MomentumFilter(nn.Module):
     """Running statistics of the pair similarity, and the threshold that follows from them.
@@ -68,3 +70,20 @@ class MomentumFilter(nn.Module):
         self.first.lerp_(similarity.mean(), 1 - self.momentum)
         self.second.lerp_(similarity.square().mean(), 1 - self.momentum)
         self.steps.add_(1)
+
+
+def kept_by_all(kept: Tensor, similarity: Tensor, *, least: int) -> Tensor:
+    """What a filter keeps, and of a process that would be left with fewer pairs than `least` its likeliest besides.
+
+    Args:
+        kept: (B,) bool; similarity: (B,); of the pairs of all processes, one after another.
+        least: pairs for each process; one that has no more keeps all.
+
+    Returns:
+        (B,) bool, the same in every process.
+    """
+    first = similarity.masked_fill(kept, float("inf"))
+    kept = kept.clone()
+    for share in shares(len(kept)):
+        kept[share.start + first[share].argsort(descending=True, stable=True)[:least]] = True
+    return kept

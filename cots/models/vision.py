@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from cots.errors import BadInput
@@ -123,9 +124,10 @@ class VisionBackbone(nn.Module):
     def at_once(self, images: Tensor) -> int:
         """How many pictures go through the blocks together: on a processor as many as its cache holds, else all.
 
-        Their widest activations may take as much as the weights of a block, which are read for all of them.
+        Their widest activations may take as much as the weights of a block, which are read for all of them. Weights
+        that are shared out among processes are fetched for all pictures at once.
         """
-        if images.device.type != "cpu":
+        if images.device.type != "cpu" or isinstance(self, FSDPModule):
             return max(len(images), 1)
         rows, columns = self.vit.patch_embed.patch_size
         tokens = self.prefix + images.shape[2] * images.shape[3] // (rows * columns)

@@ -5,17 +5,19 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from cots.build import as_json, new_objective, training_batches
 from cots.config import Training
 from cots.data.manifest import read_manifest
 from cots.dist import rank
 from cots.model import RetrievalModel, device
-from cots.objective import CotsObjective
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
 from cots.training.groups import parameter_groups
 from cots.training.loop import Recipe, train
+from cots.training.sharding import shard, whole
 
 
 class Inputs(NamedTuple):
@@ -54,6 +56,8 @@ def fit(
     start = model.digest
     prepared(model.to(device()), training)
     objective = new_objective(model, training.objective, codes=codes).to(device())
+    if training.shard_weights:
+        shard(objective)
     groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=training.layer_decay)
     optimizer = torch.optim.AdamW(groups, fused=True)
     batches = training_batches(
@@ -73,9 +77,7 @@ def fit(
             fingerprint=mark,
             report=progress.row,
         )
-    if training.keeps_momentum and isinstance(objective, CotsObjective):
-        model.image.load_state_dict(objective.image_slow.module.state_dict())
-        model.text.load_state_dict(objective.text_slow.module.state_dict())
+    left_behind(model, objective, momentum=training.keeps_momentum)
     curves = pd.DataFrame(trained.curves)
     if rank() == 0:
         _write(report, curves, trained.pairs.table(read_manifest(inputs.manifest)))
@@ -96,3 +98,16 @@ def prepared(model: RetrievalModel, training: Training) -> None:
             stream.freeze_but_last(blocks)
         if training.checkpoint_gradients:
             stream.checkpoint_gradients()
+
+
+def left_behind(model: RetrievalModel, objective: nn.Module, *, momentum: bool) -> None:
+    """Give the model whole streams again: the trained ones, or the momentum streams; to the first process alone."""
+    if not momentum and not isinstance(model.image.backbone, FSDPModule):
+        return
+    streams = ("image_slow.module", "text_slow.module") if momentum else ("image", "text")
+    weights = [whole(objective.get_submodule(name).state_dict()) for name in streams]
+    if rank() == 0:
+        fresh = RetrievalModel.build(model.settings, model.tokenizer)
+        fresh.image.load_state_dict(weights[0])
+        fresh.text.load_state_dict(weights[1])
+        model.image, model.text = fresh.image, fresh.text

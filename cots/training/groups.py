@@ -13,8 +13,9 @@ def parameter_groups(module: nn.Module, *, weight_decay: float, layer_decay: flo
         learning rate of a group = scale * the run's rate,   scale = layer_decay ** (depth distance from the top)
 
     The distance is 0 for heads, projections and final norms, 1 for the last block of a stream, one more for each block
-    below, and one more again for the embeddings. Matrices decay, vectors (biases, norms) do not. With layer_decay 1
-    there are two groups, of scale 1.
+    below, and one more again for the embeddings. Matrices decay, vectors (biases, norms) do not, nor single numbers (a
+    learned temperature), which have groups of their own: they alone are never shared out among processes. With
+    layer_decay 1 there are at most three groups, of scale 1.
 
     Args:
         module: with streams anywhere inside; momentum copies have nothing trainable.
@@ -31,14 +32,14 @@ def parameter_groups(module: nn.Module, *, weight_decay: float, layer_decay: flo
     """
     scales = scale_by_depth(module, layer_decay) if layer_decay < 1 else {}
     trained = [(parameter, scales.get(parameter, 1.0)) for parameter in module.parameters() if parameter.requires_grad]
+    kinds = sorted({(its, min(p.ndim, 2)) for p, its in trained}, reverse=True)
     return [
         {
-            "params": [p for p, its in trained if its == scale and (p.ndim > 1) == decays],
-            "weight_decay": weight_decay if decays else 0.0,
+            "params": [p for p, its in trained if (its, min(p.ndim, 2)) == (scale, axes)],
+            "weight_decay": weight_decay if axes == 2 else 0.0,
             "scale": scale,
         }
-        for scale in sorted({scale for _, scale in trained}, reverse=True)
-        for decays in (True, False)
+        for scale, axes in kinds
     ]
 
 

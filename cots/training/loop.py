@@ -10,16 +10,16 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
 
 from cots.data.batches import Arrays, TrainingBatches
-from cots.dist import gathered, own, rank, sum_gradients, summed, wait, world
+from cots.dist import clip_gradients, gathered, own, rank, sum_gradients, summed, wait, world
 from cots.errors import RunFailed
 from cots.model import autocast, normalised
 from cots.objective import Batch, Keys, Outcome
 from cots.training import checkpoint
 from cots.training.pairs import PairLedger
 from cots.training.schedule import warmup_cosine
+from cots.training.sharding import restore, whole
 from cots.training.utilisation import Utilisation
 
 Row = dict[str, float]
@@ -92,8 +92,7 @@ def train(
     pairs = PairLedger(int(batches.first_captions[-1]))
     start = 0
     if state := checkpoint.load(saved, fingerprint=fingerprint):
-        objective.load_state_dict(state["objective"])
-        optimizer.load_state_dict(state["optimizer"])
+        restore(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
         start, curves = state["step"], state["curves"]
         pairs.restore(state["pairs"])
     objective.train()
@@ -118,8 +117,10 @@ def train(
         if not math.isfinite(curves[-1]["total"]):
             raise RunFailed(f"the loss is {curves[-1]['total']} at step {step}: lower the learning rate")
         report(curves[-1])
-        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps and rank() == 0:
-            checkpoint.save(saved, snapshot(step + 1, objective, optimizer, curves, pairs), fingerprint=fingerprint)
+        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+            state = snapshot(step + 1, objective, optimizer, curves, pairs)
+            if rank() == 0:
+                checkpoint.save(saved, state, fingerprint=fingerprint)
     wait()  # for those that may still go on from the checkpoint
     saved.unlink(missing_ok=True)
     return Trained(curves, pairs)
@@ -169,7 +170,7 @@ def update(
         for name, loss in (("total", outcome.total.detach()), *outcome.losses.items()):
             row[name] = row.get(name, 0.0) + float(loss)
     sum_gradients(objective)
-    clip_grad_norm_(objective.parameters(), max_grad_norm)
+    clip_gradients(objective, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     asked.advance(keys)
@@ -198,11 +199,11 @@ def to_device(arrays: Arrays, pixels: tuple[tuple[float, ...], tuple[float, ...]
 def snapshot(
     step: int, objective: nn.Module, optimizer: torch.optim.Optimizer, curves: list[Row], pairs: PairLedger
 ) -> dict[str, Any]:
-    """Everything that the next step depends on."""
+    """Everything that the next step depends on, for the first process; every process must ask for it."""
     return {
         "step": step,
-        "objective": objective.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "objective": whole(objective.state_dict()),
+        "optimizer": whole(optimizer.state_dict()),
         "curves": curves,
         "pairs": pairs.state(),
     }

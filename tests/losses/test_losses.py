@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cots.losses.alignment import symmetric_kl
 from cots.losses.contrastive import contrastive_logits, info_nce
-from cots.losses.filter import MomentumFilter
+from cots.losses.filter import MomentumFilter, kept_by_all
 from cots.losses.masked import masked_cross_entropy
 
 SIZES = [(1, 0), (1, 1), (2, 7), (5, 3), (17, 16)]
@@ -137,6 +137,20 @@ def test_filter_never_drops_a_whole_batch() -> None:
     noise = MomentumFilter(warmup=0, deviations=1.0, momentum=0.0)
     noise.observe(torch.tensor([0.8, 0.9]))
     assert noise.keep(torch.tensor([-1.0, -0.9])).all()
+
+
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [(0, [0, 1, 0, 0, 0, 0, 0]), (1, [0, 1, 0, 0, 0, 1, 0]), (2, [1, 1, 0, 0, 1, 1, 0]), (4, [1, 1, 1, 1, 1, 1, 1])],
+)
+def test_a_process_keeps_its_likeliest_pairs_where_the_filter_leaves_it_too_few(
+    least: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cots.losses.filter.shares", lambda count: [slice(0, 3), slice(3, count)])
+    kept = torch.tensor([False, True, False, False, False, False, False])
+    similarity = torch.tensor([0.2, -0.5, 0.1, 0.0, 0.3, 0.9, 0.1])
+    assert kept_by_all(kept, similarity, least=least).int().tolist() == expected
+    assert kept.int().tolist() == [0, 1, 0, 0, 0, 0, 0]
 
 
 def test_reading_the_filter_changes_nothing() -> None:

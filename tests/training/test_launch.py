@@ -8,9 +8,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
+from cots.build import new_model
 from tests.servers import waited_for
 from tests.training.conftest import tiny_params
 
@@ -23,9 +25,14 @@ SECONDS = 300
 def project(tmp_path: Path, store: str, tiny_data: Path, tokenized: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to train in, long enough to be interrupted."""
     monkeypatch.chdir(tmp_path)
-    values = tiny_params(pretrain={"steps": 120, "checkpoint_every": 5}).model_dump(mode="json", by_alias=True)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    written(tmp_path)
     return tmp_path
+
+
+def written(folder: Path, *, keep: str = "trained", **changes: object) -> None:
+    """Parameters of a run long enough to be interrupted, with these changes to `pretrain`."""
+    params = tiny_params(pretrain={"steps": 120, "checkpoint_every": 5} | changes, objective={"keep": keep})
+    (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
 
 
 def command(data: Path, tokenized: Path, out: str) -> list[str]:
@@ -50,9 +57,11 @@ def second(parent: int) -> list[psutil.Process]:
     return [one for one in children if STAGE in one.cmdline() and one.environ().get("RANK") == "1"]
 
 
+@pytest.mark.parametrize(("sharded", "later"), [(False, 1), (True, 1), (True, 2)])
 def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them(
-    project: Path, tiny_data: Path, tokenized: Path
+    project: Path, tiny_data: Path, tokenized: Path, sharded: bool, later: int
 ) -> None:
+    written(project, shard_weights=sharded)
     whole = ended(command(tiny_data, tokenized, "whole"), 1)
     assert whole.returncode == 0, whole.stderr
 
@@ -67,11 +76,12 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them
     assert checkpoint.is_file()
     assert not (project / "killed" / "model").exists()
 
-    again = ended(run, 1)
+    again = ended(run, later)
     assert again.returncode == 0, again.stderr
     assert not checkpoint.exists()
     mine, theirs = (load_file(project / out / "model/model.safetensors") for out in ("killed", "whole"))
     assert mine.keys() == theirs.keys()
+    assert all(mine[key].shape == value.shape for key, value in theirs.items())
     assert (project / "killed" / "run.json").is_file()
     assert (project / "killed" / "report" / "pairs.parquet").is_file()
 
@@ -93,3 +103,35 @@ def test_tokens_are_the_same_whoever_makes_them(project: Path, tiny_data: Path, 
     assert made
     for path in made:
         assert (project / "tokens" / path).read_bytes() == (tokenized / "tokens" / path).read_bytes()
+
+
+def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_weights_are_sharded(
+    project: Path, tiny_data: Path, tokenized: Path
+) -> None:
+    written(project, shard_weights=True, parts=3)
+    done = ended(command(tiny_data, tokenized, "out"), 2)
+    assert done.returncode == 1
+    assert "error: a batch of 4 in 3 parts for 2 processes: start fewer, or raise the batch" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("keep", ["trained", "momentum"])
+def test_a_run_with_sharded_weights_leaves_the_streams_of_a_run_without(
+    project: Path, tiny_data: Path, tokenized: Path, keep: str
+) -> None:
+    left = {}
+    for out, sharded in (("common", False), ("sharded", True)):
+        written(project, keep=keep, shard_weights=sharded, steps=3)
+        done = ended(command(tiny_data, tokenized, out), 2)
+        assert done.returncode == 0, done.stderr
+        left[out] = load_file(project / out / "model/model.safetensors")
+    torch.manual_seed(0)
+    begun = new_model(tiny_params().model, tokenized / "tokenizer")
+    start = {
+        f"{name}.{key}": value for name in ("image", "text") for key, value in getattr(begun, name).state_dict().items()
+    }
+    assert start.keys() == left["common"].keys() == left["sharded"].keys()
+    moved, apart = (
+        sum(float((left[a][key] - other[key]).double().square().sum()) for key in start)
+        for a, other in (("common", start), ("sharded", left["common"]))
+    )
+    assert apart < 0.1 * moved  # AdamW makes much of the rounding of small gradients

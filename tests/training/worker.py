@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from cots.build import new_model, new_objective, training_batches
 from cots.config import Params, Training
-from cots.dist import processes, rank
+from cots.dist import processes, rank, world
 from cots.training.groups import parameter_groups
 from cots.training.loop import to_device, update
+from cots.training.sharding import shard, whole
 from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -22,6 +24,11 @@ STEPS = 5
 TEMPERATURE = {"start": 0.07, "learned": True, "least": 0.01}
 DROPS = {"filter": {"warmup": 1, "deviations": 0.5, "momentum": 0.5}, "queue": 20}
 OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
+    "sharded": ({"batch_negatives": "keys"}, 1),
+    "sharded and dropped": ({"batch_negatives": "keys", **DROPS}, 1),
+    "sharded in parts": ({"batch_negatives": "keys"}, 1),
+    "sharded queries": ({"batch_negatives": "queries"}, 1),
+    "sharded clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
     "keys": ({"batch_negatives": "keys", **DROPS}, 1),
     "keys in parts": ({"batch_negatives": "keys", **DROPS}, 2),
     "no batch": ({"batch_negatives": "none", **DROPS}, 1),
@@ -40,13 +47,16 @@ def params_of(objective: dict[str, Any], parts: int) -> Params:
     return params.model_copy(update={"pretrain": training})
 
 
-def steps(params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
+def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
     """The figures of each step, and the state at the end."""
     torch.manual_seed(0)
     model = new_model(params.model, tokenized / "tokenizer")
     objective: nn.Module = new_objective(model, params.pretrain.objective, codes=16).double()
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
     batches = training_batches(*paths, model=model, training=params.pretrain, media=("image", "video"))
+    if name.startswith("sharded"):
+        shard(objective)
+        assert isinstance(objective.image.backbone, FSDPModule) or world() == 1
     optimizer = torch.optim.SGD(parameter_groups(objective, weight_decay=0.0, layer_decay=1.0))
     rows, sizes = [], []
     for _, arrays in zip(range(STEPS), batches.starting(0), strict=False):
@@ -54,13 +64,13 @@ def steps(params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
         batch = batch._replace(frames=batch.frames.double())
         rows.append(update(objective, optimizer, batch, rate=0.1, max_grad_norm=1.0, parts=params.pretrain.parts)[1])
         sizes.append(len(batch.samples))
-    return {"rows": rows, "state": objective.state_dict(), "sizes": sizes}
+    return {"rows": rows, "state": whole(objective.state_dict()), "sizes": sizes}
 
 
 def main(data: str, tokenized: str, out: str) -> None:
     """Run every objective and keep what this process has in the end."""
     torch.set_num_threads(1)
-    found = {name: steps(params_of(*chosen), Path(data), Path(tokenized)) for name, chosen in OBJECTIVES.items()}
+    found = {name: steps(name, params_of(*chosen), Path(data), Path(tokenized)) for name, chosen in OBJECTIVES.items()}
     torch.save(found, Path(out) / f"{rank()}.pt")
 
 
