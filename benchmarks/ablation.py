@@ -29,9 +29,9 @@ LEARNED = "temperature:{start:0.07,learned:true,least:0.01}"
 COTS = "pretrain.objective"
 
 
-def levels(instance: float, token: float, task: float) -> str:
-    """The override of the three weights."""
-    return f"{COTS}.weights={{instance:{instance},token:{token},task:{task}}}"
+def levels(instance: float, token: float, task: float, masked_views: float = 0) -> str:
+    """The override of the weights."""
+    return f"{COTS}.weights={{instance:{instance},token:{token},task:{task},masked_views:{masked_views}}}"
 
 
 def variants(weights: LevelWeights) -> dict[str, list[str]]:
@@ -41,9 +41,11 @@ def variants(weights: LevelWeights) -> dict[str, list[str]]:
         "CLIP": [f"~{COTS}", f"+{COTS}={{kind:clip,{LEARNED}}}"],
         "SigLIP": [f"~{COTS}", f"+{COTS}={{kind:siglip,{LEARNED.replace('0.07', '0.1')},bias:-10.0}}"],
         "instance": [levels(1, 0, 0), unfiltered],
+        "instance + masked views": [levels(1, 0, 0, 1), unfiltered],
         "instance + AMF": [levels(1, 0, 0)],
         "instance + AMF + task": [levels(1, 0, weights.task)],
         "instance + AMF + token": [levels(1, weights.token, 0)],
+        "instance + AMF + token + task": [levels(1, weights.token, weights.task)],
         "all": [],
     }
 

@@ -40,10 +40,11 @@ from cots.training.utilisation import matmul_rate
 
 WORDS = (8, 24)  # tokens of a caption: from, and fewer than
 LEVELS = {
-    "instance": LevelWeights(instance=1, token=0, task=0),
-    "instance + task": LevelWeights(instance=1, token=0, task=1),
-    "instance + token": LevelWeights(instance=1, token=1, task=0),
-    "all three": LevelWeights(instance=1, token=1, task=1),
+    "instance": LevelWeights(instance=1, token=0, task=0, masked_views=0),
+    "instance + task": LevelWeights(instance=1, token=0, task=1, masked_views=0),
+    "instance + token": LevelWeights(instance=1, token=1, task=0, masked_views=0),
+    "all three": LevelWeights(instance=1, token=1, task=1, masked_views=0),
+    "all, masked views": LevelWeights(instance=1, token=1, task=1, masked_views=1),
 }
 CLIP = ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=True, least=0.01))
 SIGLIP = SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0)

@@ -54,11 +54,12 @@ class Keys(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Weights of the three levels of interaction, >= 0."""
+    """Weights of the three levels of interaction, and of the instance level between masked views, >= 0."""
 
     instance: float
     token: float
     task: float
+    masked_views: float
 
 
 class Outcome(NamedTuple):
@@ -76,8 +77,16 @@ class Similarities(NamedTuple):
     positives: Tensor  # (R,) column of each row's own partner
 
 
+def both_ways(similar: Similarities) -> Tensor:
+    """L_i2t + L_t2i."""
+    return info_nce(similar.i2t, similar.positives) + info_nce(similar.t2i, similar.positives)
+
+
 class CotsObjective(nn.Module):
     """The COTS training objective: L = w_instance (L_i2t + L_t2i) + w_token (L_mvm + L_mlm) + w_task L_task.
+
+    A fourth term is this project's: w_masked_views (L_i2t + L_t2i) of the masked pictures and the masked texts, which
+    the token level has encoded anyway (docs/decisions/0007).
 
     `forward` is pure: it reads queues, momentum streams and filter, and changes none of them; `advance` does that.
     It may be given the rows of a batch part by part: with keys as negatives, the parts' losses and gradients add up
@@ -143,21 +152,25 @@ class CotsObjective(nn.Module):
             return self._none(keys)
         share = len(part.samples) / int(keys.kept.sum())
         losses: dict[str, Tensor] = {}
-        if self.weights.token:
-            seen, patches = self.image.clean_and_masked(part.frames, part.masked_patches)
+        if self.weights.token or self.weights.masked_views:
+            views = self.weights.masked_views > 0
+            seen, hidden = self.image.clean_and_masked(part.frames, part.masked_patches, view=views)
+            masked = self.text(part.corrupted_ids, part.attended)
         else:
             seen = self.image(part.frames)
         image, text = seen.feature, self.text(part.ids, part.attended).feature
         if self.weights.instance or self.weights.task:
             similar = self.similarities(image, text, keys, rows)
         if self.weights.instance:
-            both = info_nce(similar.i2t, similar.positives) + info_nce(similar.t2i, similar.positives)
-            losses["instance"] = share * both
+            losses["instance"] = share * both_ways(similar)
         if self.weights.token:
-            words = int(keys.words[keys.kept].sum())
-            losses["token"] = share * self.patch_loss(part, patches, text) + self.word_loss(part, image, out_of=words)
+            words = self.word_loss(part, masked.tokens, image, out_of=int(keys.words[keys.kept].sum()))
+            losses["token"] = share * self.patch_loss(part, hidden.tokens, text) + words
         if self.weights.task:
             losses["task"] = share * symmetric_kl(similar.i2t, similar.t2i)
+        if self.weights.masked_views:
+            assert hidden.feature is not None
+            losses["masked_views"] = share * both_ways(self.similarities(hidden.feature, masked.feature, keys, rows))
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), image.new_zeros(()))
         return Outcome(total, {name: loss.detach() for name, loss in losses.items()})
 
@@ -178,8 +191,10 @@ class CotsObjective(nn.Module):
 
     def _none(self, keys: Keys) -> Outcome:
         """Nothing, where the filter dropped every pair of this process; the others still meet it where they gather."""
-        nothing = keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)
-        total = (gathered(nothing) if self.batch_negatives == "queries" else nothing).sum()
+        total = keys.images.new_zeros((), requires_grad=True)
+        if self.batch_negatives == "queries":
+            for _ in range(bool(self.weights.instance or self.weights.task) + bool(self.weights.masked_views)):
+                total = total + gathered(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
         return Outcome(total, {name: total.detach() for name, weight in self.weights._asdict().items() if weight})
 
     def excluded(self, samples: Tensor, positives: Tensor) -> Tensor:
@@ -198,9 +213,8 @@ class CotsObjective(nn.Module):
         logits = self.patch_head(hidden, part.masked_patches, text)
         return masked_cross_entropy(logits, part.visual_tokens[part.masked_patches], out_of=len(logits))
 
-    def word_loss(self, part: Batch, image: Tensor, *, out_of: int) -> Tensor:
-        """Masked language modelling: hidden words from the others, with the picture's global feature (R, D)."""
-        tokens = self.text(part.corrupted_ids, part.attended).tokens
+    def word_loss(self, part: Batch, tokens: Tensor, image: Tensor, *, out_of: int) -> Tensor:
+        """Masked language modelling, from tokens (R, L, W) of the masked texts and the pictures' features (R, D)."""
         logits = self.word_head(tokens[part.masked_words], part.masked_words, image)
         return masked_cross_entropy(logits, part.ids[part.masked_words], out_of=out_of)
 

@@ -59,7 +59,7 @@ class Progress:
 
     def row(self, row: Mapping[str, float]) -> None:
         """Count one training step and show its losses."""
-        shown = ("total", "instance", "token", "task", "reconstruction", "perplexity", "kept")
+        shown = ("total", "instance", "token", "task", "masked_views", "reconstruction", "perplexity", "kept")
         if self.done == 0 and "step" in row:
             self.done = self.skipped = int(row["step"])
             self.bar.initial = self.bar.n = self.done

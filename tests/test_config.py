@@ -49,7 +49,7 @@ def test_a_deployed_target_must_be_trained(tmp_path: Path, values: dict[str, Any
 
 
 def test_a_run_that_would_learn_nothing_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
-    values["pretrain"]["objective"]["weights"] = {"instance": 0, "token": 0, "task": 0}
+    values["pretrain"]["objective"]["weights"] = {"instance": 0, "token": 0, "task": 0, "masked_views": 0}
     assert "nothing would be learnt" in refused(tmp_path, values)
 
 
@@ -61,7 +61,10 @@ def test_parts_are_refused_where_negatives_have_a_gradient(tmp_path: Path, value
 
 def test_tokens_are_refused_at_another_size_than_they_were_made_for(tmp_path: Path, values: dict[str, Any]) -> None:
     run = values["finetune"]["image-text"]
-    run |= {"size": 96, "objective": run["objective"] | {"weights": {"instance": 1, "token": 1, "task": 0}}}
+    run |= {
+        "size": 96,
+        "objective": run["objective"] | {"weights": {"instance": 1, "token": 1, "task": 0, "masked_views": 0}},
+    }
     assert "tokens are those of 64 pixels, size is 96" in refused(tmp_path, values)
     values["finetune"]["image-text"] |= {"size": 100}
     assert "100 is not a multiple" in refused(tmp_path, values)

@@ -18,6 +18,7 @@ from cots.training.loop import slices, update
 from tests.backbones import language, vision
 
 PATCHES, WORDS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
+ALL = Levels(instance=1.0, token=0.5, task=0.25, masked_views=0.75)
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -26,7 +27,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def objective(*, queue: int, negatives: BatchNegatives, weights: Levels = Levels(1.0, 0.5, 0.25)) -> CotsObjective:  # noqa: B008
+def objective(*, queue: int, negatives: BatchNegatives, weights: Levels = ALL) -> CotsObjective:
     sizes: dict[str, Any] = {
         "hidden_size": 16,
         "num_hidden_layers": 1,
@@ -99,14 +100,19 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
         mass = sum(math.exp(value) for value in scores.values())
         return {name: math.exp(value) / mass for name, value in scores.items()}
 
-    instance = task = 0.0
-    for row in kept:
-        i2t = distribution(image[row], row, keys.texts, text, model.queue.texts)
-        t2i = distribution(text[row], row, keys.images, image, model.queue.images)
-        instance -= (math.log(i2t["own"]) + math.log(t2i["own"])) / len(kept)
-        task += sum((i2t[c] - t2i[c]) * math.log(i2t[c] / t2i[c]) for c in i2t) / 2 / len(kept)
+    def contrast(image: Tensor, text: Tensor) -> tuple[float, float]:
+        instance = task = 0.0
+        for row in kept:
+            i2t = distribution(image[row], row, keys.texts, text, model.queue.texts)
+            t2i = distribution(text[row], row, keys.images, image, model.queue.images)
+            instance -= (math.log(i2t["own"]) + math.log(t2i["own"])) / len(kept)
+            task += sum((i2t[c] - t2i[c]) * math.log(i2t[c] / t2i[c]) for c in i2t) / 2 / len(kept)
+        return instance, task
+
+    instance, task = contrast(image, text)
     patches = masked_pass(model, some)
-    words = model.text(some.corrupted_ids, some.attended).tokens
+    words, masked_text = model.text(some.corrupted_ids, some.attended)
+    masked_views, _ = contrast(F.normalize(model.image.projection(patches.mean(dim=1))), masked_text)
     vision = [
         surprise(model.patch_head, patches[row, place], text[row], some.visual_tokens[row, place])
         for row in kept
@@ -120,7 +126,7 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
         if some.masked_words[row, place]
     ]
     token = sum(vision) / len(vision) + (sum(language) / len(language) if language else 0.0)
-    return {"instance": instance, "token": token, "task": task}
+    return {"instance": instance, "token": token, "task": task, "masked_views": masked_views}
 
 
 def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
@@ -197,7 +203,7 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
 
 
 def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
-    model = objective(queue=0, negatives="queries", weights=Levels(0.0, 0.0, 1.0))
+    model = objective(queue=0, negatives="queries", weights=Levels(0.0, 0.0, 1.0, 0.0))
     some = batch(3)
     feature = F.normalize(torch.randn(3, DIM, dtype=torch.float64))
     keys = Keys(feature, feature, some.samples, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool))

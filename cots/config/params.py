@@ -54,7 +54,7 @@ class Params(Section):
             if run.masked and run.size != image.size:
                 raise ValueError(
                     f"finetune.{target}: the visual tokens are those of {image.size} pixels, size is {run.size}: "
-                    "set objective.weights.token to 0"
+                    "set objective.weights.token and masked_views to 0"
                 )
         return self
 

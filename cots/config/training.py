@@ -8,11 +8,12 @@ from cots.config.values import Count, Positive, PositiveFloat, Section, Share, W
 
 
 class LevelWeights(Section):
-    """Weights of the three levels of interaction; 0 switches a level and its cost off."""
+    """Weights of the three levels of interaction and of the masked views; 0 switches a term and its cost off."""
 
     instance: Weight
     token: Weight
     task: Weight
+    masked_views: Weight  # the instance level between masked pictures and masked texts
 
 
 class Filter(Section):
@@ -24,7 +25,7 @@ class Filter(Section):
 
 
 class Mask(Section):
-    """What the token level hides."""
+    """What is hidden from masked pictures and texts."""
 
     image: Share  # of the patches
     block: Positive  # patches of the smallest block
@@ -61,7 +62,7 @@ class CotsObjective(Section):
 
     @model_validator(mode="after")
     def _something_is_learnt(self) -> Self:
-        if not (self.weights.instance or self.weights.token or self.weights.task):
+        if not any(self.weights.model_dump().values()):
             raise ValueError("every weight is 0: nothing would be learnt")
         return self
 
@@ -112,9 +113,11 @@ class Training(Section):
 
     @property
     def masked(self) -> Mask | None:
-        """What the token level hides; None where there is no token level."""
+        """What is hidden; None where neither token level nor masked views are trained."""
         objective = self.objective
-        return objective.mask if isinstance(objective, CotsObjective) and objective.weights.token else None
+        if not isinstance(objective, CotsObjective):
+            return None
+        return objective.mask if objective.weights.token or objective.weights.masked_views else None
 
     @property
     def keeps_momentum(self) -> bool:
@@ -124,7 +127,8 @@ class Training(Section):
     @model_validator(mode="after")
     def _tokens_belong_to_one_frame(self) -> Self:
         if self.masked and self.frames > 1:
-            raise ValueError(f"weights.token is not 0 with {self.frames} frames: tokens belong to one frame")
+            asked = "weights.token or weights.masked_views is not 0"
+            raise ValueError(f"{asked} with {self.frames} frames: tokens belong to one frame")
         return self
 
     @model_validator(mode="after")

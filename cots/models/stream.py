@@ -21,6 +21,13 @@ class Encoded(NamedTuple):
     feature: Tensor  # (B, D) unit rows in the shared space
 
 
+class Hidden(NamedTuple):
+    """What the image stream makes of a batch with hidden patches."""
+
+    tokens: Tensor  # (M, W) of the hidden patches, in row order
+    feature: Tensor | None  # (B, D) unit rows in the shared space, where they were asked for
+
+
 class Stream(nn.Module):
     """What both modalities share: which parts learn, and which activations are kept.
 
@@ -113,26 +120,30 @@ class ImageStream(Stream):
         Returns:
             tokens (B * T, N, W) of the patches, feature (B, D).
         """
-        patches, pooled = self.pooled(frames)
-        return Encoded(patches, self.projected(pooled.mean(dim=1)))
+        return self._encoded(self.backbone(frames.flatten(0, 1)), len(frames))
 
-    def clean_and_masked(self, frames: Tensor, masked: Tensor) -> tuple[Encoded, Tensor]:
-        """What `forward` gives, and the hidden patches' tokens of a second pass in which they are hidden.
+    def clean_and_masked(self, frames: Tensor, masked: Tensor, *, view: bool) -> tuple[Encoded, Hidden]:
+        """What `forward` gives, and a second pass in which some patches are hidden.
 
         Args:
             frames: (B, T, 3, H, W), normalised.
             masked: (B * T, N) bool, True = hidden patch; M of them in all.
-
-        Returns:
-            The clean pass; tokens (M, W) of the masked one, in row order.
+            view: whether the second pass is wanted as a view of the picture, with a feature of its own.
         """
-        clean, hidden = self.backbone.clean_and_masked(frames.flatten(0, 1), masked)
-        patches, pooled = self._pooled(clean, len(frames))
-        return Encoded(patches, self.projected(pooled.mean(dim=1))), hidden
+        clean, second = self.backbone.clean_and_masked(frames.flatten(0, 1), masked, everywhere=view)
+        seen = self._encoded(clean, len(frames))
+        if not view:
+            return seen, Hidden(second, None)
+        dim = self._encoded(second, len(frames))
+        return seen, Hidden(dim.tokens[masked], dim.feature)
 
     def pooled(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` averages and projects: the patches' tokens (B * T, N, W), and every frame's own (B, T, W)."""
         return self._pooled(self.backbone(frames.flatten(0, 1)), len(frames))
+
+    def _encoded(self, tokens: Tensor, clips: int) -> Encoded:
+        patches, pooled = self._pooled(tokens, clips)
+        return Encoded(patches, self.projected(pooled.mean(dim=1)))
 
     def _pooled(self, tokens: Tensor, clips: int) -> tuple[Tensor, Tensor]:
         patches = tokens[:, self.backbone.prefix :]

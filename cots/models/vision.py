@@ -103,22 +103,23 @@ class VisionBackbone(nn.Module):
         pieces = torch.split(images, self.at_once(images))
         return torch.cat([self._encoded(self.vit.patch_embed(piece)) for piece in pieces])
 
-    def clean_and_masked(self, images: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    def clean_and_masked(self, images: Tensor, masked: Tensor, *, everywhere: bool) -> tuple[Tensor, Tensor]:
         """Encode pictures twice, as they are and with patches hidden, from one embedding of the patches.
 
-        Patches are hidden after projection and before their position is added (BEiT). Of the masked pass the last
-        block's feed-forward layers see the hidden patches alone, which nothing but their own result depends on.
+        Patches are hidden after projection and before their position is added (BEiT). Where the masked pass is asked
+        at the hidden patches alone, the last block's feed-forward layers see no others.
 
         Args:
             images: (B, 3, H, W), normalised.
             masked: (B, N) bool over patches in row order, True = hidden; M of them in all.
+            everywhere: whether the masked pass is wanted at all tokens.
 
         Returns:
-            What `forward` returns, and (M, W): the second pass at the hidden patches, in row order.
+            What `forward` returns; the same of the masked pass, or (M, W), its hidden patches in row order.
         """
         size = self.at_once(images)
         pieces = zip(torch.split(images, size), torch.split(masked, size), strict=True)
-        clean, hidden = zip(*(self._both(*piece) for piece in pieces), strict=True)
+        clean, hidden = zip(*(self._both(*piece, everywhere) for piece in pieces), strict=True)
         return torch.cat(clean), torch.cat(hidden)
 
     def at_once(self, images: Tensor) -> int:
@@ -134,15 +135,18 @@ class VisionBackbone(nn.Module):
         room = max(CACHED, 2 * 12 * self.width**2)
         return int(max(room // (2 * 4 * self.width * tokens), 1))
 
-    def _both(self, images: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    def _both(self, images: Tensor, masked: Tensor, everywhere: bool) -> tuple[Tensor, Tensor]:
         patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
         hidden = masked.view(*patches.shape[:-1], 1)
         tokens = self._positioned(torch.where(hidden, self.mask_embedding.to(patches.dtype), patches))
         *blocks, last = self.vit.blocks
         for block in blocks:
             tokens = self._run(block, tokens)
-        rows = self._run(partial(block_at, last), tokens, F.pad(masked, (self.prefix, 0)))
-        return self._encoded(patches), self._normed(rows)
+        if everywhere:
+            tokens = self._run(last, tokens)
+        else:
+            tokens = self._run(partial(block_at, last), tokens, F.pad(masked, (self.prefix, 0)))
+        return self._encoded(patches), self._normed(tokens)
 
     def _encoded(self, patches: Tensor) -> Tensor:
         tokens = self._positioned(patches)

@@ -25,7 +25,7 @@ from cots.reporting.plots import Chart, Curve, curves
 SIDE = {"image": 112, "video": 68}  # pixels along the longer side of a shown picture or frame
 SUSPECTS = 12
 REJECTS = 8  # examples of refused samples
-LOSSES = ("total", "instance", "token", "task", "contrastive", "sigmoid")
+LOSSES = ("total", "instance", "token", "task", "masked_views", "contrastive", "sigmoid")
 NO_THRESHOLD = -1.0  # what the curves say while the filter warms up
 
 Fetch = Callable[[Iterable[str]], dict[str, Picture]]

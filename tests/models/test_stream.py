@@ -36,7 +36,9 @@ def encoded(stream: Stream) -> Tensor:
     if isinstance(stream, ImageStream):
         frames = torch.randn(2, 1, 3, 32, 32, generator=draw, dtype=kind)
         hidden = torch.rand(2, 16, generator=draw) < 0.4
-        clean, other = stream.clean_and_masked(frames, hidden)
+        clean, (other, view) = stream.clean_and_masked(frames, hidden, view=True)
+        assert view is not None
+        other = torch.cat([other.flatten(), view.flatten()])
     else:
         ids = torch.randint(5, 50, (2, 6), generator=draw)
         clean, other = stream(ids, torch.arange(6) < torch.tensor([[6], [4]])), torch.zeros(1, dtype=kind)

@@ -53,14 +53,20 @@ def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
     made, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
     hidden = HALF_GRID.reshape(2, 1, 4, 4).float()
     other = images + F.interpolate(hidden, scale_factor=8) * torch.randn_like(images)
-    torch.testing.assert_close(made.clean_and_masked(images, HALF_GRID)[1], made.clean_and_masked(other, HALF_GRID)[1])
+    torch.testing.assert_close(
+        made.clean_and_masked(images, HALF_GRID, everywhere=False)[1],
+        made.clean_and_masked(other, HALF_GRID, everywhere=False)[1],
+    )
     assert not torch.allclose(made(images), made(other))
 
 
 def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_too() -> None:
     fixed, free = backbone(), backbone(options=VIT | {"dynamic_img_size": True})
     images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(free.clean_and_masked(images, HALF_GRID), fixed.clean_and_masked(images, HALF_GRID))
+    torch.testing.assert_close(
+        free.clean_and_masked(images, HALF_GRID, everywhere=False),
+        fixed.clean_and_masked(images, HALF_GRID, everywhere=False),
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: 
     made = backbone(name, options=VIT | options)
     made.resize(48)
     masked = torch.arange(36).expand(2, 36) % 3 == 0
-    clean, hidden = made.clean_and_masked(torch.randn(2, 3, 48, 48), masked)
+    clean, hidden = made.clean_and_masked(torch.randn(2, 3, 48, 48), masked, everywhere=False)
     assert clean.shape == (2, made.prefix + 36, 32)
     assert hidden.shape == (24, 32)
 
@@ -186,8 +192,10 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
     made = backbone(name, options=VIT | options).double().eval()
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     masked = torch.rand(3, 16) < share
-    clean, hidden = made.clean_and_masked(images, masked)
+    clean, hidden = made.clean_and_masked(images, masked, everywhere=False)
+    again, view = made.clean_and_masked(images, masked, everywhere=True)
     torch.testing.assert_close(clean, made(images))
+    torch.testing.assert_close(again, clean)
 
     def hide(_: Any, __: Any, patches: Tensor) -> Tensor:
         patches = patches.clone()
@@ -196,16 +204,18 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
 
     made.vit.patch_embed.register_forward_hook(hide)
     torch.testing.assert_close(hidden, made(images)[:, made.prefix :][masked])
+    torch.testing.assert_close(view, made(images))
 
 
 def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are() -> None:
     made = backbone().double()
     images = torch.randn(made.at_once(torch.empty(1, 3, 32, 32)) + 3, 3, 32, 32, dtype=torch.float64)
     masked = torch.rand(len(images), 16) < 0.3
-    clean, hidden = made.clean_and_masked(images, masked)
+    clean, hidden = made.clean_and_masked(images, masked, everywhere=False)
     torch.testing.assert_close(made(images), clean)
     torch.testing.assert_close(made(images[-5:]), clean[-5:])
-    torch.testing.assert_close(made.clean_and_masked(images[-5:], masked[-5:])[1], hidden[-int(masked[-5:].sum()) :])
+    last = made.clean_and_masked(images[-5:], masked[-5:], everywhere=False)[1]
+    torch.testing.assert_close(last, hidden[-int(masked[-5:].sum()) :])
 
 
 def test_only_the_positions_of_patches_change() -> None:

@@ -16,7 +16,7 @@ TINY: dict[str, dict[str, Any]] = {
     "tokenize": {"views": 2, "batch": 4},
     "pretrain": {"steps": 6, "batch": 4, "warmup": 1, "checkpoint_every": 2},
 }
-NO_TOKENS = {"instance": 1.0, "token": 0.0, "task": 1.0}
+NO_TOKENS = {"instance": 1.0, "token": 0.0, "task": 1.0, "masked_views": 0.0}
 OBJECTIVE: dict[str, Any] = {
     "batch_negatives": "keys",
     "queue": 10,

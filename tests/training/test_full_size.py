@@ -39,7 +39,7 @@ def full_size_objective() -> CotsObjective:
         word_head=TokenHead(width=text.backbone.width, dim=DIM, vocab=WORDS),
         queue=PairQueue(size=1024, dim=DIM, warmup=0),
         noise_filter=MomentumFilter(warmup=100, deviations=2.0, momentum=0.99),
-        weights=Levels(instance=1.0, token=1.0, task=1.0),
+        weights=Levels(instance=1.0, token=1.0, task=1.0, masked_views=1.0),
         temperature=Temperature(start=0.07, learned=True, least=0.01),
         batch_negatives="keys",
         momentum=0.99,

@@ -225,7 +225,7 @@ def test_a_dropped_pair_adds_to_no_loss_and_its_keys_stay_out_of_the_queue(tiny_
 
 
 def test_a_level_of_weight_zero_is_not_computed(tiny_data: Path, tokenized: Path) -> None:
-    params = tiny_params(objective={"weights": {"instance": 1.0, "token": 0.0, "task": 0.0}})
+    params = tiny_params(objective={"weights": {"instance": 1.0, "token": 0.0, "task": 0.0, "masked_views": 0.0}})
     objective, arrays = objective_and_batch(tiny_data, tokenized, params)
     assert arrays.masked_patches.shape[1] == arrays.corrupted_ids.shape[1] == 0
     calls = []

@@ -56,7 +56,7 @@ def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, A
     batches = training_batches(*paths, model=model, training=params.pretrain, media=("image", "video"))
     if name.startswith("sharded"):
         shard(objective)
-        assert isinstance(objective.image.backbone, FSDPModule) or world() == 1
+        assert world() == 1 or any(isinstance(module, FSDPModule) for module in objective.modules())
     optimizer = torch.optim.SGD(parameter_groups(objective, weight_decay=0.0, layer_decay=1.0))
     rows, sizes = [], []
     for _, arrays in zip(range(STEPS), batches.starting(0), strict=False):
