@@ -17,11 +17,14 @@ from cots.serving.versions import Listed
 from cots.stages.index import stage as index_stage
 from cots.stages.package import index_facts, limits_of, read_validation
 
-WORK = Path("runs/refresh")
+WORK, MEMORY = Path("runs/refresh"), Path("runs/vectors")
 
 
 def refresh(params: Params, project: Path = Path()) -> Published | None:
     """Index the samples of `data/` with the champion's encoders, and publish the index.
+
+    What these encoders indexed on this machine before is not encoded again (`runs/vectors`, where only the vectors of
+    present samples are kept).
 
     Metrics, evidence and runs stay those of the training that made the encoders; manifest, items and validation are
     the present ones.
@@ -59,7 +62,9 @@ def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[s
     scratch.mkdir()
     before = model_folder(f"models:/{INDEX}/{champion.version}", into=scratch)
     encoders = fetch_encoders(str(before))
-    index_stage(data / "shards", data / "manifest.parquet", encoders, work / "index", params=params)
+    index_stage(
+        data / "shards", data / "manifest.parquet", encoders, work / "index", params=params, memory=project / MEMORY
+    )
     cards = {name: (before / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
     out = work / "package" / "index"
     save_index(out, encoders, work / "index", limits=limits_of(params), cards=cards)

@@ -4,7 +4,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import webdataset as wds
 from numpy.typing import NDArray
+from PIL import Image
 
 from cots.config import Index, Params
 from cots.data.manifest import read_manifest, write_table
@@ -24,6 +25,7 @@ from cots.model import RetrievalModel, chunks
 from cots.retrieval.choice import Choice, chosen_index, recall_of
 from cots.retrieval.frames import FrameVectors
 from cots.retrieval.index import NEAREST, EmbeddingIndex
+from cots.retrieval.memory import VectorMemory, digest_of
 from cots.retrieval.previews import preview_members
 
 ITEMS = pa.schema(
@@ -38,11 +40,20 @@ ITEMS = pa.schema(
 CAPTIONS = pa.schema([("caption", pa.string()), ("items", pa.list_(pa.int64()))])
 
 
-def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Params) -> None:
+def stage(
+    shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Params, memory: Path | None = None
+) -> None:
     """Write the gallery's index into `out`.
 
     Row i of items.parquet is vector i of index.faiss, with its frames in frames.safetensors and previews.tar; row i of
     captions.parquet is vector i of captions.faiss. index.json says what made them and how well they find.
+
+    Args:
+        shards: the shard folder; manifest: the manifest file; encoders: the model folder.
+        out: the index folder.
+        params: the project's.
+        memory: folder where vectors are remembered from one call to the next, of one process; what these encoders
+            have encoded before is not encoded again, what left the gallery is forgotten.
 
     Raises:
         BadInput: an input is missing, the splits hold nothing, or FAISS cannot build this kind from so few vectors.
@@ -55,18 +66,20 @@ def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Pa
     model = RetrievalModel.load(encoders)
     captions = _captions(items)
     if rank():  # the first process writes
-        _encoded(model, stored_samples(shards, items), None, side=settings.preview, batch=batch)
+        _encoded(model, stored_samples(shards, items), None, None, side=settings.preview, batch=batch)
         encoded_texts(model, [str(row["caption"]) for row in captions], batch=batch)
         return
+    kept = memory / f"{model.digest}.safetensors" if memory else None
+    known = VectorMemory.load(kept) if kept else None
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with wds.TarWriter(str(partial / "previews.tar"), mtime=0, encoder=False) as previews:
         samples = stored_samples(shards, items)
-        vectors, frames = _encoded(model, samples, previews, side=settings.preview, batch=batch)
+        vectors, frames = _encoded(model, samples, previews, known, side=settings.preview, batch=batch)
     frames.save(partial / "frames.safetensors")
     write_table(partial / "items.parquet", items[ITEMS.names].to_dict("records"), ITEMS)
-    texts = encoded_texts(model, [str(row["caption"]) for row in captions], batch=batch)
+    texts = _text_vectors(model, [str(row["caption"]) for row in captions], known, batch=batch)
     write_table(partial / "captions.parquet", captions, CAPTIONS)
     asked = spread(texts, 2 * settings.recall_queries)  # every other one chooses the index, the rest measure it
     made = _made(vectors, asked[::2], settings)
@@ -77,10 +90,21 @@ def stage(shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Pa
     write_json(partial / "index.json", about | rounded(_measured(made.index, vectors, asked[1::2])))
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
+    if known and kept:
+        known.save(kept)
+        for other in kept.parent.glob("*.safetensors"):
+            if other != kept:
+                other.unlink()
 
 
 def _encoded(
-    model: RetrievalModel, samples: Iterable[StoredSample], previews: wds.TarWriter | None, *, side: int, batch: int
+    model: RetrievalModel,
+    samples: Iterable[StoredSample],
+    previews: wds.TarWriter | None,
+    known: VectorMemory | None,
+    *,
+    side: int,
+    batch: int,
 ) -> tuple[NDArray[np.float32], FrameVectors]:
     """One vector an item, and one for each frame of those with several; previews of all frames go into the tar.
 
@@ -91,11 +115,12 @@ def _encoded(
     counts: list[int] = []
     for number, chunk in enumerate(chunks(samples, batch * world())):
         start = rank() * batch
-        clips = [open_frames(sample) for sample in chunk[start : start + batch]]
+        share = chunk[start : start + batch]
+        clips = [open_frames(sample) for sample in share]
         first = number * batch * world() + start
         small = [preview_members(row, frames, side=side) for row, frames in enumerate(clips, start=first)]
         lengths = np.array([len(clip) for clip in clips], np.int64)
-        mine = (*model.encode_videos_and_frames(clips, batch=batch), lengths, small)
+        mine = (*_clip_vectors(model, share, clips, known, batch=batch), lengths, small)
         for rows, single, lengths, members in all_of(mine):
             whole.append(rows)
             own.append(single[np.repeat(lengths > 1, lengths)])
@@ -104,6 +129,42 @@ def _encoded(
                 for sample in members:
                     previews.write(sample)
     return np.concatenate(whole), FrameVectors.of(np.concatenate(own), counts)
+
+
+def _clip_vectors(
+    model: RetrievalModel,
+    samples: Sequence[StoredSample],
+    clips: Sequence[Sequence[Image.Image]],
+    known: VectorMemory | None,
+    *,
+    batch: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What `encode_videos_and_frames` gives for the clips, which are the samples' frames."""
+    if known is None:
+        return model.encode_videos_and_frames(clips, batch=batch)
+
+    def encoded(places: list[int]) -> list[NDArray[np.float32]]:
+        whole, single = model.encode_videos_and_frames([clips[place] for place in places], batch=batch)
+        ends = np.cumsum([len(clips[place]) for place in places])
+        return [np.vstack([row[None], own]) for row, own in zip(whole, np.split(single, ends[:-1]), strict=True)]
+
+    found = known.rows([digest_of(b"frames", *sample.frames) for sample in samples], encoded)
+    width = (0, model.dim)
+    whole = np.array([rows[0] for rows in found], np.float32).reshape(-1, model.dim)
+    return whole, np.concatenate([np.empty(width, np.float32), *(rows[1:] for rows in found)])
+
+
+def _text_vectors(
+    model: RetrievalModel, texts: Sequence[str], known: VectorMemory | None, *, batch: int
+) -> NDArray[np.float32]:
+    """Unit rows (N, D) of the texts."""
+    if known is None:
+        return encoded_texts(model, texts, batch=batch)
+
+    def encoded(places: list[int]) -> list[NDArray[np.float32]]:
+        return list(encoded_texts(model, [texts[place] for place in places], batch=batch)[:, None])
+
+    return np.concatenate(known.rows([digest_of(b"text", text.encode()) for text in texts], encoded))
 
 
 def _captions(items: pd.DataFrame) -> list[dict[str, object]]:

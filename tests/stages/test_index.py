@@ -179,3 +179,27 @@ def test_several_processes_write_the_bytes_that_one_writes(
         assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
     one, many = (json.loads((tmp_path / name / "index.json").read_text()) for name in ("one", "many"))
     assert many | {"ms_per_query": 0} == one | {"ms_per_query": 0}
+
+
+def test_what_was_indexed_before_is_not_encoded_again_and_what_left_is_forgotten(
+    built: Path, tiny_data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remembering(out: str, **index: object) -> Path:
+        inputs = (tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, tmp_path / out)
+        stage(*inputs, params=params(**index), memory=tmp_path / "memory")
+        return tmp_path / out
+
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "others.safetensors").write_bytes(b"of encoders before")
+    first = remembering("first")
+    [kept] = (tmp_path / "memory").iterdir()
+    size = kept.stat().st_size
+    with monkeypatch.context() as patch:
+        patch.setattr(RetrievalModel, "encode_videos_and_frames", None)
+        patch.setattr(RetrievalModel, "encode_text_batches", None)
+        second = remembering("second")
+        assert remembering("fewer", splits=["test"]).is_dir()
+    assert kept.stat().st_size < size
+    for name in WRITTEN - {"index.json"}:  # which holds a timing
+        assert (first / name).read_bytes() == (built / name).read_bytes()
+        assert (second / name).read_bytes() == (built / name).read_bytes()
