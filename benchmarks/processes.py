@@ -1,0 +1,104 @@
+"""The same batch in one process and in two: pairs a second of a training step, with as many cores at work.
+
+Every variant is started anew in each round, as `cots.launch` starts a stage; what is timed is the steps alone.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from benchmarks._rounds import times_faster
+from benchmarks.step import random_batch
+from cots.build import new_model, new_objective
+from cots.config import CotsObjective, Params
+from cots.data.text import train_tokenizer
+from cots.dist import own, processes, rank
+from cots.model import device
+from cots.training.groups import parameter_groups
+from cots.training.loop import update
+from cots.training.sharding import shard
+
+STEPS = 12
+ALONE = "1 process, 1 thread"
+
+
+class Variant(NamedTuple):
+    """How a batch is computed."""
+
+    processes: int
+    threads: int
+    sharded: bool = False
+
+
+VARIANTS = {
+    ALONE: Variant(1, 1),
+    "1 process, 2 threads": Variant(1, 2),
+    "2 processes, 1 thread each": Variant(2, 1),
+    "2 processes, weights sharded": Variant(2, 1, sharded=True),
+}
+
+
+def main(rounds: int = 5, steps: int = STEPS) -> None:
+    """Print a table."""
+    pairs = Params.load().pretrain.batch
+    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(rounds):
+        for name, variant in VARIANTS.items():
+            seconds[name].append(_started(variant, steps))
+    faster = times_faster(seconds, than=ALONE)
+    print(f"params.yaml's model and objective, batch {pairs}, {os.cpu_count()} cores")
+    for name, taken in seconds.items():
+        print(f"  {name:<29} {pairs / statistics.median(taken):7.1f} pairs/s, x{faster[name]:.2f}")
+
+
+def smoke() -> None:
+    """One round of few steps."""
+    main(rounds=1, steps=2)
+
+
+def _started(variant: Variant, steps: int) -> float:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, f"--nproc-per-node={variant.processes}", "-m", "benchmarks.processes"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(variant.threads)}
+    asked = [str(steps), *(["sharded"] if variant.sharded else [])]
+    done = subprocess.run([*command, *asked], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout)
+
+
+def worker(steps: int, *, sharded: bool) -> None:
+    """One process's share of some steps; the first prints the seconds of one."""
+    params = Params.load()
+    cots = params.pretrain.objective
+    assert isinstance(cots, CotsObjective)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
+        model = new_model(params.model, Path(folder))
+    objective: nn.Module = new_objective(model, cots, codes=params.dvae.codes).to(device())
+    whole = random_batch(params.model, cots, pairs=params.pretrain.batch, vocab=30, codes=params.dvae.codes)
+    batch = whole.take(torch.arange(len(whole.samples), device=whole.samples.device)[own(len(whole.samples))])
+    if sharded:
+        shard(objective)
+    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
+    for step in range(steps + 2):
+        if step == 2:  # warm
+            start = time.perf_counter()
+        update(objective.train(), optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
+    if rank() == 0:
+        print((time.perf_counter() - start) / steps)
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        with processes():
+            worker(int(sys.argv[1]), sharded="sharded" in sys.argv[2:])
+    else:
+        main()
