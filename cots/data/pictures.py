@@ -26,7 +26,8 @@ Reason = Literal[
     "withdrawn",
 ]
 EXIF_ORIENTATION = 0x0112
-UPRIGHT = 1
+UPRIGHT, SIDEWAYS = 1, (5, 6, 7, 8)
+FINER = 3  # times the stored size: from there on a picture is reduced with care
 
 
 class UnusablePicture(Exception):
@@ -81,10 +82,14 @@ def store_picture(data: bytes, *, size: int, max_pixels: int, min_side: int) -> 
     """
     with _opened(data, max_pixels=max_pixels, min_side=min_side) as picture:
         plain = picture.format == "JPEG" and picture.mode == "RGB"
-        keep = plain and min(picture.size) <= size and picture.getexif().get(EXIF_ORIENTATION, UPRIGHT) == UPRIGHT
+        orientation = picture.getexif().get(EXIF_ORIENTATION, UPRIGHT)
+        keep = plain and min(picture.size) <= size and orientation == UPRIGHT
+        width, height = reversed(picture.size) if orientation in SIDEWAYS else picture.size
+        if not keep:
+            picture.draft("RGB", (FINER * size, FINER * size))  # a JPEG is decoded no larger than is of use
         upright = _upright_rgb(picture)
     jpeg = data if keep else encode_jpeg(reduced(upright, size))
-    return StoredPicture(jpeg, *upright.size)
+    return StoredPicture(jpeg, width, height)
 
 
 def reduced(picture: Image.Image, size: int) -> Image.Image:
@@ -93,7 +98,7 @@ def reduced(picture: Image.Image, size: int) -> Image.Image:
     if shorter <= size:
         return picture
     width, height = (max(size, round(side * size / shorter)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=FINER)
 
 
 def encode_jpeg(picture: Image.Image) -> bytes:

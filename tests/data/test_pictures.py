@@ -92,6 +92,23 @@ def test_a_picture_taken_sideways_stands_upright(picture: Encoded) -> None:
     assert Image.open(io.BytesIO(stored.jpeg)).getexif().get(0x0112, 1) == 1
 
 
+@pytest.mark.parametrize(("orientation", "turned"), [(1, False), (3, False), (6, True), (8, True)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_jpeg_is_decoded_smaller_and_looks_as_if_it_were_not(mode: str, orientation: int, turned: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    coarse = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((701, 501)).convert(mode).save(file, "JPEG", quality=95, exif=exif)
+    stored = store_picture(file.getvalue(), size=32, max_pixels=10**6, min_side=16)
+    assert (stored.width, stored.height) == ((501, 701) if turned else (701, 501))
+    whole = reduced(decode_picture(file.getvalue(), max_pixels=10**6, min_side=16), 32)
+    found = Image.open(io.BytesIO(stored.jpeg))
+    assert found.size == whole.size == ((32, 45) if turned else (45, 32))
+    apart = np.abs(np.asarray(found, np.float64) - np.asarray(whole, np.float64))
+    assert apart.mean() < 3, apart.mean()
+
+
 def test_a_small_plain_jpeg_keeps_its_bytes(picture: Encoded) -> None:
     data = picture(40, 32, quality=50)
     assert store_picture(data, size=32, max_pixels=10_000, min_side=16).jpeg == data
