@@ -135,3 +135,21 @@ def test_a_run_with_sharded_weights_leaves_the_streams_of_a_run_without(
         for a, other in (("common", start), ("sharded", left["common"]))
     )
     assert apart < 0.1 * moved  # AdamW makes much of the rounding of small gradients
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("set_before", [None, "glibc.malloc.check=1"])
+def test_a_stage_asks_for_huge_pages_unless_the_allocator_is_set_already(
+    tmp_path: Path, count: int, set_before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "told.py").write_text(
+        "import os, sys; open(sys.argv[1] + os.environ.get('RANK', '0'), 'w').write(os.environ['GLIBC_TUNABLES'])"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if set_before:
+        monkeypatch.setenv("GLIBC_TUNABLES", set_before)
+    done = ended([sys.executable, "-m", "cots.launch", "told", str(tmp_path / "out")], count)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out0").read_text() == (set_before or "glibc.malloc.hugetlb=1")
+    assert (tmp_path / f"out{count - 1}").is_file()
