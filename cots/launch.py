@@ -12,9 +12,8 @@ import sys
 from cots.errors import BadInput, RunFailed, told_in_one_line
 
 VARIABLE = "COTS_PROCESSES"
-HUGE_PAGES = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"
-}  # for activations: a step takes 0.93 of the time (docs/log.md)
+# For activations; a step takes 0.93 of the time (docs/log.md).
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def launch(module: str, *arguments: str) -> None:
