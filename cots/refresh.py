@@ -8,7 +8,7 @@ from cots.files import write_json
 from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.evidence import PARAMS
 from cots.serving.lineage import file_digest, git_state
-from cots.serving.loading import fetch_encoders, model_folder
+from cots.serving.loading import encoders_in, model_folder
 from cots.serving.models import INDEX
 from cots.serving.packaging import save_index
 from cots.serving.publishing import judge_of, published
@@ -60,8 +60,9 @@ def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[s
     work, data = project / WORK, project / "data"
     scratch = work / "champion"
     scratch.mkdir()
-    before = model_folder(f"models:/{INDEX}/{champion.version}", into=scratch)
-    encoders = fetch_encoders(str(before))
+    uri = f"models:/{INDEX}/{champion.version}"
+    before = model_folder(uri, into=scratch)
+    encoders = encoders_in(before, named=uri)
     index_stage(
         data / "shards", data / "manifest.parquet", encoders, work / "index", params=params, memory=project / MEMORY
     )

@@ -1,6 +1,7 @@
 """From an address to a model: a registered version, an MLflow model folder, or a folder that training left."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -25,19 +26,15 @@ def load_search(uri: str) -> Any:  # noqa: ANN401  what MLflow loads is untyped
         BadInput: there is no such model.
         RunFailed: MLflow is down.
     """
-    folder = model_folder(uri)
-    if not (folder / "MLmodel").is_file():
-        raise BadInput(f"{uri} is not an MLflow model folder: give package/index or {CHAMPION_URI}")
-    return mlflow.pyfunc.load_model(str(folder))
+    with TemporaryDirectory() as scratch:
+        folder = model_folder(uri, into=Path(scratch))
+        if not (folder / "MLmodel").is_file():
+            raise BadInput(f"{uri} is not an MLflow model folder: give package/index or {CHAMPION_URI}")
+        return mlflow.pyfunc.load_model(str(folder))
 
 
 def load_encoders(uri: str) -> RetrievalModel:
-    """The encoders behind an address, as for `fetch_encoders`."""
-    return RetrievalModel.load(fetch_encoders(uri))
-
-
-def fetch_encoders(uri: str) -> Path:
-    """The model folder behind an address.
+    """The encoders behind an address; what was fetched is not kept.
 
     Args:
         uri: as for `load_search`; a version of `cots-encoders`; or a folder such as `models/finetuned/image-text`.
@@ -46,14 +43,27 @@ def fetch_encoders(uri: str) -> Path:
         BadInput: there is no such model.
         RunFailed: MLflow is down.
     """
-    folder = model_folder(uri)
+    with TemporaryDirectory() as scratch:
+        return RetrievalModel.load(encoders_in(model_folder(uri, into=Path(scratch)), named=uri))
+
+
+def encoders_in(folder: Path, *, named: str) -> Path:
+    """Where the encoders lie in what `model_folder` gave.
+
+    Args:
+        folder: encoders, or an MLflow model that holds some.
+        named: what it is called in errors.
+
+    Raises:
+        BadInput: it holds none.
+    """
     if (folder / SETTINGS).is_file():
         return folder
     if not (folder / "MLmodel").is_file():
-        raise BadInput(f"{uri} is neither a model folder nor an MLflow model folder")
+        raise BadInput(f"{named} is neither a model folder nor an MLflow model folder")
     artifacts = Model.load(str(folder)).flavors["python_function"].get("artifacts", {})
     if "encoders" not in artifacts:
-        raise BadInput(f"{uri} is an MLflow model of another kind: it holds no encoders")
+        raise BadInput(f"{named} is an MLflow model of another kind: it holds no encoders")
     return folder / str(artifacts["encoders"]["path"])
 
 

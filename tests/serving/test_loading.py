@@ -1,0 +1,33 @@
+"""From an address to a model."""
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cots.config import Params
+from cots.serving.judging import Judge
+from cots.serving.loading import load_encoders, load_search
+from cots.serving.models import INDEX
+from cots.serving.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
+    store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(model: object) -> pd.DataFrame:
+        raise AssertionError("nothing is deployed to compare with")
+
+    gate = Params.load(ROOT / "params.yaml").gate
+    Registry().publish(tiny_package, Path("runs"), Path("dvc.lock"), judge=Judge(gate, never))
+    here = tmp_path / "temporary"
+    here.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
+    encoders = load_encoders(f"models:/{INDEX}@champion")
+    [found] = load_search(f"models:/{INDEX}@champion").predict(["a red square"])
+    assert encoders.encode_texts(["a red square"], batch=1).shape[0] == 1
+    assert found
+    assert not list(here.iterdir())
