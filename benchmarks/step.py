@@ -130,7 +130,7 @@ def table(size: str, *, rounds: int) -> None:
         for name, made in variants.items():
             calls = {"CLIP": clip, name: made()}
             used = {which: _operations(call) / peak for which, call in calls.items()}
-            seconds = in_turn(calls, rounds=rounds)
+            seconds = in_turn(calls, rounds=rounds, settling=1)
             ratio = 1 / times_faster(seconds, than="CLIP")[name]
             told = [_told(pairs, statistics.median(taken), used[which]) for which, taken in seconds.items()]
             print(f"  {name:<17} {told[1]}   x{ratio:.2f} of the time of CLIP, {told[0]}", flush=True)
