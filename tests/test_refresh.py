@@ -13,7 +13,7 @@ from cots.data.manifest import SCHEMA, write_table
 from cots.errors import BadInput
 from cots.refresh import refresh
 from cots.serving.judging import Judge
-from cots.serving.loading import load_search
+from cots.serving.loading import opened_search
 from cots.serving.models import INDEX
 from cots.serving.registry import Published, Registry
 
@@ -65,7 +65,8 @@ def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
     assert registry.kept(2).learnt() == registry.kept(1).learnt()
     assert after.lineage()["metrics"] == before.lineage()["metrics"]
     assert after.tags["manifest.digest"] != before.tags["manifest.digest"]
-    [found] = load_search(f"models:/{INDEX}@champion").predict(["a red square"])
+    with opened_search(f"models:/{INDEX}@champion") as search:
+        [found] = search.predict(["a red square"])
     assert len(found) == 10
     assert refresh(params, project) is None
     assert [one.version for one in registry.versions()] == [2, 1]

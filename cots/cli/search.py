@@ -32,16 +32,16 @@ def search(
     query = _query(text, image)
     if sheet:
         _check_sheet(sheet)
-    from cots.serving.loading import load_search
+    from cots.serving.loading import opened_search
 
-    deployed = load_search(model)
-    [results] = deployed.predict([query], params={"k": k, "media": media})
-    typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _shown(results))
-    if sheet:
-        from cots.cli.sheet import contact_sheet, write_sheet
+    with opened_search(model) as deployed:
+        [results] = deployed.predict([query], params={"k": k, "media": media})
+        typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _shown(results))
+        if sheet:
+            from cots.cli.sheet import contact_sheet, write_sheet
 
-        pictures = deployed.unwrap_python_model().search.pictures(results)
-        write_sheet(sheet, contact_sheet(results, pictures, title=text or f"like {image}"))
+            pictures = deployed.unwrap_python_model().search.pictures(results)
+            write_sheet(sheet, contact_sheet(results, pictures, title=text or f"like {image}"))
 
 
 def _query(text: str | None, image: Path | None) -> dict[str, object]:

@@ -8,7 +8,7 @@ import pytest
 
 from cots.config import Params
 from cots.serving.judging import Judge
-from cots.serving.loading import load_encoders, load_search
+from cots.serving.loading import load_encoders, opened_search
 from cots.serving.models import INDEX
 from cots.serving.registry import Registry
 
@@ -27,7 +27,9 @@ def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
     here.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(here))
     encoders = load_encoders(f"models:/{INDEX}@champion")
-    [found] = load_search(f"models:/{INDEX}@champion").predict(["a red square"])
+    with opened_search(f"models:/{INDEX}@champion") as search:
+        [found] = search.predict(["a red square"])
+        assert search.unwrap_python_model().search.pictures(found)
     assert encoders.encode_texts(["a red square"], batch=1).shape[0] == 1
     assert found
     assert not list(here.iterdir())
