@@ -1,26 +1,41 @@
-"""Projects with a champion: one with a log of queries, one whose data DVC prepares."""
+"""A package registered alone, and projects with a champion: one with a log of queries, one whose data DVC prepares."""
 
 import base64
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from PIL import Image
 
-from cots.config import Params
+from cots.config import Gate, Params
 from cots.model import RetrievalModel
+from cots.serving.judging import Judge
 from cots.serving.publishing import publish
+from cots.serving.registry import Published, Registry
 from cots.stages.package import stage
 from tests.conftest import COLOURS
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = [f"buy {what} for a low price near the town hall" for what in ("shoes", "boats", "cars", "hats", "cups")]
+RULES = Gate(better="both", margin=5.0, max_fall=10.0, min_recall=0.9, max_ms=50.0, resamples=200, seed=0)
+
+
+def not_asked(model: RetrievalModel) -> pd.DataFrame:
+    raise AssertionError("the champion was measured again, on the same queries")
+
+
+def register(
+    registry: Registry, package: Path, asked: Callable[[RetrievalModel], pd.DataFrame] = not_asked
+) -> Published:
+    """Publish a package alone, with no project around it, under `RULES`."""
+    return registry.publish(package, Path("runs"), Path("dvc.lock"), judge=Judge(RULES, asked))
 
 
 def deploy(project: Path, *, data: Path, model: Path, made: Path) -> None:

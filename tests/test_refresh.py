@@ -12,10 +12,10 @@ from cots.config import Params
 from cots.data.manifest import SCHEMA, write_table
 from cots.errors import BadInput
 from cots.refresh import refresh
-from cots.serving.judging import Judge
 from cots.serving.loading import opened_search
 from cots.serving.models import INDEX
 from cots.serving.registry import Published, Registry
+from tests.deployed import register
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,13 +39,6 @@ def refreshed(params: Params, project: Path) -> Published:
     return done
 
 
-def deployed(registry: Registry, package: Path, params: Params) -> None:
-    def never(model: object) -> pd.DataFrame:
-        raise AssertionError("the encoders are the same")
-
-    registry.publish(package, Path("runs"), Path("dvc.lock"), judge=Judge(params.gate, never))
-
-
 def test_with_nothing_deployed_there_are_no_encoders_to_index_with(store: str, params: Params, project: Path) -> None:
     with pytest.raises(BadInput, match="no version of cots-index is deployed"):
         refresh(params, project)
@@ -55,7 +48,7 @@ def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
     registry = Registry()
-    deployed(registry, tiny_package, params)
+    register(registry, tiny_package)
     before = registry.champion()
     done = refreshed(params, project)
     assert (done.version, done.new, done.champion) == (2, True, True)
@@ -75,7 +68,7 @@ def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
 def test_other_parameters_of_the_index_give_a_new_version_of_the_same_pictures(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
-    deployed(Registry(), tiny_package, params)
+    register(Registry(), tiny_package)
     refreshed(params, project)
     other = params.model_copy(update={"index": params.index.model_copy(update={"preview": 16})})
     assert refreshed(other, project).version == 3
@@ -86,7 +79,7 @@ def test_after_a_withdrawal_the_refreshed_index_is_deployed_and_the_old_one_is_n
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
     registry = Registry()
-    deployed(registry, tiny_package, params)
+    register(registry, tiny_package)
     refreshed(params, project)
     registry.withdraw({"test-image-red": "its owner asked"})
     manifest = project / "data" / "manifest.parquet"

@@ -3,26 +3,18 @@
 import tempfile
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from cots.config import Params
-from cots.serving.judging import Judge
 from cots.serving.loading import load_encoders, opened_search
 from cots.serving.models import INDEX
 from cots.serving.registry import Registry
-
-ROOT = Path(__file__).parents[2]
+from tests.deployed import register
 
 
 def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
     store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(model: object) -> pd.DataFrame:
-        raise AssertionError("nothing is deployed to compare with")
-
-    gate = Params.load(ROOT / "params.yaml").gate
-    Registry().publish(tiny_package, Path("runs"), Path("dvc.lock"), judge=Judge(gate, never))
+    register(Registry(), tiny_package)
     here = tmp_path / "temporary"
     here.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(here))

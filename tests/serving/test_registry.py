@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -13,36 +13,22 @@ import mlflow
 import pandas as pd
 import pytest
 
-from cots.config import Gate
 from cots.errors import BadInput, RunFailed
 from cots.model import RetrievalModel
-from cots.serving.judging import Judge
 from cots.serving.models import ENCODERS, INDEX
 from cots.serving.promotions import Move, Promotions
 from cots.serving.registry import Published, Registry
 from tests.conftest import ranked
+from tests.deployed import register
 from tests.servers import free_port, serving
 
 ROOT = Path(__file__).parents[2]
-
-
-RULES = Gate(better="both", margin=5.0, max_fall=10.0, min_recall=0.9, max_ms=50.0, resamples=200, seed=0)
 
 
 @pytest.fixture
 def registry(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.chdir(tmp_path)
     return Registry()
-
-
-def not_asked(model: RetrievalModel) -> pd.DataFrame:
-    raise AssertionError("the champion was measured again, on the same queries")
-
-
-def publish(
-    registry: Registry, package: Path, asked: Callable[[RetrievalModel], pd.DataFrame] = not_asked
-) -> Published:
-    return registry.publish(package, Path("runs"), Path("dvc.lock"), judge=Judge(RULES, asked))
 
 
 def measured(package: Path, folder: Path, *, recall: float) -> Path:
@@ -72,14 +58,14 @@ def aliases(name: str) -> dict[str, int]:
 
 
 def test_the_first_version_is_deployed_by_rule(registry: Registry, tiny_package: Path) -> None:
-    assert publish(registry, tiny_package) == Published(1, True, True, "it is the first version", {})
+    assert register(registry, tiny_package) == Published(1, True, True, "it is the first version", {})
     assert aliases(INDEX) == {"champion": 1}
     assert aliases(ENCODERS) == {"champion": 1}
 
 
 def test_publishing_again_registers_nothing(registry: Registry, tiny_package: Path) -> None:
-    publish(registry, tiny_package)
-    again = publish(registry, tiny_package)
+    register(registry, tiny_package)
+    again = register(registry, tiny_package)
     assert (again.version, again.new, again.champion) == (1, False, True)
     assert [one.version for one in registry.versions()] == [1]
     assert len(registry.history()) == 1
@@ -88,8 +74,8 @@ def test_publishing_again_registers_nothing(registry: Registry, tiny_package: Pa
 def test_a_better_version_takes_over_and_the_old_one_is_kept_for_rollback(
     registry: Registry, tiny_package: Path, other_package: Path
 ) -> None:
-    publish(registry, tiny_package)
-    published = publish(registry, other_package)
+    register(registry, tiny_package)
+    published = register(registry, other_package)
     assert (published.version, published.champion) == (2, True)
     assert aliases(INDEX) == {"champion": 2, "previous": 1}
     assert aliases(ENCODERS) == {"champion": 2, "previous": 1}
@@ -98,8 +84,8 @@ def test_a_better_version_takes_over_and_the_old_one_is_kept_for_rollback(
 def test_a_worse_version_waits_as_challenger_with_the_reason(
     registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
 ) -> None:
-    publish(registry, tiny_package)
-    published = publish(registry, measured(other_package, tmp_path / "worse", recall=20.0))
+    register(registry, tiny_package)
+    published = register(registry, measured(other_package, tmp_path / "worse", recall=20.0))
     assert (published.version, published.new, published.champion) == (2, True, False)
     assert "mean recall of image to text 20.00 % against 40.00" in published.reasons
     assert "may be worse by more than 5" in published.reasons
@@ -113,8 +99,8 @@ def test_a_worse_version_waits_as_challenger_with_the_reason(
 def test_an_equal_version_is_not_shown_to_be_better(
     registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
 ) -> None:
-    publish(registry, tiny_package)
-    published = publish(registry, measured(other_package, tmp_path / "same", recall=40.0))
+    register(registry, tiny_package)
+    published = register(registry, measured(other_package, tmp_path / "same", recall=40.0))
     assert not published.champion
     assert "is not shown to be better" in published.reasons
 
@@ -122,7 +108,7 @@ def test_an_equal_version_is_not_shown_to_be_better(
 def test_on_other_test_queries_the_champion_is_asked_them_too(
     registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
 ) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     harder = told(shutil.copytree(other_package, tmp_path / "harder"), **{"queries.digest": "others"})
     digests = []
 
@@ -130,7 +116,7 @@ def test_on_other_test_queries_the_champion_is_asked_them_too(
         digests.append(model.digest)
         return ranked(35.0)
 
-    published = publish(registry, harder, asked)
+    published = register(registry, harder, asked)
     assert digests == [registry.versions()[-1].tags["encoder.digest"]]
     assert published.champion
     assert published.contest["fall"] == pytest.approx(5.0)
@@ -140,9 +126,9 @@ def test_on_other_test_queries_the_champion_is_asked_them_too(
 def test_where_the_champion_fails_the_new_queries_too_the_queries_are_to_blame(
     registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
 ) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     spoiled = told(shutil.copytree(other_package, tmp_path / "spoiled"), **{"queries.digest": "others"})
-    published = publish(registry, spoiled, lambda model: ranked(1.0))
+    published = register(registry, spoiled, lambda model: ranked(1.0))
     assert not published.champion
     assert "the champion itself scores 39.0 points less than when it was registered" in published.reasons
 
@@ -150,16 +136,16 @@ def test_where_the_champion_fails_the_new_queries_too_the_queries_are_to_blame(
 def test_an_index_below_the_bounds_is_not_deployed_however_good_its_encoders(
     registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
 ) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     lossy = told(shutil.copytree(other_package, tmp_path / "lossy"), index={"recall": 0.5, "ms_per_query": 0.1})
-    assert "finds 50.0% of what exact search finds" in publish(registry, lossy).reasons
+    assert "finds 50.0% of what exact search finds" in register(registry, lossy).reasons
 
 
 def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
     registry: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
-    publish(registry, tiny_package)
-    publish(registry, reindexed(tiny_package, tmp_path / "more"))
+    register(registry, tiny_package)
+    register(registry, reindexed(tiny_package, tmp_path / "more"))
     assert [(one.version, one.encoders) for one in registry.versions()] == [(2, 1), (1, 1)]
     assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
 
@@ -167,8 +153,8 @@ def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
 def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
     registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
 ) -> None:
-    publish(registry, tiny_package)
-    publish(registry, measured(other_package, tmp_path / "worse", recall=20.0))
+    register(registry, tiny_package)
+    register(registry, measured(other_package, tmp_path / "worse", recall=20.0))
     assert registry.promote(2, why="it is faster")
     assert aliases(INDEX) == {"champion": 2, "previous": 1}
     assert registry.rollback(why="it was not") == 1
@@ -186,7 +172,7 @@ def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
 
 
 def test_promoting_what_is_deployed_changes_nothing(registry: Registry, tiny_package: Path) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     assert not registry.promote(1, why="again")
     assert aliases(INDEX) == {"champion": 1}
     assert len(registry.history()) == 1
@@ -195,8 +181,8 @@ def test_promoting_what_is_deployed_changes_nothing(registry: Registry, tiny_pac
 def test_a_promotion_that_was_cut_off_is_repaired_by_repeating_it(
     registry: Registry, tiny_package: Path, other_package: Path
 ) -> None:
-    publish(registry, tiny_package)
-    publish(registry, other_package)
+    register(registry, tiny_package)
+    register(registry, other_package)
     mlflow.MlflowClient().set_registered_model_alias(ENCODERS, "champion", "1")
     registry.promote(2, why="repair")
     assert aliases(ENCODERS)["champion"] == 2
@@ -205,20 +191,20 @@ def test_a_promotion_that_was_cut_off_is_repaired_by_repeating_it(
 def test_a_registration_that_was_cut_off_before_the_gate_is_decided_the_next_time(
     registry: Registry, tiny_package: Path
 ) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     client = mlflow.MlflowClient()
     client.delete_model_version_tag(INDEX, "1", "gate.promote")
     client.delete_registered_model_alias(INDEX, "champion")
-    assert publish(registry, tiny_package).champion
+    assert register(registry, tiny_package).champion
 
 
 def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_it_had(
     registry: Registry, tiny_package: Path, other_package: Path
 ) -> None:
-    publish(registry, tiny_package)
-    before = publish(registry, other_package)
+    register(registry, tiny_package)
+    before = register(registry, other_package)
     mlflow.MlflowClient().delete_model_version_tag(INDEX, "2", "gate.promote")
-    again = publish(registry, other_package)
+    again = register(registry, other_package)
     assert (again.champion, again.reasons, again.contest) == (True, before.reasons, before.contest)
     assert registry.versions()[0].tags["gate.promote"] == "true"
     assert len(registry.history()) == 2
@@ -229,7 +215,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
 ) -> None:
     """Many times over: every round two threads promote different versions, starting together."""
     for package in (tiny_package, other_package, reindexed(tiny_package, tmp_path / "third")):
-        publish(registry, package)
+        register(registry, package)
     deployed = aliases(INDEX)["champion"]
     for _ in range(5):
         rivals = [version for version in (1, 2, 3) if version != deployed]
@@ -258,7 +244,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
 
 
 def test_a_move_that_follows_an_overtaken_one_does_not_count(registry: Registry, tiny_package: Path) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     moves = Promotions(mlflow.MlflowClient(), INDEX)
     last = moves.last()
 
@@ -276,8 +262,8 @@ def test_a_move_that_follows_an_overtaken_one_does_not_count(registry: Registry,
 def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(
     registry: Registry, tiny_package: Path, other_package: Path
 ) -> None:
-    publish(registry, tiny_package)
-    publish(registry, other_package)
+    register(registry, tiny_package)
+    register(registry, other_package)
     registry.withdraw({"red": "its owner asked"})
     with pytest.raises(BadInput, match="cots-index version 1 holds withdrawn red: run `cots registry refresh`"):
         registry.rollback(why="to the old one")
@@ -288,7 +274,7 @@ def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(
 def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry, tiny_package: Path) -> None:
     Path("runs").mkdir()
     Path("runs/pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     lineage, packed = registry.champion().lineage(), json.loads((tiny_package / "lineage.json").read_text())
     assert lineage["index"]["version"] == 1
     assert lineage["encoders"] == {"version": 1, "digest": packed["encoder.digest"], "target": "image-text"}
@@ -299,8 +285,8 @@ def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry,
 
 
 def test_two_versions_are_laid_side_by_side(registry: Registry, tiny_package: Path, other_package: Path) -> None:
-    publish(registry, tiny_package)
-    publish(registry, other_package)
+    register(registry, tiny_package)
+    register(registry, other_package)
     found = registry.difference(1, 2)
     assert found["metrics"]["rsum"] == (240.0, 300.0)
     assert found["parameters"] == {}
@@ -308,7 +294,7 @@ def test_two_versions_are_laid_side_by_side(registry: Registry, tiny_package: Pa
 
 
 def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry: Registry, tiny_package: Path) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     assert registry.kept(1).learnt() == {"1", "2"}
     assert "red" in registry.kept(1).items()
 
@@ -316,8 +302,8 @@ def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry: Registr
 def test_a_rollback_that_was_cut_off_behind_its_first_alias_leaves_a_way_back(
     registry: Registry, tiny_package: Path, other_package: Path
 ) -> None:
-    publish(registry, tiny_package)
-    publish(registry, other_package)
+    register(registry, tiny_package)
+    register(registry, other_package)
     registry.rollback(why="it was worse")
     mlflow.MlflowClient().set_registered_model_alias(
         INDEX, "previous", "1"
@@ -327,7 +313,7 @@ def test_a_rollback_that_was_cut_off_behind_its_first_alias_leaves_a_way_back(
 
 
 def test_a_version_that_does_not_exist_cannot_be_promoted(registry: Registry, tiny_package: Path) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     with pytest.raises(BadInput, match="cots-index has no version 7: there are 1"):
         registry.promote(7, why="luck")
 
@@ -335,14 +321,14 @@ def test_a_version_that_does_not_exist_cannot_be_promoted(registry: Registry, ti
 def test_without_a_previous_version_there_is_no_way_back(registry: Registry, tiny_package: Path) -> None:
     with pytest.raises(BadInput, match="no version of cots-index to go back to"):
         registry.rollback(why="nothing there")
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     with pytest.raises(BadInput, match="no version of cots-index to go back to"):
         registry.rollback(why="only one there")
 
 
 def test_an_unfinished_package_is_not_published(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no finished package"):
-        publish(registry, tmp_path / "package")
+        register(registry, tmp_path / "package")
     assert registry.versions() == []
 
 
@@ -352,7 +338,7 @@ def test_a_version_is_tagged_with_its_lineage_runs_and_results(
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     tags = registry.versions()[0].tags
     lineage = json.loads((tiny_package / "lineage.json").read_text())
     assert tags["run.pretrain"] == "f" * 32
@@ -369,7 +355,7 @@ def test_a_version_outlives_the_folder_that_it_was_published_from(
     registry: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
     package = shutil.copytree(tiny_package, tmp_path / "package")
-    publish(registry, package)
+    register(registry, package)
     shutil.rmtree(package)
     found = mlflow.pyfunc.load_model("models:/cots-index@champion").predict(["a red square"])
     assert len(found[0]) == 6
@@ -378,7 +364,7 @@ def test_a_version_outlives_the_folder_that_it_was_published_from(
 def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout(
     registry: Registry, store: str, tiny_package: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    publish(registry, tiny_package)
+    register(registry, tiny_package)
     folder = tmp_path_factory.mktemp("far")
     code = (
         f"import sys; sys.path = [path for path in sys.path if path != {str(ROOT)!r}]\n"
