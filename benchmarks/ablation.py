@@ -1,53 +1,111 @@
 """What each level of interaction is worth: `make ablation`.
 
 Every variant is pre-trained with every seed by `dvc exp run` on the data, streams, steps and batch of params.yaml, and
-measured on its evaluation split. Differences are held against CLIP by a paired bootstrap over items and seeds. Runs
-that have ended are kept in reports/ablation/ and not run again; params.yaml is put back at the end.
+measured on its evaluation split. With `--start CHECKOUT` every variant is fine-tuned instead, for the deployed target,
+from what the same variant and seed have become by `make ablation` in that other checkout: pre-trained on pictures
+there, fine-tuned on clips here. Differences are held against CLIP by a paired bootstrap over items and seeds. Runs
+that have ended are kept in reports/ablation/, models too, and not run again; params.yaml is put back at the end;
+models/ holds the last run's.
 """
 
 import argparse
 import hashlib
-import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import yaml
 
 from cots.comparison import compared, directions_of, query_tables
-from cots.config import CotsObjective, LevelWeights, Params
+from cots.config import (
+    ClipObjective,
+    CotsObjective,
+    LevelWeights,
+    Objective,
+    Params,
+    SiglipObjective,
+    Temperature,
+    Training,
+)
 from cots.data.manifest import part, read_manifest
+from cots.errors import told_in_one_line
 from cots.evaluation import MEDIA, embed, measure, stored_samples
 from cots.model import RetrievalModel
 from cots.reporting.results import write_query_table
 from cots.retrieval.metrics import rsum
 
 PARAMS, OUT = Path("params.yaml"), Path("reports/ablation")
-LEARNED = "temperature:{start:0.07,learned:true,least:0.01}"
-COTS = "pretrain.objective"
+CLIP = ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=True, least=0.01))
+SIGLIP = SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0)
 
 
-def levels(instance: float, token: float, task: float, masked_views: float = 0) -> str:
-    """The override of the weights."""
-    return f"{COTS}.weights={{instance:{instance},token:{token},task:{task},masked_views:{masked_views}}}"
+class Grid(NamedTuple):
+    """The runs of one checkout: pre-training, or fine-tuning from another's."""
 
+    checkout: Path
+    params: Params
+    start: "Grid | None" = None
 
-def variants(weights: LevelWeights) -> dict[str, list[str]]:
-    """Overrides of params.yaml by the variant's name; the last is params.yaml as it is."""
-    unfiltered = f"{COTS}.filter.deviations=null"
-    return {
-        "CLIP": [f"~{COTS}", f"+{COTS}={{kind:clip,{LEARNED}}}"],
-        "SigLIP": [f"~{COTS}", f"+{COTS}={{kind:siglip,{LEARNED.replace('0.07', '0.1')},bias:-10.0}}"],
-        "instance": [levels(1, 0, 0), unfiltered],
-        "instance + masked views": [levels(1, 0, 0, 1), unfiltered],
-        "instance + AMF": [levels(1, 0, 0)],
-        "instance + AMF + task": [levels(1, 0, weights.task)],
-        "instance + AMF + token": [levels(1, weights.token, 0)],
-        "instance + AMF + token + task": [levels(1, weights.token, weights.task)],
-        "all": [],
-    }
+    @property
+    def section(self) -> str:
+        """Of params.yaml, which the runs vary."""
+        return "pretrain" if self.start is None else f"finetune.{self.params.index.target}"
+
+    @property
+    def training(self) -> Training:
+        """That section."""
+        return self.params.pretrain if self.start is None else self.params.finetune[self.params.index.target]
+
+    @property
+    def model(self) -> Path:
+        """What a run leaves behind."""
+        return Path("models/pretrained" if self.start is None else f"models/finetuned/{self.params.index.target}")
+
+    def variants(self) -> dict[str, Objective]:
+        """The section's objective by the variant's name; the last is params.yaml's own.
+
+        Raises:
+            SystemExit: that has no levels.
+        """
+        whole = self.training.objective
+        if not isinstance(whole, CotsObjective):
+            sys.exit(f"error: {self.checkout / PARAMS}: {self.section}.objective.kind must be cots")
+
+        def levels(token: float = 0, task: float = 0, masked_views: float = 0, *, filtered: bool = True) -> Objective:
+            weights = LevelWeights(instance=1, token=token, task=task, masked_views=masked_views)
+            noise = whole.filter if filtered else whole.filter.model_copy(update={"deviations": None})
+            return whole.model_copy(update={"weights": weights, "filter": noise})
+
+        token, task = whole.weights.token, whole.weights.task
+        return {
+            "CLIP": CLIP,
+            "SigLIP": SIGLIP,
+            "instance": levels(filtered=False),
+            "instance + masked views": levels(masked_views=1, filtered=False),
+            "instance + AMF": levels(),
+            "instance + AMF + task": levels(task=task),
+            "instance + AMF + token": levels(token=token),
+            "instance + AMF + token + task": levels(token=token, task=task),
+            "all": whole,
+        }
+
+    def varied(self, name: str, seed: int) -> Params:
+        """The parameters of one run."""
+        training = self.training.model_copy(update={"objective": self.variants()[name], "seed": seed})
+        if self.start is None:
+            return self.params.model_copy(update={"pretrain": training})
+        return self.params.model_copy(update={"finetune": self.params.finetune | {self.params.index.target: training}})
+
+    def kept(self, name: str, seed: int) -> Path:
+        """Where a run's model is kept, its table beside it; the name changes with whatever the run depends on."""
+        start = "" if self.start is None else self.start.kept(name, seed).name
+        digest = hashlib.sha256((self.varied(name, seed).model_dump_json(by_alias=True) + start).encode()).hexdigest()
+        return self.checkout / OUT / f"{name.replace(' ', '')}-{digest[:10]}"
 
 
 def main() -> None:
@@ -55,67 +113,73 @@ def main() -> None:
     reader = argparse.ArgumentParser(prog="make ablation", description=__doc__.splitlines()[0])
     reader.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs (default 0 1 2)")
     reader.add_argument("--only", nargs="*", help="variants by name (default all)")
+    reader.add_argument("--start", type=Path, help="another checkout, whose ablation's models are fine-tuned here")
     asked = reader.parse_args()
-    params = Params.load()
-    objective = params.pretrain.objective
-    if not isinstance(objective, CotsObjective):
-        sys.exit("error: pretrain.objective.kind must be cots: the grid switches its levels")
-    grid = variants(objective.weights)
-    grid = {name: grid[name] for name in grid if name in (asked.only or grid)}
+    start = asked.start and Grid(asked.start, Params.load(asked.start / PARAMS))
+    grid = Grid(Path(), Params.load(), start)
+    names = [name for name in grid.variants() if name in (asked.only or grid.variants())]
     OUT.mkdir(parents=True, exist_ok=True)
-    runs: dict[str, list[pd.DataFrame]] = {name: [] for name in grid}
+    runs: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
     for seed in asked.seeds:
-        for name, changes in grid.items():
-            runs[name].append(measured_run(name, [*changes, f"pretrain.seed={seed}"], params))
-        (OUT / "table.md").write_text(as_table(runs, params), encoding="utf8")
+        for name in names:
+            runs[name].append(measured_run(grid, name, seed))
+        (OUT / "table.md").write_text(as_table(runs, grid), encoding="utf8")
         plot(runs, OUT / "rsum.png")
     print((OUT / "table.md").read_text(encoding="utf8"))
 
 
-def measured_run(name: str, changes: list[str], params: Params) -> pd.DataFrame:
+def measured_run(grid: Grid, name: str, seed: int) -> pd.DataFrame:
     """The table of queries of one variant with one seed, which is trained and measured unless that has been done."""
-    asked = json.dumps([params.model_dump(mode="json", by_alias=True), changes])
-    digest = hashlib.sha256(asked.encode()).hexdigest()[:10]
-    saved = OUT / f"{name.replace(' ', '')}-{digest}.parquet"
-    if not saved.exists():
-        original = PARAMS.read_bytes()
-        overrides = [word for change in changes for word in ("-S", change)]
-        command = [
-            "dvc",
-            "exp",
-            "run",
-            "--force",
-            "--name",
-            f"ablation-{digest}",
-            *overrides,
-            "--single-item",
-            "pretrain",
-        ]
-        try:
-            subprocess.run(command, check=True)
-        finally:
-            PARAMS.write_bytes(original)
-        measure_run(saved, params)
-    [[run]] = query_tables(saved).values()
+    kept = grid.kept(name, seed)
+    table = kept.with_suffix(".parquet")
+    if not table.exists():
+        if grid.start is not None:
+            given = grid.start.kept(name, seed)
+            if not given.exists():
+                sys.exit(f"error: {given} is not there: run `make ablation` for {name}, seed {seed} in that checkout")
+            replace(Path("models/pretrained"), given)
+        train(grid, name, seed)
+        replace(kept, grid.model)
+        measure_run(table, kept, grid.params)
+    [[run]] = query_tables(table).values()
     return run
 
 
-def measure_run(saved: Path, params: Params) -> None:
-    """Retrieval of models/pretrained on the evaluation split, for the deployed target's kind of media."""
+def replace(folder: Path, by: Path) -> None:
+    """Put a copy of one folder in another's place."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(by, folder)
+
+
+def train(grid: Grid, name: str, seed: int) -> None:
+    """One run of the stage; `dvc exp run` would remove a models/pretrained that no stage of this checkout made."""
+    original, stage = PARAMS.read_bytes(), grid.section.replace(".", "@")
+    experiment = ["exp", "run", "--name", f"ablation-{grid.kept(name, seed).name.rpartition('-')[2]}"]
+    try:
+        varied = grid.varied(name, seed).model_dump(mode="json", by_alias=True)
+        PARAMS.write_text(yaml.safe_dump(varied, sort_keys=False), encoding="utf8")
+        command = ["dvc", *(experiment if grid.start is None else ["repro"]), "--force", "--single-item", stage]
+        subprocess.run(command, check=True)
+    finally:
+        PARAMS.write_bytes(original)
+
+
+def measure_run(table: Path, model: Path, params: Params) -> None:
+    """Retrieval of a model on the evaluation split, for the deployed target's kind of media."""
     settings, media = params.evaluate, MEDIA[params.index.target]
     rows = part(read_manifest(Path("data/manifest.parquet")), settings.split, media)
-    model, samples = RetrievalModel.load(Path("models/pretrained")), stored_samples(Path("data/shards"), rows)
-    held = embed(model, samples, batch=settings.batch)
-    write_query_table(saved, held, measure(held, media=media, folds=1, resamples=1, seed=0))
+    samples = stored_samples(Path("data/shards"), rows)
+    held = embed(RetrievalModel.load(model), samples, batch=settings.batch)
+    write_query_table(table, held, measure(held, media=media, folds=1, resamples=1, seed=0))
 
 
-def as_table(runs: dict[str, list[pd.DataFrame]], params: Params) -> str:
+def as_table(runs: dict[str, list[pd.DataFrame]], grid: Grid) -> str:
     """Means over seeds, and the paired test against CLIP, in Markdown."""
-    first, *_ = runs
+    params, (first, *_) = grid.params, runs
     a, b = directions_of(runs[first][0])
     lines = [
-        f"{params.source.kind}, split {params.evaluate.split}: {params.pretrain.steps} steps of "
-        f"{params.pretrain.batch} pairs, {len(runs[first])} seeds. Recalls in per cent, means over seeds; RSUM of each "
+        f"{params.source.kind}, split {params.evaluate.split}: {grid.section}, {grid.training.steps} steps of "
+        f"{grid.training.batch} pairs, {len(runs[first])} seeds. Recalls in per cent, means over seeds; RSUM of each "
         f"seed in brackets; the difference in RSUM to {first} with its 95 % interval and p by a paired bootstrap over "
         "items and seeds.",
         "",
@@ -152,4 +216,5 @@ def plot(runs: dict[str, list[pd.DataFrame]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_one_line():
+        main()

@@ -19,18 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._peers import albef_step, dual_encoder_step, open_clip_step
 from benchmarks._rounds import Call, in_turn, times_faster
+from benchmarks.ablation import CLIP, SIGLIP
 from benchmarks.single_stream import section
 from cots.build import new_model, new_objective
-from cots.config import (
-    ClipObjective,
-    CotsObjective,
-    LevelWeights,
-    Model,
-    Objective,
-    Params,
-    SiglipObjective,
-    Temperature,
-)
+from cots.config import CotsObjective, LevelWeights, Model, Objective, Params
 from cots.data.text import train_tokenizer
 from cots.model import RetrievalModel, device
 from cots.objective import Batch
@@ -46,8 +38,6 @@ LEVELS = {
     "all three": LevelWeights(instance=1, token=1, task=1, masked_views=0),
     "all, masked views": LevelWeights(instance=1, token=1, task=1, masked_views=1),
 }
-CLIP = ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=True, least=0.01))
-SIGLIP = SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0)
 
 
 Peer = Callable[[RetrievalModel, Batch], Call]
