@@ -108,6 +108,12 @@ def table(size: str, *, rounds: int) -> None:
     levels = {"all three": LEVELS["all three"]} if peers else LEVELS
     objectives: dict[str, Objective] = {} if peers else {"SigLIP": SIGLIP}
     objectives |= {name: cots.model_copy(update={"weights": weights}) for name, weights in levels.items()}
+    unfiltered = {"filter": cots.filter.model_copy(update={"deviations": None})}
+    objectives |= {
+        f"{name}, no filter": objectives[name].model_copy(update=unfiltered)
+        for name in ("all three", "all, masked views")
+        if name in levels
+    }
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
         build = partial(new_model, settings, Path(folder))
@@ -123,7 +129,7 @@ def table(size: str, *, rounds: int) -> None:
             seconds = in_turn(calls, rounds=rounds, settling=1)
             ratio = 1 / times_faster(seconds, than="CLIP")[name]
             told = [_told(pairs, statistics.median(taken), used[which]) for which, taken in seconds.items()]
-            print(f"  {name:<17} {told[1]}   x{ratio:.2f} of the time of CLIP, {told[0]}", flush=True)
+            print(f"  {name:<28} {told[1]}   x{ratio:.2f} of the time of CLIP, {told[0]}", flush=True)
 
 
 def _told(pairs: int, taken: float, used: float) -> str:

@@ -42,15 +42,23 @@ class Batch(NamedTuple):
 class Keys(NamedTuple):
     """What the momentum streams say of a batch, dropped pairs included: the shares of all processes, one after another.
 
-    With one process B is the same B as the batch's.
+    With one process B is the same B as the batch's. Where nothing asks the momentum streams they are not run: there
+    are no features, and `seen` takes the similarities from the trained streams.
     """
 
-    images: Tensor  # (B, D)
-    texts: Tensor  # (B, D)
+    images: Tensor  # (B, D) or (0, D)
+    texts: Tensor  # (B, D) or (0, D)
     samples: Tensor  # (B,)
     words: Tensor  # (B,) hidden words
-    similarity: Tensor  # (B,) cosine of each pair
+    similarity: Tensor  # (B,) cosine of each pair, or (0,) until `seen`
     kept: Tensor  # (B,) bool, False = dropped by the filter
+
+    def seen(self, outcomes: list["Outcome"]) -> "Keys":
+        """With the similarities that this process's forward passes found, where the momentum streams gave none."""
+        if len(self.similarity):
+            return self
+        told = [outcome.similarity for outcome in outcomes if outcome.similarity is not None]
+        return self._replace(similarity=gathered(torch.cat(told)))
 
 
 class Levels(NamedTuple):
@@ -67,6 +75,7 @@ class Outcome(NamedTuple):
 
     total: Tensor  # to be differentiated: the share of the batch's loss that these rows have
     losses: dict[str, Tensor]  # the same share by name, unweighted, without gradient; nats
+    similarity: Tensor | None = None  # (R,) of the rows' pairs under the trained streams, or None where none is told
 
 
 class Similarities(NamedTuple):
@@ -127,13 +136,21 @@ class CotsObjective(nn.Module):
         self.weights, self.temperature, self.momentum = weights, temperature, momentum
         self.batch_negatives = batch_negatives
 
+    @property
+    def asks_momentum(self) -> bool:
+        """Whether anything depends on the momentum streams: negatives, queue or filter."""
+        return self.batch_negatives != "queries" or self.queue.size > 0 or self.noise_filter.deviations is not None
+
     @torch.no_grad()
     def keys(self, batch: Batch, parts: list[slice]) -> Keys:
         """Momentum features of the whole batch, computed part by part, and which pairs the filter keeps."""
+        samples, words = gathered(batch.samples), gathered(batch.masked_words.sum(dim=1))
+        if not self.asks_momentum:
+            none = self.queue.images[:0]
+            return Keys(none, none, samples, words, none[:, 0], torch.ones_like(samples, dtype=torch.bool))
         images = gathered(torch.cat([self.image_slow(batch.frames[rows]).feature for rows in parts]))
         texts = gathered(torch.cat([self.text_slow(batch.ids[rows], batch.attended[rows]).feature for rows in parts]))
         similarity = (images * texts).sum(dim=1)
-        samples, words = gathered(batch.samples), gathered(batch.masked_words.sum(dim=1))
         kept = self.noise_filter.keep(similarity)
         if isinstance(self.image.backbone, FSDPModule):  # whose processes must come to the same layers equally often
             kept = kept_by_all(kept, similarity, least=len(parts))
@@ -172,16 +189,19 @@ class CotsObjective(nn.Module):
             assert hidden.feature is not None
             losses["masked_views"] = share * both_ways(self.similarities(hidden.feature, masked.feature, keys, rows))
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), image.new_zeros(()))
-        return Outcome(total, {name: loss.detach() for name, loss in losses.items()})
+        alike = (image * text).detach().sum(dim=1)
+        return Outcome(total, {name: loss.detach() for name, loss in losses.items()}, alike)
 
     def similarities(self, image: Tensor, text: Tensor, keys: Keys, rows: slice) -> Similarities:
         """Logits of the queries `image` and `text`, (R, D) each, which are `rows` of this process's kept pairs."""
-        images, texts, samples = keys.images[keys.kept], keys.texts[keys.kept], keys.samples[keys.kept]
+        samples = keys.samples[keys.kept]
         number = keys.kept.cumsum(dim=0) - 1  # of each pair among those that are kept
         mine = own(len(keys.kept))
         positives = number[mine][keys.kept[mine]][rows]
         if self.batch_negatives == "queries":
             images, texts = gathered(torch.stack([image, text], dim=1)).unbind(dim=1)
+        else:
+            images, texts = keys.images[keys.kept], keys.texts[keys.kept]
         excluded, temperature = self.excluded(samples, positives), self.temperature()
         return Similarities(
             contrastive_logits(image, texts, self.queue.texts, excluded=excluded, temperature=temperature),
@@ -195,7 +215,8 @@ class CotsObjective(nn.Module):
         if self.batch_negatives == "queries":
             for _ in range(bool(self.weights.instance or self.weights.task) + bool(self.weights.masked_views)):
                 total = total + gathered(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
-        return Outcome(total, {name: total.detach() for name, weight in self.weights._asdict().items() if weight})
+        losses = {name: total.detach() for name, weight in self.weights._asdict().items() if weight}
+        return Outcome(total, losses, total.new_zeros(0))
 
     def excluded(self, samples: Tensor, positives: Tensor) -> Tensor:
         """(R, B + K) bool: which candidates are no negatives of a query, its own picture's others above all.
@@ -223,7 +244,8 @@ class CotsObjective(nn.Module):
         """Move the momentum streams, the queues and the filter one step; called once after each optimiser step."""
         self.image_slow.follow(self.image, self.momentum)
         self.text_slow.follow(self.text, self.momentum)
-        self.queue.push(keys.images[keys.kept], keys.texts[keys.kept], keys.samples[keys.kept])
+        if self.asks_momentum:
+            self.queue.push(keys.images[keys.kept], keys.texts[keys.kept], keys.samples[keys.kept])
         self.noise_filter.observe(keys.similarity)
 
     def figures(self, keys: Keys) -> dict[str, float]:

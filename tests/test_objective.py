@@ -1,5 +1,6 @@
 """The whole objective against a slow reference in float64, and its parts against the whole."""
 
+import copy
 import math
 from typing import Any
 
@@ -27,7 +28,9 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def objective(*, queue: int, negatives: BatchNegatives, weights: Levels = ALL) -> CotsObjective:
+def objective(
+    *, queue: int, negatives: BatchNegatives, weights: Levels = ALL, deviations: float | None = 1.0
+) -> CotsObjective:
     sizes: dict[str, Any] = {
         "hidden_size": 16,
         "num_hidden_layers": 1,
@@ -42,7 +45,7 @@ def objective(*, queue: int, negatives: BatchNegatives, weights: Levels = ALL) -
         patch_head=TokenHead(width=16, dim=DIM, vocab=CODES),
         word_head=TokenHead(width=16, dim=DIM, vocab=VOCAB),
         queue=PairQueue(size=queue, dim=DIM, warmup=0),
-        noise_filter=MomentumFilter(warmup=0, deviations=1.0, momentum=0.5),
+        noise_filter=MomentumFilter(warmup=0, deviations=deviations, momentum=0.5),
         weights=weights,
         temperature=Temperature(start=0.2, learned=True, least=0.01),
         batch_negatives=negatives,
@@ -200,6 +203,32 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
     assert row["temperature"] != pytest.approx(before)
     model.temperature.log_tau.data.fill_(-9.0)
     assert float(model.temperature().detach()) == pytest.approx(0.01)
+
+
+def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_same() -> None:
+    model = objective(queue=0, negatives="queries", deviations=None)
+    asking = copy.deepcopy(model)
+    asking.queue = PairQueue(size=3, dim=DIM, warmup=9).double()  # which is not filled yet
+    ran = []
+    for slow in (model.image_slow, model.text_slow):
+        slow.module.register_forward_hook(lambda *_: ran.append("momentum"))
+    some = batch(5)
+    image, text = model.image(some.frames).feature, model.text(some.ids, some.attended).feature
+    expected = asking(some, asking.keys(some, [WHOLE]))
+    found = model(some, model.keys(some, [WHOLE]))
+    assert torch.equal(found.total, expected.total)
+
+    def stepped(one: CotsObjective) -> tuple[Keys | None, dict[str, float]]:
+        groups = [{"params": list(one.parameters()), "scale": 1.0}]
+        return update(one, torch.optim.SGD(groups, lr=0.1), some, rate=0.1, max_grad_norm=100.0, parts=1)
+
+    (_, slow_row), (keys, row) = stepped(asking), stepped(model)
+    assert isinstance(keys, Keys)
+    assert ran == []
+    assert {name: row[name] for name in found.losses} == {name: slow_row[name] for name in found.losses}
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), asking.parameters(), strict=True))
+    torch.testing.assert_close(keys.similarity, (image * text).sum(dim=1))
+    assert model.noise_filter.mean == pytest.approx(float(keys.similarity.mean()))
 
 
 def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:

@@ -37,6 +37,11 @@ class PairQueue(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     @property
+    def size(self) -> int:
+        """Rows that fit (K)."""
+        return len(self.owners)
+
+    @property
     def images(self) -> Tensor:
         """(filled, D) image keys."""
         return self.features_image[: int(self.count)]
@@ -55,7 +60,7 @@ class PairQueue(nn.Module):
     def push(self, images: Tensor, texts: Tensor, samples: Tensor) -> None:
         """Take in keys of pairs, (B, D) and (B, D), with their samples' numbers, (B,). B may be any size."""
         self.pushes.add_(1)
-        size = len(self.owners)
+        size = self.size
         if int(self.pushes) <= self.warmup or not size:
             return
         images, texts, samples = images[-size:], texts[-size:], samples[-size:]

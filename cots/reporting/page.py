@@ -79,7 +79,7 @@ class Suspect:
 
     Attributes:
         picture: with the caption's `text`.
-        score: the latest similarity under the momentum streams.
+        score: the latest similarity, under the momentum streams where something asks them.
         dropped: how often the filter dropped it, out of `seen` times.
         wrong: known not to belong together.
     """

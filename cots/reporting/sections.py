@@ -104,7 +104,7 @@ def _filtering(run: str, steps: NDArray[np.float64], table: pd.DataFrame) -> lis
             steps,
             similarity,
             level="threshold",
-            caption="Running mean under the momentum streams, and the filter's threshold once it has warmed up.",
+            caption="Running mean over the training pairs, and the filter's threshold once it has warmed up.",
         ),
         curves(
             "Pairs kept, %",

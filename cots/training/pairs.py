@@ -22,7 +22,7 @@ class PairLedger:
         self.dropped = torch.zeros(captions, dtype=torch.int32)
 
     def note(self, captions: Tensor, keys: Keys) -> None:
-        """Take in one step: the numbers of its captions, (B,), and what the momentum streams said of the pairs."""
+        """Take in one step: the numbers of its captions, (B,), and what was said of the pairs."""
         captions = captions.cpu()
         self.score[captions] = keys.similarity.float().cpu()
         self.seen[captions] += 1
