@@ -44,6 +44,11 @@ CLIP = ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=Tr
 SIGLIP = SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0)
 
 
+def unfiltered(objective: CotsObjective) -> CotsObjective:
+    """The same without the adaptive momentum filter."""
+    return objective.model_copy(update={"filter": objective.filter.model_copy(update={"deviations": None})})
+
+
 class Grid(NamedTuple):
     """The runs of one checkout: pre-training, or fine-tuning from another's."""
 
@@ -78,8 +83,8 @@ class Grid(NamedTuple):
 
         def levels(token: float = 0, task: float = 0, masked_views: float = 0, *, filtered: bool = True) -> Objective:
             weights = LevelWeights(instance=1, token=token, task=task, masked_views=masked_views)
-            noise = whole.filter if filtered else whole.filter.model_copy(update={"deviations": None})
-            return whole.model_copy(update={"weights": weights, "filter": noise})
+            varied = whole.model_copy(update={"weights": weights})
+            return varied if filtered else unfiltered(varied)
 
         token, task = whole.weights.token, whole.weights.task
         return {

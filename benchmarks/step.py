@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._peers import albef_step, dual_encoder_step, open_clip_step
 from benchmarks._rounds import Call, in_turn, times_faster
-from benchmarks.ablation import CLIP, SIGLIP
+from benchmarks.ablation import CLIP, SIGLIP, unfiltered
 from benchmarks.single_stream import section
 from cots.build import new_model, new_objective
 from cots.config import CotsObjective, LevelWeights, Model, Objective, Params
@@ -107,12 +107,9 @@ def table(size: str, *, rounds: int) -> None:
     pairs, settings, codes = pairs or params.pretrain.batch, model_of(params), params.dvae.codes
     levels = {"all three": LEVELS["all three"]} if peers else LEVELS
     objectives: dict[str, Objective] = {} if peers else {"SigLIP": SIGLIP}
-    objectives |= {name: cots.model_copy(update={"weights": weights}) for name, weights in levels.items()}
-    unfiltered = {"filter": cots.filter.model_copy(update={"deviations": None})}
-    objectives |= {
-        f"{name}, no filter": objectives[name].model_copy(update=unfiltered)
-        for name in ("all three", "all, masked views")
-        if name in levels
+    whole = {name: cots.model_copy(update={"weights": weights}) for name, weights in levels.items()}
+    objectives |= whole | {
+        f"{name}, no filter": unfiltered(one) for name, one in whole.items() if name.startswith("all")
     }
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)

@@ -53,12 +53,9 @@ class Keys(NamedTuple):
     similarity: Tensor  # (B,) cosine of each pair, or (0,) until `seen`
     kept: Tensor  # (B,) bool, False = dropped by the filter
 
-    def seen(self, outcomes: list["Outcome"]) -> "Keys":
+    def seen(self, similarity: list[Tensor]) -> "Keys":
         """With the similarities that this process's forward passes found, where the momentum streams gave none."""
-        if len(self.similarity):
-            return self
-        told = [outcome.similarity for outcome in outcomes if outcome.similarity is not None]
-        return self._replace(similarity=gathered(torch.cat(told)))
+        return self if len(self.similarity) else self._replace(similarity=gathered(torch.cat(similarity)))
 
 
 class Levels(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cots.data.batches import Arrays, TrainingBatches
 from cots.dist import clip_gradients, gathered, own, rank, sum_gradients, summed, wait, world
@@ -163,16 +163,17 @@ def update(
         keys = asked.keys(batch, slices(len(batch.samples), parts))
     row: Row = {"total": 0.0}
     mine = len(batch.samples) if keys is None else int(keys.kept[own(len(keys.kept))].sum())
-    outcomes: list[Outcome] = []
+    similarity: list[Tensor] = []
     for rows in slices(mine, parts) or [slice(0)]:  # no process may stay away where the others meet
         with autocast(batch.frames.device):
             outcome = asked(batch, keys, rows)
         outcome.total.backward()  # type: ignore[no-untyped-call]
-        outcomes.append(outcome._replace(total=outcome.total.detach()))
-        for name, loss in (("total", outcomes[-1].total), *outcome.losses.items()):
+        if outcome.similarity is not None:
+            similarity.append(outcome.similarity)
+        for name, loss in (("total", outcome.total.detach()), *outcome.losses.items()):
             row[name] = row.get(name, 0.0) + float(loss)
     if isinstance(keys, Keys):
-        keys = keys.seen(outcomes)
+        keys = keys.seen(similarity)
     sum_gradients(objective)
     clip_gradients(objective, max_grad_norm)
     optimizer.step()
