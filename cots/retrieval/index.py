@@ -2,12 +2,15 @@
 
 import math
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from cots.retrieval.gpu import MOST, GpuCopy
 
 TRAINED_A_LIST = 64  # vectors; FAISS warns below 39, and more cost time without finding more
 NEAREST = 10  # of which recall counts, and that a graph's efSearch is meant for
@@ -18,6 +21,8 @@ DETOUR = 4  # over the share of the rows that may be found: times the effort of 
 
 class EmbeddingIndex:
     """Nearest items by inner product, which is the cosine for unit rows.
+
+    Searches of everything run on a GPU where `faiss-gpu` sees one and `GpuCopy` takes the index.
 
     Args:
         index: a FAISS index that holds its vectors; row i is the i-th embedding it was built from.
@@ -97,6 +102,7 @@ class EmbeddingIndex:
             faiss.ParameterSpace().set_index_parameters(self._index, settings)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise ValueError(f"cannot set {settings}: {_reason(error)}") from None
+        vars(self).pop("_gpu", None)  # made anew, with these settings
 
     def search(
         self, queries: NDArray[np.float32], k: int, *, among: NDArray[np.bool_] | None = None
@@ -128,7 +134,13 @@ class EmbeddingIndex:
             return self._among_all(asked, k)
         return self._selected(asked, k, among)
 
+    @cached_property
+    def _gpu(self) -> GpuCopy | None:
+        return GpuCopy.of(self._index)
+
     def _among_all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if k <= MOST and self._gpu is not None:
+            return self._gpu.search(queries, k)
         scores, rows = self._index.search(queries, k, params=_wider(self._index, k))
         return scores, rows
 
