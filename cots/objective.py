@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     frames: Tensor  # (B, T, 3, H, W) normalised
     ids: Tensor  # (B, L) words
     attended: Tensor  # (B, L) bool, False = padding
-    masked_patches: Tensor  # (B, N) bool, True = hidden
+    masked_patches: Tensor  # (B, N) bool, True = hidden, in all of a clip's frames
     visual_tokens: Tensor  # (B, N) dVAE codes of the same crop
     corrupted_ids: Tensor  # (B, L) words with some hidden
     masked_words: Tensor  # (B, L) bool, True = to be predicted
@@ -168,7 +168,8 @@ class CotsObjective(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.weights.token or self.weights.masked_views:
             views = self.weights.masked_views > 0
-            seen, hidden = self.image.clean_and_masked(part.frames, part.masked_patches, view=views)
+            tubes = part.masked_patches.repeat_interleave(part.frames.shape[1], dim=0)  # alike in all frames of a clip
+            seen, hidden = self.image.clean_and_masked(part.frames, tubes, view=views)
             masked = self.text(part.corrupted_ids, part.attended)
         else:
             seen = self.image(part.frames)

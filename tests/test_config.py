@@ -70,6 +70,15 @@ def test_tokens_are_refused_at_another_size_than_they_were_made_for(tmp_path: Pa
     assert "100 is not a multiple" in refused(tmp_path, values)
 
 
+def test_the_token_level_takes_one_frame_and_masked_views_take_any(tmp_path: Path, values: dict[str, Any]) -> None:
+    run = values["finetune"]["video-text"]
+    assert run["frames"] > 1
+    run["objective"]["weights"] = {"instance": 1, "token": 0, "task": 0, "masked_views": 1}
+    assert Params.model_validate(values).finetune["video-text"].masked
+    run["objective"]["weights"]["token"] = 1
+    assert f"weights.token is not 0 with {run['frames']} frames" in refused(tmp_path, values)
+
+
 def test_a_baseline_takes_no_parameters_of_the_other_objectives(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["objective"] |= {"kind": "clip"}
     assert "pretrain.objective.clip.queue" in refused(tmp_path, values)

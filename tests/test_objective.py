@@ -115,9 +115,9 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
     instance, task = contrast(image, text)
     patches = masked_pass(model, some)
     words, masked_text = model.text(some.corrupted_ids, some.attended)
-    masked_views, _ = contrast(F.normalize(model.image.projection(patches.mean(dim=1))), masked_text)
+    masked_views, _ = contrast(F.normalize(model.image.projection(patches.mean(dim=(1, 2)))), masked_text)
     vision = [
-        surprise(model.patch_head, patches[row, place], text[row], some.visual_tokens[row, place])
+        surprise(model.patch_head, patches[row, 0, place], text[row], some.visual_tokens[row, place])
         for row in kept
         for place in range(PATCHES)
         if some.masked_patches[row, place]
@@ -133,12 +133,13 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
 
 
 def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
-    """(B, N, W): the patches' tokens where the hidden ones are replaced by one vector, by itself."""
-    stream = model.image.backbone
-    seen = stream.vit.patch_embed(some.frames[:, 0])
-    seen[some.masked_patches] = stream.mask_embedding
-    tokens: Tensor = stream.vit.norm(stream.vit.blocks(stream.vit._pos_embed(seen)))
-    return tokens[:, stream.prefix :]
+    """(B, T, N, W): the patches' tokens where the hidden ones are replaced by one vector, by itself."""
+    stream, frames = model.image.backbone, []
+    for frame in some.frames.unbind(dim=1):
+        seen = stream.vit.patch_embed(frame)
+        seen[some.masked_patches] = stream.mask_embedding
+        frames.append(stream.vit.norm(stream.vit.blocks(stream.vit._pos_embed(seen)))[:, stream.prefix :])
+    return torch.stack(frames, dim=1)
 
 
 def surprise(head: TokenHead, hidden: Tensor, paired: Tensor, target: Tensor) -> float:
@@ -159,6 +160,17 @@ def test_the_losses_agree_with_loops_over_the_papers_formulas(
     weights = model.weights._asdict()
     total = float(outcome.total.detach())
     assert total == pytest.approx(sum(weights[name] * loss for name, loss in slow.items()), rel=1e-9)
+
+
+@pytest.mark.parametrize("negatives", ["none", "keys", "queries"])
+def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negatives: BatchNegatives) -> None:
+    model = with_a_past(objective(queue=7, negatives=negatives, weights=ALL._replace(token=0.0)), 2, pairs=4)
+    some = batch(5)._replace(frames=torch.randn(5, 3, 3, 16, 16, dtype=torch.float64))
+    some.masked_patches[1::2] = some.masked_patches[1::2].flip(dims=(1,))
+    keys = model.keys(some, [WHOLE])
+    losses, slow = model(some, keys).losses, slow_losses(model, some, keys)
+    del slow["token"]
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:

@@ -126,9 +126,9 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _tokens_belong_to_one_frame(self) -> Self:
-        if self.masked and self.frames > 1:
-            asked = "weights.token or weights.masked_views is not 0"
-            raise ValueError(f"{asked} with {self.frames} frames: tokens belong to one frame")
+        objective = self.objective
+        if isinstance(objective, CotsObjective) and objective.weights.token and self.frames > 1:
+            raise ValueError(f"weights.token is not 0 with {self.frames} frames: visual tokens belong to one frame")
         return self
 
     @model_validator(mode="after")
