@@ -48,7 +48,7 @@ status: setup
 	$(if $(COMPOSE),$(COMPOSE) ps,python -m pipelines.local status $(ARGS))
 
 test: setup
-	pytest
+	pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 check: setup
 	ruff format --check .

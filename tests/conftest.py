@@ -24,6 +24,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start servers or train go first, so that two workers end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 Encoded = Callable[..., bytes]
 Cots = Callable[..., tuple[int, str, str]]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
