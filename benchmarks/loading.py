@@ -2,18 +2,22 @@
 
 Drawn photographs of 320 x 240 pixels as JPEG. Ours are read as training reads them, with captions, masks and visual
 tokens, once as `prepare` stores them for streams of 64 pixels (shorter side of 80), once at their full size. The peers
-decode with Pillow and cut by torchvision, in one process. The limit is decoding alone.
+decode with Pillow and cut by torchvision, in one process. The limit is decoding alone. `python -m benchmarks.loading
+threads` prints instead what more threads give ours for streams of 224 pixels.
 """
 
 import io
+import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import litdata
 import numpy as np
 import pandas as pd
 import torch
@@ -24,8 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks._rounds import Call, in_turn
-from cots.build import dvae_size, new_model, training_batches
+from cots.build import new_model, training_batches
 from cots.config import Params
+from cots.data.batches import TrainingBatches
 from cots.models.dvae import Dvae
 from cots.models.dvae_folder import save_dvae
 from cots.stages import prepare, tokenize
@@ -40,8 +45,8 @@ def main(pictures: int = 2_048, rounds: int = 5) -> None:
         files = drawn(folder / "pictures", pictures)
         batches = pictures // BATCH
         calls: dict[str, Call] = {
-            "ours, as prepared": shards(folder, size=80, batches=batches),
-            "ours, full size": shards(folder, size=240, batches=batches),
+            "ours, as prepared": _epoch(training_shards(folder, size=80), batches),
+            "ours, full size": _epoch(training_shards(folder, size=240), batches),
             "folder, DataLoader": partial(_spend, DataLoader(Files(files), batch_size=BATCH, shuffle=True)),
             "litdata": optimized(folder / "litdata", files),
             "decoding alone": lambda: [np.asarray(Image.open(file)) for file in files],
@@ -51,6 +56,21 @@ def main(pictures: int = 2_048, rounds: int = 5) -> None:
     for called, taken in seconds.items():
         ratio = statistics.median(b / a for a, b in zip(seconds["ours, as prepared"], taken, strict=True))
         print(f"  {called:<20} {pictures / statistics.median(taken):8,.0f} pictures/s   ours is x{ratio:.2f} as fast")
+
+
+def threads(pictures: int = 4_096, batch: int = 256, side: int = 224, rounds: int = 3) -> None:
+    """Print pictures a second by the number of threads that decode, for streams of ViT-B/16's size."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        drawn(folder / "pictures", pictures)
+        reading = training_shards(folder, size=240, batch=batch, side=side)
+        counts = [1 << power for power in range(6) if 1 << power <= len(os.sched_getaffinity(0))]
+        calls = {str(count): _epoch(replace(reading, threads=count), pictures // batch) for count in counts}
+        seconds = in_turn(calls, rounds=rounds)
+    print(f"{pictures:,} pictures of {SIDES[0]} x {SIDES[1]}, crops of {side}, {rounds} rounds")
+    for count, taken in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds["1"], taken, strict=True))
+        print(f"  {count:>2} threads {pictures / statistics.median(taken):8,.0f} pictures/s   x{ratio:.2f}")
 
 
 def smoke() -> None:
@@ -72,14 +92,15 @@ def drawn(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def shards(folder: Path, *, size: int, batches: int) -> Call:
-    """One epoch of training batches, from what `prepare` and `tokenize` made of the pictures."""
+def training_shards(folder: Path, *, size: int, batch: int = BATCH, side: int = 64) -> TrainingBatches:
+    """Training batches of what `prepare` and `tokenize` make of the pictures."""
     made, params = folder / f"shards-{size}", Params.load()
     source = {"kind": "folder", "path": str(folder / "pictures"), "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
     values: dict[str, Any] = params.model_dump(mode="json", by_alias=True) | {"source": source}
     values["prepare"] |= {"size": size}
     values["tokenize"] |= {"views": 1}
-    values["pretrain"] |= {"batch": BATCH}
+    values["pretrain"] |= {"batch": batch}
+    values["model"]["image"] |= {"size": side} | ({"patch": 16} if side > 64 else {})
     params = Params.model_validate(values)
     paths = made / "shards", made / "manifest.parquet", made / "rejected.parquet"
     withdrawn = made / "withdrawn.csv"
@@ -88,12 +109,14 @@ def shards(folder: Path, *, size: int, batches: int) -> Call:
     prepare.stage(folder / "pictures", withdrawn, *paths, params=params)
     save_dvae(Dvae(codes=params.dvae.codes, hidden=8, blocks=1), made / "dvae")
     tokenize.stage(*paths[:2], made / "dvae", made / "tokens", made / "tokenizer", params=params)
-    assert dvae_size(params) == params.model.image.size
     model = new_model(params.model, made / "tokenizer")
-    reading = training_batches(
+    return training_batches(
         paths[1], paths[0], made / "tokens", model=model, training=params.pretrain, media=("image",)
     )
-    return lambda: [batch for batch, _ in zip(reading.starting(0), range(batches), strict=False)]
+
+
+def _epoch(reading: TrainingBatches, batches: int) -> Call:
+    return lambda: [len(batch.samples) for batch in islice(reading.starting(0), batches)]
 
 
 class Files(Dataset[Tensor]):
@@ -116,6 +139,8 @@ def tensor(picture: Image.Image) -> Tensor:
 
 def optimized(folder: Path, files: list[Path]) -> Call:
     """Litdata's chunks of the same files, read with its own loader and cut at random."""
+    import litdata  # `threads` goes without
+
     litdata.optimize(
         _bytes, [str(file) for file in files], str(folder), chunk_bytes="16MB", num_workers=1, verbose=False
     )
@@ -138,4 +163,4 @@ def _spend(batches: Any) -> list[NDArray[np.uint8] | Tensor]:  # noqa: ANN401  a
 
 
 if __name__ == "__main__":
-    main()
+    threads() if sys.argv[1:] == ["threads"] else main()

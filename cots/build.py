@@ -1,9 +1,11 @@
 """Parameter sections to objects: the only file that knows both."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from cots.baselines.clip import ClipObjective
@@ -15,15 +17,17 @@ from cots.config import SiglipObjective as SiglipSection
 from cots.data.batches import Masking, RandomCrops, TrainingBatches
 from cots.data.manifest import read_manifest
 from cots.data.text import load_tokenizer
-from cots.dist import own, world
+from cots.dist import neighbours, own, world
 from cots.errors import BadInput
 from cots.losses.filter import MomentumFilter
-from cots.model import RetrievalModel
+from cots.model import RetrievalModel, device
 from cots.models.dvae import DOWNSAMPLING
 from cots.models.heads import TokenHead
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
 from cots.objective import CotsObjective, Levels
+
+DECODERS = 8  # threads at most: they share Python's lock with the thread that trains
 
 
 def new_model(model: Model, tokenizer: Path) -> RetrievalModel:
@@ -105,12 +109,23 @@ def training_batches(
         masking=masking,
         rows=own(training.batch),
         seed=training.seed,
+        threads=decoders(device()),
     )
 
 
 def first_captions(manifest: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Per sample, the number of its first caption among all captions of the manifest; one more entry for the end."""
     return np.concatenate([[0], manifest["captions"].map(len).cumsum()]).astype(np.int64)
+
+
+def decoders(where: torch.device) -> int:
+    """How many threads decode pictures: one beside streams that compute on the same cores, else this process's cores.
+
+    Source: docs/performance.md, loading.
+    """
+    if where.type == "cpu":
+        return 1
+    return max(1, min(DECODERS, len(os.sched_getaffinity(0)) // neighbours()))
 
 
 def as_json(*sections: Section) -> list[dict[str, object]]:
@@ -137,4 +152,5 @@ def dvae_crops(manifest: Path, shards: Path, params: Params) -> RandomCrops:
         scale=params.tokenize.scale,
         ratio=params.tokenize.ratio,
         seed=params.dvae.seed,
+        threads=decoders(device()),
     )

@@ -46,6 +46,11 @@ def world() -> int:
     return td.get_world_size() if td.is_initialized() else 1
 
 
+def neighbours() -> int:
+    """How many processes share this machine, this one among them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def wait() -> None:
     """Go on when every process has come this far."""
     if world() > 1:

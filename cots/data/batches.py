@@ -1,8 +1,9 @@
 """Training batches from shards and views: a fixed function of seed and step, so that a run resumes anywhere."""
 
 import io
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from cots.data.views import Box, Views, crop, draw_box
 
 SHUFFLE_BUFFER = 5000  # undecoded samples that are mixed with each other
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -45,14 +47,25 @@ def endless(epoch: Callable[[int], Iterator[T]], *, num_samples: int, batch: int
         number, done = number + 1, 0
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in a thread while its predecessor is in use."""
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        coming = worker.submit(next, items)
+def ahead(items: Iterator[S], make: Callable[[S], T], *, threads: int) -> Iterator[T]:
+    """What is made of each item, in order, while its predecessors are in use.
+
+    Args:
+        items: without end; one thread draws them, one after another.
+        make: called in threads, of several items at once.
+        threads: that make, and how many are made ahead.
+    """
+    with ThreadPoolExecutor(max_workers=1) as drawing, ThreadPoolExecutor(max_workers=threads) as making:
+
+        def order() -> Future[T]:
+            item = drawing.submit(next, items)
+            return making.submit(lambda: make(item.result()))
+
+        coming = deque(order() for _ in range(threads))
         while True:
-            item = coming.result()
-            coming = worker.submit(next, items)
-            yield item
+            made = coming.popleft().result()
+            coming.append(order())
+            yield made
 
 
 class Viewed(NamedTuple):
@@ -76,6 +89,13 @@ class Arrays(NamedTuple):
     visual_tokens: NDArray[np.int64]  # likewise
     corrupted_ids: NDArray[np.int64]  # (B, L) or (B, 0)
     masked_words: NDArray[np.bool_]  # likewise
+
+
+class Drawn(NamedTuple):
+    """A batch whose pictures are still to be decoded."""
+
+    arrays: Arrays  # without pixels
+    frames: list[tuple[Viewed, list[int]]]  # of each row, the sample and which of its frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +125,7 @@ class TrainingBatches:
         size: pixels along a side of the crops.
         masking: None switches the token level's fields off.
         rows: of each batch, those that this process makes; what is drawn for the others is drawn all the same.
+        threads: that decode pictures, of several batches at once.
     """
 
     shards: tuple[Path, ...]
@@ -120,11 +141,13 @@ class TrainingBatches:
     masking: Masking | None
     rows: slice
     seed: int
+    threads: int
 
     def starting(self, step: int) -> Iterator[Arrays]:
-        """The batches from `step` on; one is made ahead in a thread while its predecessor is used."""
+        """The batches from `step` on; as many as there are threads are made ahead."""
         chosen = endless(self._epoch, num_samples=self.num_samples, batch=self.batch, start=step)
-        yield from ahead(self.collate(samples, number) for number, samples in enumerate(chosen, start=step))
+        drawn = (self.drawn(samples, number) for number, samples in enumerate(chosen, start=step))
+        yield from ahead(drawn, self.decoded, threads=self.threads)
 
     def _epoch(self, epoch: int) -> Iterator[Viewed]:
         yield from shuffled(lambda shard: self._shard(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch)
@@ -136,7 +159,7 @@ class TrainingBatches:
         for sample, frame, box, tokens in zip(read_shard(self.shards[shard]), *columns, strict=True):
             yield Viewed(sample, frame, box, tokens)
 
-    def collate(self, chosen: list[Viewed], step: int) -> Arrays:
+    def drawn(self, chosen: list[Viewed], step: int) -> Drawn:
         """Own rows of a batch; captions, masks and frames are drawn from seed and step, in this order."""
         rng = np.random.default_rng((self.seed, 1, step))
         numbers = np.searchsorted(self.keys, [int(item.sample.key) for item in chosen]).astype(np.int64)
@@ -147,10 +170,10 @@ class TrainingBatches:
         tokens = np.stack([item.tokens for item in chosen])[:, : patches.shape[1]]
         frames = [self.frame_numbers(rng, item) for item in chosen]
         mine = self.rows
-        return Arrays(
+        arrays = Arrays(
             samples=numbers[mine],
             captions=(self.first_captions[numbers] + captions)[mine],
-            frames=np.stack([self.pixels(*pair) for pair in zip(chosen[mine], frames[mine], strict=True)]),
+            frames=np.empty(0, np.uint8),
             ids=words.ids[mine],
             attended=words.attended[mine],
             masked_patches=patches[mine],
@@ -158,6 +181,11 @@ class TrainingBatches:
             corrupted_ids=corrupted[mine],
             masked_words=hidden[mine],
         )
+        return Drawn(arrays, list(zip(chosen[mine], frames[mine], strict=True)))
+
+    def decoded(self, drawn: Drawn) -> Arrays:
+        """The batch with its pixels."""
+        return drawn.arrays._replace(frames=np.stack([self.pixels(*one) for one in drawn.frames]))
 
     def hide(
         self, rng: np.random.Generator, words: Words
@@ -198,6 +226,7 @@ class RandomCrops:
         batch: crops a batch.
         size: pixels along a side of the crops.
         scale: share of the picture's area; ratio: width over height.
+        threads: that decode pictures, of several batches at once.
     """
 
     shards: tuple[Path, ...]
@@ -207,16 +236,18 @@ class RandomCrops:
     scale: tuple[float, float]
     ratio: tuple[float, float]
     seed: int
+    threads: int
 
     def starting(self, step: int) -> Iterator[NDArray[np.uint8]]:
         """(B, H, W, 3) pixels, from batch `step` on."""
         chosen = endless(self._epoch, num_samples=self.num_samples, batch=self.batch, start=step)
-        yield from ahead(self._pixels(samples, number) for number, samples in enumerate(chosen, start=step))
+        yield from ahead(enumerate(chosen, start=step), self._pixels, threads=self.threads)
 
     def _epoch(self, epoch: int) -> Iterator[StoredSample]:
         yield from shuffled(lambda shard: read_shard(self.shards[shard]), len(self.shards), seed=self.seed, epoch=epoch)
 
-    def _pixels(self, samples: list[StoredSample], step: int) -> NDArray[np.uint8]:
+    def _pixels(self, numbered: tuple[int, list[StoredSample]]) -> NDArray[np.uint8]:
+        step, samples = numbered
         rng = np.random.default_rng((self.seed, 2, step))
         return np.stack(
             [crop(*draw_view(rng, sample, scale=self.scale, ratio=self.ratio)[1:], self.size) for sample in samples]

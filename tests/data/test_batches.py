@@ -1,14 +1,15 @@
 """Frames of clips in training batches: one of each segment, drawn anew by seed and step."""
 
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cots.data.batches import TrainingBatches
+from cots.data.batches import TrainingBatches, ahead
 from cots.data.pictures import encode_jpeg
 from cots.data.samples import StoredSample
 from cots.data.segments import segments
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def batches(folder: Path, *, frames: int, seed: int = 0) -> TrainingBatches:
+def batches(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> TrainingBatches:
     return TrainingBatches(
         shards=(folder / "video.tar",),
         views=(folder / "video.safetensors",),
@@ -51,6 +52,7 @@ def batches(folder: Path, *, frames: int, seed: int = 0) -> TrainingBatches:
         masking=None,
         rows=slice(None),
         seed=seed,
+        threads=threads,
     )
 
 
@@ -87,6 +89,33 @@ def test_frames_follow_from_seed_and_step_alone(folder: Path) -> None:
     np.testing.assert_array_equal(straight, shown(folder, frames=3, steps=6))
     np.testing.assert_array_equal(straight[4:], shown(folder, frames=3, steps=2, start=4))
     assert not np.array_equal(straight, shown(folder, frames=3, steps=6, seed=1))
+
+
+def test_threads_change_no_batch(folder: Path) -> None:
+    for alone, together in zip(
+        islice(batches(folder, frames=3).starting(1), 30),
+        batches(folder, frames=3, threads=5).starting(1),
+        strict=False,
+    ):
+        for mine, theirs in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_as_many_are_made_at_once_as_there_are_threads_and_come_in_order() -> None:
+    meeting = Barrier(3)
+
+    def make(number: int) -> int:
+        meeting.wait(timeout=60)  # for two others
+        return -number
+
+    assert list(islice(ahead(count(), make, threads=3), 9)) == [-number for number in range(9)]
+
+
+def test_a_failure_while_a_batch_is_made_is_told_at_its_place() -> None:
+    made = ahead(count(), lambda number: 1 // (2 - number), threads=4)
+    assert [next(made), next(made)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(made)
 
 
 def test_one_frame_is_the_one_that_the_view_names(folder: Path) -> None:
