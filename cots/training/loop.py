@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cots.data.batches import Arrays, TrainingBatches
-from cots.dist import clip_gradients, gathered, own, rank, sum_gradients, summed, wait, world
+from cots.dist import clip_gradients, gathered, own, rank, sum_gradients, summed, wait
 from cots.errors import RunFailed
 from cots.model import autocast, normalised
 from cots.objective import Batch, Keys, Outcome
@@ -161,7 +161,7 @@ def update(
         group["lr"] = rate * group["scale"]
     with autocast(batch.frames.device):
         keys = asked.keys(batch, slices(len(batch.samples), parts))
-    row: Row = {"total": 0.0}
+    losses: dict[str, Tensor] = {}
     mine = len(batch.samples) if keys is None else int(keys.kept[own(len(keys.kept))].sum())
     similarity: list[Tensor] = []
     for rows in slices(mine, parts) or [slice(0)]:  # no process may stay away where the others meet
@@ -171,7 +171,7 @@ def update(
         if outcome.similarity is not None:
             similarity.append(outcome.similarity)
         for name, loss in (("total", outcome.total.detach()), *outcome.losses.items()):
-            row[name] = row.get(name, 0.0) + float(loss)
+            losses[name] = losses[name] + loss if name in losses else loss
     if isinstance(keys, Keys):
         keys = keys.seen(similarity)
     sum_gradients(objective)
@@ -179,13 +179,13 @@ def update(
     optimizer.step()
     optimizer.zero_grad()
     asked.advance(keys)
-    return keys, _summed(row, batch.frames.device) | asked.figures(keys)
+    return keys, _summed(losses) | asked.figures(keys)
 
 
-def _summed(row: Row, where: torch.device) -> Row:
-    """The losses of the whole batch, from the shares of all processes."""
-    shares = torch.tensor([row[name] for name in sorted(row)], dtype=torch.float32, device=where)
-    return dict(zip(sorted(row), summed(shares).tolist(), strict=True)) if world() > 1 else row
+def _summed(losses: dict[str, Tensor]) -> Row:
+    """The losses of the whole batch, from the shares of all processes; a GPU is waited for here, not before."""
+    shares = torch.stack([losses[name].float() for name in sorted(losses)])
+    return dict(zip(sorted(losses), summed(shares).tolist(), strict=True))
 
 
 def slices(count: int, parts: int) -> list[slice]:
