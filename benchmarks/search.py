@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from usearch.index import Index as UsearchIndex
 
 from benchmarks._rounds import in_turn
+from benchmarks._vectors import DIM, Rows, gallery, share_found
 from cots.retrieval.choice import chosen_index
 from cots.retrieval.index import EmbeddingIndex
 
-DIM, K, RECALL = 256, 10, 0.95
+K, RECALL = 10, 0.95
 QUERIES, SINGLE = 1_000, 500
 LINKS, CARE = 16, 128  # of the graphs, and how many candidates are kept while they are built
 EFFORTS = [10 << power for power in range(9)]  # of a graph's search
 THREADS = 2
-Rows = NDArray[np.float32]
 
 
 class Searcher(NamedTuple):
@@ -76,28 +76,6 @@ def table(size: int, *, rounds: int) -> None:
         )
     seconds = _read_seconds(vectors)
     print(f"  all vectors are read in {1000 * seconds:.2f} ms: exact search of one query cannot take less")
-
-
-def gallery(size: int, asked: int) -> tuple[Rows, Rows]:
-    """(size, DIM) unit vectors and (asked, DIM) queries."""
-    rng = np.random.default_rng(0)
-    directions = rng.normal(size=(64, DIM)).astype(np.float32)
-    centres = rng.normal(size=(size // 25, 64)).astype(np.float32)
-    vectors = np.empty((size, DIM), np.float32)
-    for start in range(0, size, 100_000):
-        part = vectors[start : start + 100_000]
-        own = centres[rng.integers(len(centres), size=len(part))] + 0.7 * rng.normal(size=(len(part), 64)).astype(
-            np.float32
-        )
-        part[:] = unit(own @ directions + rng.normal(size=part.shape).astype(np.float32))
-    noise = rng.normal(size=(asked, DIM)).astype(np.float32)
-    return vectors, unit(vectors[rng.integers(size, size=asked)] + 0.03 * noise)
-
-
-def unit(rows: Rows) -> Rows:
-    """Rows of length one."""
-    made: Rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return made
 
 
 def ours(vectors: Rows, queries: Rows, _: NDArray[np.int64]) -> Searcher:
@@ -176,12 +154,6 @@ def least_effort(
         if share_found(search(queries, THREADS), nearest) >= RECALL:
             return effort
     return EFFORTS[-1]
-
-
-def share_found(found: NDArray[np.int64], nearest: NDArray[np.int64]) -> float:
-    """Mean over queries of the share of the nearest rows (Q, K) that is among those found (Q, K)."""
-    hits = (found[:, :, None] == nearest[:, None, :]).any(axis=1)
-    return float(np.count_nonzero(hits) / hits.size)
 
 
 def _at(one: Searcher, queries: Rows, threads: int) -> Callable[[], object]:

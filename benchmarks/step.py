@@ -30,6 +30,7 @@ from cots.training.groups import parameter_groups
 from cots.training.loop import update
 from cots.training.utilisation import matmul_rate
 
+ACCELERATED = 256  # pairs
 WORDS = (8, 24)  # tokens of a caption: from, and fewer than
 LEVELS = {
     "instance": LevelWeights(instance=1, token=0, task=0, masked_views=0),
@@ -47,7 +48,7 @@ class Size(NamedTuple):
     """Which streams, and how many pairs at once."""
 
     model: Callable[[Params], Model]
-    pairs: int | None = None  # as in params.yaml
+    pairs: int | None = None  # on a processor; as in params.yaml
     peers: tuple[Peer, ...] = ()
 
 
@@ -62,6 +63,12 @@ SIZES = {
     "small": Size(small, peers=(open_clip_step, dual_encoder_step)),
     "base": Size(lambda _: section("base"), pairs=16, peers=(open_clip_step, dual_encoder_step, albef_step)),
 }
+
+
+def pairs_of(size: str) -> int:
+    """The batch of a size: on an accelerator large streams have what the paper's parameters give one of eight."""
+    pairs = SIZES[size].pairs
+    return Params.load().pretrain.batch if pairs is None else pairs if device().type == "cpu" else ACCELERATED
 
 
 def random_batch(model: Model, cots: CotsObjective, *, pairs: int, vocab: int, codes: int) -> Batch:
@@ -101,10 +108,10 @@ def table(size: str, *, rounds: int) -> None:
 
     Each takes turns with CLIP and is freed before the next is built: large streams fit twice, not five times.
     """
-    params, (model_of, pairs, peers) = Params.load(), SIZES[size]
+    params, (model_of, _, peers), pairs = Params.load(), SIZES[size], pairs_of(size)
     cots = params.pretrain.objective
     assert isinstance(cots, CotsObjective)
-    pairs, settings, codes = pairs or params.pretrain.batch, model_of(params), params.dvae.codes
+    settings, codes = model_of(params), params.dvae.codes
     levels = {"all three": LEVELS["all three"]} if peers else LEVELS
     objectives: dict[str, Objective] = {} if peers else {"SigLIP": SIGLIP}
     whole = {name: cots.model_copy(update={"weights": weights}) for name, weights in levels.items()}
@@ -122,7 +129,7 @@ def table(size: str, *, rounds: int) -> None:
         print(f"  matrix products reach {peak / 1e9:,.0f} GFLOP/s; per cent of it beside the rates", flush=True)
         for name, made in variants.items():
             calls = {"CLIP": clip, name: made()}
-            used = {which: _operations(call) / peak for which, call in calls.items()}
+            used = {which: operations(call) / peak for which, call in calls.items()}
             seconds = in_turn(calls, rounds=rounds, settling=1)
             ratio = 1 / times_faster(seconds, than="CLIP")[name]
             told = [_told(pairs, statistics.median(taken), used[which]) for which, taken in seconds.items()]
@@ -133,7 +140,8 @@ def _told(pairs: int, taken: float, used: float) -> str:
     return f"{pairs / taken:7.1f} pairs/s, {used / taken:.0%}"
 
 
-def _operations(call: Call) -> int:
+def operations(call: Call) -> int:
+    """Of the matrix products of a call."""
     with FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops())
