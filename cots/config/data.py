@@ -52,7 +52,7 @@ class CocoSource(Section):
 
 
 class FolderSource(Section):
-    """A folder with a caption table (CSV, TSV or JSONL) that names pictures relative to it."""
+    """A folder with a caption table (CSV, TSV or JSONL) that names pictures and clips relative to it."""
 
     kind: Literal["folder"]
     path: Path
@@ -61,7 +61,7 @@ class FolderSource(Section):
 
 
 class WebdatasetSource(Section):
-    """Tar files as img2dataset writes them: picture, .txt caption and .json side by side."""
+    """Tar files as img2dataset and video2dataset write them: picture or clip, .txt caption and .json side by side."""
 
     kind: Literal["webdataset"]
     path: Path

@@ -1,14 +1,14 @@
-"""A plain folder of pictures with a caption table beside them: CSV, TSV or JSONL."""
+"""A plain folder of pictures and clips with a caption table beside them: CSV, TSV or JSONL."""
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
 from cots.data.samples import Sample, Split
-from cots.data.sources.reading import described, need_folder, split_by_hash, split_named
+from cots.data.sources.reading import described, media_of, need_folder, split_by_hash, split_named
 from cots.errors import BadInput
 
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -28,8 +28,8 @@ class _Picture:
 def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Iterator[Sample]:
     """The samples of a table with the columns image, caption and, if the splits are given, split.
 
-    Pictures are named relative to the folder; rows of one picture become one sample. A row that is not UTF-8 becomes
-    a sample of its own, which is then rejected.
+    Column `image` names pictures and clips relative to the folder; a file whose name ends as a clip's is one.
+    Rows of one file become one sample. A row that is not UTF-8 becomes a sample of its own, which is then rejected.
 
     Args:
         path: the folder, which holds one table.
@@ -47,7 +47,7 @@ def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Itera
         name, where = row["image"].strip(), f"{table.name}, line {line}"
         split = _split(row, name, f"{table}, line {line}", seed=seed, holdout=holdout)
         if not _is_utf8(name + row["caption"]):
-            broken.append(described(name, path / name, [row["caption"]], split=split, origin=where))
+            broken.append(_sample(path, name, [row["caption"]], split, where))
             continue
         picture = pictures.setdefault(name, _Picture(line, split))
         if picture.split != split:
@@ -58,10 +58,14 @@ def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Itera
     if not pictures and not broken:
         raise BadInput(f"{table} has no rows below its header")
     whole = [
-        described(name, path / name, found.captions, split=found.split, origin=f"{table.name}, line {found.line}")
+        _sample(path, name, found.captions, found.split, f"{table.name}, line {found.line}")
         for name, found in pictures.items()
     ]
     return iter(whole + broken)
+
+
+def _sample(folder: Path, name: str, captions: Sequence[str], split: Split, origin: str) -> Sample:
+    return described(name, folder / name, captions, split=split, origin=origin, media=media_of(name))
 
 
 def _table(folder: Path) -> Path:

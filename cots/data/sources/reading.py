@@ -23,6 +23,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
+CLIPS = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # endings of clips; files with others are pictures
 PROBED = 20  # names that are looked for to find the folder of the files
 
 
@@ -53,6 +54,11 @@ def described(
     return Sample(
         id=name, split=split, media=media, captions=tuple(captions), wrong=wrong, content=content, origin=origin
     )
+
+
+def media_of(name: str) -> Media:
+    """Whether a file is a clip or a picture, by the ending of its name."""
+    return "video" if Path(name).suffix.removeprefix(".").lower() in CLIPS else "image"
 
 
 def need_folder(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tar files as img2dataset writes them: for each key a picture, its caption in .txt, and .json about both."""
+"""Tar files as img2dataset and video2dataset write them: for each key a picture or clip, its caption, and JSON."""
 
 import json
 import tarfile
@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from cots.data.samples import Sample
-from cots.data.sources.reading import described, need_folder, split_by_hash
+from cots.data.sources.reading import CLIPS, described, media_of, need_folder, split_by_hash
 from cots.errors import BadInput
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -27,13 +27,14 @@ def read_webdataset(path: Path, *, seed: int, holdout: Mapping[str, float]) -> I
     need_folder(path)
     tars = sorted(path.glob("*.tar"))
     if not tars:
-        raise BadInput(f"{path} holds no .tar file: set source.path to the folder that img2dataset wrote")
+        raise BadInput(f"{path} holds no .tar file: set source.path to the folder of tars")
     for tar in tars:
         for key, members in _grouped(tar):
             name = f"{tar.stem}/{key}"
-            picture = next((members[kind] for kind in PICTURES if kind in members), b"")
+            kind = next((kind for kind in (*PICTURES, *CLIPS) if kind in members), "")
             split = split_by_hash(name, seed=seed, val=holdout["val"], test=holdout["test"])
-            yield described(name, picture, [_caption(members)], split=split, origin=tar.name)
+            content, media = members.get(kind, b""), media_of(f"{key}.{kind}")
+            yield described(name, content, [_caption(members)], split=split, origin=tar.name, media=media)
 
 
 def _grouped(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

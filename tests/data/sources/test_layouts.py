@@ -186,6 +186,12 @@ def test_rows_of_one_picture_become_one_sample_in_every_kind_of_table(tmp_path: 
     assert first.origin == f"{name}, line {1 if name == 't.jsonl' else 2}"
 
 
+def test_a_file_with_the_ending_of_a_clip_is_one(tmp_path: Path) -> None:
+    names = ["a.jpg", "b.mp4", "c.MOV", "mp4", "d.mp4.png"]
+    (tmp_path / "t.csv").write_text("image,caption\n" + "".join(f"{name},text\n" for name in names))
+    assert [sample.media for sample in folder(tmp_path)] == ["image", "video", "video", "image", "image"]
+
+
 def test_a_quoted_tsv_loses_its_quotes_and_an_odd_quote_swallows_no_rows(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text('image\tcaption\n\na.jpg\t"a ""big"" dog"\nb.jpg\t"odd\nc.jpg\tplain\n')
     assert [sample.captions for sample in folder(tmp_path)] == [('a "big" dog',), ('"odd',), ("plain",)]
@@ -270,6 +276,15 @@ def test_tar_members_of_one_key_become_one_sample(tmp_path: Path, picture: Calla
     assert (first.id, first.captions, first.content) == ("00000/000000000", ("a café",), picture())
     assert (second.captions, second.content) == (("from the json",), picture(kind="PNG"))
     assert (third.captions, third.content) == (("",), b"")
+
+
+def test_video2datasets_tars_hold_clips(tmp_path: Path, picture: Callable[..., bytes]) -> None:
+    members = {"0.mp4": b"clip", "0.txt": b"x", "0.json": b"{}", "1.webm": b"other", "1.txt": b"y", "2.jpg": picture()}
+    write_tar(tmp_path / "00000.tar", members)
+    clip, other, still = webdataset(tmp_path)
+    assert (clip.media, clip.content, clip.captions) == ("video", b"clip", ("x",))
+    assert (other.media, other.content) == ("video", b"other")
+    assert (still.media, still.content) == ("image", picture())
 
 
 def test_a_tar_that_is_cut_short_is_told_with_its_name(tmp_path: Path, picture: Callable[..., bytes]) -> None:
