@@ -23,6 +23,7 @@ import yaml
 
 from cots.comparison import compared, directions_of, query_tables
 from cots.config import (
+    MEDIA,
     ClipObjective,
     CotsObjective,
     LevelWeights,
@@ -34,7 +35,7 @@ from cots.config import (
 )
 from cots.data.manifest import part, read_manifest
 from cots.errors import told_in_one_line
-from cots.evaluation import MEDIA, embed, measure, stored_samples
+from cots.evaluation import embed, measure, stored_samples
 from cots.model import RetrievalModel
 from cots.reporting.results import write_query_table
 from cots.retrieval.metrics import rsum

@@ -14,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cots.config import Target
 from cots.data.intake import Intake, Rejected
 from cots.data.samples import Media, Sample, StoredSample
 from cots.data.shards import read_shard
@@ -26,7 +25,6 @@ from cots.retrieval.bootstrap import bootstrap
 from cots.retrieval.index import EmbeddingIndex
 from cots.retrieval.metrics import KS, Direction, chance, retrieval, retrieval_in_folds, rsum, scores
 
-MEDIA: dict[Target, Media] = {"image-text": "image", "video-text": "video"}
 DIRECTIONS: dict[Media, tuple[str, str]] = {"image": ("i2t", "t2i"), "video": ("v2t", "t2v")}
 DIGITS = 6
 

@@ -30,9 +30,10 @@ from cots.config.training import (
     TrainableBlocks,
     Training,
 )
-from cots.config.values import Codes, Count, Positive, PositiveFloat, Section, Share, SplitName, Target, Weight
+from cots.config.values import MEDIA, Codes, Count, Positive, PositiveFloat, Section, Share, SplitName, Target, Weight
 
 __all__ = [
+    "MEDIA",
     "Anneal",
     "ClipObjective",
     "CocoSource",

@@ -12,6 +12,7 @@ Codes = Annotated[int, Field(ge=2, le=65536)]  # size of a codebook; tokens are 
 PositiveFloat = Annotated[float, Field(gt=0)]
 SplitName = Literal["train", "val", "test"]
 Target = Literal["image-text", "video-text"]
+MEDIA: dict[Target, Literal["image", "video"]] = {"image-text": "image", "video-text": "video"}  # that it finds
 
 
 class Section(BaseModel):

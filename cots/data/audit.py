@@ -16,7 +16,19 @@ from cots.errors import BadInput
 
 ALIKE_BITS = 2  # of 64: difference hashes that differ in no more belong to pictures that look the same
 SOUND = "as the manifest says"
-DERIVED = ("blank", "words", "flags", "wrong_held_out", "pixels", "repeats", "leaks", "alike", "suspected", "opened")
+DERIVED = (
+    "part",
+    "blank",
+    "words",
+    "flags",
+    "wrong_held_out",
+    "pixels",
+    "repeats",
+    "leaks",
+    "alike",
+    "suspected",
+    "opened",
+)
 
 
 def audited(
@@ -33,6 +45,7 @@ def audited(
 
     Returns:
         The manifest's rows and index; `captions` and `wrong` are counts, and there are, besides,
+        `part`: split and medium, `train image`;
         `blank`: captions of blanks only; `words`: of the longest caption; `flags`: length of `wrong`;
         `wrong_held_out`: `wrong` outside train; `pixels`: width times height;
         `repeats`: whether the same pixels occur before in the split;
@@ -45,6 +58,7 @@ def audited(
     leaks = manifest["pixel_hash"].isin(manifest.loc[~held_out, "pixel_hash"])
     alike = pd.Series(_alike(manifest, held_out.to_numpy()), index=manifest.index)
     return manifest.assign(
+        part=manifest["split"] + " " + manifest["media"],
         captions=captions.map(len),
         blank=captions.map(lambda texts: sum(not text.strip() for text in texts)),
         words=captions.map(lambda texts: max((len(text.split()) for text in texts), default=0)),

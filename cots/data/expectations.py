@@ -72,7 +72,7 @@ def judge(
     rejected: pd.DataFrame,
     docs: Path,
     *,
-    splits: Sequence[str],
+    parts: Sequence[str],
     min_side: int,
     max_pixels: int,
     max_frames: int,
@@ -87,7 +87,7 @@ def judge(
         manifest: as `audited` gives it.
         rejected: the table of rejects.
         docs: folder of the Data Docs; they carry the time, so do not hash them.
-        splits: that later stages need.
+        parts: that later stages need, as `train image`.
         min_side: of the originals, pixels.
         max_pixels: of the originals.
         max_frames: of a sample.
@@ -102,7 +102,7 @@ def judge(
     context = _context()
     context.add_data_docs_site(SITE, _site(docs))
     suite = [
-        *_names(splits),
+        *_names(parts),
         *_captions(max_words),
         *_pictures(min_side=min_side, max_pixels=max_pixels, max_frames=max_frames),
         _at_most("pictures do not repeat within a split", max_duplicates, "repeats", right=False),
@@ -124,13 +124,13 @@ def _rule(kind: type[Any], title: str, limit: str, **settings: object) -> Any:  
     return kind(**settings, meta={"title": title, "limit": limit}, notes=title)
 
 
-def _names(splits: Sequence[str]) -> list[Any]:
+def _names(parts: Sequence[str]) -> list[Any]:
     unique, match, known = (
         gxe.ExpectColumnValuesToBeUnique,
         gxe.ExpectColumnValuesToMatchRegex,
         gxe.ExpectColumnValuesToBeInSet,
     )
-    columns, needed = [*SCHEMA.names, *DERIVED], sorted(set(splits))
+    columns, needed = [*SCHEMA.names, *DERIVED], sorted(set(parts))
     return [
         _rule(gxe.ExpectTableColumnsToMatchSet, "the columns are complete", "no more, no less", column_set=columns),
         _rule(unique, "keys are unique", "all", column="key"),
@@ -140,9 +140,9 @@ def _names(splits: Sequence[str]) -> list[Any]:
         _rule(known, "media are known", ", ".join(MEDIA), column="media", value_set=list(MEDIA)),
         _rule(
             gxe.ExpectColumnDistinctValuesToContainSet,
-            "no split that is needed is empty",
+            "no part that index.target needs is empty",
             ", ".join(needed),
-            column="split",
+            column="part",
             value_set=needed,
         ),
     ]

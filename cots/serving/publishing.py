@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cots.config import Params
+from cots.config import MEDIA, Params
 from cots.data.manifest import part, read_manifest
-from cots.evaluation import MEDIA, embed, measure, query_rows, stored_samples
+from cots.evaluation import embed, measure, query_rows, stored_samples
 from cots.files import write_json
 from cots.model import RetrievalModel
 from cots.serving.judging import Judge

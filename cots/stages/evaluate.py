@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cots.config import Params, Target
+from cots.config import MEDIA, Params, Target
 from cots.data.manifest import part, read_manifest
 from cots.dist import processes, rank
 from cots.errors import told_in_one_line
-from cots.evaluation import MEDIA, Embedded, embed, measure, rounded, stored_by_id, stored_samples
+from cots.evaluation import Embedded, embed, measure, rounded, stored_by_id, stored_samples
 from cots.files import write_json
 from cots.model import RetrievalModel
 from cots.reporting.attention import Look, looks

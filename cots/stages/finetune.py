@@ -6,14 +6,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from cots.config import Params, Target
+from cots.config import MEDIA, Params, Target
 from cots.dist import processes, rank
 from cots.errors import told_in_one_line
 from cots.model import RetrievalModel
 from cots.serving.tracking import logged_run
 from cots.training.fit import Inputs, fit
-
-MEDIA: dict[Target, tuple[str, ...]] = {"image-text": ("image",), "video-text": ("video",)}
 
 
 def stage(
@@ -38,7 +36,7 @@ def stage(
         name=f"finetune-{target}",
         training=params.finetune[target],
         codes=params.dvae.codes,
-        media=MEDIA[target],
+        media=(MEDIA[target],),
     )
     if rank():  # the first process writes
         training()

@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from cots.config import Params
+from cots.config import MEDIA, Params
 from cots.data.manifest import part, read_manifest
 from cots.errors import BadInput, told_in_one_line
-from cots.evaluation import MEDIA
 from cots.files import write_json
 from cots.serving.cards import DATA_CARD, MODEL_CARD, Facts, data_card, model_card
 from cots.serving.evidence import EVIDENCE, save_evidence

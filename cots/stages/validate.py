@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cots.config import Params
+from cots.config import MEDIA, Params
 from cots.data.audit import ALIKE_BITS, audited
 from cots.data.expectations import Verdict, judge
 from cots.data.manifest import SCHEMA, read_manifest
@@ -40,7 +40,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
         figures,
         refused,
         out / "docs",
-        splits=("train", params.evaluate.split),
+        parts=[f"{split} {MEDIA[params.index.target]}" for split in ("train", params.evaluate.split)],
         min_side=door.min_side,
         max_pixels=door.max_pixels,
         max_frames=door.frames,
@@ -62,7 +62,7 @@ def _rejects(path: Path) -> pd.DataFrame:
 def _overview(figures: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
     """What is worth knowing and has no limit."""
     return {
-        "samples": dict(Counter(figures["split"] + " " + figures["media"])),
+        "samples": dict(Counter(figures["part"])),
         "captions": int(figures["captions"].sum()),
         "wrong captions": int(figures["wrong"].sum()),
         "rejected": dict(Counter(refused["reason"])),

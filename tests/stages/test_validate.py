@@ -142,9 +142,15 @@ def test_a_wrong_caption_is_borne_in_train(data: Path) -> None:
     assert validated(data)["overview"]["wrong captions"] == 1
 
 
-def test_a_split_that_is_needed_and_empty_fails(data: Path) -> None:
+def test_a_part_that_is_needed_and_empty_fails(data: Path) -> None:
     edit(data, lambda rows: [row.update(split="val") for row in rows if row["split"] == "test"])
-    assert "no split that is needed is empty (test, train): missing or unknown: ['test']" in complaints(data)
+    assert "(test image, train image): missing or unknown: ['test image']" in complaints(data)
+
+
+def test_clips_alone_do_not_serve_a_target_that_asks_for_pictures(data: Path) -> None:
+    edit(data, lambda rows: [row.update(media="video") for row in rows])
+    told = complaints(data)
+    assert "no part that index.target needs is empty (test image, train image): missing or unknown" in told
 
 
 def counted(data: Path, expectation: str) -> tuple[bool, str]:
