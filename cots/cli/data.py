@@ -1,8 +1,8 @@
-"""`cots data`: which versions learnt from a sample, and how to take it back."""
+"""`cots data`: several data sets into one, which versions learnt from a sample, and how to take it back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,13 +10,23 @@ from cots.cli.tables import table
 from cots.errors import BadInput
 
 if TYPE_CHECKING:
+    from cots.data.samples import Sample
     from cots.serving.registry import Registry
 
-data = typer.Typer(help="Samples: which versions learnt from them, and taking them back.", no_args_is_help=True)
+data = typer.Typer(
+    help="Samples: several data sets into one, which versions learnt from them, and taking them back.",
+    no_args_is_help=True,
+)
 Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Of samples, as the manifest and the results name them.")
 ]
 Used = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it learnt from, ids that its index holds
+GATHERED: Mapping[str, Mapping[str, Any]] = {  # sources of files, and what they are asked beside their place
+    "coco": {},
+    "folder": {"seed": 0, "holdout": {"val": 0.0, "test": 0.0}},
+    "karpathy": {},
+    "msrvtt": {"protocol": "full"},
+}
 MANIFEST, WITHDRAWN = Path("data/manifest.parquet"), Path("withdrawn.csv")
 
 
@@ -50,6 +60,44 @@ def withdraw(
     if registry.versions():
         refresh()
     typer.echo(f"\n{WITHDRAWN} names {', '.join(ids)}: commit it; the next `dvc repro` trains without them")
+
+
+@data.command()
+def gather(
+    out: Annotated[
+        Path, typer.Argument(help="The new folder, for `cots use folder --data` or `cots use clips --data`.")
+    ],
+    sources: Annotated[list[str], typer.Argument(metavar="KIND:PATH...", help=f"Kinds: {', '.join(GATHERED)}.")],
+) -> None:
+    """Make one folder of several data sets, of pictures and of clips, each in the splits that it names.
+
+    Files are linked, or copied from another disk. A folder that names no splits is train as a whole; of MSR-VTT the
+    release's own splits are taken.
+    """
+    from cots.cli.files import writing
+    from cots.data.gathering import gather
+
+    named = [_named(source) for source in sources]
+    roots = {path.resolve().name: path for _, path in named}
+    if len(roots) < len(named):
+        raise BadInput(f"data sets need different names: {', '.join(path.resolve().name for _, path in named)}")
+    opened = {name: (path, _opened(kind, path)) for (kind, path), name in zip(named, roots, strict=True)}
+    with writing(out):
+        counts = gather(opened, out)
+    typer.echo(table(["data set", "samples"], list(counts.items())))
+
+
+def _named(source: str) -> tuple[str, Path]:
+    kind, _, path = source.partition(":")
+    if kind not in GATHERED or not path:
+        raise BadInput(f"{source!r} is not KIND:PATH with a kind of {', '.join(GATHERED)}")
+    return kind, Path(path).expanduser()
+
+
+def _opened(kind: str, path: Path) -> "Iterator[Sample]":
+    from cots.data.sources import SOURCES
+
+    return SOURCES[kind](path=path, **GATHERED[kind])
 
 
 def _check_known(ids: Sequence[str], used: Used) -> None:

@@ -1,0 +1,89 @@
+"""Several data sets in one folder: their files, captions and splits as `folder` then reads them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cots.cli.data import gather
+from cots.data.samples import Sample
+from cots.data.sources.folder import read_folder
+from cots.errors import BadInput
+
+Encoded = Callable[..., bytes]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, picture: Encoded) -> Path:
+    """A folder of two pictures of one name, the second in a folder of its own, and a row whose file is missing."""
+    root = tmp_path / "pictures"
+    (root / "more").mkdir(parents=True)
+    rows = ['a.jpg,"a ""big"" dog, asleep",train', "more/a.jpg,other,val", "a.jpg,again,train", "gone.jpg,lost,test"]
+    (root / "t.csv").write_text("\n".join(["image,caption,split", *rows]) + "\nlast.jpg,caf", encoding="utf8")
+    with (root / "t.csv").open("ab") as file:
+        file.write(b"\xe9,train\n")
+    (root / "a.jpg").write_bytes(picture(seed=1))
+    (root / "more/a.jpg").write_bytes(picture(seed=2))
+    return root
+
+
+@pytest.fixture
+def clips(tmp_path: Path, clip: Encoded) -> Path:
+    """Two clips in MSR-VTT's layout."""
+    root = tmp_path / "clips"
+    (root / "videos").mkdir(parents=True)
+    videos = [{"video_id": "video0", "split": "train"}, {"video_id": "video1", "split": "validate"}]
+    sentences = [{"video_id": f"video{n}", "caption": f"told {n}"} for n in (0, 1, 1)]
+    (root / "MSRVTT_data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
+    for n in (0, 1):
+        (root / f"videos/video{n}.mp4").write_bytes(clip(2 + n))
+    return root
+
+
+def read(path: Path) -> list[Sample]:
+    return list(read_folder(path, seed=0, holdout={"val": 0, "test": 0}))
+
+
+def test_the_folder_holds_what_its_sources_held(tmp_path: Path, pictures: Path, clips: Path) -> None:
+    out = tmp_path / "new/both"
+    gather(out, [f"folder:{pictures}", f"msrvtt:{clips}"])
+    assert [(one.id, one.split, one.media, one.captions) for one in read(out)] == [
+        ("pictures/a.jpg", "train", "image", ('a "big" dog, asleep', "again")),
+        ("pictures/more/a.jpg", "val", "image", ("other",)),
+        ("pictures/gone.jpg", "test", "image", ("lost",)),
+        ("clips/videos/video0.mp4", "train", "video", ("told 0",)),
+        ("clips/videos/video1.mp4", "val", "video", ("told 1", "told 1")),
+        ("pictures/last.jpg", "train", "image", ("caf\udce9",)),
+    ]
+    assert (out / "pictures/more/a.jpg").read_bytes() == (pictures / "more/a.jpg").read_bytes()
+    assert (out / "pictures/a.jpg").samefile(pictures / "a.jpg")
+    assert not (out / "pictures/gone.jpg").exists()
+
+
+def test_a_failure_leaves_nothing_and_a_second_try_works(tmp_path: Path, pictures: Path, clips: Path) -> None:
+    out = tmp_path / "both"
+    with pytest.raises(BadInput, match="must hold one caption table"):
+        gather(out, [f"msrvtt:{clips}", f"folder:{tmp_path}"])
+    assert not out.exists()
+    table = clips / "t.csv"
+    table.write_text("image,caption\n../pictures/a.jpg,outside\n")
+    with pytest.raises(BadInput, match=r"t\.csv, line 2: \.\./pictures/a\.jpg is no file below"):
+        gather(out, [f"folder:{pictures}", f"folder:{clips}"])
+    assert not out.exists()
+    table.unlink()
+    gather(out, [f"folder:{pictures}", f"msrvtt:{clips}"])
+    with pytest.raises(BadInput, match="both is in use: name a new folder"):
+        gather(out, [f"folder:{pictures}"])
+    assert len(read(out)) == 6
+
+
+@pytest.mark.parametrize("source", ["pictures", "folder:", "scenes:pictures"])
+def test_a_source_that_is_not_named_well_is_told(tmp_path: Path, source: str) -> None:
+    with pytest.raises(BadInput, match="is not KIND:PATH with a kind of coco, folder, karpathy, msrvtt"):
+        gather(tmp_path / "out", [source])
+
+
+def test_two_data_sets_of_one_name_are_told_apart_first(tmp_path: Path, pictures: Path) -> None:
+    with pytest.raises(BadInput, match="need different names: pictures, pictures"):
+        gather(tmp_path / "out", [f"folder:{pictures}", f"folder:{pictures}"])
