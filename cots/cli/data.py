@@ -1,6 +1,6 @@
 """`cots data`: several data sets into one, which versions learnt from a sample, and how to take it back."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,6 @@ from cots.cli.tables import table
 from cots.errors import BadInput
 
 if TYPE_CHECKING:
-    from cots.data.samples import Sample
     from cots.serving.registry import Registry
 
 data = typer.Typer(
@@ -76,28 +75,24 @@ def gather(
     """
     from cots.cli.files import writing
     from cots.data.gathering import gather
+    from cots.data.sources import SOURCES
 
-    named = [_named(source) for source in sources]
-    roots = {path.resolve().name: path for _, path in named}
-    if len(roots) < len(named):
-        raise BadInput(f"data sets need different names: {', '.join(path.resolve().name for _, path in named)}")
-    opened = {name: (path, _opened(kind, path)) for (kind, path), name in zip(named, roots, strict=True)}
+    asked = [_kind_and_path(source) for source in sources]
+    names = [path.resolve().name for _, path in asked]
+    if len(set(names)) < len(names):
+        raise BadInput(f"data sets need different names: {', '.join(names)}")
+    read = [(path, SOURCES[kind](path=path, **GATHERED[kind])) for kind, path in asked]
+    opened = dict(zip(names, read, strict=True))
     with writing(out):
         counts = gather(opened, out)
     typer.echo(table(["data set", "samples"], list(counts.items())))
 
 
-def _named(source: str) -> tuple[str, Path]:
+def _kind_and_path(source: str) -> tuple[str, Path]:
     kind, _, path = source.partition(":")
     if kind not in GATHERED or not path:
         raise BadInput(f"{source!r} is not KIND:PATH with a kind of {', '.join(GATHERED)}")
     return kind, Path(path).expanduser()
-
-
-def _opened(kind: str, path: Path) -> "Iterator[Sample]":
-    from cots.data.sources import SOURCES
-
-    return SOURCES[kind](path=path, **GATHERED[kind])
 
 
 def _check_known(ids: Sequence[str], used: Used) -> None:

@@ -4,7 +4,6 @@ import csv
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from cots.data.samples import Sample
@@ -24,7 +23,7 @@ def gather(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> d
         How many samples each source gave.
 
     Raises:
-        BadInput: something is in the way, or a sample lies outside its source.
+        BadInput: something is in the way, a sample lies outside its source, or its name or a caption is no text.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} is in use: name a new folder")
@@ -32,25 +31,30 @@ def gather(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> d
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     counts = dict.fromkeys(sources, 0)
-    with (partial / "captions.csv").open("w", encoding="utf8", errors="surrogateescape", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
+    with (partial / "captions.csv").open("w", encoding="utf8", errors="surrogateescape", newline="") as text:
+        table = csv.writer(text, lineterminator="\n")
         table.writerow(["image", "caption", "split"])
         for name, (root, samples) in sources.items():
             for sample in samples:
-                image = f"{name}/{_inside(sample, root)}"
-                _link(root / _inside(sample, root), partial / image)
-                table.writerows([image, caption, sample.split] for caption in sample.captions or ("",))
+                try:
+                    file, inside = _located(sample, root)
+                    image = f"{name}/{inside}"
+                    _link(file, partial / image)
+                    table.writerows([image, caption, sample.split] for caption in sample.captions or ("",))
+                except ValueError as error:  # a name that no file can have, a text that no table can hold
+                    raise BadInput(f"{sample.origin}: {sample.id!a} cannot be taken over: {error}") from None
                 counts[name] += 1
-    with suppress(FileNotFoundError):
-        out.rmdir()
     partial.replace(out)
     return counts
 
 
-def _inside(sample: Sample, root: Path) -> str:
-    if not isinstance(sample.content, Path) or not sample.content.resolve().is_relative_to(root.resolve()):
-        raise BadInput(f"{sample.origin}: {sample.id} is no file below {root}")
-    return sample.content.relative_to(root).as_posix()
+def _located(sample: Sample, root: Path) -> tuple[Path, str]:
+    """The sample's file without links, and its place below the root without `..`, which could lead out of `out`."""
+    if isinstance(sample.content, Path):
+        file, place = sample.content.resolve(), Path(os.path.relpath(sample.content, root))
+        if file.is_relative_to(root.resolve()) and ".." not in place.parts:
+            return file, place.as_posix()
+    raise BadInput(f"{sample.origin}: {sample.id} is no file below {root}")
 
 
 def _link(file: Path, to: Path) -> None:
@@ -58,7 +62,7 @@ def _link(file: Path, to: Path) -> None:
         return
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(file.resolve(), to)
+        os.link(file, to)
     except FileExistsError:  # several samples of one file
         return
     except OSError:

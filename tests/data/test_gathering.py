@@ -78,6 +78,33 @@ def test_a_failure_leaves_nothing_and_a_second_try_works(tmp_path: Path, picture
     assert len(read(out)) == 6
 
 
+def test_a_name_that_winds_leads_nowhere_else(tmp_path: Path, picture: Encoded) -> None:
+    root = tmp_path / "a/pictures"
+    root.mkdir(parents=True)
+    (root / "t.csv").write_text("image,caption\n../../a/pictures/p.jpg,round\n")
+    (root / "p.jpg").write_bytes(picture())
+    (tmp_path / "new/out").mkdir(parents=True)  # an empty folder is as good as none
+    gather(tmp_path / "new/out", [f"folder:{root}"])
+    assert [one.id for one in read(tmp_path / "new/out")] == ["pictures/p.jpg"]
+    assert sorted(file.name for file in (tmp_path / "new").rglob("*")) == ["captions.csv", "out", "p.jpg", "pictures"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image": "a\0.jpg", "caption": "x"},
+        {"image": "a.jpg", "caption": "\ud800"},
+    ],
+)
+def test_what_is_no_text_is_told_in_one_line(tmp_path: Path, row: dict[str, str]) -> None:
+    root = tmp_path / "pictures"
+    root.mkdir()
+    (root / "t.jsonl").write_text(json.dumps(row))
+    with pytest.raises(BadInput, match=r"t\.jsonl, line 1: .* cannot be taken over: ") as raised:
+        gather(tmp_path / "out", [f"folder:{root}"])
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("source", ["pictures", "folder:", "scenes:pictures"])
 def test_a_source_that_is_not_named_well_is_told(tmp_path: Path, source: str) -> None:
     with pytest.raises(BadInput, match="is not KIND:PATH with a kind of coco, folder, karpathy, msrvtt"):
