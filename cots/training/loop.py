@@ -184,8 +184,9 @@ def update(
 
 def _summed(losses: dict[str, Tensor]) -> Row:
     """The losses of the whole batch, from the shares of all processes; a GPU is waited for here, not before."""
-    shares = torch.stack([losses[name].float() for name in sorted(losses)])
-    return dict(zip(sorted(losses), summed(shares).tolist(), strict=True))
+    names = sorted(losses)  # which processes may hold in different orders
+    whole = dict(zip(names, summed(torch.stack([losses[name].float() for name in names])).tolist(), strict=True))
+    return {name: whole[name] for name in losses}
 
 
 def slices(count: int, parts: int) -> list[slice]:
