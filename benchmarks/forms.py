@@ -18,15 +18,13 @@ from torch import Tensor, nn
 
 from benchmarks._rounds import Call, in_turn, times_faster
 from benchmarks.ablation import CLIP, unfiltered
-from benchmarks.step import LEVELS, SIZES, operations, pairs_of, random_batch
-from cots.build import new_model, new_objective
+from benchmarks.step import LEVELS, SIZES, operations, pairs_of, random_batch, training_objective, training_step
+from cots.build import new_model
 from cots.config import CotsObjective, Objective, Params
 from cots.data.text import train_tokenizer
 from cots.model import device
 from cots.models.stream import Stream
 from cots.objective import Batch
-from cots.training.groups import parameter_groups
-from cots.training.loop import update
 from cots.training.utilisation import matmul_rate
 
 Form = Callable[[nn.Module, Batch], Call]
@@ -50,14 +48,14 @@ def table(size: str, *, rounds: int) -> None:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
         batch = random_batch(settings, cots, pairs=pairs, vocab=30, codes=codes)
         for name, section in objectives.items():
-            forms = {"as it is": as_it_is, "blocks compiled": compiled}
+            forms = {"as it is": training_step, "blocks compiled": compiled}
             if device().type == "cuda" and section is CLIP:
                 forms["one CUDA graph"] = one_graph
             made = {}
             for form, make in forms.items():
                 torch.manual_seed(0)
-                objective = new_objective(new_model(settings, Path(folder)).to(device()), section, codes=codes)
-                made[form] = _begun(form, partial(make, objective.to(device()).train(), batch))
+                objective = training_objective(partial(new_model, settings, Path(folder)), section, codes)
+                made[form] = _begun(form, partial(make, objective, batch))
             used = operations(made["as it is"]) / peak
             seconds = in_turn(made, rounds=rounds, settling=1)
             for form, ratio in times_faster(seconds, than="as it is").items():
@@ -66,18 +64,12 @@ def table(size: str, *, rounds: int) -> None:
                 print(f"  {size}, {name:<18} {form:<16} {told}   x{ratio:.2f} as fast", flush=True)
 
 
-def as_it_is(objective: nn.Module, batch: Batch) -> Call:
-    """The step of training."""
-    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
-    return partial(update, objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
-
-
 def compiled(objective: nn.Module, batch: Batch) -> Call:
     """The same, every block of the streams compiled by itself."""
     for stream in [module for module in objective.modules() if isinstance(module, Stream)]:
         for block in stream.backbone.blocks:
             block.compile()
-    return as_it_is(objective, batch)
+    return training_step(objective, batch)
 
 
 def one_graph(objective: nn.Module, batch: Batch) -> Call:

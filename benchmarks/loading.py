@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from benchmarks._rounds import Call, in_turn
+from benchmarks._rounds import Call, in_turn, times_faster
 from cots.build import new_model, training_batches
 from cots.config import Params
 from cots.data.batches import TrainingBatches
@@ -68,9 +68,9 @@ def threads(pictures: int = 4_096, batch: int = 256, side: int = 224, rounds: in
         calls = {str(count): _epoch(replace(reading, threads=count), pictures // batch) for count in counts}
         seconds = in_turn(calls, rounds=rounds)
     print(f"{pictures:,} pictures of {SIDES[0]} x {SIDES[1]}, crops of {side}, {rounds} rounds")
-    for count, taken in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(seconds["1"], taken, strict=True))
-        print(f"  {count:>2} threads {pictures / statistics.median(taken):8,.0f} pictures/s   x{ratio:.2f}")
+    for count, ratio in times_faster(seconds, than="1").items():
+        rate = pictures / statistics.median(seconds[count])
+        print(f"  {count:>2} threads {rate:8,.0f} pictures/s   x{ratio:.2f}")
 
 
 def smoke() -> None:

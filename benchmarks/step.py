@@ -152,8 +152,17 @@ def _peer(peer: Peer, build: Callable[[], RetrievalModel], batch: Batch) -> Call
 
 
 def _step(build: Callable[[], RetrievalModel], section: Objective, batch: Batch, codes: int) -> Call:
+    return training_step(training_objective(build, section, codes), batch)
+
+
+def training_objective(build: Callable[[], RetrievalModel], section: Objective, codes: int) -> nn.Module:
+    """An objective over new streams, ready to train."""
     objective: nn.Module = new_objective(build().to(device()), section, codes=codes).to(device())
-    objective.train()
+    return objective.train()
+
+
+def training_step(objective: nn.Module, batch: Batch) -> Call:
+    """The step of training."""
     optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
     return partial(update, objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
 
