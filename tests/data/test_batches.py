@@ -1,14 +1,17 @@
 """Frames of clips in training batches: one of each segment, drawn anew by seed and step."""
 
+import os
 from itertools import count, islice
 from pathlib import Path
 from threading import Barrier
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cots.build import decoders
 from cots.data.batches import TrainingBatches, ahead
 from cots.data.pictures import encode_jpeg
 from cots.data.samples import StoredSample
@@ -99,6 +102,14 @@ def test_threads_change_no_batch(folder: Path) -> None:
     ):
         for mine, theirs in zip(alone, together, strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+def test_processes_beside_gpus_share_the_cores_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cores = torch.device("cuda"), len(os.sched_getaffinity(0))
+    assert decoders(torch.device("cpu")) == 1
+    for processes in (1, 2, 10 * cores):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert decoders(gpu) == min(8, max(1, cores // processes))
 
 
 def test_as_many_are_made_at_once_as_there_are_threads_and_come_in_order() -> None:
