@@ -13,6 +13,7 @@ from cots.losses.filter import MomentumFilter, kept_by_all
 from cots.losses.masked import masked_cross_entropy
 from cots.models.heads import TokenHead
 from cots.models.momentum import MomentumCopy
+from cots.models.places import Places
 from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
@@ -81,6 +82,24 @@ class Similarities(NamedTuple):
     i2t: Tensor  # (R, B + K) logits
     t2i: Tensor  # (R, B + K)
     positives: Tensor  # (R,) column of each row's own partner
+
+
+class Candidates(NamedTuple):
+    """What the queries of a forward pass are held against: the pairs that the filter kept, then the queue."""
+
+    kept: Tensor  # (B,) number of each among the pairs of all processes
+    positives: Tensor  # (R,) which of them the queries are
+    excluded: Tensor  # (R, B + K) bool, True = no negative of this query
+    images: Tensor  # (K, D) the queue's
+    texts: Tensor  # (K, D)
+
+
+class Guessed(NamedTuple):
+    """What the token level guesses: the hidden patches and words of some rows."""
+
+    patches: Places
+    words: Places
+    all_words: int  # hidden words of the whole batch, all processes together
 
 
 def both_ways(similar: Similarities) -> Tensor:
@@ -161,11 +180,13 @@ class CotsObjective(nn.Module):
             keys: of all processes.
             rows: which of the batch's pairs that the filter kept are queries here.
         """
-        part = batch.take(keys.kept[own(len(keys.kept))].nonzero()[rows, 0])
-        if not len(part.samples):
+        chosen = keys.kept[own(len(keys.kept))].nonzero()[rows, 0]
+        if not len(chosen):
             return self._none(keys)
-        share = len(part.samples) / int(keys.kept.sum())
-        losses: dict[str, Tensor] = {}
+        part, among = batch.take(chosen), self.candidates(keys, chosen)
+        guessed = self.guessed(part, keys, among)
+        share = len(chosen) / len(among.kept)
+        losses: dict[str, Tensor] = {}  # nothing below asks an accelerator for a number, and so waits for it
         if self.weights.token or self.weights.masked_views:
             views = self.weights.masked_views > 0
             tubes = part.masked_patches.repeat_interleave(part.frames.shape[1], dim=0)  # alike in all frames of a clip
@@ -175,36 +196,41 @@ class CotsObjective(nn.Module):
             seen = self.image(part.frames)
         image, text = seen.feature, self.text(part.ids, part.attended).feature
         if self.weights.instance or self.weights.task:
-            similar = self.similarities(image, text, keys, rows)
+            similar = self.similarities(image, text, keys, among)
         if self.weights.instance:
             losses["instance"] = share * both_ways(similar)
-        if self.weights.token:
-            words = self.word_loss(part, masked.tokens, image, out_of=int(keys.words[keys.kept].sum()))
-            losses["token"] = share * self.patch_loss(part, hidden.tokens, text) + words
+        if guessed is not None:
+            seeing = self.patch_loss(part, guessed.patches, hidden.tokens, text)
+            reading = self.word_loss(part, guessed.words, masked.tokens, image, out_of=guessed.all_words)
+            losses["token"] = share * seeing + reading
         if self.weights.task:
             losses["task"] = share * symmetric_kl(similar.i2t, similar.t2i)
         if self.weights.masked_views:
             assert hidden.feature is not None
-            losses["masked_views"] = share * both_ways(self.similarities(hidden.feature, masked.feature, keys, rows))
+            losses["masked_views"] = share * both_ways(self.similarities(hidden.feature, masked.feature, keys, among))
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), image.new_zeros(()))
         alike = (image * text).detach().sum(dim=1)
         return Outcome(total, {name: loss.detach() for name, loss in losses.items()}, alike)
 
-    def similarities(self, image: Tensor, text: Tensor, keys: Keys, rows: slice) -> Similarities:
-        """Logits of the queries `image` and `text`, (R, D) each, which are `rows` of this process's kept pairs."""
-        samples = keys.samples[keys.kept]
+    def candidates(self, keys: Keys, chosen: Tensor) -> Candidates:
+        """What the queries are held against, which are (R,) these of this process's pairs."""
+        kept = keys.kept.nonzero()[:, 0]
         number = keys.kept.cumsum(dim=0) - 1  # of each pair among those that are kept
-        mine = own(len(keys.kept))
-        positives = number[mine][keys.kept[mine]][rows]
+        positives = number[own(len(keys.kept))][chosen]
+        excluded = self.excluded(keys.samples[kept], positives)
+        return Candidates(kept, positives, excluded, self.queue.images, self.queue.texts)
+
+    def similarities(self, image: Tensor, text: Tensor, keys: Keys, among: Candidates) -> Similarities:
+        """Logits of the queries `image` and `text`, (R, D) each."""
         if self.batch_negatives == "queries":
             images, texts = gathered(torch.stack([image, text], dim=1)).unbind(dim=1)
         else:
-            images, texts = keys.images[keys.kept], keys.texts[keys.kept]
-        excluded, temperature = self.excluded(samples, positives), self.temperature()
+            images, texts = keys.images[among.kept], keys.texts[among.kept]
+        excluded, temperature = among.excluded, self.temperature()
         return Similarities(
-            contrastive_logits(image, texts, self.queue.texts, excluded=excluded, temperature=temperature),
-            contrastive_logits(text, images, self.queue.images, excluded=excluded, temperature=temperature),
-            positives,
+            contrastive_logits(image, texts, among.texts, excluded=excluded, temperature=temperature),
+            contrastive_logits(text, images, among.images, excluded=excluded, temperature=temperature),
+            among.positives,
         )
 
     def _none(self, keys: Keys) -> Outcome:
@@ -227,15 +253,22 @@ class CotsObjective(nn.Module):
         others = others.scatter(1, positives[:, None], False)
         return torch.cat([others, same_picture(mine, self.queue.samples)], dim=1)
 
-    def patch_loss(self, part: Batch, hidden: Tensor, text: Tensor) -> Tensor:
-        """Masked vision modelling, from tokens (M, W) of the hidden patches and the captions' features (R, D)."""
-        logits = self.patch_head(hidden, part.masked_patches, text)
-        return masked_cross_entropy(logits, part.visual_tokens[part.masked_patches], out_of=len(logits))
+    def guessed(self, part: Batch, keys: Keys, among: Candidates) -> Guessed | None:
+        """What is hidden in some rows; None where the token level is off."""
+        if not self.weights.token:
+            return None
+        words = int(keys.words[among.kept].sum())
+        return Guessed(Places.of(part.masked_patches), Places.of(part.masked_words), words)
 
-    def word_loss(self, part: Batch, tokens: Tensor, image: Tensor, *, out_of: int) -> Tensor:
+    def patch_loss(self, part: Batch, places: Places, hidden: Tensor, text: Tensor) -> Tensor:
+        """Masked vision modelling, from tokens (M, W) of the hidden patches and the captions' features (R, D)."""
+        logits = self.patch_head(hidden, places.rows, text)
+        return masked_cross_entropy(logits, places.among(part.visual_tokens), out_of=len(logits))
+
+    def word_loss(self, part: Batch, places: Places, tokens: Tensor, image: Tensor, *, out_of: int) -> Tensor:
         """Masked language modelling, from tokens (R, L, W) of the masked texts and the pictures' features (R, D)."""
-        logits = self.word_head(tokens[part.masked_words], part.masked_words, image)
-        return masked_cross_entropy(logits, part.ids[part.masked_words], out_of=out_of)
+        logits = self.word_head(places.among(tokens), places.rows, image)
+        return masked_cross_entropy(logits, places.among(part.ids), out_of=out_of)
 
     @torch.no_grad()
     def advance(self, keys: Keys) -> None:

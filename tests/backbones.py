@@ -15,8 +15,8 @@ def vision(
     )
 
 
-def language(*, vocab: int, name: str = "bert", **options: Any) -> TextBackbone:
+def language(*, vocab: int, name: str = "bert", fused: bool = False, **options: Any) -> TextBackbone:
     """A text encoder whose padding is token 0; `options` are transformers'."""
     return TextBackbone(
-        name=name, pretrained=False, vocab_size=vocab, pad_token=0, options=options, fused_attention=False
+        name=name, pretrained=False, vocab_size=vocab, pad_token=0, options=options, fused_attention=fused
     )

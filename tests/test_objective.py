@@ -2,12 +2,14 @@
 
 import copy
 import math
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cots.losses.filter import MomentumFilter
 from cots.models.heads import TokenHead
@@ -29,7 +31,12 @@ def _seeded() -> None:
 
 
 def objective(
-    *, queue: int, negatives: BatchNegatives, weights: Levels = ALL, deviations: float | None = 1.0
+    *,
+    queue: int,
+    negatives: BatchNegatives,
+    weights: Levels = ALL,
+    deviations: float | None = 1.0,
+    fused: bool = False,
 ) -> CotsObjective:
     sizes: dict[str, Any] = {
         "hidden_size": 16,
@@ -37,8 +44,8 @@ def objective(
         "num_attention_heads": 2,
         "intermediate_size": 16,
     }
-    pictures = vision(size=16, embed_dim=16, depth=1, num_heads=2)
-    words = language(vocab=VOCAB, **sizes, **NO_DROPOUT)
+    pictures = vision(size=16, fused=fused, embed_dim=16, depth=1, num_heads=2)
+    words = language(vocab=VOCAB, fused=fused, **sizes, **NO_DROPOUT)
     return CotsObjective(
         image=ImageStream(pictures, dim=DIM, pool="mean"),
         text=TextStream(words, dim=DIM, pool="mean"),
@@ -243,10 +250,49 @@ def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_
     assert model.noise_filter.mean == pytest.approx(float(keys.similarity.mean()))
 
 
+class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operation whose result has a size or a branch that an accelerator would have to tell."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.asked: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(one, Tensor) and one.dtype is torch.bool
+            for one in (args[1] if isinstance(args[1], list) else [])
+        )
+        if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select"):
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("weights", [ALL, ALL._replace(masked_views=0.0), Levels(1.0, 0.0, 1.0, 0.0)])
+@pytest.mark.parametrize(("negatives", "queue"), [("none", 5), ("keys", 5), ("queries", 0)])
+def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
+    negatives: BatchNegatives, queue: int, weights: Levels
+) -> None:
+    model = with_a_past(objective(queue=queue, negatives=negatives, weights=weights, fused=True), 2, pairs=6)
+    some = batch(7)
+    some.attended[::2, 4:] = False
+    keys, questions = model.keys(some, [WHOLE]), Questions()
+    with ExitStack() as stack:
+        started = model.image.backbone.vit.patch_embed.register_forward_pre_hook(
+            lambda *_: stack.enter_context(questions) and None
+        )
+        model(some, keys).total.backward()
+    assert questions.asked == []
+    started.remove()
+    with questions:
+        model(some, keys)
+    assert questions.asked  # before the first pass, that is
+
+
 def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
     model = objective(queue=0, negatives="queries", weights=Levels(0.0, 0.0, 1.0, 0.0))
     some = batch(3)
     feature = F.normalize(torch.randn(3, DIM, dtype=torch.float64))
     keys = Keys(feature, feature, some.samples, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool))
-    similar = model.similarities(feature, feature, keys, WHOLE)
+    similar = model.similarities(feature, feature, keys, model.candidates(keys, torch.arange(3)))
     torch.testing.assert_close(similar.i2t, similar.t2i)

@@ -22,17 +22,16 @@ class TokenHead(nn.Module):
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.output = nn.Linear(width, vocab)
 
-    def forward(self, hidden: Tensor, masked: Tensor, paired: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, rows: Tensor, paired: Tensor) -> Tensor:
         """Score the vocabulary at hidden positions.
 
         Args:
-            hidden: (M, W) the stream's tokens there, in row order of `masked`.
-            masked: (B, L) bool, True = hidden; M of them in all.
+            hidden: (M, W) the stream's tokens there.
+            rows: (M,) which of the B each belongs to.
             paired: (B, D) global feature of the other modality, from its unmasked input.
 
         Returns:
             (M, V) logits.
         """
-        rows = masked.nonzero()[:, 0]
         logits: Tensor = self.output(self.transform(hidden + self.fuse(paired)[rows]))
         return logits

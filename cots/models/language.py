@@ -51,6 +51,8 @@ class TextBackbone(nn.Module):
         self.encoder = text_encoder(name, config, pretrained=pretrained, fused_attention=fused_attention)
         if config.vocab_size < vocab_size:
             raise BadInput(f"model.text: {name} knows {config.vocab_size} tokens, the tokenizer makes {vocab_size}")
+        layers = getattr(config, "layer_types", None) or ()
+        self._reads_whole = config._attn_implementation == "sdpa" and "sliding_attention" not in layers
         self.name, self.options = name, options
         if pretrained:
             settings = config.to_diff_dict() | {"vocab_size": config.vocab_size, "pad_token_id": config.pad_token_id}
@@ -99,7 +101,10 @@ class TextBackbone(nn.Module):
         Returns:
             (B, L, W).
         """
-        encoded: Tensor = self.encoder(input_ids=ids, attention_mask=attended.long()).last_hidden_state
+        mask = attended.long()
+        if self._reads_whole:  # transformers would ask an accelerator whether anything is padded, and wait for it
+            mask = attended[:, None, None].expand(-1, 1, ids.shape[1], -1)
+        encoded: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return encoded
 
     def checkpoint_gradients(self) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cots.errors import BadInput
 from cots.models.language import TextBackbone
+from cots.models.places import Places
 from cots.models.vision import VisionBackbone
 
 Pool = Literal["class", "mean"]
@@ -130,12 +131,13 @@ class ImageStream(Stream):
             masked: (B * T, N) bool, True = hidden patch; M of them in all.
             view: whether the second pass is wanted as a view of the picture, with a feature of its own.
         """
+        hidden = Places.of(masked) if view else None
         clean, second = self.backbone.clean_and_masked(frames.flatten(0, 1), masked, everywhere=view)
         seen = self._encoded(clean, len(frames))
-        if not view:
+        if hidden is None:
             return seen, Hidden(second, None)
         dim = self._encoded(second, len(frames))
-        return seen, Hidden(dim.tokens[masked], dim.feature)
+        return seen, Hidden(hidden.among(dim.tokens), dim.feature)
 
     def pooled(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` averages and projects: the patches' tokens (B * T, N, W), and every frame's own (B, T, W)."""

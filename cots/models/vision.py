@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from cots.errors import BadInput
+from cots.models.places import Places
 
 CACHED = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
 SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
@@ -136,16 +137,14 @@ class VisionBackbone(nn.Module):
         return int(max(room // (2 * 4 * self.width * tokens), 1))
 
     def _both(self, images: Tensor, masked: Tensor, everywhere: bool) -> tuple[Tensor, Tensor]:
+        asked = None if everywhere else Places.of(F.pad(masked, (self.prefix, 0)))
         patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
         hidden = masked.view(*patches.shape[:-1], 1)
         tokens = self._positioned(torch.where(hidden, self.mask_embedding.to(patches.dtype), patches))
         *blocks, last = self.vit.blocks
         for block in blocks:
             tokens = self._run(block, tokens)
-        if everywhere:
-            tokens = self._run(last, tokens)
-        else:
-            tokens = self._run(partial(block_at, last), tokens, F.pad(masked, (self.prefix, 0)))
+        tokens = self._run(last, tokens) if asked is None else self._run(partial(block_at, last, asked=asked), tokens)
         return self._encoded(patches), self._normed(tokens)
 
     def _encoded(self, patches: Tensor) -> Tensor:
@@ -218,20 +217,19 @@ def vision_transformer(name: str, pretrained: bool, options: dict[str, Any]) -> 
     return vit
 
 
-def block_at(block: Any, tokens: Tensor, asked: Tensor) -> Tensor:  # noqa: ANN401  timm is untyped
+def block_at(block: Any, tokens: Tensor, *, asked: Places) -> Tensor:  # noqa: ANN401  timm is untyped
     """What a block makes of some of the tokens, each of which attends to all tokens of its picture.
 
     Args:
         block: timm's; of a plain `Block` without stochastic depth the feed-forward layers see these tokens alone.
-        tokens: (B, L, W); asked: (B, L) bool, True at A of them in all.
+        tokens: (B, L, W); asked: which A of them.
 
     Returns:
-        (A, W), in row order: `block(tokens)[asked]`.
+        (A, W), in row order: those of `block(tokens)`.
     """
     if type(block) is not Block or not isinstance(block.drop_path2, nn.Identity):
-        whole: Tensor = block(tokens)[asked]
-        return whole
-    rows = (tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))[asked]
+        return asked.among(block(tokens))
+    rows = asked.among(tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))
     chosen: Tensor = rows + block.ls2(block.mlp(block.norm2(rows)))
     return chosen
 
