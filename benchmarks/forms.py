@@ -23,7 +23,7 @@ from cots.build import new_model
 from cots.config import CotsObjective, Objective, Params
 from cots.data.text import train_tokenizer
 from cots.model import device
-from cots.models.stream import Stream
+from cots.models.stream import compile_blocks
 from cots.objective import Batch
 from cots.training.utilisation import matmul_rate
 
@@ -65,10 +65,8 @@ def table(size: str, *, rounds: int) -> None:
 
 
 def compiled(objective: nn.Module, batch: Batch) -> Call:
-    """The same, every block of the streams compiled by itself."""
-    for stream in [module for module in objective.modules() if isinstance(module, Stream)]:
-        for block in stream.backbone.blocks:
-            block.compile()
+    """The same, every block of the streams compiled by itself, as `compile_blocks: true` does."""
+    compile_blocks(objective)
     return training_step(objective, batch)
 
 

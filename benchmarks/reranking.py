@@ -79,6 +79,7 @@ def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
         warmup=training.warmup,
         max_grad_norm=training.max_grad_norm,
         checkpoint_every=training.checkpoint_every,
+        compile_blocks=False,
     )
     vision = model.settings["image"]
     with Progress("cross-encoder", total=steps, unit="steps") as progress:

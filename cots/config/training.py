@@ -107,6 +107,7 @@ class Training(Section):
     trainable_blocks: TrainableBlocks
     checkpoint_gradients: bool  # recompute activations in the backward pass
     shard_weights: bool  # among the processes
+    compile_blocks: bool  # fuse what each block computes: for large streams on a GPU
     max_grad_norm: PositiveFloat
     checkpoint_every: Positive
     objective: Objective

@@ -178,6 +178,20 @@ class TextStream(Stream):
         return Encoded(tokens, unit(self.projection(pooled)))
 
 
+def compile_blocks(module: nn.Module) -> None:
+    """Let torch.compile fuse what each block computes, from the next pass on, whose results differ by rounding.
+
+    Args:
+        module: with streams anywhere inside.
+
+    Raises:
+        BadInput: a backbone has no list of blocks.
+    """
+    for stream in [part for part in module.modules() if isinstance(part, Stream)]:
+        for block in stream.backbone.blocks:
+            block.compile()
+
+
 def unit(features: Tensor) -> Tensor:
     """Rows of length one, in float32 at least, whatever the precision around."""
     with torch.autocast(features.device.type, enabled=False):

@@ -15,6 +15,7 @@ from cots.data.batches import Arrays, TrainingBatches
 from cots.dist import clip_gradients, gathered, own, rank, sum_gradients, summed, wait
 from cots.errors import RunFailed
 from cots.model import autocast, normalised
+from cots.models.stream import compile_blocks
 from cots.objective import Batch, Keys, Outcome
 from cots.training import checkpoint
 from cots.training.pairs import PairLedger
@@ -52,6 +53,7 @@ class Recipe(NamedTuple):
     warmup: int
     max_grad_norm: float
     checkpoint_every: int
+    compile_blocks: bool
 
 
 class Trained(NamedTuple):
@@ -107,6 +109,8 @@ def train(
             keys, row = update(
                 objective, optimizer, batch, rate=rate, max_grad_norm=recipe.max_grad_norm, parts=recipe.parts
             )
+        if step == start and recipe.compile_blocks:  # torch.compile leaves alone what it has met while it was counted
+            compile_blocks(objective)
         if isinstance(keys, Keys):
             pairs.note(gathered(batch.captions), keys)
         passed = time.perf_counter() - began

@@ -104,6 +104,21 @@ def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, t
     assert weights(run(tiny_data, tokenized, tmp_path / "after", other)) == weights(fresh)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile asks for g++")
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
+def test_compiled_blocks_learn_what_others_do(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    unfiltered = {"filter": {"warmup": 0, "deviations": None, "momentum": 0.9}}  # rounding may change what is kept
+
+    def curves(*, compiled: bool) -> pd.DataFrame:
+        params = tiny_params(pretrain={"compile_blocks": compiled}, objective=unfiltered)
+        return pd.read_csv(run(tiny_data, tokenized, tmp_path / str(compiled), params) / "report/curves.csv")
+
+    losses = ["total", "instance", "token", "task"]
+    pd.testing.assert_frame_equal(curves(compiled=True)[losses], curves(compiled=False)[losses], rtol=1e-3)
+    assert torch._dynamo.utils.counters["frames"]["ok"]
+
+
 CLIP = {"kind": "clip", "temperature": {"start": 0.07, "learned": True, "least": 0.01}}
 SIGLIP = {"kind": "siglip", "temperature": {"start": 0.1, "learned": True, "least": 0.01}, "bias": -10.0}
 
