@@ -16,7 +16,7 @@ from cots.data.pictures import (
     reduced,
     store_picture,
 )
-from cots.data.samples import Media, Sample, Split
+from cots.data.samples import Media, Sample, Split, is_utf8
 from cots.data.segments import middles
 from cots.data.video import decode_clip
 
@@ -98,7 +98,7 @@ class Intake:
     def _captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
         stripped = [(text.strip(), wrong) for text, wrong in zip(sample.captions, sample.wrong, strict=True)]
         for text, _ in stripped:
-            if not _is_utf8(text):
+            if not is_utf8(text):
                 raise UnusablePicture("caption not UTF-8", ascii(text[: self.max_caption_chars]))
         usable = [(text, wrong) for text, wrong in stripped if 0 < len(text) <= self.max_caption_chars]
         if not usable:
@@ -135,8 +135,3 @@ def rejected(sample: Sample, reason: Reason, detail: str) -> Rejected:
     """The sample as a reject; its texts made fit for a table whatever bytes they hold."""
     id_, origin, told = (text.encode(errors="backslashreplace").decode() for text in (sample.id, sample.origin, detail))
     return Rejected(id=id_, split=sample.split, origin=origin, reason=reason, detail=told)
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether the text holds none of the stand-ins that sources leave for bytes that are not UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -50,3 +50,8 @@ class StoredSample:
     id: str
     captions: tuple[str, ...]
     frames: tuple[bytes, ...]
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be written: sources leave lone surrogates for bytes that are not UTF-8, and JSON may name some."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

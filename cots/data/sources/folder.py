@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from cots.data.samples import Sample, Split
+from cots.data.samples import Sample, Split, is_utf8
 from cots.data.sources.reading import described, media_of, need_folder, split_by_hash, split_named
 from cots.errors import BadInput
 
@@ -46,7 +46,7 @@ def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Itera
     for line, row in _rows(table):
         name, where = row["image"].strip(), f"{table.name}, line {line}"
         split = _split(row, name, f"{table}, line {line}", seed=seed, holdout=holdout)
-        if not _is_utf8(name + row["caption"]):
+        if not is_utf8(name + row["caption"]):
             broken.append(_sample(path, name, [row["caption"]], split, where))
             continue
         picture = pictures.setdefault(name, _Picture(line, split))
@@ -139,7 +139,3 @@ def _check_columns(columns: Iterable[str], where: str) -> None:
     if missing:
         told = ", ".join(map(repr, found)) or "none: the table is empty"
         raise BadInput(f"{where}: no column {' and '.join(missing)}; the columns found are {told}")
-
-
-def _is_utf8(text: str) -> bool:
-    return not any("\udc80" <= character <= "\udcff" for character in text)

@@ -41,7 +41,7 @@ def split_named(name: str, where: str) -> Split:
 
 def split_by_hash(name: str, *, seed: int, val: float, test: float) -> Split:
     """A split for a sample whose source names none: the same for the same id and seed, whatever else there is."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
+    digest = hashlib.sha256(f"{seed}:{name}".encode(errors="backslashreplace")).digest()
     share = int.from_bytes(digest[:8]) / 2**64
     return "test" if share < test else "val" if share < test + val else "train"
 

@@ -214,6 +214,14 @@ def test_a_row_that_is_not_utf8_stands_alone_so_that_only_it_is_rejected(tmp_pat
     assert [sample.captions for sample in samples] == [("fine",), ("café",), ("caf\udce9",)]
 
 
+def test_half_a_character_that_json_names_stands_alone_too(tmp_path: Path) -> None:
+    rows = [{"image": "a.jpg", "caption": "fine"}, {"image": "a\ud800.jpg", "caption": "half a name"}]
+    rows.append({"image": "a.jpg", "caption": "half \ud83d of one"})
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    samples = list(folder(tmp_path))
+    assert [sample.captions for sample in samples] == [("fine",), ("half a name",), ("half \ud83d of one",)]
+
+
 @pytest.mark.parametrize(
     ("name", "table", "told"),
     [
