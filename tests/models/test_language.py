@@ -57,6 +57,16 @@ def test_padding_changes_no_vector_and_the_first_token_sees_the_last(name: str, 
     assert not torch.allclose(made(other, attended)[1, 0], tokens[1, 0])
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta", "nomic_bert", "modernbert"])
+def test_a_ready_made_mask_says_what_transformers_makes_of_the_padding(name: str) -> None:
+    made = backbone(name, fused_attention=True, options=SIZES | {"max_position_embeddings": 400})
+    ids = torch.randint(5, 100, (2, 300), generator=torch.Generator().manual_seed(3))  # ModernBERT sees 64 to each side
+    ids[1, 200:] = 0
+    attended = ids != 0
+    expected = made.encoder(input_ids=ids, attention_mask=attended.long()).last_hidden_state
+    torch.testing.assert_close(made(ids, attended)[attended], expected[attended])
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_blocks_are_listed_in_the_order_in_which_they_run(name: str) -> None:
     made, ran = backbone(name), []
