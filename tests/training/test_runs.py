@@ -1,6 +1,7 @@
 """Whole runs on a dozen pictures: they repeat, resume, and change only what they should."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,10 @@ def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, t
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile asks for g++")
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
-def test_compiled_blocks_learn_what_others_do(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+def test_compiled_blocks_learn_what_others_do(
+    tiny_data: Path, tokenized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # setuptools, which torch.compile imports, adds its own packages
     unfiltered = {"filter": {"warmup": 0, "deviations": None, "momentum": 0.9}}  # rounding may change what is kept
 
     def curves(*, compiled: bool) -> pd.DataFrame:
