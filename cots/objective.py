@@ -226,10 +226,10 @@ class CotsObjective(nn.Module):
             images, texts = gathered(torch.stack([image, text], dim=1)).unbind(dim=1)
         else:
             images, texts = keys.images[among.kept], keys.texts[among.kept]
-        excluded, temperature = among.excluded, self.temperature()
+        temperature = self.temperature()
         return Similarities(
-            contrastive_logits(image, texts, among.texts, excluded=excluded, temperature=temperature),
-            contrastive_logits(text, images, among.images, excluded=excluded, temperature=temperature),
+            contrastive_logits(image, texts, among.texts, excluded=among.excluded, temperature=temperature),
+            contrastive_logits(text, images, among.images, excluded=among.excluded, temperature=temperature),
             among.positives,
         )
 

@@ -101,9 +101,8 @@ class TextBackbone(nn.Module):
         Returns:
             (B, L, W).
         """
-        mask = attended.long()
-        if self._reads_whole:  # transformers would ask an accelerator whether anything is padded, and wait for it
-            mask = attended[:, None, None].expand(-1, 1, ids.shape[1], -1)
+        # ready-made, or transformers would ask an accelerator whether anything is padded, and wait for it
+        mask = attended[:, None, None].expand(-1, 1, ids.shape[1], -1) if self._reads_whole else attended.long()
         encoded: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return encoded
 
