@@ -89,12 +89,13 @@ def test_the_parameter_digest_changes_with_a_value_and_only_then(project: Path) 
 def test_artefacts_lie_beside_the_database_wherever_the_process_stands(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    name = "artefacts.db"  # MLflow keeps one store an address: `mlflow.db`, opened by another test, would be that one's
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{name}")
     client, run_id, _ = opened(project)
     assert client.get_run(run_id).info.artifact_uri.startswith((project / "mlartifacts").as_uri())
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/{name}")
     opened(project)
     assert not list(elsewhere.iterdir())
 
