@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
-from cots.data.masking import block_mask, mask_words
+from cots.data.masking import block_masks, mask_words
 from cots.data.samples import StoredSample
 from cots.data.segments import one_of_each
 from cots.data.shards import read_shard
@@ -195,8 +195,7 @@ class TrainingBatches:
         if masking is None:
             off = np.zeros((count, 0), dtype=bool)
             return off, off, off.astype(np.int64)
-        shape = {"grid": masking.grid, "count": masking.patches, "block": masking.block}
-        patches = np.stack([block_mask(rng, **shape) for _ in range(count)])
+        patches = block_masks(rng, count, grid=masking.grid, count=masking.patches, block=masking.block)
         mask, vocab = int(self.tokenizer.mask_token_id), len(self.tokenizer)
         corrupted, hidden = mask_words(rng, words.ids, words.maskable, share=masking.words, mask=mask, vocab=vocab)
         return patches, hidden, corrupted

@@ -6,37 +6,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def block_mask(rng: np.random.Generator, *, grid: int, count: int, block: int) -> NDArray[np.bool_]:
-    """Hide exactly `count` patches, in rectangular blocks.
+def block_masks(rng: np.random.Generator, pictures: int, *, grid: int, count: int, block: int) -> NDArray[np.bool_]:
+    """Hide exactly `count` patches of each picture, in rectangular blocks.
 
     Blocks of `block` patches or more, aspect 0.3 to 1/0.3, are placed until `count` is reached; patches of the last
     block beyond it are uncovered again at random, so that every mask hides the same number and shapes stay fixed.
+    All pictures get a block at once: one after another takes several times as long, and holds Python's lock.
 
     Args:
         rng: where the randomness comes from.
+        pictures: how many (B).
         grid: patches along a side.
         count: hidden patches, 0 to grid * grid.
         block: patches of the smallest block.
 
     Returns:
-        (grid * grid,) bool in row order, True = hidden.
+        (B, grid * grid) bool in row order, True = hidden.
 
     Source: BEiT, arXiv:2106.08254, algorithm 1, which may come up short; this one does not.
     """
-    masked = np.zeros((grid, grid), dtype=bool)
-    missing = count
-    while missing > 0:
-        area = rng.uniform(min(block, missing), max(block, missing))
-        aspect = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
-        height = min(max(round(math.sqrt(area * aspect)), 1), grid)
-        width = min(max(round(math.sqrt(area / aspect)), 1), grid)
-        top, left = rng.integers(grid - height + 1), rng.integers(grid - width + 1)
-        window = masked[top : top + height, left : left + width]
-        fresh = np.flatnonzero(~window)
-        chosen = fresh if len(fresh) <= missing else rng.choice(fresh, missing, replace=False)
-        window[np.unravel_index(chosen, window.shape)] = True
-        missing -= len(chosen)
-    return masked.ravel()
+    masked = np.zeros((pictures, grid, grid), dtype=bool)
+    missing = np.full(pictures, count)
+    while len(short := np.flatnonzero(missing)):
+        left = missing[short]
+        area = rng.uniform(np.minimum(block, left), np.maximum(block, left))
+        aspect = np.exp(rng.uniform(math.log(0.3), -math.log(0.3), len(short)))
+        rows = _spans(rng, np.sqrt(area * aspect), grid)
+        columns = _spans(rng, np.sqrt(area / aspect), grid)
+        fresh = rows[:, :, None] & columns[:, None, :] & ~masked[short]
+        beyond = fresh.sum(axis=(1, 2)) > left
+        candidates = fresh[beyond].reshape(-1, grid * grid)
+        order = np.where(candidates, rng.random(candidates.shape), np.inf).argsort(axis=1).argsort(axis=1)
+        fresh[beyond] = (order < left[beyond, None]).reshape(-1, grid, grid)
+        masked[short] |= fresh
+        missing[short] -= fresh.sum(axis=(1, 2))
+    return masked.reshape(pictures, grid * grid)
+
+
+def _spans(rng: np.random.Generator, lengths: NDArray[np.float64], grid: int) -> NDArray[np.bool_]:
+    """(B, grid): a run of about `lengths` places somewhere in each row, at least one place and at most all."""
+    whole = np.clip(np.rint(lengths), 1, grid).astype(np.int64)
+    start = rng.integers(grid - whole + 1)
+    places = np.arange(grid)
+    return (places >= start[:, None]) & (places < (start + whole)[:, None])
 
 
 def mask_words(

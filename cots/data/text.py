@@ -88,15 +88,14 @@ def padded(texts: Sequence[Sequence[int]], *, pad_token: int) -> tuple[NDArray[n
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> Words:
     """Token ids of texts, cut to `max_tokens` and padded to the longest of them."""
-    encoded = tokenizer(
+    found = tokenizer(
         list(texts),
         truncation=True,
         max_length=max_tokens,
-        padding="longest",
+        return_attention_mask=False,
         return_special_tokens_mask=True,
         return_token_type_ids=False,
-        return_tensors="np",
     )
-    attended = encoded["attention_mask"].astype(bool)
-    special = encoded["special_tokens_mask"].astype(bool)
-    return Words(encoded["input_ids"].astype(np.int64), attended, attended & ~special)
+    ids, attended = padded(found["input_ids"], pad_token=tokenizer.pad_token_id)
+    special, _ = padded(found["special_tokens_mask"], pad_token=1)
+    return Words(ids, attended, special == 0)

@@ -1,12 +1,15 @@
 """Masks hide exactly what was asked; views stay within the picture and repeat with their seed."""
 
+import math
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from cots.data.masking import block_mask, mask_words
+from cots.data.masking import block_masks, mask_words
 from cots.data.views import Views, crop, draw_box
 from cots.errors import BadInput
 
@@ -14,20 +17,43 @@ from cots.errors import BadInput
 @pytest.mark.parametrize(
     ("grid", "count", "block"), [(8, 26, 4), (14, 78, 16), (24, 230, 16), (2, 1, 16), (3, 9, 1), (5, 0, 4)]
 )
-def test_a_block_mask_hides_exactly_the_requested_count(grid: int, count: int, block: int) -> None:
-    for seed in range(20):
-        masked = block_mask(np.random.default_rng(seed), grid=grid, count=count, block=block)
-        assert masked.shape == (grid * grid,)
-        assert masked.sum() == count
+def test_block_masks_hide_exactly_the_requested_count(grid: int, count: int, block: int) -> None:
+    masked = block_masks(np.random.default_rng(0), 50, grid=grid, count=count, block=block)
+    assert masked.shape == (50, grid * grid)
+    assert (masked.sum(axis=1) == count).all()
 
 
-def test_hidden_patches_come_in_blocks_and_not_one_by_one() -> None:
-    """A hidden patch's right neighbour is hidden far more often than the share of hidden patches says."""
-    neighbours, share = [], 0.25
-    for seed in range(50):
-        masked = block_mask(np.random.default_rng(seed), grid=14, count=49, block=16).reshape(14, 14)
-        neighbours.append(masked[:, 1:][masked[:, :-1]].mean())
-    assert np.mean(neighbours) > 2 * share
+def test_no_pictures_have_no_masks() -> None:
+    assert block_masks(np.random.default_rng(0), 0, grid=8, count=26, block=4).shape == (0, 64)
+
+
+def block_mask(rng: np.random.Generator, *, grid: int, count: int, block: int) -> NDArray[np.bool_]:
+    """One picture's mask, patch by patch: the slow form that all pictures at once are held against."""
+    hidden: set[tuple[int, int]] = set()
+    while missing := count - len(hidden):
+        area = rng.uniform(min(block, missing), max(block, missing))
+        aspect = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
+        height, width = (min(max(round(math.sqrt(side)), 1), grid) for side in (area * aspect, area / aspect))
+        top, left = rng.integers(grid - height + 1), rng.integers(grid - width + 1)
+        fresh = [place for place in product(range(top, top + height), range(left, left + width)) if place not in hidden]
+        rng.shuffle(fresh)
+        hidden |= {(int(row), int(column)) for row, column in fresh[:missing]}
+    return np.array([[(row, column) in hidden for column in range(grid)] for row in range(grid)])
+
+
+@pytest.mark.parametrize(("grid", "count", "block"), [(8, 26, 4), (7, 20, 6), (4, 3, 16)])
+def test_masks_of_all_pictures_at_once_are_distributed_as_those_of_one(grid: int, count: int, block: int) -> None:
+    """Patches, alone and with their right or lower neighbour, are hidden as often, to 5 deviations of 3,000 masks."""
+    shape = {"grid": grid, "count": count, "block": block}
+    mine = block_masks(np.random.default_rng(0), 3000, **shape).reshape(-1, grid, grid)
+    rng = np.random.default_rng(1)
+    theirs = np.stack([block_mask(rng, **shape) for _ in range(3000)])
+    for one, other in (
+        (mine, theirs),
+        (mine[:, 1:] & mine[:, :-1], theirs[:, 1:] & theirs[:, :-1]),
+        (mine[:, :, 1:] & mine[:, :, :-1], theirs[:, :, 1:] & theirs[:, :, :-1]),
+    ):
+        np.testing.assert_allclose(one.mean(axis=0), other.mean(axis=0), atol=5 * math.sqrt(2 * 0.25 / 3000))
 
 
 def test_words_are_hidden_in_the_stated_shares_and_special_tokens_never() -> None:
