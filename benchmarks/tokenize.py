@@ -75,3 +75,7 @@ def _pair() -> tuple[torch.nn.Module, OpenAiDvae]:
         torch.save(decoder, folder / "decoder.pkl")
         ours = import_openai_dvae(folder, sha256=weights_digest(folder), codes=encoder.vocab_size)
     return encoder.eval().to(device()), ours.to(device())
+
+
+if __name__ == "__main__":
+    main()

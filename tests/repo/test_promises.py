@@ -117,6 +117,17 @@ def test_make_and_ci_call_what_the_readme_says() -> None:
     assert "make demo" in readme
 
 
+def test_modules_that_the_documents_run_do_something_when_run() -> None:
+    """Without its last two lines a module ends in silence and with success."""
+    text = "".join(path.read_text() for path in tracked() if path.suffix == ".md" and path.is_file())
+    named = set(re.findall(r"python -m ((?:cots|benchmarks|pipelines)(?:\.\w+)+)", text))
+    assert named
+    for name in named:
+        path = ROOT.joinpath(*name.split("."))
+        file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert 'if __name__ == "__main__":' in file.read_text(), name
+
+
 def test_no_file_is_a_drawer_for_everything() -> None:
     drawers = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
     assert [path for path in tracked() if path.name in drawers] == []
