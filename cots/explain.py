@@ -75,9 +75,16 @@ def patch_relevance(stream: ImageStream, pixels: Tensor, asked: Tensor) -> tuple
         # The pixels ask for gradients, so that the attention has some even where all weights are frozen.
         similarities = asked @ stream(pixels.detach()[None].requires_grad_()).feature[0]  # (Q,)
         gradients = [torch.autograd.grad(one, attentions, retain_graph=True) for one in similarities]
-    rows = torch.stack([_rolled_out(stream, attentions, gradient) for gradient in gradients])  # (Q, T, N)
+    depth = len(stream.backbone.blocks)
+    whole = _by_block(attentions, depth)
+    rows = torch.stack([_rolled_out(stream, whole, _by_block(gradient, depth)) for gradient in gradients])  # (Q, T, N)
     side = round(rows.shape[-1] ** 0.5)
     return similarities.detach(), rows.view(*rows.shape[:2], side, side)
+
+
+def _by_block(found: Sequence[Tensor], depth: int) -> list[Tensor]:
+    """Of each block (T, H, L, L): all frames, which may have gone through the blocks piece after piece."""
+    return [torch.cat(list(found[block::depth])) for block in range(depth)]
 
 
 def _rolled_out(stream: ImageStream, attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:

@@ -77,6 +77,17 @@ def test_fused_and_plain_attention_give_the_same_map_and_nothing_of_the_stream_c
     torch.testing.assert_close(maps[0], maps[1], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("pool", ["class", "mean"])
+def test_frames_of_a_clip_are_explained_alike_however_many_there_are(pool: Literal["class", "mean"]) -> None:
+    """A long clip goes through the stream in pieces."""
+    model, frame = stream(pool, fused=False), with_one_bright_patch(1, 2)
+    frames = model.backbone.at_once(frame) + 2
+    _, maps = patch_relevance(model, frame.expand(frames, -1, -1, -1), torch.eye(DIM)[:1])
+    assert maps.shape == (1, frames, 4, 4)
+    torch.testing.assert_close(maps, maps[:, :1].expand_as(maps))
+    assert float(maps.max()) > 0
+
+
 def test_a_vector_asked_twice_as_long_has_twice_the_similarity_and_a_map_of_the_same_form() -> None:
     model, asked = stream("mean", fused=False), torch.randn(1, DIM, generator=torch.Generator().manual_seed(1))
     once, found = patch_relevance(model, with_one_bright_patch(0, 2), asked)
