@@ -135,10 +135,13 @@ class Albef(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The sum of the three losses; momentum copies move."""
         ids, attended = padded(batch, self.length)
-        image, text = self.image(batch.frames), self.text(ids, attended).last_hidden_state
+        frames, backbone = batch.frames.flatten(0, 1), self.image.backbone
+        own = torch.cat([backbone(piece) for piece in torch.split(frames, backbone.at_once(frames))])
+        image = self.image.projected(own[:, 0] if self.image.pool == "class" else own.mean(dim=1))
+        text = self.text(ids, attended).last_hidden_state
         read = F.normalize(self.project(text[:, 0]), dim=1)
-        contrast = self.contrast(image.feature, read, batch, ids, attended)
-        own, rows = image.tokens, torch.arange(len(ids), device=ids.device).roll(1)
+        contrast = self.contrast(image, read, batch, ids, attended)
+        rows = torch.arange(len(ids), device=ids.device).roll(1)
         matches = [
             self.fused(text, attended, own),
             self.fused(text, attended, own[rows]),
@@ -165,7 +168,7 @@ class Albef(nn.Module):
             torch._foreach_lerp_(list(slow), [p for part in fast for p in part.parameters()], 0.005)
             seen, encode, project = self.slow
             keys = (
-                seen(batch.frames).feature,
+                seen(batch.frames),
                 F.normalize(project(encode(ids, attended).last_hidden_state[:, 0]), dim=1),
             )
         own = torch.arange(len(ids), device=ids.device)

@@ -73,7 +73,7 @@ def patch_relevance(stream: ImageStream, pixels: Tensor, asked: Tensor) -> tuple
     attentions: list[Tensor] = []
     with _plain_attention(stream, attentions), torch.enable_grad():
         # The pixels ask for gradients, so that the attention has some even where all weights are frozen.
-        similarities = asked @ stream(pixels.detach()[None].requires_grad_()).feature[0]  # (Q,)
+        similarities = asked @ stream(pixels.detach()[None].requires_grad_())[0]  # (Q,)
         gradients = [torch.autograd.grad(one, attentions, retain_graph=True) for one in similarities]
     depth = len(stream.backbone.blocks)
     whole = _by_block(attentions, depth)
@@ -141,7 +141,7 @@ def _with_and_without(model: RetrievalModel, text: str) -> tuple[list[str], Tens
         ids[row, torch.tensor(belongs) == word] = tokenizer.mask_token_id
     where = model.text.projection.weight.device
     with evaluated(model.text), torch.no_grad():
-        features = model.text(ids.to(where), torch.ones_like(ids, dtype=torch.bool).to(where)).feature
+        features = model.text(ids.to(where), torch.ones_like(ids, dtype=torch.bool).to(where))
     return list(words.values()), features
 
 

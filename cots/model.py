@@ -243,7 +243,7 @@ class RetrievalModel:
     def _encode_words(self, tokens: list[list[int]]) -> Tensor:
         ids, attended = padded(tokens, pad_token=self.tokenizer.pad_token_id)
         where = self.text.projection.weight.device
-        feature: Tensor = self.text(torch.from_numpy(ids).to(where), torch.from_numpy(attended).to(where)).feature
+        feature: Tensor = self.text(torch.from_numpy(ids).to(where), torch.from_numpy(attended).to(where))
         return feature
 
     def _pooled(self, clips: list[Sequence[Image.Image]]) -> list[Tensor]:
@@ -260,7 +260,7 @@ class RetrievalModel:
         pixels = np.stack([[centre(frame, vision["size"]) for frame in clip] for clip in clips])  # (B, T, H, W, 3)
         where = self.image.projection.weight.device
         frames = normalised(pixels, mean=vision["mean"], std=vision["std"], to=where)
-        return self.image.pooled(frames)[1]
+        return self.image.pooled(frames)
 
     def _projected(self, pooled: Iterable[Tensor]) -> Tensor:
         return self.image.projected(torch.stack(list(pooled)))

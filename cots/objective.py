@@ -164,8 +164,8 @@ class CotsObjective(nn.Module):
         if not self.asks_momentum:
             none = self.queue.images[:0]
             return Keys(none, none, samples, words, none[:, 0], torch.ones_like(samples, dtype=torch.bool))
-        images = gathered(torch.cat([self.image_slow(batch.frames[rows]).feature for rows in parts]))
-        texts = gathered(torch.cat([self.text_slow(batch.ids[rows], batch.attended[rows]).feature for rows in parts]))
+        images = gathered(torch.cat([self.image_slow(batch.frames[rows]) for rows in parts]))
+        texts = gathered(torch.cat([self.text_slow(batch.ids[rows], batch.attended[rows]) for rows in parts]))
         similarity = (images * texts).sum(dim=1)
         kept = self.noise_filter.keep(similarity)
         if isinstance(self.image.backbone, FSDPModule):  # whose processes must come to the same layers equally often
@@ -183,23 +183,24 @@ class CotsObjective(nn.Module):
         chosen = keys.kept[own(len(keys.kept))].nonzero()[rows, 0]
         if not len(chosen):
             return self._none(keys)
-        part, among = batch.take(chosen), self.candidates(keys, chosen)
+        whole = len(chosen) == len(batch.samples)  # whose copy would take 1 % of a step on a processor
+        part, among = batch if whole else batch.take(chosen), self.candidates(keys, chosen)
         guessed = self.guessed(part, keys, among)
         share = len(chosen) / len(among.kept)
         losses: dict[str, Tensor] = {}  # nothing below asks an accelerator for a number, and so waits for it
-        if self.weights.token or self.weights.masked_views:
+        if guessed is not None:
             views = self.weights.masked_views > 0
             tubes = part.masked_patches.repeat_interleave(part.frames.shape[1], dim=0)  # alike in all frames of a clip
-            seen, hidden = self.image.clean_and_masked(part.frames, tubes, view=views)
-            masked = self.text(part.corrupted_ids, part.attended)
+            image, hidden = self.image.clean_and_masked(part.frames, tubes, view=views)
+            masked = self.text.masked(part.corrupted_ids, part.attended, guessed.words, view=views)
         else:
-            seen = self.image(part.frames)
-        image, text = seen.feature, self.text(part.ids, part.attended).feature
+            image = self.image(part.frames)
+        text = self.text(part.ids, part.attended)
         if self.weights.instance or self.weights.task:
             similar = self.similarities(image, text, keys, among)
         if self.weights.instance:
             losses["instance"] = share * both_ways(similar)
-        if guessed is not None:
+        if guessed is not None and self.weights.token:
             seeing = self.patch_loss(part, guessed.patches, hidden.tokens, text)
             reading = self.word_loss(part, guessed.words, masked.tokens, image, out_of=guessed.all_words)
             losses["token"] = share * seeing + reading
@@ -207,6 +208,7 @@ class CotsObjective(nn.Module):
             losses["task"] = share * symmetric_kl(similar.i2t, similar.t2i)
         if self.weights.masked_views:
             assert hidden.feature is not None
+            assert masked.feature is not None
             losses["masked_views"] = share * both_ways(self.similarities(hidden.feature, masked.feature, keys, among))
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), image.new_zeros(()))
         alike = (image * text).detach().sum(dim=1)
@@ -254,8 +256,8 @@ class CotsObjective(nn.Module):
         return torch.cat([others, same_picture(mine, self.queue.samples)], dim=1)
 
     def guessed(self, part: Batch, keys: Keys, among: Candidates) -> Guessed | None:
-        """What is hidden in some rows; None where the token level is off."""
-        if not self.weights.token:
+        """What is hidden in some rows; None where no masked pass is asked for."""
+        if not (self.weights.token or self.weights.masked_views):
             return None
         words = int(keys.words[among.kept].sum())
         return Guessed(Places.of(part.masked_patches), Places.of(part.masked_words), words)
@@ -265,9 +267,9 @@ class CotsObjective(nn.Module):
         logits = self.patch_head(hidden, places.rows, text)
         return masked_cross_entropy(logits, places.among(part.visual_tokens), out_of=len(logits))
 
-    def word_loss(self, part: Batch, places: Places, tokens: Tensor, image: Tensor, *, out_of: int) -> Tensor:
-        """Masked language modelling, from tokens (R, L, W) of the masked texts and the pictures' features (R, D)."""
-        logits = self.word_head(places.among(tokens), places.rows, image)
+    def word_loss(self, part: Batch, places: Places, hidden: Tensor, image: Tensor, *, out_of: int) -> Tensor:
+        """Masked language modelling, from tokens (M, W) of the hidden words and the pictures' features (R, D)."""
+        logits = self.word_head(hidden, places.rows, image)
         return masked_cross_entropy(logits, places.among(part.ids), out_of=out_of)
 
     @torch.no_grad()

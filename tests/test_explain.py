@@ -38,7 +38,7 @@ def taught(pool: Literal["class", "mean"]) -> tuple[ImageStream, Tensor]:
     wanted = torch.tensor([1.0] * 16 + [-1.0] * 16)
     for _ in range(80):
         optimizer.zero_grad()
-        (model(pictures).feature @ asked - wanted).square().mean().backward()
+        (model(pictures) @ asked - wanted).square().mean().backward()
         optimizer.step()
     return model.eval(), asked
 

@@ -55,7 +55,7 @@ def test_a_pretrained_pair_keeps_its_vectors_when_saved_and_the_originals_are_go
     ids = tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         theirs = encoder(**ids).last_hidden_state
-        mine = built.text.eval()(ids["input_ids"], ids["attention_mask"].bool()).tokens
+        mine = built.text.eval().backbone(ids["input_ids"], ids["attention_mask"].bool())
     torch.testing.assert_close(mine[ids["attention_mask"].bool()], theirs[ids["attention_mask"].bool()])
     built.save(tmp_path / "model")
     shutil.rmtree(tmp_path / "theirs")
@@ -91,7 +91,7 @@ def test_mean_and_deviation_are_those_of_the_parameters_not_of_the_pretrained_mo
     pixels = np.stack([centre(picture, 32) for picture in PICTURES])[:, None]
     frames = normalised(pixels, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], to=torch.device("cpu"))
     with torch.no_grad(), autocast(torch.device("cpu")):
-        expected = built.image.eval()(frames).feature
+        expected = built.image.eval()(frames)
     np.testing.assert_allclose(built.encode_images(PICTURES, batch=3), expected.numpy(), atol=1e-6)
 
 

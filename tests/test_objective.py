@@ -94,7 +94,7 @@ def with_a_past(model: CotsObjective, batches: int, *, pairs: int) -> CotsObject
 def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, float]:
     """The formulas of the paper with loops over pairs, candidates and positions."""
     kept = [row for row in range(len(some.samples)) if keys.kept[row]]
-    image, text = model.image(some.frames).feature, model.text(some.ids, some.attended).feature
+    image, text = model.image(some.frames), model.text(some.ids, some.attended)
     tau, queued = float(model.temperature()), range(int(model.queue.count))
     by_gradient = model.batch_negatives == "queries"
 
@@ -121,7 +121,8 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
 
     instance, task = contrast(image, text)
     patches = masked_pass(model, some)
-    words, masked_text = model.text(some.corrupted_ids, some.attended)
+    words = model.text.backbone(some.corrupted_ids, some.attended)
+    masked_text = model.text(some.corrupted_ids, some.attended)
     masked_views, _ = contrast(F.normalize(model.image.projection(patches.mean(dim=(1, 2)))), masked_text)
     vision = [
         surprise(model.patch_head, patches[row, 0, place], text[row], some.visual_tokens[row, place])
@@ -154,15 +155,19 @@ def surprise(head: TokenHead, hidden: Tensor, paired: Tensor, target: Tensor) ->
     return -float(logits.log_softmax(0)[target])
 
 
+@pytest.mark.parametrize("masked_views", [0.75, 0.0])
 @pytest.mark.parametrize("negatives", ["none", "keys", "queries"])
 @pytest.mark.parametrize(("pairs", "queue", "past"), [(1, 3, 1), (2, 5, 0), (5, 7, 2), (7, 3, 3)])
 def test_the_losses_agree_with_loops_over_the_papers_formulas(
-    negatives: BatchNegatives, pairs: int, queue: int, past: int
+    negatives: BatchNegatives, pairs: int, queue: int, past: int, masked_views: float
 ) -> None:
-    model = with_a_past(objective(queue=queue, negatives=negatives), past, pairs=4)
+    weighted = ALL._replace(masked_views=masked_views)
+    model = with_a_past(objective(queue=queue, negatives=negatives, weights=weighted), past, pairs=4)
     some = batch(pairs)
     keys = model.keys(some, [WHOLE])
     outcome, slow = model(some, keys), slow_losses(model, some, keys)
+    if not masked_views:
+        del slow["masked_views"]
     assert {name: float(loss) for name, loss in outcome.losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
     weights = model.weights._asdict()
     total = float(outcome.total.detach())
@@ -232,7 +237,7 @@ def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_
     for slow in (model.image_slow, model.text_slow):
         slow.module.register_forward_hook(lambda *_: ran.append("momentum"))
     some = batch(5)
-    image, text = model.image(some.frames).feature, model.text(some.ids, some.attended).feature
+    image, text = model.image(some.frames), model.text(some.ids, some.attended)
     expected = asking(some, asking.keys(some, [WHOLE]))
     found = model(some, model.keys(some, [WHOLE]))
     assert torch.equal(found.total, expected.total)

@@ -31,7 +31,7 @@ class ClipObjective(nn.Module):
 
     def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
         """The share of the batch's loss that this process's rows have."""
-        image, text = self.image(batch.frames).feature, self.text(batch.ids, batch.attended).feature
+        image, text = self.image(batch.frames), self.text(batch.ids, batch.attended)
         images, texts = gathered(image), gathered(text)
         positives, excluded = whole_batch(batch.samples, gathered(batch.samples))
         none, temperature = image[:0], self.temperature()

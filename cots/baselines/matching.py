@@ -91,7 +91,7 @@ class MatchingObjective(nn.Module):
 
     def negatives(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """For each pair the row of a wrong text for its picture, (B,), and of a wrong picture for its text, (B,)."""
-        similarity = self.image(batch.frames).feature @ self.text(batch.ids, batch.attended).feature.T
+        similarity = self.image(batch.frames) @ self.text(batch.ids, batch.attended).T
         temperature = self.temperature.at(int(self.step))
         texts = hard_negatives(similarity, batch.samples, temperature=temperature)
         return texts, hard_negatives(similarity.T, batch.samples, temperature=temperature)

@@ -50,7 +50,7 @@ class SiglipObjective(nn.Module):
 
     def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
         """The share of the batch's loss that this process's pictures have."""
-        image, text = self.image(batch.frames).feature, self.text(batch.ids, batch.attended).feature
+        image, text = self.image(batch.frames), self.text(batch.ids, batch.attended)
         texts = gathered(text)
         positives, excluded = whole_batch(batch.samples, gathered(batch.samples))
         loss = sigmoid_loss(image @ texts.T / self.temperature() + self.bias, positives, excluded)

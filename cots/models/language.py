@@ -2,6 +2,8 @@
 
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +12,9 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel
 
 from cots.errors import BadInput
+from cots.models.places import Places
 
+BERTS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # nothing follows their blocks
 NO_SETTINGS = ("model_type", "dtype", "transformers_version", "architectures")  # what config.json has besides
 REASON_CHARS = 160  # of another library's message; some list every model they know
 
@@ -106,6 +110,30 @@ class TextBackbone(nn.Module):
         encoded: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return encoded
 
+    def at(self, ids: Tensor, attended: Tensor, asked: Places) -> Tensor:
+        """Encode some tokens of texts, each of which attends to all tokens of its text.
+
+        The last block's feed-forward layers see these tokens alone in models of BERT's kind, unless blocks are compiled
+        or run again for their gradients.
+
+        Args:
+            ids: (B, L) token ids.
+            attended: (B, L) bool, False = padding.
+            asked: which A of the tokens.
+
+        Returns:
+            (A, W), in row order: those of `forward`.
+        """
+        config = self.encoder.config
+        if config.model_type not in BERTS or config.chunk_size_feed_forward or self.encoder.is_activation_checkpointing:
+            return asked.among(self(ids, attended))
+        last = self.blocks[-1]
+        if last._compiled_call_impl is not None:
+            return asked.among(self(ids, attended))
+        with feeding_forward(last, asked):
+            chosen: Tensor = self(ids, attended)
+        return chosen
+
     def checkpoint_gradients(self) -> None:
         """Keep no activations inside the blocks: they are computed again when gradients are.
 
@@ -125,6 +153,22 @@ class TextBackbone(nn.Module):
             reason = f"has {len(outermost)} lists of {depth} blocks, not one"
             raise BadInput(f"model.text: {self.name} {reason}: train all of it, with one learning rate")
         return str(outermost[0])
+
+
+@contextmanager
+def feeding_forward(block: Any, asked: Places) -> Iterator[None]:  # noqa: ANN401  transformers' blocks have no common type
+    """Let a block of BERT's kind put some tokens alone through its feed-forward layers, for the time being.
+
+    Args:
+        block: gives (A, W) inside, in place of (B, L, W).
+        asked: which A of the tokens.
+    """
+    feed_forward = block.feed_forward_chunk
+    block.feed_forward_chunk = lambda tokens: feed_forward(asked.among(tokens))
+    try:
+        yield
+    finally:
+        del block.feed_forward_chunk
 
 
 def configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  of any model type

@@ -24,3 +24,7 @@ class Places(NamedTuple):
     def among(self, tokens: Tensor) -> Tensor:
         """(M, ...) what stands there in (B, L, ...)."""
         return tokens.flatten(0, 1).index_select(0, self.flat)
+
+    def after(self, prefix: int) -> "Places":
+        """The same among (B, prefix + L, ...), whose first tokens the mask does not know."""
+        return Places(self.rows, self.flat + prefix * (self.rows + 1))

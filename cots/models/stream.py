@@ -15,17 +15,10 @@ from cots.models.vision import VisionBackbone
 Pool = Literal["class", "mean"]
 
 
-class Encoded(NamedTuple):
-    """What a stream makes of a batch."""
-
-    tokens: Tensor  # (B, L, W) one vector a patch or word
-    feature: Tensor  # (B, D) unit rows in the shared space
-
-
 class Hidden(NamedTuple):
-    """What the image stream makes of a batch with hidden patches."""
+    """What a stream makes of a batch with hidden patches or words."""
 
-    tokens: Tensor  # (M, W) of the hidden patches, in row order
+    tokens: Tensor  # (M, W) of the hidden ones, in row order
     feature: Tensor | None  # (B, D) unit rows in the shared space, where they were asked for
 
 
@@ -112,18 +105,18 @@ class ImageStream(Stream):
             raise BadInput(f"model.image.pool is class, and {backbone.name} has no class token: give mean")
         super().__init__(backbone, dim=dim, pool=pool)
 
-    def forward(self, frames: Tensor) -> Encoded:
+    def forward(self, frames: Tensor) -> Tensor:
         """Encode clips of T frames; pictures are clips of one.
 
         Args:
             frames: (B, T, 3, H, W), normalised.
 
         Returns:
-            tokens (B * T, N, W) of the patches, feature (B, D).
+            (B, D) unit rows.
         """
-        return self._encoded(self.backbone(frames.flatten(0, 1)), len(frames))
+        return self.projected(self.pooled(frames).mean(dim=1))
 
-    def clean_and_masked(self, frames: Tensor, masked: Tensor, *, view: bool) -> tuple[Encoded, Hidden]:
+    def clean_and_masked(self, frames: Tensor, masked: Tensor, *, view: bool) -> tuple[Tensor, Hidden]:
         """What `forward` gives, and a second pass in which some patches are hidden.
 
         Args:
@@ -131,26 +124,35 @@ class ImageStream(Stream):
             masked: (B * T, N) bool, True = hidden patch; M of them in all.
             view: whether the second pass is wanted as a view of the picture, with a feature of its own.
         """
-        hidden = Places.of(masked) if view else None
-        clean, second = self.backbone.clean_and_masked(frames.flatten(0, 1), masked, everywhere=view)
-        seen = self._encoded(clean, len(frames))
-        if hidden is None:
-            return seen, Hidden(second, None)
-        dim = self._encoded(second, len(frames))
-        return seen, Hidden(hidden.among(dim.tokens), dim.feature)
+        clean, dim, tokens = [], [], []
+        images = frames.flatten(0, 1)
+        for piece, mask in zip(self._pieces(images), torch.split(masked, self.backbone.at_once(images)), strict=True):
+            hidden = Places.of(mask).after(self.backbone.prefix)
+            seen, other = self.backbone.clean_and_masked(piece, mask, asked=None if view else hidden)
+            clean.append(self._pooled(seen))
+            if view:
+                dim.append(self._pooled(other))
+            tokens.append(hidden.among(other) if view else other)
+        feature = self._feature(dim, frames) if view else None
+        return self._feature(clean, frames), Hidden(torch.cat(tokens), feature)
 
-    def pooled(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` averages and projects: the patches' tokens (B * T, N, W), and every frame's own (B, T, W)."""
-        return self._pooled(self.backbone(frames.flatten(0, 1)), len(frames))
+    def pooled(self, frames: Tensor) -> Tensor:
+        """What `forward` averages and projects: every frame's own vector, (B, T, W)."""
+        return self._clips([self._pooled(self.backbone(piece)) for piece in self._pieces(frames.flatten(0, 1))], frames)
 
-    def _encoded(self, tokens: Tensor, clips: int) -> Encoded:
-        patches, pooled = self._pooled(tokens, clips)
-        return Encoded(patches, self.projected(pooled.mean(dim=1)))
+    def _pieces(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What goes through the backbone together; of its tokens nothing is kept but what is asked."""
+        return torch.split(images, self.backbone.at_once(images))
 
-    def _pooled(self, tokens: Tensor, clips: int) -> tuple[Tensor, Tensor]:
-        patches = tokens[:, self.backbone.prefix :]
-        pooled = tokens[:, 0] if self.pool == "class" else patches.mean(dim=1)
-        return patches, pooled.view(clips, -1, pooled.shape[-1])
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        return tokens[:, 0] if self.pool == "class" else tokens[:, self.backbone.prefix :].mean(dim=1)
+
+    def _clips(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
+        whole = torch.cat(pooled)
+        return whole.view(*frames.shape[:2], whole.shape[-1])
+
+    def _feature(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
+        return self.projected(self._clips(pooled, frames).mean(dim=1))
 
     def projected(self, pooled: Tensor) -> Tensor:
         """(..., W) to unit rows (..., D) of the shared space."""
@@ -168,14 +170,36 @@ class TextStream(Stream):
 
     backbone: TextBackbone
 
-    def forward(self, ids: Tensor, attended: Tensor) -> Encoded:
-        """Encode token ids (B, L); `attended` is False at padding."""
+    def forward(self, ids: Tensor, attended: Tensor) -> Tensor:
+        """Encode texts.
+
+        Args:
+            ids: (B, L) token ids; attended: (B, L) bool, False at padding.
+
+        Returns:
+            (B, D) unit rows.
+        """
+        return self._feature(self.backbone(ids, attended), attended)
+
+    def masked(self, ids: Tensor, attended: Tensor, hidden: Places, *, view: bool) -> Hidden:
+        """Encode texts in which some words are hidden.
+
+        Args:
+            ids: (B, L) token ids; attended: (B, L) bool, False at padding.
+            hidden: which M of the words are asked.
+            view: whether the pass is wanted as a view of the text, with a feature of its own.
+        """
+        if not view:
+            return Hidden(self.backbone.at(ids, attended, hidden), None)
         tokens = self.backbone(ids, attended)
+        return Hidden(hidden.among(tokens), self._feature(tokens, attended))
+
+    def _feature(self, tokens: Tensor, attended: Tensor) -> Tensor:
         if self.pool == "class":
-            return Encoded(tokens, unit(self.projection(tokens[:, 0])))
+            return unit(self.projection(tokens[:, 0]))
         weight = attended.to(tokens.dtype)
         pooled = torch.einsum("blw,bl->bw", tokens, weight / weight.sum(dim=1, keepdim=True))
-        return Encoded(tokens, unit(self.projection(pooled)))
+        return unit(self.projection(pooled))
 
 
 def compile_blocks(module: nn.Module) -> None:

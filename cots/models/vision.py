@@ -7,7 +7,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -101,30 +100,33 @@ class VisionBackbone(nn.Module):
             (B, prefix + N, W) tokens after the last norm. Models that norm after their average pooling (`gap` in
             timm's names) have that norm on each token here.
         """
-        pieces = torch.split(images, self.at_once(images))
-        return torch.cat([self._encoded(self.vit.patch_embed(piece)) for piece in pieces])
+        return self._encoded(self.vit.patch_embed(images))
 
-    def clean_and_masked(self, images: Tensor, masked: Tensor, *, everywhere: bool) -> tuple[Tensor, Tensor]:
+    def clean_and_masked(self, images: Tensor, masked: Tensor, *, asked: Places | None) -> tuple[Tensor, Tensor]:
         """Encode pictures twice, as they are and with patches hidden, from one embedding of the patches.
 
-        Patches are hidden after projection and before their position is added (BEiT). Where the masked pass is asked
-        at the hidden patches alone, the last block's feed-forward layers see no others.
+        Patches are hidden after projection and before their position is added (BEiT).
 
         Args:
             images: (B, 3, H, W), normalised.
-            masked: (B, N) bool over patches in row order, True = hidden; M of them in all.
-            everywhere: whether the masked pass is wanted at all tokens.
+            masked: (B, N) bool over patches in row order, True = hidden.
+            asked: which A of the (B, prefix + N) tokens are wanted of the masked pass, whose last feed-forward layers
+                see no others; None for all.
 
         Returns:
-            What `forward` returns; the same of the masked pass, or (M, W), its hidden patches in row order.
+            What `forward` returns; the same of the masked pass, or (A, W), its tokens in row order.
         """
-        size = self.at_once(images)
-        pieces = zip(torch.split(images, size), torch.split(masked, size), strict=True)
-        clean, hidden = zip(*(self._both(*piece, everywhere) for piece in pieces), strict=True)
-        return torch.cat(clean), torch.cat(hidden)
+        patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
+        hidden = masked.view(*patches.shape[:-1], 1)
+        tokens = self._positioned(torch.where(hidden, self.mask_embedding.to(patches.dtype), patches))
+        *blocks, last = self.vit.blocks
+        for block in blocks:
+            tokens = self._run(block, tokens)
+        tokens = self._run(last, tokens) if asked is None else self._run(partial(block_at, last, asked=asked), tokens)
+        return self._encoded(patches), self._normed(tokens)
 
     def at_once(self, images: Tensor) -> int:
-        """How many pictures go through the blocks together: on a processor as many as its cache holds, else all.
+        """How many pictures are best encoded together: on a processor as many as its cache holds, else all.
 
         Their widest activations may take as much as the weights of a block, which are read for all of them. Weights
         that are shared out among processes are fetched for all pictures at once.
@@ -135,17 +137,6 @@ class VisionBackbone(nn.Module):
         tokens = self.prefix + images.shape[2] * images.shape[3] // (rows * columns)
         room = max(CACHED, 2 * 12 * self.width**2)
         return int(max(room // (2 * 4 * self.width * tokens), 1))
-
-    def _both(self, images: Tensor, masked: Tensor, everywhere: bool) -> tuple[Tensor, Tensor]:
-        asked = None if everywhere else Places.of(F.pad(masked, (self.prefix, 0)))
-        patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
-        hidden = masked.view(*patches.shape[:-1], 1)
-        tokens = self._positioned(torch.where(hidden, self.mask_embedding.to(patches.dtype), patches))
-        *blocks, last = self.vit.blocks
-        for block in blocks:
-            tokens = self._run(block, tokens)
-        tokens = self._run(last, tokens) if asked is None else self._run(partial(block_at, last, asked=asked), tokens)
-        return self._encoded(patches), self._normed(tokens)
 
     def _encoded(self, patches: Tensor) -> Tensor:
         tokens = self._positioned(patches)

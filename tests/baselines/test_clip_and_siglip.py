@@ -24,7 +24,7 @@ def outcome(kind: str, pairs: int) -> tuple[Outcome, Tensor, Tensor, Tensor]:
         else SiglipObjective(image=streams.image, text=streams.text, temperature=temperature, bias=-2.0)
     ).double()
     with torch.no_grad():
-        image, text = model.image(some.frames).feature, model.text(some.ids, some.attended).feature
+        image, text = model.image(some.frames), model.text(some.ids, some.attended)
     found: Outcome = model(some, None)
     return found, image, text, some.samples
 

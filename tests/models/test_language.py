@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cots.errors import BadInput
-from cots.models.language import TextBackbone
+from cots.models.language import BERTS, TextBackbone
+from cots.models.places import Places
 from cots.models.stream import TextStream
 from tests.foreign import save_text
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 ENCODERS = [
     "bert",
     "roberta",
@@ -65,6 +67,49 @@ def test_a_ready_made_mask_says_what_transformers_makes_of_the_padding(name: str
     attended = ids != 0
     expected = made.encoder(input_ids=ids, attention_mask=attended.long()).last_hidden_state
     torch.testing.assert_close(made(ids, attended)[attended], expected[attended])
+
+
+@pytest.mark.parametrize("chosen", ["none", "some", "all"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: str, chosen: str) -> None:
+    made, (ids, attended) = backbone(name).double(), words()
+    mask = {"none": attended & False, "some": attended & (ids % 3 == 0), "all": attended}[chosen]
+    assert chosen != "some" or 0 < mask.sum() < attended.sum()
+    weights = list(made.parameters())
+    found, gradients = [], []
+    for tokens in (made.at(ids, attended, Places.of(mask)), made(ids, attended)[mask]):
+        found.append(tokens)
+        gradients.append(torch.autograd.grad(tokens.sin().sum(), weights, materialize_grads=True))
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
+@pytest.mark.parametrize("form", ["plain", "checkpointed", "compiled"])
+@pytest.mark.parametrize("name", BERTS)
+def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form: str) -> None:
+    made, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
+    asked, seen = Places.of(ids == ids[0, 2]), []
+    last: Any = made.blocks[-1]
+    if form == "checkpointed":
+        made.checkpoint_gradients()
+    if form == "compiled":
+        last.compile(backend="eager")
+    expected = made(ids, attended)  # whose compiled form must not be taken for the other's
+    with last.intermediate.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1])):
+        tokens = made.at(ids, attended, asked)
+    torch.testing.assert_close(tokens, asked.among(expected))
+    tokens.sum().backward()  # type: ignore[no-untyped-call]
+    if form == "plain":
+        assert seen == [asked.flat.shape]
+    assert "feed_forward_chunk" not in vars(last)
+
+
+def test_a_pass_that_fails_leaves_the_last_block_as_it_was() -> None:
+    made, (ids, attended) = backbone(), words()
+    with pytest.raises(IndexError):
+        made.at(ids + 100, attended, Places.of(attended))
+    assert made(ids, attended).shape == (2, 7, made.width)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

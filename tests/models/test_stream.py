@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cots.errors import BadInput
 from cots.models.momentum import MomentumCopy
+from cots.models.places import Places
 from cots.models.stream import ImageStream, Stream, TextStream
 from tests.backbones import language, vision
 
@@ -36,13 +37,13 @@ def encoded(stream: Stream) -> Tensor:
     if isinstance(stream, ImageStream):
         frames = torch.randn(2, 1, 3, 32, 32, generator=draw, dtype=kind)
         hidden = torch.rand(2, 16, generator=draw) < 0.4
-        clean, (other, view) = stream.clean_and_masked(frames, hidden, view=True)
-        assert view is not None
-        other = torch.cat([other.flatten(), view.flatten()])
+        feature, (tokens, view) = stream.clean_and_masked(frames, hidden, view=True)
     else:
-        ids = torch.randint(5, 50, (2, 6), generator=draw)
-        clean, other = stream(ids, torch.arange(6) < torch.tensor([[6], [4]])), torch.zeros(1, dtype=kind)
-    return (clean.tokens**3).mean() + clean.feature[:, 0].sum() + (other**3).mean()
+        assert isinstance(stream, TextStream)
+        ids, attended = torch.randint(5, 50, (2, 6), generator=draw), torch.arange(6) < torch.tensor([[6], [4]])
+        feature, (tokens, view) = stream(ids, attended), stream.masked(ids, attended, Places.of(attended), view=True)
+    assert view is not None
+    return (tokens**3).mean() + feature[:, 0].sum() + (view**3).mean()
 
 
 def learnt(stream: Stream) -> set[str]:

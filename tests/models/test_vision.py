@@ -1,7 +1,7 @@
 """The image backbone: any plain timm vision transformer, hidden patches, other resolutions, weights from folders."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import timm
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cots.errors import BadInput
+from cots.models.places import Places
 from cots.models.stream import ImageStream
 from cots.models.vision import VisionBackbone
 from tests.foreign import VIT, save_vit
@@ -53,9 +54,10 @@ def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
     made, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
     hidden = HALF_GRID.reshape(2, 1, 4, 4).float()
     other = images + F.interpolate(hidden, scale_factor=8) * torch.randn_like(images)
+    asked = Places.of(HALF_GRID).after(made.prefix)
     torch.testing.assert_close(
-        made.clean_and_masked(images, HALF_GRID, everywhere=False)[1],
-        made.clean_and_masked(other, HALF_GRID, everywhere=False)[1],
+        made.clean_and_masked(images, HALF_GRID, asked=asked)[1],
+        made.clean_and_masked(other, HALF_GRID, asked=asked)[1],
     )
     assert not torch.allclose(made(images), made(other))
 
@@ -64,8 +66,8 @@ def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_
     fixed, free = backbone(), backbone(options=VIT | {"dynamic_img_size": True})
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(
-        free.clean_and_masked(images, HALF_GRID, everywhere=False),
-        fixed.clean_and_masked(images, HALF_GRID, everywhere=False),
+        free.clean_and_masked(images, HALF_GRID, asked=Places.of(HALF_GRID).after(free.prefix)),
+        fixed.clean_and_masked(images, HALF_GRID, asked=Places.of(HALF_GRID).after(fixed.prefix)),
     )
 
 
@@ -180,7 +182,7 @@ def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: 
     made = backbone(name, options=VIT | options)
     made.resize(48)
     masked = torch.arange(36).expand(2, 36) % 3 == 0
-    clean, hidden = made.clean_and_masked(torch.randn(2, 3, 48, 48), masked, everywhere=False)
+    clean, hidden = made.clean_and_masked(torch.randn(2, 3, 48, 48), masked, asked=Places.of(masked).after(made.prefix))
     assert clean.shape == (2, made.prefix + 36, 32)
     assert hidden.shape == (24, 32)
 
@@ -192,8 +194,8 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
     made = backbone(name, options=VIT | options).double().eval()
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     masked = torch.rand(3, 16) < share
-    clean, hidden = made.clean_and_masked(images, masked, everywhere=False)
-    again, view = made.clean_and_masked(images, masked, everywhere=True)
+    clean, hidden = made.clean_and_masked(images, masked, asked=Places.of(masked).after(made.prefix))
+    again, view = made.clean_and_masked(images, masked, asked=None)
     torch.testing.assert_close(clean, made(images))
     torch.testing.assert_close(again, clean)
 
@@ -207,15 +209,23 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
     torch.testing.assert_close(view, made(images))
 
 
-def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are() -> None:
-    made = backbone().double()
-    images = torch.randn(made.at_once(torch.empty(1, 3, 32, 32)) + 3, 3, 32, 32, dtype=torch.float64)
-    masked = torch.rand(len(images), 16) < 0.3
-    clean, hidden = made.clean_and_masked(images, masked, everywhere=False)
-    torch.testing.assert_close(made(images), clean)
-    torch.testing.assert_close(made(images[-5:]), clean[-5:])
-    last = made.clean_and_masked(images[-5:], masked[-5:], everywhere=False)[1]
-    torch.testing.assert_close(last, hidden[-int(masked[-5:].sum()) :])
+@pytest.mark.parametrize("view", [False, True])
+@pytest.mark.parametrize("pool", ["class", "mean"])
+def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are(
+    pool: Literal["class", "mean"], view: bool
+) -> None:
+    stream = ImageStream(backbone(), dim=8, pool=pool).double()
+    clips = stream.backbone.at_once(torch.empty(1, 3, 32, 32)) // 2 + 3
+    frames = torch.randn(clips, 2, 3, 32, 32, dtype=torch.float64)
+    masked = torch.rand(2 * clips, 16) < 0.3
+    feature, hidden = stream.clean_and_masked(frames, masked, view=view)
+    torch.testing.assert_close(stream(frames), feature)
+    torch.testing.assert_close(stream(frames[-5:]), feature[-5:])
+    _, last = stream.clean_and_masked(frames[-5:], masked[-10:], view=view)
+    torch.testing.assert_close(last.tokens, hidden.tokens[-len(last.tokens) :])
+    assert (hidden.feature is not None) == view
+    if hidden.feature is not None:
+        torch.testing.assert_close(last.feature, hidden.feature[-5:])
 
 
 def test_only_the_positions_of_patches_change() -> None:
