@@ -31,6 +31,7 @@ from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 BOTH = ("image", "video")
+UNFILTERED = {"filter": {"warmup": 0, "deviations": None, "momentum": 0.9}}  # rounding may change what is kept
 
 
 class Killed(BaseException):
@@ -112,10 +113,9 @@ def test_compiled_blocks_learn_what_others_do(
     tiny_data: Path, tokenized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])  # setuptools, which torch.compile imports, adds its own packages
-    unfiltered = {"filter": {"warmup": 0, "deviations": None, "momentum": 0.9}}  # rounding may change what is kept
 
     def curves(*, compiled: bool) -> pd.DataFrame:
-        params = tiny_params(pretrain={"compile_blocks": compiled}, objective=unfiltered)
+        params = tiny_params(pretrain={"compile_blocks": compiled}, objective=UNFILTERED)
         return pd.read_csv(run(tiny_data, tokenized, tmp_path / str(compiled), params) / "report/curves.csv")
 
     losses = ["total", "instance", "token", "task"]
@@ -145,8 +145,8 @@ def test_a_baseline_runs_through_the_same_loop_and_resumes(
 
 
 def test_a_batch_in_parts_ends_with_nearly_the_same_weights(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
-    whole = run(tiny_data, tokenized, tmp_path / "whole", tiny_params())
-    parts = run(tiny_data, tokenized, tmp_path / "parts", tiny_params(pretrain={"parts": 3}))
+    whole = run(tiny_data, tokenized, tmp_path / "whole", tiny_params(objective=UNFILTERED))
+    parts = run(tiny_data, tokenized, tmp_path / "parts", tiny_params(pretrain={"parts": 3}, objective=UNFILTERED))
     mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (parts, whole))
     np.testing.assert_allclose(mine["total"], theirs["total"], rtol=0.02)
     assert weights(parts) != weights(whole)

@@ -23,10 +23,10 @@ PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 STEPS = 5
 TEMPERATURE = {"start": 0.07, "learned": True, "least": 0.01}
 NO_KEYS = {"batch_negatives": "queries", "queue": 0, "filter": {"warmup": 1, "deviations": None, "momentum": 0.5}}
-DROPS = {"filter": {"warmup": 1, "deviations": 0.5, "momentum": 0.5}, "queue": 20}
+DROPS: dict[str, Any] = {"filter": {"warmup": 1, "deviations": 0.5, "momentum": 0.5}, "queue": 20}
 OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "sharded": ({"batch_negatives": "keys"}, 1),
-    "sharded and dropped": ({"batch_negatives": "keys", **DROPS}, 1),
+    "sharded and dropped": ({"batch_negatives": "keys", **DROPS, "filter": DROPS["filter"] | {"deviations": 0.01}}, 1),
     "sharded in parts": ({"batch_negatives": "keys"}, 1),
     "sharded queries": ({"batch_negatives": "queries"}, 1),
     "sharded without keys": (NO_KEYS, 1),
