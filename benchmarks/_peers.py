@@ -136,8 +136,8 @@ class Albef(nn.Module):
         """The sum of the three losses; momentum copies move."""
         ids, attended = padded(batch, self.length)
         frames, backbone = batch.frames.flatten(0, 1), self.image.backbone
-        own = torch.cat([backbone(piece) for piece in torch.split(frames, backbone.at_once(frames))])
-        image = self.image.projected(own[:, 0] if self.image.pool == "class" else own.mean(dim=1))
+        tokens = torch.cat([backbone(piece) for piece in torch.split(frames, backbone.at_once(frames))])
+        image, own = self.image.projected(self.image.of_tokens(tokens)), tokens[:, backbone.prefix :]
         text = self.text(ids, attended).last_hidden_state
         read = F.normalize(self.project(text[:, 0]), dim=1)
         contrast = self.contrast(image, read, batch, ids, attended)

@@ -30,9 +30,9 @@ def train_tokenizer(captions: Iterable[str], *, vocab_size: int) -> PreTrainedTo
         captions: the training captions.
         vocab_size: tokens at most, special ones included.
     """
-    words = sorted(captions)
-    letters = sorted(token for token in vocabulary(words, size=0, first=SPECIAL) if token.startswith(INSIDE))
-    tokenizer = word_pieces(vocabulary(words, size=vocab_size, first=SPECIAL + letters))
+    texts = sorted(captions)
+    letters = sorted(token for token in vocabulary(texts, size=0, first=SPECIAL) if token.startswith(INSIDE))
+    tokenizer = word_pieces(vocabulary(texts, size=vocab_size, first=SPECIAL + letters))
     tokenizer.add_special_tokens(SPECIAL)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)

@@ -125,10 +125,8 @@ class TextBackbone(nn.Module):
             (A, W), in row order: those of `forward`.
         """
         config = self.encoder.config
-        if config.model_type not in BERTS or config.chunk_size_feed_forward or self.encoder.is_activation_checkpointing:
-            return asked.among(self(ids, attended))
-        last = self.blocks[-1]
-        if last._compiled_call_impl is not None:
+        last = self.blocks[-1] if config.model_type in BERTS and not config.chunk_size_feed_forward else None
+        if last is None or last._compiled_call_impl is not None or self.encoder.is_activation_checkpointing:
             return asked.among(self(ids, attended))
         with feeding_forward(last, asked):
             chosen: Tensor = self(ids, attended)

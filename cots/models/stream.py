@@ -129,22 +129,25 @@ class ImageStream(Stream):
         for piece, mask in zip(self._pieces(images), torch.split(masked, self.backbone.at_once(images)), strict=True):
             hidden = Places.of(mask).after(self.backbone.prefix)
             seen, other = self.backbone.clean_and_masked(piece, mask, asked=None if view else hidden)
-            clean.append(self._pooled(seen))
+            clean.append(self.of_tokens(seen))
             if view:
-                dim.append(self._pooled(other))
+                dim.append(self.of_tokens(other))
             tokens.append(hidden.among(other) if view else other)
         feature = self._feature(dim, frames) if view else None
         return self._feature(clean, frames), Hidden(torch.cat(tokens), feature)
 
     def pooled(self, frames: Tensor) -> Tensor:
         """What `forward` averages and projects: every frame's own vector, (B, T, W)."""
-        return self._clips([self._pooled(self.backbone(piece)) for piece in self._pieces(frames.flatten(0, 1))], frames)
+        return self._clips(
+            [self.of_tokens(self.backbone(piece)) for piece in self._pieces(frames.flatten(0, 1))], frames
+        )
 
     def _pieces(self, images: Tensor) -> tuple[Tensor, ...]:
         """What goes through the backbone together; of its tokens nothing is kept but what is asked."""
         return torch.split(images, self.backbone.at_once(images))
 
-    def _pooled(self, tokens: Tensor) -> Tensor:
+    def of_tokens(self, tokens: Tensor) -> Tensor:
+        """Each picture's own vector (B, W), from the backbone's tokens (B, prefix + N, W)."""
         return tokens[:, 0] if self.pool == "class" else tokens[:, self.backbone.prefix :].mean(dim=1)
 
     def _clips(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
