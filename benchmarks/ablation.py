@@ -22,17 +22,16 @@ import pandas as pd
 import yaml
 
 from cots.comparison import compared, directions_of, query_tables
-from cots.config import (
-    MEDIA,
-    ClipObjective,
-    CotsObjective,
-    LevelWeights,
-    Objective,
-    Params,
-    SiglipObjective,
-    Temperature,
-    Training,
+from cots.config.objective import (
+    ClipObjectiveConfig,
+    CotsObjectiveConfig,
+    LossWeightsConfig,
+    ObjectiveConfig,
+    SiglipObjectiveConfig,
 )
+from cots.config.params import Params
+from cots.config.training import TrainConfig
+from cots.config.values import MEDIA
 from cots.data.manifest import part, read_manifest
 from cots.errors import told_in_one_line
 from cots.evaluation import embed, measure, stored_samples
@@ -41,13 +40,12 @@ from cots.reporting.results import write_query_table
 from cots.retrieval.metrics import rsum
 
 PARAMS, OUT = Path("params.yaml"), Path("reports/ablation")
-CLIP = ClipObjective(kind="clip", temperature=Temperature(start=0.07, learned=True, least=0.01))
-SIGLIP = SiglipObjective(kind="siglip", temperature=Temperature(start=0.1, learned=True, least=0.01), bias=-10.0)
+CLIP, SIGLIP = ClipObjectiveConfig(), SiglipObjectiveConfig()
 
 
-def unfiltered(objective: CotsObjective) -> CotsObjective:
+def unfiltered(objective: CotsObjectiveConfig) -> CotsObjectiveConfig:
     """The same without the adaptive momentum filter."""
-    return objective.model_copy(update={"filter": objective.filter.model_copy(update={"deviations": None})})
+    return objective.model_copy(update={"filter": objective.filter.model_copy(update={"num_std": None})})
 
 
 class Grid(NamedTuple):
@@ -63,7 +61,7 @@ class Grid(NamedTuple):
         return "pretrain" if self.start is None else f"finetune.{self.params.index.target}"
 
     @property
-    def training(self) -> Training:
+    def training(self) -> TrainConfig:
         """That section."""
         return self.params.pretrain if self.start is None else self.params.finetune[self.params.index.target]
 
@@ -72,22 +70,24 @@ class Grid(NamedTuple):
         """What a run leaves behind."""
         return Path("models/pretrained" if self.start is None else f"models/finetuned/{self.params.index.target}")
 
-    def variants(self) -> dict[str, Objective]:
+    def variants(self) -> dict[str, ObjectiveConfig]:
         """The section's objective by the variant's name; the last is params.yaml's own.
 
         Raises:
             SystemExit: that has no levels.
         """
         whole = self.training.objective
-        if not isinstance(whole, CotsObjective):
+        if not isinstance(whole, CotsObjectiveConfig):
             sys.exit(f"error: {self.checkout / PARAMS}: {self.section}.objective.kind must be cots")
 
-        def levels(token: float = 0, task: float = 0, masked_views: float = 0, *, filtered: bool = True) -> Objective:
-            weights = LevelWeights(instance=1, token=token, task=task, masked_views=masked_views)
-            varied = whole.model_copy(update={"weights": weights})
+        def levels(
+            token: float = 0, task: float = 0, masked_views: float = 0, *, filtered: bool = True
+        ) -> ObjectiveConfig:
+            weights = LossWeightsConfig(instance=1, token=token, task=task, masked_views=masked_views)
+            varied = whole.model_copy(update={"loss_weights": weights})
             return varied if filtered else unfiltered(varied)
 
-        token, task = whole.weights.token, whole.weights.task
+        token, task = whole.loss_weights.token, whole.loss_weights.task
         return {
             "CLIP": CLIP,
             "SigLIP": SIGLIP,
@@ -175,7 +175,7 @@ def measure_run(table: Path, model: Path, params: Params) -> None:
     settings, media = params.evaluate, MEDIA[params.index.target]
     rows = part(read_manifest(Path("data/manifest.parquet")), settings.split, media)
     samples = stored_samples(Path("data/shards"), rows)
-    held = embed(RetrievalModel.load(model), samples, batch=settings.batch)
+    held = embed(RetrievalModel.load(model), samples, batch=settings.batch_size)
     write_query_table(table, held, measure(held, media=media, folds=1, resamples=1, seed=0))
 
 
@@ -185,9 +185,9 @@ def as_table(runs: dict[str, list[pd.DataFrame]], grid: Grid) -> str:
     a, b = directions_of(runs[first][0])
     lines = [
         f"{params.source.kind}, split {params.evaluate.split}: {grid.section}, {grid.training.steps} steps of "
-        f"{grid.training.batch} pairs, {len(runs[first])} seeds. Recalls in per cent, means over seeds; RSUM of each "
-        f"seed in brackets; the difference in RSUM to {first} with its 95 % interval and p by a paired bootstrap over "
-        "items and seeds.",
+        f"{grid.training.batch_size} pairs, {len(runs[first])} seeds. Recalls in per cent, means over seeds; RSUM of "
+        f"each seed in brackets; the difference in RSUM to {first} with its 95 % interval and p by a paired bootstrap "
+        "over items and seeds.",
         "",
         f"| variant | {a} R@1/5/10 | {b} R@1/5/10 | RSUM | to {first} | p |",
         "|---|---|---|---|---|---|",

@@ -22,7 +22,7 @@ from benchmarks._peers import open_clip_model
 from benchmarks._rounds import Call, in_turn
 from benchmarks.step import SIZES
 from cots.build import new_model
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.text import train_tokenizer
 from cots.model import RetrievalModel, autocast, device
 

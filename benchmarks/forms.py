@@ -20,7 +20,8 @@ from benchmarks._rounds import Call, in_turn, times_faster
 from benchmarks.ablation import CLIP, unfiltered
 from benchmarks.step import LEVELS, SIZES, operations, pairs_of, random_batch, training_objective, training_step
 from cots.build import new_model
-from cots.config import CotsObjective, Objective, Params
+from cots.config.objective import CotsObjectiveConfig, ObjectiveConfig
+from cots.config.params import Params
 from cots.data.text import train_tokenizer
 from cots.model import device
 from cots.models.stream import compile_blocks
@@ -39,10 +40,10 @@ def main(sizes: tuple[str, ...] = ("levels", "base"), rounds: int = 7) -> None:
 def table(size: str, *, rounds: int) -> None:
     """Print pairs a second of each form, and how many times faster it is than the step as it is."""
     params, settings = Params.load(), SIZES[size].model(Params.load())
-    cots, pairs, codes = params.pretrain.objective, pairs_of(size), params.dvae.codes
-    assert isinstance(cots, CotsObjective)
-    whole = unfiltered(cots.model_copy(update={"weights": LEVELS["all, masked views"]}))
-    objectives: dict[str, Objective] = {"CLIP": CLIP, "all, masked views": whole}
+    cots, pairs, codes = params.pretrain.objective, pairs_of(size), params.dvae.codebook_size
+    assert isinstance(cots, CotsObjectiveConfig)
+    whole = unfiltered(cots.model_copy(update={"loss_weights": LEVELS["all, masked views"]}))
+    objectives: dict[str, ObjectiveConfig] = {"CLIP": CLIP, "all, masked views": whole}
     peak = matmul_rate(device())
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)

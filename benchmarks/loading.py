@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 
 from benchmarks._rounds import Call, in_turn, times_faster
 from cots.build import new_model, training_batches
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.batches import TrainingBatches
 from cots.models.dvae import Dvae
 from cots.models.dvae_folder import save_dvae
@@ -98,8 +98,8 @@ def training_shards(folder: Path, *, size: int, batch: int = BATCH, side: int = 
     source = {"kind": "folder", "path": str(folder / "pictures"), "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
     values: dict[str, Any] = params.model_dump(mode="json", by_alias=True) | {"source": source}
     values["prepare"] |= {"size": size}
-    values["tokenize"] |= {"views": 1}
-    values["pretrain"] |= {"batch": batch}
+    values["tokenize"] |= {"crops_per_image": 1}
+    values["pretrain"] |= {"batch_size": batch}
     values["model"]["image"] |= {"size": side} | ({"patch": 16} if side > 64 else {})
     params = Params.model_validate(values)
     paths = made / "shards", made / "manifest.parquet", made / "rejected.parquet"
@@ -107,7 +107,7 @@ def training_shards(folder: Path, *, size: int, batch: int = BATCH, side: int = 
     made.mkdir()
     withdrawn.write_text("id,when,reason\n")
     prepare.stage(folder / "pictures", withdrawn, *paths, params=params)
-    save_dvae(Dvae(codes=params.dvae.codes, hidden=8, blocks=1), made / "dvae")
+    save_dvae(Dvae(codes=params.dvae.codebook_size, hidden=8, blocks=1), made / "dvae")
     tokenize.stage(*paths[:2], made / "dvae", made / "tokens", made / "tokenizer", params=params)
     model = new_model(params.model, made / "tokenizer")
     return training_batches(

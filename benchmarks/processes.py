@@ -18,7 +18,8 @@ from torch import nn
 from benchmarks._rounds import times_faster
 from benchmarks.step import random_batch
 from cots.build import new_model, new_objective
-from cots.config import CotsObjective, Params
+from cots.config.objective import CotsObjectiveConfig
+from cots.config.params import Params
 from cots.data.text import train_tokenizer
 from cots.dist import own, processes, rank
 from cots.model import device
@@ -48,7 +49,7 @@ VARIANTS = {
 
 def main(rounds: int = 5, steps: int = STEPS) -> None:
     """Print a table."""
-    pairs = Params.load().pretrain.batch
+    pairs = Params.load().pretrain.batch_size
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(rounds):
         for name, variant in VARIANTS.items():
@@ -77,13 +78,15 @@ def worker(steps: int, *, sharded: bool) -> None:
     """One process's share of some steps; the first prints the seconds of one."""
     params = Params.load()
     cots = params.pretrain.objective
-    assert isinstance(cots, CotsObjective)
+    assert isinstance(cots, CotsObjectiveConfig)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
         model = new_model(params.model, Path(folder))
-    objective: nn.Module = new_objective(model, cots, codes=params.dvae.codes).to(device())
-    whole = random_batch(params.model, cots, pairs=params.pretrain.batch, vocab=30, codes=params.dvae.codes)
+    objective: nn.Module = new_objective(model, cots, codes=params.dvae.codebook_size).to(device())
+    whole = random_batch(
+        params.model, cots, pairs=params.pretrain.batch_size, vocab=30, codes=params.dvae.codebook_size
+    )
     batch = whole.take(torch.arange(len(whole.samples), device=whole.samples.device)[own(len(whole.samples))])
     if sharded:
         shard(objective)

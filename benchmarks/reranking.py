@@ -16,7 +16,7 @@ from PIL import Image
 from cots.baselines.cross_encoder import CrossEncoder
 from cots.baselines.matching import Hardening, MatchingObjective
 from cots.build import training_batches
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.manifest import part, read_manifest
 from cots.errors import told_in_one_line
 from cots.evaluation import Embedded, embed, open_frames, stored_samples
@@ -61,8 +61,8 @@ class Direction(NamedTuple):
 def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
     """A cross-encoder trained on the training pairs, with the recipe of fine-tuning but for rate and length."""
     section = params.finetune["image-text"]
-    batch = min(section.batch, BATCH)
-    training = section.model_copy(update={"batch": batch, "steps": steps, "frames": 1})
+    batch = min(section.batch_size, BATCH)
+    training = section.model_copy(update={"batch_size": batch, "steps": steps, "frames": 1})
     torch.manual_seed(training.seed)
     cross = CrossEncoder.of(model)
     if not params.model.image.pretrained:
@@ -76,7 +76,7 @@ def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
         steps=steps,
         parts=1,
         learning_rate=LEARNING_RATE,
-        warmup=training.warmup,
+        warmup=training.warmup_steps,
         max_grad_norm=training.max_grad_norm,
         checkpoint_every=training.checkpoint_every,
         compile_blocks=False,
@@ -100,7 +100,7 @@ def evaluation_set(model: RetrievalModel, params: Params) -> tuple[Embedded, lis
     """Pictures and captions of the evaluation split, embedded, and the pictures themselves."""
     rows = part(read_manifest(MANIFEST), params.evaluate.split, "image")
     samples = list(stored_samples(SHARDS, rows))
-    return embed(model, samples, batch=params.evaluate.batch), [open_frames(sample)[0] for sample in samples]
+    return embed(model, samples, batch=params.evaluate.batch_size), [open_frames(sample)[0] for sample in samples]
 
 
 def two_streams(embedded: Embedded) -> tuple[Direction, Direction]:
@@ -134,7 +134,7 @@ def main(steps: int = STEPS) -> None:
     print(f"{'':<28} {'':<3} {'R@1':>6} {'R@5':>6} {'R@10':>6} {'ms a query':>12}")
     for direction in alone:
         show("two streams", direction)
-    judge = Judge(cross, pictures, embedded.captions, params.evaluate.batch)
+    judge = Judge(cross, pictures, embedded.captions, params.evaluate.batch_size)
     for k in sorted({min(k, len(pictures)) for k in CANDIDATES}):
         ranks = rerank(embedded.items, embedded.texts, embedded.owners, k=k, score=judge)
         for before, new in zip(alone, ranks, strict=True):

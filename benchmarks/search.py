@@ -1,4 +1,4 @@
-"""Search: the index that `index.kind: auto` builds, against numpy, hnswlib and usearch at equal recall@10.
+"""Search: the index that `index.factory: auto` builds, against numpy, hnswlib and usearch at equal recall@10.
 
 Vectors of 256, 25 around each centre in 64 directions, with noise in all 256, as embeddings of pictures lie; queries
 are vectors with noise, as captions lie beside their pictures. Every approximate index gets the least effort that finds

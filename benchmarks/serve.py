@@ -26,7 +26,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.errors import told_in_one_line
 from cots.retrieval.previews import Previews
 from cots.serving.models import CHAMPION, INDEX

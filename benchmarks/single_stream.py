@@ -22,7 +22,8 @@ from torch import Tensor
 from benchmarks._rounds import in_turn
 from cots.baselines.cross_encoder import CrossEncoder
 from cots.build import new_model
-from cots.config import Model, Params
+from cots.config.model import ModelConfig
+from cots.config.params import Params
 from cots.data.text import train_tokenizer
 from cots.model import RetrievalModel, autocast, device
 from cots.retrieval.index import EmbeddingIndex
@@ -56,7 +57,7 @@ class Timed(NamedTuple):
     rerank: float  # joint passes with these ten
 
 
-def section(size: str) -> Model:
+def section(size: str) -> ModelConfig:
     """The model section of a size, from random weights."""
     model = Params.load().model
     if size == "demo":

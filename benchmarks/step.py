@@ -22,7 +22,9 @@ from benchmarks._rounds import Call, in_turn, times_faster
 from benchmarks.ablation import CLIP, SIGLIP, unfiltered
 from benchmarks.single_stream import section
 from cots.build import new_model, new_objective
-from cots.config import CotsObjective, LevelWeights, Model, Objective, Params
+from cots.config.model import ModelConfig
+from cots.config.objective import CotsObjectiveConfig, LossWeightsConfig, ObjectiveConfig
+from cots.config.params import Params
 from cots.data.text import train_tokenizer
 from cots.model import RetrievalModel, device
 from cots.objective import Batch
@@ -33,11 +35,11 @@ from cots.training.utilisation import matmul_rate
 ACCELERATED = 256  # pairs
 WORDS = (8, 24)  # tokens of a caption: from, and fewer than
 LEVELS = {
-    "instance": LevelWeights(instance=1, token=0, task=0, masked_views=0),
-    "instance + task": LevelWeights(instance=1, token=0, task=1, masked_views=0),
-    "instance + token": LevelWeights(instance=1, token=1, task=0, masked_views=0),
-    "all three": LevelWeights(instance=1, token=1, task=1, masked_views=0),
-    "all, masked views": LevelWeights(instance=1, token=1, task=1, masked_views=1),
+    "instance": LossWeightsConfig(instance=1, token=0, task=0, masked_views=0),
+    "instance + task": LossWeightsConfig(instance=1, token=0, task=1, masked_views=0),
+    "instance + token": LossWeightsConfig(instance=1, token=1, task=0, masked_views=0),
+    "all three": LossWeightsConfig(instance=1, token=1, task=1, masked_views=0),
+    "all, masked views": LossWeightsConfig(instance=1, token=1, task=1, masked_views=1),
 }
 
 
@@ -47,12 +49,12 @@ Peer = Callable[[RetrievalModel, Batch], Call]
 class Size(NamedTuple):
     """Which streams, and how many pairs at once."""
 
-    model: Callable[[Params], Model]
+    model: Callable[[Params], ModelConfig]
     pairs: int | None = None  # on a processor; as in params.yaml
     peers: tuple[Peer, ...] = ()
 
 
-def small(params: Params) -> Model:
+def small(params: Params) -> ModelConfig:
     """The streams of params.yaml with the ViT's own patch embedding."""
     image = params.model.image.model_copy(update={"stem": "linear"})
     return params.model.model_copy(update={"image": image})
@@ -68,16 +70,16 @@ SIZES = {
 def pairs_of(size: str) -> int:
     """The batch of a size: on an accelerator large streams have what the paper's parameters give one of eight."""
     pairs = SIZES[size].pairs
-    return Params.load().pretrain.batch if pairs is None else pairs if device().type == "cpu" else ACCELERATED
+    return Params.load().pretrain.batch_size if pairs is None else pairs if device().type == "cpu" else ACCELERATED
 
 
-def random_batch(model: Model, cots: CotsObjective, *, pairs: int, vocab: int, codes: int) -> Batch:
+def random_batch(model: ModelConfig, cots: CotsObjectiveConfig, *, pairs: int, vocab: int, codes: int) -> Batch:
     """A batch of noise in the shapes of pre-training."""
     size, grid = model.image.size, model.image.grid
     lengths = torch.randint(*WORDS, (pairs, 1)).index_fill_(0, torch.tensor([0]), WORDS[1] - 1)
     attended = torch.arange(WORDS[1] - 1) < lengths
     ids = torch.where(attended, torch.randint(5, vocab, attended.shape), 0)
-    hidden = torch.rand(pairs, grid**2).argsort(dim=1) < round(cots.mask.image * grid**2)
+    hidden = torch.rand(pairs, grid**2).argsort(dim=1) < round(cots.mask.patch_ratio * grid**2)
     batch = Batch(
         samples=torch.arange(pairs),
         captions=torch.arange(pairs),
@@ -87,7 +89,7 @@ def random_batch(model: Model, cots: CotsObjective, *, pairs: int, vocab: int, c
         masked_patches=hidden,
         visual_tokens=torch.randint(0, codes, hidden.shape),
         corrupted_ids=ids,
-        masked_words=attended & (torch.rand(ids.shape) < cots.mask.text),
+        masked_words=attended & (torch.rand(ids.shape) < cots.mask.mlm_probability),
     )
     return Batch(*(field.to(device()) for field in batch))
 
@@ -110,11 +112,11 @@ def table(size: str, *, rounds: int) -> None:
     """
     params, (model_of, _, peers), pairs = Params.load(), SIZES[size], pairs_of(size)
     cots = params.pretrain.objective
-    assert isinstance(cots, CotsObjective)
-    settings, codes = model_of(params), params.dvae.codes
+    assert isinstance(cots, CotsObjectiveConfig)
+    settings, codes = model_of(params), params.dvae.codebook_size
     levels = {"all three": LEVELS["all three"]} if peers else LEVELS
-    objectives: dict[str, Objective] = {} if peers else {"SigLIP": SIGLIP}
-    whole = {name: cots.model_copy(update={"weights": weights}) for name, weights in levels.items()}
+    objectives: dict[str, ObjectiveConfig] = {} if peers else {"SigLIP": SIGLIP}
+    whole = {name: cots.model_copy(update={"loss_weights": weights}) for name, weights in levels.items()}
     objectives |= whole | {
         f"{name}, no filter": unfiltered(one) for name, one in whole.items() if name.startswith("all")
     }
@@ -151,11 +153,11 @@ def _peer(peer: Peer, build: Callable[[], RetrievalModel], batch: Batch) -> Call
     return peer(build().to(device()), batch)
 
 
-def _step(build: Callable[[], RetrievalModel], section: Objective, batch: Batch, codes: int) -> Call:
+def _step(build: Callable[[], RetrievalModel], section: ObjectiveConfig, batch: Batch, codes: int) -> Call:
     return training_step(training_objective(build, section, codes), batch)
 
 
-def training_objective(build: Callable[[], RetrievalModel], section: Objective, codes: int) -> nn.Module:
+def training_objective(build: Callable[[], RetrievalModel], section: ObjectiveConfig, codes: int) -> nn.Module:
     """An objective over new streams, ready to train."""
     objective: nn.Module = new_objective(build().to(device()), section, codes=codes).to(device())
     return objective.train()

@@ -10,10 +10,11 @@ from torch import nn
 
 from cots.baselines.clip import ClipObjective
 from cots.baselines.siglip import SiglipObjective
-from cots.config import ClipObjective as ClipSection
-from cots.config import CotsObjective as CotsSection
-from cots.config import Model, Objective, Params, Section, Training
-from cots.config import SiglipObjective as SiglipSection
+from cots.config.model import ModelConfig
+from cots.config.objective import ClipObjectiveConfig, CotsObjectiveConfig, ObjectiveConfig, SiglipObjectiveConfig
+from cots.config.stages.tokenize import TokenizeParams
+from cots.config.stages.train_dvae import TrainDvaeParams
+from cots.config.training import TrainConfig
 from cots.data.batches import Masking, RandomCrops, TrainingBatches
 from cots.data.manifest import read_manifest
 from cots.data.text import load_tokenizer
@@ -30,43 +31,44 @@ from cots.objective import CotsObjective, Levels
 DECODERS = 8  # threads at most: they share Python's lock with the thread that trains
 
 
-def new_model(model: Model, tokenizer: Path) -> RetrievalModel:
+def new_model(model: ModelConfig, tokenizer: Path) -> RetrievalModel:
     """Both streams as the section describes them, with random or pretrained weights."""
     text = load_tokenizer(model.text.name if model.text.pretrained else tokenizer)
     settings = {"dim": model.dim, "image": model.image.model_dump(), "text": model.text.model_dump()}
     return RetrievalModel.build(settings, text)
 
 
-def new_objective(model: RetrievalModel, section: Objective, *, codes: int) -> nn.Module:
+def new_objective(model: RetrievalModel, section: ObjectiveConfig, *, codes: int) -> nn.Module:
     """The training objective around a model's streams; `codes` is the size of the dVAE's codebook."""
-    temperature = Temperature(**section.temperature.model_dump())
+    chosen = section.temperature
+    temperature = Temperature(start=chosen.init, learned=chosen.learnable, least=chosen.min)
     match section:
-        case CotsSection():
+        case CotsObjectiveConfig():
             return _cots(model, section, temperature, codes)
-        case ClipSection():
+        case ClipObjectiveConfig():
             return ClipObjective(image=model.image, text=model.text, temperature=temperature)
-        case SiglipSection():
+        case SiglipObjectiveConfig():
             return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=section.bias)
 
 
-def _cots(model: RetrievalModel, section: CotsSection, temperature: Temperature, codes: int) -> CotsObjective:
-    image, text, dim = model.image, model.text, model.dim
+def _cots(model: RetrievalModel, section: CotsObjectiveConfig, temperature: Temperature, codes: int) -> CotsObjective:
+    image, text, dim, noise = model.image, model.text, model.dim, section.filter
     return CotsObjective(
         image=image,
         text=text,
         patch_head=TokenHead(width=image.backbone.width, dim=dim, vocab=codes),
         word_head=TokenHead(width=text.backbone.width, dim=dim, vocab=len(model.tokenizer)),
-        queue=PairQueue(size=section.queue, dim=dim, warmup=section.queue_warmup),
-        noise_filter=MomentumFilter(**section.filter.model_dump()),
-        weights=Levels(**section.weights.model_dump()),
+        queue=PairQueue(size=section.queue_size, dim=dim, warmup=section.queue_warmup_steps),
+        noise_filter=MomentumFilter(warmup=noise.warmup_steps, deviations=noise.num_std, momentum=noise.momentum),
+        weights=Levels(**section.loss_weights.model_dump()),
         temperature=temperature,
-        batch_negatives=section.batch_negatives,
+        batch_negatives=section.in_batch_negatives,
         momentum=section.momentum,
     )
 
 
 def training_batches(
-    manifest: Path, shards: Path, tokens: Path, *, model: RetrievalModel, training: Training, media: tuple[str, ...]
+    manifest: Path, shards: Path, tokens: Path, *, model: RetrievalModel, training: TrainConfig, media: tuple[str, ...]
 ) -> TrainingBatches:
     """The training split's batches.
 
@@ -81,19 +83,23 @@ def training_batches(
     """
     table = read_manifest(manifest)
     chosen = table[(table["split"] == "train") & table["media"].isin(media)]
-    least = training.parts if training.shard_weights else 1
-    if training.batch < world() * least:
-        asked = f"a batch of {training.batch}" + (f" in {least} parts" if least > 1 else "")
+    least = training.grad_accum_steps if training.fsdp else 1
+    if training.batch_size < world() * least:
+        asked = f"a batch of {training.batch_size}" + (f" in {least} parts" if least > 1 else "")
         raise BadInput(f"{asked} for {world()} processes: start fewer, or raise the batch")
-    if len(chosen) < training.batch:
+    if len(chosen) < training.batch_size:
         kinds = " or ".join(media)
-        raise BadInput(f"{len(chosen)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch}")
+        raise BadInput(
+            f"{len(chosen)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}"
+        )
     names = sorted(chosen["shard"].unique())
     vision = model.settings["image"]
     grid = vision["size"] // vision["patch"]
     mask = training.masked
     masking = (
-        Masking(grid=grid, patches=round(mask.image * grid**2), block=mask.block, words=mask.text) if mask else None
+        Masking(grid=grid, patches=round(mask.patch_ratio * grid**2), block=mask.min_block, words=mask.mlm_probability)
+        if mask
+        else None
     )
     return TrainingBatches(
         shards=tuple(shards / name for name in names),
@@ -103,11 +109,11 @@ def training_batches(
         num_samples=len(chosen),
         tokenizer=model.tokenizer,
         max_tokens=model.settings["text"]["max_tokens"],
-        batch=training.batch,
+        batch=training.batch_size,
         frames=training.frames,
         size=vision["size"],
         masking=masking,
-        rows=own(training.batch),
+        rows=own(training.batch_size),
         seed=training.seed,
         threads=decoders(device()),
     )
@@ -128,26 +134,21 @@ def decoders(where: torch.device) -> int:
     return max(1, min(DECODERS, len(os.sched_getaffinity(0)) // neighbours()))
 
 
-def as_json(*sections: Section) -> list[dict[str, object]]:
-    """Sections as plain values, for logs and fingerprints."""
-    return [section.model_dump(mode="json") for section in sections]
-
-
-def dvae_size(params: Params) -> int:
+def dvae_size(params: TokenizeParams | TrainDvaeParams) -> int:
     """Pixels along a side of the dVAE's crops: one token for each patch of the image stream."""
     return params.model.image.grid * DOWNSAMPLING
 
 
-def dvae_crops(manifest: Path, shards: Path, params: Params) -> RandomCrops:
+def dvae_crops(manifest: Path, shards: Path, params: TrainDvaeParams) -> RandomCrops:
     """Crops of all training samples, in the form that `tokenize` will cut them."""
     table = read_manifest(manifest)
     chosen = table[table["split"] == "train"]
-    if len(chosen) < params.dvae.batch:
-        raise BadInput(f"{len(chosen)} training samples in {manifest}: dvae.batch is {params.dvae.batch}")
+    if len(chosen) < params.dvae.batch_size:
+        raise BadInput(f"{len(chosen)} training samples in {manifest}: dvae.batch_size is {params.dvae.batch_size}")
     return RandomCrops(
         shards=tuple(shards / name for name in sorted(chosen["shard"].unique())),
         num_samples=len(chosen),
-        batch=params.dvae.batch,
+        batch=params.dvae.batch_size,
         size=dvae_size(params),
         scale=params.tokenize.scale,
         ratio=params.tokenize.ratio,

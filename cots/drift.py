@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cots.config import Drift
+from cots.config.drift import DriftConfig
 from cots.data.expectations import Bound, Verdict, held_within
 from cots.data.profiles import Vocabulary, text_profile
 from cots.data.query_log import QueryLog
@@ -60,7 +60,7 @@ class Watch:
     """
 
     def __init__(
-        self, model: RetrievalModel, *, learnt: pd.DataFrame, manifest: pd.DataFrame, shards: Path, limits: Drift
+        self, model: RetrievalModel, *, learnt: pd.DataFrame, manifest: pd.DataFrame, shards: Path, limits: DriftConfig
     ) -> None:
         self.model, self.learnt, self.manifest, self.shards, self.limits = model, learnt, manifest, shards, limits
         self.held_out = learnt[learnt["split"] != "train"]
@@ -93,7 +93,7 @@ class Watch:
         usual = text_profile(reference, self.vocabulary)
         bounds = [
             *(self._range(usual, column) for column in ("words", "characters")),
-            Bound(title="words are known", column="unknown", low=0, high=self.limits.max_unknown, share=None),
+            Bound(title="words are known", column="unknown", low=0, high=self.limits.max_oov, share=None),
             Bound(title="texts are not blank", column="blank", low=0, high=self.limits.max_blank, share=None),
         ]
         looks = held_within(text_profile(texts, self.vocabulary), bounds)
@@ -141,9 +141,9 @@ class Watch:
         test = two_sample(ours, theirs, permutations=limits.permutations, seed=limits.seed)
         return test, Verdict(
             expectation="vectors lie where held-out ones lie",
-            success=test.p > limits.p or test.mmd2 < limits.mmd,
+            success=test.p > limits.alpha or test.mmd2 < limits.min_mmd2,
             observed=f"{test.mmd2:.4f}, p {test.p:.4f} ({len(ours)} against {len(theirs)})",
-            limit=f"squared discrepancy below {limits.mmd:g}, or p above {limits.p:g}",
+            limit=f"squared discrepancy below {limits.min_mmd2:g}, or p above {limits.alpha:g}",
         )
 
     def _one_caption_each(self, samples: pd.DataFrame) -> list[str]:
@@ -157,7 +157,7 @@ class Watch:
         return [own[int(draw * len(own))] for own, draw in zip(right, draws, strict=True) if own]
 
     def _too_few(self, ours: int, theirs: int, what: str) -> str:
-        least = self.limits.least
+        least = self.limits.min_rows
         if ours < least:
             return f"{ours} of the {least} that are needed"
         if theirs < least:
@@ -165,7 +165,7 @@ class Watch:
         return ""
 
     def _drawn(self, rows: int) -> Numbers:
-        return subsample(rows, most=self.limits.sample, seed=self.limits.seed)
+        return subsample(rows, most=self.limits.max_rows, seed=self.limits.seed)
 
     def _encoded(self, texts: Sequence[str], rows: Numbers) -> Rows:
         return self.model.encode_texts([texts[row] for row in rows], batch=BATCH)

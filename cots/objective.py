@@ -18,7 +18,7 @@ from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
 
-BatchNegatives = Literal["none", "keys", "queries"]
+BatchNegatives = Literal["none", "momentum", "online"]
 WHOLE = slice(None)
 
 
@@ -123,8 +123,8 @@ class CotsObjective(nn.Module):
         queue: past keys; noise_filter: the adaptive momentum filter.
         weights: of the three levels.
         temperature: of the contrastive softmax.
-        batch_negatives: what stands beside the queue: "none", as the paper writes it; the other "keys" of the batch;
-            or the other "queries", whose gradient teaches both streams at once (docs/decisions/0002).
+        batch_negatives: what stands beside the queue: "none", as the paper writes it; the batch's other
+            "momentum" features, or its other "online" ones, whose gradient teaches both (docs/decisions/0002).
         momentum: of the momentum streams, per step, in [0, 1].
 
     Source: COTS, arXiv:2204.07441, section 3.
@@ -155,7 +155,7 @@ class CotsObjective(nn.Module):
     @property
     def asks_momentum(self) -> bool:
         """Whether anything depends on the momentum streams: negatives, queue or filter."""
-        return self.batch_negatives != "queries" or self.queue.size > 0 or self.noise_filter.deviations is not None
+        return self.batch_negatives != "online" or self.queue.size > 0 or self.noise_filter.deviations is not None
 
     @torch.no_grad()
     def keys(self, batch: Batch, parts: list[slice]) -> Keys:
@@ -224,7 +224,7 @@ class CotsObjective(nn.Module):
 
     def similarities(self, image: Tensor, text: Tensor, keys: Keys, among: Candidates) -> Similarities:
         """Logits of the queries `image` and `text`, (R, D) each."""
-        if self.batch_negatives == "queries":
+        if self.batch_negatives == "online":
             images, texts = gathered(torch.stack([image, text], dim=1)).unbind(dim=1)
         else:
             images, texts = keys.images[among.kept], keys.texts[among.kept]
@@ -238,7 +238,7 @@ class CotsObjective(nn.Module):
     def _none(self, keys: Keys) -> Outcome:
         """Nothing, where the filter dropped every pair of this process; the others still meet it where they gather."""
         total = keys.images.new_zeros((), requires_grad=True)
-        if self.batch_negatives == "queries":
+        if self.batch_negatives == "online":
             for _ in range(bool(self.weights.instance or self.weights.task) + bool(self.weights.masked_views)):
                 total = total + gathered(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
         losses = {name: total.detach() for name, weight in self.weights._asdict().items() if weight}

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.files import write_json
 from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.evidence import PARAMS

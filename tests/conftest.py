@@ -216,7 +216,7 @@ def ranked(recall: float) -> pd.DataFrame:
 
 def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     """Stage `package` over the encoders and an index they make; `project` gets the files that the stage reads."""
-    from cots.config import Params
+    from cots.config.params import Params
     from cots.data.manifest import SCHEMA, write_table
     from cots.stages.package import stage
 
@@ -363,7 +363,7 @@ def data_packs() -> Path:
 @pytest.fixture
 def squares_champion(tmp_path: Path, store: str, tiny_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A DVC project of plain squares, in which the process stands, and a champion that learnt from other pictures."""
-    from cots.config import Params
+    from cots.config.params import Params
     from cots.serving.publishing import publish
     from tests.deployed import squares_project
 

@@ -14,7 +14,8 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from cots.config import Gate, Params
+from cots.config.gate import GateConfig
+from cots.config.params import Params
 from cots.model import RetrievalModel
 from cots.serving.judging import Judge
 from cots.serving.publishing import publish
@@ -24,7 +25,7 @@ from tests.conftest import COLOURS
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = [f"buy {what} for a low price near the town hall" for what in ("shoes", "boats", "cars", "hats", "cups")]
-RULES = Gate(better="both", margin=5.0, max_fall=10.0, min_recall=0.9, max_ms=50.0, resamples=200, seed=0)
+RULES = GateConfig(min_recall=0.9, bootstrap_resamples=200)
 
 
 def not_asked(model: RetrievalModel) -> pd.DataFrame:
@@ -48,7 +49,7 @@ def deploy(project: Path, *, data: Path, model: Path, made: Path) -> None:
     """
     shutil.copytree(data, project / "data")
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["drift"] |= {"least": 4, "permutations": 199}
+    params["drift"] |= {"min_rows": 4, "permutations": 199}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     read = Params.load(project / "params.yaml")
     reports, manifest = made / "reports", project / "data/manifest.parquet"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from cots.config import Params
+from cots.config.params import Params
 
 
 def launched(folder: Path, processes: int, stage: str, *arguments: Path, params: Params) -> None:

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from cots.cli.tables import table
-from cots.config import Params
+from cots.config.params import Params
 from cots.model import RetrievalModel
 from tests.conftest import Cots
 
@@ -117,19 +117,20 @@ def test_numbers_stand_right_and_words_left() -> None:
     assert table(["name", "n"], [["a", 1], ["bcdefg", 100]]) == "name      n\na         1\nbcdefg  100"
 
 
-# --- use
+# --- init
 
 
-def test_the_preset_scenes_is_the_committed_parameter_file() -> None:
-    preset, committed = (yaml.safe_load((ROOT / name).read_text()) for name in ("presets/scenes.yaml", "params.yaml"))
-    assert preset == committed
+def test_the_committed_parameter_file_is_what_the_preset_scenes_becomes(cots: Cots, project: Path) -> None:
+    (project / "params.yaml").unlink()
+    assert cots("init", "scenes")[0] == 0
+    assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")))
 def test_every_preset_becomes_valid_parameters_with_the_path_given(cots: Cots, project: Path, preset: str) -> None:
     data = project / "pictures: a #1"
     data.mkdir()
-    code, out, err = cots("use", preset, "--data", data)
+    code, out, err = cots("init", preset, "--data", data)
     assert (code, err) == (0, "")
     params = Params.load(project / "params.yaml")
     assert params.source.path == data
@@ -147,30 +148,55 @@ def test_a_preset_says_what_it_is_what_it_needs_and_what_to_expect() -> None:
             assert "Expected:" in header, path
 
 
-def test_only_the_path_of_the_preset_changes(cots: Cots, project: Path) -> None:
-    assert cots("use", "flickr8k", "--data", project)[0] == 0
-    before = (project / "presets" / "flickr8k.yaml").read_text().splitlines()
-    after = (project / "params.yaml").read_text().splitlines()
-    changed = [new for old, new in zip(before, after, strict=True) if old != new]
-    assert len(changed) == 1
-    assert changed[0].startswith(f'  path: "{project}"')
+def test_the_file_says_every_key_once_and_the_preset_nothing_but_its_path_otherwise(cots: Cots, project: Path) -> None:
+    assert cots("init", "flickr8k", "--data", project)[0] == 0
+    preset = Params.load(project / "presets" / "flickr8k.yaml").whole()
+    text = (project / "params.yaml").read_text()
+    assert yaml.safe_load(text) == preset | {"source": preset["source"] | {"path": str(project)}}
+    assert "# Any timm vision transformer" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_name_of_before_does_the_same_and_tells_the_present_one(cots: Cots, project: Path) -> None:
+    code, out, err = cots("use", "flickr8k", "--data", project)
+    assert (code, err) == (0, "cots use is now called cots init\n")
+    assert "dvc repro" in out
+    assert "use " not in cots("--help")[1]
+
+
+def test_an_upgrade_rewrites_a_file_of_before_with_the_same_values(cots: Cots, project: Path) -> None:
+    old = (ROOT / "tests/config/params-0.1.0.yaml").read_text().replace("steps: 250", "steps: 251")
+    (project / "params.yaml").write_text(old)
+    before = Params.load(project / "params.yaml")
+    assert cots("init", "--upgrade")[0] == 0
+    assert Params.load(project / "params.yaml") == before
+    assert before.pretrain.steps == 251
+    text = (project / "params.yaml").read_text()
+    assert text.startswith("# The demo")
+    assert "batch_size: 128" in text
+    assert (project / "params.yaml.bak").read_text() == old
+
+
+def test_an_upgrade_takes_no_preset_and_no_preset_is_not_a_choice(cots: Cots, project: Path) -> None:
+    assert "--upgrade" in one_line(cots("init", "scenes", "--upgrade")[2])
+    assert "flickr8k" in one_line(cots("init")[2])
 
 
 def test_an_unknown_preset_is_told_with_those_that_there_are(cots: Cots, project: Path) -> None:
-    code, _, err = cots("use", "flicker", "--data", project)
+    code, _, err = cots("init", "flicker", "--data", project)
     assert code == 2
     assert "flickr8k" in one_line(err)
 
 
 def test_a_path_that_is_not_there_leaves_the_parameters_alone(cots: Cots, project: Path) -> None:
-    code, _, err = cots("use", "flickr8k", "--data", project / "nowhere")
+    code, _, err = cots("init", "flickr8k", "--data", project / "nowhere")
     assert code == 2
     assert "nowhere" in one_line(err)
     assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
 
 
 def test_a_data_set_must_be_named(cots: Cots, project: Path) -> None:
-    code, _, err = cots("use", "folder")
+    code, _, err = cots("init", "folder")
     assert code == 2
     assert "--data" in one_line(err)
 
@@ -178,18 +204,18 @@ def test_a_data_set_must_be_named(cots: Cots, project: Path) -> None:
 def test_edits_by_hand_are_not_lost(cots: Cots, project: Path) -> None:
     edited = (project / "params.yaml").read_text().replace("steps:", "steps:  ")
     (project / "params.yaml").write_text(edited)
-    code, _, err = cots("use", "flickr8k", "--data", project)
+    code, _, err = cots("init", "flickr8k", "--data", project)
     assert code == 2
     assert "--force" in one_line(err)
     assert (project / "params.yaml").read_text() == edited
-    assert cots("use", "flickr8k", "--data", project, "--force")[0] == 0
+    assert cots("init", "flickr8k", "--data", project, "--force")[0] == 0
     assert (project / "params.yaml.bak").read_text() == edited
 
 
 def test_one_preset_may_follow_another(cots: Cots, project: Path) -> None:
     for preset in ("flickr8k", "folder", "flickr8k"):
-        assert cots("use", preset, "--data", project)[0] == 0
-    assert cots("use", "scenes")[0] == 0
+        assert cots("init", preset, "--data", project)[0] == 0
+    assert cots("init", "scenes")[0] == 0
     assert Params.load(project / "params.yaml").source.kind == "scenes"
     assert not (project / "params.yaml.bak").exists()
 
@@ -197,7 +223,7 @@ def test_one_preset_may_follow_another(cots: Cots, project: Path) -> None:
 def test_a_preset_with_a_wrong_key_is_refused_and_nothing_written(cots: Cots, project: Path) -> None:
     preset = project / "presets" / "flickr8k.yaml"
     preset.write_text(preset.read_text() + "surprise: 1\n")
-    code, _, err = cots("use", "flickr8k", "--data", project)
+    code, _, err = cots("init", "flickr8k", "--data", project)
     assert code == 2
     assert "surprise" in one_line(err)
     assert not list(project.glob("params.partial"))
@@ -421,8 +447,8 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
 ) -> None:
     monkeypatch.chdir(ROOT)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["source"]["pictures"] = {"train": 20, "val": 1, "test": 8}
-    params["source"]["clips"] = {"train": 5, "val": 1, "test": 3}
+    params["source"]["images"] = {"train": 20, "val": 1, "test": 8}
+    params["source"]["videos"] = {"train": 5, "val": 1, "test": 3}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(params))
     told, found = evaluated(
         cots, tiny_model, tmp_path / "small.yaml", tmp_path, "--format", "scenes", "--split", "test"

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cots.config import Drift, Params
+from cots.config.drift import DriftConfig
+from cots.config.params import Params
 from cots.data.manifest import SCHEMA, read_manifest, write_table
 from cots.data.pictures import encode_jpeg, fingerprints
 from cots.data.query_log import QueryLog
@@ -23,7 +24,7 @@ from tests.conftest import COLOURS
 
 ROOT = Path(__file__).parents[1]
 LIMITS = Params.load(ROOT / "params.yaml").drift.model_copy(
-    update={"least": 4, "permutations": 199, "max_outside": 0.3, "max_unknown": 0.6}
+    update={"min_rows": 4, "permutations": 199, "max_outside": 0.3, "max_oov": 0.6}
 )
 
 
@@ -42,7 +43,12 @@ def asked(model: RetrievalModel, texts: Sequence[str] = (), pictures: Sequence[I
 
 
 def watched(
-    model: RetrievalModel, data: Path, log: QueryLog | None, *, learnt: Path | None = None, limits: Drift = LIMITS
+    model: RetrievalModel,
+    data: Path,
+    log: QueryLog | None,
+    *,
+    learnt: Path | None = None,
+    limits: DriftConfig = LIMITS,
 ) -> dict[str, Checked]:
     manifest = read_manifest(data / "manifest.parquet")
     before = read_manifest(learnt / "manifest.parquet") if learnt else manifest
@@ -118,7 +124,7 @@ def test_pictures_of_another_kind_are_drift(model: RetrievalModel, tiny_data: Pa
 
 def test_a_difference_below_the_stated_one_is_no_drift_however_certain(model: RetrievalModel, tiny_data: Path) -> None:
     log = asked(model, pictures=[noise(seed) for seed in range(24)])
-    found = watched(model, tiny_data, log, limits=LIMITS.model_copy(update={"mmd": 2.0}))
+    found = watched(model, tiny_data, log, limits=LIMITS.model_copy(update={"min_mmd2": 2.0}))
     assert against(found["queries, pictures"]) == []
     test = found["queries, pictures"].test
     assert test

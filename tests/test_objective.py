@@ -96,7 +96,7 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
     kept = [row for row in range(len(some.samples)) if keys.kept[row]]
     image, text = model.image(some.frames), model.text(some.ids, some.attended)
     tau, queued = float(model.temperature()), range(int(model.queue.count))
-    by_gradient = model.batch_negatives == "queries"
+    by_gradient = model.batch_negatives == "online"
 
     def distribution(query: Tensor, own: int, keys_of: Tensor, features: Tensor, queue: Tensor) -> dict[object, float]:
         among = features if by_gradient else keys_of
@@ -156,7 +156,7 @@ def surprise(head: TokenHead, hidden: Tensor, paired: Tensor, target: Tensor) ->
 
 
 @pytest.mark.parametrize("masked_views", [0.75, 0.0])
-@pytest.mark.parametrize("negatives", ["none", "keys", "queries"])
+@pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
 @pytest.mark.parametrize(("pairs", "queue", "past"), [(1, 3, 1), (2, 5, 0), (5, 7, 2), (7, 3, 3)])
 def test_the_losses_agree_with_loops_over_the_papers_formulas(
     negatives: BatchNegatives, pairs: int, queue: int, past: int, masked_views: float
@@ -174,7 +174,7 @@ def test_the_losses_agree_with_loops_over_the_papers_formulas(
     assert total == pytest.approx(sum(weights[name] * loss for name, loss in slow.items()), rel=1e-9)
 
 
-@pytest.mark.parametrize("negatives", ["none", "keys", "queries"])
+@pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
 def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negatives: BatchNegatives) -> None:
     model = with_a_past(objective(queue=7, negatives=negatives, weights=ALL._replace(token=0.0)), 2, pairs=4)
     some = batch(5)._replace(frames=torch.randn(5, 3, 3, 16, 16, dtype=torch.float64))
@@ -191,7 +191,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("negatives", ["none", "keys"])
+@pytest.mark.parametrize("negatives", ["none", "momentum"])
 @pytest.mark.parametrize("parts", [2, 3, 7])
 def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
     negatives: BatchNegatives, parts: int
@@ -217,7 +217,7 @@ def test_slices_cover_everything_and_none_is_empty(count: int, parts: int, lengt
 
 
 def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
-    model = objective(queue=3, negatives="queries")
+    model = objective(queue=3, negatives="online")
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "scale": 1.0}], lr=1.0)
     before = float(model.temperature().detach())
     with pytest.MonkeyPatch.context() as patch:
@@ -230,7 +230,7 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
 
 
 def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_same() -> None:
-    model = objective(queue=0, negatives="queries", deviations=None)
+    model = objective(queue=0, negatives="online", deviations=None)
     asking = copy.deepcopy(model)
     asking.queue = PairQueue(size=3, dim=DIM, warmup=9).double()  # which is not filled yet
     ran = []
@@ -274,7 +274,7 @@ class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("weights", [ALL, ALL._replace(masked_views=0.0), Levels(1.0, 0.0, 1.0, 0.0)])
-@pytest.mark.parametrize(("negatives", "queue"), [("none", 5), ("keys", 5), ("queries", 0)])
+@pytest.mark.parametrize(("negatives", "queue"), [("none", 5), ("momentum", 5), ("online", 0)])
 def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
     negatives: BatchNegatives, queue: int, weights: Levels
 ) -> None:
@@ -295,7 +295,7 @@ def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
 
 
 def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
-    model = objective(queue=0, negatives="queries", weights=Levels(0.0, 0.0, 1.0, 0.0))
+    model = objective(queue=0, negatives="online", weights=Levels(0.0, 0.0, 1.0, 0.0))
     some = batch(3)
     feature = F.normalize(torch.randn(3, DIM, dtype=torch.float64))
     keys = Keys(feature, feature, some.samples, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool))

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.manifest import SCHEMA, write_table
 from cots.errors import BadInput
 from cots.refresh import refresh
@@ -70,7 +70,7 @@ def test_other_parameters_of_the_index_give_a_new_version_of_the_same_pictures(
 ) -> None:
     register(Registry(), tiny_package)
     refreshed(params, project)
-    other = params.model_copy(update={"index": params.index.model_copy(update={"preview": 16})})
+    other = params.model_copy(update={"index": params.index.model_copy(update={"thumbnail_size": 16})})
     assert refreshed(other, project).version == 3
     assert int(mlflow.MlflowClient().get_model_version_by_alias(INDEX, "champion").version) == 3
 

@@ -10,12 +10,12 @@ from cots.cli.doctor import doctor
 from cots.cli.drift import drift
 from cots.cli.evaluate import evaluate
 from cots.cli.explain import explain
+from cots.cli.init import init, use
 from cots.cli.registry import registry
 from cots.cli.search import search
 from cots.cli.serve import serve
 from cots.cli.summary import summary
 from cots.cli.suspects import suspects
-from cots.cli.use import use
 from cots.errors import BadInput, told_in_one_line
 
 app = typer.Typer(
@@ -25,8 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (use, search, serve, evaluate, compare, explain, suspects, drift, summary, doctor):
+for verb in (init, search, serve, evaluate, compare, explain, suspects, drift, summary, doctor):
     app.command()(verb)
+app.command(hidden=True)(use)
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")
 

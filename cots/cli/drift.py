@@ -28,7 +28,7 @@ def drift(
     out: Annotated[Path, typer.Option(help="The summary to write.")] = Path("reports/drift/summary.json"),
 ) -> None:
     """Compare queries and new samples with what the champion learnt from; exit code 0 whatever is found."""
-    from cots.config import Params
+    from cots.config.params import Params
     from cots.data.manifest import read_manifest
     from cots.data.query_log import read_queries
     from cots.drift import Watch, summary
@@ -41,7 +41,7 @@ def drift(
     encoders = load_encoders(model)
     log = None
     if queries:
-        log = read_queries(queries, encoders=encoders.digest, dim=encoders.dim, newest=limits.newest)
+        log = read_queries(queries, encoders=encoders.digest, dim=encoders.dim, newest=limits.max_queries)
     watch = Watch(encoders, learnt=read_manifest(learnt), manifest=current, shards=shards, limits=limits)
     checked = watch(log)
     about = {"encoders": encoders.digest, "learnt from": file_digest(learnt), "data": file_digest(manifest)}

@@ -76,7 +76,7 @@ def evaluate(
 
 def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sample]:
     """The data set's samples, unopened."""
-    from cots.config import Params, ScenesSource
+    from cots.config.source import ScenesSourceConfig, SourceSection
     from cots.data.sources import SOURCES
 
     if (layout == "msrvtt") != (protocol is not None):
@@ -85,8 +85,8 @@ def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sampl
     own: dict[str, dict[str, Any]] = {"folder": undivided, "webdataset": undivided, "msrvtt": {"protocol": protocol}}
     if layout != "scenes":
         return SOURCES[layout](path=data, **own.get(layout, {}))
-    source = Params.load(data).source
-    if not isinstance(source, ScenesSource):
+    source = SourceSection.load(data).source
+    if not isinstance(source, ScenesSourceConfig):
         raise BadInput(f"{data}: its source is {source.kind}, which draws no scenes")
     return SOURCES[layout](**source.model_dump(exclude={"kind"}))
 

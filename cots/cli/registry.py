@@ -19,7 +19,7 @@ Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
 @registry.command()
 def publish() -> None:
     """Register what `dvc repro` packaged, once for each content; deploy it if the gate lets it pass."""
-    from cots.config import Params
+    from cots.config.params import Params
     from cots.serving.publishing import publish as publish_package
 
     typer.echo(_told(publish_package(Params.load())))
@@ -32,7 +32,7 @@ def refresh() -> None:
     Brings data/ up to date by `dvc repro --single-item` first, so that pictures that came or went are seen.
     """
     from cots.cli.pipeline import reproduce
-    from cots.config import Params
+    from cots.config.params import Params
     from cots.refresh import refresh as refresh_index
 
     for stage in ("prepare", "validate"):

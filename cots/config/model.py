@@ -1,25 +1,45 @@
-"""Sections of the streams and of the dVAE."""
+"""Section `model`: both encoders and their shared space. Its keys are those of a model folder's JSON too."""
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from cots.config.values import Codes, Positive, PositiveFloat, Section, Weight
+from cots.config.sections import Sections
+from cots.config.values import Config
 
 
-class ImageStream(Section):
-    """The image stream: a timm vision transformer."""
+class ImageEncoderConfig(Config):
+    """The image encoder: a timm vision transformer."""
 
-    name: str
-    pretrained: bool
-    size: Positive
-    patch: Positive
-    stem: Literal["linear", "convolutions"]
-    pool: Literal["class", "mean"]
-    options: dict[str, Any]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    name: str = Field(
+        default="vit_tiny_patch16_224",
+        description="Any timm vision transformer. Also `hf-hub:owner/name` or `local-dir:folder`. Paper: ViT-B/16 (M). "
+        "See [streams.md](streams.md).",
+    )
+    pretrained: bool = Field(default=False, description="Start from the weights that the name stands for.")
+    size: PositiveInt = Field(
+        default=64, description="Side of the input, pixels. Position embeddings of pretrained weights are interpolated."
+    )
+    patch: PositiveInt = Field(default=8, description="Side of a patch, pixels; one visual token for each.")
+    stem: Literal["linear", "convolutions"] = Field(
+        default="convolutions",
+        description="linear, the ViT's own, or convolutions, which learn from fewer images. Paper: linear (L).",
+    )
+    pool: Literal["class", "mean"] = Field(
+        default="mean", description="mean of the patches, or class: the class token. Paper: class (L)."
+    )
+    options: dict[str, Any] = Field(
+        default={"embed_dim": 128, "depth": 2, "num_heads": 4},
+        description="For timm's model. {} leaves the named architecture as it is.",
+    )
+    mean: tuple[float, float, float] = Field(
+        default=(0.48145466, 0.4578275, 0.40821073),
+        description="Subtracted from the pixels, by channel; here CLIP's. Used as it stands, whatever pretrained "
+        "weights were trained with.",
+    )
+    std: tuple[float, float, float] = Field(
+        default=(0.26862954, 0.26130258, 0.27577711), description="Divides the pixels, by channel; here CLIP's."
+    )
 
     @property
     def grid(self) -> int:
@@ -27,63 +47,56 @@ class ImageStream(Section):
         return self.size // self.patch
 
     @model_validator(mode="after")
-    def _patches_fill_the_picture(self) -> Self:
+    def _patches_fill_the_image(self) -> Self:
         if self.size % self.patch:
             raise ValueError(f"size {self.size} is not a multiple of patch {self.patch}")
         return self
 
 
-class TextStream(Section):
-    """The text stream: a transformers encoder."""
+class TextEncoderConfig(Config):
+    """The text encoder: one of transformers."""
 
-    name: str
-    pretrained: bool
-    pool: Literal["class", "mean"]
-    max_tokens: Positive
-    vocab_size: Positive
-    options: dict[str, Any]
-
-
-class Model(Section):
-    """Both streams and their shared space."""
-
-    dim: Positive
-    image: ImageStream
-    text: TextStream
-
-
-class Anneal(Section):
-    """A value that moves from start to end over the run."""
-
-    start: PositiveFloat
-    end: PositiveFloat
-
-
-class TrainedDvae(Section):
-    """A discrete VAE of our own, trained on the pictures at hand."""
-
-    kind: Literal["train"]
-    seed: int
-    codes: Codes
-    hidden: Positive
-    blocks: Positive
-    steps: Positive
-    batch: Positive
-    learning_rate: PositiveFloat
-    temperature: Anneal
-    kl_weight: Weight
-    checkpoint_every: Positive
+    name: str = Field(
+        default="bert",
+        description="A model type of transformers (from scratch), a hub name or a local folder. The latter two with "
+        "`pretrained`. Paper: bert-base-uncased (L). See [streams.md](streams.md).",
+    )
+    pretrained: bool = Field(
+        default=False, description="Start from the weights and tokenizer that the name stands for."
+    )
+    pool: Literal["class", "mean"] = Field(
+        default="mean", description="mean of the tokens, or class: [CLS]. Paper: class (L)."
+    )
+    max_tokens: PositiveInt = Field(
+        default=32,
+        description="Longer texts are cut. At most what the model has positions for. Paper: 80 (L).",
+    )
+    vocab_size: PositiveInt = Field(
+        default=5000,
+        description="Of the WordPiece tokenizer trained on the captions. No effect beside a pretrained tokenizer.",
+    )
+    options: dict[str, Any] = Field(
+        default={
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 512,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        description="For the model's configuration in transformers. {} leaves the named architecture as it is.",
+    )
 
 
-class OpenAiDvae(Section):
-    """OpenAI's discrete VAE, imported."""
+class ModelConfig(Config):
+    """Both encoders and their shared space."""
 
-    kind: Literal["openai"]
-    seed: int  # of the crops that show what it does
-    batch: Positive  # of those crops
-    codes: Codes
-    path: Path
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # of the files of weights
+    dim: PositiveInt = Field(default=128, description="Dimension of the shared space. Paper: 256 (L).")
+    image: ImageEncoderConfig = Field(default=ImageEncoderConfig(), description="The image encoder.")
+    text: TextEncoderConfig = Field(default=TextEncoderConfig(), description="The text encoder.")
 
 
-Dvae = Annotated[TrainedDvae | OpenAiDvae, Field(discriminator="kind")]
+class ModelSection(Sections):
+    """A file with section `model`."""
+
+    model: ModelConfig = Field(default=ModelConfig(), description="Both encoders and their shared space.")

@@ -1,149 +1,135 @@
-"""Sections of a training run and of its objective."""
+"""Sections `pretrain` and `finetune`: training runs."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from cots.config.values import Count, Positive, PositiveFloat, Section, Share, Weight
-
-
-class LevelWeights(Section):
-    """Weights of the three levels of interaction and of the masked views; 0 switches a term and its cost off."""
-
-    instance: Weight
-    token: Weight
-    task: Weight
-    masked_views: Weight  # the instance level between masked pictures and masked texts
+from cots.config.objective import CotsObjectiveConfig, FilterConfig, LossWeightsConfig, MaskConfig, ObjectiveConfig
+from cots.config.sections import Sections
+from cots.config.values import Config, Target
 
 
-class Filter(Section):
-    """The adaptive momentum filter: drop a pair below mean - deviations * sigma, once warmed up."""
-
-    warmup: Count  # steps
-    deviations: PositiveFloat | None  # null keeps every pair; the statistics are logged all the same
-    momentum: Share
-
-
-class Mask(Section):
-    """What is hidden from masked pictures and texts."""
-
-    image: Share  # of the patches
-    block: Positive  # patches of the smallest block
-    text: Share  # of the words
-
-
-class Temperature(Section):
-    """Divisor of the similarities: fixed, or learned from `start` and kept above `least`."""
-
-    start: PositiveFloat
-    learned: bool
-    least: PositiveFloat
-
-    @model_validator(mode="after")
-    def _starts_above_its_least(self) -> Self:
-        if self.start < self.least:
-            raise ValueError(f"start {self.start} lies below least {self.least}")
-        return self
-
-
-class CotsObjective(Section):
-    """The paper's objective. Instance level alone (MoCo's) is weights 1, 0, 0 with `filter.deviations: null`."""
-
-    kind: Literal["cots"]
-    weights: LevelWeights
-    temperature: Temperature
-    batch_negatives: Literal["none", "keys", "queries"]  # beside the queue; none is the paper
-    momentum: Share
-    queue: Count  # features per modality
-    queue_warmup: Count  # steps before keys are queued
-    filter: Filter
-    mask: Mask
-    keep: Literal["trained", "momentum"]  # which streams the run leaves behind
-
-    @model_validator(mode="after")
-    def _something_is_learnt(self) -> Self:
-        if not any(self.weights.model_dump().values()):
-            raise ValueError("every weight is 0: nothing would be learnt")
-        return self
-
-
-class ClipObjective(Section):
-    """The baseline CLIP: InfoNCE over the batch, both streams with gradient; ALIGN is the same on noisy data."""
-
-    kind: Literal["clip"]
-    temperature: Temperature
-
-
-class SiglipObjective(Section):
-    """The baseline SigLIP: a sigmoid loss over the batch's pairs, with a learned bias."""
-
-    kind: Literal["siglip"]
-    temperature: Temperature
-    bias: float  # at the start
-
-
-Objective = Annotated[CotsObjective | ClipObjective | SiglipObjective, Field(discriminator="kind")]
-
-
-class TrainableBlocks(Section):
+class TrainableBlocksConfig(Config):
     """How many of each backbone's last blocks are trained; with `all`, its embeddings too."""
 
-    image: Literal["all"] | Count
-    text: Literal["all"] | Count
+    image: Literal["all"] | NonNegativeInt = Field(default="all", description="Of the image encoder. Paper: 6 (L).")
+    text: Literal["all"] | NonNegativeInt = Field(default="all", description="Of the text encoder. Paper: 6 (L).")
 
 
-class Training(Section):
+class TrainConfig(Config):
     """One run of an objective, for pre-training and for fine-tuning."""
 
-    seed: int
-    steps: Positive
-    batch: Positive
-    parts: Positive  # that a batch is computed in, one after the other: gradient accumulation
-    frames: Positive  # per sample: 1 takes one frame of a clip, more are averaged
-    learning_rate: PositiveFloat
-    warmup: Count
-    weight_decay: Weight
-    layer_decay: Annotated[float, Field(gt=0, le=1)]  # of the learning rate, per block from the top down
-    trainable_blocks: TrainableBlocks
-    checkpoint_gradients: bool  # recompute activations in the backward pass
-    shard_weights: bool  # among the processes
-    compile_blocks: bool  # fuse what each block computes: for large streams on a GPU
-    max_grad_norm: PositiveFloat
-    checkpoint_every: Positive
-    objective: Objective
+    seed: int = Field(default=0, description="Of weights, order of samples and dropout.")
+    steps: PositiveInt = Field(default=250, description="Optimizer steps.")
+    batch_size: PositiveInt = Field(default=128, description="Pairs in a step, over all processes. Paper: 2,048 (M).")
+    grad_accum_steps: PositiveInt = Field(
+        default=1,
+        description="Parts that a batch is computed in, one after the other: less memory. The same losses and "
+        "gradients; only with negatives that have no gradient.",
+    )
+    frames: PositiveInt = Field(
+        default=1,
+        description="Frames of a sample; a video of several is the average of its frames. (L) One is drawn inside each "
+        "of as many equal segments of the kept frames (L), so a shorter video repeats its own evenly; 1 takes the "
+        "frame whose crop was tokenized, which the token level needs.",
+    )
+    learning_rate: PositiveFloat = Field(
+        default=0.001, description="Peak. Half a cosine to 0 follows. Paper: 5e-5 to 1e-4 (M)."
+    )
+    warmup_steps: NonNegativeInt = Field(default=50, description="Steps until the peak.")
+    weight_decay: NonNegativeFloat = Field(default=0.02, description="AdamW's. Paper: 0.02 (M).")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Factor of the learning rate for each block further from the top. 1: one rate (D)."
+    )
+    trainable_blocks: TrainableBlocksConfig = Field(
+        default=TrainableBlocksConfig(), description="all, or how many of the last blocks of each encoder."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations: less memory, about a third more time."
+    )
+    fsdp: bool = Field(
+        default=False,
+        description="Each of several processes keeps a part of the weights (FSDP2). And of their gradients and AdamW's "
+        "moments; it fetches the rest block by block: for encoders that do not fit one device, the same results (D): "
+        "docs/decisions/0006-several-processes-share-a-batch.md.",
+    )
+    torch_compile: bool = Field(
+        default=False,
+        description="torch.compile of each block, for large encoders on a GPU. From the second step on, after half a "
+        "minute (docs/performance.md); the same results but for rounding, so that a resumed run may end a rounding "
+        "apart.",
+    )
+    max_grad_norm: PositiveFloat = Field(default=1.0, description="Of all gradients together.")
+    checkpoint_every: PositiveInt = Field(default=100, description="Steps between checkpoints.")
+    objective: ObjectiveConfig = Field(default=CotsObjectiveConfig(), description="What is learnt.")
 
     @property
-    def masked(self) -> Mask | None:
+    def masked(self) -> MaskConfig | None:
         """What is hidden; None where neither token level nor masked views are trained."""
         objective = self.objective
-        if not isinstance(objective, CotsObjective):
+        if not isinstance(objective, CotsObjectiveConfig):
             return None
-        return objective.mask if objective.weights.token or objective.weights.masked_views else None
+        return objective.mask if objective.loss_weights.token or objective.loss_weights.masked_views else None
 
     @property
-    def keeps_momentum(self) -> bool:
-        """Whether the run leaves the momentum streams behind, not the trained ones."""
-        return isinstance(self.objective, CotsObjective) and self.objective.keep == "momentum"
+    def saves_ema(self) -> bool:
+        """Whether the run writes the momentum encoders, not the online ones."""
+        return isinstance(self.objective, CotsObjectiveConfig) and self.objective.save == "ema"
 
     @model_validator(mode="after")
     def _tokens_belong_to_one_frame(self) -> Self:
         objective = self.objective
-        if isinstance(objective, CotsObjective) and objective.weights.token and self.frames > 1:
-            raise ValueError(f"weights.token is not 0 with {self.frames} frames: visual tokens belong to one frame")
+        if isinstance(objective, CotsObjectiveConfig) and objective.loss_weights.token and self.frames > 1:
+            raise ValueError(
+                f"loss_weights.token is not 0 with {self.frames} frames: visual tokens belong to one frame"
+            )
         return self
 
     @model_validator(mode="after")
-    def _parts_need_negatives_without_gradient(self) -> Self:
-        objective = self.objective
-        if self.parts > self.batch:
-            raise ValueError(f"parts {self.parts} of a batch of {self.batch}")
-        whole = not isinstance(objective, CotsObjective) or objective.batch_negatives == "queries"
-        if self.parts > 1 and whole:
-            raise ValueError(f"parts {self.parts}: this objective needs its batch whole, its negatives have a gradient")
+    def _accumulation_needs_negatives_without_gradient(self) -> Self:
+        objective, parts = self.objective, self.grad_accum_steps
+        if parts > self.batch_size:
+            raise ValueError(f"grad_accum_steps {parts} of a batch of {self.batch_size}")
+        whole = not isinstance(objective, CotsObjectiveConfig) or objective.in_batch_negatives == "online"
+        if parts > 1 and whole:
+            raise ValueError(
+                f"grad_accum_steps {parts}: this objective needs its batch whole, its negatives have a gradient"
+            )
         return self
 
 
-class Finetune(Training):
-    """A run that goes on from pre-trained streams, at a resolution of its own."""
+class FinetuneConfig(TrainConfig):
+    """A run that goes on from pre-trained encoders, at an image size of its own."""
 
-    size: Positive  # pixels; position embeddings are interpolated where it is not the model's
+    steps: PositiveInt = Field(default=200, description="Optimizer steps.")
+    warmup_steps: NonNegativeInt = Field(default=20, description="Steps until the peak.")
+    objective: ObjectiveConfig = Field(
+        default=CotsObjectiveConfig(
+            loss_weights=LossWeightsConfig(token=0.0),
+            in_batch_negatives="momentum",
+            queue_size=512,
+            queue_warmup_steps=100,
+            filter=FilterConfig(warmup_steps=20),
+        ),
+        description="What is learnt.",
+    )
+    size: PositiveInt = Field(
+        default=64,
+        description="Side of the input, pixels. Position embeddings are interpolated where it is not "
+        "`model.image.size`. Paper: up to 384 (L).",
+    )
+
+
+class PretrainSection(Sections):
+    """A file with section `pretrain`."""
+
+    pretrain: TrainConfig = Field(default=TrainConfig(), description="Training from scratch, over images and frames.")
+
+
+class FinetuneSection(Sections):
+    """A file with section `finetune`."""
+
+    finetune: dict[Target, FinetuneConfig] = Field(
+        default={"image-text": FinetuneConfig()},
+        description="Training that goes on from the pre-trained encoders, one run for each retrieval target.",
+    )

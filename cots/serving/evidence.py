@@ -13,6 +13,7 @@ import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from cots.config.stages.package import PackageParams
 from cots.data.manifest import write_table
 from cots.errors import BadInput
 from cots.files import write_json
@@ -68,8 +69,8 @@ class Kept:
         return set(self._table(f"{self._version.name}/{ITEMS}")["id"])
 
     def params(self) -> dict[str, Any]:
-        """The parameter file behind it, as plain values."""
-        return self._json(f"{EVIDENCE}/{PARAMS}")
+        """The parameter file behind it, as plain values: under the present names, with the defaults of later keys."""
+        return PackageParams.model_validate(self._json(f"{EVIDENCE}/{PARAMS}")).recipe()
 
     def lineage(self) -> dict[str, Any]:
         """What stage `package` wrote down of it."""

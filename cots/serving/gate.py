@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from cots.config import Gate
+from cots.config.gate import GateConfig
 
 BOTH = "both"  # directions together
 WORDS = {"i2t": "image to text", "t2i": "text to image", "v2t": "video to text", "t2v": "text to video"}
@@ -53,32 +53,32 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def gate(contest: Contest, rules: Gate) -> Decision:
+def gate(contest: Contest, rules: GateConfig) -> Decision:
     """Promote where nothing speaks against it.
 
-    A direction is worse where the interval of its difference reaches below -`rules.margin`: the test queries then
-    cannot exclude such a loss. `rules.better` must gain: its interval lies above 0.
+    A direction is worse where the interval of its difference reaches below -`rules.non_inferiority_margin`: the test
+    queries then cannot exclude such a loss. `rules.must_improve` must gain: its interval lies above 0.
     """
     against = tuple(_against(contest, rules))
     return Decision(not against, against or tuple(_found(contest)))
 
 
-def _against(contest: Contest, rules: Gate) -> Iterator[str]:
+def _against(contest: Contest, rules: GateConfig) -> Iterator[str]:
     if not contest.validated:
         yield "the data did not meet every expectation"
     if contest.recall < rules.min_recall:
         yield f"the index finds {contest.recall:.1%} of what exact search finds, less than {rules.min_recall:.1%}"
-    if contest.milliseconds > rules.max_ms:
-        yield f"the index takes {contest.milliseconds:.2f} ms a query, more than {rules.max_ms:g}"
-    if contest.fall > rules.max_fall:
+    if contest.milliseconds > rules.max_latency_ms:
+        yield f"the index takes {contest.milliseconds:.2f} ms a query, more than {rules.max_latency_ms:g}"
+    if contest.fall > rules.max_champion_drop:
         yield (
             f"on the present test queries the champion itself scores {contest.fall:.1f} points less than when it was "
-            f"registered, more than {rules.max_fall:g}: look at the captions of the test split"
+            f"registered, more than {rules.max_champion_drop:g}: look at the captions of the test split"
         )
     for name, one in (contest.differences or {}).items():
-        if name != BOTH and one.low < -rules.margin:
-            yield f"{_told(name, one)} may be worse by more than {rules.margin:g}"
-        if name == rules.better and one.low <= 0:
+        if name != BOTH and one.low < -rules.non_inferiority_margin:
+            yield f"{_told(name, one)} may be worse by more than {rules.non_inferiority_margin:g}"
+        if name == rules.must_improve and one.low <= 0:
             yield f"{_told(name, one)} is not shown to be better"
 
 

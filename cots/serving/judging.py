@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from cots.comparison import mean_recalls, read_queries
-from cots.config import Gate
+from cots.config.gate import GateConfig
 from cots.model import RetrievalModel
 from cots.serving.evidence import EVIDENCE, QUERIES, Kept
 from cots.serving.gate import BOTH, Contest, Difference
@@ -26,7 +26,7 @@ class Judge:
         asked: ranks the present test queries under some encoders: a row a query, as `cots evaluate --queries` writes.
     """
 
-    rules: Gate
+    rules: GateConfig
     asked: Callable[[RetrievalModel], pd.DataFrame]
 
     def contest(
@@ -55,7 +55,7 @@ class Judge:
         )
 
     def _differences(self, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Difference]:
-        found = mean_recalls(ours, theirs, resamples=self.rules.resamples, seed=self.rules.seed)
+        found = mean_recalls(ours, theirs, resamples=self.rules.bootstrap_resamples, seed=self.rules.seed)
         return {
             name: Difference(one["challenger"], one["champion"], one["low"], one["high"]) for name, one in found.items()
         }

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cots.config import MEDIA, Params
+from cots.config.params import Params
+from cots.config.values import MEDIA
 from cots.data.manifest import part, read_manifest
 from cots.evaluation import embed, measure, query_rows, stored_samples
 from cots.files import write_json
@@ -47,6 +48,6 @@ def _asked(model: RetrievalModel, params: Params, data: Path) -> pd.DataFrame:
     """The ranks of the present test queries under a model."""
     settings, media = params.evaluate, MEDIA[params.index.target]
     rows = part(read_manifest(data / "manifest.parquet"), settings.split, media)
-    embedded = embed(model, stored_samples(data / "shards", rows), batch=settings.batch)
+    embedded = embed(model, stored_samples(data / "shards", rows), batch=settings.batch_size)
     measured = measure(embedded, media=media, folds=1, resamples=1, seed=settings.seed)
     return pd.DataFrame(query_rows(embedded, measured))

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cots.config import MEDIA, Params, Target
+from cots.config.stages.evaluate import EvaluateParams
+from cots.config.values import MEDIA, Target
 from cots.data.manifest import part, read_manifest
 from cots.dist import processes, rank
 from cots.errors import told_in_one_line
@@ -41,7 +42,7 @@ def stage(
     page: Path,
     run: Path,
     *,
-    params: Params,
+    params: EvaluateParams,
 ) -> None:
     """Measure pre-trained and fine-tuned models; write metrics, every query's rank and the page; log them.
 
@@ -67,14 +68,14 @@ def stage(
             logged.log_artifact(path)
 
 
-def _absent(left: Left, params: Params) -> list[Target]:
+def _absent(left: Left, params: EvaluateParams) -> list[Target]:
     """Targets whose media the split does not hold."""
     held = set(left.manifest.loc[left.manifest["split"] == params.evaluate.split, "media"])
     return [target for target in params.finetune if MEDIA[target] not in held]
 
 
 def _embedded(
-    left: Left, pretrained: Path, finetuned: Path, params: Params
+    left: Left, pretrained: Path, finetuned: Path, params: EvaluateParams
 ) -> Iterator[tuple[Target, Path, str, Embedded]]:
     """By target, first as pre-trained and then as fine-tuned: the model's folder, its digest, and the split by it."""
     settings, absent = params.evaluate, _absent(left, params)
@@ -82,13 +83,13 @@ def _embedded(
         rows = part(left.manifest, settings.split, MEDIA[target])
         for folder in (pretrained, finetuned / target):
             model, samples = RetrievalModel.load(folder), stored_samples(left.shards, rows)
-            yield target, folder, model.digest, embed(model, samples, batch=settings.batch)
+            yield target, folder, model.digest, embed(model, samples, batch=settings.batch_size)
 
 
-def _measured(left: Left, pretrained: Path, finetuned: Path, params: Params) -> Iterator[Evaluated]:
+def _measured(left: Left, pretrained: Path, finetuned: Path, params: EvaluateParams) -> Iterator[Evaluated]:
     settings = params.evaluate
     for target, folder, digest, embedded in _embedded(left, pretrained, finetuned, params):
-        chosen = {"folds": settings.folds, "resamples": settings.bootstrap, "seed": settings.seed}
+        chosen = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
         yield Evaluated(
             target=target,
             finetuned=folder != pretrained,
@@ -98,9 +99,9 @@ def _measured(left: Left, pretrained: Path, finetuned: Path, params: Params) -> 
         )
 
 
-def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: Params) -> list[Look]:
+def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: EvaluateParams) -> list[Look]:
     """Maps under the fine-tuned models."""
-    shown, seed = -(-params.evaluate.galleries // 2), params.evaluate.seed
+    shown, seed = -(-params.evaluate.num_examples // 2), params.evaluate.seed
     return [
         look
         for one in measured
@@ -116,10 +117,10 @@ def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: Param
     ]
 
 
-def _report(measured: list[Evaluated], left: Left, lineage: dict[str, str], seen: list[Look], params: Params) -> Report:
+def _report(
+    measured: list[Evaluated], left: Left, lineage: dict[str, str], seen: list[Look], params: EvaluateParams
+) -> Report:
     settings = params.evaluate
-    chosen = params.recipe()
-    del chosen["index"]  # of no influence on what is shown here
     return compose(
         measured,
         left,
@@ -128,9 +129,9 @@ def _report(measured: list[Evaluated], left: Left, lineage: dict[str, str], seen
             f"{target}: split {settings.split} holds no {MEDIA[target]} to measure." for target in _absent(left, params)
         ],
         lineage=lineage,
-        params=yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True),
+        params=yaml.safe_dump(params.described(), sort_keys=False, allow_unicode=True),
         looks=seen,
-        shown=settings.galleries,
+        shown=settings.num_examples,
         seed=settings.seed,
     )
 
@@ -151,4 +152,4 @@ def _lineage(manifest: Path) -> dict[str, str]:
 
 if __name__ == "__main__":
     with told_in_one_line(), processes():
-        stage(*map(Path, sys.argv[1:]), params=Params.load())
+        stage(*map(Path, sys.argv[1:]), params=EvaluateParams.load())

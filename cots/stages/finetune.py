@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from cots.config import MEDIA, Params, Target
+from cots.config.stages.finetune import FinetuneParams
+from cots.config.values import MEDIA, Target
 from cots.dist import processes, rank
 from cots.errors import told_in_one_line
 from cots.model import RetrievalModel
@@ -24,7 +25,7 @@ def stage(
     report: Path,
     run: Path,
     *,
-    params: Params,
+    params: FinetuneParams,
 ) -> None:
     """Go on from the pre-trained streams with the target's samples; write the model folder and its curves."""
     model = RetrievalModel.load(start).resized(params.finetune[target].size)
@@ -35,7 +36,7 @@ def stage(
         report,
         name=f"finetune-{target}",
         training=params.finetune[target],
-        codes=params.dvae.codes,
+        codes=params.dvae.codebook_size,
         media=(MEDIA[target],),
     )
     if rank():  # the first process writes
@@ -50,4 +51,4 @@ def stage(
 
 if __name__ == "__main__":
     with told_in_one_line(), processes():
-        stage(TypeAdapter(Target).validate_python(sys.argv[1]), *map(Path, sys.argv[2:]), params=Params.load())
+        stage(TypeAdapter(Target).validate_python(sys.argv[1]), *map(Path, sys.argv[2:]), params=FinetuneParams.load())

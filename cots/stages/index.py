@@ -14,7 +14,8 @@ import webdataset as wds
 from numpy.typing import NDArray
 from PIL import Image
 
-from cots.config import Index, Params
+from cots.config.index import IndexConfig
+from cots.config.stages.index import IndexParams
 from cots.data.manifest import read_manifest, write_table
 from cots.data.samples import StoredSample
 from cots.dist import all_of, processes, rank, world
@@ -41,7 +42,7 @@ CAPTIONS = pa.schema([("caption", pa.string()), ("items", pa.list_(pa.int64()))]
 
 
 def stage(
-    shards: Path, manifest: Path, encoders: Path, out: Path, *, params: Params, memory: Path | None = None
+    shards: Path, manifest: Path, encoders: Path, out: Path, *, params: IndexParams, memory: Path | None = None
 ) -> None:
     """Write the gallery's index into `out`.
 
@@ -58,7 +59,7 @@ def stage(
     Raises:
         BadInput: an input is missing, the splits hold nothing, or FAISS cannot build this kind from so few vectors.
     """
-    settings, batch = params.index, params.evaluate.batch
+    settings, batch = params.index, params.evaluate.batch_size
     table = read_manifest(manifest)
     items = table[table["split"].isin(settings.splits)]
     if items.empty:
@@ -66,7 +67,7 @@ def stage(
     model = RetrievalModel.load(encoders)
     captions = _captions(items)
     if rank():  # the first process writes
-        _encoded(model, stored_samples(shards, items), None, None, side=settings.preview, batch=batch)
+        _encoded(model, stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch=batch)
         encoded_texts(model, [str(row["caption"]) for row in captions], batch=batch)
         return
     kept = memory / f"{model.digest}.safetensors" if memory else None
@@ -76,7 +77,7 @@ def stage(
     partial.mkdir(parents=True)
     with wds.TarWriter(str(partial / "previews.tar"), mtime=0, encoder=False) as previews:
         samples = stored_samples(shards, items)
-        vectors, frames = _encoded(model, samples, previews, known, side=settings.preview, batch=batch)
+        vectors, frames = _encoded(model, samples, previews, known, side=settings.thumbnail_size, batch=batch)
     frames.save(partial / "frames.safetensors")
     write_table(partial / "items.parquet", items[ITEMS.names].to_dict("records"), ITEMS)
     texts = _text_vectors(model, [str(row["caption"]) for row in captions], known, batch=batch)
@@ -181,14 +182,14 @@ def spread(rows: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     return rows[np.linspace(0, len(rows) - 1, max(min(most, len(rows)), 2), dtype=np.int64)]
 
 
-def _made(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: Index) -> Choice:
+def _made(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexConfig) -> Choice:
     try:
-        if settings.kind != "auto":
-            return Choice(EmbeddingIndex.build(vectors, settings.kind), settings.kind, "")
-        room = math.inf if settings.max_gb is None else settings.max_gb * 1e9
-        return chosen_index(vectors, queries, recall=settings.recall, k=NEAREST, max_bytes=room)
+        if settings.factory != "auto":
+            return Choice(EmbeddingIndex.build(vectors, settings.factory), settings.factory, "")
+        room = math.inf if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
+        return chosen_index(vectors, queries, recall=settings.target_recall, k=NEAREST, max_bytes=room)
     except ValueError as error:
-        raise BadInput(f"index.kind: {error}") from None
+        raise BadInput(f"index.factory: {error}") from None
 
 
 def _measured(index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, float]:
@@ -204,4 +205,4 @@ def _measured(index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDAr
 
 if __name__ == "__main__":
     with told_in_one_line(), processes():
-        stage(*map(Path, sys.argv[1:]), params=Params.load())
+        stage(*map(Path, sys.argv[1:]), params=IndexParams.load())

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from cots.config import MEDIA, Params
+from cots.config.stages.package import PackageParams
+from cots.config.values import MEDIA
 from cots.data.manifest import part, read_manifest
 from cots.errors import BadInput, told_in_one_line
 from cots.files import write_json
@@ -28,7 +29,7 @@ def stage(
     manifest: Path,
     out: Path,
     *,
-    params: Params,
+    params: PackageParams,
 ) -> None:
     """Write `encoders` and `index` (MLflow model folders with cards), `evidence` and `lineage.json` into `out`.
 
@@ -65,9 +66,11 @@ def stage(
     write_json(out / "lineage.json", lineage | index_facts(index, out / "index", manifest, checked))
 
 
-def limits_of(params: Params) -> Limits:
+def limits_of(params: PackageParams) -> Limits:
     """What a packaged model is run with."""
-    return Limits(batch=params.evaluate.batch, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side)
+    return Limits(
+        batch=params.evaluate.batch_size, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side
+    )
 
 
 def index_facts(index: Path, packed: Path, manifest: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def index_facts(index: Path, packed: Path, manifest: Path, validation: Mapping[s
     }
 
 
-def queries_digest(manifest: pd.DataFrame, params: Params) -> str:
+def queries_digest(manifest: pd.DataFrame, params: PackageParams) -> str:
     """Sha256 of what the deployed model is asked: captions and pixels of the test samples of its kind."""
     rows = part(manifest, params.evaluate.split, MEDIA[params.index.target]).sort_values("id")
     return text_digest(rows[["id", "captions", "pixel_hash"]].to_json(orient="values"))
@@ -115,4 +118,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with told_in_one_line():
-        stage(*map(Path, sys.argv[1:]), params=Params.load())
+        stage(*map(Path, sys.argv[1:]), params=PackageParams.load())

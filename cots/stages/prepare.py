@@ -7,7 +7,7 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any
 
-from cots.config import Params
+from cots.config.stages.prepare import PrepareParams
 from cots.data.intake import Intake, Rejected
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 from cots.data.sources import SOURCES
@@ -17,15 +17,19 @@ from cots.errors import BadInput, RunFailed, told_in_one_line
 from cots.progress import Progress
 
 
-def stage(source: Path, withdrawn: Path, shards: Path, manifest: Path, rejected: Path, *, params: Params) -> None:
+def stage(
+    source: Path, withdrawn: Path, shards: Path, manifest: Path, rejected: Path, *, params: PrepareParams
+) -> None:
     """Store the usable samples of the source and list the others.
 
     Raises:
         BadInput: the source cannot be used, or has nothing to train on.
         RunFailed: more of it is rejected than `prepare.max_rejected`; shards and tables are written all the same.
     """
-    settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected"})
-    intake = Intake(root=source.resolve(), withdrawn=read_withdrawn(withdrawn), **settings)
+    settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected", "max_frames"})
+    intake = Intake(
+        root=source.resolve(), withdrawn=read_withdrawn(withdrawn), frames=params.prepare.max_frames, **settings
+    )
     folder = ShardFolder(shards, samples_per_shard=params.prepare.samples_per_shard)
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
@@ -60,4 +64,4 @@ def _check_share(refused: list[dict[str, Any]], taken: int, table: Path, *, limi
 
 if __name__ == "__main__":
     with told_in_one_line():
-        stage(*map(Path, sys.argv[1:]), params=Params.load())
+        stage(*map(Path, sys.argv[1:]), params=PrepareParams.load())

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cots.build import new_model
-from cots.config import Params
+from cots.config.stages.pretrain import PretrainParams
 from cots.dist import processes, rank
 from cots.errors import told_in_one_line
 from cots.serving.tracking import logged_run
@@ -15,7 +15,15 @@ from cots.training.fit import Inputs, fit
 
 
 def stage(
-    shards: Path, manifest: Path, tokens: Path, tokenizer: Path, out: Path, report: Path, run: Path, *, params: Params
+    shards: Path,
+    manifest: Path,
+    tokens: Path,
+    tokenizer: Path,
+    out: Path,
+    report: Path,
+    run: Path,
+    *,
+    params: PretrainParams,
 ) -> None:
     """Build the streams, train them, write the model folder and its curves."""
     torch.manual_seed(params.pretrain.seed)
@@ -27,7 +35,7 @@ def stage(
         report,
         name="pretrain",
         training=params.pretrain,
-        codes=params.dvae.codes,
+        codes=params.dvae.codebook_size,
         media=("image", "video"),
     )
     if rank():  # the first process writes
@@ -42,4 +50,4 @@ def stage(
 
 if __name__ == "__main__":
     with told_in_one_line(), processes():
-        stage(*map(Path, sys.argv[1:]), params=Params.load())
+        stage(*map(Path, sys.argv[1:]), params=PretrainParams.load())

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cots.build import as_json, dvae_size
-from cots.config import Params, Tokenize
+from cots.build import dvae_size
+from cots.config.renamed import dump_for_fingerprint
+from cots.config.stages.tokenize import TokenizeParams
+from cots.config.tokenize import TokenizeConfig
 from cots.data.batches import draw_view
 from cots.data.manifest import read_manifest
 from cots.data.samples import StoredSample
@@ -26,14 +28,16 @@ from cots.training.checkpoint import fingerprint
 from cots.training.dvae import pixels
 
 
-def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: Params) -> None:
+def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: TokenizeParams) -> None:
     """Tokenize shard by shard, each process its own; shards that an interrupted run has finished are kept."""
     table = read_manifest(manifest)
     chosen = table[table["split"] == "train"]
     if rank() == 0:
+        read = {"tokenize": params.tokenize, "model.image": params.model.image}
+        values = [dump_for_fingerprint(section, name) for name, section in read.items()]
         vocab = params.model.text.vocab_size
         train_tokenizer(chosen["captions"].explode(), vocab_size=vocab).save_pretrained(tokenizer)
-        start_over_unless(fingerprint(as_json(params.tokenize, params.model.image), dvae, manifest), out)
+        start_over_unless(fingerprint(values, dvae, manifest), out)
     wait()
     model = load_dvae(dvae).to(device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -57,7 +61,7 @@ def start_over_unless(mark: str, out: Path) -> None:
         marker.write_text(mark)
 
 
-def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: Tokenize, *, size: int) -> Views:
+def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeConfig, *, size: int) -> Views:
     """Draw the views of one shard's samples and tokenize them; a sample's views depend on the seed and its key."""
     frames: list[int] = []
     boxes: list[tuple[float, ...]] = []
@@ -66,23 +70,23 @@ def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: Tokenize, 
     def crops() -> Iterator[NDArray[np.uint8]]:
         for sample in samples:
             rng = np.random.default_rng((section.seed, int(sample.key)))
-            for _ in range(section.views):
+            for _ in range(section.crops_per_image):
                 number, frame, box = draw_view(rng, sample, scale=section.scale, ratio=section.ratio)
                 frames.append(number)
                 boxes.append(box)
                 yield crop(frame, box, size)
 
     with torch.inference_mode(), autocast(device()):
-        for batch in chunks(crops(), section.batch):
+        for batch in chunks(crops(), section.batch_size):
             codes = dvae.encode(pixels(np.stack(batch), device()))
             tokens.extend(codes.flatten(1).cpu().numpy().astype(np.uint16))
     return Views(
-        frames=np.array(frames, dtype=np.uint16).reshape(-1, section.views),
-        boxes=np.array(boxes, dtype=np.float32).reshape(-1, section.views, 4),
-        tokens=np.stack(tokens).reshape(len(tokens) // section.views, section.views, -1),
+        frames=np.array(frames, dtype=np.uint16).reshape(-1, section.crops_per_image),
+        boxes=np.array(boxes, dtype=np.float32).reshape(-1, section.crops_per_image, 4),
+        tokens=np.stack(tokens).reshape(len(tokens) // section.crops_per_image, section.crops_per_image, -1),
     )
 
 
 if __name__ == "__main__":
     with told_in_one_line(), processes():
-        stage(*map(Path, sys.argv[1:]), params=Params.load())
+        stage(*map(Path, sys.argv[1:]), params=TokenizeParams.load())

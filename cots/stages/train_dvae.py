@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cots.build import as_json, dvae_crops
-from cots.config import Params, TrainedDvae
+from cots.build import dvae_crops
+from cots.config.dvae import TrainedDvaeConfig
+from cots.config.renamed import dump_for_fingerprint
+from cots.config.stages.train_dvae import TrainDvaeParams
 from cots.data.batches import RandomCrops
 from cots.errors import told_in_one_line
 from cots.model import autocast, device
@@ -26,18 +28,23 @@ SHOWN = 12  # pictures beside their reconstructions
 CHECKED = 16  # batches that measure the use of the codebook
 
 
-def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Params) -> None:
+def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: TrainDvaeParams) -> None:
     """Train the dVAE on crops of the training pictures, or import OpenAI's; write it and what it makes of pictures.
 
     An import has no training: its curves are the figures of the batches that measure it.
     """
     crops = dvae_crops(manifest, shards, params)
     if params.dvae.kind == "train":
-        mark = fingerprint(as_json(params.dvae, params.tokenize, params.model), manifest)
+        read = {"dvae": params.dvae, "tokenize": params.tokenize, "model": params.model}
+        values = [dump_for_fingerprint(section, name) for name, section in read.items()]
+        mark = fingerprint(values, manifest)
         dvae, curves = trained(params.dvae, crops, mark)
     else:
         section = params.dvae
-        dvae, curves = import_openai_dvae(section.path, sha256=section.sha256, codes=section.codes).to(device()), []
+        dvae, curves = (
+            import_openai_dvae(section.path, sha256=section.sha256, codes=section.codebook_size).to(device()),
+            [],
+        )
     save_dvae(dvae, out)
     report.mkdir(parents=True, exist_ok=True)
     usage, measured = show(dvae, crops, report / "reconstructions.png")
@@ -45,10 +52,10 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Para
     pd.DataFrame(curves or measured).to_csv(report / "curves.csv", index=False, float_format="%.6g")
 
 
-def trained(section: TrainedDvae, crops: RandomCrops, mark: str) -> tuple[AnyDvae, list[Row]]:
+def trained(section: TrainedDvaeConfig, crops: RandomCrops, mark: str) -> tuple[AnyDvae, list[Row]]:
     """Our own dVAE and its curves; `mark` tells a checkpoint of the same run."""
     torch.manual_seed(section.seed)
-    dvae = Dvae(codes=section.codes, hidden=section.hidden, blocks=section.blocks).to(device())
+    dvae = Dvae(codes=section.codebook_size, hidden=section.width, blocks=section.blocks).to(device())
     dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = DvaeRecipe(
         seed=section.seed,
@@ -91,4 +98,4 @@ def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, fl
 
 if __name__ == "__main__":
     with told_in_one_line():
-        stage(*map(Path, sys.argv[1:]), params=Params.load())
+        stage(*map(Path, sys.argv[1:]), params=TrainDvaeParams.load())

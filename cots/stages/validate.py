@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cots.config import MEDIA, Params
+from cots.config.stages.validate import ValidateParams
+from cots.config.values import MEDIA
 from cots.data.audit import ALIKE_BITS, audited
 from cots.data.expectations import Verdict, judge
 from cots.data.manifest import SCHEMA, read_manifest
@@ -18,7 +19,7 @@ from cots.errors import BadInput, RunFailed, told_in_one_line
 from cots.files import write_json
 
 
-def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Path, *, params: Params) -> None:
+def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Path, *, params: ValidateParams) -> None:
     """Write `summary.json`, which is the same for the same data, and the Data Docs.
 
     Raises:
@@ -43,7 +44,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
         parts=[f"{split} {MEDIA[params.index.target]}" for split in ("train", params.evaluate.split)],
         min_side=door.min_side,
         max_pixels=door.max_pixels,
-        max_frames=door.frames,
+        max_frames=door.max_frames,
         max_words=limits.max_caption_words,
         max_duplicates=limits.max_duplicates,
         max_leakage=limits.max_leakage,
@@ -88,4 +89,4 @@ def _check(verdicts: list[Verdict], out: Path) -> None:
 
 if __name__ == "__main__":
     with told_in_one_line():
-        stage(*map(Path, sys.argv[1:]), params=Params.load())
+        stage(*map(Path, sys.argv[1:]), params=ValidateParams.load())

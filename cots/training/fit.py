@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from cots.build import as_json, new_objective, training_batches
-from cots.config import Training
+from cots.build import new_objective, training_batches
+from cots.config.renamed import dump_for_fingerprint
+from cots.config.training import TrainConfig
 from cots.data.manifest import read_manifest
 from cots.dist import rank
 from cots.model import RetrievalModel, device
@@ -34,7 +35,7 @@ def fit(
     report: Path,
     *,
     name: str,
-    training: Training,
+    training: TrainConfig,
     codes: int,
     media: tuple[str, ...],
 ) -> pd.DataFrame:
@@ -56,15 +57,25 @@ def fit(
     start = model.digest
     prepared(model.to(device()), training)
     objective = new_objective(model, training.objective, codes=codes).to(device())
-    if training.shard_weights:
+    if training.fsdp:
         shard(objective)
     groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=training.layer_decay)
     optimizer = torch.optim.AdamW(groups, fused=True)
     batches = training_batches(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
     )
-    mark = fingerprint([start, codes, media, as_json(training)], inputs.manifest, inputs.tokens)
-    recipe = Recipe(**{field: getattr(training, field) for field in Recipe._fields})
+    values = dump_for_fingerprint(training, "finetune.*" if name != "pretrain" else name)
+    mark = fingerprint([start, codes, media, [values]], inputs.manifest, inputs.tokens)
+    recipe = Recipe(
+        seed=training.seed,
+        steps=training.steps,
+        parts=training.grad_accum_steps,
+        learning_rate=training.learning_rate,
+        warmup=training.warmup_steps,
+        max_grad_norm=training.max_grad_norm,
+        checkpoint_every=training.checkpoint_every,
+        compile_blocks=training.torch_compile,
+    )
     vision = model.settings["image"]
     with Progress(name, total=training.steps, unit="steps") as progress:
         trained = train(
@@ -77,7 +88,7 @@ def fit(
             fingerprint=mark,
             report=progress.row,
         )
-    left_behind(model, objective, momentum=training.keeps_momentum)
+    left_behind(model, objective, momentum=training.saves_ema)
     curves = pd.DataFrame(trained.curves)
     if rank() == 0:
         _write(report, curves, trained.pairs.table(read_manifest(inputs.manifest)))
@@ -90,13 +101,13 @@ def _write(report: Path, curves: pd.DataFrame, pairs: pd.DataFrame) -> None:
     pairs.to_parquet(report / "pairs.parquet", index=False)
 
 
-def prepared(model: RetrievalModel, training: Training) -> None:
+def prepared(model: RetrievalModel, training: TrainConfig) -> None:
     """Freeze the blocks that are not trained, and trade memory for time where asked."""
     trained = training.trainable_blocks
     for stream, blocks in ((model.image, trained.image), (model.text, trained.text)):
         if blocks != "all":
             stream.freeze_but_last(blocks)
-        if training.checkpoint_gradients:
+        if training.gradient_checkpointing:
             stream.checkpoint_gradients()
 
 

@@ -16,7 +16,7 @@ from tests.test_objective import batch, objective
 
 def outcome(kind: str, pairs: int) -> tuple[Outcome, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
-    streams, some = objective(queue=1, negatives="queries"), batch(pairs)
+    streams, some = objective(queue=1, negatives="online"), batch(pairs)
     temperature = Temperature(start=0.2, learned=True, least=0.01)
     model = (
         ClipObjective(image=streams.image, text=streams.text, temperature=temperature)

@@ -242,7 +242,7 @@ def test_one_storage_in_many_weights_is_refused(tmp_path: Path, zipped: bool) ->
 def test_absent_files_another_digest_and_another_codebook_are_told(tmp_path: Path) -> None:
     assert "no OpenAI dVAE" in refused(tmp_path)
     saved(tmp_path, published(**TINY))
-    assert "dvae.codes is 8192, the weights" in refused(tmp_path, codes=8192)
+    assert "dvae.codebook_size is 8192, the weights" in refused(tmp_path, codes=8192)
     with pytest.raises(BadInput, match=r"have sha256 [0-9a-f]{64}, not 0{64}"):
         import_openai_dvae(tmp_path, sha256="0" * 64, codes=32)
     (tmp_path / "decoder.pkl").unlink()

@@ -11,7 +11,7 @@ import grimp
 import pytest
 import yaml
 
-from cots.config import Params
+from cots.config.params import Params
 
 ROOT = Path(__file__).parents[2]
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

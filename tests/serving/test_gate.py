@@ -2,10 +2,12 @@ import re
 
 import pytest
 
-from cots.config import Gate
+from cots.config.gate import GateConfig
 from cots.serving.gate import Contest, Difference, gate
 
-RULES = Gate(better="both", margin=2.0, max_fall=5.0, min_recall=0.9, max_ms=10.0, resamples=10, seed=0)
+RULES = GateConfig(
+    non_inferiority_margin=2.0, max_champion_drop=5.0, min_recall=0.9, max_latency_ms=10.0, bootstrap_resamples=10
+)
 GAINED = {
     "i2t": Difference(41.0, 40.0, -1.9, 3.0),
     "t2i": Difference(42.0, 40.0, 1.0, 3.0),
@@ -55,7 +57,7 @@ def test_a_bound_that_is_met_exactly_is_met() -> None:
 def test_where_nothing_must_gain_no_loss_is_enough() -> None:
     same = dict.fromkeys(GAINED, Difference(40.0, 40.0, -1.0, 1.0))
     assert not gate(contest(differences=same), RULES).promote
-    assert gate(contest(differences=same), RULES.model_copy(update={"better": None})).promote
+    assert gate(contest(differences=same), RULES.model_copy(update={"must_improve": None})).promote
 
 
 def test_the_same_encoders_need_not_gain_but_their_index_must_be_sound() -> None:

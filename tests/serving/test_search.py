@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.intake import Intake, Taken
 from cots.data.manifest import SCHEMA, write_table
 from cots.data.pictures import encode_jpeg

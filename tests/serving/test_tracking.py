@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.errors import RunFailed
 from cots.serving.lineage import file_digest
 from cots.serving.tracking import flattened, logged_run
@@ -55,9 +55,9 @@ def test_parameters_are_logged_by_their_path_in_the_file(project: Path) -> None:
     logged = client.get_run(run_id).data.params
     params = Params.load(ROOT / "params.yaml")
     assert params.pretrain.masked
-    assert float(logged["pretrain.objective.mask.image"]) == params.pretrain.masked.image
+    assert float(logged["pretrain.objective.mask.patch_ratio"]) == params.pretrain.masked.patch_ratio
     assert int(logged["model.image.options.embed_dim"]) == params.model.image.options["embed_dim"]
-    assert "index.kind" not in logged
+    assert "index.factory" not in logged
 
 
 def test_a_run_is_tagged_with_where_it_came_from(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_lists_and_texts_are_flattened_as_they_read_in_the_file() -> None:
     params = Params.load(ROOT / "params.yaml")
     flat = flattened(params)
     assert flat["tokenize.scale"] == f"[{params.tokenize.scale[0]}, {params.tokenize.scale[1]}]"
-    assert flat["index.kind"] == params.index.kind
+    assert flat["index.factory"] == params.index.factory
     assert flat["validate.sampled_shards"] == str(params.validate_.sampled_shards)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
 from cots.retrieval.metrics import recall_at_k
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 def params(**evaluate: object) -> Params:
     chosen = Params.load(Path(__file__).parents[2] / "params.yaml")
-    small = {"batch": 4, "bootstrap": 20, "galleries": 4} | evaluate
+    small = {"batch_size": 4, "bootstrap_resamples": 20, "num_examples": 4} | evaluate
     return chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update=small)})
 
 

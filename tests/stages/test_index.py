@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
 from cots.evaluation import embed, open_frames, stored_samples
@@ -33,7 +33,7 @@ WRITTEN = {
 
 def params(**index: object) -> Params:
     chosen = Params.load(Path(__file__).parents[2] / "params.yaml")
-    small = {"recall_queries": 20, "preview": 24} | index
+    small = {"recall_queries": 20, "thumbnail_size": 24} | index
     return chosen.model_copy(update={"index": chosen.index.model_copy(update=small)})
 
 
@@ -142,8 +142,8 @@ def test_an_older_index_is_replaced_whole(tmp_path: Path, tiny_model: Path, tiny
 @pytest.mark.parametrize(
     ("index", "words"),
     [
-        ({"kind": "IVF64,Flat"}, r"index\.kind: cannot build 'IVF64,Flat' from 27 vectors"),
-        ({"kind": "Nonsense"}, r"index\.kind: FAISS makes no index 'Nonsense'"),
+        ({"factory": "IVF64,Flat"}, r"index\.factory: cannot build 'IVF64,Flat' from 27 vectors"),
+        ({"factory": "Nonsense"}, r"index\.factory: FAISS makes no index 'Nonsense'"),
         ({"splits": ()}, "has no sample of them"),
     ],
 )
@@ -170,7 +170,7 @@ def test_several_processes_write_the_bytes_that_one_writes(
     processes: int, batch: int, splits: tuple[str, ...], tmp_path: Path, tiny_data: Path, tiny_model: Path
 ) -> None:
     chosen = params(splits=splits)
-    chosen = chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update={"batch": batch})})
+    chosen = chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update={"batch_size": batch})})
     files = (tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model)
     for name, count in (("one", 1), ("many", processes)):
         launched(tmp_path, count, "index", *files, tmp_path / name, params=chosen)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.errors import BadInput
 from cots.model import RetrievalModel
 from cots.serving.cards import DATA_CARD, MODEL_CARD

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.manifest import SCHEMA, read_manifest
 from cots.data.shards import read_shard
 from cots.data.withdrawn import add_withdrawn
@@ -191,7 +191,7 @@ def test_clips_become_frames_and_damaged_ones_rejects(tmp_path: Path, clip: Enco
 def test_drawn_scenes_keep_their_flags_of_wrong_captions(tmp_path: Path) -> None:
     source = yaml.safe_load((ROOT / "params.yaml").read_text())["source"]
     counts = {"train": 40, "val": 2, "test": 2}
-    source |= {"path": str(ROOT / source["path"]), "pictures": counts, "clips": counts, "wrong_captions": 0.3}
+    source |= {"path": str(ROOT / source["path"]), "images": counts, "videos": counts, "caption_noise": 0.3}
     manifest, rejected = prepared(tmp_path / "out", params_with(source, size=64))
     assert rejected.empty
     assert (manifest["wrong"].map(len) == manifest["captions"].map(len)).all()

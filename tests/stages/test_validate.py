@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 from cots.errors import BadInput, RunFailed
 from cots.stages import prepare, validate

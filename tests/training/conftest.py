@@ -7,21 +7,21 @@ import pytest
 import torch
 import yaml
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.models.dvae import Dvae
 from cots.models.dvae_folder import save_dvae
 
 TINY: dict[str, dict[str, Any]] = {
-    "dvae": {"codes": 16, "hidden": 8, "steps": 4, "batch": 4, "checkpoint_every": 2},
-    "tokenize": {"views": 2, "batch": 4},
-    "pretrain": {"steps": 6, "batch": 4, "warmup": 1, "checkpoint_every": 2},
+    "dvae": {"codebook_size": 16, "width": 8, "steps": 4, "batch_size": 4, "checkpoint_every": 2},
+    "tokenize": {"crops_per_image": 2, "batch_size": 4},
+    "pretrain": {"steps": 6, "batch_size": 4, "warmup_steps": 1, "checkpoint_every": 2},
 }
 NO_TOKENS = {"instance": 1.0, "token": 0.0, "task": 1.0, "masked_views": 0.0}
 OBJECTIVE: dict[str, Any] = {
-    "batch_negatives": "keys",
-    "queue": 10,
-    "queue_warmup": 0,
-    "filter": {"warmup": 2, "deviations": 1.0, "momentum": 0.9},
+    "in_batch_negatives": "momentum",
+    "queue_size": 10,
+    "queue_warmup_steps": 0,
+    "filter": {"warmup_steps": 2, "num_std": 1.0, "momentum": 0.9},
 }
 
 
@@ -42,8 +42,8 @@ def tiny_params(**changes: dict[str, Any]) -> Params:
     for section in (TINY, changes):
         for name, part in section.items():
             values[name] |= part
-    whole = values["pretrain"] | {"size": 32, "objective": objective | {"weights": NO_TOKENS}}
-    values["finetune"] = {"image-text": whole, "video-text": whole | {"frames": 2, "batch": 3}}
+    whole = values["pretrain"] | {"size": 32, "objective": objective | {"loss_weights": NO_TOKENS}}
+    values["finetune"] = {"image-text": whole, "video-text": whole | {"frames": 2, "batch_size": 3}}
     values["pretrain"] = {"objective": objective} | values["pretrain"]
     return Params.model_validate(values)
 

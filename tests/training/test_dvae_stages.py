@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cots.config import OpenAiDvae, Params
+from cots.config.dvae import OpenAiDvaeConfig
+from cots.config.params import Params
 from cots.data.views import Views
 from cots.errors import BadInput
 from cots.models import openai_dvae
@@ -36,7 +37,7 @@ def importing(tmp_path: Path) -> Params:
     torch.save(dall_e.Encoder(n_hid=8, vocab_size=32), folder / "encoder.pkl")
     torch.save(dall_e.Decoder(n_hid=8, vocab_size=32), folder / "decoder.pkl")
     digest = weights_digest(folder)
-    section = OpenAiDvae(kind="openai", seed=0, batch=4, codes=32, path=folder, sha256=digest)
+    section = OpenAiDvaeConfig(batch_size=4, codebook_size=32, path=folder, sha256=digest)
     return tiny_params().model_copy(update={"dvae": section})
 
 
@@ -50,7 +51,7 @@ def test_an_import_leaves_what_training_leaves(tiny_data: Path, tmp_path: Path, 
         report = tmp_path / name / "report"
         usage = json.loads((report / "usage.json").read_text())
         assert isinstance(load_dvae(tmp_path / name / "dvae"), made)
-        assert usage["codes"] == params.dvae.codes
+        assert usage["codes"] == params.dvae.codebook_size
         assert 1 <= usage["perplexity"] <= usage["used"] <= usage["codes"]
         assert {"step", "reconstruction", "perplexity"} <= set(pd.read_csv(report / "curves.csv").columns)
         with Image.open(report / "reconstructions.png") as drawn:
@@ -76,6 +77,6 @@ def test_an_imported_dvae_gives_every_view_the_codes_of_the_published_encoder(
 def test_a_codebook_of_another_size_than_the_parameters_say_is_refused(
     tiny_data: Path, tmp_path: Path, importing: Params
 ) -> None:
-    section = importing.dvae.model_copy(update={"codes": 8192})
-    with pytest.raises(BadInput, match=r"dvae\.codes is 8192"):
+    section = importing.dvae.model_copy(update={"codebook_size": 8192})
+    with pytest.raises(BadInput, match=r"dvae\.codebook_size is 8192"):
         run(tiny_data, tmp_path, importing.model_copy(update={"dvae": section}))

@@ -41,7 +41,7 @@ def full_size_objective() -> CotsObjective:
         noise_filter=MomentumFilter(warmup=100, deviations=2.0, momentum=0.99),
         weights=Levels(instance=1.0, token=1.0, task=1.0, masked_views=1.0),
         temperature=Temperature(start=0.07, learned=True, least=0.01),
-        batch_negatives="keys",
+        batch_negatives="momentum",
         momentum=0.99,
     )
 

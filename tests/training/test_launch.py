@@ -29,9 +29,9 @@ def project(tmp_path: Path, store: str, tiny_data: Path, tokenized: Path, monkey
     return tmp_path
 
 
-def written(folder: Path, *, keep: str = "trained", **changes: object) -> None:
+def written(folder: Path, *, save: str = "online", **changes: object) -> None:
     """Parameters of a run long enough to be interrupted, with these changes to `pretrain`."""
-    params = tiny_params(pretrain={"steps": 120, "checkpoint_every": 5} | changes, objective={"keep": keep})
+    params = tiny_params(pretrain={"steps": 120, "checkpoint_every": 5} | changes, objective={"save": save})
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
 
 
@@ -114,13 +114,13 @@ def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_w
     assert "error: a batch of 4 in 3 parts for 2 processes: start fewer, or raise the batch" in done.stderr.splitlines()
 
 
-@pytest.mark.parametrize("keep", ["trained", "momentum"])
+@pytest.mark.parametrize("save", ["online", "ema"])
 def test_a_run_with_sharded_weights_leaves_the_streams_of_a_run_without(
-    project: Path, tiny_data: Path, tokenized: Path, keep: str
+    project: Path, tiny_data: Path, tokenized: Path, save: str
 ) -> None:
     left = {}
     for out, sharded in (("common", False), ("sharded", True)):
-        written(project, keep=keep, shard_weights=sharded, steps=3)
+        written(project, save=save, fsdp=sharded, steps=3)
         done = ended(command(tiny_data, tokenized, out), 2)
         assert done.returncode == 0, done.stderr
         left[out] = load_file(project / out / "model/model.safetensors")

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from cots.build import new_model, new_objective, training_batches
-from cots.config import Params, Training
+from cots.config.params import Params
+from cots.config.training import TrainConfig
 from cots.data.batches import Arrays
 from cots.data.manifest import part, read_manifest
 from cots.data.shards import read_shard
@@ -31,7 +32,7 @@ from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 BOTH = ("image", "video")
-UNFILTERED = {"filter": {"warmup": 0, "deviations": None, "momentum": 0.9}}  # rounding may change what is kept
+UNFILTERED = {"filter": {"warmup_steps": 0, "num_std": None, "momentum": 0.9}}  # rounding may change what is kept
 
 
 class Killed(BaseException):
@@ -115,7 +116,7 @@ def test_compiled_blocks_learn_what_others_do(
     monkeypatch.setattr(sys, "path", [*sys.path])  # setuptools, which torch.compile imports, adds its own packages
 
     def curves(*, compiled: bool) -> pd.DataFrame:
-        params = tiny_params(pretrain={"compile_blocks": compiled}, objective=UNFILTERED)
+        params = tiny_params(pretrain={"torch_compile": compiled}, objective=UNFILTERED)
         return pd.read_csv(run(tiny_data, tokenized, tmp_path / str(compiled), params) / "report/curves.csv")
 
     losses = ["total", "instance", "token", "task"]
@@ -125,8 +126,8 @@ def test_compiled_blocks_learn_what_others_do(
     assert torch._dynamo.utils.counters["frames"]["ok"]
 
 
-CLIP = {"kind": "clip", "temperature": {"start": 0.07, "learned": True, "least": 0.01}}
-SIGLIP = {"kind": "siglip", "temperature": {"start": 0.1, "learned": True, "least": 0.01}, "bias": -10.0}
+CLIP = {"kind": "clip", "temperature": {"init": 0.07, "learnable": True, "min": 0.01}}
+SIGLIP = {"kind": "siglip", "temperature": {"init": 0.1, "learnable": True, "min": 0.01}, "bias": -10.0}
 
 
 @pytest.mark.parametrize(("section", "loss"), [(CLIP, "contrastive"), (SIGLIP, "sigmoid")])
@@ -135,7 +136,7 @@ def test_a_baseline_runs_through_the_same_loop_and_resumes(
 ) -> None:
     params = tiny_params()
     params = params.model_copy(
-        update={"pretrain": Training.model_validate(params.pretrain.model_dump() | {"objective": section})}
+        update={"pretrain": TrainConfig.model_validate(params.pretrain.model_dump() | {"objective": section})}
     )
     whole = run(tiny_data, tokenized, tmp_path / "whole", params)
     curves = pd.read_csv(whole / "report/curves.csv")
@@ -146,20 +147,22 @@ def test_a_baseline_runs_through_the_same_loop_and_resumes(
 
 def test_a_batch_in_parts_ends_with_nearly_the_same_weights(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
     whole = run(tiny_data, tokenized, tmp_path / "whole", tiny_params(objective=UNFILTERED))
-    parts = run(tiny_data, tokenized, tmp_path / "parts", tiny_params(pretrain={"parts": 3}, objective=UNFILTERED))
+    parts = run(
+        tiny_data, tokenized, tmp_path / "parts", tiny_params(pretrain={"grad_accum_steps": 3}, objective=UNFILTERED)
+    )
     mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (parts, whole))
     np.testing.assert_allclose(mine["total"], theirs["total"], rtol=0.02)
     assert weights(parts) != weights(whole)
 
 
 def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
-    still = {"momentum": 1.0, "keep": "momentum"}  # a momentum stream that never moves is what the run began with
+    still = {"momentum": 1.0, "save": "ema"}  # a momentum stream that never moves is what the run began with
     out = run(tiny_data, tokenized, tmp_path / "still", tiny_params(objective=still))
     torch.manual_seed(tiny_params().pretrain.seed)
     start = new_model(tiny_params().model, tokenized / "tokenizer")
     found = load_file(out / "model" / "model.safetensors")
     assert torch.equal(found["image.projection.weight"], start.image.projection.weight)
-    trained = run(tiny_data, tokenized, tmp_path / "trained", tiny_params(objective=still | {"keep": "trained"}))
+    trained = run(tiny_data, tokenized, tmp_path / "trained", tiny_params(objective=still | {"save": "online"}))
     assert weights(trained) != weights(out)
 
 
@@ -246,7 +249,7 @@ def test_a_dropped_pair_adds_to_no_loss_and_its_keys_stay_out_of_the_queue(tiny_
 
 
 def test_a_level_of_weight_zero_is_not_computed(tiny_data: Path, tokenized: Path) -> None:
-    params = tiny_params(objective={"weights": {"instance": 1.0, "token": 0.0, "task": 0.0, "masked_views": 0.0}})
+    params = tiny_params(objective={"loss_weights": {"instance": 1.0, "token": 0.0, "task": 0.0, "masked_views": 0.0}})
     objective, arrays = objective_and_batch(tiny_data, tokenized, params)
     assert arrays.masked_patches.shape[1] == arrays.corrupted_ids.shape[1] == 0
     calls = []
@@ -267,7 +270,7 @@ def test_every_weight_learns_under_the_whole_objective(tiny_data: Path, tokenize
 
 
 def test_an_epoch_takes_each_sample_once_with_the_view_that_was_tokenized(tiny_data: Path, tokenized: Path) -> None:
-    params = tiny_params(pretrain={"batch": 3})
+    params = tiny_params(pretrain={"batch_size": 3})
     model = new_model(params.model, tokenized / "tokenizer")
     paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
     batches = training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
@@ -298,7 +301,7 @@ def test_batches_from_the_middle_are_the_batches_of_the_beginning(tiny_data: Pat
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_both_numbers(tiny_data: Path, tokenized: Path) -> None:
-    params = tiny_params(pretrain={"batch": 64})
+    params = tiny_params(pretrain={"batch_size": 64})
     model = new_model(params.model, tokenized / "tokenizer")
     paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
     with pytest.raises(BadInput, match=r"9 training samples .* batch needs 64"):

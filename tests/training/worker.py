@@ -12,7 +12,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from cots.build import new_model, new_objective, training_batches
-from cots.config import Params, Training
+from cots.config.params import Params
+from cots.config.training import TrainConfig
 from cots.dist import processes, rank, world
 from cots.training.groups import parameter_groups
 from cots.training.loop import to_device, update
@@ -21,20 +22,27 @@ from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 STEPS = 5
-TEMPERATURE = {"start": 0.07, "learned": True, "least": 0.01}
-NO_KEYS = {"batch_negatives": "queries", "queue": 0, "filter": {"warmup": 1, "deviations": None, "momentum": 0.5}}
-DROPS: dict[str, Any] = {"filter": {"warmup": 1, "deviations": 0.5, "momentum": 0.5}, "queue": 20}
+TEMPERATURE = {"init": 0.07, "learnable": True, "min": 0.01}
+NO_KEYS = {
+    "in_batch_negatives": "online",
+    "queue_size": 0,
+    "filter": {"warmup_steps": 1, "num_std": None, "momentum": 0.5},
+}
+DROPS: dict[str, Any] = {"filter": {"warmup_steps": 1, "num_std": 0.5, "momentum": 0.5}, "queue_size": 20}
 OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
-    "sharded": ({"batch_negatives": "keys"}, 1),
-    "sharded and dropped": ({"batch_negatives": "keys", **DROPS, "filter": DROPS["filter"] | {"deviations": 0.01}}, 1),
-    "sharded in parts": ({"batch_negatives": "keys"}, 1),
-    "sharded queries": ({"batch_negatives": "queries"}, 1),
+    "sharded": ({"in_batch_negatives": "momentum"}, 1),
+    "sharded and dropped": (
+        {"in_batch_negatives": "momentum", **DROPS, "filter": DROPS["filter"] | {"num_std": 0.01}},
+        1,
+    ),
+    "sharded in parts": ({"in_batch_negatives": "momentum"}, 1),
+    "sharded queries": ({"in_batch_negatives": "online"}, 1),
     "sharded without keys": (NO_KEYS, 1),
     "sharded clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
-    "keys": ({"batch_negatives": "keys", **DROPS}, 1),
-    "keys in parts": ({"batch_negatives": "keys", **DROPS}, 2),
-    "no batch": ({"batch_negatives": "none", **DROPS}, 1),
-    "queries": ({"batch_negatives": "queries", **DROPS}, 1),
+    "keys": ({"in_batch_negatives": "momentum", **DROPS}, 1),
+    "keys in parts": ({"in_batch_negatives": "momentum", **DROPS}, 2),
+    "no batch": ({"in_batch_negatives": "none", **DROPS}, 1),
+    "queries": ({"in_batch_negatives": "online", **DROPS}, 1),
     "without keys": (NO_KEYS, 1),
     "clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
     "siglip": ({"kind": "siglip", "temperature": TEMPERATURE, "bias": -10.0}, 1),
@@ -44,9 +52,9 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
 def params_of(objective: dict[str, Any], parts: int) -> Params:
     """Tiny parameters with a batch that no number of processes divides."""
     if "kind" not in objective:
-        return tiny_params(pretrain={"batch": 7, "parts": parts}, objective=objective)
-    params = tiny_params(pretrain={"batch": 7})
-    training = Training.model_validate(params.pretrain.model_dump() | {"objective": objective})
+        return tiny_params(pretrain={"batch_size": 7, "grad_accum_steps": parts}, objective=objective)
+    params = tiny_params(pretrain={"batch_size": 7})
+    training = TrainConfig.model_validate(params.pretrain.model_dump() | {"objective": objective})
     return params.model_copy(update={"pretrain": training})
 
 
@@ -65,7 +73,9 @@ def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, A
     for _, arrays in zip(range(STEPS), batches.starting(0), strict=False):
         batch = to_device(arrays, PIXELS, torch.device("cpu"))
         batch = batch._replace(frames=batch.frames.double())
-        rows.append(update(objective, optimizer, batch, rate=0.1, max_grad_norm=1.0, parts=params.pretrain.parts)[1])
+        rows.append(
+            update(objective, optimizer, batch, rate=0.1, max_grad_norm=1.0, parts=params.pretrain.grad_accum_steps)[1]
+        )
         sizes.append(len(batch.samples))
     return {"rows": rows, "state": whole(objective.state_dict()), "sizes": sizes}
 

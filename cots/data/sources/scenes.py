@@ -19,11 +19,11 @@ def draw_scenes(
     *,
     seed: int,
     size: int,
-    pictures: Mapping[Split, int],
-    clips: Mapping[Split, int],
-    clip_frames: int,
+    images: Mapping[Split, int],
+    videos: Mapping[Split, int],
+    video_frames: int,
     captions: int,
-    wrong_captions: float,
+    caption_noise: float,
 ) -> Iterator[Sample]:
     """Draw pictures and clips of all splits; the same arguments give the same bytes.
 
@@ -31,21 +31,21 @@ def draw_scenes(
         path: the grammar.
         seed: of all that is random.
         size: side of the pictures, pixels.
-        pictures: how many each split has.
-        clips: how many each split has.
-        clip_frames: of each clip.
+        images: how many each split has.
+        videos: how many each split has.
+        video_frames: of each video.
         captions: per picture or clip.
-        wrong_captions: share of the training captions that describe another picture of the split.
+        caption_noise: fraction of the training captions that describe another picture of the split.
 
     Raises:
         BadInput: the grammar cannot be used, or there are too few pictures to take wrong captions from.
     """
     grammar = _drawable(Grammar.load(path), path)
     for split in SPLITS:
-        share = wrong_captions if split == "train" else 0.0
+        share = caption_noise if split == "train" else 0.0
         for media in MEDIA:
             key = [seed, SPLITS.index(split), MEDIA.index(media)]
-            total = (pictures if media == "image" else clips)[split]
+            total = (images if media == "image" else videos)[split]
             album = [imagined(grammar, _rng(key, 0, i), split, media) for i in range(total)]
             for number, scene in enumerate(album):
                 texts, wrong = _captions(_rng(key, 1, number), grammar, scene, album, number=captions, wrong=share)
@@ -55,7 +55,7 @@ def draw_scenes(
                     media=media,
                     captions=texts,
                     wrong=wrong,
-                    content=_drawn(_rng(key, 2, number), grammar, scene, size=size, frames=clip_frames, media=media),
+                    content=_drawn(_rng(key, 2, number), grammar, scene, size=size, frames=video_frames, media=media),
                     origin=f"drawn: {in_full(scene)}",
                 )
 
@@ -94,7 +94,7 @@ def _stranger(rng: np.random.Generator, scene: Scene, album: Sequence[Scene]) ->
         if not _traits(scene) & _traits(other):
             return other
     raise BadInput(
-        f"{len(album)} drawn scenes are too few to take wrong captions from: draw more, or source.wrong_captions: 0"
+        f"{len(album)} drawn scenes are too few to take wrong captions from: draw more, or source.caption_noise: 0"
     )
 
 

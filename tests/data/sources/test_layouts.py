@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from cots.config import CocoSource, FolderSource, KarpathySource, MsrvttSource, ScenesSource, WebdatasetSource
+from cots.config.source import (
+    CocoSourceConfig,
+    FolderSourceConfig,
+    KarpathySourceConfig,
+    MsrvttSourceConfig,
+    ScenesSourceConfig,
+    WebdatasetSourceConfig,
+)
 from cots.data.samples import Sample
 from cots.data.sources import SOURCES
 from cots.data.sources.coco import read_coco
@@ -48,7 +55,14 @@ def karpathy_entry(**changed: object) -> dict[str, Any]:
 
 
 def test_every_kind_of_source_section_has_its_function() -> None:
-    sections = (ScenesSource, KarpathySource, CocoSource, FolderSource, WebdatasetSource, MsrvttSource)
+    sections = (
+        ScenesSourceConfig,
+        KarpathySourceConfig,
+        CocoSourceConfig,
+        FolderSourceConfig,
+        WebdatasetSourceConfig,
+        MsrvttSourceConfig,
+    )
     kinds = {section.model_fields["kind"].annotation.__args__[0] for section in sections}  # type: ignore[union-attr]
     assert set(SOURCES) == kinds
 

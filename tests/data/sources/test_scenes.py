@@ -29,11 +29,11 @@ def drawn(path: Path = GRAMMAR_FILE, *, pictures: int = 30, wrong: float = 0.1, 
             path,
             seed=seed,
             size=32,
-            pictures={"train": pictures, "val": 5, "test": pictures},
-            clips={"train": 4, "val": 1, "test": 2},
-            clip_frames=3,
+            images={"train": pictures, "val": 5, "test": pictures},
+            videos={"train": 4, "val": 1, "test": 2},
+            video_frames=3,
             captions=5,
-            wrong_captions=wrong,
+            caption_noise=wrong,
         )
     )
 

@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.serving.models import INDEX
 from cots.serving.packaging import Limits as Packed
 from cots.serving.packaging import save_index
