@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cots.errors import BadInput
+from cots.files import atomic_file
 
 PARAMS, PRESETS = Path("params.yaml"), Path("presets")
 SOURCE_PATH = re.compile(r"^(source:\n(?:[ #].*\n)*?  path: *)(\"[^\"\n]*\"|[^ \n]+)", re.MULTILINE)
@@ -68,20 +69,15 @@ def _pathless(text: str) -> str:
 
 
 def _write(text: str, *, keep: bool) -> None:
-    """Check the new file aside, then put it in place.
+    """Check the new file, then put it in place.
 
     Raises:
         BadInput: the preset does not hold valid parameters.
     """
     from cots.config import Params
 
-    partial = PARAMS.with_suffix(".partial")
-    partial.write_text(text, encoding="utf8")
-    try:
-        Params.load(partial)
-    except BadInput:
-        partial.unlink()
-        raise
-    if keep:
-        PARAMS.replace("params.yaml.bak")
-    partial.replace(PARAMS)
+    with atomic_file(PARAMS) as aside:
+        aside.write_text(text, encoding="utf8")
+        Params.load(aside)
+        if keep:
+            PARAMS.replace("params.yaml.bak")
