@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.fork_server import start
+
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
@@ -371,3 +373,11 @@ def squares_champion(tmp_path: Path, store: str, tiny_package: Path, monkeypatch
     monkeypatch.chdir(folder)
     publish(Params.load())
     return folder
+
+
+@pytest.fixture(scope="session")
+def fork_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a `python` that starts in a moment; `tests.fork_server` says where it may be used."""
+    base, worker = tmp_path_factory.getbasetemp(), "PYTEST_XDIST_WORKER" in os.environ
+    owner = os.getppid() if worker else os.getpid()
+    return start((base.parent if worker else base) / "fork-server", owner)
