@@ -1,0 +1,5 @@
+"""The test suite; each of its processes keeps to one thread, for they share the machine's cores."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy, torch and FAISS are imported

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -14,6 +15,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+
+from tests.fork_server import start
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
@@ -43,25 +46,48 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cots.serving.tracking import connect
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{path}"
-    connect()
-    os.environ.pop("MLFLOW_TRACKING_URI") if before is None else os.environ.update(MLFLOW_TRACKING_URI=before)
-    mlflow.set_tracking_uri("")
+    with tracked_in(path):
+        connect()
     return path
 
 
-@pytest.fixture
-def store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an empty MLflow store of this test alone, which `MLFLOW_TRACKING_URI` names."""
+@contextmanager
+def tracked_in(path: Path) -> Iterator[str]:
+    """The address of the MLflow store that a SQLite file is, which `MLFLOW_TRACKING_URI` names meanwhile."""
     import mlflow
 
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    yield uri
+    uri = f"sqlite:///{path}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        yield uri
     mlflow.set_tracking_uri("")
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_store: Path) -> Iterator[str]:
+    """The address of an empty MLflow store of this test alone, which `MLFLOW_TRACKING_URI` names."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    with tracked_in(tmp_path / "mlflow.db") as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def store_of_one_version(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_package: Path) -> Path:
+    """A store in which `tiny_package` is registered; a copy shares its files, adds its own to them under new names."""
+    from tests.deployed import registered_in
+
+    return registered_in(shutil.copy(empty_store, tmp_path_factory.mktemp("store")), tiny_package)
+
+
+@pytest.fixture(scope="session")
+def store_of_two_versions(
+    tmp_path_factory: pytest.TempPathFactory, store_of_one_version: Path, other_package: Path
+) -> Path:
+    """A store in which `other_package` took over from `tiny_package`."""
+    from tests.deployed import registered_in
+
+    return registered_in(shutil.copy(store_of_one_version, tmp_path_factory.mktemp("store")), other_package)
 
 
 @pytest.fixture
@@ -371,3 +397,11 @@ def squares_champion(tmp_path: Path, store: str, tiny_package: Path, monkeypatch
     monkeypatch.chdir(folder)
     publish(Params.load())
     return folder
+
+
+@pytest.fixture(scope="session")
+def fork_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a `python` that starts in a moment; `tests.fork_server` says where it may be used."""
+    base, worker = tmp_path_factory.getbasetemp(), "PYTEST_XDIST_WORKER" in os.environ
+    owner = os.getppid() if worker else os.getpid()
+    return start((base.parent if worker else base) / "fork-server", owner)

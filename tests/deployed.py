@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from cots.serving.judging import Judge
 from cots.serving.publishing import publish
 from cots.serving.registry import Published, Registry
 from cots.stages.package import stage
-from tests.conftest import COLOURS
+from tests.conftest import COLOURS, tracked_in
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = [f"buy {what} for a low price near the town hall" for what in ("shoes", "boats", "cars", "hats", "cups")]
@@ -37,6 +38,13 @@ def register(
 ) -> Published:
     """Publish a package alone, with no project around it, under `RULES`."""
     return registry.publish(package, Path("runs"), Path("dvc.lock"), judge=Judge(RULES, asked))
+
+
+def registered_in(store: str | Path, package: Path) -> Path:
+    """Publish a package alone in the store that a SQLite file is; the file."""
+    with tracked_in(Path(store)), chdir(Path(store).parent):
+        register(Registry(), package)
+    return Path(store)
 
 
 def deploy(project: Path, *, data: Path, model: Path, made: Path) -> None:

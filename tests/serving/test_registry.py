@@ -18,7 +18,7 @@ from cots.model import RetrievalModel
 from cots.serving.models import ENCODERS, INDEX
 from cots.serving.promotions import Move, Promotions
 from cots.serving.registry import Published, Registry
-from tests.conftest import ranked
+from tests.conftest import ranked, tracked_in
 from tests.deployed import register
 from tests.servers import free_port, serving
 
@@ -29,6 +29,22 @@ ROOT = Path(__file__).parents[2]
 def registry(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.chdir(tmp_path)
     return Registry()
+
+
+@pytest.fixture
+def registry_of_one(store_of_one_version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry in which `tiny_package` is version 1."""
+    monkeypatch.chdir(tmp_path)
+    with tracked_in(Path(shutil.copy(store_of_one_version, tmp_path))):
+        yield Registry()
+
+
+@pytest.fixture
+def registry_of_two(store_of_two_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry in which `other_package`, version 2, took over from `tiny_package`, version 1."""
+    monkeypatch.chdir(tmp_path)
+    with tracked_in(Path(shutil.copy(store_of_two_versions, tmp_path))):
+        yield Registry()
 
 
 def measured(package: Path, folder: Path, *, recall: float) -> Path:
@@ -82,33 +98,30 @@ def test_a_better_version_takes_over_and_the_old_one_is_kept_for_rollback(
 
 
 def test_a_worse_version_waits_as_challenger_with_the_reason(
-    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    register(registry, tiny_package)
-    published = register(registry, measured(other_package, tmp_path / "worse", recall=20.0))
+    published = register(registry_of_one, measured(other_package, tmp_path / "worse", recall=20.0))
     assert (published.version, published.new, published.champion) == (2, True, False)
     assert "mean recall of image to text 20.00 % against 40.00" in published.reasons
     assert "may be worse by more than 5" in published.reasons
     assert published.contest["differences"]["both"]["champion"] == 40.0
     assert aliases(INDEX) == {"champion": 1, "challenger": 2}
-    tags = registry.versions()[0].tags
+    tags = registry_of_one.versions()[0].tags
     assert tags["gate.promote"] == "false"
     assert tags["gate.reasons"] == published.reasons
 
 
 def test_an_equal_version_is_not_shown_to_be_better(
-    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    register(registry, tiny_package)
-    published = register(registry, measured(other_package, tmp_path / "same", recall=40.0))
+    published = register(registry_of_one, measured(other_package, tmp_path / "same", recall=40.0))
     assert not published.champion
     assert "is not shown to be better" in published.reasons
 
 
 def test_on_other_test_queries_the_champion_is_asked_them_too(
-    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    register(registry, tiny_package)
     harder = told(shutil.copytree(other_package, tmp_path / "harder"), **{"queries.digest": "others"})
     digests = []
 
@@ -116,106 +129,95 @@ def test_on_other_test_queries_the_champion_is_asked_them_too(
         digests.append(model.digest)
         return ranked(35.0)
 
-    published = register(registry, harder, asked)
-    assert digests == [registry.versions()[-1].tags["encoder.digest"]]
+    published = register(registry_of_one, harder, asked)
+    assert digests == [registry_of_one.versions()[-1].tags["encoder.digest"]]
     assert published.champion
     assert published.contest["fall"] == pytest.approx(5.0)
     assert published.contest["differences"]["both"]["champion"] == pytest.approx(35.0)
 
 
 def test_where_the_champion_fails_the_new_queries_too_the_queries_are_to_blame(
-    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    register(registry, tiny_package)
     spoiled = told(shutil.copytree(other_package, tmp_path / "spoiled"), **{"queries.digest": "others"})
-    published = register(registry, spoiled, lambda model: ranked(1.0))
+    published = register(registry_of_one, spoiled, lambda model: ranked(1.0))
     assert not published.champion
     assert "the champion itself scores 39.0 points less than when it was registered" in published.reasons
 
 
 def test_an_index_below_the_bounds_is_not_deployed_however_good_its_encoders(
-    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    register(registry, tiny_package)
     lossy = told(shutil.copytree(other_package, tmp_path / "lossy"), index={"recall": 0.5, "ms_per_query": 0.1})
-    assert "finds 50.0% of what exact search finds" in register(registry, lossy).reasons
+    assert "finds 50.0% of what exact search finds" in register(registry_of_one, lossy).reasons
 
 
 def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
-    registry: Registry, tiny_package: Path, tmp_path: Path
+    registry_of_one: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
-    register(registry, tiny_package)
-    register(registry, reindexed(tiny_package, tmp_path / "more"))
-    assert [(one.version, one.encoders) for one in registry.versions()] == [(2, 1), (1, 1)]
+    register(registry_of_one, reindexed(tiny_package, tmp_path / "more"))
+    assert [(one.version, one.encoders) for one in registry_of_one.versions()] == [(2, 1), (1, 1)]
     assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
 
 
 def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
-    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    register(registry, tiny_package)
-    register(registry, measured(other_package, tmp_path / "worse", recall=20.0))
-    assert registry.promote(2, why="it is faster")
+    register(registry_of_one, measured(other_package, tmp_path / "worse", recall=20.0))
+    assert registry_of_one.promote(2, why="it is faster")
     assert aliases(INDEX) == {"champion": 2, "previous": 1}
-    assert registry.rollback(why="it was not") == 1
+    assert registry_of_one.rollback(why="it was not") == 1
     assert aliases(INDEX) == {"champion": 1, "previous": 2}
-    assert registry.rollback(why="it was after all") == 2
-    moves = [(move.what, move.before, move.after, move.why) for move in registry.history()]
+    assert registry_of_one.rollback(why="it was after all") == 2
+    moves = [(move.what, move.before, move.after, move.why) for move in registry_of_one.history()]
     assert moves == [
         ("promote", None, 1, "it is the first version"),
         ("promote", 1, 2, "it is faster"),
         ("rollback", 2, 1, "it was not"),
         ("rollback", 1, 2, "it was after all"),
     ]
-    assert all(move.who for move in registry.history())
-    assert sorted(registry.history(), key=lambda move: move.when) == registry.history()
+    assert all(move.who for move in registry_of_one.history())
+    assert sorted(registry_of_one.history(), key=lambda move: move.when) == registry_of_one.history()
 
 
-def test_promoting_what_is_deployed_changes_nothing(registry: Registry, tiny_package: Path) -> None:
-    register(registry, tiny_package)
-    assert not registry.promote(1, why="again")
+def test_promoting_what_is_deployed_changes_nothing(registry_of_one: Registry) -> None:
+    assert not registry_of_one.promote(1, why="again")
     assert aliases(INDEX) == {"champion": 1}
-    assert len(registry.history()) == 1
+    assert len(registry_of_one.history()) == 1
 
 
-def test_a_promotion_that_was_cut_off_is_repaired_by_repeating_it(
-    registry: Registry, tiny_package: Path, other_package: Path
-) -> None:
-    register(registry, tiny_package)
-    register(registry, other_package)
+def test_a_promotion_that_was_cut_off_is_repaired_by_repeating_it(registry_of_two: Registry) -> None:
     mlflow.MlflowClient().set_registered_model_alias(ENCODERS, "champion", "1")
-    registry.promote(2, why="repair")
+    registry_of_two.promote(2, why="repair")
     assert aliases(ENCODERS)["champion"] == 2
 
 
 def test_a_registration_that_was_cut_off_before_the_gate_is_decided_the_next_time(
-    registry: Registry, tiny_package: Path
+    registry_of_one: Registry, tiny_package: Path
 ) -> None:
-    register(registry, tiny_package)
     client = mlflow.MlflowClient()
     client.delete_model_version_tag(INDEX, "1", "gate.promote")
     client.delete_registered_model_alias(INDEX, "champion")
-    assert register(registry, tiny_package).champion
+    assert register(registry_of_one, tiny_package).champion
 
 
 def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_it_had(
-    registry: Registry, tiny_package: Path, other_package: Path
+    registry_of_one: Registry, other_package: Path
 ) -> None:
-    register(registry, tiny_package)
-    before = register(registry, other_package)
+    before = register(registry_of_one, other_package)
     mlflow.MlflowClient().delete_model_version_tag(INDEX, "2", "gate.promote")
-    again = register(registry, other_package)
+    again = register(registry_of_one, other_package)
     assert (again.champion, again.reasons, again.contest) == (True, before.reasons, before.contest)
-    assert registry.versions()[0].tags["gate.promote"] == "true"
-    assert len(registry.history()) == 2
+    assert registry_of_one.versions()[0].tags["gate.promote"] == "true"
+    assert len(registry_of_one.history()) == 2
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
-    registry: Registry, tiny_package: Path, other_package: Path, tmp_path: Path
+    registry_of_two: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
     """Many times over: every round two threads promote different versions, starting together."""
-    for package in (tiny_package, other_package, reindexed(tiny_package, tmp_path / "third")):
-        register(registry, package)
+    registry = registry_of_two
+    register(registry, reindexed(tiny_package, tmp_path / "third"))
     deployed = aliases(INDEX)["champion"]
     for _ in range(5):
         rivals = [version for version in (1, 2, 3) if version != deployed]
@@ -243,8 +245,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
         assert aliases(INDEX)["previous"] == moves[-1].before
 
 
-def test_a_move_that_follows_an_overtaken_one_does_not_count(registry: Registry, tiny_package: Path) -> None:
-    register(registry, tiny_package)
+def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Registry) -> None:
     moves = Promotions(mlflow.MlflowClient(), INDEX)
     last = moves.last()
 
@@ -259,16 +260,12 @@ def test_a_move_that_follows_an_overtaken_one_does_not_count(registry: Registry,
     assert append("rollback", moves.last()) is None
 
 
-def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(
-    registry: Registry, tiny_package: Path, other_package: Path
-) -> None:
-    register(registry, tiny_package)
-    register(registry, other_package)
-    registry.withdraw({"red": "its owner asked"})
+def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(registry_of_two: Registry) -> None:
+    registry_of_two.withdraw({"red": "its owner asked"})
     with pytest.raises(BadInput, match="cots-index version 1 holds withdrawn red: run `cots registry refresh`"):
-        registry.rollback(why="to the old one")
+        registry_of_two.rollback(why="to the old one")
     assert aliases(INDEX)["champion"] == 2
-    assert len(registry.history()) == 2
+    assert len(registry_of_two.history()) == 2
 
 
 def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry, tiny_package: Path) -> None:
@@ -284,38 +281,30 @@ def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry,
     assert json.loads(json.dumps(lineage)) == lineage
 
 
-def test_two_versions_are_laid_side_by_side(registry: Registry, tiny_package: Path, other_package: Path) -> None:
-    register(registry, tiny_package)
-    register(registry, other_package)
-    found = registry.difference(1, 2)
+def test_two_versions_are_laid_side_by_side(registry_of_two: Registry) -> None:
+    found = registry_of_two.difference(1, 2)
     assert found["metrics"]["rsum"] == (240.0, 300.0)
     assert found["parameters"] == {}
     assert found["data"] == {}
 
 
-def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry: Registry, tiny_package: Path) -> None:
-    register(registry, tiny_package)
-    assert registry.kept(1).learnt() == {"1", "2"}
-    assert "red" in registry.kept(1).items()
+def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry_of_one: Registry) -> None:
+    assert registry_of_one.kept(1).learnt() == {"1", "2"}
+    assert "red" in registry_of_one.kept(1).items()
 
 
-def test_a_rollback_that_was_cut_off_behind_its_first_alias_leaves_a_way_back(
-    registry: Registry, tiny_package: Path, other_package: Path
-) -> None:
-    register(registry, tiny_package)
-    register(registry, other_package)
-    registry.rollback(why="it was worse")
+def test_a_rollback_that_was_cut_off_behind_its_first_alias_leaves_a_way_back(registry_of_two: Registry) -> None:
+    registry_of_two.rollback(why="it was worse")
     mlflow.MlflowClient().set_registered_model_alias(
         INDEX, "previous", "1"
     )  # champion moved to 1, previous not yet to 2
-    assert registry.rollback(why="it was not") == 2
+    assert registry_of_two.rollback(why="it was not") == 2
     assert aliases(INDEX) == {"champion": 2, "previous": 1}
 
 
-def test_a_version_that_does_not_exist_cannot_be_promoted(registry: Registry, tiny_package: Path) -> None:
-    register(registry, tiny_package)
+def test_a_version_that_does_not_exist_cannot_be_promoted(registry_of_one: Registry) -> None:
     with pytest.raises(BadInput, match="cots-index has no version 7: there are 1"):
-        registry.promote(7, why="luck")
+        registry_of_one.promote(7, why="luck")
 
 
 def test_without_a_previous_version_there_is_no_way_back(registry: Registry, tiny_package: Path) -> None:

@@ -1,0 +1,309 @@
+"""Python processes that start in a moment: a server that has imported everything forks one for each request.
+
+A test that starts programs asks for the fixture `fork_python`, the path of a stand-in for `python`, and uses it where
+it would use `sys.executable`:
+
+    subprocess.run([fork_python, "-m", "cots.cli", "registry", "list"], cwd=..., env=..., capture_output=True)
+
+Product code that a test calls in its own process starts programs by `sys.executable`; there
+`monkeypatch.setattr(sys, "executable", fork_python)` does it. A forked process has the stand-in as `sys.executable` and
+first in its PATH (`python`, `dvc`, `cots`), so all that it starts in turn, also through a shell, is forked too.
+
+What a process gets is its own: arguments, environment, working folder, open files, `sys.path`, session; exit code,
+killing signals and the end of the stand-in are passed on. What differs from a real start, so that a test of it
+takes `sys.executable`:
+
+- the process number: `Popen.pid` is the stand-in's, `os.getpid()` the fork's; each is gone when the other is, and a
+  signal to the stand-in reaches the fork's whole group;
+- the parent: a fork is the server's child, not its starter's (a walk over `psutil` children does not find it);
+- what is imported, how long that takes, how much memory it holds; the hash seed; allocator tunables (GLIBC_TUNABLES);
+- `cots` and `pipelines` are this checkout's, whatever lies in the working folder.
+
+The server leaves to the real interpreter what it does not know: other options than -c, -m and -u, scripts, PYTHON*
+variables other than PYTHONPATH and PYTHONUNBUFFERED. It starts with the first request, serves all workers of a test
+session, and ends with it.
+"""
+
+import atexit
+import fcntl
+import gc
+import importlib
+import marshal
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import threading
+import types
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from tests.fork_client import REAL
+
+ROOT = Path(__file__).parents[1]
+PRELOADED = (
+    *("torch", "torchvision", "timm", "transformers", "mlflow.pyfunc", "great_expectations", "prefect.main"),
+    *("torch.distributed.run", "matplotlib.pyplot", "dvc.repo", "dvc.cli.parser", "dulwich.repo", "uvicorn"),
+    *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "alembic.command"),
+    *("pipelines.retrain", "pipelines.refresh_index", "pipelines.drift", "pipelines.promotion", "cots.cli"),
+)
+COMMANDS = {"dvc": "dvc", "cots": "cots.cli"}  # installed commands, by the module that they run
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a stand-in was started with.
+
+    Attributes:
+        received: the open files that it passes on, in this process.
+        arguments: after the interpreter's name.
+        environment: all of it.
+        folder: that it stands in.
+        files: the numbers that the open files have there.
+        ignored: signals that it was started to ignore.
+    """
+
+    received: list[int]
+    arguments: list[str]
+    environment: dict[bytes, bytes]
+    folder: str
+    files: list[int]
+    ignored: list[int]
+
+
+def start(folder: Path, owner: int) -> str:
+    """Start a server unless it runs; the path of the stand-in for `python`.
+
+    Args:
+        folder: of the session, for all its workers.
+        owner: the process with which the server ends.
+    """
+    python = folder / "python"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not python.exists():
+            _start(folder, owner)
+            _write_commands(folder)
+    return str(python)
+
+
+def _start(folder: Path, owner: int) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, (folder / "log").open("wb") as log:
+        listener.bind(str(folder / "socket"))
+        listener.listen(128)  # who asks before all is imported waits
+        os.posix_spawn(  # not Popen, which wants to see the end
+            sys.executable,
+            [sys.executable, "-m", "tests.fork_server", str(folder), str(owner)],
+            os.environ | {"PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": _with_root()},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, number, wanted)
+                for wanted, number in enumerate((listener.fileno(), log.fileno(), log.fileno()))
+            ],
+            setsid=True,
+        )
+
+
+def _with_root() -> str:
+    return os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+
+def _write_commands(folder: Path) -> None:
+    source = (ROOT / "tests" / "fork_client.py").read_text(encoding="utf8")
+    for name, module in COMMANDS.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec "{folder}/python" -m {module} "$@"\n', encoding="utf8")
+        (folder / name).chmod(0o755)
+    (folder / "new").write_text(f"#!{sys.executable} -IS\n{source}", encoding="utf8")
+    (folder / "new").chmod(0o755)
+    (folder / "new").rename(folder / "python")
+
+
+class Server:
+    """Forks a process per connection, passes signals on to it and tells its end."""
+
+    def __init__(self, listener: socket.socket, owner: int) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._owner = os.pidfd_open(owner)
+        self._listener = listener
+        self._own_files: set[int] = {self._owner, listener.fileno(), self._selector.fileno()}
+        self._selector.register(self._owner, selectors.EVENT_READ, lambda: os._exit(0))
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+
+    def serve(self) -> Request:
+        """Serve for ever; returns in each forked process, with what it is to do."""
+        while True:
+            for key, _ in self._selector.select():
+                if isinstance(request := key.data(), Request):
+                    return request
+
+    def _accept(self) -> Request | None:
+        connection, _ = self._listener.accept()
+        request = received(connection)
+        if not _can(request):
+            _answer(connection, REAL)
+        elif child := os.fork():
+            self._watch(child, connection)
+        else:
+            connection.detach()
+            for number in self._own_files | {connection.fileno()} - {-1}:
+                with suppress(OSError):
+                    os.close(number)
+            return request
+        for number in request.received:
+            os.close(number)
+        return None
+
+    def _watch(self, child: int, connection: socket.socket) -> None:
+        process = os.pidfd_open(child)
+        self._own_files |= {process, connection.fileno()}
+        self._selector.register(connection, selectors.EVENT_READ, partial(self._signalled, child, connection))
+        self._selector.register(process, selectors.EVENT_READ, partial(self._ended, child, process, connection))
+
+    def _signalled(self, child: int, connection: socket.socket) -> None:
+        """Pass signals on; a stand-in that was killed takes its work with it."""
+        try:
+            numbers = connection.recv(16)
+        except ConnectionResetError:
+            numbers = b""
+        for number in numbers or [signal.SIGKILL]:
+            with suppress(ProcessLookupError):
+                os.killpg(child, number)
+        if not numbers:
+            self._selector.unregister(connection)
+
+    def _ended(self, child: int, process: int, connection: socket.socket) -> None:
+        self._selector.unregister(process)
+        with suppress(KeyError):
+            self._selector.unregister(connection)
+        self._own_files -= {process, connection.fileno()}
+        os.close(process)
+        _answer(connection, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _answer(connection: socket.socket, status: int) -> None:
+    with connection, suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(status.to_bytes(8, "big", signed=True))
+
+
+def received(connection: socket.socket) -> Request:
+    """Read one request."""
+    head, rights, *_ = socket.recv_fds(connection, 8, 250)
+    size, body = int.from_bytes(head, "big"), b""
+    while len(body) < size:
+        body += connection.recv(size - len(body))
+    return Request(rights, *marshal.loads(body))
+
+
+def _can(request: Request) -> bool:
+    """Whether a fork does what the real interpreter would."""
+    arguments = [one for one in request.arguments if one != "-u"]
+    changed = request.environment.items() ^ os.environb.items()
+    own = {name for name, _ in changed if name.startswith(b"PYTHON")} - {b"PYTHONPATH", b"PYTHONUNBUFFERED"}
+    return len(arguments) > 1 and arguments[0] in ("-c", "-m") and not own
+
+
+def become(request: Request, python: Path) -> None:
+    """Make this process what the stand-in's starter asked for."""
+    for number in request.ignored:
+        signal.signal(number, signal.SIG_IGN)
+    kept = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 500) for number in request.received]
+    for number in request.received:
+        os.close(number)
+    for number, wanted in zip(kept, request.files, strict=True):
+        os.dup2(number, wanted)
+        os.close(number)
+    os.chdir(request.folder)
+    os.environ.clear()
+    os.environb.update(request.environment)
+    os.environ["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
+    sys.executable = str(python)
+    _forget_the_start()
+
+
+def _forget_the_start() -> None:
+    """Do again what libraries do once, by the environment, when they are imported."""
+    import numpy as np
+    import torch
+    from prefect.context import refresh_global_settings_context
+
+    np.random.seed()  # every fork would draw the same
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(int(threads))
+    if {"PREFECT_HOME", "PREFECT_API_URL"} & os.environ.keys():
+        refresh_global_settings_context()
+
+
+def run(arguments: list[str], paths: list[str]) -> None:
+    """Run `-c CODE` or `-m MODULE` as the interpreter does.
+
+    Args:
+        arguments: of the interpreter.
+        paths: where installed modules lie.
+    """
+    while arguments[0] == "-u":
+        arguments = arguments[1:]
+    if len(arguments) < len(sys.argv) or "PYTHONUNBUFFERED" in os.environ:
+        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+    kind, what, *rest = arguments
+    added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [str(Path.cwd()) if kind == "-m" else "", *added, *paths]
+    sys.argv = ["-m" if kind == "-m" else "-c", *rest]
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    if kind == "-c":
+        exec(compile(what, "<string>", "exec"), main.__dict__)
+    else:
+        if not hasattr(sys.modules.get(what), "__path__"):  # runpy warns where a module is imported already
+            sys.modules.pop(what, None)
+        runpy._run_module_as_main(what)  # type: ignore[attr-defined]
+
+
+def ended(program: Callable[[], None]) -> NoReturn:
+    """Run a program and end this process as the interpreter would, but for taking all its modules apart."""
+    code: object = 0
+    try:
+        program()
+    except SystemExit as end:
+        code = end.code
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError, ValueError):
+            stream.flush()
+    os._exit(int(code or 0) & 255)
+
+
+def main(folder: str, owner: str) -> None:
+    """Import everything, then serve the socket that is standard input."""
+    listener = socket.socket(fileno=os.dup(0))
+    paths = [path for path in sys.path[1:] if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    for name in PRELOADED:
+        importlib.import_module(name)
+    for stage in (ROOT / "cots" / "stages").glob("[a-z]*.py"):
+        importlib.import_module(f"cots.stages.{stage.stem}")
+    gc.collect()
+    gc.freeze()
+    server = Server(listener, int(owner))  # kept: its end in a fork would close files anew
+    request = server.serve()
+
+    def program() -> None:
+        become(request, Path(folder) / "python")
+        run(request.arguments, paths)
+
+    os.setsid()
+    ended(program)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
