@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from cots.data.text import load_tokenizer, padded, token_ids
 from cots.data.views import centre
 from cots.errors import BadInput
+from cots.files import atomic_folder
 from cots.models.language import TextBackbone
 from cots.models.stream import ImageStream, TextStream
 from cots.models.vision import VisionBackbone
@@ -301,26 +302,17 @@ def write_model(
     settings: tuple[str, dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Write a model folder aside, then rename its files.
+    """Write a model folder, whole or not at all.
 
     Args:
-        folder: where to; files of the same names are replaced.
+        folder: where to; one that is there is replaced.
         weights: file name and tensors; settings: file name and values.
         tokenizer: goes into a folder of its own beside them.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.cpu().contiguous() for key, value in weights[1].items()}, partial / weights[0])
-    (partial / settings[0]).write_text(json.dumps(settings[1], indent=1, sort_keys=True), encoding="utf8")
-    tokenizer.save_pretrained(partial / TOKENIZER)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in partial.rglob("*"):
-        if path.is_file():
-            (folder / path.relative_to(partial)).parent.mkdir(exist_ok=True)
-            path.rename(folder / path.relative_to(partial))
-    for path in sorted(partial.rglob("*"), reverse=True):
-        path.rmdir()
-    partial.rmdir()
+    with atomic_folder(folder, durable=True) as aside:
+        save_file({key: value.cpu().contiguous() for key, value in weights[1].items()}, aside / weights[0])
+        (aside / settings[0]).write_text(json.dumps(settings[1], indent=1, sort_keys=True), encoding="utf8")
+        tokenizer.save_pretrained(aside / TOKENIZER)
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

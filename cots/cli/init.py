@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cots.errors import BadInput
+from cots.files import atomic_file
 
 if TYPE_CHECKING:
     from cots.config.params import Params
@@ -134,9 +135,7 @@ def _texts_of_presets(params: "Params") -> Iterator[str]:
 
 
 def _write(text: str, *, keep: bool) -> None:
-    """Write the new file aside, then put it in place."""
-    partial = PARAMS.with_suffix(".partial")
-    partial.write_text(text, encoding="utf8")
-    if keep:
-        PARAMS.replace(f"{PARAMS}.bak")
-    partial.replace(PARAMS)
+    with atomic_file(PARAMS) as aside:
+        aside.write_text(text, encoding="utf8")
+        if keep:
+            PARAMS.replace(f"{PARAMS}.bak")

@@ -9,6 +9,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from cots.errors import BadInput
+from cots.files import atomic_file
 
 COLUMNS = 5
 SIDE = 192  # of the square in which a picture stands, pixels
@@ -59,15 +60,14 @@ def labelled_sheet(pictures: Sequence[Image.Image], labels: Sequence[tuple[str, 
 
 
 def write_sheet(path: Path, sheet: Image.Image) -> None:
-    """Write aside and rename.
+    """Write a picture file in the format that its suffix names.
 
     Raises:
         BadInput: the file cannot be written.
     """
-    partial = path.with_name(f".partial-{path.name}")  # the suffix stays: it tells Pillow the format
     try:
-        sheet.save(partial)
-        partial.replace(path)
+        with atomic_file(path) as aside:
+            sheet.save(aside, Image.registered_extensions().get(path.suffix.lower()))
     except (OSError, ValueError) as error:  # the latter of a suffix that Pillow does not know
         raise BadInput(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 

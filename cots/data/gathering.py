@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cots.data.samples import Sample
 from cots.errors import BadInput
+from cots.files import atomic_folder
 
 
 def gather(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> dict[str, int]:
@@ -27,11 +28,13 @@ def gather(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> d
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} is in use: name a new folder")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with atomic_folder(out) as aside:
+        return _merge(sources, aside)
+
+
+def _merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> dict[str, int]:
     counts = dict.fromkeys(sources, 0)
-    with (partial / "captions.csv").open("w", encoding="utf8", errors="surrogateescape", newline="") as text:
+    with (out / "captions.csv").open("w", encoding="utf8", errors="surrogateescape", newline="") as text:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["image", "caption", "split"])
         for name, (root, samples) in sources.items():
@@ -39,12 +42,11 @@ def gather(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> d
                 try:
                     file, inside = _located(sample, root)
                     image = f"{name}/{inside}"
-                    _link(file, partial / image)
+                    _link(file, out / image)
                     table.writerows([image, caption, sample.split] for caption in sample.captions or ("",))
                 except ValueError as error:  # a name that no file can have, a text that no table can hold
                     raise BadInput(f"{sample.origin}: {sample.id!a} cannot be taken over: {error}") from None
                 counts[name] += 1
-    partial.replace(out)
     return counts
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cots.errors import BadInput
+from cots.files import atomic_file
 
 SCHEMA = pa.schema(
     [
@@ -39,11 +40,10 @@ REJECTED_SCHEMA = pa.schema(
 
 
 def write_table(path: Path, rows: list[dict[str, object]], schema: pa.Schema) -> None:
-    """Write rows as parquet, aside first; the same rows give the same bytes."""
+    """Write rows as parquet; the same rows give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
-    partial.rename(path)
+    with atomic_file(path) as aside:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), aside)
 
 
 def part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:

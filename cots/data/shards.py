@@ -11,6 +11,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from cots.data.samples import StoredSample
 from cots.errors import BadInput
+from cots.files import atomic_file
 
 
 def shard_name(split: str, media: str, number: int) -> str:
@@ -19,16 +20,14 @@ def shard_name(split: str, media: str, number: int) -> str:
 
 
 def write_shard(path: Path, samples: list[StoredSample]) -> None:
-    """Write one shard aside and rename it, so that a killed run leaves no half of one."""
+    """Write one shard; a killed run leaves no half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file, wds.TarWriter(file, mtime=0, encoder=False) as tar:
+    with atomic_file(path) as aside, aside.open("wb") as file, wds.TarWriter(file, mtime=0, encoder=False) as tar:
         for sample in samples:
             text = {"id": sample.id, "captions": sample.captions}
             members: dict[str, Any] = {"__key__": sample.key, "json": json.dumps(text, ensure_ascii=False).encode()}
             members |= {f"{number:03d}.jpg": frame for number, frame in enumerate(sample.frames)}
             tar.write(members)
-    partial.rename(path)
 
 
 def stored_sample(members: dict[str, Any]) -> StoredSample:

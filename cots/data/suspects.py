@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from cots.errors import BadInput
+from cots.files import atomic_file
 
 COLUMNS = ["id", "caption", "text", "score", "seen", "dropped"]
 
@@ -26,10 +27,9 @@ def suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_suspects(path: Path, found: pd.DataFrame) -> None:
-    """Write the list as CSV, aside first."""
-    partial = path.with_suffix(".partial")
-    found.to_csv(partial, index=False, float_format="%.4f")
-    partial.replace(path)
+    """Write the list as CSV."""
+    with atomic_file(path) as aside:
+        found.to_csv(aside, index=False, float_format="%.4f")
 
 
 def read_suspects(path: Path) -> pd.DataFrame:

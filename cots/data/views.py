@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from cots.errors import BadInput
+from cots.files import atomic_file
 
 Box = tuple[float, float, float, float]
 
@@ -22,11 +23,10 @@ class Views(NamedTuple):
     tokens: NDArray[np.uint16]  # (S, V, N) dVAE codes of the crop, patches in row order
 
     def save(self, path: Path) -> None:
-        """Write aside and rename; the same views give the same bytes."""
+        """Write a file; the same views give the same bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(self._asdict(), partial)
-        partial.rename(path)
+        with atomic_file(path) as aside:
+            save_file(self._asdict(), aside)
 
     @classmethod
     def load(cls, path: Path) -> "Views":

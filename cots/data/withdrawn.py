@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cots.errors import BadInput
+from cots.files import atomic_file
 
 COLUMNS = ["id", "when", "reason"]
 
@@ -30,9 +31,8 @@ def add_withdrawn(path: Path, reasons: Mapping[str, str]) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     known = set(table["id"])
     new = [{"id": one, "when": now, "reason": reason} for one, reason in reasons.items() if one not in known]
-    partial = path.with_suffix(".partial")
-    pd.concat([table, pd.DataFrame(new, columns=COLUMNS, dtype="str")]).to_csv(partial, index=False)
-    partial.replace(path)
+    with atomic_file(path, durable=True) as aside:
+        pd.concat([table, pd.DataFrame(new, columns=COLUMNS, dtype="str")]).to_csv(aside, index=False)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cots.errors import BadInput
+from cots.files import atomic_folder
 from cots.models.dvae import Dvae
 from cots.models.openai_dvae import OpenAiDvae
 
@@ -16,14 +17,12 @@ WEIGHTS, SETTINGS = "dvae.safetensors", "dvae.json"
 
 
 def save_dvae(dvae: AnyDvae, folder: Path) -> None:
-    """Write weights and settings into a folder, aside first."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a folder of weights and settings; one that is there is replaced."""
     (kind,) = (kind for kind, made in KINDS.items() if type(dvae) is made)
     weights = {name: value.detach().cpu().contiguous() for name, value in dvae.state_dict().items()}
-    save_file(weights, folder / f"{WEIGHTS}.partial")
-    (folder / f"{SETTINGS}.partial").write_text(json.dumps({"kind": kind, **dvae.settings}), encoding="utf8")
-    for name in (WEIGHTS, SETTINGS):
-        (folder / f"{name}.partial").rename(folder / name)
+    with atomic_folder(folder, durable=True) as aside:
+        save_file(weights, aside / WEIGHTS)
+        (aside / SETTINGS).write_text(json.dumps({"kind": kind, **dvae.settings}), encoding="utf8")
 
 
 def load_dvae(folder: Path) -> AnyDvae:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cots.files import atomic_file
 from cots.reporting.attention import Look
 from cots.reporting.gallery import Query
 from cots.reporting.pictures import Picture
@@ -141,7 +142,7 @@ class Report:
 
 
 def write_page(path: Path, report: Report) -> None:
-    """Render the report aside and rename it."""
+    """Render the report."""
     templates = Environment(
         loader=PackageLoader("cots.reporting"),
         autoescape=True,
@@ -152,9 +153,8 @@ def write_page(path: Path, report: Report) -> None:
     templates.filters["number"] = number
     html = templates.get_template("page.html.j2").render(report=report)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(html, encoding="utf8")
-    partial.rename(path)
+    with atomic_file(path) as aside:
+        aside.write_text(html, encoding="utf8")
 
 
 def number(value: float) -> str:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cots.files import atomic_file
+
 
 @dataclass(frozen=True, slots=True)
 class FrameVectors:
@@ -43,10 +45,9 @@ class FrameVectors:
             raise ValueError(f"{path} holds no frames: {error}") from None
 
     def save(self, path: Path) -> None:
-        """Write aside and rename; the same vectors give the same bytes."""
-        partial = path.with_suffix(".partial")
-        save_file({"vectors": self.vectors, "starts": self.starts}, partial)
-        partial.rename(path)
+        """Write a file; the same vectors give the same bytes."""
+        with atomic_file(path) as aside:
+            save_file({"vectors": self.vectors, "starts": self.starts}, aside)
 
     def __len__(self) -> int:
         return len(self.starts) - 1

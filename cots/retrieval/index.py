@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from cots.files import atomic_file
 from cots.retrieval.gpu import MOST, GpuCopy
 
 TRAINED_A_LIST = 64  # vectors; FAISS warns below 39, and more cost time without finding more
@@ -75,11 +76,10 @@ class EmbeddingIndex:
             raise ValueError(f"{path} is not a FAISS index: {_reason(error)}") from None
 
     def save(self, path: Path) -> None:
-        """Write aside and rename; the same embeddings and kind give the same bytes."""
+        """Write a file; the same embeddings and kind give the same bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        faiss.write_index(self._index, str(partial))
-        partial.rename(path)
+        with atomic_file(path) as aside:
+            faiss.write_index(self._index, str(aside))
 
     def __len__(self) -> int:
         return int(self._index.ntotal)

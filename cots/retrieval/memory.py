@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cots.files import atomic_file
+
 log = logging.getLogger(__name__)
 Rows = NDArray[np.float32]
 
@@ -44,13 +46,13 @@ class VectorMemory:
             return cls({})
 
     def save(self, path: Path) -> None:
-        """Keep what was asked for since loading and forget the rest, which left the data. Aside, then renamed."""
+        """Keep what was asked for since loading and forget the rest, which left the data."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
         digests = np.frombuffer(b"".join(self._asked), np.uint8).reshape(len(self._asked), -1)
         counts = np.array([len(rows) for rows in self._asked.values()], np.int64)
-        save_file({"digests": digests, "counts": counts, "vectors": np.concatenate([*self._asked.values()])}, partial)
-        partial.rename(path)
+        vectors = np.concatenate([*self._asked.values()])
+        with atomic_file(path) as aside:
+            save_file({"digests": digests, "counts": counts, "vectors": vectors}, aside)
 
     def rows(self, digests: Sequence[bytes], encode: Callable[[list[int]], Sequence[Rows]]) -> list[Rows]:
         """The rows of each thing, of which only the unknown ones are encoded.

@@ -17,8 +17,9 @@ from cots.config.stages.package import PackageParams
 from cots.data.manifest import write_table
 from cots.errors import BadInput
 from cots.files import write_json
+from cots.retrieval.index_folder import ITEMS
 
-EVIDENCE, ITEMS = "evidence", "artifacts/index/items.parquet"
+EVIDENCE = "evidence"
 QUERIES, LEARNT, PARAMS = "queries.parquet", "learnt.parquet", "params.json"
 LEARNT_SCHEMA = pa.schema([("id", pa.string()), ("media", pa.string())])
 
@@ -66,7 +67,7 @@ class Kept:
 
     def items(self) -> set[str]:
         """Ids of the samples that its index holds."""
-        return set(self._table(f"{self._version.name}/{ITEMS}")["id"])
+        return set(self._table(f"{self._version.name}/artifacts/index/{ITEMS}")["id"])
 
     def params(self) -> dict[str, Any]:
         """The parameter file behind it, as plain values: under the present names, with the defaults of later keys."""

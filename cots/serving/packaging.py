@@ -3,7 +3,6 @@
 import importlib.metadata
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import cots
+from cots.files import atomic_folder
 from cots.serving.queries import DEFAULT_K, DEFAULT_MEDIA
 
 # What answering a query imports; a test holds it against what is imported.
@@ -89,19 +89,16 @@ def _save(
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     package = Path(cots.__file__).parent
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    mlflow.pyfunc.save_model(
-        partial,
-        python_model=str(package / "serving" / code),
-        code_paths=[str(package)],
-        artifacts={name: str(path) for name, path in artifacts.items()},
-        signature=signature,
-        input_example=EXAMPLE,
-        pip_requirements=requirements(),
-        model_config={"batch": limits.batch, "max_pixels": limits.max_pixels, "min_side": limits.min_side},
-    )
-    for name, text in cards.items():
-        (partial / name).write_text(text, encoding="utf8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with atomic_folder(folder) as aside:
+        mlflow.pyfunc.save_model(
+            aside,
+            python_model=str(package / "serving" / code),
+            code_paths=[str(package)],
+            artifacts={name: str(path) for name, path in artifacts.items()},
+            signature=signature,
+            input_example=EXAMPLE,
+            pip_requirements=requirements(),
+            model_config={"batch": limits.batch, "max_pixels": limits.max_pixels, "min_side": limits.min_side},
+        )
+        for name, text in cards.items():
+            (aside / name).write_text(text, encoding="utf8")

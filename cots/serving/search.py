@@ -15,12 +15,10 @@ from cots.errors import BadInput
 from cots.model import RetrievalModel
 from cots.retrieval.frames import FrameVectors
 from cots.retrieval.index import EmbeddingIndex
+from cots.retrieval.index_folder import ABOUT, CAPTIONS, FRAMES, INDEX, ITEMS, PREVIEWS, TEXTS
 from cots.retrieval.previews import Previews
 from cots.serving.queries import Query, Sought, vectors
 
-INDEX, ITEMS, ABOUT = "index.faiss", "items.parquet", "index.json"
-FRAMES, PREVIEWS = "frames.safetensors", "previews.tar"
-TEXTS, CAPTIONS = "captions.faiss", "captions.parquet"
 SHOWN = ["id", "captions", "media", "split"]
 
 

@@ -1,7 +1,6 @@
 """Stage `index`: every picture and clip of the gallery as a vector, the FAISS index over them, and its recall."""
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import webdataset as wds
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,24 +19,24 @@ from cots.data.samples import StoredSample
 from cots.dist import all_of, processes, rank, world
 from cots.errors import BadInput, told_in_one_line
 from cots.evaluation import encoded_texts, open_frames, rounded, stored_samples
-from cots.files import write_json
+from cots.files import atomic_folder, write_json
 from cots.model import RetrievalModel, chunks
 from cots.retrieval.choice import Choice, chosen_index, recall_of
 from cots.retrieval.frames import FrameVectors
 from cots.retrieval.index import NEAREST, EmbeddingIndex
+from cots.retrieval.index_folder import (
+    ABOUT,
+    CAPTION_SCHEMA,
+    CAPTIONS,
+    FRAMES,
+    INDEX,
+    ITEM_SCHEMA,
+    ITEMS,
+    PREVIEWS,
+    TEXTS,
+)
 from cots.retrieval.memory import VectorMemory, digest_of
 from cots.retrieval.previews import preview_members
-
-ITEMS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("media", pa.string()),
-        ("split", pa.string()),
-        ("captions", pa.list_(pa.string())),
-        ("origin", pa.string()),
-    ]
-)
-CAPTIONS = pa.schema([("caption", pa.string()), ("items", pa.list_(pa.int64()))])
 
 
 def stage(
@@ -72,25 +70,21 @@ def stage(
         return
     kept = memory / f"{model.digest}.safetensors" if memory else None
     known = VectorMemory.load(kept) if kept else None
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with wds.TarWriter(str(partial / "previews.tar"), mtime=0, encoder=False) as previews:
-        samples = stored_samples(shards, items)
-        vectors, frames = _encoded(model, samples, previews, known, side=settings.thumbnail_size, batch=batch)
-    frames.save(partial / "frames.safetensors")
-    write_table(partial / "items.parquet", items[ITEMS.names].to_dict("records"), ITEMS)
-    texts = _text_vectors(model, [str(row["caption"]) for row in captions], known, batch=batch)
-    write_table(partial / "captions.parquet", captions, CAPTIONS)
-    asked = spread(texts, 2 * settings.recall_queries)  # every other one chooses the index, the rest measure it
-    made = _made(vectors, asked[::2], settings)
-    made.index.save(partial / "index.faiss")
-    _made(texts, spread(vectors, settings.recall_queries), settings).index.save(partial / "captions.faiss")
-    about = {"kind": made.kind, "settings": made.settings, "dim": made.index.dim, "size": len(made.index)}
-    about |= {"captions": len(captions), "encoder": model.digest}
-    write_json(partial / "index.json", about | rounded(_measured(made.index, vectors, asked[1::2])))
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    with atomic_folder(out) as aside:
+        with wds.TarWriter(str(aside / PREVIEWS), mtime=0, encoder=False) as previews:
+            samples = stored_samples(shards, items)
+            vectors, frames = _encoded(model, samples, previews, known, side=settings.thumbnail_size, batch=batch)
+        frames.save(aside / FRAMES)
+        write_table(aside / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
+        texts = _text_vectors(model, [str(row["caption"]) for row in captions], known, batch=batch)
+        write_table(aside / CAPTIONS, captions, CAPTION_SCHEMA)
+        queries = spread(texts, 2 * settings.recall_queries)  # every other one chooses the index, the rest measure it
+        made = _made(vectors, queries[::2], settings)
+        made.index.save(aside / INDEX)
+        _made(texts, spread(vectors, settings.recall_queries), settings).index.save(aside / TEXTS)
+        about = {"kind": made.kind, "settings": made.settings, "dim": made.index.dim, "size": len(made.index)}
+        about |= {"captions": len(captions), "encoder": model.digest}
+        write_json(aside / ABOUT, about | rounded(_measured(made.index, vectors, queries[1::2])))
     if known and kept:
         known.save(kept)
         for other in kept.parent.glob("*.safetensors"):

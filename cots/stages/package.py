@@ -13,11 +13,12 @@ from cots.config.values import MEDIA
 from cots.data.manifest import part, read_manifest
 from cots.errors import BadInput, told_in_one_line
 from cots.files import write_json
+from cots.retrieval.index_folder import INDEX
 from cots.serving.cards import DATA_CARD, MODEL_CARD, Facts, data_card, model_card
 from cots.serving.evidence import EVIDENCE, save_evidence
 from cots.serving.lineage import content_digest, file_digest, git_state, text_digest
 from cots.serving.packaging import Limits, save_encoders, save_index
-from cots.serving.search import INDEX, Search, read_about
+from cots.serving.search import Search, read_about
 
 
 def stage(

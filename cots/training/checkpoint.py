@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
+from cots.files import atomic_file
+
 log = logging.getLogger(__name__)
 
 
 def save(path: Path, state: dict[str, Any], *, fingerprint: str) -> None:
-    """Write a checkpoint aside and rename it: a killed run leaves the last whole one."""
+    """Write a checkpoint; a killed run leaves the last whole one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save({"fingerprint": fingerprint, "state": state}, partial)
-    partial.rename(path)
+    with atomic_file(path, durable=True) as aside:
+        torch.save({"fingerprint": fingerprint, "state": state}, aside)
 
 
 def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
