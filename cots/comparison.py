@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cots.directions import DIRECTIONS, MEDIA_OF
 from cots.errors import BadInput
 from cots.retrieval.metrics import Direction
 from cots.retrieval.paired import paired_difference
 
-TARGETS = {"image-text": {"i2t", "t2i"}, "video-text": {"t2v", "v2t"}}
 NAMES = ["direction", "query", "item"]
 NUMBERS = ["rank", "relevant", "candidates", "average_precision"]
 ASKED = ["direction", "query", "item", "relevant", "candidates"]  # what two models must have in common
@@ -29,7 +29,7 @@ def query_tables(path: Path) -> dict[str, list[pd.DataFrame]]:
     """
     if path.is_file():
         return {target: [table] for target, table in [_read(path)]}
-    files = sorted(file for file in path.rglob("*.parquet") if file.stem in TARGETS)
+    files = sorted(file for file in path.rglob("*.parquet") if file.stem in MEDIA_OF)
     if not files:
         raise BadInput(
             f"{path} holds no image-text.parquet or video-text.parquet: name a folder of `dvc repro evaluate`"
@@ -136,7 +136,7 @@ def _read(path: Path) -> tuple[str, pd.DataFrame]:
     except (OSError, ValueError, TypeError) as error:
         why = " ".join(str(error).split())
         raise BadInput(f"{path} is no table of queries as `cots evaluate --queries` writes it ({why})") from None
-    about = [target for target, directions in TARGETS.items() if set(table["direction"]) == directions]
+    about = [target for target, media in MEDIA_OF.items() if set(table["direction"]) == set(DIRECTIONS[media])]
     if not about or table[[*NAMES, *NUMBERS]].isna().any(axis=None) or table.duplicated(["direction", "query"]).any():
         raise BadInput(f"{path} is no whole table of queries: each direction must tell of each query once")
     return about[0], table

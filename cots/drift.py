@@ -18,7 +18,8 @@ from cots.config.drift import DriftConfig
 from cots.data.expectations import Bound, Verdict, held_within
 from cots.data.profiles import Vocabulary, text_profile
 from cots.data.query_log import QueryLog
-from cots.data.samples import MEDIA, SPLITS
+from cots.data.samples import SPLITS
+from cots.directions import MEDIA
 from cots.evaluation import open_frames, rounded, stored_by_id
 from cots.model import RetrievalModel
 from cots.retrieval.two_sample import TwoSample, subsample, two_sample

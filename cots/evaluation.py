@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cots.data.intake import Intake, Rejected
-from cots.data.samples import Media, Sample, StoredSample
+from cots.data.samples import Sample, StoredSample
 from cots.data.shards import read_shard
 from cots.data.storing import taken_in
+from cots.directions import DIRECTIONS, Media
 from cots.dist import all_of, dealt, dealt_back
 from cots.errors import BadInput
 from cots.model import RetrievalModel, chunks
@@ -25,7 +26,6 @@ from cots.retrieval.bootstrap import bootstrap
 from cots.retrieval.index import EmbeddingIndex
 from cots.retrieval.metrics import KS, Direction, chance, retrieval, retrieval_in_folds, rsum, scores
 
-DIRECTIONS: dict[Media, tuple[str, str]] = {"image": ("i2t", "t2i"), "video": ("v2t", "t2v")}
 DIGITS = 6
 
 

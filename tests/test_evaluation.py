@@ -15,7 +15,8 @@ from PIL import Image
 
 from cots.data.intake import Intake
 from cots.data.manifest import part, read_manifest
-from cots.data.samples import Media, Sample
+from cots.data.samples import Sample
+from cots.directions import Media
 from cots.errors import BadInput
 from cots.evaluation import (
     Embedded,

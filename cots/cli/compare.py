@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from cots.cli.files import writing
-from cots.cli.tables import DIRECTIONS, table
+from cots.cli.tables import table
+from cots.directions import LABELS, TEXT_FIRST
 from cots.errors import BadInput
 from cots.files import write_json
 
@@ -38,8 +39,8 @@ def compare(
 
 def _told(target: str, figures: dict[str, Any], runs: int) -> str:
     by_direction = [
-        (f"{DIRECTIONS[way]}, {score.replace('_', ' ')}", values)
-        for way in DIRECTIONS
+        (f"{LABELS[way]}, {score.replace('_', ' ')}", values)
+        for way in TEXT_FIRST
         for score, values in figures.get(way, {}).items()
     ]
     rows = [[name, *_cells(values)] for name, values in [*by_direction, ("RSUM", figures["rsum"])]]

@@ -11,12 +11,14 @@ import typer
 
 from cots.cli.files import writing
 from cots.cli.tables import retrieval_table, table
+from cots.directions import TARGET_OF
 from cots.errors import BadInput
 from cots.files import write_json
 
 if TYPE_CHECKING:
     from cots.data.intake import Rejected
-    from cots.data.samples import Media, Sample, StoredSample
+    from cots.data.samples import Sample, StoredSample
+    from cots.directions import Media
     from cots.model import RetrievalModel
 
 Format = Literal["karpathy", "coco", "folder", "webdataset", "msrvtt", "scenes"]
@@ -110,7 +112,7 @@ def _measured(
         metrics[media] = measured.metrics
         if queries:
             with writing(queries):
-                write_query_table(queries / f"{media}-text.parquet", embedded, measured)
+                write_query_table(queries / f"{TARGET_OF[media]}.parquet", embedded, measured)
     return metrics
 
 

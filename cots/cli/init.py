@@ -135,7 +135,6 @@ def _texts_of_presets(params: "Params") -> Iterator[str]:
 
 
 def _write(text: str, *, keep: bool) -> None:
-    """Write the new file aside, then put it in place."""
     with atomic_file(PARAMS) as aside:
         aside.write_text(text, encoding="utf8")
         if keep:

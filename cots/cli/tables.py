@@ -4,14 +4,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cots.directions import LABELS, TEXT_FIRST
+
 NUMBER = re.compile(r"-?[0-9.]*")
 
-DIRECTIONS = {
-    "t2i": "text to image",
-    "i2t": "image to text",
-    "t2v": "text to video",
-    "v2t": "video to text",
-}
 COLUMNS = ("R@1", "R@5", "R@10", "mAP@R", "MdR")
 
 
@@ -42,10 +38,10 @@ def _with_folds(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str,
 
 def _model_rows(name: str, values: Mapping[str, Any]) -> list[list[str]]:
     rows = []
-    for direction, title in DIRECTIONS.items():
+    for direction in TEXT_FIRST:
         if direction in values:
             asked = values["queries"]["texts" if direction.startswith("t") else "items"]
-            rows.append([f"{name}, {title}", str(asked), *_cells(values[direction])])
+            rows.append([f"{name}, {LABELS[direction]}", str(asked), *_cells(values[direction])])
             rows.append(["  by chance", "", *_cells(values["chance"][direction])])
     return rows
 

@@ -6,12 +6,13 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
 from cots.config.values import Config, Fraction
+from cots.directions import DirectionName
 
 
 class GateConfig(Config):
     """What a new version must show to take the champion's place."""
 
-    must_improve: Literal["i2t", "t2i", "v2t", "t2v", "both"] | None = Field(
+    must_improve: DirectionName | Literal["both"] | None = Field(
         default="both",
         description="i2t, t2i, v2t, t2v or both directions must gain; null: losing nothing is enough. The 95 % "
         "interval of the gain in mean recall lies above 0.",

@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config.values import Config, SplitName, Target
+from cots.config.values import Config, SplitName
+from cots.directions import Target
 
 
 class IndexConfig(Config):

@@ -14,6 +14,7 @@ from cots.config.stages.pretrain import PretrainParams
 from cots.config.stages.tokenize import TokenizeParams
 from cots.config.stages.train_dvae import TrainDvaeParams
 from cots.config.stages.validate import ValidateParams
+from cots.directions import DIRECTIONS, MEDIA_OF
 
 
 class Params(
@@ -34,7 +35,7 @@ class Params(
 
     @model_validator(mode="after")
     def _the_gate_asks_of_what_is_measured(self) -> Self:
-        known = {"image-text": ("i2t", "t2i"), "video-text": ("v2t", "t2v")}[self.index.target]
+        known = DIRECTIONS[MEDIA_OF[self.index.target]]
         if self.gate.must_improve not in (None, "both", *known):
             raise ValueError(
                 f"gate.must_improve {self.gate.must_improve} is no direction of index.target {self.index.target}"

@@ -6,7 +6,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from cots.config.objective import CotsObjectiveConfig, FilterConfig, LossWeightsConfig, MaskConfig, ObjectiveConfig
 from cots.config.sections import Sections
-from cots.config.values import Config, Target
+from cots.config.values import Config
+from cots.directions import Target
 
 
 class TrainableBlocksConfig(Config):

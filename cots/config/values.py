@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Fraction = Annotated[float, Field(ge=0, le=1)]
 CodebookSize = Annotated[int, Field(ge=2, le=65536)]  # tokens are stored in 16 bits
 SplitName = Literal["train", "val", "test"]
-Target = Literal["image-text", "video-text"]
-MEDIA: dict[Target, Literal["image", "video"]] = {"image-text": "image", "video-text": "video"}  # that it finds
 
 
 class Config(BaseModel):

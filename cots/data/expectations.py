@@ -17,7 +17,8 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from cots.data.audit import DERIVED, SOUND
 from cots.data.manifest import SCHEMA
 from cots.data.pictures import Reason
-from cots.data.samples import MEDIA, SPLITS
+from cots.data.samples import SPLITS
+from cots.directions import MEDIA
 
 EXAMPLES = 3  # values against an expectation that are shown
 SITE = "docs"

@@ -16,9 +16,10 @@ from cots.data.pictures import (
     reduced,
     store_picture,
 )
-from cots.data.samples import Media, Sample, Split, is_utf8
+from cots.data.samples import Sample, Split, is_utf8
 from cots.data.segments import middles
 from cots.data.video import decode_clip
+from cots.directions import Media
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

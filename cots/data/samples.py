@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cots.directions import Media
+
 Split = Literal["train", "val", "test"]
-Media = Literal["image", "video"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-MEDIA: tuple[Media, ...] = ("image", "video")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 from cots.data.intake import Rejected, Taken, rejected
-from cots.data.samples import MEDIA, SPLITS, Media, Sample, Split, StoredSample
+from cots.data.samples import SPLITS, Sample, Split, StoredSample
 from cots.data.shards import shard_name, write_shard
+from cots.directions import MEDIA, Media
 
 ABREAST = 256  # samples that are opened at a time
 

@@ -7,19 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from cots.directions import LABELS
 from cots.reporting import sections
 from cots.reporting.attention import Look
 from cots.reporting.page import Dvae, Gallery, Noise, Report, Standing, Table
 from cots.reporting.plots import Chart
 from cots.reporting.results import Evaluated
 
-WORDS = {
-    "i2t": "Picture to text",
-    "t2i": "Text to picture",
-    "v2t": "Clip to text",
-    "t2v": "Text to clip",
-}
-THINGS = {"image-text": "picture", "video-text": "clip"}
 MODELS = {False: "Pre-trained, zero-shot", True: "Fine-tuned"}  # by whether it is fine-tuned
 
 
@@ -94,7 +88,7 @@ def _standings(target: str, evaluated: Sequence[Evaluated]) -> list[Standing]:
     """Of the whole split, and of its folds where it was cut."""
     models = {MODELS[one.finetuned]: one.measured.metrics for one in evaluated if one.target == target}
     directions = next(one.measured.directions for one in evaluated if one.target == target)
-    asked, title = {name: WORDS[name] for name in directions}, f"{target.capitalize()} retrieval"
+    asked, title = {name: LABELS[name].capitalize() for name in directions}, f"{target.capitalize()} retrieval"
     folds = {name: metrics["folds"] for name, metrics in models.items() if "folds" in metrics}
     if not folds:
         return [Standing(title, asked, models)]
@@ -124,9 +118,7 @@ _SPEEDS = {"items_per_second": "Items/s", "texts_per_second": "Texts/s", "search
 
 def _galleries(one: Evaluated, first: Evaluated, fetch: sections.Fetch, shown: int, seed: int) -> list[Gallery]:
     before = None if first is one else first.embedded
-    return sections.galleries(
-        one.embedded, one.measured, fetch, before=before, thing=THINGS[one.target], count=shown, seed=seed
-    )
+    return sections.galleries(one.embedded, one.measured, fetch, before=before, count=shown, seed=seed)
 
 
 def _runs(reports: Path) -> dict[str, list[Chart]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cots.directions import LABELS
 from cots.errors import BadInput
 from cots.evaluation import Embedded, Measured, open_frames, stored_by_id
 from cots.reporting.gallery import (
@@ -51,25 +52,23 @@ def galleries(
     fetch: Fetch,
     *,
     before: Embedded | None,
-    thing: str,
     count: int,
     seed: int,
 ) -> list[Gallery]:
-    """Two galleries of one target, text asked first; `thing` names the items in the titles.
+    """Two galleries of one target, texts as queries first.
 
     Args:
         embedded: the split; `before`, the same before fine-tuning; measured: retrieval on it.
         fetch: pictures by id.
-        thing: what the items are.
         count: queries a gallery; seed: of their choice.
     """
-    to_texts, to_items = measured.directions.values()
+    (name_of_texts, to_texts), (name_of_items, to_items) = measured.directions.items()
     by_item = plan_items_to_texts(embedded, to_texts, count=count, seed=seed)
     by_text = plan_texts_to_items(embedded, to_items, count=count, seed=seed, before=before)
     pictures = fetch(ids_shown(embedded, by_item, by_text))
     return [
-        Gallery(f"Text to {thing}", to_items.candidates, queries_by_text(embedded, by_text, pictures)),
-        Gallery(f"{thing.capitalize()} to text", to_texts.candidates, queries_by_item(embedded, by_item, pictures)),
+        Gallery(LABELS[name_of_items].capitalize(), to_items.candidates, queries_by_text(embedded, by_text, pictures)),
+        Gallery(LABELS[name_of_texts].capitalize(), to_texts.candidates, queries_by_item(embedded, by_item, pictures)),
     ]
 
 

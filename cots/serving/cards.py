@@ -8,6 +8,8 @@ import jinja2
 import pandas as pd
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
+from cots.directions import LABELS
+
 MODEL_CARD, DATA_CARD = "README.md", "DATA_CARD.md"
 MEASURES = {
     "R@1": "recall_at_1",
@@ -16,7 +18,6 @@ MEASURES = {
     "mAP@R": "map_at_r",
     "MdR": "median_rank",
 }
-WORDS = {"i2t": "image to text", "t2i": "text to image", "v2t": "video to text", "t2v": "text to video"}
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -51,7 +52,7 @@ class Facts:
     @property
     def directions(self) -> list[str]:
         """As they are named in the metrics, items to texts first."""
-        return [name for name in WORDS if name in self.measured]
+        return [name for name in LABELS if name in self.measured]
 
 
 def model_card(facts: Facts) -> str:
@@ -85,7 +86,7 @@ def _results(facts: Facts) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="retrieval",
-            task_name=WORDS[way],
+            task_name=LABELS[way],
             dataset_type=source,
             dataset_name=source,
             dataset_split=split,
@@ -107,7 +108,7 @@ def _table(facts: Facts) -> list[list[str]]:
             low, high = (interval[way][name][end] for end in ("low", "high"))
             by_chance = chance[way].get(name)
             told = "" if by_chance is None else f"{by_chance:.1f}"
-            rows.append([WORDS[way], name, f"{facts.measured[way][name]:.1f}", f"{low:.1f} to {high:.1f}", told])
+            rows.append([LABELS[way], name, f"{facts.measured[way][name]:.1f}", f"{low:.1f} to {high:.1f}", told])
     return rows
 
 

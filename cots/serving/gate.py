@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cots.config.gate import GateConfig
+from cots.directions import LABELS
 
 BOTH = "both"  # directions together
-WORDS = {"i2t": "image to text", "t2i": "text to image", "v2t": "video to text", "t2v": "text to video"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,6 @@ def _found(contest: Contest) -> Iterator[str]:
 
 
 def _told(name: str, one: Difference) -> str:
-    what = f"mean recall of {WORDS.get(name, 'both directions')}"
+    what = f"mean recall of {LABELS.get(name, 'both directions')}"
     apart = one.challenger - one.champion
     return f"{what} {one.challenger:.2f} % against {one.champion:.2f} ({apart:+.2f}, {one.low:+.2f} to {one.high:+.2f})"

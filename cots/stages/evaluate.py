@@ -13,8 +13,8 @@ import pandas as pd
 import yaml
 
 from cots.config.stages.evaluate import EvaluateParams
-from cots.config.values import MEDIA, Target
 from cots.data.manifest import part, read_manifest
+from cots.directions import MEDIA_OF, Target
 from cots.dist import processes, rank
 from cots.errors import told_in_one_line
 from cots.evaluation import Embedded, embed, measure, rounded, stored_by_id, stored_samples
@@ -71,7 +71,7 @@ def stage(
 def _absent(left: Left, params: EvaluateParams) -> list[Target]:
     """Targets whose media the split does not hold."""
     held = set(left.manifest.loc[left.manifest["split"] == params.evaluate.split, "media"])
-    return [target for target in params.finetune if MEDIA[target] not in held]
+    return [target for target in params.finetune if MEDIA_OF[target] not in held]
 
 
 def _embedded(
@@ -80,7 +80,7 @@ def _embedded(
     """By target, first as pre-trained and then as fine-tuned: the model's folder, its digest, and the split by it."""
     settings, absent = params.evaluate, _absent(left, params)
     for target in (target for target in params.finetune if target not in absent):
-        rows = part(left.manifest, settings.split, MEDIA[target])
+        rows = part(left.manifest, settings.split, MEDIA_OF[target])
         for folder in (pretrained, finetuned / target):
             model, samples = RetrievalModel.load(folder), stored_samples(left.shards, rows)
             yield target, folder, model.digest, embed(model, samples, batch=settings.batch_size)
@@ -95,7 +95,7 @@ def _measured(left: Left, pretrained: Path, finetuned: Path, params: EvaluatePar
             finetuned=folder != pretrained,
             digest=digest,
             embedded=embedded,
-            measured=measure(embedded, media=MEDIA[target], **chosen),
+            measured=measure(embedded, media=MEDIA_OF[target], **chosen),
         )
 
 
@@ -126,7 +126,8 @@ def _report(
         left,
         about=f"Source {params.source.kind}, split {settings.split}: texts, pictures and clips in one shared space.",
         notes=[
-            f"{target}: split {settings.split} holds no {MEDIA[target]} to measure." for target in _absent(left, params)
+            f"{target}: split {settings.split} holds no {MEDIA_OF[target]} to measure."
+            for target in _absent(left, params)
         ],
         lineage=lineage,
         params=yaml.safe_dump(params.described(), sort_keys=False, allow_unicode=True),

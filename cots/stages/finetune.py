@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from cots.config.stages.finetune import FinetuneParams
-from cots.config.values import MEDIA, Target
+from cots.directions import MEDIA_OF, Target
 from cots.dist import processes, rank
 from cots.errors import told_in_one_line
 from cots.model import RetrievalModel
@@ -37,7 +37,7 @@ def stage(
         name=f"finetune-{target}",
         training=params.finetune[target],
         codes=params.dvae.codebook_size,
-        media=(MEDIA[target],),
+        media=(MEDIA_OF[target],),
     )
     if rank():  # the first process writes
         training()

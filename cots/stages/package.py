@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from cots.config.stages.package import PackageParams
-from cots.config.values import MEDIA
 from cots.data.manifest import part, read_manifest
+from cots.directions import MEDIA_OF
 from cots.errors import BadInput, told_in_one_line
 from cots.files import write_json
 from cots.retrieval.index_folder import INDEX
@@ -96,7 +96,7 @@ def index_facts(index: Path, packed: Path, manifest: Path, validation: Mapping[s
 
 def queries_digest(manifest: pd.DataFrame, params: PackageParams) -> str:
     """Sha256 of what the deployed model is asked: captions and pixels of the test samples of its kind."""
-    rows = part(manifest, params.evaluate.split, MEDIA[params.index.target]).sort_values("id")
+    rows = part(manifest, params.evaluate.split, MEDIA_OF[params.index.target]).sort_values("id")
     return text_digest(rows[["id", "captions", "pixel_hash"]].to_json(orient="values"))
 
 

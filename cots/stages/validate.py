@@ -10,11 +10,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cots.config.stages.validate import ValidateParams
-from cots.config.values import MEDIA
 from cots.data.audit import ALIKE_BITS, audited
 from cots.data.expectations import Verdict, judge
 from cots.data.manifest import SCHEMA, read_manifest
 from cots.data.suspects import read_suspects
+from cots.directions import MEDIA_OF
 from cots.errors import BadInput, RunFailed, told_in_one_line
 from cots.files import write_json
 
@@ -41,7 +41,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
         figures,
         refused,
         out / "docs",
-        parts=[f"{split} {MEDIA[params.index.target]}" for split in ("train", params.evaluate.split)],
+        parts=[f"{split} {MEDIA_OF[params.index.target]}" for split in ("train", params.evaluate.split)],
         min_side=door.min_side,
         max_pixels=door.max_pixels,
         max_frames=door.max_frames,

@@ -243,7 +243,7 @@ def test_texts_of_the_data_are_shown_as_texts(page: Page, project: Path) -> None
 def test_the_page_tells_all_that_was_promised(page: Page) -> None:
     for words in (
         "Image-text retrieval",
-        "Text to clip",
+        "Text to video",
         "Chance",
         "Fine-tuned",
         "Missed: right one at rank",

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cots.data.samples import Media, Sample, Split
+from cots.data.samples import Sample, Split
+from cots.directions import Media
 from cots.errors import BadInput
 
 SPLIT_NAMES: dict[str, Split] = {

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from cots.data.pictures import encode_jpeg
-from cots.data.samples import MEDIA, SPLITS, Media, Sample, Split
+from cots.data.samples import SPLITS, Sample, Split
 from cots.data.sources.scene_captions import caption
 from cots.data.sources.scene_drawing import OUTLINES, PATTERNS, draw
 from cots.data.sources.scene_grammar import Grammar
 from cots.data.sources.scene_layout import MOTIONS, Scene, frames_of, imagine_clip, imagine_picture
+from cots.directions import MEDIA, Media
 from cots.errors import BadInput
 
 
