@@ -387,13 +387,15 @@ def data_packs() -> Path:
 
 
 @pytest.fixture
-def squares_champion(tmp_path: Path, store: str, tiny_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def squares_champion(
+    tmp_path: Path, store: str, tiny_package: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A DVC project of plain squares, in which the process stands, and a champion that learnt from other pictures."""
     from cots.config.params import Params
     from cots.serving.publishing import publish
     from tests.deployed import squares_project
 
-    folder = squares_project(tmp_path / "project", tiny_package)
+    folder = squares_project(tmp_path / "project", tiny_package, fork_python)
     monkeypatch.chdir(folder)
     publish(Params.load())
     return folder

@@ -4,7 +4,6 @@ import base64
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir
 from datetime import UTC, datetime, timedelta
@@ -66,8 +65,11 @@ def deploy(project: Path, *, data: Path, model: Path, made: Path) -> None:
     publish(read, project)
 
 
-def squares_project(folder: Path, package: Path) -> Path:
-    """A DVC repository with this project's pipeline over plain squares, whose package is a copy of `package`."""
+def squares_project(folder: Path, package: Path, python: str) -> Path:
+    """A DVC repository with this project's pipeline over plain squares, whose package is a copy of `package`.
+
+    `python` starts DVC.
+    """
     shutil.copytree(ROOT / "cots", folder / "cots", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "suspects.csv", "withdrawn.csv"):
         shutil.copy(ROOT / name, folder)
@@ -85,7 +87,7 @@ def squares_project(folder: Path, package: Path) -> Path:
     params["validate"] |= {"max_duplicates": 1.0, "max_leakage": 1.0}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
+    subprocess.run([python, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
     return folder
 
 

@@ -24,27 +24,22 @@ variables other than PYTHONPATH and PYTHONUNBUFFERED. It starts with the first r
 session, and ends with it.
 """
 
-import atexit
 import fcntl
 import gc
 import importlib
 import marshal
 import os
-import runpy
 import selectors
 import signal
 import socket
 import sys
-import threading
-import types
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from tests.fork_client import REAL
+from tests.forked import Request, become, ended, run
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
@@ -54,27 +49,6 @@ PRELOADED = (
     *("pipelines.retrain", "pipelines.refresh_index", "pipelines.drift", "pipelines.promotion", "cots.cli"),
 )
 COMMANDS = {"dvc": "dvc", "cots": "cots.cli"}  # installed commands, by the module that they run
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a stand-in was started with.
-
-    Attributes:
-        received: the open files that it passes on, in this process.
-        arguments: after the interpreter's name.
-        environment: all of it.
-        folder: that it stands in.
-        files: the numbers that the open files have there.
-        ignored: signals that it was started to ignore.
-    """
-
-    received: list[int]
-    arguments: list[str]
-    environment: dict[bytes, bytes]
-    folder: str
-    files: list[int]
-    ignored: list[int]
 
 
 def start(folder: Path, owner: int) -> str:
@@ -132,7 +106,7 @@ class Server:
         self._owner = os.pidfd_open(owner)
         self._listener = listener
         self._own_files: set[int] = {self._owner, listener.fileno(), self._selector.fileno()}
-        self._selector.register(self._owner, selectors.EVENT_READ, lambda: os._exit(0))
+        self._selector.register(self._owner, selectors.EVENT_READ, self._stop)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
     def serve(self) -> Request:
@@ -141,6 +115,14 @@ class Server:
             for key, _ in self._selector.select():
                 if isinstance(request := key.data(), Request):
                     return request
+
+    def _stop(self) -> NoReturn:
+        times = os.times()
+        print(
+            f"CPU seconds: {times.user + times.system:.0f}, {times.children_user + times.children_system:.0f} in forks"
+        )
+        sys.stdout.flush()
+        os._exit(0)
 
     def _accept(self) -> Request | None:
         connection, _ = self._listener.accept()
@@ -206,82 +188,6 @@ def _can(request: Request) -> bool:
     changed = request.environment.items() ^ os.environb.items()
     own = {name for name, _ in changed if name.startswith(b"PYTHON")} - {b"PYTHONPATH", b"PYTHONUNBUFFERED"}
     return len(arguments) > 1 and arguments[0] in ("-c", "-m") and not own
-
-
-def become(request: Request, python: Path) -> None:
-    """Make this process what the stand-in's starter asked for."""
-    for number in request.ignored:
-        signal.signal(number, signal.SIG_IGN)
-    kept = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 500) for number in request.received]
-    for number in request.received:
-        os.close(number)
-    for number, wanted in zip(kept, request.files, strict=True):
-        os.dup2(number, wanted)
-        os.close(number)
-    os.chdir(request.folder)
-    os.environ.clear()
-    os.environb.update(request.environment)
-    os.environ["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
-    sys.executable = str(python)
-    _forget_the_start()
-
-
-def _forget_the_start() -> None:
-    """Do again what libraries do once, by the environment, when they are imported."""
-    import numpy as np
-    import torch
-    from prefect.context import refresh_global_settings_context
-
-    np.random.seed()  # every fork would draw the same
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(int(threads))
-    if {"PREFECT_HOME", "PREFECT_API_URL"} & os.environ.keys():
-        refresh_global_settings_context()
-
-
-def run(arguments: list[str], paths: list[str]) -> None:
-    """Run `-c CODE` or `-m MODULE` as the interpreter does.
-
-    Args:
-        arguments: of the interpreter.
-        paths: where installed modules lie.
-    """
-    while arguments[0] == "-u":
-        arguments = arguments[1:]
-    if len(arguments) < len(sys.argv) or "PYTHONUNBUFFERED" in os.environ:
-        sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
-    kind, what, *rest = arguments
-    added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [str(Path.cwd()) if kind == "-m" else "", *added, *paths]
-    sys.argv = ["-m" if kind == "-m" else "-c", *rest]
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    if kind == "-c":
-        exec(compile(what, "<string>", "exec"), main.__dict__)
-    else:
-        if not hasattr(sys.modules.get(what), "__path__"):  # runpy warns where a module is imported already
-            sys.modules.pop(what, None)
-        runpy._run_module_as_main(what)  # type: ignore[attr-defined]
-
-
-def ended(program: Callable[[], None]) -> NoReturn:
-    """Run a program and end this process as the interpreter would, but for taking all its modules apart."""
-    code: object = 0
-    try:
-        program()
-    except SystemExit as end:
-        code = end.code
-    except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-        code = 1
-    if not isinstance(code, int | None):
-        print(code, file=sys.stderr)
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BrokenPipeError, ValueError):
-            stream.flush()
-    os._exit(int(code or 0) & 255)
 
 
 def main(folder: str, owner: str) -> None:

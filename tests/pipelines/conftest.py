@@ -45,10 +45,12 @@ class Server:
     Attributes:
         url: of its API.
         environment: for processes that are to use it.
+        python: which starts them.
     """
 
     url: str
     environment: dict[str, str]
+    python: str
 
     def ask(self, path: str, body: object = None) -> Any:
         """Post to the API, or get where there is no body."""
@@ -87,7 +89,7 @@ class Platform(Server):
 
     def local(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`python -m pipelines.local VERB` in the project."""
-        command = [sys.executable, "-m", "pipelines.local", verb, "--state", str(self.state), *arguments]
+        command = [self.python, "-m", "pipelines.local", verb, "--state", str(self.state), *arguments]
         return subprocess.run(
             command, cwd=self.project, env=self.environment, capture_output=True, text=True, check=False, timeout=600
         )
@@ -128,20 +130,19 @@ class Platform(Server):
 
 
 @pytest.fixture(scope="session")
-def toy_project(tiny_package: Path) -> Callable[[Path], Path]:
+def toy_project(
+    tiny_package: Path, fork_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], Path]:
     """Makes a DVC repository of two toy stages whose package can be published."""
-
-    def made(folder: Path) -> Path:
-        folder.mkdir()
-        (folder / "data.txt").write_text("one")
-        (folder / "dvc.yaml").write_text(PIPELINE.format(package=tiny_package))
-        shutil.copy(ROOT / "params.yaml", folder)
-        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-        dvc(folder, "init", "-q")
-        dvc(folder, "config", "core.analytics", "false")
-        return folder
-
-    return made
+    model = tmp_path_factory.mktemp("toy") / "project"
+    model.mkdir()
+    (model / "data.txt").write_text("one")
+    (model / "dvc.yaml").write_text(PIPELINE.format(package=tiny_package))
+    shutil.copy(ROOT / "params.yaml", model)
+    subprocess.run(["git", "init", "-q"], cwd=model, check=True)
+    dvc(fork_python, model, "init", "-q")
+    dvc(fork_python, model, "config", "core.analytics", "false")
+    return lambda folder: Path(shutil.copytree(model, folder))
 
 
 @pytest.fixture
@@ -150,9 +151,9 @@ def project(tmp_path: Path, toy_project: Callable[[Path], Path]) -> Path:
     return toy_project(tmp_path / "project")
 
 
-def dvc(folder: Path, *arguments: str) -> None:
+def dvc(python: str, folder: Path, *arguments: str) -> None:
     """Run DVC in a folder."""
-    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
+    subprocess.run([python, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def alive(process: int) -> bool:
@@ -176,7 +177,7 @@ def free_ports(number: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterator[Server]:
     """A Prefect server on a free port, with a home of its own."""
     home = tmp_path_factory.mktemp("prefect")
     port = free_port()
@@ -188,7 +189,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "PREFECT_CLI_PROMPT": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    found = Server(environment["PREFECT_API_URL"], environment)
+    found = Server(environment["PREFECT_API_URL"], environment, fork_python)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with serving(command, answers=f"{found.url}/health", folder=home, environment=environment):
         yield found
@@ -208,7 +209,7 @@ def platform(toy_project: Callable[[Path], Path]) -> Iterator[Platform]:
     ports = ("--mlflow-port", mlflow, "--prefect-port", prefect, "--postgres-port", postgres)
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     environment = outside | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    found = Platform(f"http://127.0.0.1:{prefect}/api", environment, project, folder / "state", ports)
+    found = Platform(f"http://127.0.0.1:{prefect}/api", environment, sys.executable, project, folder / "state", ports)
     try:
         found.up()
         yield found

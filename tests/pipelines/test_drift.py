@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
 
 
 def watched(project: Path, server: Server, store: str, parameters: str) -> None:
-    command = [sys.executable, "-c", f"from pipelines.drift import watch; watch({parameters})"]
+    command = [server.python, "-c", f"from pipelines.drift import watch; watch({parameters})"]
     environment = server.environment | {"MLFLOW_TRACKING_URI": store}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 """New pictures reach the deployed index by the flow, with no training."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def refreshed(project: Path, server: Server, store: str) -> tuple[str, str]:
     """What the flow ended with, and its page."""
     environment = server.environment | {"MLFLOW_TRACKING_URI": store}
-    command = [sys.executable, "-m", "pipelines.refresh_index"]
+    command = [server.python, "-m", "pipelines.refresh_index"]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     run = server.runs("refresh-index")[0]
