@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
 import numpy as np
@@ -14,6 +15,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import cots
 from cots.files import atomic_folder
+from cots.import_closure import data_files, import_closure
 from cots.serving.queries import DEFAULT_K, DEFAULT_MEDIA
 
 # What answering a query imports; a test holds it against what is imported.
@@ -52,7 +54,9 @@ class Limits:
 def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: Limits, cards: Mapping[str, str]) -> None:
     """Write the MLflow model `cots-encoders`: texts or pictures in, unit rows out."""
     outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, dim))])
-    _save(folder, "pyfunc_encoders.py", {"encoders": encoders}, ModelSignature(outputs=outputs), limits, cards)
+    _save(
+        folder, "cots.serving.pyfunc_encoders", {"encoders": encoders}, ModelSignature(outputs=outputs), limits, cards
+    )
 
 
 def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits, cards: Mapping[str, str]) -> None:
@@ -62,7 +66,7 @@ def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits, car
     outputs = infer_signature(model_output=[[result]]).outputs
     params = ParamSchema([ParamSpec("k", "long", DEFAULT_K), ParamSpec("media", "string", DEFAULT_MEDIA)])
     signature = ModelSignature(outputs=outputs, params=params)
-    _save(folder, "pyfunc_index.py", {"encoders": encoders, "index": index}, signature, limits, cards)
+    _save(folder, "cots.serving.pyfunc_index", {"encoders": encoders, "index": index}, signature, limits, cards)
 
 
 def requirements() -> list[str]:
@@ -79,21 +83,29 @@ def _installed(name: str) -> str:
 
 def _save(
     folder: Path,
-    code: str,
+    module: str,
     artifacts: Mapping[str, Path],
     signature: ModelSignature,
     limits: Limits,
     cards: Mapping[str, str],
 ) -> None:
-    """Inputs stay out of the signature: MLflow's schema has a list of texts or a table, not both."""
+    """Inputs stay out of the signature: MLflow's schema has a list of texts or a table, not both.
+
+    Of `cots` the files that the module needs travel with it, so that a change elsewhere leaves the model as it is.
+    """
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
-    package = Path(cots.__file__).parent
-    with atomic_folder(folder) as aside:
+    root = Path(cots.__file__).parents[1]
+    modules = import_closure([module], root)
+    with atomic_folder(folder) as aside, TemporaryDirectory() as code:
+        for file in {*modules.values(), *data_files(modules.values())}:
+            copy = Path(code) / file.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
         mlflow.pyfunc.save_model(
             aside,
-            python_model=str(package / "serving" / code),
-            code_paths=[str(package)],
+            python_model=str(modules[module]),
+            code_paths=[str(Path(code) / cots.__name__)],
             artifacts={name: str(path) for name, path in artifacts.items()},
             signature=signature,
             input_example=EXAMPLE,

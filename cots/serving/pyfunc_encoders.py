@@ -1,4 +1,4 @@
-"""The registered model `cots-encoders`, as MLflow loads it: this file and the package `cots` travel with it."""
+"""The registered model `cots-encoders`, as MLflow loads it: this file travels with all of `cots` that it imports."""
 
 from pathlib import Path
 from typing import Any

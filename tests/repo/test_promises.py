@@ -7,8 +7,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import grimp
-import pytest
 import yaml
 
 from cots.config.params import Params
@@ -36,45 +34,6 @@ def test_a_stage_lists_the_parameter_sections_that_exist() -> None:
             for part in key.replace("${key}", "image-text").split("."):
                 assert part in value, f"{name}: {key}"
                 value = value[part]
-
-
-@pytest.fixture(scope="module")
-def imports() -> grimp.ImportGraph:
-    return grimp.build_graph("cots", cache_dir=None)
-
-
-@pytest.mark.parametrize("name", sorted(STAGES))
-def test_the_code_that_a_stage_imports_is_among_its_dependencies(name: str, imports: grimp.ImportGraph) -> None:
-    """Forgotten code is DVC's silent failure: the stage would not run again when that code changes."""
-    files = used_files(name, imports)
-    deps = [dep for dep in STAGES[name]["deps"] if dep.startswith("cots")]
-    missing = sorted(file for file in files if not any(file == dep or file.startswith(f"{dep}/") for dep in deps))
-    assert missing == []
-
-
-@pytest.mark.parametrize("name", sorted(STAGES))
-def test_a_stage_lists_no_code_that_it_does_not_import(name: str, imports: grimp.ImportGraph) -> None:
-    """Code too many makes the stage run for nothing. `package` ships the whole of cots."""
-    if name == "package":
-        pytest.skip("ships the package's code")
-    files = used_files(name, imports)
-    deps = [dep for dep in STAGES[name]["deps"] if dep.startswith("cots")]
-    idle = [dep for dep in deps if not any(file == dep or file.startswith(f"{dep}/") for file in files)]
-    assert idle == []
-
-
-def used_files(name: str, imports: grimp.ImportGraph) -> set[str]:
-    """Files of the modules that a stage's command names, and of all that these import."""
-    named = re.findall(r"cots(?:\.\w+)+", STAGES[name]["cmd"])
-    used = set(named).union(*(imports.find_upstream_modules(module) for module in named))
-    return {str(path) for module in used for path in module_files(module)}
-
-
-def module_files(module: str) -> list[Path]:
-    path = Path(*module.split("."))
-    if (ROOT / path).is_dir():
-        return []  # the __init__ files of this project are empty
-    return [path.with_suffix(".py")]
 
 
 def test_presets_and_params_are_valid_parameter_files() -> None:

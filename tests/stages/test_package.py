@@ -17,6 +17,7 @@ from PIL import Image
 
 from cots.config.params import Params
 from cots.errors import BadInput
+from cots.import_closure import import_closure
 from cots.model import RetrievalModel
 from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.lineage import content_digest, file_digest
@@ -66,6 +67,16 @@ def run_outside(uri: str, folder: Path, **environment: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+@pytest.mark.parametrize("name", ["encoders", "index"])
+def test_a_packed_model_carries_the_code_that_it_needs_and_no_other(name: str, tiny_package: Path) -> None:
+    code = tiny_package / name / "code"
+    carried = {str(file.relative_to(code)) for file in code.rglob("*.py")}
+    needed = import_closure([f"cots.serving.pyfunc_{name}"], ROOT)
+    assert carried == {str(file.relative_to(ROOT)) for file in needed.values()}
+    assert ("cots/serving/search.py" in carried) == (name == "index")
+    assert not [file for file in carried if "stages" in file or "training" in file or "service/" in file]
 
 
 def test_an_indexed_picture_finds_itself_first(index_model: Any) -> None:

@@ -1,0 +1,93 @@
+"""docs/stale.md: for each file of code, the stages that a change of it makes stale."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Stages = Mapping[str, Mapping[str, Any]]
+TABLE = Path("docs/stale.md")
+HEAD = """\
+# What a change of code makes stale
+
+Written by `python -m tools.stage_deps` from `dvc.yaml`; `make check` compares. ● a stage that lists the file among its
+`deps`: it runs at the next `dvc repro`, whatever was changed in the file, a comment too. ○ a stage below one of those:
+it runs only where the outputs of that one came out different. How to take results over: [operate.md](operate.md).
+"""
+
+
+def stale_by(file: str, stages: Stages) -> set[str]:
+    """Stages that list the file, or a folder around it, among their `deps`."""
+    around = {file, *map(str, Path(file).parents)}
+    return {name for name, stage in stages.items() if not around.isdisjoint(map(str, stage["deps"]))}
+
+
+def readers(stages: Stages) -> dict[str, set[str]]:
+    """By stage, those that read what it writes."""
+    return {
+        name: {
+            other
+            for other, reader in stages.items()
+            if any(_meet(out, str(dep)) for out in outputs(stage) for dep in reader["deps"])
+        }
+        for name, stage in stages.items()
+    }
+
+
+def below(names: set[str], reading: Mapping[str, set[str]]) -> set[str]:
+    """Stages that read, directly or through others, what the stages with these names write."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        more = reading[waiting.pop()] - found
+        found |= more
+        waiting += more
+    return found - names
+
+
+def outputs(stage: Mapping[str, Any]) -> list[str]:
+    """Paths under `outs`, `metrics` and `plots`, which are names or a name with its settings."""
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, ())]
+    return [str(path) for entry in entries for path in ([entry] if isinstance(entry, str) else entry)]
+
+
+def stale_table(root: Path, stages: Stages, no_output: Mapping[str, str]) -> str:
+    """The whole document.
+
+    Args:
+        root: the project's folder.
+        stages: of dvc.yaml.
+        no_output: modules that are left out, with their reasons.
+    """
+    files = {file: stale_by(file, stages) for file in code_files(root)}
+    reading = readers(stages)
+    rows = [
+        f"| `{file}` | {' | '.join(_mark(name, direct, below(direct, reading)) for name in stages)} |"
+        for file, direct in files.items()
+        if direct
+    ]
+    idle = [f"`{file}`" for file, direct in files.items() if not direct]
+    lines = [HEAD, f"| file | {' | '.join(stages)} |", f"|---|{':-:|' * len(stages)}", *rows, ""]
+    lines += ["## Declared to change no output", "", "They stand in `pyproject.toml` under `tool.cots.stage-deps`.", ""]
+    lines += [f"- `{module}`: {reason}" for module, reason in no_output.items()]
+    lines += ["", "## Files that make no stage stale", "", ", ".join(idle)]
+    return "\n".join(lines) + "\n"
+
+
+def code_files(root: Path) -> list[str]:
+    """Every file of the packages, relative to `root`."""
+    return sorted(
+        str(path.relative_to(root))
+        for package in ("cots", "pipelines")
+        for path in (root / package).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    )
+
+
+def _mark(name: str, direct: set[str], indirect: set[str]) -> str:
+    return "●" if name in direct else "○" if name in indirect else ""
+
+
+def _meet(out: str, dep: str) -> bool:
+    """Whether one path is the other or lies in it; `${...}` stands for any one name, and alone for no output."""
+    one, other = (["*" if part.startswith("${") else part for part in path.split("/")] for path in (out, dep))
+    return other != ["*"] and all(a == b or "*" in (a, b) for a, b in zip(one, other, strict=False))
