@@ -66,8 +66,8 @@ def code_of(name: str, stage: Mapping[str, Any], declared: Declared, root: Path)
         modules += section_modules(stage.get("params", ()), sections)
         leave_out = {*declared.no_output, declared.sections}
         found = import_closure(modules, root, leave_out=leave_out) | {declared.sections: sections}
-    needed = {file for file in found.values() if holds_code(file)}
-    needed |= set(import_closure(declared.ships.get(name, ()), root).values())
+    shipped = import_closure(declared.ships.get(name, ()), root)
+    needed = {file for file in (*found.values(), *shipped.values()) if holds_code(file)}
     return sorted(str(file.relative_to(root)) for file in needed | data_files(needed))
 
 
