@@ -9,14 +9,14 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
-from cots.import_closure import data_files, import_closure, imported_names
+from cots.import_closure import data_files, import_closure
 from tools.stale_table import TABLE, stale_table
 
 PACKAGES = "cots|pipelines"
@@ -30,20 +30,17 @@ class Declared:
 
     Attributes:
         no_output: modules that change nothing that a stage makes, each with the reason.
-        sections: the module whose class has one field for each section of params.yaml. Of the modules that it imports,
-            a stage needs those of the sections that it names under `params`.
         ships: by stage, modules whose whole closure the stage copies into what it makes.
     """
 
     no_output: Mapping[str, str]
-    sections: str
     ships: Mapping[str, list[str]]
 
     @classmethod
     def load(cls, root: Path) -> Self:
         """Read the table of the project in `root`."""
         table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["tool"]["cots"]["stage-deps"]
-        return cls(no_output=table["no-output"], sections=table["sections"], ships=table["ships"])
+        return cls(no_output=table["no-output"], ships=table["ships"])
 
 
 def load_stages(root: Path) -> dict[str, dict[str, Any]]:
@@ -60,33 +57,10 @@ def code_of(name: str, stage: Mapping[str, Any], declared: Declared, root: Path)
         declared: what is left out, and what the stage ships.
         root: the project's folder.
     """
-    modules = MODULE.findall(stage["cmd"])
-    found = import_closure(modules, root, leave_out=declared.no_output)
-    if sections := found.get(declared.sections):
-        modules += section_modules(stage.get("params", ()), sections)
-        leave_out = {*declared.no_output, declared.sections}
-        found = import_closure(modules, root, leave_out=leave_out) | {declared.sections: sections}
+    found = import_closure(MODULE.findall(stage["cmd"]), root, leave_out=declared.no_output)
     shipped = import_closure(declared.ships.get(name, ()), root)
     needed = {file for file in (*found.values(), *shipped.values()) if holds_code(file)}
     return sorted(str(file.relative_to(root)) for file in needed | data_files(needed))
-
-
-def section_modules(params: Iterable[str], file: Path) -> set[str]:
-    """Modules that hold the types of some parameters.
-
-    Args:
-        params: their names, as under `params` in dvc.yaml.
-        file: of the module with one field for each section.
-    """
-    origin = {symbol: module for module, symbol in imported_names(file)}
-    sections = {key.partition(".")[0] for key in params}
-    return {
-        origin[name.id]
-        for field in ast.walk(ast.parse(file.read_text(encoding="utf8")))
-        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target).rstrip("_") in sections
-        for name in ast.walk(field.annotation)
-        if isinstance(name, ast.Name) and name.id in origin
-    }
 
 
 def holds_code(file: Path) -> bool:
