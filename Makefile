@@ -1,6 +1,6 @@
-# make demo | up | down | test | check | fix | bench; each sets up .venv by itself.
+# make demo | up | down | test | test-fast | check | fix | bench; each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test check fix bench ablation
+.PHONY: help setup demo up down status test test-fast check fix bench ablation
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ help:
 	@echo "make demo   set up, run the pipeline on drawn scenes, publish, show the result"
 	@echo "make up     MLflow and Prefect on PostgreSQL, the deployments, a worker (docs/operate.md); make status"
 	@echo "make down   stop them; PURGE=1 also deletes their data"
-	@echo "make test   the test suite"
+	@echo "make test   the test suite, 8 minutes on two cores; make test-fast: what takes 90 seconds of it (tests/README.md)"
 	@echo "make check  format, lint, types, import floors, deps of stages, duplicates"
 	@echo "make fix    format and mend what can be mended, dvc.yaml's code and docs/stale.md too"
 	@echo "make bench  benchmarks: make bench ONLY=step runs one, ONLY=smoke all at their smallest"
@@ -49,6 +49,9 @@ status: setup
 
 test: setup
 	pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+
+test-fast: setup
+	pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: setup
 	ruff format --check .

@@ -1,9 +1,11 @@
 """Stages in several processes, from the shell: what they write, and what is left when one of them dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -29,47 +31,69 @@ def project(tmp_path: Path, store: str, tiny_data: Path, tokenized: Path, monkey
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_data: Path, tokenized: Path) -> Path:
+    """What a run of one process that nothing disturbed has left; by the real interpreter."""
+    folder = tmp_path_factory.mktemp("whole")
+    written(folder, steps=3)
+    shutil.copy(empty_store, folder / "mlflow.db")
+    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    done = ended([sys.executable, *command(tiny_data, tokenized, "out")], 1, folder=folder, **own)
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
 def written(folder: Path, *, save: str = "online", **changes: object) -> None:
     """Parameters of a run long enough to be interrupted, with these changes to `pretrain`."""
-    params = tiny_params(pretrain={"steps": 120, "checkpoint_every": 5} | changes, objective={"save": save})
+    params = tiny_params(pretrain={"steps": 60, "checkpoint_every": 5} | changes, objective={"save": save})
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
 
 
 def command(data: Path, tokenized: Path, out: str) -> list[str]:
     inputs = [data / "shards", data / "manifest.parquet", tokenized / "tokens", tokenized / "tokenizer"]
     outputs = [f"{out}/model", f"{out}/report", f"{out}/run.json"]
-    return [sys.executable, "-m", "cots.launch", STAGE, *map(str, [*inputs, *outputs])]
+    return ["-m", "cots.launch", STAGE, *map(str, [*inputs, *outputs])]
 
 
 def environment(processes: object) -> dict[str, str]:
     return os.environ | {"COTS_PROCESSES": str(processes), "OMP_NUM_THREADS": "1"}
 
 
-def ended(arguments: list[str], processes: object) -> subprocess.CompletedProcess[str]:
+def ended(
+    arguments: list[str], processes: object, *, folder: Path | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        arguments, env=environment(processes), capture_output=True, text=True, check=False, timeout=SECONDS
+        arguments,
+        cwd=folder,
+        env=environment(processes) | changes,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
     )
 
 
-def second(parent: int) -> list[psutil.Process]:
-    """The second process of the stage."""
-    children = psutil.Process(parent).children(recursive=True)
-    return [one for one in children if STAGE in one.cmdline() and one.environ().get("RANK") == "1"]
+def second(folder: Path) -> list[psutil.Process]:
+    """The second process of the stage that runs in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if STAGE in process.cmdline() and process.cwd() == str(folder) and process.environ().get("RANK") == "1":
+                found.append(process)
+    return found
 
 
 @pytest.mark.parametrize(("sharded", "later"), [(False, 1), (True, 1), (True, 2)])
 def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them(
-    project: Path, tiny_data: Path, tokenized: Path, sharded: bool, later: int
+    project: Path, tiny_data: Path, tokenized: Path, fork_python: str, whole: Path, sharded: bool, later: int
 ) -> None:
     written(project, shard_weights=sharded)
-    whole = ended(command(tiny_data, tokenized, "whole"), 1)
-    assert whole.returncode == 0, whole.stderr
-
-    run = command(tiny_data, tokenized, "killed")
+    run = [fork_python, *command(tiny_data, tokenized, "killed")]
     process = subprocess.Popen(run, env=environment(2), stderr=subprocess.PIPE, text=True)
+    [victim] = waited_for(lambda: second(project))
     checkpoint = project / "runs/checkpoints/pretrain.pt"
     waited_for(checkpoint.is_file)
-    waited_for(lambda: second(process.pid))[0].send_signal(signal.SIGKILL)
+    victim.send_signal(signal.SIGKILL)
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert said.splitlines()[-1].startswith(f"error: {STAGE}: one of 2 processes ended early")
@@ -79,7 +103,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them
     again = ended(run, later)
     assert again.returncode == 0, again.stderr
     assert not checkpoint.exists()
-    mine, theirs = (load_file(project / out / "model/model.safetensors") for out in ("killed", "whole"))
+    mine, theirs = (load_file(out / "model/model.safetensors") for out in (project / "killed", whole))
     assert mine.keys() == theirs.keys()
     assert all(mine[key].shape == value.shape for key, value in theirs.items())
     assert (project / "killed" / "run.json").is_file()
@@ -90,14 +114,16 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them
 def test_a_number_of_processes_that_is_none_is_told_in_one_line(
     project: Path, tiny_data: Path, tokenized: Path, count: str
 ) -> None:
-    done = ended(command(tiny_data, tokenized, "out"), count)
+    done = ended([sys.executable, *command(tiny_data, tokenized, "out")], count)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [f"error: COTS_PROCESSES={count}: give a whole number from 1"]
 
 
-def test_tokens_are_the_same_whoever_makes_them(project: Path, tiny_data: Path, tokenized: Path) -> None:
+def test_tokens_are_the_same_whoever_makes_them(
+    project: Path, tiny_data: Path, tokenized: Path, fork_python: str
+) -> None:
     inputs = [tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "dvae", "tokens", "tokenizer"]
-    done = ended([sys.executable, "-m", "cots.launch", "cots.stages.tokenize", *map(str, inputs)], 2)
+    done = ended([fork_python, "-m", "cots.launch", "cots.stages.tokenize", *map(str, inputs)], 2)
     assert done.returncode == 0, done.stderr
     made = sorted(path.relative_to(tokenized / "tokens") for path in (tokenized / "tokens").rglob("*.safetensors"))
     assert made
@@ -106,22 +132,22 @@ def test_tokens_are_the_same_whoever_makes_them(project: Path, tiny_data: Path, 
 
 
 def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_weights_are_sharded(
-    project: Path, tiny_data: Path, tokenized: Path
+    project: Path, tiny_data: Path, tokenized: Path, fork_python: str
 ) -> None:
     written(project, shard_weights=True, parts=3)
-    done = ended(command(tiny_data, tokenized, "out"), 2)
+    done = ended([fork_python, *command(tiny_data, tokenized, "out")], 2)
     assert done.returncode == 1
     assert "error: a batch of 4 in 3 parts for 2 processes: start fewer, or raise the batch" in done.stderr.splitlines()
 
 
 @pytest.mark.parametrize("save", ["online", "ema"])
 def test_a_run_with_sharded_weights_leaves_the_streams_of_a_run_without(
-    project: Path, tiny_data: Path, tokenized: Path, save: str
+    project: Path, tiny_data: Path, tokenized: Path, fork_python: str, save: str
 ) -> None:
     left = {}
     for out, sharded in (("common", False), ("sharded", True)):
         written(project, save=save, fsdp=sharded, steps=3)
-        done = ended(command(tiny_data, tokenized, out), 2)
+        done = ended([fork_python, *command(tiny_data, tokenized, out)], 2)
         assert done.returncode == 0, done.stderr
         left[out] = load_file(project / out / "model/model.safetensors")
     torch.manual_seed(0)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Found = list[dict[str, Any]]
 
 
-def torchrun(count: int, module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+def torchrun(python: str, count: int, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     return subprocess.run(
         [*command, "-m", module, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -31,12 +30,14 @@ def torchrun(count: int, module: str, *arguments: object, **environment: str) ->
 
 
 @pytest.fixture(scope="module")
-def found(tiny_data: Path, tokenized: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Found]:
+def found(
+    tiny_data: Path, tokenized: Path, tmp_path_factory: pytest.TempPathFactory, fork_python: str
+) -> dict[int, Found]:
     """What each process had in the end, by how many there were."""
     results = {}
     for count in (1, 2, 4):
         out = tmp_path_factory.mktemp(f"processes{count}")
-        done = torchrun(count, "tests.training.worker", tiny_data, tokenized, out)
+        done = torchrun(fork_python, count, "tests.training.worker", tiny_data, tokenized, out)
         assert done.returncode == 0, done.stderr
         results[count] = [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(count)]
     return results

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,22 @@ def run(data: Path, tokenized: Path, out: Path, params: Params) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def usual(tiny_data: Path, tokenized: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an uninterrupted run with `tiny_params()` leaves; not to be written to."""
+    folder = tmp_path_factory.mktemp("usual")
+    with chdir(folder):
+        return run(tiny_data, tokenized, folder, tiny_params())
+
+
+@pytest.fixture(scope="module")
+def unfiltered(tiny_data: Path, tokenized: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a run that keeps every pair."""
+    folder = tmp_path_factory.mktemp("unfiltered")
+    with chdir(folder):
+        return run(tiny_data, tokenized, folder, tiny_params(objective=UNFILTERED))
+
+
 def weights(out: Path) -> bytes:
     return (out / "model" / "model.safetensors").read_bytes()
 
@@ -72,16 +89,15 @@ def killed_run(step: int, data: Path, tokenized: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [0, 2, 5])
 def test_a_killed_run_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
-    tiny_data: Path, tokenized: Path, tmp_path: Path, step: int
+    tiny_data: Path, tokenized: Path, tmp_path: Path, usual: Path, step: int
 ) -> None:
-    whole = run(tiny_data, tokenized, tmp_path / "whole", tiny_params())
     killed_run(step, tiny_data, tokenized, tmp_path)
     resumed = run(tiny_data, tokenized, tmp_path / "resumed", tiny_params())
-    assert weights(resumed) == weights(whole)
-    mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (resumed, whole))
+    assert weights(resumed) == weights(usual)
+    mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (resumed, usual))
     timing = ["pairs_per_second", "utilisation", "data_wait"]
     pd.testing.assert_frame_equal(mine.drop(columns=timing), theirs.drop(columns=timing))
-    mine, theirs = (pd.read_parquet(out / "report/pairs.parquet") for out in (resumed, whole))
+    mine, theirs = (pd.read_parquet(out / "report/pairs.parquet") for out in (resumed, usual))
     pd.testing.assert_frame_equal(mine, theirs)
 
 
@@ -93,8 +109,8 @@ def test_waiting_for_an_item_is_the_time_that_it_takes_to_come() -> None:
         assert list(waited_for(iter("ab"))) == [("a", 5.0), ("b", 0.0)]
 
 
-def test_curves_tell_what_share_of_the_time_the_run_waited(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
-    curves = pd.read_csv(run(tiny_data, tokenized, tmp_path / "out", tiny_params()) / "report/curves.csv")
+def test_curves_tell_what_share_of_the_time_the_run_waited(usual: Path) -> None:
+    curves = pd.read_csv(usual / "report/curves.csv")
     assert curves["data_wait"].between(0, 1).all()
     assert curves["data_wait"].gt(0).any()
 
@@ -111,16 +127,12 @@ def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, t
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile asks for g++")
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
 def test_compiled_blocks_learn_what_others_do(
-    tiny_data: Path, tokenized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, tokenized: Path, tmp_path: Path, unfiltered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])  # setuptools, which torch.compile imports, adds its own packages
-
-    def curves(*, compiled: bool) -> pd.DataFrame:
-        params = tiny_params(pretrain={"torch_compile": compiled}, objective=UNFILTERED)
-        return pd.read_csv(run(tiny_data, tokenized, tmp_path / str(compiled), params) / "report/curves.csv")
-
+    compiled = run(tiny_data, tokenized, tmp_path, tiny_params(pretrain={"torch_compile": True}, objective=UNFILTERED))
     losses = ["total", "instance", "token", "task"]
-    mine, theirs = curves(compiled=True)[losses], curves(compiled=False)[losses]
+    mine, theirs = (pd.read_csv(out / "report/curves.csv")[losses] for out in (compiled, unfiltered))
     pd.testing.assert_frame_equal(mine[:3], theirs[:3], rtol=1e-3)  # the last one after the first compiled step
     pd.testing.assert_frame_equal(mine, theirs, rtol=1e-2, atol=2e-2)  # bf16 rounds otherwise, Adam makes much of it
     assert torch._dynamo.utils.counters["frames"]["ok"]
@@ -145,14 +157,15 @@ def test_a_baseline_runs_through_the_same_loop_and_resumes(
     assert pd.read_parquet(whole / "report/pairs.parquet").empty
 
 
-def test_a_batch_in_parts_ends_with_nearly_the_same_weights(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
-    whole = run(tiny_data, tokenized, tmp_path / "whole", tiny_params(objective=UNFILTERED))
+def test_a_batch_in_parts_ends_with_nearly_the_same_weights(
+    tiny_data: Path, tokenized: Path, tmp_path: Path, unfiltered: Path
+) -> None:
     parts = run(
         tiny_data, tokenized, tmp_path / "parts", tiny_params(pretrain={"grad_accum_steps": 3}, objective=UNFILTERED)
     )
-    mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (parts, whole))
+    mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (parts, unfiltered))
     np.testing.assert_allclose(mine["total"], theirs["total"], rtol=0.02)
-    assert weights(parts) != weights(whole)
+    assert weights(parts) != weights(unfiltered)
 
 
 def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
@@ -186,10 +199,9 @@ def test_a_model_is_fine_tuned_and_measured_at_another_resolution(
     assert positions.shape[1] == 1 + (48 // 8) ** 2
 
 
-def test_other_seeds_give_other_weights(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
-    a = run(tiny_data, tokenized, tmp_path / "a", tiny_params())
-    b = run(tiny_data, tokenized, tmp_path / "b", tiny_params(pretrain={"seed": 1}))
-    assert weights(a) != weights(b)
+def test_other_seeds_give_other_weights(tiny_data: Path, tokenized: Path, tmp_path: Path, usual: Path) -> None:
+    other = run(tiny_data, tokenized, tmp_path, tiny_params(pretrain={"seed": 1}))
+    assert weights(other) != weights(usual)
 
 
 def objective_and_batch(data: Path, tokenized: Path, params: Params) -> tuple[CotsObjective, Arrays]:
@@ -313,15 +325,17 @@ def test_a_loss_that_is_no_number_ends_the_run_in_words(tiny_data: Path, tokeniz
         run(tiny_data, tokenized, tmp_path, tiny_params(pretrain={"learning_rate": 1e30, "steps": 60}))
 
 
-def test_a_model_folder_gives_the_same_vectors_after_loading(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
-    out = run(tiny_data, tokenized, tmp_path, tiny_params())
-    model = RetrievalModel.load(out / "model")
+def test_a_model_folder_gives_the_same_vectors_after_loading(usual: Path) -> None:
+    model = RetrievalModel.load(usual / "model")
     texts = ["a red square", "one blue plain image", "a"]
     rows = model.encode_texts(texts, batch=2)
     assert rows.shape == (3, 16)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(rows[::-1], model.encode_texts(texts[::-1], batch=3), atol=1e-6)
-    assert set(load_file(out / "model" / "model.safetensors")) >= {"image.projection.weight", "text.projection.weight"}
+    assert set(load_file(usual / "model" / "model.safetensors")) >= {
+        "image.projection.weight",
+        "text.projection.weight",
+    }
 
 
 def test_tokenize_keeps_finished_shards_and_starts_over_for_other_parameters(
