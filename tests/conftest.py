@@ -41,7 +41,6 @@ COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database, made once: that takes seconds."""
-    import mlflow
 
     from cots.serving.tracking import connect
 

@@ -591,11 +591,11 @@ def test_the_summary_shows_results_versions_report_and_what_to_try(cots: Cots, t
 
 
 def test_the_doctor_finds_this_environment_sound(
-    cots: Cots, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cots: Cots, store: str, fork_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     subprocess.run(["git", "init", "-q"], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    subprocess.run([fork_python, "-m", "dvc", "init", "-q"], check=True)
     code, out, _ = cots("doctor")
     assert code == 0, out
     assert "BROKEN" not in out

@@ -1,25 +1,49 @@
 """`cots data` in a real project: DVC brings its data up to date, MLflow deploys the index without the picture."""
 
 import os
+import shutil
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
+from cots.config import Params
+from cots.serving.publishing import publish
 from cots.serving.registry import Registry
+from tests.conftest import tracked_in
+from tests.deployed import squares_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+Cots = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def cots(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cots.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+@pytest.fixture(scope="module")
+def cots(fork_python: str) -> Cots:
+    """Run the command line in a process of its own."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [fork_python, "-m", "cots.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+
+    return run
 
 
-@pytest.mark.usefixtures("squares_champion")
-def test_a_picture_is_taken_out_of_data_and_index_and_stays_out() -> None:
-    assert cots("registry", "refresh").returncode == 0
+@pytest.fixture(scope="module")
+def refreshed(
+    cots: Cots, tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_package: Path, fork_python: str
+) -> Iterator[Path]:
+    """A project of plain squares, in which the process stands, after `cots registry refresh`."""
+    folder = squares_project(tmp_path_factory.mktemp("squares") / "project", tiny_package, fork_python)
+    with tracked_in(Path(shutil.copy(empty_store, folder.parent))), chdir(folder):
+        publish(Params.load())
+        assert cots("registry", "refresh").returncode == 0
+        yield folder
+
+
+@pytest.mark.usefixtures("refreshed")
+def test_a_picture_is_taken_out_of_data_and_index_and_stays_out(cots: Cots) -> None:
     registry = Registry()
     assert "red48.png" in registry.kept(2).items()
 
@@ -36,10 +60,9 @@ def test_a_picture_is_taken_out_of_data_and_index_and_stays_out() -> None:
     assert [line.split() for line in known[1:]] == [["3", "1", "-"], ["2", "1", "red48.png"], ["1", "1", "-"]]
 
 
-def test_an_unknown_picture_withdraws_nothing(squares_champion: Path) -> None:
-    assert cots("registry", "refresh").returncode == 0
-    before = (squares_champion / "withdrawn.csv").read_bytes()
-    done = cots("data", "withdraw", "nobody.png", "red48.png", "--reason", "x")
+def test_an_unknown_picture_withdraws_nothing(refreshed: Path, cots: Cots) -> None:
+    before = (refreshed / "withdrawn.csv").read_bytes()
+    done = cots("data", "withdraw", "nobody.png", "blue48.png", "--reason", "x")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: no sample nobody.png: neither")
-    assert (squares_champion / "withdrawn.csv").read_bytes() == before
+    assert (refreshed / "withdrawn.csv").read_bytes() == before

@@ -1,7 +1,6 @@
 """Words that a text stream knows, texts as a table, bounds on a table, earlier versions of a file."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -58,7 +57,7 @@ def test_bounds_hold_rows_or_their_mean_and_tell_what_is_against_them() -> None:
 
 @pytest.mark.slow
 def test_earlier_versions_of_a_file_are_found_in_the_cache_of_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert list(past_versions(Path("data/table"))) == []
@@ -66,7 +65,7 @@ def test_earlier_versions_of_a_file_are_found_in_the_cache_of_runs(
         "stages:\n  make:\n    cmd: mkdir -p data && cp source data/table\n    deps: [source]\n    outs: [data/table]\n"
     )
     Path("dvc.yaml").write_text(stage)
-    dvc = [sys.executable, "-m", "dvc"]
+    dvc = [fork_python, "-m", "dvc"]
     subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True)
     for content in ("one", "two"):
         Path("source").write_text(content)

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,14 +41,12 @@ def test_the_commands_are_those_that_are_known() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sorted(ours()))
-def test_a_command_knows_every_option_that_it_is_given(command: str) -> None:
+def test_a_command_knows_every_option_that_it_is_given(command: str, fork_python: str) -> None:
     program, *verbs = command.split()
     module = {"cots": "cots.cli"}.get(program, program)
     if program == "cots" and not (ROOT / "cots/cli/serve.py").is_file():
         pytest.skip("the search service is not part of this version")
-    shown = subprocess.run(
-        [sys.executable, "-m", module, *verbs, "--help"], capture_output=True, text=True, check=False
-    )
+    shown = subprocess.run([fork_python, "-m", module, *verbs, "--help"], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert {option for option in ours()[command] if option not in shown.stdout} == set()
 

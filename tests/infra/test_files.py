@@ -187,11 +187,11 @@ print(json.dumps(made.job_manifest))
 
 
 @pytest.mark.slow
-def test_the_job_that_prefect_makes_of_a_flow_run_is_a_valid_one(tmp_path: Path) -> None:
+def test_the_job_that_prefect_makes_of_a_flow_run_is_a_valid_one(tmp_path: Path, fork_python: str) -> None:
     pytest.importorskip("prefect_kubernetes", reason="install the extra kubernetes")
     nowhere = os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
     pool = str(INFRA / "kubernetes/base/work-pool.json")
-    job = json.loads(ran(sys.executable, "-c", AS_PREFECT_MAKES_IT, pool, environment=nowhere))
+    job = json.loads(ran(fork_python, "-c", AS_PREFECT_MAKES_IT, pool, environment=nowhere))
     pod = job["spec"]["template"]["spec"]
     for name in (
         "parallelism",

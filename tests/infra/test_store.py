@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def ran(*command: str, cwd: Path, bucket: Bucket) -> None:
     done = subprocess.run(
-        [sys.executable, *command],
+        command,
         cwd=cwd,
         env=os.environ | bucket.environment,
         capture_output=True,
@@ -27,9 +27,9 @@ def ran(*command: str, cwd: Path, bucket: Bucket) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_bucket_is_made_once_and_holds_what_dvc_pushes(bucket: Bucket, tmp_path: Path) -> None:
+def test_the_bucket_is_made_once_and_holds_what_dvc_pushes(bucket: Bucket, fork_python: str, tmp_path: Path) -> None:
     for _ in range(2):
-        ran(str(INFRA / "make_bucket.py"), "cots", cwd=tmp_path, bucket=bucket)
+        ran(sys.executable, str(INFRA / "make_bucket.py"), "cots", cwd=tmp_path, bucket=bucket)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/picture").write_bytes(bytes(range(256)))
     for arguments in (
@@ -39,10 +39,10 @@ def test_the_bucket_is_made_once_and_holds_what_dvc_pushes(bucket: Bucket, tmp_p
         ["add", "-q", "data"],
         ["push", "-q"],
     ):
-        ran("-m", "dvc", *arguments, cwd=tmp_path, bucket=bucket)
+        ran(fork_python, "-m", "dvc", *arguments, cwd=tmp_path, bucket=bucket)
     for made in ("data", ".dvc/cache"):
         shutil.rmtree(tmp_path / made)
-    ran("-m", "dvc", "pull", "-q", cwd=tmp_path, bucket=bucket)
+    ran(fork_python, "-m", "dvc", "pull", "-q", cwd=tmp_path, bucket=bucket)
     assert (tmp_path / "data/picture").read_bytes() == bytes(range(256))
 
 
@@ -57,21 +57,22 @@ assert pathlib.Path(back).read_bytes() == pathlib.Path("picture").read_bytes()
 
 
 def test_an_artifact_goes_through_the_server_into_the_bucket_without_keys_of_the_client(
-    bucket: Bucket, tmp_path: Path
+    bucket: Bucket, fork_python: str, empty_store: Path, tmp_path: Path
 ) -> None:
     import boto3
 
-    ran(str(INFRA / "make_bucket.py"), "artifacts", cwd=tmp_path, bucket=bucket)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    ran(sys.executable, str(INFRA / "make_bucket.py"), "artifacts", cwd=tmp_path, bucket=bucket)
     port = free_port()
     options = ["--host=127.0.0.1", f"--port={port}", "--workers=1", "--serve-artifacts"]
-    command = [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination=s3://artifacts/mlflow"]
+    command = [fork_python, "-m", "mlflow", "server", *options, "--artifacts-destination=s3://artifacts/mlflow"]
     own = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     address, environment = f"http://127.0.0.1:{port}", os.environ | bucket.environment | own
     (tmp_path / "picture").write_bytes(bytes(range(256)))
     with serving(command, answers=f"{address}/health", folder=tmp_path, environment=environment):
         client = os.environ | {"MLFLOW_TRACKING_URI": address}
         done = subprocess.run(
-            [sys.executable, "-c", LOG], cwd=tmp_path, env=client, capture_output=True, text=True, check=False
+            [fork_python, "-c", LOG], cwd=tmp_path, env=client, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}

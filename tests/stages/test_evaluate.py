@@ -354,7 +354,7 @@ def test_an_absent_model_is_named_and_nothing_is_written(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_several_processes_measure_what_one_measures(
-    tmp_path: Path, tiny_model: Path, other_model: Path, tiny_data: Path, empty_store: Path
+    tmp_path: Path, tiny_model: Path, other_model: Path, tiny_data: Path, empty_store: Path, fork_python: str
 ) -> None:
     for name, count in (("one", 1), ("many", 3)):  # two batches of pictures, one of clips
         project = tmp_path / name
@@ -363,7 +363,8 @@ def test_several_processes_measure_what_one_measures(
         shutil.copy(empty_store, project / "mlflow.db")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
-            launched(project, count, "evaluate", *files(project, tiny_data), params=params(folds=3))
+            inputs = files(project, tiny_data)
+            launched(project, count, "evaluate", *inputs, params=params(folds=3), python=fork_python)
     one, many = (tmp_path / name / "reports" for name in ("one", "many"))
     for target in TARGETS:
         name = f"evaluation/{target}.parquet"

@@ -167,13 +167,19 @@ def test_what_cannot_be_built_is_told_and_the_older_index_stays(
     ],
 )
 def test_several_processes_write_the_bytes_that_one_writes(
-    processes: int, batch: int, splits: tuple[str, ...], tmp_path: Path, tiny_data: Path, tiny_model: Path
+    processes: int,
+    batch: int,
+    splits: tuple[str, ...],
+    tmp_path: Path,
+    tiny_data: Path,
+    tiny_model: Path,
+    fork_python: str,
 ) -> None:
     chosen = params(splits=splits)
     chosen = chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update={"batch_size": batch})})
     files = (tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model)
     for name, count in (("one", 1), ("many", processes)):
-        launched(tmp_path, count, "index", *files, tmp_path / name, params=chosen)
+        launched(tmp_path, count, "index", *files, tmp_path / name, params=chosen, python=fork_python)
     assert {path.name for path in (tmp_path / "many").iterdir()} == WRITTEN
     for name in WRITTEN - {"index.json"}:
         assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name

@@ -1,9 +1,7 @@
 import base64
 import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,18 +26,6 @@ from tests.hits import up_to_rounding
 ROOT = Path(__file__).parents[2]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 
-# Imports of the packaged code, told after it has answered; `mlflow` itself is told apart.
-OUTSIDE = """
-import json, sys
-import mlflow, pandas as pd
-before = set(sys.modules)
-model = mlflow.pyfunc.load_model(sys.argv[1])
-found = model.predict(["a red square", "blue"], params={"k": 3})
-import cots
-tops = {name.partition(".")[0] for name in set(sys.modules)}
-print(json.dumps({"found": found, "cots": cots.__file__, "modules": sorted(tops)}))
-"""
-
 
 @pytest.fixture(scope="session")
 def index_model(tiny_package: Path) -> Any:
@@ -55,18 +41,6 @@ def encoded(colour: str, form: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (40, 32), colour).save(file, form)
     return file.getvalue()
-
-
-def run_outside(uri: str, folder: Path, **environment: str) -> dict[str, Any]:
-    """Load and ask a model in a process that knows no checkout: isolated Python, a folder of its own, no PYTHONPATH."""
-    script = folder / "outside.py"
-    script.write_text(f"import sys\nsys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n{OUTSIDE}")
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "OMP_NUM_THREADS")}
-    command = [sys.executable, "-I", str(script), uri]
-    done = subprocess.run(command, cwd=folder, env=kept | environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 @pytest.mark.parametrize("name", ["encoders", "index"])
@@ -171,17 +145,6 @@ def test_encoders_give_the_vectors_of_the_model_they_hold(encoders_model: Any, t
     mixed = encoders_model.predict(pd.DataFrame({"text": ["blue", None], "image": [None, encoded("red")]}))
     np.testing.assert_allclose(mixed[0], model.encode_texts(["blue"], batch=1)[0], atol=1e-2)
     np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, atol=1e-3)
-
-
-def test_a_package_answers_in_a_process_that_has_no_checkout(
-    tiny_package: Path, index_model: Any, tmp_path: Path
-) -> None:
-    moved = shutil.copytree(tiny_package / "index", tmp_path / "moved")
-    (tmp_path / "cwd").mkdir()
-    told = run_outside(str(moved), tmp_path / "cwd")
-    assert Path(told["cots"]).is_relative_to(moved)
-    expected = index_model.predict(["a red square", "blue"], params={"k": 3})
-    assert [[r["id"] for r in results] for results in told["found"]] == [[r["id"] for r in e] for e in expected]
 
 
 def test_what_the_packaged_code_imports_is_declared() -> None:

@@ -216,26 +216,28 @@ def test_a_withdrawn_sample_is_left_out_and_listed_and_is_no_fault_of_the_source
     assert rejected[["reason", "detail"]].to_numpy().tolist() == [["withdrawn", "its owner asked, in writing"]]
 
 
-def run_stage(folder: Path, source: Path) -> subprocess.CompletedProcess[str]:
+def run_stage(folder: Path, source: Path, python: str) -> subprocess.CompletedProcess[str]:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["source"] = {"kind": "folder", "path": str(source), "seed": 0, "holdout": {"val": 0, "test": 0}}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     inputs = [str(source), str(ROOT / "withdrawn.csv")]
-    command = [sys.executable, "-m", "cots.stages.prepare", *inputs, "shards", "m.parquet", "r.parquet"]
+    command = [python, "-m", "cots.stages.prepare", *inputs, "shards", "m.parquet", "r.parquet"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 
 def test_from_the_shell_a_missing_folder_gives_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    outcome = run_stage(tmp_path, tmp_path / "absent")
+    outcome = run_stage(tmp_path, tmp_path / "absent", sys.executable)
     assert outcome.returncode == 2
     (line,) = outcome.stderr.splitlines()
     assert line.startswith("error: ")
     assert "absent does not exist: set source.path" in line
 
 
-def test_from_the_shell_a_source_of_absent_pictures_gives_one_line_and_exit_code_1(tmp_path: Path) -> None:
+def test_from_the_shell_a_source_of_absent_pictures_gives_one_line_and_exit_code_1(
+    tmp_path: Path, fork_python: str
+) -> None:
     path = table(tmp_path / "source", ["a.jpg,a dog,train", "b.jpg,a cat,train"])
-    outcome = run_stage(tmp_path, path)
+    outcome = run_stage(tmp_path, path, fork_python)
     assert outcome.returncode == 1
     errors = [line for line in outcome.stderr.splitlines() if "samples in" not in line]
     assert len(errors) == 1
