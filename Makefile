@@ -16,8 +16,8 @@ help:
 	@echo "make up     MLflow and Prefect on PostgreSQL, the deployments, a worker (docs/operate.md); make status"
 	@echo "make down   stop them; PURGE=1 also deletes their data"
 	@echo "make test   the test suite, 8 minutes on two cores; make test-fast: what takes 90 seconds of it (tests/README.md)"
-	@echo "make check  format, lint, types, import floors, deps of stages, duplicates"
-	@echo "make fix    format and mend what can be mended, dvc.yaml's code and docs/stale.md too"
+	@echo "make check  format, lint, types, import floors, generated files, duplicates"
+	@echo "make fix    format, mend what can be mended, write generated files (dvc.yaml's deps, docs/)"
 	@echo "make bench  benchmarks: make bench ONLY=step runs one, ONLY=smoke all at their smallest"
 	@echo "make ablation   what each level is worth, by dvc exp over seeds, on params.yaml's data"
 
@@ -59,12 +59,14 @@ check: setup
 	mypy
 	lint-imports
 	python -m tools.stage_deps --check
+	python -m tools.params_reference --check
 	pylint --disable=all --enable=duplicate-code --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y cots pipelines
 
 fix: setup
 	ruff check --fix .
 	ruff format .
 	python -m tools.stage_deps
+	python -m tools.params_reference
 
 bench: .venv/.peers
 	python -m benchmarks $(ONLY)

@@ -7,10 +7,12 @@ import mlflow
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from cots.config.params import Params
 from cots.data.manifest import SCHEMA, write_table
 from cots.errors import BadInput
+from cots.files import write_json
 from cots.refresh import refresh
 from cots.serving.loading import opened_search
 from cots.serving.models import INDEX
@@ -63,6 +65,20 @@ def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
     assert len(found) == 10
     assert refresh(params, project) is None
     assert [one.version for one in registry.versions()] == [2, 1]
+
+
+def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
+    store: str, params: Params, project: Path, tiny_package: Path, tmp_path: Path
+) -> None:
+    package = shutil.copytree(tiny_package, tmp_path / "package-0.1.0")
+    first = yaml.safe_load((ROOT / "tests/config/params-0.1.0.yaml").read_text())
+    write_json(package / "evidence/params.json", {key: first[key] for key in first if key not in ("gate", "drift")})
+    registry = Registry()
+    register(registry, package)
+    changed = params.model_copy(update={"index": params.index.model_copy(update={"thumbnail_size": 16})})
+    assert refreshed(changed, project).version == 2
+    assert registry.difference(1, 2)["parameters"] == {"index.thumbnail_size": ("128", "16")}
+    assert refresh(changed, project) is None
 
 
 def test_other_parameters_of_the_index_give_a_new_version_of_the_same_pictures(

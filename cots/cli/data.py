@@ -64,7 +64,7 @@ def withdraw(
 @data.command()
 def gather(
     out: Annotated[
-        Path, typer.Argument(help="The new folder, for `cots use folder --data` or `cots use clips --data`.")
+        Path, typer.Argument(help="The new folder, for `cots init folder --data` or `cots init clips --data`.")
     ],
     sources: Annotated[list[str], typer.Argument(metavar="KIND:PATH...", help=f"Kinds: {', '.join(GATHERED)}.")],
 ) -> None:

@@ -26,7 +26,7 @@ def summary(
         "\nTry next:\n"
         '  cots search "a red star above a blue ring"\n'
         "  cots registry history\n"
-        "  cots use flickr8k --data PATH && dvc repro"
+        "  cots init flickr8k --data PATH && dvc repro"
     )
 
 

@@ -181,7 +181,7 @@ def test_clips_become_frames_and_damaged_ones_rejects(tmp_path: Path, clip: Enco
     sentences = ", ".join(f'{{"video_id": "video{n}", "caption": "grey {n}"}}' for n in range(3))
     (path / "MSRVTT_data.json").write_text(f'{{"videos": [{videos}], "sentences": [{sentences}]}}')
     section = {"kind": "msrvtt", "path": str(path), "protocol": "full"}
-    manifest, rejected = prepared(tmp_path / "out", params_with(section, frames=4))
+    manifest, rejected = prepared(tmp_path / "out", params_with(section, max_frames=4))
     assert list(manifest["frames"]) == [4, 2]
     assert list(manifest["shard"]) == ["train/video-00000.tar"] * 2
     assert (manifest["width"][0], manifest["height"][0]) == (64, 48)
