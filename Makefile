@@ -16,8 +16,8 @@ help:
 	@echo "make up     MLflow and Prefect on PostgreSQL, the deployments, a worker (docs/operate.md); make status"
 	@echo "make down   stop them; PURGE=1 also deletes their data"
 	@echo "make test   the test suite"
-	@echo "make check  format, lint, types, import floors, deps of stages, duplicates"
-	@echo "make fix    format and mend what can be mended, dvc.yaml's code and docs/stale.md too"
+	@echo "make check  format, lint, types, import floors, deps of stages, duplicates, generated pages"
+	@echo "make fix    format, mend what can be mended, write dvc.yaml's code and the generated pages"
 	@echo "make bench  benchmarks: make bench ONLY=step runs one, ONLY=smoke all at their smallest"
 	@echo "make ablation   what each level is worth, by dvc exp over seeds, on params.yaml's data"
 
@@ -57,11 +57,13 @@ check: setup
 	lint-imports
 	python -m tools.stage_deps --check
 	pylint --disable=all --enable=duplicate-code --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y cots pipelines
+	python -m tools.cli_reference --check
 
 fix: setup
 	ruff check --fix .
 	ruff format .
 	python -m tools.stage_deps
+	python -m tools.cli_reference
 
 bench: .venv/.peers
 	python -m benchmarks $(ONLY)

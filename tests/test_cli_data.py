@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def cots(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cots.cli", *arguments]
+    command = [sys.executable, "-m", "cots", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 

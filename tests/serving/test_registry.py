@@ -391,7 +391,7 @@ def test_a_server_keeps_versions_and_files_and_prints_nothing_between_results(
     shutil.copy(ROOT / "params.yaml", tmp_path)
 
     def cots(*arguments: str) -> str:
-        command = [sys.executable, "-m", "cots.cli", *arguments]
+        command = [sys.executable, "-m", "cots", *arguments]
         environment = os.environ | {"MLFLOW_TRACKING_URI": server}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
