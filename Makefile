@@ -61,12 +61,14 @@ check: setup
 	python -m tools.stage_deps --check
 	python -m tools.params_reference --check
 	pylint --disable=all --enable=duplicate-code --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y cots pipelines
+	python -m tools.cli_reference --check
 
 fix: setup
 	ruff check --fix .
 	ruff format .
 	python -m tools.stage_deps
 	python -m tools.params_reference
+	python -m tools.cli_reference
 
 bench: .venv/.peers
 	python -m benchmarks $(ONLY)

@@ -82,7 +82,7 @@ def _registry(folder: Path) -> mlflow.MlflowClient:
 @contextmanager
 def _service() -> Iterator[int]:
     """The port of a running `cots serve`."""
-    command = [sys.executable, "-m", "cots.cli", "serve", "--port", "0", "--poll", "0.5"]
+    command = [sys.executable, "-m", "cots", "serve", "--port", "0", "--poll", "0.5"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:

@@ -18,7 +18,7 @@ RETRAIN = "retrain/nightly"
 @task
 def drift(queries: str | None) -> dict[str, Any]:
     """What `cots drift` finds; `queries` is the folder of the service's log, if there is one."""
-    run("cots.cli", "drift", "--out", str(SUMMARY), *(["--queries", queries] if queries else []))
+    run("cots", "drift", "--out", str(SUMMARY), *(["--queries", queries] if queries else []))
     found: dict[str, Any] = json.loads(SUMMARY.read_text(encoding="utf8"))
     return found
 

@@ -43,13 +43,13 @@ def repro_alone(stage: str) -> Ended:
 @network
 def publish() -> Ended:
     """Register the package, once for each content; the gate decides whether it is deployed."""
-    return run("cots.cli", "registry", "publish")
+    return run("cots", "registry", "publish")
 
 
 @network
 def refresh() -> Ended:
     """Register an index of the current pictures, made by the encoders that are deployed."""
-    return run("cots.cli", "registry", "refresh")
+    return run("cots", "registry", "refresh")
 
 
 @network

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,34 @@ def one_line(text: str) -> str:
 
 def test_help_is_there_within_a_second() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "cots.cli", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", "-m", "cots", "--help"], capture_output=True, text=True, check=True
     )
     assert "registry" in done.stdout
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     heavy = {"torch", "mlflow", "pandas", "numpy", "transformers", "timm", "faiss", "pydantic", "prefect", "dvc"}
     assert not imported & (heavy - {"pydantic"})
+
+
+def test_the_version_is_the_package_s(cots: Cots) -> None:
+    assert cots("--version") == (0, f"cots {version('cots')}\n", "")
+
+
+def test_the_shell_completes_a_verb() -> None:
+    asked = {"_COTS_COMPLETE": "complete_bash", "COMP_WORDS": "cots reg", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "cots"]
+    done = subprocess.run(command, env=dict(os.environ) | asked, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["registry"]
+
+
+def test_a_terminal_gets_long_cells_wrapped_and_a_pipe_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["1", "much worse than the one before " * 9 + "[end]"]]
+    assert len(table(["version", "gate"], rows).splitlines()) == 2
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    head, *lines = table(["version", "gate"], rows).splitlines()
+    assert head == "version  gate"
+    assert max(map(len, lines)) <= 60
+    assert " ".join(" ".join(lines).split()) == "1 " + rows[0][1]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +115,8 @@ def test_help_is_there_within_a_second() -> None:
         (["search", "--image", "/nowhere/b.jpg"], "cannot read the picture /nowhere/b.jpg"),
         (["search", "a", "--k", "0"], "Invalid value for '--k'"),
         (["search", "a", "--model", "/nowhere"], "no model /nowhere"),
-        (["search", "a", "--sheet", "a.gif"], "a sheet is a file .png, .jpg, .jpeg, .webp"),
-        (["search", "a", "--sheet", "/nowhere/a.png"], "there is no folder /nowhere"),
+        (["search", "a", "--save-grid", "a.gif"], "a grid is a file .png, .jpg, .jpeg, .webp"),
+        (["search", "a", "--save-grid", "/nowhere/a.png"], "there is no folder /nowhere"),
         (["evaluate"], "Missing option '--model'"),
         (["registry", "promote", "--reason", "x"], "Missing option '--version'"),
         (["registry", "promote", "--version", "best", "--reason", "x"], "Invalid value for '--version'"),
@@ -252,11 +275,12 @@ def test_a_picture_finds_itself(cots: Cots, squares: Path) -> None:
 
 
 @pytest.mark.usefixtures("published")
-def test_results_are_also_written_as_a_sheet_of_pictures(cots: Cots, squares: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "sheet.png"
-    code, out, _ = cots("search", "--image", squares / "blue.png", "--k", 1, "--json", "--sheet", sheet)
+@pytest.mark.parametrize("option", ["--save-grid", "--sheet"])
+def test_results_are_also_written_as_a_grid_of_images(cots: Cots, squares: Path, tmp_path: Path, option: str) -> None:
+    grid = tmp_path / "grid.png"
+    code, out, _ = cots("search", "--image", squares / "blue.png", "--k", 1, "--json", option, grid)
     assert (code, json.loads(out)[0]["frame"]) == (0, 0)
-    with Image.open(sheet) as opened:
+    with Image.open(grid) as opened:
         red, green, blue = opened.convert("RGB").resize((1, 1), box=(60, 120, 100, 160)).getpixel((0, 0))  # type: ignore[misc]
     assert (red < 20, green < 20, blue > 235) == (True, True, True)
 

@@ -24,7 +24,7 @@ def cots(fork_python: str) -> Cots:
     """Run the command line in a process of its own."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [fork_python, "-m", "cots.cli", *arguments]
+        command = [fork_python, "-m", "cots", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
 
     return run

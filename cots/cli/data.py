@@ -20,7 +20,7 @@ Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Of samples, as the manifest and the results name them.")
 ]
 Used = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it learnt from, ids that its index holds
-GATHERED: Mapping[str, Mapping[str, Any]] = {  # sources of files, and what they are asked beside their place
+MERGED: Mapping[str, Mapping[str, Any]] = {  # sources of files, and what they are asked beside their place
     "coco": {},
     "folder": {"seed": 0, "holdout": {"val": 0.0, "test": 0.0}},
     "karpathy": {},
@@ -62,11 +62,12 @@ def withdraw(
 
 
 @data.command()
-def gather(
+@data.command(name="gather", hidden=True)  # its name until 0.1
+def merge(
     out: Annotated[
         Path, typer.Argument(help="The new folder, for `cots init folder --data` or `cots init clips --data`.")
     ],
-    sources: Annotated[list[str], typer.Argument(metavar="KIND:PATH...", help=f"Kinds: {', '.join(GATHERED)}.")],
+    sources: Annotated[list[str], typer.Argument(metavar="KIND:PATH...", help=f"Kinds: {', '.join(MERGED)}.")],
 ) -> None:
     """Make one folder of several data sets, of pictures and of clips, each in the splits that it names.
 
@@ -81,7 +82,7 @@ def gather(
     names = [path.resolve().name for _, path in asked]
     if len(set(names)) < len(names):
         raise BadInput(f"data sets need different names: {', '.join(names)}")
-    read = [(path, SOURCES[kind](path=path, **GATHERED[kind])) for kind, path in asked]
+    read = [(path, SOURCES[kind](path=path, **MERGED[kind])) for kind, path in asked]
     opened = dict(zip(names, read, strict=True))
     with writing(out):
         counts = gather(opened, out)
@@ -90,8 +91,8 @@ def gather(
 
 def _kind_and_path(source: str) -> tuple[str, Path]:
     kind, _, path = source.partition(":")
-    if kind not in GATHERED or not path:
-        raise BadInput(f"{source!r} is not KIND:PATH with a kind of {', '.join(GATHERED)}")
+    if kind not in MERGED or not path:
+        raise BadInput(f"{source!r} is not KIND:PATH with a kind of {', '.join(MERGED)}")
     return kind, Path(path).expanduser()
 
 

@@ -11,7 +11,7 @@ from cots.cli.tables import table
 from cots.errors import BadInput
 
 CAPTION_CHARS = 70
-SHEETS = (".png", ".jpg", ".jpeg", ".webp")
+GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def search(
@@ -24,24 +24,26 @@ def search(
     ] = "any",
     model: Annotated[str, typer.Option(help="A version of cots-index, or a folder such as package/index.")] = CHAMPION,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    sheet: Annotated[
-        Path | None, typer.Option(help="Also write the results as a picture (.png, .jpg, .webp), clips as best frames.")
+    save_grid: Annotated[
+        Path | None, typer.Option(help="Also write the results as an image (.png, .jpg, .webp), videos as best frames.")
     ] = None,
+    sheet: Annotated[Path | None, typer.Option(hidden=True, help="The name of --save-grid until 0.1.")] = None,
 ) -> None:
     """Find pictures, clips or captions by a text or by a picture."""
     query = _query(text, image)
-    if sheet:
-        _check_sheet(sheet)
+    grid = save_grid or sheet
+    if grid:
+        _check_grid(grid)
     from cots.serving.loading import opened_search
 
     with opened_search(model) as deployed:
         [results] = deployed.predict([query], params={"k": k, "media": media})
         typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _shown(results))
-        if sheet:
+        if grid:
             from cots.cli.sheet import contact_sheet, write_sheet
 
             pictures = deployed.unwrap_python_model().search.pictures(results)
-            write_sheet(sheet, contact_sheet(results, pictures, title=text or f"like {image}"))
+            write_sheet(grid, contact_sheet(results, pictures, title=text or f"like {image}"))
 
 
 def _query(text: str | None, image: Path | None) -> dict[str, object]:
@@ -55,10 +57,10 @@ def _query(text: str | None, image: Path | None) -> dict[str, object]:
         raise BadInput(f"cannot read the picture {image}: {error.strerror}") from None
 
 
-def _check_sheet(path: Path) -> None:
-    """Refuse, before anything is loaded, what no sheet can be written to."""
-    if path.suffix.lower() not in SHEETS:
-        raise BadInput(f"cannot write {path}: a sheet is a file {', '.join(SHEETS)}")
+def _check_grid(path: Path) -> None:
+    """Refuse, before anything is loaded, what no grid can be written to."""
+    if path.suffix.lower() not in GRID_SUFFIXES:
+        raise BadInput(f"cannot write {path}: a grid is a file {', '.join(GRID_SUFFIXES)}")
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: there is no folder {path.parent}")
 

@@ -1,21 +1,44 @@
 """Plain tables for terminals and logs."""
 
 import re
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cots.directions import LABELS, TEXT_FIRST
 
 NUMBER = re.compile(r"-?[0-9.]*")
+GAP = 2  # spaces between columns
+UNLIMITED = 100_000  # characters in a line, where no person reads at a terminal
 
 COLUMNS = ("R@1", "R@5", "R@10", "mAP@R", "MdR")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns side by side: those that hold numbers alone to the right, the others to the left."""
-    columns = [[title, *map(str, column)] for title, *column in zip(head, *rows, strict=True)]
-    lines = zip(*map(_aligned, columns), strict=True)
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    """Columns side by side; columns of numbers are aligned right, the others left.
+
+    A terminal gets lines of its own width: long cells are wrapped within their column. A pipe or a file gets one line
+    a row, however long, so that `grep` and `cut` see what they always saw.
+    """
+    from rich.console import Console  # here, because `cots --help` reads this file and prints no table
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="")
+    for title, *column in zip(head, *rows, strict=True):
+        numbers = all(NUMBER.fullmatch(str(cell)) for cell in column)
+        grid.add_column(Text(title), justify="right" if numbers else "left", no_wrap=numbers)
+    for row in rows:
+        grid.add_row(*(Text(str(cell)) for cell in row))
+    console = Console(width=_width(), color_system=None)
+    with console.capture() as captured:
+        console.print(grid, crop=False)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
 
 
 def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -48,9 +71,3 @@ def _model_rows(name: str, values: Mapping[str, Any]) -> list[list[str]]:
 
 def _cells(scores: Mapping[str, float]) -> list[str]:
     return [f"{scores[column]:.1f}" for column in COLUMNS]
-
-
-def _aligned(column: Sequence[str]) -> list[str]:
-    width = max(map(len, column))
-    numbers = all(NUMBER.fullmatch(cell) for cell in column[1:])
-    return [cell.rjust(width) if numbers else cell.ljust(width) for cell in column]

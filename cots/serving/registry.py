@@ -9,18 +9,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cots.errors import BadInput
 from cots.serving.champion import Champion
 from cots.serving.evidence import EVIDENCE, Kept
 from cots.serving.gate import Decision, gate
-from cots.serving.judging import Judge
 from cots.serving.lineage import content_digest
 from cots.serving.models import CHALLENGER, CHAMPION, ENCODERS, INDEX, Models, number
 from cots.serving.promotions import Move
 from cots.serving.tracking import told_as_failed_run
 from cots.serving.versions import Listed, changed, deployed, flat, measured, read_lineage, tags_of
+
+if TYPE_CHECKING:
+    from cots.serving.judging import Judge  # imports encoders and so torch, which only a new version needs
 
 FIRST = Decision(promote=True, reasons=("it is the first version",))
 
@@ -55,7 +57,7 @@ class Registry:
         self._models = Models()
         self._champion = Champion(self._models)
 
-    def publish(self, package: Path, runs: Path, lock: Path, *, judge: Judge) -> Published:
+    def publish(self, package: Path, runs: Path, lock: Path, *, judge: "Judge") -> Published:
         """Register both models of a package, once for each content, and promote if the gate lets it pass.
 
         Whatever kills it leaves a state from which the same call goes on: a version is complete when it appears, its
@@ -207,7 +209,7 @@ class Registry:
         files = {INDEX: folder, EVIDENCE: package / EVIDENCE, "": package / "lineage.json"}
         return self._models.register(INDEX, files, dict(tags) | {"content.digest": content}), True
 
-    def _decide(self, version: int, package: Path, lineage: Mapping[str, Any], judge: Judge) -> None:
+    def _decide(self, version: int, package: Path, lineage: Mapping[str, Any], judge: "Judge") -> None:
         """Let the gate compare a new version with the champion, keep what it says, and act on it."""
         champion = self._models.at(CHAMPION)
         decision, contest = FIRST, {}

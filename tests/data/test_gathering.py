@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cots.cli.data import gather
+from cots.cli.data import merge
 from cots.data.samples import Sample
 from cots.data.sources.folder import read_folder
 from cots.errors import BadInput
+from tests.conftest import Cots
 
 Encoded = Callable[..., bytes]
 
@@ -47,7 +48,7 @@ def read(path: Path) -> list[Sample]:
 
 def test_the_folder_holds_what_its_sources_held(tmp_path: Path, pictures: Path, clips: Path) -> None:
     out = tmp_path / "new/both"
-    gather(out, [f"folder:{pictures}", f"msrvtt:{clips}"])
+    merge(out, [f"folder:{pictures}", f"msrvtt:{clips}"])
     assert [(one.id, one.split, one.media, one.captions) for one in read(out)] == [
         ("pictures/a.jpg", "train", "image", ('a "big" dog, asleep', "again")),
         ("pictures/more/a.jpg", "val", "image", ("other",)),
@@ -64,17 +65,17 @@ def test_the_folder_holds_what_its_sources_held(tmp_path: Path, pictures: Path, 
 def test_a_failure_leaves_nothing_and_a_second_try_works(tmp_path: Path, pictures: Path, clips: Path) -> None:
     out = tmp_path / "both"
     with pytest.raises(BadInput, match="must hold one caption table"):
-        gather(out, [f"msrvtt:{clips}", f"folder:{tmp_path}"])
+        merge(out, [f"msrvtt:{clips}", f"folder:{tmp_path}"])
     assert not out.exists()
     table = clips / "t.csv"
     table.write_text("image,caption\n../pictures/a.jpg,outside\n")
     with pytest.raises(BadInput, match=r"t\.csv, line 2: \.\./pictures/a\.jpg is no file below"):
-        gather(out, [f"folder:{pictures}", f"folder:{clips}"])
+        merge(out, [f"folder:{pictures}", f"folder:{clips}"])
     assert not out.exists()
     table.unlink()
-    gather(out, [f"folder:{pictures}", f"msrvtt:{clips}"])
+    merge(out, [f"folder:{pictures}", f"msrvtt:{clips}"])
     with pytest.raises(BadInput, match="both is in use: name a new folder"):
-        gather(out, [f"folder:{pictures}"])
+        merge(out, [f"folder:{pictures}"])
     assert len(read(out)) == 6
 
 
@@ -84,7 +85,7 @@ def test_a_name_that_winds_leads_nowhere_else(tmp_path: Path, picture: Encoded) 
     (root / "t.csv").write_text("image,caption\n../../a/pictures/p.jpg,round\n")
     (root / "p.jpg").write_bytes(picture())
     (tmp_path / "new/out").mkdir(parents=True)  # an empty folder is as good as none
-    gather(tmp_path / "new/out", [f"folder:{root}"])
+    merge(tmp_path / "new/out", [f"folder:{root}"])
     assert [one.id for one in read(tmp_path / "new/out")] == ["pictures/p.jpg"]
     assert sorted(file.name for file in (tmp_path / "new").rglob("*")) == ["captions.csv", "out", "p.jpg", "pictures"]
 
@@ -101,16 +102,25 @@ def test_what_is_no_text_is_told_in_one_line(tmp_path: Path, row: dict[str, str]
     root.mkdir()
     (root / "t.jsonl").write_text(json.dumps(row))
     with pytest.raises(BadInput, match=r"t\.jsonl, line 1: .* cannot be taken over: ") as raised:
-        gather(tmp_path / "out", [f"folder:{root}"])
+        merge(tmp_path / "out", [f"folder:{root}"])
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("source", ["pictures", "folder:", "scenes:pictures"])
 def test_a_source_that_is_not_named_well_is_told(tmp_path: Path, source: str) -> None:
     with pytest.raises(BadInput, match="is not KIND:PATH with a kind of coco, folder, karpathy, msrvtt"):
-        gather(tmp_path / "out", [source])
+        merge(tmp_path / "out", [source])
 
 
 def test_two_data_sets_of_one_name_are_told_apart_first(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(BadInput, match="need different names: pictures, pictures"):
-        gather(tmp_path / "out", [f"folder:{pictures}", f"folder:{pictures}"])
+        merge(tmp_path / "out", [f"folder:{pictures}", f"folder:{pictures}"])
+
+
+@pytest.mark.parametrize("verb", ["merge", "gather"])
+def test_the_verb_goes_by_its_name_and_by_that_of_version_0_1(
+    cots: Cots, tmp_path: Path, pictures: Path, verb: str
+) -> None:
+    code, out, _ = cots("data", verb, tmp_path / "out", f"folder:{pictures}")
+    assert (code, out.splitlines()[0].split()) == (0, ["data", "set", "samples"])
+    assert (tmp_path / "out").is_dir()

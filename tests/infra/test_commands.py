@@ -43,10 +43,9 @@ def test_the_commands_are_those_that_are_known() -> None:
 @pytest.mark.parametrize("command", sorted(ours()))
 def test_a_command_knows_every_option_that_it_is_given(command: str, fork_python: str) -> None:
     program, *verbs = command.split()
-    module = {"cots": "cots.cli"}.get(program, program)
     if program == "cots" and not (ROOT / "cots/cli/serve.py").is_file():
         pytest.skip("the search service is not part of this version")
-    shown = subprocess.run([fork_python, "-m", module, *verbs, "--help"], capture_output=True, text=True, check=False)
+    shown = subprocess.run([fork_python, "-m", program, *verbs, "--help"], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert {option for option in ours()[command] if option not in shown.stdout} == set()
 

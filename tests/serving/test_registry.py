@@ -402,7 +402,7 @@ def test_a_server_keeps_versions_and_files_and_prints_nothing_between_results(
     shutil.copy(ROOT / "params.yaml", tmp_path)
 
     def cots(*arguments: str, python: str = fork_python) -> str:
-        command = [python, "-m", "cots.cli", *arguments]
+        command = [python, "-m", "cots", *arguments]
         environment = os.environ | {"MLFLOW_TRACKING_URI": server}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")

@@ -26,7 +26,7 @@ BODY = b'{"text": "a red square"}'
 @contextmanager
 def started(python: str, *arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process and its port, when it has said where it listens."""
-    command = [python, "-m", "cots.cli", "serve", "--port", "0", *map(str, arguments)]
+    command = [python, "-m", "cots", "serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
     assert process.stderr
     try:

@@ -1,5 +1,0 @@
-"""`python -m cots.cli` is `cots`."""
-
-from cots.cli import main
-
-main()
