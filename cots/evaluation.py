@@ -24,7 +24,8 @@ from cots.errors import BadInput
 from cots.model import RetrievalModel, chunks
 from cots.retrieval.bootstrap import bootstrap
 from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.metrics import KS, Direction, chance, retrieval, retrieval_in_folds, rsum, scores
+from cots.retrieval.metric_table import chance, scores
+from cots.retrieval.metrics import KS, Direction, retrieval, retrieval_in_folds, rsum
 
 DIGITS = 6
 

@@ -12,8 +12,6 @@ NUMBER = re.compile(r"-?[0-9.]*")
 GAP = 2  # spaces between columns
 UNLIMITED = 100_000  # characters in a line, where no person reads at a terminal
 
-COLUMNS = ("R@1", "R@5", "R@10", "mAP@R", "MdR")
-
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns side by side; columns of numbers are aligned right, the others left.
@@ -42,13 +40,16 @@ def _width() -> int:
 
 
 def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Recalls and mAP@R in per cent and median rank of each model and direction, with chance in the line below.
+    """The headline metrics of each model and direction, with chance in the line below.
 
     Args:
         metrics: by name, what `cots.evaluation.measure` gives.
     """
-    rows = [row for name, values in _with_folds(metrics) for row in _model_rows(name, values)]
-    return table(["", "queries", *COLUMNS], rows)
+    from cots.retrieval.metric_table import headline
+
+    columns = [metric.name for metric in headline()]
+    rows = [row for name, values in _with_folds(metrics) for row in _model_rows(name, values, columns)]
+    return table(["", "queries", *columns], rows)
 
 
 def _with_folds(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -59,15 +60,16 @@ def _with_folds(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str,
             yield f"{name}, mean of {values['folds']['number']} folds", values["folds"]
 
 
-def _model_rows(name: str, values: Mapping[str, Any]) -> list[list[str]]:
+def _model_rows(name: str, values: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
     rows = []
     for direction in TEXT_FIRST:
         if direction in values:
-            asked = values["queries"]["texts" if direction.startswith("t") else "items"]
-            rows.append([f"{name}, {LABELS[direction]}", str(asked), *_cells(values[direction])])
-            rows.append(["  by chance", "", *_cells(values["chance"][direction])])
+            queries = values["queries"]["texts" if direction.startswith("t") else "items"]
+            rows.append([f"{name}, {LABELS[direction]}", str(queries), *_cells(values[direction], columns)])
+            rows.append(["  by chance", "", *_cells(values["chance"][direction], columns)])
     return rows
 
 
-def _cells(scores: Mapping[str, float]) -> list[str]:
-    return [f"{scores[column]:.1f}" for column in COLUMNS]
+def _cells(scores: Mapping[str, float], columns: Sequence[str]) -> list[str]:
+    """Empty where the figures are older than the metric."""
+    return [f"{scores[column]:.1f}" if column in scores else "" for column in columns]

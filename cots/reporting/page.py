@@ -12,6 +12,7 @@ from cots.reporting.attention import Look
 from cots.reporting.gallery import Query
 from cots.reporting.pictures import Picture
 from cots.reporting.plots import Chart
+from cots.retrieval import metric_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def write_page(path: Path, report: Report) -> None:
         lstrip_blocks=True,
     )
     templates.filters["number"] = number
-    html = templates.get_template("page.html.j2").render(report=report)
+    html = templates.get_template("page.html.j2").render(report=report, metrics=metric_table.METRICS)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as aside:
         aside.write_text(html, encoding="utf8")

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from cots.retrieval import metric_table
 from cots.retrieval.metrics import KS, Direction, Doubles, Ints, weighted_median
 
 TAILS = (2.5, 97.5)  # per cent; between them lies the 95 % interval
@@ -89,26 +90,32 @@ class _Part:
 
     names: list[str]
     sums: Sums
-    ascending: list[tuple[Ints, Ints]]  # of each direction: ranks in order, and the items they belong to
+    ascending: list[tuple[Doubles, Ints]]  # of each median: its values in order, and the items they belong to
 
     @classmethod
     def of(cls, directions: Mapping[str, Direction]) -> Self:
         sums = Sums.of(directions)
-        orders = [np.argsort(one.ranks) for one in directions.values()]
-        ascending = [(d.ranks[order], d.owners[order]) for d, order in zip(directions.values(), orders, strict=True)]
-        return cls([*sums.names, "rsum", *(f"{way} MdR" for way in directions)], sums, ascending)
+        medians = [metric for metric in metric_table.METRICS if metric.aggregate == "median"]
+        names = [f"{way} {metric.name}" for way in directions for metric in medians]
+        ascending = [_ascending(metric.scaled(d), d.owners) for d in directions.values() for metric in medians]
+        return cls([*sums.names, "rsum", *names], sums, ascending)
 
     def scores(self, random: np.random.Generator) -> Doubles:
         times = times_drawn(random, len(self.sums.values))
-        medians = [weighted_median(ranks, times[owners]) for ranks, owners in self.ascending]
+        medians = [weighted_median(values, times[owners]) for values, owners in self.ascending]
         return np.append(with_rsum(self.sums.names, self.sums.means(times)), medians)
 
 
 def _columns(direction: Direction) -> dict[str, tuple[Doubles, Doubles]]:
     """Sums by item of what each query counts for, and the number of queries."""
-    by_query = {f"R@{k}": 100.0 * (direction.ranks <= k) for k in KS}
-    by_query |= {"mAP@R": 100 * direction.average_precision, "mean_rank": direction.ranks.astype(np.float64)}
     queries = np.bincount(direction.owners).astype(np.float64)
     return {
-        name: (np.bincount(direction.owners, values).astype(np.float64), queries) for name, values in by_query.items()
+        metric.name: (np.bincount(direction.owners, metric.scaled(direction)).astype(np.float64), queries)
+        for metric in metric_table.METRICS
+        if metric.aggregate == "mean"
     }
+
+
+def _ascending(values: Doubles, owners: Ints) -> tuple[Doubles, Ints]:
+    order = np.argsort(values)
+    return values[order], owners[order]

@@ -1,4 +1,4 @@
-"""Retrieval metrics: where the right items stand, how often they are near the top, and what chance would give.
+"""Ranks: where the right items stand in both directions of retrieval.
 
 Items (pictures or clips) and texts share one space. `owners[j] = i` says that text j describes item i, so
 `owners = [0, 0, 1, 1]` means that the first two texts describe the first item. Ranks start at 1; a wrong candidate
@@ -31,7 +31,7 @@ class Direction:
         owners: (Q,) the item that each query is, or describes; queries of one item are resampled together.
         relevant: (Q,) right candidates of each query, R.
         candidates: how many were ranked.
-        average_precision: (Q,) AP@R, from 0 to 1: see `mean_average_precision`.
+        average_precision: (Q,) AP@R, 1/R sum_{i=1..R} P(i) right(i), P(i) precision of the first i; from 0 to 1.
     """
 
     ranks: Ints
@@ -100,48 +100,9 @@ def median_rank(ranks: Ints) -> float:
     return float(np.median(ranks))
 
 
-def mean_average_precision(direction: Direction) -> float:
-    """mAP@R: how purely a query's right candidates fill the places that a perfect order gives them, per cent.
-
-        mean over queries of 1/R sum_{i=1..R} P(i) right(i),   R right candidates, P(i) precision of the first i
-
-    Unlike R@k it needs every right candidate near the top. With one right candidate it is R@1.
-
-    Source: Musgrave, Belongie, Lim, A Metric Learning Reality Check, arXiv:2003.08505.
-    """
-    return 100 * float(direction.average_precision.mean())
-
-
-def scores(direction: Direction) -> dict[str, float]:
-    """R@1, R@5, R@10 and mAP@R (per cent), MdR and the mean rank of one direction."""
-    recalls = {f"R@{k}": recall_at_k(direction.ranks, k) for k in KS}
-    ranks = {"MdR": median_rank(direction.ranks), "mean_rank": float(direction.ranks.mean())}
-    return recalls | {"mAP@R": mean_average_precision(direction)} | ranks
-
-
 def rsum(directions: Mapping[str, Direction]) -> float:
     """The sum of R@1, R@5 and R@10 over both directions, per cent of 600."""
     return sum(recall_at_k(direction.ranks, k) for direction in directions.values() for k in KS)
-
-
-def chance(direction: Direction) -> dict[str, float]:
-    """What `scores` expects of candidates in random order, exactly.
-
-    A query with r right ones among n candidates misses the first k with probability C(n - r, k) / C(n, k);
-    the first right one stands at (n + 1) / (r + 1) on average. MdR is the median of that distribution of ranks.
-    Place i holds a right one with probability r / n, and then each of the i - 1 before it does so with probability
-    (r - 1) / (n - 1): AP@R is 1/n sum_{i=1..r} (1 + (i - 1)(r - 1) / (n - 1)) / i on average.
-    """
-    n = direction.candidates
-    counts, queries = np.unique(direction.relevant, return_counts=True)
-    weights = queries / queries.sum()
-    found = sum(w * _found_by(int(r), n) for w, r in zip(weights, counts, strict=True))  # (n,): rank <= 1 .. n
-    return {
-        **{f"R@{k}": 100 * float(found[min(k, n) - 1]) for k in KS},
-        "mAP@R": 100 * sum(w * _precision_by_chance(int(r), n) for w, r in zip(weights, counts, strict=True)),
-        "MdR": weighted_median(np.arange(1, n + 1), np.diff(found, prepend=0)),
-        "mean_rank": float(weights @ ((n + 1) / (counts + 1))),
-    }
 
 
 def weighted_median(ordered: NDArray[Any], weights: NDArray[Any]) -> float:
@@ -203,17 +164,3 @@ def _check(items: Floats, texts: Floats, owners: Ints) -> None:
             raise ValueError(f"{len(broken)} {name} embedding(s) not finite, the first in row {broken[0]}")
     if set(np.unique(owners)) != set(range(len(items))):
         raise ValueError(f"owners must name every one of the {len(items)} items at least once, and none beyond")
-
-
-def _found_by(relevant: int, candidates: int) -> Doubles:
-    """Probability that a random order has one of the right ones among its first 1 .. n."""
-    drawn = np.arange(candidates)
-    missed = np.cumprod(np.clip(candidates - relevant - drawn, 0, None) / (candidates - drawn), dtype=np.float64)
-    return np.ones(candidates) - missed
-
-
-def _precision_by_chance(relevant: int, candidates: int) -> float:
-    """Expected AP@R of a random order."""
-    before = np.arange(relevant)  # places before each of the first R
-    others = before * (relevant - 1) / max(candidates - 1, 1)
-    return float(np.sum((1 + others) / (before + 1))) / candidates

@@ -9,15 +9,9 @@ import pandas as pd
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 from cots.directions import LABELS
+from cots.retrieval.metric_table import Metric, headline
 
 MODEL_CARD, DATA_CARD = "README.md", "DATA_CARD.md"
-MEASURES = {
-    "R@1": "recall_at_1",
-    "R@5": "recall_at_5",
-    "R@10": "recall_at_10",
-    "mAP@R": "map_at_r",
-    "MdR": "median_rank",
-}
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -46,8 +40,13 @@ class Facts:
     @property
     def measured(self) -> Mapping[str, Any]:
         """Retrieval of the deployed model."""
-        found: Mapping[str, Any] = self.metrics[self.target]
-        return found
+        measured: Mapping[str, Any] = self.metrics[self.target]
+        return measured
+
+    @property
+    def headline(self) -> list[Metric]:
+        """The metrics that were measured, of those that cards show."""
+        return [metric for metric in headline() if all(metric.name in self.measured[way] for way in self.directions)]
 
     @property
     def directions(self) -> list[str]:
@@ -62,7 +61,7 @@ def model_card(facts: Facts) -> str:
         library_name="cots",
         pipeline_tag="feature-extraction",
         tags=["cots", "two-stream", "retrieval", facts.target],
-        metrics=list(MEASURES.values()),
+        metrics=[str(metric.hub_name) for metric in facts.headline],
         eval_results=_results(facts),
     )
     return _rendered("model_card.md.j2", facts, front.to_yaml(), rows=_table(facts))
@@ -90,12 +89,12 @@ def _results(facts: Facts) -> list[EvalResult]:
             dataset_type=source,
             dataset_name=source,
             dataset_split=split,
-            metric_type=kind,
-            metric_name=f"{way} {name}",
-            metric_value=facts.measured[way][name],
+            metric_type=str(metric.hub_name),
+            metric_name=f"{way} {metric.name}",
+            metric_value=facts.measured[way][metric.name],
         )
         for way in facts.directions
-        for name, kind in MEASURES.items()
+        for metric in facts.headline
     ]
 
 
@@ -104,7 +103,7 @@ def _table(facts: Facts) -> list[list[str]]:
     interval, chance = facts.measured["interval"], facts.measured["chance"]
     rows = []
     for way in facts.directions:
-        for name in MEASURES:
+        for name in (metric.name for metric in facts.headline):
             low, high = (interval[way][name][end] for end in ("low", "high"))
             by_chance = chance[way].get(name)
             told = "" if by_chance is None else f"{by_chance:.1f}"

@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,7 +10,8 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
-from cots.retrieval.metrics import Direction, Doubles, retrieval, scores
+from cots.retrieval.metric_table import scores
+from cots.retrieval.metrics import Direction, Doubles, retrieval
 
 
 def told_by_torchmetrics(

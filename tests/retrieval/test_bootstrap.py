@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cots.retrieval import metrics
+from cots.retrieval import metric_table, metrics
 from cots.retrieval.bootstrap import bootstrap
 from cots.retrieval.metrics import Direction
 
@@ -36,7 +36,7 @@ def test_intervals_are_those_of_the_scores_of_sets_that_were_really_drawn(parts:
         items = [random.integers(len(counts), size=len(counts)).tolist() for counts in parts]
         sets = [{n: drawn_again(way, i) for n, way in fold.items()} for fold, i in zip(folds, items, strict=True)]
         figures = [
-            {(n, score): v for n, way in one.items() for score, v in metrics.scores(way).items()} for one in sets
+            {(n, score): v for n, way in one.items() for score, v in metric_table.scores(way).items()} for one in sets
         ]
         draws.append({key: np.mean([one[key] for one in figures]) for key in figures[0]})
         draws[-1]["rsum", ""] = np.mean([metrics.rsum(one) for one in sets])

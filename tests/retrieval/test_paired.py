@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cots.retrieval.metrics import Direction, retrieval, rsum, scores
+from cots.retrieval.metric_table import scores
+from cots.retrieval.metrics import Direction, retrieval, rsum
 from cots.retrieval.paired import paired_difference
 
 Run = dict[str, Direction]
