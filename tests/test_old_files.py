@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
-from cots.config import CotsObjective, Params, TrainedDvae
+from cots.config.dvae import TrainedDvaeConfig
+from cots.config.objective import CotsObjectiveConfig
+from cots.config.params import Params
 from cots.model import RetrievalModel, device, precision
 from cots.serving.loading import load_encoders
 from cots.serving.queries import SOUGHT, Query
@@ -106,7 +108,7 @@ def old_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
 
 
 def test_an_old_registry_lists_its_versions_with_aliases_and_tags(old_registry: Registry) -> None:
-    found = [
+    found: list[dict[str, Any]] = [
         {"version": one.version, "encoders": one.encoders, "aliases": sorted(one.aliases), "tags": dict(one.tags)}
         for one in old_registry.versions()
     ]
@@ -216,8 +218,10 @@ def test_a_run_that_was_killed_under_the_old_release_goes_on_to_the_same_end(
     assert (
         np.linalg.norm(flat(found, names) - flat(right, names)) < (0.1 if ROUNDED else 0.005) * way
     )  # measured: 0.03 in bfloat16, else 0
-    pairs = [pd.read_parquet(folder / "pairs.parquet") for folder in (project / "reports" / name, OLD / "ended" / name)]
-    pd.testing.assert_frame_equal(*pairs, rtol=0.05, atol=0.05)
+    mine, theirs = (
+        pd.read_parquet(folder / "pairs.parquet") for folder in (project / "reports" / name, OLD / "ended" / name)
+    )
+    pd.testing.assert_frame_equal(mine, theirs, rtol=0.05, atol=0.05)
 
 
 @same_start
@@ -253,44 +257,26 @@ def test_every_value_of_an_old_parameter_file_is_kept(file: str) -> None:
 def test_an_old_parameter_file_says_what_it_said() -> None:
     params = Params.load(OLD / "params.yaml")
     run, tuned = params.pretrain, params.finetune["video-text"]
-    assert (run.batch, run.parts, run.warmup, run.checkpoint_gradients) == (128, 1, 50, False)
-    assert (run.shard_weights, run.compile_blocks) == (False, False)
-    assert (tuned.batch, tuned.steps, tuned.frames, tuned.learning_rate) == (32, 60, 4, 0.0002)
-    objective, later = run.objective, tuned.objective
-    assert isinstance(objective, CotsObjective)
-    assert isinstance(later, CotsObjective)
-    assert (objective.weights.instance, objective.weights.token, objective.weights.task) == (1.0, 0.5, 0.1)
-    assert (objective.temperature.start, objective.temperature.learned, objective.temperature.least) == (
-        0.07,
-        False,
-        0.01,
-    )
-    assert (objective.filter.warmup, objective.filter.deviations) == (100, 2.0)
-    assert (objective.mask.image, objective.mask.block, objective.mask.text) == (0.4, 4, 0.15)
-    assert (objective.queue, objective.queue_warmup, later.queue, later.queue_warmup) == (0, 0, 512, 100)
-    assert objective.batch_negatives != later.batch_negatives
-    assert isinstance(params.dvae, TrainedDvae)
-    assert (params.dvae.codes, params.dvae.hidden, params.dvae.batch) == (256, 32, 64)
-    assert (params.tokenize.views, params.prepare.frames) == (8, 6)
-    assert (params.evaluate.galleries, params.evaluate.bootstrap) == (8, 1000)
-    assert (params.index.kind, params.index.recall, params.index.max_gb, params.index.preview) == (
-        "auto",
-        0.95,
-        None,
-        128,
-    )
-    assert (params.gate.better, params.gate.margin, params.gate.max_fall, params.gate.max_ms) == (
-        "both",
-        5.0,
-        10.0,
-        50.0,
-    )
-    drift = params.drift
-    assert (drift.newest, drift.least, drift.sample, drift.p, drift.mmd, drift.max_unknown) == (
-        10000,
-        100,
-        500,
-        0.01,
-        0.02,
-        0.1,
-    )
+    assert (run.batch_size, run.grad_accum_steps, run.warmup_steps) == (128, 1, 50)
+    assert (run.gradient_checkpointing, run.fsdp, run.torch_compile) == (False, False, False)
+    assert (tuned.batch_size, tuned.steps, tuned.frames, tuned.learning_rate) == (32, 60, 4, 0.0002)
+    first, later = run.objective, tuned.objective
+    assert isinstance(first, CotsObjectiveConfig)
+    assert isinstance(later, CotsObjectiveConfig)
+    assert (first.loss_weights.instance, first.loss_weights.token, first.loss_weights.task) == (1.0, 0.5, 0.1)
+    assert (first.temperature.init, first.temperature.learnable, first.temperature.min) == (0.07, False, 0.01)
+    assert (first.filter.warmup_steps, first.filter.num_std) == (100, 2.0)
+    assert (first.mask.patch_ratio, first.mask.min_block, first.mask.mlm_probability) == (0.4, 4, 0.15)
+    assert (first.queue_size, first.queue_warmup_steps) == (0, 0)
+    assert (later.queue_size, later.queue_warmup_steps) == (512, 100)
+    assert (first.in_batch_negatives, later.in_batch_negatives, first.save) == ("online", "momentum", "online")
+    assert isinstance(params.dvae, TrainedDvaeConfig)
+    assert (params.dvae.codebook_size, params.dvae.width, params.dvae.batch_size) == (256, 32, 64)
+    assert (params.tokenize.crops_per_image, params.prepare.max_frames) == (8, 6)
+    assert (params.evaluate.num_examples, params.evaluate.bootstrap_resamples) == (8, 1000)
+    index, gate, drift = params.index, params.gate, params.drift
+    assert (index.factory, index.target_recall, index.max_memory_gb, index.thumbnail_size) == ("auto", 0.95, None, 128)
+    assert (gate.must_improve, gate.non_inferiority_margin, gate.max_champion_drop) == ("both", 5.0, 10.0)
+    assert (gate.max_latency_ms, gate.bootstrap_resamples) == (50.0, 1000)
+    assert (drift.max_queries, drift.min_rows, drift.max_rows) == (10000, 100, 500)
+    assert (drift.alpha, drift.min_mmd2, drift.max_oov) == (0.01, 0.02, 0.1)
