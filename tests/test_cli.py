@@ -188,7 +188,7 @@ def test_the_name_of_before_does_the_same_and_tells_the_present_one(cots: Cots, 
 
 
 def test_an_upgrade_rewrites_a_file_of_before_with_the_same_values(cots: Cots, project: Path) -> None:
-    old = (ROOT / "tests/config/params-0.1.0.yaml").read_text().replace("steps: 250", "steps: 251")
+    old = (ROOT / "tests/fixtures/v0_1/params.yaml").read_text().replace("steps: 250", "steps: 251")
     (project / "params.yaml").write_text(old)
     before = Params.load(project / "params.yaml")
     assert cots("init", "--upgrade")[0] == 0

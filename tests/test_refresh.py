@@ -71,7 +71,7 @@ def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
     store: str, params: Params, project: Path, tiny_package: Path, tmp_path: Path
 ) -> None:
     package = shutil.copytree(tiny_package, tmp_path / "package-0.1.0")
-    first = yaml.safe_load((ROOT / "tests/config/params-0.1.0.yaml").read_text())
+    first = yaml.safe_load((ROOT / "tests/fixtures/v0_1/params.yaml").read_text())
     write_json(package / "evidence/params.json", {key: first[key] for key in first if key not in ("gate", "drift")})
     registry = Registry()
     register(registry, package)

@@ -27,7 +27,7 @@ from cots.config.values import Config
 from cots.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
-FIRST = Path(__file__).with_name("params-0.1.0.yaml")  # git show 10c4f0f:params.yaml
+FIRST = ROOT / "tests/fixtures/v0_1/params.yaml"
 OF_STAGES: dict[str, type[Sections]] = {
     "prepare": PrepareParams,
     "validate": ValidateParams,
