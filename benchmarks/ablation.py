@@ -31,8 +31,8 @@ from cots.config.objective import (
 )
 from cots.config.params import Params
 from cots.config.training import TrainConfig
-from cots.config.values import MEDIA
 from cots.data.manifest import part, read_manifest
+from cots.directions import MEDIA_OF
 from cots.errors import told_in_one_line
 from cots.evaluation import embed, measure, stored_samples
 from cots.model import RetrievalModel
@@ -172,7 +172,7 @@ def train(grid: Grid, name: str, seed: int) -> None:
 
 def measure_run(table: Path, model: Path, params: Params) -> None:
     """Retrieval of a model on the evaluation split, for the deployed target's kind of media."""
-    settings, media = params.evaluate, MEDIA[params.index.target]
+    settings, media = params.evaluate, MEDIA_OF[params.index.target]
     rows = part(read_manifest(Path("data/manifest.parquet")), settings.split, media)
     samples = stored_samples(Path("data/shards"), rows)
     held = embed(RetrievalModel.load(model), samples, batch=settings.batch_size)
