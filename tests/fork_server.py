@@ -3,7 +3,7 @@
 A test that starts programs asks for the fixture `fork_python`, the path of a stand-in for `python`, and uses it where
 it would use `sys.executable`:
 
-    subprocess.run([fork_python, "-m", "cots.cli", "registry", "list"], cwd=..., env=..., capture_output=True)
+    subprocess.run([fork_python, "-m", "cots", "registry", "list"], cwd=..., env=..., capture_output=True)
 
 Product code that a test calls in its own process starts programs by `sys.executable`; there
 `monkeypatch.setattr(sys, "executable", fork_python)` does it. A forked process has the stand-in as `sys.executable` and
@@ -48,7 +48,7 @@ PRELOADED = (
     *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "alembic.command"),
     *("pipelines.retrain", "pipelines.refresh_index", "pipelines.drift", "pipelines.promotion", "cots.cli"),
 )
-COMMANDS = {"dvc": "dvc", "cots": "cots.cli"}  # installed commands, by the module that they run
+COMMANDS = {"dvc": "dvc", "cots": "cots"}  # installed commands, by the module that they run
 
 
 def start(folder: Path, owner: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cots.config import Params
+from cots.config.params import Params
 from cots.serving.publishing import publish
 from cots.serving.registry import Registry
 from tests.conftest import tracked_in
