@@ -11,10 +11,7 @@ from cots.directions import DIRECTIONS, MEDIA_OF
 from cots.errors import BadInput
 from cots.retrieval.metrics import Direction
 from cots.retrieval.paired import paired_difference
-
-NAMES = ["direction", "query", "item"]
-NUMBERS = ["rank", "relevant", "candidates", "average_precision"]
-ASKED = ["direction", "query", "item", "relevant", "candidates"]  # what two models must have in common
+from cots.retrieval.query_table import IN_COMMON, NAMES, NUMBERS
 
 
 def query_tables(path: Path) -> dict[str, list[pd.DataFrame]]:
@@ -58,7 +55,7 @@ def compared(
         raise BadInput(f"runs are compared in pairs, not {len(challenger)} with {len(champion)}")
     ordered = [_ordered(table) for table in (*challenger, *champion)]
     for table in ordered[1:]:
-        if not table[ASKED].equals(ordered[0][ASKED]):
+        if not table[IN_COMMON].equals(ordered[0][IN_COMMON]):
             raise BadInput(_told_apart(table, ordered[0]))
     runs = [directions_of(table) for table in ordered]
     return paired_difference(runs[: len(challenger)], runs[len(challenger) :], resamples=resamples, seed=seed)

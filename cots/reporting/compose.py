@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cots.directions import LABELS
+from cots.file_names import PAIRS, SUMMARY
 from cots.reporting import sections
 from cots.reporting.attention import Look
 from cots.reporting.page import Dvae, Gallery, Noise, Report, Standing, Table
@@ -77,7 +78,7 @@ def compose(
         data=[
             sections.overview(left.manifest),
             *sections.rejects(left.rejected),
-            *sections.validation(left.reports / "validation" / "summary.json"),
+            *sections.validation(left.reports / "validation" / SUMMARY),
         ],
         lineage=_lineage(lineage, evaluated),
         params=params,
@@ -132,6 +133,6 @@ def _dvae(reports: Path) -> Dvae | None:
 
 
 def _noise(left: Left, fetch: sections.Fetch) -> Noise | None:
-    pairs = left.reports / "pretrain" / "pairs.parquet"
+    pairs = left.reports / "pretrain" / PAIRS
     known = pairs.is_file() and pq.read_metadata(pairs).num_rows  # a baseline learns nothing of single pairs
     return sections.noise(pairs, left.manifest, fetch) if known else None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cots.directions import LABELS
 from cots.errors import BadInput
 from cots.evaluation import Embedded, Measured, open_frames, stored_by_id
+from cots.file_names import CODEBOOK_USAGE, CURVES
 from cots.reporting.gallery import (
     ids_shown,
     plan_items_to_texts,
@@ -117,7 +118,7 @@ def _filtering(run: str, steps: NDArray[np.float64], table: pd.DataFrame) -> lis
 
 def dvae(folder: Path) -> Dvae:
     """Reconstructions, use of the codebook and training of the dVAE."""
-    table, usage = _curves(folder), json.loads((folder / "usage.json").read_text(encoding="utf8"))
+    table, usage = _curves(folder), json.loads((folder / CODEBOOK_USAGE).read_text(encoding="utf8"))
     steps = table["step"].to_numpy()
     words = {
         "perplexity": "Perplexity of the codes",
@@ -213,7 +214,7 @@ def _words(value: object) -> str:
 
 
 def _curves(folder: Path) -> pd.DataFrame:
-    path = folder / "curves.csv"
+    path = folder / CURVES
     if not path.is_file():
         raise BadInput(f"no curves {path}: run `dvc repro`")
     return pd.read_csv(path)
