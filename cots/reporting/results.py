@@ -41,10 +41,10 @@ class Evaluated:
 def write_queries(folder: Path, evaluated: Sequence[Evaluated]) -> None:
     """Write `<target>.parquet`, a row a query of the fine-tuned model, and `recalls.csv` of all models."""
     folder.mkdir(parents=True, exist_ok=True)
-    for one in evaluated:
-        if one.finetuned:
-            write_query_table(folder / f"{one.target}.parquet", one.embedded, one.measured)
-    recalls = pd.DataFrame([row for one in evaluated for row in _recalls(one)])
+    for model in evaluated:
+        if model.finetuned:
+            write_query_table(folder / f"{model.target}.parquet", model.embedded, model.measured)
+    recalls = pd.DataFrame([row for model in evaluated for row in _recalls(model)])
     recalls.to_csv(folder / "recalls.csv", index=False)
 
 
@@ -58,16 +58,16 @@ def flat(values: dict[str, Any]) -> dict[str, float]:
     return {name.replace("@", ""): float(value) for name, value in flatten(values).items()}
 
 
-def _recalls(one: Evaluated) -> list[dict[str, object]]:
-    metrics = one.measured.metrics
+def _recalls(model: Evaluated) -> list[dict[str, object]]:
+    metrics = model.measured.metrics
     return [
         {
-            "model": one.key,
+            "model": model.key,
             "direction": name,
             "k": k,
             "recall": metrics[name][f"R@{k}"],
             "chance": metrics["chance"][name][f"R@{k}"],
         }
-        for name in one.measured.directions
+        for name in model.measured.directions
         for k in KS
     ]
