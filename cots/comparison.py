@@ -11,10 +11,7 @@ from cots.directions import DIRECTIONS, MEDIA_OF
 from cots.errors import BadInput
 from cots.retrieval.metrics import Direction
 from cots.retrieval.paired import paired_difference
-
-NAMES = ["direction", "query", "item"]
-NUMBERS = ["rank", "relevant", "candidates", "average_precision"]
-ASKED = ["direction", "query", "item", "relevant", "candidates"]  # what two models must have in common
+from cots.retrieval.query_table import IN_COMMON, NAMES, NUMBERS
 
 
 def query_tables(path: Path) -> dict[str, list[pd.DataFrame]]:
@@ -58,7 +55,7 @@ def compared(
         raise BadInput(f"runs are compared in pairs, not {len(challenger)} with {len(champion)}")
     ordered = [_ordered(table) for table in (*challenger, *champion)]
     for table in ordered[1:]:
-        if not table[ASKED].equals(ordered[0][ASKED]):
+        if not table[IN_COMMON].equals(ordered[0][IN_COMMON]):
             raise BadInput(_told_apart(table, ordered[0]))
     runs = [directions_of(table) for table in ordered]
     return paired_difference(runs[: len(challenger)], runs[len(challenger) :], resamples=resamples, seed=seed)
@@ -83,16 +80,17 @@ def mean_recalls(
         BadInput: tables of other queries.
     """
     ways = {str(way): (challenger["direction"] == way, champion["direction"] == way) for way in _ways(challenger)}
-    found = {
+    results = {
         way: compared([challenger[ours]], [champion[theirs]], resamples=resamples, seed=seed)["rsum"]
         for way, (ours, theirs) in ways.items()
     }
-    found["both"] = compared([challenger], [champion], resamples=resamples, seed=seed)["rsum"]
+    results["both"] = compared([challenger], [champion], resamples=resamples, seed=seed)["rsum"]
     return {
         name: {
-            key: value if key == "p" else value / (3 if name in ways else 3 * len(ways)) for key, value in one.items()
+            key: value if key == "p" else value / (3 if name in ways else 3 * len(ways))
+            for key, value in figures.items()
         }
-        for name, one in found.items()
+        for name, figures in results.items()
     }
 
 
@@ -142,8 +140,8 @@ def _read(path: Path) -> tuple[str, pd.DataFrame]:
     return about[0], table
 
 
-def _told_apart(one: pd.DataFrame, other: pd.DataFrame) -> str:
-    left, right = (set(table[["direction", "query"]].itertuples(index=False, name=None)) for table in (one, other))
+def _told_apart(first: pd.DataFrame, second: pd.DataFrame) -> str:
+    left, right = (set(table[["direction", "query"]].itertuples(index=False, name=None)) for table in (first, second))
     alone = len(left ^ right)
     what = f"{alone} queries are in one of them alone" if alone else "the same queries had other candidates"
     return f"the two were not measured on the same data ({what}): evaluate both on the same split"

@@ -75,12 +75,12 @@ def stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSample]:
         BadInput: a shard is missing, damaged, or holds other samples than the rows say.
     """
     for name, group in rows.groupby("shard", sort=False):
-        found = list(read_shard(shards / str(name)))
-        if [sample.key for sample in found] != group["key"].tolist():
+        samples = list(read_shard(shards / str(name)))
+        if [sample.key for sample in samples] != group["key"].tolist():
             raise BadInput(
                 f"shard {shards / str(name)} does not hold what the manifest says: run `dvc repro --force prepare`"
             )
-        yield from found
+        yield from samples
 
 
 def stored_by_id(shards: Path, manifest: pd.DataFrame, ids: Iterable[str]) -> dict[str, StoredSample]:
@@ -139,11 +139,14 @@ def embed(model: RetrievalModel, samples: Iterable[StoredSample], *, batch: int)
 
 def encoded_texts(model: RetrievalModel, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
     """Unit rows (N, D) of texts, of which each process encodes its share of the batches."""
-    mine = [(one.rows, model.encode_text_batches([one])) for one in dealt(model.text_batches(texts, batch=batch))]
-    found = np.empty((len(texts), model.dim), np.float32)
-    for rows, vectors in dealt_back(mine):
-        found[rows] = vectors
-    return found
+    own_share = [
+        (text_batch.rows, model.encode_text_batches([text_batch]))
+        for text_batch in dealt(model.text_batches(texts, batch=batch))
+    ]
+    encoded = np.empty((len(texts), model.dim), np.float32)
+    for rows, vectors in dealt_back(own_share):
+        encoded[rows] = vectors
+    return encoded
 
 
 def opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:
@@ -199,8 +202,10 @@ def query_rows(embedded: Embedded, measured: Measured) -> list[dict[str, Any]]:
     rows = []
     for way, captions in zip(measured.directions, ([None] * len(embedded.ids), numbers), strict=True):
         direction = measured.directions[way]
-        found = (direction.ranks.tolist(), direction.relevant.tolist(), direction.average_precision.tolist())
-        for owner, caption, rank, relevant, precision in zip(direction.owners.tolist(), captions, *found, strict=True):
+        columns = (direction.ranks.tolist(), direction.relevant.tolist(), direction.average_precision.tolist())
+        for owner, caption, rank, relevant, precision in zip(
+            direction.owners.tolist(), captions, *columns, strict=True
+        ):
             item = embedded.ids[owner]
             query = {"query": item if caption is None else f"{item}#{caption}", "item": item, "caption": caption}
             right = {"rank": rank, "relevant": relevant, "candidates": direction.candidates}
@@ -232,7 +237,7 @@ def _figures(parts: Sequence[Mapping[str, Direction]], resamples: int, seed: int
 
 
 def _mean(scored: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: fmean(one[name] for one in scored) for name in scored[0]}
+    return {name: fmean(values[name] for values in scored) for name in scored[0]}
 
 
 def _speed(embedded: Embedded) -> dict[str, float]:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from cots.config.params import Params
+from cots.file_names import LINEAGE, MANIFEST
 from cots.files import write_json
 from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.evidence import PARAMS
@@ -42,7 +43,7 @@ def refresh(params: Params, project: Path = Path()) -> Published | None:
     """
     registry = Registry()
     champion = registry.champion()
-    kept, manifest = registry.kept(champion.version), project / "data" / "manifest.parquet"
+    kept, manifest = registry.kept(champion.version), project / "data" / MANIFEST
     before = kept.params()
     recipe = before | {"index": params.recipe()["index"]}
     if champion.tags["manifest.digest"] == file_digest(manifest) and recipe == before:
@@ -63,15 +64,13 @@ def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[s
     uri = f"models:/{INDEX}/{champion.version}"
     before = model_folder(uri, into=scratch)
     encoders = encoders_in(before, named=uri)
-    index_stage(
-        data / "shards", data / "manifest.parquet", encoders, work / "index", params=params, memory=project / MEMORY
-    )
+    index_stage(data / "shards", data / MANIFEST, encoders, work / "index", params=params, memory=project / MEMORY)
     cards = {name: (before / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
     out = work / "package" / "index"
     save_index(out, encoders, work / "index", limits=limits_of(params), cards=cards)
     validation = read_validation(project / "reports" / "validation")
-    found = index_facts(work / "index", out, data / "manifest.parquet", validation)
-    write_json(work / "package" / "lineage.json", lineage | git_state() | found)
+    found = index_facts(work / "index", out, data / MANIFEST, validation)
+    write_json(work / "package" / LINEAGE, lineage | git_state() | found)
 
 
 def _write_runs(champion: Listed, folder: Path) -> None:

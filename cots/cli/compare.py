@@ -29,12 +29,12 @@ def compare(
     shared = [target for target in ours if target in theirs]
     if not shared:
         raise BadInput(f"{challenger} tells of {', '.join(ours)} and {champion} of {', '.join(theirs)}")
-    found = {target: compared(ours[target], theirs[target], resamples=resamples, seed=seed) for target in shared}
+    differences = {target: compared(ours[target], theirs[target], resamples=resamples, seed=seed) for target in shared}
     runs = {target: len(ours[target]) for target in shared}
-    typer.echo("\n\n".join(_told(target, figures, runs[target]) for target, figures in found.items()))
+    typer.echo("\n\n".join(_told(target, figures, runs[target]) for target, figures in differences.items()))
     if out:
         with writing(out):
-            write_json(out, {"a": str(challenger), "b": str(champion), "runs": runs, "difference": found})
+            write_json(out, {"a": str(challenger), "b": str(champion), "runs": runs, "difference": differences})
 
 
 def _told(target: str, figures: dict[str, Any], runs: int) -> str:

@@ -22,14 +22,14 @@ def suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """
     chosen = pairs[(pairs["dropped"] > 0) & (2 * pairs["dropped"] >= pairs["seen"])]
     captions = manifest.set_index("id")["captions"]
-    texts = [str(captions[one][number]) for one, number in zip(chosen["id"], chosen["caption"], strict=True)]
+    texts = [str(captions[sample][number]) for sample, number in zip(chosen["id"], chosen["caption"], strict=True)]
     return chosen.assign(text=texts).sort_values(["score", "id", "caption"], ignore_index=True)[COLUMNS]
 
 
-def write_suspects(path: Path, found: pd.DataFrame) -> None:
+def write_suspects(path: Path, suspected: pd.DataFrame) -> None:
     """Write the list as CSV."""
     with atomic_file(path) as aside:
-        found.to_csv(aside, index=False, float_format="%.4f")
+        suspected.to_csv(aside, index=False, float_format="%.4f")
 
 
 def read_suspects(path: Path) -> pd.DataFrame:
@@ -39,8 +39,8 @@ def read_suspects(path: Path) -> pd.DataFrame:
         BadInput: no such file, or not such a list.
     """
     try:
-        found = pd.read_csv(path, dtype={"id": "str", "caption": "int64"})
-        return found[["id", "caption"]]
+        listed = pd.read_csv(path, dtype={"id": "str", "caption": "int64"})
+        return listed[["id", "caption"]]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"{path} is no list of suspects ({error}): a CSV with the columns {', '.join(COLUMNS)}, "

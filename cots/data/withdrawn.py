@@ -30,7 +30,7 @@ def add_withdrawn(path: Path, reasons: Mapping[str, str]) -> None:
     table = _read(path)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     known = set(table["id"])
-    new = [{"id": one, "when": now, "reason": reason} for one, reason in reasons.items() if one not in known]
+    new = [{"id": sample, "when": now, "reason": reason} for sample, reason in reasons.items() if sample not in known]
     with atomic_file(path, durable=True) as aside:
         pd.concat([table, pd.DataFrame(new, columns=COLUMNS, dtype="str")]).to_csv(aside, index=False)
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cots.directions import LABELS
+from cots.file_names import PAIRS, SUMMARY
 from cots.reporting import sections
 from cots.reporting.attention import Look
 from cots.reporting.page import Dvae, Gallery, Noise, Report, Standing, Table
@@ -59,7 +60,7 @@ def compose(
         shown: queries a gallery.
         seed: of the choice of queries.
     """
-    best, first = ({one.target: one for one in ordered} for ordered in (evaluated, reversed(evaluated)))
+    best, first = ({model.target: model for model in ordered} for ordered in (evaluated, reversed(evaluated)))
     fetch = sections.pictures_of(left.shards, left.manifest)
     return Report(
         title="COTS retrieval report",
@@ -68,7 +69,7 @@ def compose(
         notes=notes,
         speed=_speed(evaluated),
         galleries=[
-            gallery for one in best.values() for gallery in _galleries(one, first[one.target], fetch, shown, seed)
+            gallery for model in best.values() for gallery in _galleries(model, first[model.target], fetch, shown, seed)
         ],
         looks=looks,
         runs=_runs(left.reports),
@@ -77,7 +78,7 @@ def compose(
         data=[
             sections.overview(left.manifest),
             *sections.rejects(left.rejected),
-            *sections.validation(left.reports / "validation" / "summary.json"),
+            *sections.validation(left.reports / "validation" / SUMMARY),
         ],
         lineage=_lineage(lineage, evaluated),
         params=params,
@@ -86,20 +87,23 @@ def compose(
 
 def _standings(target: str, evaluated: Sequence[Evaluated]) -> list[Standing]:
     """Of the whole split, and of its folds where it was cut."""
-    models = {MODELS[one.finetuned]: one.measured.metrics for one in evaluated if one.target == target}
-    directions = next(one.measured.directions for one in evaluated if one.target == target)
-    asked, title = {name: LABELS[name].capitalize() for name in directions}, f"{target.capitalize()} retrieval"
+    models = {MODELS[model.finetuned]: model.measured.metrics for model in evaluated if model.target == target}
+    directions = next(model.measured.directions for model in evaluated if model.target == target)
+    labels, title = {name: LABELS[name].capitalize() for name in directions}, f"{target.capitalize()} retrieval"
     folds = {name: metrics["folds"] for name, metrics in models.items() if "folds" in metrics}
     if not folds:
-        return [Standing(title, asked, models)]
+        return [Standing(title, labels, models)]
     number = next(iter(folds.values()))["number"]
-    return [Standing(title, asked, models), Standing(f"{title}, mean of {number} folds", asked, folds)]
+    return [Standing(title, labels, models), Standing(f"{title}, mean of {number} folds", labels, folds)]
 
 
 def _speed(evaluated: Sequence[Evaluated]) -> Table:
     rows = [
-        (f"{one.target}, {MODELS[one.finetuned].lower()}", *(one.measured.metrics["speed"][key] for key in _SPEEDS))
-        for one in evaluated
+        (
+            f"{model.target}, {MODELS[model.finetuned].lower()}",
+            *(model.measured.metrics["speed"][key] for key in _SPEEDS),
+        )
+        for model in evaluated
     ]
     return Table(
         "Encoding without decoding, and exact search of all texts for their ten nearest items, on this machine.",
@@ -109,16 +113,16 @@ def _speed(evaluated: Sequence[Evaluated]) -> Table:
 
 
 def _lineage(lineage: Mapping[str, str], evaluated: Sequence[Evaluated]) -> Table:
-    models = [(f"Weights, {one.target}, {MODELS[one.finetuned].lower()}", one.digest) for one in evaluated]
+    models = [(f"Weights, {model.target}, {MODELS[model.finetuned].lower()}", model.digest) for model in evaluated]
     return Table("Where this comes from.", ("What", "Value"), [*lineage.items(), *models])
 
 
 _SPEEDS = {"items_per_second": "Items/s", "texts_per_second": "Texts/s", "search_ms": "Search, ms a query"}
 
 
-def _galleries(one: Evaluated, first: Evaluated, fetch: sections.Fetch, shown: int, seed: int) -> list[Gallery]:
-    before = None if first is one else first.embedded
-    return sections.galleries(one.embedded, one.measured, fetch, before=before, count=shown, seed=seed)
+def _galleries(model: Evaluated, first: Evaluated, fetch: sections.Fetch, shown: int, seed: int) -> list[Gallery]:
+    before = None if first is model else first.embedded
+    return sections.galleries(model.embedded, model.measured, fetch, before=before, count=shown, seed=seed)
 
 
 def _runs(reports: Path) -> dict[str, list[Chart]]:
@@ -132,6 +136,6 @@ def _dvae(reports: Path) -> Dvae | None:
 
 
 def _noise(left: Left, fetch: sections.Fetch) -> Noise | None:
-    pairs = left.reports / "pretrain" / "pairs.parquet"
+    pairs = left.reports / "pretrain" / PAIRS
     known = pairs.is_file() and pq.read_metadata(pairs).num_rows  # a baseline learns nothing of single pairs
     return sections.noise(pairs, left.manifest, fetch) if known else None

@@ -1,29 +1,17 @@
 """Measurements as files: metrics for DVC and the gate, every query's rank, recalls for plots."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from cots.data.manifest import write_table
 from cots.evaluation import Embedded, Measured, query_rows
+from cots.flatten import flatten
 from cots.retrieval.metrics import KS
-
-QUERIES = pa.schema(
-    [
-        ("direction", pa.string()),
-        ("query", pa.string()),  # unique in its direction
-        ("item", pa.string()),  # the sample's id
-        ("caption", pa.int32()),  # its number, null where the item is the query
-        ("rank", pa.int32()),
-        ("relevant", pa.int32()),  # right candidates
-        ("candidates", pa.int32()),
-        ("average_precision", pa.float64()),  # AP@R, 0 to 1
-    ]
-)
+from cots.retrieval.query_table import SCHEMA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,42 +41,33 @@ class Evaluated:
 def write_queries(folder: Path, evaluated: Sequence[Evaluated]) -> None:
     """Write `<target>.parquet`, a row a query of the fine-tuned model, and `recalls.csv` of all models."""
     folder.mkdir(parents=True, exist_ok=True)
-    for one in evaluated:
-        if one.finetuned:
-            write_query_table(folder / f"{one.target}.parquet", one.embedded, one.measured)
-    recalls = pd.DataFrame([row for one in evaluated for row in _recalls(one)])
+    for model in evaluated:
+        if model.finetuned:
+            write_query_table(folder / f"{model.target}.parquet", model.embedded, model.measured)
+    recalls = pd.DataFrame([row for model in evaluated for row in _recalls(model)])
     recalls.to_csv(folder / "recalls.csv", index=False)
 
 
 def write_query_table(path: Path, embedded: Embedded, measured: Measured) -> None:
     """Write a row a query: what `cots compare` holds two models against each other by."""
-    write_table(path, query_rows(embedded, measured), QUERIES)
+    write_table(path, query_rows(embedded, measured), SCHEMA)
 
 
 def flat(values: dict[str, Any]) -> dict[str, float]:
     """Nested figures by dotted name, without the `@` that MLflow refuses: {"image-text.i2t.R1": 31.2, ...}."""
-    return dict(_leaves(values, ""))
+    return {name.replace("@", ""): float(value) for name, value in flatten(values).items()}
 
 
-def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    for key, value in values.items():
-        name = prefix + key.replace("@", "")
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{name}.")
-        else:
-            yield name, float(value)
-
-
-def _recalls(one: Evaluated) -> list[dict[str, object]]:
-    metrics = one.measured.metrics
+def _recalls(model: Evaluated) -> list[dict[str, object]]:
+    metrics = model.measured.metrics
     return [
         {
-            "model": one.key,
+            "model": model.key,
             "direction": name,
             "k": k,
             "recall": metrics[name][f"R@{k}"],
             "chance": metrics["chance"][name][f"R@{k}"],
         }
-        for name in one.measured.directions
+        for name in model.measured.directions
         for k in KS
     ]

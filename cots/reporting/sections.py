@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cots.directions import LABELS
 from cots.errors import BadInput
 from cots.evaluation import Embedded, Measured, open_frames, stored_by_id
+from cots.file_names import CODEBOOK_USAGE, CURVES
 from cots.reporting.gallery import (
     ids_shown,
     plan_items_to_texts,
@@ -77,11 +78,11 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
     table = _curves(folder)
     steps = table["step"].to_numpy(dtype=np.float64)
     losses = {name: table[name].to_numpy() for name in LOSSES if name in table}
-    told = "Nats; total is the weighted sum. A level of weight 0 is not drawn."
+    explanation = "Nats; total is the weighted sum. A level of weight 0 is not drawn."
     used = f"{table['utilisation'].iloc[-1]:.0%} of what the machine's matrix products reach"
     waited = f"{table['data_wait'].iloc[-1]:.1%} of the time was spent waiting"
     return [
-        curves("Losses", run, steps, losses, caption=told),
+        curves("Losses", run, steps, losses, caption=explanation),
         *(_filtering(run, steps, table) if "kept" in table else []),
         curves(
             "Speed, pairs/s",
@@ -117,7 +118,7 @@ def _filtering(run: str, steps: NDArray[np.float64], table: pd.DataFrame) -> lis
 
 def dvae(folder: Path) -> Dvae:
     """Reconstructions, use of the codebook and training of the dVAE."""
-    table, usage = _curves(folder), json.loads((folder / "usage.json").read_text(encoding="utf8"))
+    table, usage = _curves(folder), json.loads((folder / CODEBOOK_USAGE).read_text(encoding="utf8"))
     steps = table["step"].to_numpy()
     words = {
         "perplexity": "Perplexity of the codes",
@@ -193,13 +194,15 @@ def validation(summary: Path) -> list[Table]:
     """What the data was held against, and how it came out; nothing where there was no validation."""
     if not summary.is_file():
         return []
-    told = json.loads(summary.read_text(encoding="utf8"))
+    outcome = json.loads(summary.read_text(encoding="utf8"))
     rows = [
         (check["expectation"], check["limit"], "met" if check["success"] else "NOT met", _words(check["observed"]))
-        for check in told["checks"]
+        for check in outcome["checks"]
     ]
-    verdict = "All expectations on the data are met." if told["success"] else "The data does not meet all expectations."
-    figures = [(name, _words(value)) for name, value in told["overview"].items()]
+    verdict = (
+        "All expectations on the data are met." if outcome["success"] else "The data does not meet all expectations."
+    )
+    figures = [(name, _words(value)) for name, value in outcome["overview"].items()]
     return [
         Table(verdict, ("Expectation", "Limit", "Result", "Observed"), rows),
         Table("What the validation saw besides.", ("What", "Value"), figures),
@@ -213,7 +216,7 @@ def _words(value: object) -> str:
 
 
 def _curves(folder: Path) -> pd.DataFrame:
-    path = folder / "curves.csv"
+    path = folder / CURVES
     if not path.is_file():
         raise BadInput(f"no curves {path}: run `dvc repro`")
     return pd.read_csv(path)

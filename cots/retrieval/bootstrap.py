@@ -34,7 +34,11 @@ class Sums:
     @classmethod
     def of(cls, directions: Mapping[str, Direction]) -> Self:
         """Every mean of both directions, side by side."""
-        columns = {f"{way} {name}": column for way, one in directions.items() for name, column in _columns(one).items()}
+        columns = {
+            f"{way} {name}": column
+            for way, direction in directions.items()
+            for name, column in _columns(direction).items()
+        }
         values, queries = zip(*columns.values(), strict=True)
         return cls(tuple(columns), np.stack(values, axis=1), np.stack(queries, axis=1))
 

@@ -106,8 +106,10 @@ def _table(facts: Facts) -> list[list[str]]:
         for name in (metric.name for metric in facts.headline):
             low, high = (interval[way][name][end] for end in ("low", "high"))
             by_chance = chance[way].get(name)
-            told = "" if by_chance is None else f"{by_chance:.1f}"
-            rows.append([LABELS[way], name, f"{facts.measured[way][name]:.1f}", f"{low:.1f} to {high:.1f}", told])
+            chance_cell = "" if by_chance is None else f"{by_chance:.1f}"
+            rows.append(
+                [LABELS[way], name, f"{facts.measured[way][name]:.1f}", f"{low:.1f} to {high:.1f}", chance_cell]
+            )
     return rows
 
 

@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from cots.config.stages.package import PackageParams
 from cots.data.manifest import write_table
 from cots.errors import BadInput
+from cots.file_names import LINEAGE
 from cots.files import write_json
 from cots.retrieval.index_folder import ITEMS
 
@@ -75,7 +76,7 @@ class Kept:
 
     def lineage(self) -> dict[str, Any]:
         """What stage `package` wrote down of it."""
-        return self._json("lineage.json")
+        return self._json(LINEAGE)
 
     def folder(self, out: Path) -> Path:
         """All of the evidence, copied below a folder."""

@@ -9,6 +9,7 @@ from cots.config.params import Params
 from cots.data.manifest import part, read_manifest
 from cots.directions import MEDIA_OF
 from cots.evaluation import embed, measure, query_rows, stored_samples
+from cots.file_names import MANIFEST
 from cots.files import write_json
 from cots.model import RetrievalModel
 from cots.serving.judging import Judge
@@ -47,7 +48,7 @@ def judge_of(params: Params, project: Path) -> Judge:
 def _asked(model: RetrievalModel, params: Params, data: Path) -> pd.DataFrame:
     """The ranks of the present test queries under a model."""
     settings, media = params.evaluate, MEDIA_OF[params.index.target]
-    rows = part(read_manifest(data / "manifest.parquet"), settings.split, media)
+    rows = part(read_manifest(data / MANIFEST), settings.split, media)
     embedded = embed(model, stored_samples(data / "shards", rows), batch=settings.batch_size)
     measured = measure(embedded, media=media, folds=1, resamples=1, seed=settings.seed)
     return pd.DataFrame(query_rows(embedded, measured))

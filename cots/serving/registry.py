@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cots.errors import BadInput
+from cots.file_names import LINEAGE
+from cots.flatten import flatten
 from cots.serving.champion import Champion
 from cots.serving.evidence import EVIDENCE, Kept
 from cots.serving.gate import Decision, gate
@@ -19,7 +21,7 @@ from cots.serving.lineage import content_digest
 from cots.serving.models import CHALLENGER, CHAMPION, ENCODERS, INDEX, Models, number
 from cots.serving.promotions import Move
 from cots.serving.tracking import told_as_failed_run
-from cots.serving.versions import Listed, changed, deployed, flat, measured, read_lineage, tags_of
+from cots.serving.versions import Listed, changed, deployed, measured, read_lineage, tags_of
 
 if TYPE_CHECKING:
     from cots.serving.judging import Judge  # imports encoders and so torch, which only a new version needs
@@ -167,7 +169,7 @@ class Registry:
         both = [self.listed(version) for version in (before, after)]
         kept = [self.kept(version) for version in (before, after)]
         with told_as_failed_run():
-            parameters = [dict(flat(one.params(), "")) for one in kept]
+            parameters = [{name: str(value) for name, value in flatten(one.params()).items()} for one in kept]
             learnt, items = [one.learnt() for one in kept], [one.items() for one in kept]
         data = [
             one.lineage()["data"] | {"learnt from": len(seen), "items": len(held)}
@@ -206,7 +208,7 @@ class Registry:
         content = content_digest(folder)
         if found := self._models.found(INDEX, "content.digest", content):
             return found, False
-        files = {INDEX: folder, EVIDENCE: package / EVIDENCE, "": package / "lineage.json"}
+        files = {INDEX: folder, EVIDENCE: package / EVIDENCE, "": package / LINEAGE}
         return self._models.register(INDEX, files, dict(tags) | {"content.digest": content}), True
 
     def _decide(self, version: int, package: Path, lineage: Mapping[str, Any], judge: "Judge") -> None:

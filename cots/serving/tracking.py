@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cots.errors import RunFailed
 from cots.files import write_json
+from cots.flatten import flatten
 from cots.serving.lineage import file_digest, git_state, text_digest
 
 EXPERIMENT = "cots"
@@ -184,21 +185,10 @@ def logged_run(
 
 def flattened(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:
     """Parameters by dotted name, as text: {"pretrain.mask.image": "0.4", ...}."""
-    if isinstance(sections, BaseModel):
-        return dict(_leaves("", sections.model_dump(mode="json", by_alias=True)))
-    return {
-        name: text
-        for key, section in sections.items()
-        for name, text in _leaves(key, section.model_dump(mode="json", by_alias=True))
-    }
-
-
-def _leaves(prefix: str, value: object) -> Iterator[tuple[str, str]]:
-    if not isinstance(value, dict):
-        yield prefix, value if isinstance(value, str) else json.dumps(value)
-        return
-    for key, inner in value.items():
-        yield from _leaves(f"{prefix}.{key}" if prefix else key, inner)
+    whole = {"": sections} if isinstance(sections, BaseModel) else sections
+    plain = {name: section.model_dump(mode="json", by_alias=True) for name, section in whole.items()}
+    flat = flatten(plain.get("", plain))
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat.items()}
 
 
 def _tags(stage: str, values: Mapping[str, str], manifest: Path) -> dict[str, str]:

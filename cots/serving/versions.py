@@ -1,7 +1,7 @@
 """What a registered version tells of itself: its tags, where it came from, how two of them differ."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +10,12 @@ from typing import Any, Self
 from mlflow.entities.model_registry import ModelVersion
 
 from cots.errors import BadInput
+from cots.file_names import LINEAGE
+from cots.flatten import flatten
 from cots.serving.lineage import file_digest
 from cots.serving.models import CHAMPION
+
+UNTAGGED = {"interval", "speed", "queries"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def read_lineage(package: Path) -> dict[str, Any]:
         BadInput: it did not finish.
     """
     try:
-        lineage: dict[str, Any] = json.loads((package / "lineage.json").read_text(encoding="utf8"))
+        lineage: dict[str, Any] = json.loads((package / LINEAGE).read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{package} is no finished package ({error}): run `dvc repro` first") from None
     return lineage
@@ -88,18 +92,14 @@ def tags_of(lineage: Mapping[str, Any], runs: Path, lock: Path) -> dict[str, str
     kept = {name: value for name, value in lineage.items() if isinstance(value, str)}
     found = {f"run.{path.stem}": json.loads(path.read_text(encoding="utf8"))["run_id"] for path in runs.glob("*.json")}
     locked = {"dvc.lock.digest": file_digest(lock)} if lock.is_file() else {}
-    figures = dict(flat(lineage["metrics"][lineage["target"]], "metrics"))
+    figures = _figures(lineage["metrics"][lineage["target"]])
     return kept | found | locked | figures | {"items": str(lineage["items"])}
 
 
-def flat(value: object, prefix: str) -> Iterator[tuple[str, str]]:
-    """Nested values by dotted name, as text; of figures, intervals, speed and counts are left out."""
-    if not isinstance(value, dict):
-        yield prefix, value if isinstance(value, str) else f"{value}"
-        return
-    for key, inner in value.items():
-        if key not in ("interval", "speed", "queries"):
-            yield from flat(inner, f"{prefix}.{key.replace('@', '')}".removeprefix("."))
+def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Scores and chance levels as tags, without intervals, speed and counts."""
+    kept = {name: value for name, value in flatten(metrics).items() if UNTAGGED.isdisjoint(name.split("."))}
+    return {f"metrics.{name.replace('@', '')}": str(value) for name, value in kept.items()}
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

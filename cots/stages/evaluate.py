@@ -18,6 +18,7 @@ from cots.directions import MEDIA_OF, Target
 from cots.dist import processes, rank
 from cots.errors import told_in_one_line
 from cots.evaluation import Embedded, embed, measure, rounded, stored_by_id, stored_samples
+from cots.file_names import CODEBOOK_USAGE
 from cots.files import write_json
 from cots.model import RetrievalModel
 from cots.reporting.attention import Look, looks
@@ -140,7 +141,7 @@ def _report(
 def _of_training(reports: Path, report: Report) -> dict[str, Any]:
     """What earlier stages measured: the filter's hits where they can be known, and the use of the codebook."""
     figures = report.noise.figures if report.noise else None
-    usage = reports / "dvae" / "usage.json"
+    usage = reports / "dvae" / CODEBOOK_USAGE
     return ({"filter": rounded(figures)} if figures else {}) | (
         {"dvae": json.loads(usage.read_text(encoding="utf8"))} if usage.is_file() else {}
     )

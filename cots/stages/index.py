@@ -79,12 +79,12 @@ def stage(
         texts = _text_vectors(model, [str(row["caption"]) for row in captions], known, batch=batch)
         write_table(aside / CAPTIONS, captions, CAPTION_SCHEMA)
         queries = spread(texts, 2 * settings.recall_queries)  # every other one chooses the index, the rest measure it
-        made = _made(vectors, queries[::2], settings)
-        made.index.save(aside / INDEX)
+        chosen = _made(vectors, queries[::2], settings)
+        chosen.index.save(aside / INDEX)
         _made(texts, spread(vectors, settings.recall_queries), settings).index.save(aside / TEXTS)
-        about = {"kind": made.kind, "settings": made.settings, "dim": made.index.dim, "size": len(made.index)}
+        about = {"kind": chosen.kind, "settings": chosen.settings, "dim": chosen.index.dim, "size": len(chosen.index)}
         about |= {"captions": len(captions), "encoder": model.digest}
-        write_json(aside / ABOUT, about | rounded(_measured(made.index, vectors, queries[1::2])))
+        write_json(aside / ABOUT, about | rounded(_measured(chosen.index, vectors, queries[1::2])))
     if known and kept:
         known.save(kept)
         for other in kept.parent.glob("*.safetensors"):
@@ -143,10 +143,10 @@ def _clip_vectors(
         ends = np.cumsum([len(clips[place]) for place in places])
         return [np.vstack([row[None], own]) for row, own in zip(whole, np.split(single, ends[:-1]), strict=True)]
 
-    found = known.rows([digest_of(b"frames", *sample.frames) for sample in samples], encoded)
+    remembered = known.rows([digest_of(b"frames", *sample.frames) for sample in samples], encoded)
     width = (0, model.dim)
-    whole = np.array([rows[0] for rows in found], np.float32).reshape(-1, model.dim)
-    return whole, np.concatenate([np.empty(width, np.float32), *(rows[1:] for rows in found)])
+    whole = np.array([rows[0] for rows in remembered], np.float32).reshape(-1, model.dim)
+    return whole, np.concatenate([np.empty(width, np.float32), *(rows[1:] for rows in remembered)])
 
 
 def _text_vectors(
@@ -191,9 +191,9 @@ def _measured(index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDAr
     nearest = min(NEAREST, len(index))
     exact, _ = EmbeddingIndex.build(vectors, "Flat").search(queries, nearest)
     start = time.perf_counter()
-    found = np.concatenate([index.search(query[None], nearest)[1] for query in queries])
+    nearest_rows = np.concatenate([index.search(query[None], nearest)[1] for query in queries])
     seconds = time.perf_counter() - start
-    recall = recall_of(found, vectors, queries, exact[:, -1])
+    recall = recall_of(nearest_rows, vectors, queries, exact[:, -1])
     return {"recall": recall, "ms_per_query": 1000 * seconds / len(queries)}
 
 

@@ -12,6 +12,7 @@ from cots.config.stages.package import PackageParams
 from cots.data.manifest import part, read_manifest
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput, told_in_one_line
+from cots.file_names import LINEAGE, SUMMARY
 from cots.files import write_json
 from cots.retrieval.index_folder import INDEX
 from cots.serving.cards import DATA_CARD, MODEL_CARD, Facts, data_card, model_card
@@ -64,7 +65,7 @@ def stage(
         "target": params.index.target,
         "metrics": measured,
     }
-    write_json(out / "lineage.json", lineage | index_facts(index, out / "index", manifest, checked))
+    write_json(out / LINEAGE, lineage | index_facts(index, out / "index", manifest, checked))
 
 
 def limits_of(params: PackageParams) -> Limits:
@@ -106,7 +107,7 @@ def read_validation(folder: Path) -> dict[str, Any]:
     Raises:
         BadInput: it left nothing that can be read.
     """
-    return _read(folder / "summary.json")
+    return _read(folder / SUMMARY)
 
 
 def _read(path: Path) -> dict[str, Any]:

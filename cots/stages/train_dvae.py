@@ -16,6 +16,7 @@ from cots.config.renamed import dump_for_fingerprint
 from cots.config.stages.train_dvae import TrainDvaeParams
 from cots.data.batches import RandomCrops
 from cots.errors import told_in_one_line
+from cots.file_names import CODEBOOK_USAGE, CURVES
 from cots.model import autocast, device
 from cots.models.dvae import Dvae, perplexity
 from cots.models.dvae_folder import AnyDvae, save_dvae
@@ -48,8 +49,8 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     save_dvae(dvae, out)
     report.mkdir(parents=True, exist_ok=True)
     usage, measured = show(dvae, crops, report / "reconstructions.png")
-    (report / "usage.json").write_text(json.dumps(usage, indent=1))
-    pd.DataFrame(curves or measured).to_csv(report / "curves.csv", index=False, float_format="%.6g")
+    (report / CODEBOOK_USAGE).write_text(json.dumps(usage, indent=1))
+    pd.DataFrame(curves or measured).to_csv(report / CURVES, index=False, float_format="%.6g")
 
 
 def trained(section: TrainedDvaeConfig, crops: RandomCrops, mark: str) -> tuple[AnyDvae, list[Row]]:

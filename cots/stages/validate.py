@@ -16,6 +16,7 @@ from cots.data.manifest import SCHEMA, read_manifest
 from cots.data.suspects import read_suspects
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput, RunFailed, told_in_one_line
+from cots.file_names import SUMMARY
 from cots.files import write_json
 
 
@@ -50,7 +51,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
         max_leakage=limits.max_leakage,
         max_suspects=limits.max_suspects,
     )
-    _write_summary(out / "summary.json", verdicts, _overview(figures, refused))
+    _write_summary(out / SUMMARY, verdicts, _overview(figures, refused))
     _check(verdicts, out)
 
 
@@ -82,9 +83,7 @@ def _check(verdicts: list[Verdict], out: Path) -> None:
     failing = [f"{v.expectation} ({v.limit}): {v.observed}" for v in verdicts if not v.success]
     if failing:
         told = "; ".join(failing)
-        raise RunFailed(
-            f"{len(failing)} of {len(verdicts)} expectations are not met: {told}; see {out / 'summary.json'}"
-        )
+        raise RunFailed(f"{len(failing)} of {len(verdicts)} expectations are not met: {told}; see {out / SUMMARY}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from cots.config.renamed import dump_for_fingerprint
 from cots.config.training import TrainConfig
 from cots.data.manifest import read_manifest
 from cots.dist import rank
+from cots.file_names import CURVES, PAIRS
 from cots.model import RetrievalModel, device
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
@@ -97,8 +98,8 @@ def fit(
 
 def _write(report: Path, curves: pd.DataFrame, pairs: pd.DataFrame) -> None:
     report.mkdir(parents=True, exist_ok=True)
-    curves.to_csv(report / "curves.csv", index=False, float_format="%.6g")
-    pairs.to_parquet(report / "pairs.parquet", index=False)
+    curves.to_csv(report / CURVES, index=False, float_format="%.6g")
+    pairs.to_parquet(report / PAIRS, index=False)
 
 
 def prepared(model: RetrievalModel, training: TrainConfig) -> None:

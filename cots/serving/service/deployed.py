@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from cots.errors import BadInput
+from cots.file_names import LINEAGE
 from cots.retrieval.previews import Previews
 from cots.serving.lineage import file_digest
 from cots.serving.loading import check_known, model_folder
@@ -147,7 +148,7 @@ def resolve(uri: str) -> Target:
 
 def _of_folder(folder: Path) -> Target:
     paths, _ = _described(folder)
-    lineage = folder.parent / "lineage.json"
+    lineage = folder.parent / LINEAGE
     told: dict[str, Any] = json.loads(lineage.read_text(encoding="utf8")) if lineage.is_file() else {}
     version = f"{UNREGISTERED}-{file_digest(paths['index'] / 'index.faiss')[:12]}"
     tags = {name: value for name, value in told.items() if isinstance(value, str)}
