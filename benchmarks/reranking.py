@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from cots.baselines.cross_encoder import CrossEncoder
-from cots.baselines.matching import Hardening, MatchingObjective
+from benchmarks._single_stream.cross_encoder import CrossEncoder
+from benchmarks._single_stream.matching import Hardening, MatchingObjective
+from benchmarks._single_stream.reranking import rerank
 from cots.build import training_batches
 from cots.config.params import Params
 from cots.data.manifest import part, read_manifest
@@ -23,7 +24,6 @@ from cots.evaluation import Embedded, embed, open_frames, stored_samples
 from cots.model import RetrievalModel, device
 from cots.progress import Progress
 from cots.retrieval.metrics import KS, Floats, Ints, recall_at_k, retrieval
-from cots.retrieval.reranking import rerank
 from cots.training.checkpoint import fingerprint
 from cots.training.groups import parameter_groups
 from cots.training.loop import Recipe, train

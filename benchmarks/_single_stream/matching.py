@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cots.baselines.cross_encoder import JointEncoder
+from benchmarks._single_stream.cross_encoder import JointEncoder
 from cots.models.momentum import MomentumCopy
 from cots.models.stream import ImageStream, TextStream
 from cots.objective import WHOLE, Batch, Outcome

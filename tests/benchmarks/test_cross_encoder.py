@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cots.baselines.cross_encoder import SETTINGS, WEIGHTS, CrossEncoder, JointEncoder
+from benchmarks._single_stream.cross_encoder import SETTINGS, WEIGHTS, CrossEncoder, JointEncoder
 from cots.errors import BadInput
 from cots.model import RetrievalModel
 from cots.models.language import TextBackbone
