@@ -23,7 +23,7 @@ from transformers import (
 
 from benchmarks._rounds import Call
 from cots.model import RetrievalModel, autocast, device
-from cots.objective import Batch
+from cots.objectives.protocol import Batch
 
 TAU = 0.07
 

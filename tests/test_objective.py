@@ -16,7 +16,8 @@ from cots.models.heads import TokenHead
 from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
-from cots.objective import WHOLE, Batch, BatchNegatives, CotsObjective, Keys, Levels
+from cots.objective import BatchNegatives, CotsObjective, Levels
+from cots.objectives.protocol import WHOLE, Batch, Keys
 from cots.training.loop import slices, update
 from tests.backbones import language, vision
 

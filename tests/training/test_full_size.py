@@ -11,7 +11,8 @@ from cots.models.heads import TokenHead
 from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
-from cots.objective import Batch, CotsObjective, Levels
+from cots.objective import CotsObjective, Levels
+from cots.objectives.protocol import Batch
 from cots.training.groups import parameter_groups
 from cots.training.loop import update
 from tests.backbones import language, vision
