@@ -23,7 +23,9 @@ from transformers import (
 
 from benchmarks._rounds import Call
 from cots.model import RetrievalModel, autocast, device
-from cots.objective import Batch
+from cots.models.language import HfTextBackbone
+from cots.models.vision import VitBackbone
+from cots.objectives.protocol import Batch
 
 TAU = 0.07
 
@@ -36,7 +38,10 @@ def padded(batch: Batch, length: int) -> tuple[Tensor, Tensor]:
 
 def shapes(model: RetrievalModel) -> tuple[Any, Any]:
     """Our vision transformer, and the configuration of our text encoder."""
-    return model.image.backbone.vit, model.text.backbone.encoder.config
+    image, text = model.image.backbone, model.text.backbone
+    assert isinstance(image, VitBackbone)
+    assert isinstance(text, HfTextBackbone)
+    return image.vit, text.encoder.config
 
 
 def step_of(module: nn.Module, loss: Call) -> Call:

@@ -25,6 +25,7 @@ from cots.build import new_model
 from cots.config.params import Params
 from cots.data.text import train_tokenizer
 from cots.model import RetrievalModel, autocast, device
+from cots.models.language import HfTextBackbone
 
 CAPTIONS = ["a red star above a blue ring", "two green squares left of a small yellow cross on a grey field"]
 BATCH = {"small": (128, 512), "base": (16, 64)}  # pictures, texts of a round on a processor
@@ -88,7 +89,9 @@ def table(size: str, *, rounds: int) -> None:
 
 def sentences(model: RetrievalModel, folder: Path, dtype: torch.dtype) -> SentenceTransformer:
     """Our text encoder in sentence-transformers."""
-    model.text.backbone.encoder.save_pretrained(folder)
+    backbone = model.text.backbone
+    assert isinstance(backbone, HfTextBackbone)
+    backbone.encoder.save_pretrained(folder)
     settings = model.settings["text"]
     encoder = Transformer(str(folder), model_kwargs={"dtype": dtype}, max_seq_length=settings["max_tokens"])
     return SentenceTransformer(modules=[encoder, Pooling(model.text.backbone.width)])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,10 @@ from cots.config.params import Params
 from cots.data.text import train_tokenizer
 from cots.model import device
 from cots.models.stream import compile_blocks
-from cots.objective import Batch
+from cots.objectives.protocol import Batch, Objective
 from cots.training.utilisation import matmul_rate
 
-Form = Callable[[nn.Module, Batch], Call]
+Form = Callable[[Objective[Any], Batch], Call]
 
 
 def main(sizes: tuple[str, ...] = ("levels", "base"), rounds: int = 7) -> None:
@@ -65,13 +66,13 @@ def table(size: str, *, rounds: int) -> None:
                 print(f"  {size}, {name:<18} {form:<16} {told}   x{ratio:.2f} as fast", flush=True)
 
 
-def compiled(objective: nn.Module, batch: Batch) -> Call:
+def compiled(objective: Objective[Any], batch: Batch) -> Call:
     """The same, every block of the streams compiled by itself, as `compile_blocks: true` does."""
     compile_blocks(objective)
     return training_step(objective, batch)
 
 
-def one_graph(objective: nn.Module, batch: Batch) -> Call:
+def one_graph(objective: Objective[Any], batch: Batch) -> Call:
     """A whole step of CLIP, recorded once and played again."""
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=torch.tensor(1e-4), fused=True, capturable=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from benchmarks._rounds import times_faster
 from benchmarks.step import random_batch
@@ -83,7 +82,7 @@ def worker(steps: int, *, sharded: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
         model = new_model(params.model, Path(folder))
-    objective: nn.Module = new_objective(model, cots, codes=params.dvae.codebook_size).to(device())
+    objective = new_objective(model, cots, codes=params.dvae.codebook_size).to(device())
     whole = random_batch(
         params.model, cots, pairs=params.pretrain.batch_size, vocab=30, codes=params.dvae.codebook_size
     )

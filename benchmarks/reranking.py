@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from cots.baselines.cross_encoder import CrossEncoder
-from cots.baselines.matching import Hardening, MatchingObjective
+from benchmarks._single_stream.cross_encoder import CrossEncoder
+from benchmarks._single_stream.matching import Hardening, MatchingObjective
+from benchmarks._single_stream.reranking import rerank
 from cots.build import training_batches
 from cots.config.params import Params
 from cots.data.manifest import part, read_manifest
@@ -23,14 +24,14 @@ from cots.evaluation import Embedded, embed, open_frames, stored_samples
 from cots.model import RetrievalModel, device
 from cots.progress import Progress
 from cots.retrieval.metrics import KS, Floats, Ints, recall_at_k, retrieval
-from cots.retrieval.reranking import rerank
 from cots.training.checkpoint import fingerprint
 from cots.training.groups import parameter_groups
-from cots.training.loop import Recipe, train
+from cots.training.loop import train
 
 STREAMS, OUT = Path("models/finetuned/image-text"), Path("runs/cross-encoder")
 MANIFEST, SHARDS, TOKENS = Path("data/manifest.parquet"), Path("data/shards"), Path("data/tokens")
-STEPS, BATCH, LEARNING_RATE = 1500, 64, 0.001
+STEPS, BATCH = 1500, 64
+ALONE = {"learning_rate": 0.001, "grad_accum_steps": 1, "frames": 1, "torch_compile": False}  # unlike fine-tuning's
 EASY, HARD = 1.0, 0.1  # temperatures of the mining: nearly uniform, and the temperature of fine-tuning
 CANDIDATES = (10, 50)
 
@@ -59,10 +60,9 @@ class Direction(NamedTuple):
 
 
 def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
-    """A cross-encoder trained on the training pairs, with the recipe of fine-tuning but for rate and length."""
+    """A cross-encoder trained on the training pairs, with the settings of fine-tuning but for rate and length."""
     section = params.finetune["image-text"]
-    batch = min(section.batch_size, BATCH)
-    training = section.model_copy(update={"batch_size": batch, "steps": steps, "frames": 1})
+    training = section.model_copy(update=ALONE | {"batch_size": min(section.batch_size, BATCH), "steps": steps})
     torch.manual_seed(training.seed)
     cross = CrossEncoder.of(model)
     if not params.model.image.pretrained:
@@ -71,26 +71,16 @@ def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
     objective = MatchingObjective(cross.joint, image=model.image, text=model.text, temperature=hardening).to(device())
     groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
     batches = training_batches(MANIFEST, SHARDS, TOKENS, model=model, training=training, media=("image",))
-    recipe = Recipe(
-        seed=training.seed,
-        steps=steps,
-        parts=1,
-        learning_rate=LEARNING_RATE,
-        warmup=training.warmup_steps,
-        max_grad_norm=training.max_grad_norm,
-        checkpoint_every=training.checkpoint_every,
-        compile_blocks=False,
-    )
     vision = model.settings["image"]
     with Progress("cross-encoder", total=steps, unit="steps") as progress:
         train(
             objective,
             torch.optim.AdamW(groups, fused=True),
             batches,
-            recipe=recipe,
+            config=training,
             pixels=(vision["mean"], vision["std"]),
             saved=Path("runs/checkpoints/cross-encoder.pt"),
-            fingerprint=fingerprint([model.digest, hardening, recipe, batch], MANIFEST, TOKENS),
+            fingerprint=fingerprint([model.digest, hardening, training.model_dump(mode="json")], MANIFEST, TOKENS),
             report=progress.row,
         )
     return cross

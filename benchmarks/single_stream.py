@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._rounds import in_turn
-from cots.baselines.cross_encoder import CrossEncoder
+from benchmarks._single_stream.cross_encoder import CrossEncoder
 from cots.build import new_model
 from cots.config.model import ModelConfig
 from cots.config.params import Params

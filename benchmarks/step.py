@@ -11,10 +11,9 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._peers import albef_step, dual_encoder_step, open_clip_step
@@ -27,7 +26,7 @@ from cots.config.objective import CotsObjectiveConfig, LossWeightsConfig, Object
 from cots.config.params import Params
 from cots.data.text import train_tokenizer
 from cots.model import RetrievalModel, device
-from cots.objective import Batch
+from cots.objectives.protocol import Batch, Objective
 from cots.training.groups import parameter_groups
 from cots.training.loop import update
 from cots.training.utilisation import matmul_rate
@@ -157,13 +156,13 @@ def _step(build: Callable[[], RetrievalModel], section: ObjectiveConfig, batch: 
     return training_step(training_objective(build, section, codes), batch)
 
 
-def training_objective(build: Callable[[], RetrievalModel], section: ObjectiveConfig, codes: int) -> nn.Module:
+def training_objective(build: Callable[[], RetrievalModel], section: ObjectiveConfig, codes: int) -> Objective[Any]:
     """An objective over new streams, ready to train."""
-    objective: nn.Module = new_objective(build().to(device()), section, codes=codes).to(device())
+    objective = new_objective(build().to(device()), section, codes=codes).to(device())
     return objective.train()
 
 
-def training_step(objective: nn.Module, batch: Batch) -> Call:
+def training_step(objective: Objective[Any], batch: Batch) -> Call:
     """The step of training."""
     optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
     return partial(update, objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)

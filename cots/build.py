@@ -1,12 +1,13 @@
 """Parameter sections to objects: the only file that knows both."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from cots.baselines.clip import ClipObjective
 from cots.baselines.siglip import SiglipObjective
@@ -27,6 +28,7 @@ from cots.models.heads import TokenHead
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
 from cots.objective import CotsObjective, Levels
+from cots.objectives.protocol import Objective
 
 DECODERS = 8  # threads at most: they share Python's lock with the thread that trains
 
@@ -38,17 +40,11 @@ def new_model(model: ModelConfig, tokenizer: Path) -> RetrievalModel:
     return RetrievalModel.build(settings, text)
 
 
-def new_objective(model: RetrievalModel, section: ObjectiveConfig, *, codes: int) -> nn.Module:
+def new_objective(model: RetrievalModel, section: ObjectiveConfig, *, codes: int) -> Objective[Any]:
     """The training objective around a model's streams; `codes` is the size of the dVAE's codebook."""
     chosen = section.temperature
     temperature = Temperature(start=chosen.init, learned=chosen.learnable, least=chosen.min)
-    match section:
-        case CotsObjectiveConfig():
-            return _cots(model, section, temperature, codes)
-        case ClipObjectiveConfig():
-            return ClipObjective(image=model.image, text=model.text, temperature=temperature)
-        case SiglipObjectiveConfig():
-            return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=section.bias)
+    return OBJECTIVES[section.kind](model, section, temperature, codes)
 
 
 def _cots(model: RetrievalModel, section: CotsObjectiveConfig, temperature: Temperature, codes: int) -> CotsObjective:
@@ -65,6 +61,24 @@ def _cots(model: RetrievalModel, section: CotsObjectiveConfig, temperature: Temp
         batch_negatives=section.in_batch_negatives,
         momentum=section.momentum,
     )
+
+
+def _clip(model: RetrievalModel, section: ClipObjectiveConfig, temperature: Temperature, codes: int) -> ClipObjective:
+    return ClipObjective(image=model.image, text=model.text, temperature=temperature)
+
+
+def _siglip(
+    model: RetrievalModel, section: SiglipObjectiveConfig, temperature: Temperature, codes: int
+) -> SiglipObjective:
+    return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=section.bias)
+
+
+# Each takes the model, its own section, the temperature and the size of the dVAE's codebook.
+OBJECTIVES: dict[str, Callable[[RetrievalModel, Any, Temperature, int], Objective[Any]]] = {
+    "cots": _cots,
+    "clip": _clip,
+    "siglip": _siglip,
+}
 
 
 def training_batches(
@@ -95,7 +109,7 @@ def training_batches(
     names = sorted(chosen["shard"].unique())
     vision = model.settings["image"]
     grid = vision["size"] // vision["patch"]
-    mask = training.masked
+    mask = training.objective.masked
     masking = (
         Masking(grid=grid, patches=round(mask.patch_ratio * grid**2), block=mask.min_block, words=mask.mlm_probability)
         if mask

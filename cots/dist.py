@@ -128,22 +128,28 @@ def sum_gradients(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def clip_gradients(module: nn.Module, max_norm: float) -> None:
+def clip_gradients(module: nn.Module, max_norm: float) -> Tensor:
     """Scale all gradients down together to this norm, if theirs is larger; of shared weights each process has a part.
 
     Args:
         module: with the same gradients in every process.
         max_norm: > 0.
+
+    Returns:
+        The norm before, a scalar, the same in every process.
     """
     gradients = [one.grad for one in module.parameters() if one.grad is not None]
     parts = [one.to_local() for one in gradients if isinstance(one, DTensor)]
     common = [one for one in gradients if not isinstance(one, DTensor)]
     if not parts:
-        clip_grads_with_norm_(module.parameters(), max_norm, get_total_norm(common))
-        return
+        norm = get_total_norm(common)
+        clip_grads_with_norm_(module.parameters(), max_norm, norm)
+        return norm
     squares = summed(get_total_norm(parts).square()) + get_total_norm(common).square().to(parts[0].device)
+    norm = squares.sqrt()
     for gradient in (*parts, *common):
-        gradient.mul_((max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0))
+        gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 BUCKET = 2**23  # numbers sent at once; 32 MiB of float32

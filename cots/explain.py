@@ -112,7 +112,7 @@ def evaluated(stream: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def _plain_attention(stream: ImageStream, attentions: list[Tensor]) -> Iterator[None]:
     """Evaluation with the attention weights of every block collected: fused attention never has them in memory."""
-    blocks = [block.attn for block in stream.backbone.vit.blocks]
+    blocks = stream.backbone.attentions
     fused = [attention.fused_attn for attention in blocks]
     hooks = [
         attention.attn_drop.register_forward_hook(lambda *passed: attentions.append(passed[-1])) for attention in blocks

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -21,16 +21,21 @@ from cots.data.text import load_tokenizer, padded, token_ids
 from cots.data.views import centre
 from cots.errors import BadInput
 from cots.files import atomic_folder
-from cots.models.language import TextBackbone
+from cots.models.backbone import ImageBackbone, TextBackbone
+from cots.models.language import HfTextBackbone
 from cots.models.stream import ImageStream, TextStream
-from cots.models.vision import VisionBackbone
+from cots.models.vision import VitBackbone
 
 WEIGHTS, SETTINGS, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
 IMAGE_SETTINGS = ("name", "pretrained", "size", "patch", "stem", "options")  # that the image backbone is built from
 
 SORTED = 100  # batches whose texts are put in order of length together
 
+IMAGE_BACKBONES: dict[str, Callable[..., ImageBackbone]] = {"timm": VitBackbone}  # by `kind`; without one, the first
+TEXT_BACKBONES: dict[str, Callable[..., TextBackbone]] = {"transformers": HfTextBackbone}
+
 T = TypeVar("T")
+B = TypeVar("B")
 
 
 class TextBatch(NamedTuple):
@@ -93,8 +98,10 @@ class RetrievalModel:
         """
         fused = device().type != "cpu"
         vision, language = settings["image"], settings["text"]
-        image = VisionBackbone(**{key: vision[key] for key in IMAGE_SETTINGS}, fused_attention=fused)
-        text = TextBackbone(
+        image = _of_kind(IMAGE_BACKBONES, "image", vision)(
+            **{key: vision[key] for key in IMAGE_SETTINGS}, fused_attention=fused
+        )
+        text = _of_kind(TEXT_BACKBONES, "text", language)(
             name=language["name"],
             pretrained=language["pretrained"],
             vocab_size=len(tokenizer),
@@ -273,6 +280,18 @@ class RetrievalModel:
         with torch.inference_mode(), autocast(self.image.projection.weight.device):
             found = [part.float().cpu().numpy() for part in parts]
         return np.concatenate(found) if found else np.zeros((0, self.dim), dtype=np.float32)
+
+
+def _of_kind(backbones: dict[str, B], modality: str, settings: dict[str, Any]) -> B:
+    """The backbone that settings ask for; folders that name no kind are of the first one.
+
+    Raises:
+        BadInput: there is no such kind.
+    """
+    kind = settings.get("kind", next(iter(backbones)))
+    if kind not in backbones:
+        raise BadInput(f"model.{modality}.kind is {kind}: give {' or '.join(backbones)}")
+    return backbones[kind]
 
 
 @contextmanager

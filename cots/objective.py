@@ -1,9 +1,10 @@
 """The paper on one screen: the losses of a batch, and the one method that moves queues and momentum."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from cots.dist import gathered, own
@@ -15,48 +16,11 @@ from cots.models.heads import TokenHead
 from cots.models.momentum import MomentumCopy
 from cots.models.places import Places
 from cots.models.queue import PairQueue
-from cots.models.stream import ImageStream, TextStream
+from cots.models.stream import Hidden, ImageStream, TextStream
 from cots.models.temperature import Temperature
+from cots.objectives.protocol import WHOLE, Batch, Keys, Objective, Outcome
 
 BatchNegatives = Literal["none", "momentum", "online"]
-WHOLE = slice(None)
-
-
-class Batch(NamedTuple):
-    """B pairs, as the objective sees them: this process's share. The last four fields matter to the token level."""
-
-    samples: Tensor  # (B,) number of the picture in the manifest
-    captions: Tensor  # (B,) number of the caption among all captions
-    frames: Tensor  # (B, T, 3, H, W) normalised
-    ids: Tensor  # (B, L) words
-    attended: Tensor  # (B, L) bool, False = padding
-    masked_patches: Tensor  # (B, N) bool, True = hidden, in all of a clip's frames
-    visual_tokens: Tensor  # (B, N) dVAE codes of the same crop
-    corrupted_ids: Tensor  # (B, L) words with some hidden
-    masked_words: Tensor  # (B, L) bool, True = to be predicted
-
-    def take(self, rows: Tensor) -> "Batch":
-        """Some of the pairs, by their numbers in the batch."""
-        return Batch(*(field[rows] for field in self))
-
-
-class Keys(NamedTuple):
-    """What the momentum streams say of a batch, dropped pairs included: the shares of all processes, one after another.
-
-    With one process B is the same B as the batch's. Where nothing asks the momentum streams they are not run: there
-    are no features, and `seen` takes the similarities from the trained streams.
-    """
-
-    images: Tensor  # (B, D) or (0, D)
-    texts: Tensor  # (B, D) or (0, D)
-    samples: Tensor  # (B,)
-    words: Tensor  # (B,) hidden words
-    similarity: Tensor  # (B,) cosine of each pair, or (0,) until `seen`
-    kept: Tensor  # (B,) bool, False = dropped by the filter
-
-    def seen(self, similarity: list[Tensor]) -> "Keys":
-        """With the similarities that this process's forward passes found, where the momentum streams gave none."""
-        return self if len(self.similarity) else self._replace(similarity=gathered(torch.cat(similarity)))
 
 
 class Levels(NamedTuple):
@@ -66,14 +30,6 @@ class Levels(NamedTuple):
     token: float
     task: float
     masked_views: float
-
-
-class Outcome(NamedTuple):
-    """The result of a forward pass over some rows of a batch."""
-
-    total: Tensor  # to be differentiated: the share of the batch's loss that these rows have
-    losses: dict[str, Tensor]  # the same share by name, unweighted, without gradient; nats
-    similarity: Tensor | None = None  # (R,) of the rows' pairs under the trained streams, or None where none is told
 
 
 class Similarities(NamedTuple):
@@ -102,12 +58,27 @@ class Guessed(NamedTuple):
     all_words: int  # hidden words of the whole batch, all processes together
 
 
+class Passes(NamedTuple):
+    """What the streams make of some rows of a batch: all that the losses are computed from."""
+
+    batch: Batch  # R rows
+    keys: Keys
+    among: Candidates
+    share: float  # of the global batch's kept pairs, that these rows are
+    image: Tensor  # (R, D)
+    text: Tensor  # (R, D)
+    similar: Similarities | None  # None where neither instance nor task level is trained
+    guessed: Guessed | None  # None, and so the next two, where no masked pass is asked for
+    hidden: Hidden | None  # of the masked pictures
+    masked: Hidden | None  # of the masked texts
+
+
 def both_ways(similar: Similarities) -> Tensor:
     """L_i2t + L_t2i."""
     return info_nce(similar.i2t, similar.positives) + info_nce(similar.t2i, similar.positives)
 
 
-class CotsObjective(nn.Module):
+class CotsObjective(Objective[Keys]):
     """The COTS training objective: L = w_instance (L_i2t + L_t2i) + w_token (L_mvm + L_mlm) + w_task L_task.
 
     A fourth term is this project's: w_masked_views (L_i2t + L_t2i) of the masked pictures and the masked texts, which
@@ -183,11 +154,30 @@ class CotsObjective(nn.Module):
         chosen = keys.kept[own(len(keys.kept))].nonzero()[rows, 0]
         if not len(chosen):
             return self._none(keys)
+        passes = self.passes(batch, keys, chosen)
+        levels = self.levels()
+        losses = {name: levels[name](passes) for name, weight in self.weights._asdict().items() if weight}
+        total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), passes.image.new_zeros(()))
+        alike = (passes.image * passes.text).detach().sum(dim=1)
+        return Outcome(total, {name: loss.detach() for name, loss in losses.items()}, alike)
+
+    def levels(self) -> dict[str, Callable[[Passes], Tensor]]:
+        """Each loss by the name of its weight, as the share of the global batch's that the rows of a pass have."""
+        return {
+            "instance": self.instance_loss,
+            "token": self.token_loss,
+            "task": self.task_loss,
+            "masked_views": self.masked_views_loss,
+        }
+
+    def passes(self, batch: Batch, keys: Keys, chosen: Tensor) -> Passes:
+        """Put (R,) these of this process's pairs through the streams, as often as the weights ask for.
+
+        Nothing in it or in the losses asks an accelerator for a number, and so waits for it, but `candidates`.
+        """
         whole = len(chosen) == len(batch.samples)  # whose copy would take 1 % of a step on a processor
         part, among = batch if whole else batch.take(chosen), self.candidates(keys, chosen)
-        guessed = self.guessed(part, keys, among)
-        share = len(chosen) / len(among.kept)
-        losses: dict[str, Tensor] = {}  # nothing below asks an accelerator for a number, and so waits for it
+        guessed, hidden, masked = self.guessed(part, keys, among), None, None
         if guessed is not None:
             views = self.weights.masked_views > 0
             tubes = part.masked_patches.repeat_interleave(part.frames.shape[1], dim=0)  # alike in all frames of a clip
@@ -196,23 +186,42 @@ class CotsObjective(nn.Module):
         else:
             image = self.image(part.frames)
         text = self.text(part.ids, part.attended)
-        if self.weights.instance or self.weights.task:
-            similar = self.similarities(image, text, keys, among)
-        if self.weights.instance:
-            losses["instance"] = share * both_ways(similar)
-        if guessed is not None and self.weights.token:
-            seeing = self.patch_loss(part, guessed.patches, hidden.tokens, text)
-            reading = self.word_loss(part, guessed.words, masked.tokens, image, out_of=guessed.all_words)
-            losses["token"] = share * seeing + reading
-        if self.weights.task:
-            losses["task"] = share * symmetric_kl(similar.i2t, similar.t2i)
-        if self.weights.masked_views:
-            assert hidden.feature is not None
-            assert masked.feature is not None
-            losses["masked_views"] = share * both_ways(self.similarities(hidden.feature, masked.feature, keys, among))
-        total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), image.new_zeros(()))
-        alike = (image * text).detach().sum(dim=1)
-        return Outcome(total, {name: loss.detach() for name, loss in losses.items()}, alike)
+        similar = self.similarities(image, text, keys, among) if self._contrasts()[0] else None
+        share = len(chosen) / len(among.kept)
+        return Passes(part, keys, among, share, image, text, similar, guessed, hidden, masked)
+
+    def instance_loss(self, passes: Passes) -> Tensor:
+        """Momentum contrast in both directions."""
+        assert passes.similar is not None
+        return passes.share * both_ways(passes.similar)
+
+    def token_loss(self, passes: Passes) -> Tensor:
+        """Masked vision modelling and masked language modelling, each given the paired modality."""
+        assert passes.guessed is not None
+        assert passes.hidden is not None
+        assert passes.masked is not None
+        part, guessed = passes.batch, passes.guessed
+        seeing = self.patch_loss(part, guessed.patches, passes.hidden.tokens, passes.text)
+        reading = self.word_loss(part, guessed.words, passes.masked.tokens, passes.image, out_of=guessed.all_words)
+        return passes.share * seeing + reading
+
+    def task_loss(self, passes: Passes) -> Tensor:
+        """How differently the two directions rank the candidates."""
+        assert passes.similar is not None
+        return passes.share * symmetric_kl(passes.similar.i2t, passes.similar.t2i)
+
+    def masked_views_loss(self, passes: Passes) -> Tensor:
+        """Momentum contrast between masked pictures and masked texts."""
+        assert passes.hidden is not None
+        assert passes.masked is not None
+        assert passes.hidden.feature is not None
+        assert passes.masked.feature is not None
+        views = self.similarities(passes.hidden.feature, passes.masked.feature, passes.keys, passes.among)
+        return passes.share * both_ways(views)
+
+    def _contrasts(self) -> tuple[bool, bool]:
+        """Which similarities are computed: of the pairs, and of their masked views."""
+        return bool(self.weights.instance or self.weights.task), bool(self.weights.masked_views)
 
     def candidates(self, keys: Keys, chosen: Tensor) -> Candidates:
         """What the queries are held against, which are (R,) these of this process's pairs."""
@@ -239,7 +248,7 @@ class CotsObjective(nn.Module):
         """Nothing, where the filter dropped every pair of this process; the others still meet it where they gather."""
         total = keys.images.new_zeros((), requires_grad=True)
         if self.batch_negatives == "online":
-            for _ in range(bool(self.weights.instance or self.weights.task) + bool(self.weights.masked_views)):
+            for _ in range(sum(self._contrasts())):
                 total = total + gathered(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
         losses = {name: total.detach() for name, weight in self.weights._asdict().items() if weight}
         return Outcome(total, losses, total.new_zeros(0))

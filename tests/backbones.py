@@ -2,21 +2,34 @@
 
 from typing import Any
 
-from cots.models.language import TextBackbone
-from cots.models.vision import VisionBackbone
+from cots.models.language import HfTextBackbone
+from cots.models.stream import ImageStream, TextStream
+from cots.models.vision import VitBackbone
 
 
 def vision(
     *, size: int, patch: int = 8, name: str = "vit_tiny_patch16_224", fused: bool = False, **options: Any
-) -> VisionBackbone:
+) -> VitBackbone:
     """A vision transformer; `options` are timm's."""
-    return VisionBackbone(
+    return VitBackbone(
         name=name, pretrained=False, size=size, patch=patch, stem="linear", options=options, fused_attention=fused
     )
 
 
-def language(*, vocab: int, name: str = "bert", fused: bool = False, **options: Any) -> TextBackbone:
+def language(*, vocab: int, name: str = "bert", fused: bool = False, **options: Any) -> HfTextBackbone:
     """A text encoder whose padding is token 0; `options` are transformers'."""
-    return TextBackbone(
+    return HfTextBackbone(
         name=name, pretrained=False, vocab_size=vocab, pad_token=0, options=options, fused_attention=fused
     )
+
+
+def vit(stream: ImageStream) -> Any:
+    """timm's layers inside a stream."""
+    assert isinstance(stream.backbone, VitBackbone)
+    return stream.backbone.vit
+
+
+def encoder(stream: TextStream) -> Any:
+    """transformers' layers inside a stream."""
+    assert isinstance(stream.backbone, HfTextBackbone)
+    return stream.backbone.encoder

@@ -12,7 +12,7 @@ from torch import Tensor
 from cots.explain import explain, overlay, patch_relevance
 from cots.model import RetrievalModel
 from cots.models.stream import ImageStream
-from tests.backbones import vision
+from tests.backbones import vision, vit
 
 SIZE, PATCH, DIM = 32, 8, 8
 
@@ -62,15 +62,15 @@ def test_fused_and_plain_attention_give_the_same_map_and_nothing_of_the_stream_c
     maps = []
     for fused in (True, False):
         model = stream(pool, fused=fused).train()
-        model.backbone.vit.blocks[0].eval()
+        vit(model).blocks[0].eval()
         modes = [module.training for module in model.modules()]
         before = {name: value.clone() for name, value in model.state_dict().items()}
         _, found = patch_relevance(model, with_one_bright_patch(1, 1).repeat(3, 1, 1, 1), torch.eye(DIM)[:2])
         assert found.shape == (2, 3, 4, 4)
         assert bool((found >= 0).all())
         assert [module.training for module in model.modules()] == modes
-        assert all(block.attn.fused_attn == fused for block in model.backbone.vit.blocks)
-        assert all(not block.attn.attn_drop._forward_hooks for block in model.backbone.vit.blocks)
+        assert all(block.attn.fused_attn == fused for block in vit(model).blocks)
+        assert all(not block.attn.attn_drop._forward_hooks for block in vit(model).blocks)
         assert all(parameter.grad is None for parameter in model.parameters())
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
         maps.append(found)

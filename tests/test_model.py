@@ -13,7 +13,9 @@ from PIL import Image
 from cots.data.text import encode, load_tokenizer, padded, token_ids
 from cots.data.views import centre
 from cots.errors import BadInput
-from cots.model import RetrievalModel, autocast, normalised, precision
+from cots.model import IMAGE_BACKBONES, RetrievalModel, autocast, normalised, precision
+from cots.models.vision import VitBackbone
+from tests.backbones import encoder, vit
 from tests.foreign import save_text, save_vit
 
 TEXTS = ["a red ring on the left", "a blue square", "green"]
@@ -144,7 +146,7 @@ def test_a_model_in_training_encodes_without_dropout(tmp_path: Path) -> None:
     settings = pair(tmp_path, "bert")
     model = RetrievalModel.build(settings, load_tokenizer(tmp_path / "bert"))
     before = vectors(model)
-    assert model.text.backbone.encoder.config.hidden_dropout_prob > 0
+    assert encoder(model.text).config.hidden_dropout_prob > 0
     model.image.train()
     model.text.train()
     np.testing.assert_array_equal(vectors(model), before)
@@ -192,7 +194,7 @@ def test_a_model_at_384_pixels_comes_from_one_at_224_and_survives_saving(tmp_pat
     small = RetrievalModel.build(settings, load_tokenizer(tmp_path / "bert"))
     large = small.resized(384)
     assert (small.settings["image"]["size"], large.settings["image"]["size"]) == (224, 384)
-    assert large.image.backbone.vit.pos_embed.shape == (1, 1 + 24 * 24, 32)
+    assert vit(large.image).pos_embed.shape == (1, 1 + 24 * 24, 32)
     assert np.array_equal(large.encode_texts(TEXTS, batch=3), small.encode_texts(TEXTS, batch=3))
     large.save(tmp_path / "large")
     loaded = RetrievalModel.load(tmp_path / "large")
@@ -214,3 +216,28 @@ def test_weights_at_another_resolution_do_not_fit_settings_that_were_edited_by_h
 def test_a_size_between_two_grids_is_refused(tiny_model: Path) -> None:
     with pytest.raises(BadInput, match="patches of 8 pixels"):
         RetrievalModel.load(tiny_model).resized(50)
+
+
+def test_a_kind_of_backbone_is_one_class_and_a_line_in_a_table(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    class Doubled(VitBackbone):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(images)
+
+    monkeypatch.setitem(IMAGE_BACKBONES, "doubled", Doubled)
+    model = RetrievalModel.load(tiny_model)
+    image = model.settings["image"]
+    assert "kind" not in image  # as in the folders of before
+    other = RetrievalModel.build(model.settings | {"image": image | {"kind": "doubled"}}, model.tokenizer)
+    other.image.load_state_dict(model.image.state_dict())
+    assert other.settings["image"]["kind"] == "doubled"
+    frames = torch.randn(1, 1, 3, image["size"], image["size"], device=model.image.projection.weight.device)
+    twice = other.to(frames.device).image.eval().pooled(frames)
+    torch.testing.assert_close(twice, 2 * model.image.eval().pooled(frames))
+
+
+def test_an_unknown_kind_of_backbone_is_told_with_those_that_there_are(tiny_model: Path) -> None:
+    model = RetrievalModel.load(tiny_model)
+    with pytest.raises(BadInput, match=r"model\.text\.kind is rnn: give transformers"):
+        RetrievalModel.build(model.settings | {"text": model.settings["text"] | {"kind": "rnn"}}, model.tokenizer)

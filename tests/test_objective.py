@@ -16,9 +16,10 @@ from cots.models.heads import TokenHead
 from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
-from cots.objective import WHOLE, Batch, BatchNegatives, CotsObjective, Keys, Levels
+from cots.objective import BatchNegatives, CotsObjective, Levels
+from cots.objectives.protocol import WHOLE, Batch, Keys
 from cots.training.loop import slices, update
-from tests.backbones import language, vision
+from tests.backbones import language, vision, vit
 
 PATCHES, WORDS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
 ALL = Levels(instance=1.0, token=0.5, task=0.25, masked_views=0.75)
@@ -142,11 +143,11 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
 
 def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
     """(B, T, N, W): the patches' tokens where the hidden ones are replaced by one vector, by itself."""
-    stream, frames = model.image.backbone, []
+    stream, layers, frames = model.image.backbone, vit(model.image), []
     for frame in some.frames.unbind(dim=1):
-        seen = stream.vit.patch_embed(frame)
+        seen = layers.patch_embed(frame)
         seen[some.masked_patches] = stream.mask_embedding
-        frames.append(stream.vit.norm(stream.vit.blocks(stream.vit._pos_embed(seen)))[:, stream.prefix :])
+        frames.append(layers.norm(layers.blocks(layers._pos_embed(seen)))[:, stream.prefix :])
     return torch.stack(frames, dim=1)
 
 
@@ -283,7 +284,7 @@ def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
     some.attended[::2, 4:] = False
     keys, questions = model.keys(some, [WHOLE]), Questions()
     with ExitStack() as stack:
-        started = model.image.backbone.vit.patch_embed.register_forward_pre_hook(
+        started = vit(model.image).patch_embed.register_forward_pre_hook(
             lambda *_: stack.enter_context(questions) and None
         )
         model(some, keys).total.backward()

@@ -1,15 +1,13 @@
 """CLIP: every other pair of the batch is a negative, and both streams have the gradient."""
 
-from torch import nn
-
 from cots.dist import gathered
 from cots.losses.contrastive import contrastive_logits, info_nce, whole_batch
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
-from cots.objective import WHOLE, Batch, Outcome
+from cots.objectives.protocol import WHOLE, Batch, Objective, Outcome
 
 
-class ClipObjective(nn.Module):
+class ClipObjective(Objective[None]):
     """In-batch InfoNCE in both directions; ALIGN is the same on noisier data.
 
         L = (info_nce(f_v F_l^T / tau) + info_nce(f_l F_v^T / tau)) / 2

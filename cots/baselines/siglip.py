@@ -8,7 +8,7 @@ from cots.dist import gathered
 from cots.losses.contrastive import whole_batch
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
-from cots.objective import WHOLE, Batch, Outcome
+from cots.objectives.protocol import WHOLE, Batch, Objective, Outcome
 
 
 def sigmoid_loss(logits: Tensor, positives: Tensor, excluded: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def sigmoid_loss(logits: Tensor, positives: Tensor, excluded: Tensor) -> Tensor:
     return -F.logsigmoid(sign * logits).masked_fill(excluded, 0).sum() / logits.shape[1]
 
 
-class SiglipObjective(nn.Module):
+class SiglipObjective(Objective[None]):
     """The sigmoid loss over a batch: L = sigmoid_loss(f_v F_l^T / tau + b).
 
     Args:

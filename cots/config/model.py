@@ -9,8 +9,13 @@ from cots.config.values import Config
 
 
 class ImageEncoderConfig(Config):
-    """The image encoder: a timm vision transformer."""
+    """The image encoder: a timm vision transformer, or what else of the table in cots/model.py `kind` names."""
 
+    kind: str = Field(
+        default="timm",
+        description="The kind of backbone. timm alone, until the table in cots/model.py has another.",
+        exclude_if=lambda kind: kind == "timm",  # as in model folders and parameter files of before
+    )
     name: str = Field(
         default="vit_tiny_patch16_224",
         description="Any timm vision transformer. Also `hf-hub:owner/name` or `local-dir:folder`. Paper: ViT-B/16 (M). "
@@ -54,8 +59,13 @@ class ImageEncoderConfig(Config):
 
 
 class TextEncoderConfig(Config):
-    """The text encoder: one of transformers."""
+    """The text encoder: one of transformers, or what else of the table in cots/model.py `kind` names."""
 
+    kind: str = Field(
+        default="transformers",
+        description="The kind of backbone. transformers alone, until the table in cots/model.py has another.",
+        exclude_if=lambda kind: kind == "transformers",
+    )
     name: str = Field(
         default="bert",
         description="A model type of transformers (from scratch), a hub name or a local folder. The latter two with "

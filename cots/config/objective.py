@@ -1,6 +1,6 @@
 """What a training run learns: the paper's objective and the baselines."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -95,8 +95,37 @@ class CotsObjectiveConfig(Config):
             raise ValueError("every loss weight is 0: nothing would be learnt")
         return self
 
+    @property
+    def masked(self) -> MaskConfig | None:
+        """What is hidden; None where neither token level nor masked views are trained."""
+        return self.mask if self.loss_weights.token or self.loss_weights.masked_views else None
 
-class ClipObjectiveConfig(Config):
+    @property
+    def saves_ema(self) -> bool:
+        """Whether the run writes the momentum encoders, not the online ones."""
+        return self.save == "ema"
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Whether negatives have a gradient, so that a batch cannot be computed in parts."""
+        return self.in_batch_negatives == "online"
+
+    @property
+    def needs_one_frame(self) -> bool:
+        """Whether visual tokens are predicted, which belong to one frame."""
+        return bool(self.loss_weights.token)
+
+
+class InBatchObjectiveConfig(Config):
+    """What the baselines have in common: their negatives are the batch's, with gradient, and nothing is hidden."""
+
+    masked: ClassVar[None] = None
+    saves_ema: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = True
+    needs_one_frame: ClassVar[bool] = False
+
+
+class ClipObjectiveConfig(InBatchObjectiveConfig):
     """The baseline CLIP: InfoNCE over the batch, both encoders with gradient; ALIGN is the same on noisy data."""
 
     kind: Literal["clip"] = Field(default="clip", description="cots, or the baselines clip and siglip.")
@@ -105,7 +134,7 @@ class ClipObjectiveConfig(Config):
     )
 
 
-class SiglipObjectiveConfig(Config):
+class SiglipObjectiveConfig(InBatchObjectiveConfig):
     """The baseline SigLIP: a sigmoid loss over the batch's pairs, with a learned bias."""
 
     kind: Literal["siglip"] = Field(default="siglip", description="cots, or the baselines clip and siglip.")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from cots.config.objective import CotsObjectiveConfig, FilterConfig, LossWeightsConfig, MaskConfig, ObjectiveConfig
+from cots.config.objective import CotsObjectiveConfig, FilterConfig, LossWeightsConfig, ObjectiveConfig
 from cots.config.sections import Sections
 from cots.config.values import Config
 from cots.directions import Target
@@ -64,23 +64,9 @@ class TrainConfig(Config):
     checkpoint_every: PositiveInt = Field(default=100, description="Steps between checkpoints.")
     objective: ObjectiveConfig = Field(default=CotsObjectiveConfig(), description="What is learnt.")
 
-    @property
-    def masked(self) -> MaskConfig | None:
-        """What is hidden; None where neither token level nor masked views are trained."""
-        objective = self.objective
-        if not isinstance(objective, CotsObjectiveConfig):
-            return None
-        return objective.mask if objective.loss_weights.token or objective.loss_weights.masked_views else None
-
-    @property
-    def saves_ema(self) -> bool:
-        """Whether the run writes the momentum encoders, not the online ones."""
-        return isinstance(self.objective, CotsObjectiveConfig) and self.objective.save == "ema"
-
     @model_validator(mode="after")
     def _tokens_belong_to_one_frame(self) -> Self:
-        objective = self.objective
-        if isinstance(objective, CotsObjectiveConfig) and objective.loss_weights.token and self.frames > 1:
+        if self.objective.needs_one_frame and self.frames > 1:
             raise ValueError(
                 f"loss_weights.token is not 0 with {self.frames} frames: visual tokens belong to one frame"
             )
@@ -88,11 +74,10 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _accumulation_needs_negatives_without_gradient(self) -> Self:
-        objective, parts = self.objective, self.grad_accum_steps
+        parts = self.grad_accum_steps
         if parts > self.batch_size:
             raise ValueError(f"grad_accum_steps {parts} of a batch of {self.batch_size}")
-        whole = not isinstance(objective, CotsObjectiveConfig) or objective.in_batch_negatives == "online"
-        if parts > 1 and whole:
+        if parts > 1 and self.objective.needs_whole_batch:
             raise ValueError(
                 f"grad_accum_steps {parts}: this objective needs its batch whole, its negatives have a gradient"
             )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel
 
 from cots.errors import BadInput
+from cots.models.backbone import TextBackbone
 from cots.models.places import Places
 
 BERTS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # nothing follows their blocks
@@ -19,7 +20,7 @@ NO_SETTINGS = ("model_type", "dtype", "transformers_version", "architectures")  
 REASON_CHARS = 160  # of another library's message; some list every model they know
 
 
-class TextBackbone(nn.Module):
+class HfTextBackbone(TextBackbone):
     """Token ids to token vectors; the first is the sentence's.
 
     Args:
@@ -62,7 +63,7 @@ class TextBackbone(nn.Module):
             settings = config.to_diff_dict() | {"vocab_size": config.vocab_size, "pad_token_id": config.pad_token_id}
             self.name = config.model_type
             self.options = {k: v for k, v in settings.items() if k not in NO_SETTINGS and declared(config, k)}
-        self.width: int = config.hidden_size
+        self.width = config.hidden_size
 
     @property
     def max_tokens(self) -> int | None:

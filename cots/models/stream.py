@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cots.errors import BadInput
-from cots.models.language import TextBackbone
+from cots.models.backbone import ImageBackbone, TextBackbone
 from cots.models.places import Places
-from cots.models.vision import VisionBackbone
 
 Pool = Literal["class", "mean"]
 
@@ -31,7 +30,7 @@ class Stream(nn.Module):
         pool: what is projected: the first token ("class") or the mean of the patches or words ("mean").
     """
 
-    def __init__(self, backbone: VisionBackbone | TextBackbone, *, dim: int, pool: Pool) -> None:
+    def __init__(self, backbone: ImageBackbone | TextBackbone, *, dim: int, pool: Pool) -> None:
         super().__init__()
         self.backbone, self.pool = backbone, pool
         self.projection = nn.Linear(backbone.width, dim)
@@ -98,9 +97,9 @@ class ImageStream(Stream):
         BadInput: the class token is asked for and the backbone has none.
     """
 
-    backbone: VisionBackbone
+    backbone: ImageBackbone
 
-    def __init__(self, backbone: VisionBackbone, *, dim: int, pool: Pool) -> None:
+    def __init__(self, backbone: ImageBackbone, *, dim: int, pool: Pool) -> None:
         if pool == "class" and not backbone.has_class_token:
             raise BadInput(f"model.image.pool is class, and {backbone.name} has no class token: give mean")
         super().__init__(backbone, dim=dim, pool=pool)

@@ -15,13 +15,14 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from cots.errors import BadInput
+from cots.models.backbone import ImageBackbone
 from cots.models.places import Places
 
 CACHED = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
 SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
 
 
-class VisionBackbone(nn.Module):
+class VitBackbone(ImageBackbone):
     """Pictures to tokens.
 
     Args:
@@ -64,7 +65,7 @@ class VisionBackbone(nn.Module):
             built_with = {key: value for key, value in self.vit._model_args.items() if key not in SIZES}
             self.name = self.vit.pretrained_cfg["architecture"]
             self.options = built_with | {"global_pool": self.vit.global_pool}
-        self.width: int = self.vit.embed_dim
+        self.width = self.vit.embed_dim
         if stem == "convolutions":
             self.vit.patch_embed.proj = convolutional_stem(self.width, patch)
         self.mask_embedding = nn.Parameter(torch.zeros(self.width))
@@ -89,6 +90,11 @@ class VisionBackbone(nn.Module):
     def final(self) -> list[nn.Module]:
         """What follows the blocks."""
         return [self.vit.norm, self.vit.fc_norm]
+
+    @property
+    def attentions(self) -> list[Any]:
+        """Each block's attention, first to last."""
+        return [block.attn for block in self.vit.blocks]
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode pictures.

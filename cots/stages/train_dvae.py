@@ -23,7 +23,7 @@ from cots.models.dvae_folder import AnyDvae, save_dvae
 from cots.models.openai_weights import import_openai_dvae
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
-from cots.training.dvae import DvaeRecipe, Row, pixels, train_dvae
+from cots.training.dvae import Row, pixels, train_dvae
 
 SHOWN = 12  # pictures beside their reconstructions
 CHECKED = 16  # batches that measure the use of the codebook
@@ -58,17 +58,9 @@ def trained(section: TrainedDvaeConfig, crops: RandomCrops, mark: str) -> tuple[
     torch.manual_seed(section.seed)
     dvae = Dvae(codes=section.codebook_size, hidden=section.width, blocks=section.blocks).to(device())
     dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recipe = DvaeRecipe(
-        seed=section.seed,
-        steps=section.steps,
-        learning_rate=section.learning_rate,
-        temperature=(section.temperature.start, section.temperature.end),
-        kl_weight=section.kl_weight,
-        checkpoint_every=section.checkpoint_every,
-    )
-    with Progress("train_dvae", total=recipe.steps, unit="steps") as progress:
+    with Progress("train_dvae", total=section.steps, unit="steps") as progress:
         saved = Path("runs/checkpoints/train_dvae.pt")
-        return dvae, train_dvae(dvae, crops, recipe=recipe, saved=saved, fingerprint=mark, report=progress.row)
+        return dvae, train_dvae(dvae, crops, config=section, saved=saved, fingerprint=mark, report=progress.row)
 
 
 def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, float], list[Row]]:

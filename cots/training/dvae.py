@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cots.config.dvae import TrainedDvaeConfig
 from cots.data.batches import RandomCrops
 from cots.model import autocast
 from cots.models.dvae import Dvae, perplexity, uniform_kl
@@ -17,17 +17,6 @@ from cots.training import checkpoint
 from cots.training.schedule import exponential, warmup_cosine
 
 Row = dict[str, float]
-
-
-class DvaeRecipe(NamedTuple):
-    """How long and how fast to learn."""
-
-    seed: int
-    steps: int
-    learning_rate: float
-    temperature: tuple[float, float]  # start, end
-    kl_weight: float  # reached half way, then kept
-    checkpoint_every: int
 
 
 def pixels(batch: NDArray[np.uint8], where: torch.device) -> Tensor:
@@ -40,7 +29,7 @@ def train_dvae(
     dvae: Dvae,
     crops: RandomCrops,
     *,
-    recipe: DvaeRecipe,
+    config: TrainedDvaeConfig,
     saved: Path,
     fingerprint: str,
     report: Callable[[Row], None],
@@ -50,7 +39,7 @@ def train_dvae(
     Args:
         dvae: on its device, channels last.
         crops: endless, a function of the step.
-        recipe: the numbers.
+        config: the section of the run.
         saved: the checkpoint file, removed at the end; fingerprint: digest of parameters and data.
         report: called with each step's figures.
 
@@ -64,23 +53,22 @@ def train_dvae(
         dvae.load_state_dict(state["dvae"])
         optimizer.load_state_dict(state["optimizer"])
         start, curves = state["step"], state["curves"]
-    for step, batch in zip(range(start, recipe.steps), crops.starting(start), strict=False):
-        torch.manual_seed(hash((recipe.seed, step)))  # the Gumbel noise is a function of the step
-        curves.append({"step": step} | dvae_step(dvae, optimizer, pixels(batch, where), step, recipe))
+    for step, batch in zip(range(start, config.steps), crops.starting(start), strict=False):
+        torch.manual_seed(hash((config.seed, step)))  # the Gumbel noise is a function of the step
+        curves.append({"step": step} | dvae_step(dvae, optimizer, pixels(batch, where), step, config))
         report(curves[-1])
-        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+        if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             parts = {"dvae": dvae.state_dict(), "optimizer": optimizer.state_dict()}
             checkpoint.save(saved, parts | {"step": step + 1, "curves": curves}, fingerprint=fingerprint)
     saved.unlink(missing_ok=True)
     return curves
 
 
-def dvae_step(dvae: Dvae, optimizer: torch.optim.Optimizer, batch: Tensor, step: int, recipe: DvaeRecipe) -> Row:
+def dvae_step(dvae: Dvae, optimizer: torch.optim.Optimizer, batch: Tensor, step: int, config: TrainedDvaeConfig) -> Row:
     """One update; returns its figures."""
-    start, end = recipe.temperature
-    temperature = exponential(step, start=start, end=end, steps=recipe.steps)
-    kl_weight = recipe.kl_weight * min(1.0, 2 * step / recipe.steps)
-    rate = recipe.learning_rate * warmup_cosine(step, warmup=recipe.steps // 20, steps=recipe.steps)
+    temperature = exponential(step, start=config.temperature.start, end=config.temperature.end, steps=config.steps)
+    kl_weight = config.kl_weight * min(1.0, 2 * step / config.steps)  # reached half way, then kept
+    rate = config.learning_rate * warmup_cosine(step, warmup=config.steps // 20, steps=config.steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
     with autocast(batch.device):

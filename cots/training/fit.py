@@ -18,7 +18,7 @@ from cots.model import RetrievalModel, device
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
 from cots.training.groups import parameter_groups
-from cots.training.loop import Recipe, train
+from cots.training.loop import train
 from cots.training.sharding import shard, whole
 
 
@@ -67,29 +67,19 @@ def fit(
     )
     values = dump_for_fingerprint(training, "finetune.*" if name != "pretrain" else name)
     mark = fingerprint([start, codes, media, [values]], inputs.manifest, inputs.tokens)
-    recipe = Recipe(
-        seed=training.seed,
-        steps=training.steps,
-        parts=training.grad_accum_steps,
-        learning_rate=training.learning_rate,
-        warmup=training.warmup_steps,
-        max_grad_norm=training.max_grad_norm,
-        checkpoint_every=training.checkpoint_every,
-        compile_blocks=training.torch_compile,
-    )
     vision = model.settings["image"]
     with Progress(name, total=training.steps, unit="steps") as progress:
         trained = train(
             objective,
             optimizer,
             batches,
-            recipe=recipe,
+            config=training,
             pixels=(vision["mean"], vision["std"]),
             saved=Path(f"runs/checkpoints/{name}.pt"),
             fingerprint=mark,
             report=progress.row,
         )
-    left_behind(model, objective, momentum=training.saves_ema)
+    left_behind(model, objective, momentum=training.objective.saves_ema)
     curves = pd.DataFrame(trained.curves)
     if rank() == 0:
         _write(report, curves, trained.pairs.table(read_manifest(inputs.manifest)))

@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from cots.config.training import TrainConfig
 from cots.data.batches import Arrays, TrainingBatches
 from cots.dist import clip_gradients, gathered, own, rank, sum_gradients, summed, wait
 from cots.errors import RunFailed
 from cots.model import autocast, normalised
 from cots.models.stream import compile_blocks
-from cots.objective import Batch, Keys, Outcome
+from cots.objectives.protocol import Batch, Keys, Objective, Outcome
 from cots.training import checkpoint
 from cots.training.pairs import PairLedger
 from cots.training.schedule import warmup_cosine
@@ -27,35 +28,6 @@ Row = dict[str, float]
 T = TypeVar("T")
 
 
-class Objective(Protocol):
-    """What the loop asks of an objective, which is an `nn.Module` besides; `cots.objective` says what each means."""
-
-    def keys(self, batch: Batch, parts: list[slice]) -> Any:  # noqa: ANN401  Keys, or None where there are none
-        """What is computed without gradient for the whole batch."""
-
-    def __call__(self, batch: Batch, keys: Any, rows: slice) -> Outcome:  # noqa: ANN401
-        """The losses of some rows, as shares of the batch's."""
-
-    def advance(self, keys: Any) -> None:  # noqa: ANN401
-        """What moves between steps."""
-
-    def figures(self, keys: Any) -> Row:  # noqa: ANN401
-        """What the curves show besides the losses."""
-
-
-class Recipe(NamedTuple):
-    """How long and how fast to learn."""
-
-    seed: int
-    steps: int
-    parts: int  # that a batch is computed in
-    learning_rate: float
-    warmup: int
-    max_grad_norm: float
-    checkpoint_every: int
-    compile_blocks: bool
-
-
 class Trained(NamedTuple):
     """What is left of a run besides the weights."""
 
@@ -64,11 +36,11 @@ class Trained(NamedTuple):
 
 
 def train(
-    objective: nn.Module,
+    objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
     *,
-    recipe: Recipe,
+    config: TrainConfig,
     pixels: tuple[tuple[float, ...], tuple[float, ...]],
     saved: Path,
     fingerprint: str,
@@ -77,10 +49,10 @@ def train(
     """Train the objective's streams in place; a killed run goes on from its checkpoint and ends with the same weights.
 
     Args:
-        objective: an `Objective`, on its device.
+        objective: on its device.
         optimizer: over its parameters; each group's `scale` is a factor of the learning rate.
         batches: endless, a function of the step.
-        recipe: the numbers.
+        config: the run's section; of its learning rate, steps and the like.
         pixels: mean and deviation by channel.
         saved: the checkpoint file; it is removed at the end.
         fingerprint: digest of parameters and inputs.
@@ -100,18 +72,23 @@ def train(
     objective.train()
     utilisation = Utilisation(where)
     began, waited = time.perf_counter(), 0.0
-    for step, (arrays, late) in zip(range(start, recipe.steps), waited_for(batches.starting(start)), strict=False):
+    for step, (arrays, late) in zip(range(start, config.steps), waited_for(batches.starting(start)), strict=False):
         waited += late
-        torch.manual_seed(hash((recipe.seed, step)) + rank())  # dropout too is a function of the step
-        rate = recipe.learning_rate * warmup_cosine(step, warmup=recipe.warmup, steps=recipe.steps)
+        torch.manual_seed(hash((config.seed, step)) + rank())  # dropout too is a function of the step
+        rate = config.learning_rate * warmup_cosine(step, warmup=config.warmup_steps, steps=config.steps)
         batch = to_device(arrays, pixels, where)
         with utilisation.counting() if step == start else nullcontext():
             keys, row = update(
-                objective, optimizer, batch, rate=rate, max_grad_norm=recipe.max_grad_norm, parts=recipe.parts
+                objective,
+                optimizer,
+                batch,
+                rate=rate,
+                max_grad_norm=config.max_grad_norm,
+                parts=config.grad_accum_steps,
             )
-        if step == start and recipe.compile_blocks:  # torch.compile leaves alone what it has met while it was counted
+        if step == start and config.torch_compile:  # torch.compile leaves alone what it has met while it was counted
             compile_blocks(objective)
-        if isinstance(keys, Keys):
+        if keys is not None:
             pairs.note(gathered(batch.captions), keys)
         passed = time.perf_counter() - began
         speed = (step + 1 - start) / passed
@@ -121,7 +98,7 @@ def train(
         if not math.isfinite(curves[-1]["total"]):
             raise RunFailed(f"the loss is {curves[-1]['total']} at step {step}: lower the learning rate")
         report(curves[-1])
-        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+        if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             state = snapshot(step + 1, objective, optimizer, curves, pairs)
             if rank() == 0:
                 checkpoint.save(saved, state, fingerprint=fingerprint)
@@ -139,7 +116,7 @@ def waited_for(items: Iterator[T]) -> Iterator[tuple[T, float]]:
 
 
 def update(
-    objective: nn.Module,
+    objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     *,
@@ -150,8 +127,7 @@ def update(
     """One training step: losses, gradients, weights, then queues and momentum.
 
     Args:
-        objective: an `Objective`.
-        optimizer: over its parameters.
+        objective: with the optimizer over its parameters.
         batch: on the objective's device.
         rate: learning rate of groups of scale 1.
         max_grad_norm: of all gradients together.
@@ -160,30 +136,29 @@ def update(
     Returns:
         The batch's keys, and the figures of the step.
     """
-    asked: Objective = objective  # type: ignore[assignment]
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     with autocast(batch.frames.device):
-        keys = asked.keys(batch, slices(len(batch.samples), parts))
+        keys: Keys | None = objective.keys(batch, slices(len(batch.samples), parts))
     losses: dict[str, Tensor] = {}
     mine = len(batch.samples) if keys is None else int(keys.kept[own(len(keys.kept))].sum())
     similarity: list[Tensor] = []
     for rows in slices(mine, parts) or [slice(0)]:  # no process may stay away where the others meet
         with autocast(batch.frames.device):
-            outcome = asked(batch, keys, rows)
+            outcome: Outcome = objective(batch, keys, rows)
         outcome.total.backward()  # type: ignore[no-untyped-call]
         if outcome.similarity is not None:
             similarity.append(outcome.similarity)
         for name, loss in (("total", outcome.total.detach()), *outcome.losses.items()):
             losses[name] = losses[name] + loss if name in losses else loss
-    if isinstance(keys, Keys):
+    if keys is not None:
         keys = keys.seen(similarity)
     sum_gradients(objective)
     clip_gradients(objective, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    asked.advance(keys)
-    return keys, _summed(losses) | asked.figures(keys)
+    objective.advance(keys)
+    return keys, _summed(losses) | objective.figures(keys)
 
 
 def _summed(losses: dict[str, Tensor]) -> Row:

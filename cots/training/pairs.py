@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cots.objective import Keys
+from cots.objectives.protocol import Keys
 
 
 class PairLedger:

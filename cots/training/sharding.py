@@ -9,9 +9,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cots.dist import rank, world
 from cots.models.heads import TokenHead
-from cots.models.language import TextBackbone
-from cots.models.stream import Stream
-from cots.models.vision import VisionBackbone
+from cots.models.stream import ImageStream, Stream
 
 
 def shard(objective: nn.Module) -> None:
@@ -29,15 +27,13 @@ def shard(objective: nn.Module) -> None:
     if world() == 1:
         return
     for part in list(objective.modules()):
-        if isinstance(part, VisionBackbone | TextBackbone):
-            for block in part.blocks:
-                _share_out(block)
-        if isinstance(part, VisionBackbone | TextBackbone | TokenHead):
+        if isinstance(part, TokenHead):
             _share_out(part)
         if isinstance(part, Stream):
-            _share_out(part.projection)
-        if isinstance(part, VisionBackbone):
-            register_fsdp_forward_method(part, "clean_and_masked")
+            for module in (part.projection, *part.backbone.blocks, part.backbone):
+                _share_out(module)
+        if isinstance(part, ImageStream):
+            register_fsdp_forward_method(part.backbone, "clean_and_masked")
 
 
 def _share_out(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from cots.baselines.clip import ClipObjective
 from cots.baselines.siglip import SiglipObjective, sigmoid_loss
 from cots.models.temperature import Temperature
-from cots.objective import Outcome
+from cots.objectives.protocol import Outcome
 from tests.test_objective import batch, objective
 
 

@@ -284,7 +284,7 @@ def test_the_token_level_takes_one_frame_and_masked_views_take_any(tmp_path: Pat
     run = values["finetune"]["video-text"]
     assert run["frames"] > 1
     run["objective"]["loss_weights"] = {"instance": 1, "token": 0, "task": 0, "masked_views": 1}
-    assert Params.model_validate(values).finetune["video-text"].masked
+    assert Params.model_validate(values).finetune["video-text"].objective.masked
     run["objective"]["loss_weights"]["token"] = 1
     assert f"loss_weights.token is not 0 with {run['frames']} frames" in refused(tmp_path, values)
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cots.errors import BadInput
-from cots.models.language import BERTS, TextBackbone
+from cots.models.language import BERTS, HfTextBackbone
 from cots.models.places import Places
 from cots.models.stream import TextStream
 from tests.foreign import save_text
@@ -34,10 +34,10 @@ ENCODERS = [
 ]
 
 
-def backbone(name: str = "bert", **changes: Any) -> TextBackbone:
+def backbone(name: str = "bert", **changes: Any) -> HfTextBackbone:
     settings: dict[str, Any] = {"pretrained": False, "vocab_size": 100, "pad_token": 0, "fused_attention": False}
     torch.manual_seed(0)
-    return TextBackbone(name=name, **({"options": SIZES} | settings | changes)).eval()
+    return HfTextBackbone(name=name, **({"options": SIZES} | settings | changes)).eval()
 
 
 def words() -> tuple[torch.Tensor, torch.Tensor]:

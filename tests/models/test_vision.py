@@ -13,16 +13,16 @@ from torch import Tensor
 from cots.errors import BadInput
 from cots.models.places import Places
 from cots.models.stream import ImageStream
-from cots.models.vision import VisionBackbone
+from cots.models.vision import VitBackbone
 from tests.foreign import VIT, save_vit
 
 HALF_GRID = torch.tensor([True, False] * 8).expand(2, 16)
 
 
-def backbone(name: str = "vit_tiny_patch16_224", **changes: Any) -> VisionBackbone:
+def backbone(name: str = "vit_tiny_patch16_224", **changes: Any) -> VitBackbone:
     settings: dict[str, Any] = {"pretrained": False, "size": 32, "patch": 8, "stem": "linear", "fused_attention": False}
     torch.manual_seed(0)
-    return VisionBackbone(name=name, **({"options": VIT} | settings | changes)).eval()
+    return VitBackbone(name=name, **({"options": VIT} | settings | changes)).eval()
 
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -54,8 +54,8 @@ def test_parameters_are_logged_by_their_path_in_the_file(project: Path) -> None:
     client, run_id, _ = opened(project)
     logged = client.get_run(run_id).data.params
     params = Params.load(ROOT / "params.yaml")
-    assert params.pretrain.masked
-    assert float(logged["pretrain.objective.mask.patch_ratio"]) == params.pretrain.masked.patch_ratio
+    assert params.pretrain.objective.masked
+    assert float(logged["pretrain.objective.mask.patch_ratio"]) == params.pretrain.objective.masked.patch_ratio
     assert int(logged["model.image.options.embed_dim"]) == params.model.image.options["embed_dim"]
     assert "index.factory" not in logged
 

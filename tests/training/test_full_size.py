@@ -11,10 +11,11 @@ from cots.models.heads import TokenHead
 from cots.models.queue import PairQueue
 from cots.models.stream import ImageStream, TextStream
 from cots.models.temperature import Temperature
-from cots.objective import Batch, CotsObjective, Levels
+from cots.objective import CotsObjective, Levels
+from cots.objectives.protocol import Batch
 from cots.training.groups import parameter_groups
 from cots.training.loop import update
-from tests.backbones import language, vision
+from tests.backbones import encoder, language, vision, vit
 
 DIM, WORDS, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24
 
@@ -75,8 +76,8 @@ def test_one_real_step_of_the_full_size_model_learns_in_its_last_six_blocks() ->
     moved = {name for name, value in objective.named_parameters() if finger(value) != fingers[name]}
     learning = {name for name, value in objective.named_parameters() if value.requires_grad}
     assert math.isfinite(figures["total"])
-    assert sum(p.numel() for p in objective.image.backbone.vit.parameters()) == 85_798_656  # ViT-B/16 at 224, timm
-    assert sum(p.numel() for p in objective.text.backbone.encoder.parameters()) == 108_891_648  # BERT-base, no pooler
+    assert sum(p.numel() for p in vit(objective.image).parameters()) == 85_798_656  # ViT-B/16 at 224, timm
+    assert sum(p.numel() for p in encoder(objective.text).parameters()) == 108_891_648  # BERT-base, no pooler
     assert {name for name in moved if "_slow." not in name} == learning
     assert {name.replace("_slow.module.", ".") for name in moved if "_slow." in name} <= learning
     assert len({group["scale"] for group in groups}) == 1 + 6

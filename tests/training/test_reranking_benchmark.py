@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from benchmarks import reranking
-from cots.baselines.cross_encoder import CrossEncoder
+from benchmarks._single_stream.cross_encoder import CrossEncoder
 from cots.build import new_model
 from tests.training.conftest import tiny_params
 

@@ -22,7 +22,8 @@ from cots.data.views import Views
 from cots.errors import BadInput, RunFailed
 from cots.evaluation import embed, measure, stored_samples
 from cots.model import RetrievalModel
-from cots.objective import WHOLE, Batch, CotsObjective, Outcome
+from cots.objective import CotsObjective
+from cots.objectives.protocol import WHOLE, Batch, Outcome
 from cots.progress import Progress
 from cots.stages import finetune, tokenize
 from cots.training import checkpoint

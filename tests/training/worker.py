@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from cots.build import new_model, new_objective, training_batches
@@ -62,7 +61,7 @@ def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, A
     """The figures of each step, and the state at the end."""
     torch.manual_seed(0)
     model = new_model(params.model, tokenized / "tokenizer")
-    objective: nn.Module = new_objective(model, params.pretrain.objective, codes=16).double()
+    objective = new_objective(model, params.pretrain.objective, codes=16).double()
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
     batches = training_batches(*paths, model=model, training=params.pretrain, media=("image", "video"))
     if name.startswith("sharded"):

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from cots.baselines.cross_encoder import JointEncoder
+from benchmarks._single_stream.cross_encoder import JointEncoder
 from cots.models.momentum import MomentumCopy
 from cots.models.stream import ImageStream, TextStream
-from cots.objective import WHOLE, Batch, Outcome
+from cots.objectives.protocol import WHOLE, Batch, Objective, Outcome
 
 
 def hard_negatives(similarity: Tensor, samples: Tensor, *, temperature: float) -> Tensor:
@@ -52,7 +52,7 @@ class Hardening(NamedTuple):
         return float(self.start * (self.end / self.start) ** min(step / self.steps, 1.0))
 
 
-class MatchingObjective(nn.Module):
+class MatchingObjective(Objective[None]):
     """Binary cross-entropy over each pair, its picture with a hard wrong text, and its text with a hard wrong picture.
 
         L = 1/(3B) sum over the 3B pairs of -log sigmoid(+-logit)

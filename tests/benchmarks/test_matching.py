@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cots.baselines.cross_encoder import CrossEncoder
-from cots.baselines.matching import Hardening, MatchingObjective, hard_negatives
+from benchmarks._single_stream.cross_encoder import CrossEncoder
+from benchmarks._single_stream.matching import Hardening, MatchingObjective, hard_negatives
 from cots.model import RetrievalModel
-from cots.objective import Batch
+from cots.objectives.protocol import Batch
 
 SCHEDULE = Hardening(start=0.8, end=0.2, steps=4)
 

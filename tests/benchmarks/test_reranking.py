@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks._single_stream.reranking import rerank
 from cots.retrieval.metrics import Floats, Ints, retrieval
-from cots.retrieval.reranking import rerank
 
 OWNERS = np.repeat(np.arange(12), [1, 3, 2, 1, 4, 1, 2, 2, 1, 5, 1, 1])
 

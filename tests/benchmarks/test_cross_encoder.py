@@ -9,10 +9,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cots.baselines.cross_encoder import SETTINGS, WEIGHTS, CrossEncoder, JointEncoder
+from benchmarks._single_stream.cross_encoder import SETTINGS, WEIGHTS, CrossEncoder, JointEncoder
 from cots.errors import BadInput
 from cots.model import RetrievalModel
-from cots.models.language import TextBackbone
+from cots.models.language import HfTextBackbone
+from cots.models.vision import VitBackbone
 from tests.conftest import COLOURS
 
 TEXTS = [f"a {colour} square" for colour in COLOURS] + ["square", "a red red blue green square"]
@@ -97,21 +98,23 @@ def test_learning_leaves_the_two_streams_that_it_started_from_alone(tiny_model: 
     assert streams.digest == digest
 
 
-def language(name: str, **options: int) -> TextBackbone:
+def language(name: str, **options: int) -> HfTextBackbone:
     sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     shapes = {"vocab_size": 40, "pad_token": 0, "options": sizes | options}
-    return TextBackbone(name=name, pretrained=False, fused_attention=False, **shapes)  # type: ignore[arg-type]
+    return HfTextBackbone(name=name, pretrained=False, fused_attention=False, **shapes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["roberta", "electra", "albert"])
 def test_word_embeddings_of_any_width_are_taken(tiny_model: Path, name: str) -> None:
     vision = RetrievalModel.load(tiny_model).image.backbone
+    assert isinstance(vision, VitBackbone)
     joint = JointEncoder(vision, language(name, **{} if name == "roberta" else {"embedding_size": 8}), pool="class")
     assert joint(*pairs(3)).shape == (3,)
 
 
 def test_a_language_model_that_counts_positions_in_its_layers_is_refused(tiny_model: Path) -> None:
     vision = RetrievalModel.load(tiny_model).image.backbone
+    assert isinstance(vision, VitBackbone)
     with pytest.raises(BadInput, match="modernbert has no position embeddings"):
         JointEncoder(vision, language("modernbert"), pool="class")
 

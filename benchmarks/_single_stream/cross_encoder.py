@@ -22,9 +22,9 @@ from cots.data.text import encode, load_tokenizer
 from cots.data.views import centre
 from cots.errors import BadInput
 from cots.model import TOKENIZER, RetrievalModel, autocast, chunks, device, normalised, told_of_model, write_model
-from cots.models.language import TextBackbone
+from cots.models.language import HfTextBackbone
 from cots.models.stream import Pool
-from cots.models.vision import VisionBackbone
+from cots.models.vision import VitBackbone
 
 WEIGHTS, SETTINGS = "cross_encoder.safetensors", "cross_encoder.json"
 
@@ -47,7 +47,7 @@ class JointEncoder(nn.Module):
     Source: ViLT, arXiv:2102.03334, section 3.1.
     """
 
-    def __init__(self, vision: VisionBackbone, language: TextBackbone, *, pool: Pool) -> None:
+    def __init__(self, vision: VitBackbone, language: HfTextBackbone, *, pool: Pool) -> None:
         super().__init__()
         if language.max_tokens is None:
             raise BadInput(f"model.text: {language.name} has no position embeddings, which a single stream needs")
@@ -131,6 +131,8 @@ class CrossEncoder:
     def of(cls, model: RetrievalModel) -> Self:
         """Start from a two-stream model: copies of its patch and word embeddings and of its vision blocks."""
         vision, language = copy.deepcopy(model.image.backbone), copy.deepcopy(model.text.backbone)
+        assert isinstance(vision, VitBackbone)
+        assert isinstance(language, HfTextBackbone)
         joint = JointEncoder(vision, language, pool=model.settings["image"]["pool"])
         return cls(joint=joint, tokenizer=model.tokenizer, settings=model.settings)
 
