@@ -65,11 +65,11 @@ def stale_table(root: Path, stages: Stages, no_output: Mapping[str, str]) -> str
         for file, direct in files.items()
         if direct
     ]
-    idle = [f"`{file}`" for file, direct in files.items() if not direct]
+    idle = [f"- `{file}`" for file, direct in files.items() if not direct]
     lines = [HEAD, f"| file | {' | '.join(stages)} |", f"|---|{':-:|' * len(stages)}", *rows, ""]
     lines += ["## Declared to change no output", "", "They stand in `pyproject.toml` under `tool.cots.stage-deps`.", ""]
     lines += [f"- `{module}`: {reason}" for module, reason in no_output.items()]
-    lines += ["", "## Files that make no stage stale", "", ", ".join(idle)]
+    lines += ["", "## Files that make no stage stale", "", *idle]
     return "\n".join(lines) + "\n"
 
 
