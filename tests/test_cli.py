@@ -255,6 +255,7 @@ def test_a_preset_with_a_wrong_key_is_refused_and_nothing_written(cots: Cots, pr
 # --- search and registry
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_a_text_gets_a_table_of_ranked_results(cots: Cots) -> None:
     code, out, err = cots("search", "a red square", "--k", "3")
@@ -265,6 +266,7 @@ def test_a_text_gets_a_table_of_ranked_results(cots: Cots) -> None:
     assert all(row.split()[2] in COLOURS for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_a_picture_finds_itself(cots: Cots, squares: Path) -> None:
     code, out, _ = cots("search", "--image", squares / "blue.png", "--json")
@@ -302,6 +304,7 @@ def test_clips_are_listed_with_their_best_frames(cots: Cots, tiny_model: Path, t
     assert all((frame in "012") == ("-video-" in name) for name, frame in named.items())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("name", ["cut.jpg", "text.jpg", "captions.csv"])
 def test_a_file_that_is_no_picture_is_told_in_one_line(cots: Cots, squares: Path, name: str) -> None:
@@ -310,6 +313,7 @@ def test_a_file_that_is_no_picture_is_told_in_one_line(cots: Cots, squares: Path
     assert "cannot be used" in one_line(err)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_an_empty_query_is_told_in_one_line(cots: Cots) -> None:
     code, _, err = cots("search", " ")
@@ -331,6 +335,7 @@ def test_a_package_can_be_searched_without_a_registry(cots: Cots, tiny_package: 
     assert len(out.splitlines()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_captions_are_found_for_a_picture(cots: Cots, tiny_package: Path, squares: Path) -> None:
     model = ("--model", tiny_package / "index")
@@ -346,6 +351,7 @@ def test_encoders_are_not_searched(cots: Cots, tiny_model: Path) -> None:
     assert "not an MLflow model folder" in one_line(err)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_versions_are_published_listed_promoted_and_taken_back(
     cots: Cots, tiny_package: Path, other_package: Path
@@ -367,6 +373,7 @@ def test_versions_are_published_listed_promoted_and_taken_back(
     assert "they did not" in told
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_a_version_that_is_not_there_is_told_in_one_line(cots: Cots) -> None:
     code, _, err = cots("registry", "promote", "--version", "9", "--reason", "x")
@@ -439,6 +446,7 @@ def test_more_folds_than_pictures_are_told_in_one_line(cots: Cots, tiny_model: P
     assert "7 folds of 6 items" in one_line(err)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_a_registered_version_a_package_and_a_model_folder_measure_the_same(
     cots: Cots, tiny_model: Path, tiny_package: Path, squares: Path, tmp_path: Path
@@ -614,6 +622,7 @@ def test_the_summary_shows_results_versions_report_and_what_to_try(cots: Cots, t
     assert out.count("  cots ") == 3
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_this_environment_sound(
     cots: Cots, store: str, fork_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from cots.serving.versions import Listed
 from tests.conftest import Cots
 from tests.deployed import FOREIGN, deploy, write_log
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def deployed(

@@ -43,6 +43,7 @@ def taught(pool: Literal["class", "mean"]) -> tuple[ImageStream, Tensor]:
     return model.eval(), asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["class", "mean"])
 def test_the_map_peaks_at_the_one_patch_that_the_answer_depends_on(pool: Literal["class", "mean"]) -> None:
     model, asked = taught(pool)

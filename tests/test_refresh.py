@@ -46,6 +46,7 @@ def test_with_nothing_deployed_there_are_no_encoders_to_index_with(store: str, p
         refresh(params, project)
 
 
+@pytest.mark.slow
 def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
     assert refresh(changed, project) is None
 
 
+@pytest.mark.slow
 def test_other_parameters_of_the_index_give_a_new_version_of_the_same_pictures(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_other_parameters_of_the_index_give_a_new_version_of_the_same_pictures(
     assert int(mlflow.MlflowClient().get_model_version_by_alias(INDEX, "champion").version) == 3
 
 
+@pytest.mark.slow
 def test_after_a_withdrawal_the_refreshed_index_is_deployed_and_the_old_one_is_not(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_language_model_that_counts_positions_in_its_layers_is_refused(tiny_mo
         JointEncoder(vision, language("modernbert"), pool="class")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 4, 50])
 def test_scores_are_the_logits_of_the_pairs_one_by_one(tiny_model: Path, batch: int) -> None:
     model = cross_encoder(tiny_model)

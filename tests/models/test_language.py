@@ -84,6 +84,7 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
 @pytest.mark.parametrize("form", ["plain", "checkpointed", "compiled"])
 @pytest.mark.parametrize("name", BERTS)

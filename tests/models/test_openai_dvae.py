@@ -83,6 +83,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "side", "zipped"), CASES)
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 def test_codes_and_pixels_equal_those_of_the_published_modules(
@@ -230,6 +231,7 @@ def test_a_module_that_holds_itself_is_refused(tmp_path: Path) -> None:
     assert "a module occurs twice" in refused(saved(tmp_path, pair))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 def test_one_storage_in_many_weights_is_refused(tmp_path: Path, zipped: bool) -> None:

@@ -54,6 +54,7 @@ def test_a_large_one_is_searched_by_a_graph_that_finds_enough_for_other_queries_
     assert share_found(made.index.search(others, 10)[1], nearest) >= recall
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_limit")
 def test_more_recall_takes_more_effort() -> None:
     rows, asked, _ = gallery(6_000, dim=64)
@@ -65,6 +66,7 @@ def test_more_recall_takes_more_effort() -> None:
     assert efforts[0] < efforts[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_limit")
 def test_settings_and_bytes_outlive_a_file_and_hold_for_a_selection(tmp_path: Path) -> None:
     rows, asked, others = gallery(6_000)
@@ -77,6 +79,7 @@ def test_settings_and_bytes_outlive_a_file_and_hold_for_a_selection(tmp_path: Pa
     assert (loaded.search(others, 10, among=np.arange(6_000) % 3 == 0)[1] % 3 == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_limit")
 def test_memory_decides_how_vectors_are_kept() -> None:
     rows, asked, _ = gallery(6_000)
@@ -86,6 +89,7 @@ def test_memory_decides_how_vectors_are_kept() -> None:
         chosen_index(rows, asked, recall=0.5, k=10, max_bytes=1e5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_limit")
 def test_what_no_setting_finds_is_found_by_exact_search() -> None:
     rows, asked, _ = gallery(6_000)

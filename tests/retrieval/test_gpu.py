@@ -89,6 +89,7 @@ def test_new_settings_reach_the_gpu(embeddings: Rows, sent: list[Sent]) -> None:
     assert [faiss.extract_index_ivf(copy.index).nprobe for copy in sent] == [1, 16]
 
 
+@pytest.mark.slow
 def test_a_small_index_a_graph_and_a_refined_one_stay_off_it(embeddings: Rows, sent: list[Sent]) -> None:
     for count, kind in [(8000, "Flat"), (9000, "HNSW4,SQ8"), (9000, "IVF4,PQ64x4fs,RFlat")]:
         assert EmbeddingIndex.build(embeddings[:count], kind).search(embeddings[:2], 3)[1].shape == (2, 3)

@@ -89,6 +89,7 @@ def test_what_both_models_find_hard_does_not_widen_the_interval() -> None:
     assert found["high"] - found["low"] < unpaired / 4
 
 
+@pytest.mark.slow
 def test_p_is_about_uniform_where_no_model_is_better() -> None:
     random = np.random.default_rng(0)
     pairs = [[ranked(random.integers(1, 20, 80)) for _ in range(2)] for _ in range(150)]

@@ -11,6 +11,7 @@ from cots.serving.registry import Registry
 from tests.deployed import register
 
 
+@pytest.mark.slow
 def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
     store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

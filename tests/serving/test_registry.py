@@ -87,6 +87,7 @@ def test_publishing_again_registers_nothing(registry: Registry, tiny_package: Pa
     assert len(registry.history()) == 1
 
 
+@pytest.mark.slow
 def test_a_better_version_takes_over_and_the_old_one_is_kept_for_rollback(
     registry: Registry, tiny_package: Path, other_package: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_better_version_takes_over_and_the_old_one_is_kept_for_rollback(
     assert aliases(ENCODERS) == {"champion": 2, "previous": 1}
 
 
+@pytest.mark.slow
 def test_a_worse_version_waits_as_challenger_with_the_reason(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_worse_version_waits_as_challenger_with_the_reason(
     assert tags["gate.reasons"] == published.reasons
 
 
+@pytest.mark.slow
 def test_an_equal_version_is_not_shown_to_be_better(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +122,7 @@ def test_an_equal_version_is_not_shown_to_be_better(
     assert "is not shown to be better" in published.reasons
 
 
+@pytest.mark.slow
 def test_on_other_test_queries_the_champion_is_asked_them_too(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
@@ -136,6 +140,7 @@ def test_on_other_test_queries_the_champion_is_asked_them_too(
     assert published.contest["differences"]["both"]["champion"] == pytest.approx(35.0)
 
 
+@pytest.mark.slow
 def test_where_the_champion_fails_the_new_queries_too_the_queries_are_to_blame(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +150,7 @@ def test_where_the_champion_fails_the_new_queries_too_the_queries_are_to_blame(
     assert "the champion itself scores 39.0 points less than when it was registered" in published.reasons
 
 
+@pytest.mark.slow
 def test_an_index_below_the_bounds_is_not_deployed_however_good_its_encoders(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +158,7 @@ def test_an_index_below_the_bounds_is_not_deployed_however_good_its_encoders(
     assert "finds 50.0% of what exact search finds" in register(registry_of_one, lossy).reasons
 
 
+@pytest.mark.slow
 def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
     registry_of_one: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +167,7 @@ def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
     assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
 
 
+@pytest.mark.slow
 def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
@@ -186,12 +194,14 @@ def test_promoting_what_is_deployed_changes_nothing(registry_of_one: Registry) -
     assert len(registry_of_one.history()) == 1
 
 
+@pytest.mark.slow
 def test_a_promotion_that_was_cut_off_is_repaired_by_repeating_it(registry_of_two: Registry) -> None:
     mlflow.MlflowClient().set_registered_model_alias(ENCODERS, "champion", "1")
     registry_of_two.promote(2, why="repair")
     assert aliases(ENCODERS)["champion"] == 2
 
 
+@pytest.mark.slow
 def test_a_registration_that_was_cut_off_before_the_gate_is_decided_the_next_time(
     registry_of_one: Registry, tiny_package: Path
 ) -> None:
@@ -201,6 +211,7 @@ def test_a_registration_that_was_cut_off_before_the_gate_is_decided_the_next_tim
     assert register(registry_of_one, tiny_package).champion
 
 
+@pytest.mark.slow
 def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_it_had(
     registry_of_one: Registry, other_package: Path
 ) -> None:
@@ -212,6 +223,7 @@ def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_i
     assert len(registry_of_one.history()) == 2
 
 
+@pytest.mark.slow
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
     registry_of_two: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
@@ -260,6 +272,7 @@ def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Re
     assert append("rollback", moves.last()) is None
 
 
+@pytest.mark.slow
 def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(registry_of_two: Registry) -> None:
     registry_of_two.withdraw({"red": "its owner asked"})
     with pytest.raises(BadInput, match="cots-index version 1 holds withdrawn red: run `cots registry refresh`"):
@@ -281,6 +294,7 @@ def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry,
     assert json.loads(json.dumps(lineage)) == lineage
 
 
+@pytest.mark.slow
 def test_two_versions_are_laid_side_by_side(registry_of_two: Registry) -> None:
     found = registry_of_two.difference(1, 2)
     assert found["metrics"]["rsum"] == (240.0, 300.0)
@@ -293,6 +307,7 @@ def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry_of_one: 
     assert "red" in registry_of_one.kept(1).items()
 
 
+@pytest.mark.slow
 def test_a_rollback_that_was_cut_off_behind_its_first_alias_leaves_a_way_back(registry_of_two: Registry) -> None:
     registry_of_two.rollback(why="it was worse")
     mlflow.MlflowClient().set_registered_model_alias(
@@ -307,6 +322,7 @@ def test_a_version_that_does_not_exist_cannot_be_promoted(registry_of_one: Regis
         registry_of_one.promote(7, why="luck")
 
 
+@pytest.mark.slow
 def test_without_a_previous_version_there_is_no_way_back(registry: Registry, tiny_package: Path) -> None:
     with pytest.raises(BadInput, match="no version of cots-index to go back to"):
         registry.rollback(why="nothing there")

@@ -86,6 +86,7 @@ def test_the_parameter_digest_changes_with_a_value_and_only_then(project: Path) 
         assert client.get_run(run.run_id).data.tags["params.digest"] not in digests
 
 
+@pytest.mark.slow
 def test_artefacts_lie_beside_the_database_wherever_the_process_stands(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -164,6 +165,7 @@ def test_lists_and_texts_are_flattened_as_they_read_in_the_file() -> None:
     assert flat["validate.sampled_shards"] == str(params.validate_.sampled_shards)
 
 
+@pytest.mark.slow
 def test_a_new_store_is_made_without_a_word(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from cots.serving.tracking import logged_run\n"

@@ -144,6 +144,7 @@ def metrics(project: Path) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_every_model_is_measured_on_every_target(metrics: dict[str, Any]) -> None:
     assert set(metrics) == {*TARGETS, *(f"pretrained/{target}" for target in TARGETS), "filter", "dvae"}
     assert metrics["image-text"]["queries"] == {"items": 6, "texts": 12}
@@ -312,6 +313,7 @@ def browse(folder: Path, *options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_data_without_known_wrong_captions_has_suspects_and_no_figure(
     tmp_path: Path, tiny_model: Path, other_model: Path, tiny_data: Path, store: str
 ) -> None:

@@ -225,6 +225,7 @@ def run_stage(folder: Path, source: Path, python: str) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 
+@pytest.mark.slow
 def test_from_the_shell_a_missing_folder_gives_one_line_and_exit_code_2(tmp_path: Path) -> None:
     outcome = run_stage(tmp_path, tmp_path / "absent", sys.executable)
     assert outcome.returncode == 2
@@ -233,6 +234,7 @@ def test_from_the_shell_a_missing_folder_gives_one_line_and_exit_code_2(tmp_path
     assert "absent does not exist: set source.path" in line
 
 
+@pytest.mark.slow
 def test_from_the_shell_a_source_of_absent_pictures_gives_one_line_and_exit_code_1(
     tmp_path: Path, fork_python: str
 ) -> None:

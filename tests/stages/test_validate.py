@@ -16,6 +16,8 @@ from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 from cots.errors import BadInput, RunFailed
 from cots.stages import prepare, validate
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 Encoded = Callable[..., bytes]
 Rows = list[dict[str, Any]]

@@ -87,7 +87,7 @@ def second(folder: Path) -> list[psutil.Process]:
 def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str, whole: Path, sharded: bool, later: int
 ) -> None:
-    written(project, shard_weights=sharded)
+    written(project, fsdp=sharded)
     run = [fork_python, *command(tiny_data, tokenized, "killed")]
     process = subprocess.Popen(run, env=environment(2), stderr=subprocess.PIPE, text=True)
     [victim] = waited_for(lambda: second(project))
@@ -134,7 +134,7 @@ def test_tokens_are_the_same_whoever_makes_them(
 def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_weights_are_sharded(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str
 ) -> None:
-    written(project, shard_weights=True, parts=3)
+    written(project, fsdp=True, grad_accum_steps=3)
     done = ended([fork_python, *command(tiny_data, tokenized, "out")], 2)
     assert done.returncode == 1
     assert "error: a batch of 4 in 3 parts for 2 processes: start fewer, or raise the batch" in done.stderr.splitlines()

@@ -88,6 +88,7 @@ def killed_run(step: int, data: Path, tokenized: Path, tmp_path: Path) -> None:
             run(data, tokenized, tmp_path / "killed", tiny_params())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 2, 5])
 def test_a_killed_run_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
     tiny_data: Path, tokenized: Path, tmp_path: Path, usual: Path, step: int
@@ -116,6 +117,7 @@ def test_curves_tell_what_share_of_the_time_the_run_waited(usual: Path) -> None:
     assert curves["data_wait"].gt(0).any()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
     other = tiny_params(pretrain={"learning_rate": 0.0005})
     fresh = run(tiny_data, tokenized, tmp_path / "fresh", other)
@@ -143,6 +145,7 @@ CLIP = {"kind": "clip", "temperature": {"init": 0.07, "learnable": True, "min": 
 SIGLIP = {"kind": "siglip", "temperature": {"init": 0.1, "learnable": True, "min": 0.01}, "bias": -10.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("section", "loss"), [(CLIP, "contrastive"), (SIGLIP, "sigmoid")])
 def test_a_baseline_runs_through_the_same_loop_and_resumes(
     section: dict[str, Any], loss: str, tiny_data: Path, tokenized: Path, tmp_path: Path
@@ -158,6 +161,7 @@ def test_a_baseline_runs_through_the_same_loop_and_resumes(
     assert pd.read_parquet(whole / "report/pairs.parquet").empty
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_ends_with_nearly_the_same_weights(
     tiny_data: Path, tokenized: Path, tmp_path: Path, unfiltered: Path
 ) -> None:
@@ -169,6 +173,7 @@ def test_a_batch_in_parts_ends_with_nearly_the_same_weights(
     assert weights(parts) != weights(unfiltered)
 
 
+@pytest.mark.slow
 def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
     still = {"momentum": 1.0, "save": "ema"}  # a momentum stream that never moves is what the run began with
     out = run(tiny_data, tokenized, tmp_path / "still", tiny_params(objective=still))
@@ -180,6 +185,7 @@ def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, token
     assert weights(trained) != weights(out)
 
 
+@pytest.mark.slow
 def test_a_model_is_fine_tuned_and_measured_at_another_resolution(
     tiny_data: Path, tokenized: Path, tmp_path: Path
 ) -> None:
@@ -321,6 +327,7 @@ def test_a_batch_larger_than_the_data_is_refused_with_both_numbers(tiny_data: Pa
         training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_in_words(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="lower the learning rate"):
         run(tiny_data, tokenized, tmp_path, tiny_params(pretrain={"learning_rate": 1e30, "steps": 60}))

@@ -167,6 +167,7 @@ def test_clips_move_as_they_are_said_to(motion: str) -> None:
     assert first.things[1] == last.things[1]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     assert drawn() == drawn()
     assert drawn()[0].content != drawn(seed=1)[0].content
@@ -177,6 +178,7 @@ def test_more_pictures_leave_the_first_ones_as_they_are() -> None:
     assert few[:5] == many[:5]
 
 
+@pytest.mark.slow
 def test_pairs_that_are_never_drawn_for_train_and_val_are_drawn_for_test(grammar: Grammar) -> None:
     shown: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
     for sample in drawn(pictures=200):
@@ -187,6 +189,7 @@ def test_pairs_that_are_never_drawn_for_train_and_val_are_drawn_for_test(grammar
     assert len(unseen & shown["test"]) > len(unseen) / 2
 
 
+@pytest.mark.slow
 def test_wrong_captions_are_flagged_and_only_in_train_and_about_as_many_as_asked(grammar: Grammar) -> None:
     samples = drawn(pictures=300, wrong=0.2)
     flags = [flag for sample in samples if sample.split == "train" for flag in sample.wrong]
