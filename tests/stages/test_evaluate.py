@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cots.config.evaluate import EvaluateConfig
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
@@ -50,7 +51,7 @@ class Page(HTMLParser):
 def params(**evaluate: object) -> Params:
     chosen = Params.load(Path(__file__).parents[2] / "params.yaml")
     small = {"batch_size": 4, "bootstrap_resamples": 20, "num_examples": 4} | evaluate
-    return chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update=small)})
+    return chosen.model_copy(update={"evaluate": EvaluateConfig.model_validate(chosen.evaluate.model_dump() | small)})
 
 
 def write_curves(folder: Path, steps: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cots.config.index import IndexConfig
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
@@ -34,7 +35,7 @@ WRITTEN = {
 def params(**index: object) -> Params:
     chosen = Params.load(Path(__file__).parents[2] / "params.yaml")
     small = {"recall_queries": 20, "thumbnail_size": 24} | index
-    return chosen.model_copy(update={"index": chosen.index.model_copy(update=small)})
+    return chosen.model_copy(update={"index": IndexConfig.model_validate(chosen.index.model_dump() | small)})
 
 
 def run(data: Path, model: Path, out: Path, **index: object) -> None:
@@ -71,7 +72,7 @@ def test_previews_of_all_frames_lie_in_the_order_of_the_rows(built: Path) -> Non
 
 
 def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
-    run(tiny_data, tiny_model, tmp_path / "index", preview=500)
+    run(tiny_data, tiny_model, tmp_path / "index", thumbnail_size=500)
     assert Previews(tmp_path / "index" / "previews.tar").picture(0, 0).size == (40, 32)
 
 
@@ -107,7 +108,7 @@ def test_the_index_tells_what_made_it_and_how_well_it_finds(built: Path, tiny_mo
 
 
 def test_an_approximate_index_admits_what_it_misses(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
-    run(tiny_data, tiny_model, tmp_path / "index", kind="IVF16,Flat")
+    run(tiny_data, tiny_model, tmp_path / "index", factory="IVF16,Flat")
     recall = json.loads((tmp_path / "index" / "index.json").read_text())["recall"]
     assert 0 < recall < 1
 
