@@ -130,7 +130,7 @@ def _without_later_defaults(section: Config) -> dict[str, Any]:
     for name, field in type(section).model_fields.items():
         value, extra = getattr(section, name), field.json_schema_extra
         if isinstance(extra, dict) and "since" in extra and value == field.default:
-            del dumped[name]
+            dumped.pop(name, None)
         elif isinstance(value, Config):
             dumped[name] = _without_later_defaults(value)
     return dumped

@@ -90,7 +90,14 @@ def _number(value: float) -> str:
 
 
 def _items(value: Config | Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    return iter(value) if isinstance(value, Config) else iter(value.items())
+    """The keys that a dump has too: one that is left out at its default is no part of a file."""
+    if not isinstance(value, Config):
+        yield from value.items()
+        return
+    for key, inner in value:
+        left_out = type(value).model_fields[key].exclude_if
+        if left_out is None or not left_out(inner):
+            yield key, inner
 
 
 def _field(value: Config | Mapping[Any, Any], key: str) -> FieldInfo | None:

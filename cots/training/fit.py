@@ -65,7 +65,7 @@ def fit(
     batches = training_batches(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
     )
-    values = dump_for_fingerprint(training, "finetune.*" if name != "pretrain" else name)
+    values = dump_for_fingerprint(training, "pretrain")  # whose keys had the names of those of finetune
     mark = fingerprint([start, codes, media, [values]], inputs.manifest, inputs.tokens)
     vision = model.settings["image"]
     with Progress(name, total=training.steps, unit="steps") as progress:
