@@ -133,7 +133,8 @@ def test_every_file_that_is_no_python_belongs_to_a_module_that_names_it() -> Non
     modules = [path for package in ("cots", "pipelines") for path in (ROOT / package).rglob("*.py")]
     owned = {str(path.relative_to(ROOT)) for path in data_files(modules)}
     others = {file for file in code_files(ROOT) if not file.endswith(".py")}
-    assert others - owned == {"cots/data/scenes.yaml"}  # a source, which params.yaml names
+    # A source, which params.yaml names, and the mark by which type checkers know that the package is typed.
+    assert others - owned == {"cots/data/scenes.yaml", "cots/py.typed"}
     assert {"cots/reporting/templates/page.html.j2", "cots/reporting/templates/page.css"} <= listed("evaluate")
 
 
