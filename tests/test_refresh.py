@@ -14,8 +14,8 @@ from cots.data.manifest import SCHEMA, write_table
 from cots.errors import BadInput
 from cots.files import write_json
 from cots.refresh import refresh
-from cots.serving.loading import opened_search
 from cots.serving.models import INDEX
+from cots.serving.packaged import opened_search
 from cots.serving.registry import Published, Registry
 from tests.deployed import register
 
@@ -62,7 +62,7 @@ def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
     assert after.lineage()["metrics"] == before.lineage()["metrics"]
     assert after.tags["manifest.digest"] != before.tags["manifest.digest"]
     with opened_search(f"models:/{INDEX}@champion") as search:
-        [found] = search.predict(["a red square"])
+        [found] = search.ask(["a red square"], k=10, media="any")
     assert len(found) == 10
     assert refresh(params, project) is None
     assert [one.version for one in registry.versions()] == [2, 1]

@@ -44,17 +44,17 @@ def refresh() -> None:
 @registry.command(name="list")
 def list_versions() -> None:
     """List the versions, the newest first."""
-    from cots.serving.registry import Registry
+    from cots.serving.catalog import versions
 
-    typer.echo(versions_table(Registry().versions()))
+    typer.echo(versions_table(versions()))
 
 
 @registry.command()
 def history() -> None:
     """List every move of the champion, oldest first, with who and why."""
-    from cots.serving.registry import Registry
+    from cots.serving.catalog import history as read_history
 
-    moves = Registry().history()
+    moves = read_history()
     rows = [
         [f"{one.when:%Y-%m-%d %H:%M:%S}", one.what, one.before or "-", one.after, one.who, one.why] for one in moves
     ]

@@ -34,15 +34,15 @@ def search(
     grid = save_grid or sheet
     if grid:
         _check_grid(grid)
-    from cots.serving.loading import opened_search
+    from cots.serving.packaged import opened_search
 
     with opened_search(model) as deployed:
-        [results] = deployed.predict([query], params={"k": k, "media": media})
+        [results] = deployed.ask([query], k=k, media=media)
         typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _shown(results))
         if grid:
             from cots.cli.sheet import contact_sheet, write_sheet
 
-            pictures = deployed.unwrap_python_model().search.pictures(results)
+            pictures = deployed.search.pictures(results)
             write_sheet(grid, contact_sheet(results, pictures, title=text or f"like {image}"))
 
 

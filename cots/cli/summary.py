@@ -16,11 +16,11 @@ def summary(
     page: Annotated[Path, typer.Option(help="The report of stage `evaluate`.")] = Path("reports/index.html"),
 ) -> None:
     """Print the retrieval table, the registered versions, where the report is and what to try next."""
-    from cots.serving.registry import Registry
+    from cots.serving.catalog import versions
 
     measured = {name: values for name, values in _read(metrics).items() if "queries" in values}
     typer.echo("Retrieval, recall in per cent and median rank\n\n" + retrieval_table(measured))
-    typer.echo("\nRegistered versions of cots-index\n\n" + versions_table(Registry().versions()))
+    typer.echo("\nRegistered versions of cots-index\n\n" + versions_table(versions()))
     typer.echo(f"\nReport: {page}" + ("" if page.is_file() else " (missing: run `dvc repro evaluate`)"))
     typer.echo(
         "\nTry next:\n"

@@ -1,10 +1,7 @@
 """From an address to a model: a registered version, an MLflow model folder, or a folder that training left."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import mlflow
 import mlflow.artifacts
@@ -18,29 +15,12 @@ from cots.serving.tracking import connect, shown, tracking_uri
 CHAMPION_URI = "models:/cots-index@champion"
 
 
-@contextmanager
-def opened_search(uri: str) -> Iterator[Any]:
-    """The packaged index behind an address, to be asked with `predict` in the block, after which files go.
-
-    Args:
-        uri: `models:/cots-index@champion`, `models:/cots-index/3`, or an MLflow model folder.
-
-    Raises:
-        BadInput: there is no such model.
-        RunFailed: MLflow is down.
-    """
-    with TemporaryDirectory() as scratch:
-        folder = model_folder(uri, into=Path(scratch))
-        if not (folder / "MLmodel").is_file():
-            raise BadInput(f"{uri} is not an MLflow model folder: give package/index or {CHAMPION_URI}")
-        yield mlflow.pyfunc.load_model(str(folder))
-
-
 def load_encoders(uri: str) -> RetrievalModel:
     """The encoders behind an address; what was fetched is not kept.
 
     Args:
-        uri: as for `opened_search`; a version of `cots-encoders`; or a folder such as `models/finetuned/image-text`.
+        uri: a registered version (`models:/cots-index@champion`, `models:/cots-encoders/3`), an MLflow model folder,
+            or a folder such as `models/finetuned/image-text`.
 
     Raises:
         BadInput: there is no such model.
@@ -74,7 +54,7 @@ def model_folder(uri: str, *, into: Path | None = None) -> Path:
     """Where the files are, fetched if they are elsewhere.
 
     Args:
-        uri: as for `opened_search` and `load_encoders`.
+        uri: as for `load_encoders`.
         into: an existing folder that a registered model is copied to, even where the registry's files are local.
 
     Raises:

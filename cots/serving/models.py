@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
+from typing import TYPE_CHECKING, Any
 
 from cots.errors import BadInput
 from cots.serving.tracking import connect, experiment_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 ENCODERS, INDEX = "cots-encoders", "cots-index"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
@@ -35,12 +35,14 @@ class Models:
         model = self.model(INDEX)
         return int(model.aliases[alias]) if model and alias in model.aliases else None
 
-    def get(self, version: int) -> ModelVersion:
+    def get(self, version: int) -> "ModelVersion":
         """A version of `cots-index`.
 
         Raises:
             BadInput: there is none of the number.
         """
+        from mlflow.exceptions import MlflowException
+
         try:
             return self.client.get_model_version(INDEX, str(version))
         except MlflowException as error:
@@ -49,7 +51,7 @@ class Models:
             known = ", ".join(str(number(one)) for one in self.all()) or "none"
             raise BadInput(f"{INDEX} has no version {version}: there are {known}") from None
 
-    def all(self) -> list[ModelVersion]:
+    def all(self) -> "list[ModelVersion]":
         """Every version of `cots-index`, the oldest first; none knows its aliases."""
         return sorted(self.client.search_model_versions(f"name = '{INDEX}'"), key=number)
 
@@ -79,6 +81,6 @@ class Models:
         self.client.set_registered_model_alias(INDEX, alias, str(version))
 
 
-def number(version: ModelVersion) -> int:
+def number(version: "ModelVersion") -> int:
     """Versions are numbered from 1."""
     return int(version.version)

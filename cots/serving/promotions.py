@@ -5,13 +5,16 @@ move of the champion is a version of the registered model `cots-promotions`, and
 two that follow the same one, the first counts and the other is void, whoever reads.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from cots.serving.catalog import Entry
 
 PROMOTIONS = "cots-promotions"
 
@@ -39,9 +42,9 @@ class Move:
     after: int
 
     @classmethod
-    def of(cls, entry: ModelVersion) -> Self:
+    def of(cls, entry: "ModelVersion | Entry") -> Self:
         """The move that an entry tells of."""
-        tags: dict[str, Any] = entry.tags
+        tags: Mapping[str, Any] = entry.tags
         return cls(
             number=int(entry.version),
             what=tags["what"],
@@ -61,19 +64,13 @@ class Promotions:
         model: whose versions are moved to.
     """
 
-    def __init__(self, client: MlflowClient, model: str) -> None:
+    def __init__(self, client: "MlflowClient", model: str) -> None:
         self._client, self._model = client, model
 
     def moves(self) -> list[Move]:
         """Every move that counts, oldest first."""
         found = self._client.search_model_versions(f"name = '{PROMOTIONS}'", max_results=10_000)
-        counted: list[Move] = []
-        last = 0
-        for entry in sorted(found, key=lambda one: int(one.version)):
-            if int(entry.tags["follows"]) == last:
-                counted.append(Move.of(entry))
-                last = counted[-1].number
-        return counted
+        return moves_that_count(found)
 
     def last(self) -> int:
         """The number of the last move; 0 where there is none."""
@@ -106,8 +103,21 @@ class Promotions:
         return next(move for move in moves if move.number > follows)
 
     def _exists(self) -> None:
+        from mlflow.exceptions import MlflowException
+
         try:
             self._client.create_registered_model(PROMOTIONS, description=f"Moves of {self._model}@champion.")
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def moves_that_count(entries: "Iterable[ModelVersion | Entry]") -> list[Move]:
+    """Of all entries those that follow the one before, oldest first; the others came second and are void."""
+    counted: list[Move] = []
+    last = 0
+    for entry in sorted(entries, key=lambda entry: int(entry.version)):
+        if int(entry.tags["follows"]) == last:
+            counted.append(Move.of(entry))
+            last = counted[-1].number
+    return counted

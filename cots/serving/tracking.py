@@ -12,19 +12,19 @@ from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
 from time import time
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import mlflow
-import pandas as pd
-from mlflow.entities import Metric, Param, RunStatus
-from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
 
 from cots.errors import RunFailed
 from cots.files import write_json
 from cots.flatten import flatten
 from cots.serving.lineage import file_digest, git_state, text_digest
+
+if TYPE_CHECKING:
+    import mlflow
+    import pandas as pd
 
 EXPERIMENT = "cots"
 METRICS_A_CALL = 1000  # MLflow's limit for one batch
@@ -39,7 +39,7 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
-def connect() -> mlflow.MlflowClient:
+def connect() -> "mlflow.MlflowClient":
     """A client of the tracking store and registry, which is created when it is a local file that is not there yet.
 
     Raises:
@@ -53,6 +53,8 @@ def connect() -> mlflow.MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri()
     _answers(uri)
+    import mlflow  # two seconds: only who gets this far pays them
+
     mlflow.set_tracking_uri(uri)
     with told_as_failed_run():
         client = mlflow.MlflowClient(uri)
@@ -86,11 +88,16 @@ def told_as_failed_run() -> Iterator[None]:
     """Turn what MLflow raises into a `RunFailed` of one line."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if not isinstance(error, MlflowException | SQLAlchemyError):
+            raise
         raise RunFailed(f"MLflow at {shown(tracking_uri())}: {str(error).splitlines()[0][:300]}") from error
 
 
-def experiment_id(client: mlflow.MlflowClient) -> str:
+def experiment_id(client: "mlflow.MlflowClient") -> str:
     """The experiment of this project, created where it does not exist."""
     found = client.get_experiment_by_name(EXPERIMENT)
     return found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
@@ -112,10 +119,10 @@ class LoggedRun:
         run_id: MLflow's id of the run.
     """
 
-    client: mlflow.MlflowClient
+    client: "mlflow.MlflowClient"
     run_id: str
 
-    def log_curves(self, table: pd.DataFrame) -> None:
+    def log_curves(self, table: "pd.DataFrame") -> None:
         """Log metrics by step, a thousand values a call.
 
         Args:
@@ -134,6 +141,8 @@ class LoggedRun:
         self._log((name, float(value), 0) for name, value in values.items())
 
     def _log(self, values: Iterable[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric
+
         now = int(time() * 1000)
         metrics = (Metric(name, value, now, step) for name, value, step in values)
         while chunk := list(islice(metrics, METRICS_A_CALL)):
@@ -165,6 +174,8 @@ def logged_run(
         RunFailed: the tracking server is down or refuses.
     """
     client = connect()
+    from mlflow.entities import Param, RunStatus
+
     values = flattened(sections)
     with told_as_failed_run():
         experiment = experiment_id(client)

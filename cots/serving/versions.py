@@ -5,15 +5,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
-
-from mlflow.entities.model_registry import ModelVersion
+from typing import TYPE_CHECKING, Any, Self
 
 from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.flatten import flatten
 from cots.serving.lineage import file_digest
 from cots.serving.models import CHAMPION
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from cots.serving.catalog import Entry
 
 UNTAGGED = {"interval", "speed", "queries"}
 
@@ -29,7 +32,7 @@ class Listed:
     tags: Mapping[str, str]
 
     @classmethod
-    def of(cls, version: ModelVersion, aliases: list[str]) -> Self:
+    def of(cls, version: "ModelVersion | Entry", aliases: list[str]) -> Self:
         """MLflow's version; it does not know its aliases where it was found by a search."""
         created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
         number, encoders = int(version.version), int(version.tags["encoders.version"])

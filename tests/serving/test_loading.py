@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cots.serving.loading import load_encoders, opened_search
+from cots.serving.loading import load_encoders
 from cots.serving.models import INDEX
+from cots.serving.packaged import opened_search
 from cots.serving.registry import Registry
 from tests.deployed import register
 
@@ -21,8 +22,8 @@ def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
     monkeypatch.setattr(tempfile, "tempdir", str(here))
     encoders = load_encoders(f"models:/{INDEX}@champion")
     with opened_search(f"models:/{INDEX}@champion") as search:
-        [found] = search.predict(["a red square"])
-        assert search.unwrap_python_model().search.pictures(found)
+        [found] = search.ask(["a red square"], k=10, media="any")
+        assert search.search.pictures(found)
     assert encoders.encode_texts(["a red square"], batch=1).shape[0] == 1
     assert found
     assert not list(here.iterdir())

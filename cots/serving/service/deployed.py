@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 
 from cots.errors import BadInput
 from cots.file_names import LINEAGE
@@ -17,6 +16,7 @@ from cots.retrieval.previews import Previews
 from cots.serving.lineage import file_digest
 from cots.serving.loading import check_known, model_folder
 from cots.serving.models import ENCODERS, INDEX
+from cots.serving.packaged import describe
 from cots.serving.queries import Query
 from cots.serving.search import Search
 from cots.serving.tracking import connect, told_as_failed_run
@@ -102,7 +102,7 @@ class Deployed:
         """
         with tempfile.TemporaryDirectory(prefix="cots-serve-") as scratch:
             folder = model_folder(target.uri, into=Path(scratch))
-            paths, config = _described(folder)
+            paths, config = describe(folder)
             search = Search.load(paths["encoders"], paths["index"])
             try:
                 previews = Previews(search.previews)
@@ -147,20 +147,9 @@ def resolve(uri: str) -> Target:
 
 
 def _of_folder(folder: Path) -> Target:
-    paths, _ = _described(folder)
+    paths, _ = describe(folder)
     lineage = folder.parent / LINEAGE
     told: dict[str, Any] = json.loads(lineage.read_text(encoding="utf8")) if lineage.is_file() else {}
     version = f"{UNREGISTERED}-{file_digest(paths['index'] / 'index.faiss')[:12]}"
     tags = {name: value for name, value in told.items() if isinstance(value, str)}
     return Target(str(folder.absolute()), INDEX, version, tags)
-
-
-def _described(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
-    """Where encoders and index of an MLflow model folder are, and what it is to be run with."""
-    try:
-        flavor = Model.load(str(folder)).flavors["python_function"]
-        paths = {name: folder / flavor["artifacts"][name]["path"] for name in ("encoders", "index")}
-        config = {name: int(flavor["config"][name]) for name in ("batch", "max_pixels", "min_side")}
-    except (MlflowException, KeyError, OSError, ValueError) as error:
-        raise BadInput(f"{folder} is no packaged index ({error}): give package/index or an address") from None
-    return paths, config
