@@ -77,7 +77,7 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
     """Losses, shares and thresholds over the steps of one run, from its `curves.csv`."""
     table = _curves(folder)
     steps = table["step"].to_numpy(dtype=np.float64)
-    losses = {name: table[name].to_numpy() for name in loss_columns(table)}
+    losses = {name: table[name].to_numpy() for name in loss_columns(map(str, table))}
     explanation = "Nats; total is the weighted sum. A level of weight 0 is not drawn."
     used = f"{table['utilisation'].iloc[-1]:.0%} of what the machine's matrix products reach"
     waited = f"{table['data_wait'].iloc[-1]:.1%} of the time was spent waiting"
