@@ -8,6 +8,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from cots.curves import loss_columns
+
 LOG_EVERY = 15.0  # seconds between two lines of a log
 
 
@@ -59,8 +61,8 @@ class Progress:
 
     def row(self, row: Mapping[str, float]) -> None:
         """Count one training step and show its losses."""
-        shown = ("total", "instance", "token", "task", "masked_views", "reconstruction", "perplexity", "kept")
+        shown = [*loss_columns(row), *(name for name in ("perplexity", "kept") if name in row)]
         if self.done == 0 and "step" in row:
             self.done = self.skipped = int(row["step"])
             self.bar.initial = self.bar.n = self.done
-        self.advance(1, " ".join(f"{name} {row[name]:.3f}" for name in shown if name in row))
+        self.advance(1, " ".join(f"{name} {row[name]:.3f}" for name in shown))

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -13,7 +14,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 INK = "#010203"  # stands for the page's text colour while matplotlib draws
-COLOURS = ("#4285c8", "#d97b29", "#3d9b6e", "#b25597")  # told apart on white and on near-black
+COLOURS = (
+    "#4285c8",
+    "#d97b29",
+    "#3d9b6e",
+    "#b25597",
+    "#9a7d2e",
+    "#7a6fd0",
+    "#c95d63",
+    "#4a9aa5",
+)  # on white and near-black
 POINTS = 300  # drawn of a curve; longer ones are averaged in bins
 
 Curve = NDArray[np.floating[Any]]
@@ -41,14 +51,16 @@ def curves(
         title: above the axes.
         of: the run; with the title it names the chart for screen readers, so both together are unique in a page.
         steps: (S,)
-        lines: values (S,) by name, at most four; NaN leaves a gap, and a line of nothing else is left out.
+        lines: values (S,) by name; NaN leaves a gap, and a line of nothing else is left out.
         caption: a sentence below the chart.
         level: the name of the line that is drawn dashed, being a threshold and no measurement.
     """
     figure = Figure(figsize=(4.6, 2.5), layout="constrained")
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cots", "font.size": 9}):
         axes = figure.add_subplot()
-        drawn = {name: colour for name, colour in zip(lines, COLOURS, strict=False) if not np.isnan(lines[name]).all()}
+        drawn = {
+            name: colour for name, colour in zip(lines, cycle(COLOURS), strict=False) if not np.isnan(lines[name]).all()
+        }
         for name, colour in drawn.items():
             style, values = "--" if name == level else "-", lines[name]
             axes.plot(_binned(steps), _binned(values), style, color=colour, linewidth=1.4, label=name)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cots.curves import loss_columns
 from cots.directions import LABELS
 from cots.errors import BadInput
 from cots.evaluation import Embedded, Measured, open_frames, stored_by_id
@@ -27,7 +28,6 @@ from cots.reporting.plots import Chart, Curve, curves
 SIDE = {"image": 112, "video": 68}  # pixels along the longer side of a shown picture or frame
 SUSPECTS = 12
 REJECTS = 8  # examples of refused samples
-LOSSES = ("total", "instance", "token", "task", "masked_views", "contrastive", "sigmoid")
 NO_THRESHOLD = -1.0  # what the curves say while the filter warms up
 
 Fetch = Callable[[Iterable[str]], dict[str, Picture]]
@@ -77,7 +77,7 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
     """Losses, shares and thresholds over the steps of one run, from its `curves.csv`."""
     table = _curves(folder)
     steps = table["step"].to_numpy(dtype=np.float64)
-    losses = {name: table[name].to_numpy() for name in LOSSES if name in table}
+    losses = {name: table[name].to_numpy() for name in loss_columns(map(str, table))}
     explanation = "Nats; total is the weighted sum. A level of weight 0 is not drawn."
     used = f"{table['utilisation'].iloc[-1]:.0%} of what the machine's matrix products reach"
     waited = f"{table['data_wait'].iloc[-1]:.1%} of the time was spent waiting"
