@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from benchmarks._rounds import Call
-from cots.model import RetrievalModel, autocast, device
+from cots.model import DualEncoder, autocast, default_device
 from cots.models.language import HfTextBackbone
 from cots.models.vision import VitBackbone
 from cots.objectives.protocol import Batch
@@ -32,11 +32,11 @@ TAU = 0.07
 
 def padded(batch: Batch, length: int) -> tuple[Tensor, Tensor]:
     """Ids and attention mask (B, length)."""
-    more = (0, length - batch.ids.shape[1])
-    return F.pad(batch.ids, more), F.pad(batch.attended, more)
+    more = (0, length - batch.input_ids.shape[1])
+    return F.pad(batch.input_ids, more), F.pad(batch.attention_mask, more)
 
 
-def shapes(model: RetrievalModel) -> tuple[Any, Any]:
+def shapes(model: DualEncoder) -> tuple[Any, Any]:
     """Our vision transformer, and the configuration of our text encoder."""
     image, text = model.image.backbone, model.text.backbone
     assert isinstance(image, VitBackbone)
@@ -50,7 +50,7 @@ def step_of(module: nn.Module, loss: Call) -> Call:
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
 
     def step() -> None:
-        with autocast(device()):
+        with autocast(default_device()):
             total: Any = loss()
         total.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -60,7 +60,7 @@ def step_of(module: nn.Module, loss: Call) -> Call:
     return step
 
 
-def open_clip_model(model: RetrievalModel) -> open_clip.CLIP:
+def open_clip_model(model: DualEncoder) -> open_clip.CLIP:
     """open_clip's CLIP with towers of the same depths and widths, and its own vocabulary."""
     vit, bert = shapes(model)
     width = vit.embed_dim
@@ -69,25 +69,25 @@ def open_clip_model(model: RetrievalModel) -> open_clip.CLIP:
         width=width,
         head_width=width // vit.blocks[0].attn.num_heads,
         patch_size=vit.patch_embed.patch_size[0],
-        image_size=model.settings["image"]["size"],
+        image_size=model.config["image"]["size"],
     )
     text = CLIPTextCfg(
-        context_length=model.settings["text"]["max_tokens"],
+        context_length=model.config["text"]["max_tokens"],
         width=bert.hidden_size,
         heads=bert.num_attention_heads,
         layers=bert.num_hidden_layers,
     )
-    return open_clip.CLIP(model.dim, image, text).to(device())
+    return open_clip.CLIP(model.dim, image, text).to(default_device())
 
 
-def open_clip_step(model: RetrievalModel, batch: Batch) -> Call:
+def open_clip_step(model: DualEncoder, batch: Batch) -> Call:
     """open_clip's CLIP."""
     clip, loss = open_clip_model(model).train(), open_clip.ClipLoss()
     ids, _ = padded(batch, clip.context_length)
     return step_of(clip, lambda: loss(*clip(batch.frames[:, 0], ids)))
 
 
-def dual_encoder_step(model: RetrievalModel, batch: Batch) -> Call:
+def dual_encoder_step(model: DualEncoder, batch: Batch) -> Call:
     """The dual encoder of transformers: a ViT and a BERT with CLIP's loss."""
     vit, bert = shapes(model)
     image = ViTConfig(
@@ -95,12 +95,12 @@ def dual_encoder_step(model: RetrievalModel, batch: Batch) -> Call:
         num_hidden_layers=len(vit.blocks),
         num_attention_heads=vit.blocks[0].attn.num_heads,
         intermediate_size=4 * vit.embed_dim,
-        image_size=model.settings["image"]["size"],
+        image_size=model.config["image"]["size"],
         patch_size=vit.patch_embed.patch_size[0],
     )
     config = VisionTextDualEncoderConfig.from_vision_text_configs(image, bert, projection_dim=model.dim)
-    dual = VisionTextDualEncoderModel(config).to(device()).train()
-    ids, attended = padded(batch, model.settings["text"]["max_tokens"])
+    dual = VisionTextDualEncoderModel(config).to(default_device()).train()
+    ids, attended = padded(batch, model.config["text"]["max_tokens"])
     return step_of(
         dual,
         lambda: (
@@ -109,19 +109,19 @@ def dual_encoder_step(model: RetrievalModel, batch: Batch) -> Call:
     )
 
 
-def albef_step(model: RetrievalModel, batch: Batch) -> Call:
+def albef_step(model: DualEncoder, batch: Batch) -> Call:
     """ALBEF without distillation: contrast with momentum and a queue, matching with hard negatives, masked words.
 
     Half of the text encoder's layers read the text, the other half attend to the picture (arXiv:2107.07651).
     """
-    albef = Albef(model).to(device()).train()
+    albef = Albef(model).to(default_device()).train()
     return step_of(albef, lambda: albef(batch))
 
 
 class Albef(nn.Module):
     """Streams, fusion and the three losses of ALBEF at the towers of one of our models."""
 
-    def __init__(self, model: RetrievalModel, queue: int = 65_536) -> None:
+    def __init__(self, model: DualEncoder, queue: int = 65_536) -> None:
         super().__init__()
         _, bert = shapes(model)
         half = copy.deepcopy(bert)
@@ -135,14 +135,14 @@ class Albef(nn.Module):
         self.slow = copy.deepcopy(nn.ModuleList([self.image, self.text, self.project])).requires_grad_(False)
         self.queue: Tensor
         self.register_buffer("queue", F.normalize(torch.randn(queue, model.dim), dim=1))
-        self.length = model.settings["text"]["max_tokens"]
+        self.length = model.config["text"]["max_tokens"]
 
     def forward(self, batch: Batch) -> Tensor:
         """The sum of the three losses; momentum copies move."""
         ids, attended = padded(batch, self.length)
         frames, backbone = batch.frames.flatten(0, 1), self.image.backbone
-        tokens = torch.cat([backbone(piece) for piece in torch.split(frames, backbone.at_once(frames))])
-        image, own = self.image.projected(self.image.of_tokens(tokens)), tokens[:, backbone.prefix :]
+        tokens = torch.cat([backbone(piece) for piece in torch.split(frames, backbone.micro_batch_size(frames))])
+        image, own = self.image.project(self.image.pool_tokens(tokens)), tokens[:, backbone.num_prefix_tokens :]
         text = self.text(ids, attended).last_hidden_state
         read = F.normalize(self.project(text[:, 0]), dim=1)
         contrast = self.contrast(image, read, batch, ids, attended)
@@ -154,7 +154,7 @@ class Albef(nn.Module):
         ]
         right = torch.arange(3 * len(ids), device=ids.device) < len(ids)
         match = F.cross_entropy(self.matching(torch.cat([fused[:, 0] for fused in matches])), right.long())
-        corrupted, masked = padded(batch._replace(ids=batch.corrupted_ids, attended=batch.masked_words), self.length)
+        corrupted, masked = padded(batch._replace(ids=batch.mlm_input_ids, attended=batch.mlm_mask), self.length)
         hidden = self.fused(self.text(corrupted, attended).last_hidden_state, attended, own)[masked]
         return contrast + match + F.cross_entropy(self.words(hidden), ids[masked])
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from cots.comparison import compared, directions_of, query_tables
+from cots.comparison import compare_query_tables, directions_of, query_tables
 from cots.config.objective import (
     ClipObjectiveConfig,
     CotsObjectiveConfig,
@@ -33,9 +33,9 @@ from cots.config.params import Params
 from cots.config.training import TrainConfig
 from cots.data.manifest import part, read_manifest
 from cots.directions import MEDIA_OF
-from cots.errors import told_in_one_line
-from cots.evaluation import embed, measure, stored_samples
-from cots.model import RetrievalModel
+from cots.errors import exit_on_error
+from cots.evaluation import embed, evaluate_retrieval, read_stored_samples
+from cots.model import DualEncoder
 from cots.reporting.results import write_query_table
 from cots.retrieval.metrics import rsum
 
@@ -174,9 +174,9 @@ def measure_run(table: Path, model: Path, params: Params) -> None:
     """Retrieval of a model on the evaluation split, for the deployed target's kind of media."""
     settings, media = params.evaluate, MEDIA_OF[params.index.target]
     rows = part(read_manifest(Path("data/manifest.parquet")), settings.split, media)
-    samples = stored_samples(Path("data/shards"), rows)
-    held = embed(RetrievalModel.load(model), samples, batch=settings.batch_size)
-    write_query_table(table, held, measure(held, media=media, folds=1, resamples=1, seed=0))
+    samples = read_stored_samples(Path("data/shards"), rows)
+    held = embed(DualEncoder.load(model), samples, batch=settings.batch_size)
+    write_query_table(table, held, evaluate_retrieval(held, media=media, folds=1, resamples=1, seed=0))
 
 
 def as_table(runs: dict[str, list[pd.DataFrame]], grid: Grid) -> str:
@@ -193,7 +193,7 @@ def as_table(runs: dict[str, list[pd.DataFrame]], grid: Grid) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, seeds in runs.items():
-        against = compared(seeds, runs[first], resamples=2000, seed=0)
+        against = compare_query_tables(seeds, runs[first], resamples=2000, seed=0)
         ways = ["/".join(f"{against[way][f'R@{k}']['challenger']:.1f}" for k in (1, 5, 10)) for way in (a, b)]
         total = against["rsum"]
         each = ", ".join(f"{rsum(directions_of(run)):.1f}" for run in seeds)
@@ -222,5 +222,5 @@ def plot(runs: dict[str, list[pd.DataFrame]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with exit_on_error():
         main()

@@ -21,10 +21,10 @@ from torch import Tensor
 from benchmarks._peers import open_clip_model
 from benchmarks._rounds import Call, in_turn
 from benchmarks.step import SIZES
-from cots.build import new_model
+from cots.build import build_model
 from cots.config.params import Params
 from cots.data.text import train_tokenizer
-from cots.model import RetrievalModel, autocast, device
+from cots.model import DualEncoder, autocast, default_device
 from cots.models.language import HfTextBackbone
 
 CAPTIONS = ["a red star above a blue ring", "two green squares left of a small yellow cross on a grey field"]
@@ -51,22 +51,22 @@ def captions(count: int) -> list[str]:
 
 def table(size: str, *, rounds: int) -> None:
     """Print pictures and texts a second, and milliseconds of a text alone."""
-    pictures, texts = BATCH[size] if device().type == "cpu" else ACCELERATED
+    pictures, texts = BATCH[size] if default_device().type == "cpu" else ACCELERATED
     with tempfile.TemporaryDirectory() as name:
         train_tokenizer(CAPTIONS, vocab_size=1000).save_pretrained(name)
-        model = new_model(SIZES[size].model(Params.load()), Path(name)).to(device())
-        ready = copy.deepcopy(model).for_queries()
+        model = build_model(SIZES[size].model(Params.load()), Path(name)).to(default_device())
+        ready = copy.deepcopy(model).for_inference()
         peers = {"sentence-transformers": sentences(model, Path(name), torch.float32)}
         peers["the same in bf16"] = sentences(model, Path(name), torch.bfloat16)
     clip, tokenizer = open_clip_model(model).eval(), open_clip.SimpleTokenizer(context_length=32)
-    side, asked = model.settings["image"]["size"], captions(texts)
-    pixels = torch.randn(pictures, 3, side, side, device=device())
+    side, asked = model.config["image"]["size"], captions(texts)
+    pixels = torch.randn(pictures, 3, side, side, device=default_device())
 
     def by_clip(words: list[str]) -> Tensor:
-        found: Tensor = clip.encode_text(tokenizer(words).to(device()))
+        found: Tensor = clip.encode_text(tokenizer(words).to(default_device()))
         return found
 
-    print(f"{size}: {model.settings['image']['name']}, {side} px, {torch.get_num_threads()} threads, {rounds} rounds")
+    print(f"{size}: {model.config['image']['name']}, {side} px, {torch.get_num_threads()} threads, {rounds} rounds")
     images = {
         "ours": within(lambda: ready.image(pixels[:, None])),
         "open_clip": within(lambda: clip.encode_image(pixels)),
@@ -87,12 +87,12 @@ def table(size: str, *, rounds: int) -> None:
     )
 
 
-def sentences(model: RetrievalModel, folder: Path, dtype: torch.dtype) -> SentenceTransformer:
+def sentences(model: DualEncoder, folder: Path, dtype: torch.dtype) -> SentenceTransformer:
     """Our text encoder in sentence-transformers."""
     backbone = model.text.backbone
     assert isinstance(backbone, HfTextBackbone)
     backbone.encoder.save_pretrained(folder)
-    settings = model.settings["text"]
+    settings = model.config["text"]
     encoder = Transformer(str(folder), model_kwargs={"dtype": dtype}, max_seq_length=settings["max_tokens"])
     return SentenceTransformer(modules=[encoder, Pooling(model.text.backbone.width)])
 
@@ -101,7 +101,7 @@ def within(call: Call) -> Call:
     """In inference mode and the device's precision."""
 
     def called() -> None:
-        with torch.inference_mode(), autocast(device()):
+        with torch.inference_mode(), autocast(default_device()):
             call()
 
     return called

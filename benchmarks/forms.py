@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from benchmarks._rounds import Call, in_turn, times_faster
 from benchmarks.ablation import CLIP, unfiltered
 from benchmarks.step import LEVELS, SIZES, operations, pairs_of, random_batch, training_objective, training_step
-from cots.build import new_model
+from cots.build import build_model
 from cots.config.objective import CotsObjectiveConfig, ObjectiveConfig
 from cots.config.params import Params
 from cots.data.text import train_tokenizer
-from cots.model import device
+from cots.model import default_device
 from cots.models.stream import compile_blocks
 from cots.objectives.protocol import Batch, Objective
 from cots.training.utilisation import matmul_rate
@@ -45,18 +45,18 @@ def table(size: str, *, rounds: int) -> None:
     assert isinstance(cots, CotsObjectiveConfig)
     whole = unfiltered(cots.model_copy(update={"loss_weights": LEVELS["all, masked views"]}))
     objectives: dict[str, ObjectiveConfig] = {"CLIP": CLIP, "all, masked views": whole}
-    peak = matmul_rate(device())
+    peak = matmul_rate(default_device())
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
         batch = random_batch(settings, cots, pairs=pairs, vocab=30, codes=codes)
         for name, section in objectives.items():
             forms = {"as it is": training_step, "blocks compiled": compiled}
-            if device().type == "cuda" and section is CLIP:
+            if default_device().type == "cuda" and section is CLIP:
                 forms["one CUDA graph"] = one_graph
             made = {}
             for form, make in forms.items():
                 torch.manual_seed(0)
-                objective = training_objective(partial(new_model, settings, Path(folder)), section, codes)
+                objective = training_objective(partial(build_model, settings, Path(folder)), section, codes)
                 made[form] = _begun(form, partial(make, objective, batch))
             used = operations(made["as it is"]) / peak
             seconds = in_turn(made, rounds=rounds, settling=1)
@@ -79,7 +79,7 @@ def one_graph(objective: Objective[Any], batch: Batch) -> Call:
 
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device().type, torch.bfloat16, cache_enabled=False):
+        with torch.autocast(default_device().type, torch.bfloat16, cache_enabled=False):
             total: Tensor = objective(batch, None).total
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)

@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks._rounds import Call, in_turn, times_faster
-from cots.build import new_model, training_batches
+from cots.build import build_model, build_train_loader
 from cots.config.params import Params
-from cots.data.batches import TrainingBatches
+from cots.data.batches import TrainLoader
 from cots.models.dvae import Dvae
 from cots.models.dvae_folder import save_dvae
 from cots.stages import prepare, tokenize
@@ -92,7 +92,7 @@ def drawn(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def training_shards(folder: Path, *, size: int, batch: int = BATCH, side: int = 64) -> TrainingBatches:
+def training_shards(folder: Path, *, size: int, batch: int = BATCH, side: int = 64) -> TrainLoader:
     """Training batches of what `prepare` and `tokenize` make of the pictures."""
     made, params = folder / f"shards-{size}", Params.load()
     source = {"kind": "folder", "path": str(folder / "pictures"), "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
@@ -107,16 +107,16 @@ def training_shards(folder: Path, *, size: int, batch: int = BATCH, side: int = 
     made.mkdir()
     withdrawn.write_text("id,when,reason\n")
     prepare.stage(folder / "pictures", withdrawn, *paths, params=params)
-    save_dvae(Dvae(codes=params.dvae.codebook_size, hidden=8, blocks=1), made / "dvae")
+    save_dvae(Dvae(num_codes=params.dvae.codebook_size, hidden=8, blocks=1), made / "dvae")
     tokenize.stage(*paths[:2], made / "dvae", made / "tokens", made / "tokenizer", params=params)
-    model = new_model(params.model, made / "tokenizer")
-    return training_batches(
+    model = build_model(params.model, made / "tokenizer")
+    return build_train_loader(
         paths[1], paths[0], made / "tokens", model=model, training=params.pretrain, media=("image",)
     )
 
 
-def _epoch(reading: TrainingBatches, batches: int) -> Call:
-    return lambda: [len(batch.samples) for batch in islice(reading.starting(0), batches)]
+def _epoch(reading: TrainLoader, batches: int) -> Call:
+    return lambda: [len(batch.image_index) for batch in islice(reading.iter_from(0), batches)]
 
 
 class Files(Dataset[Tensor]):

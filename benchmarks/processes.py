@@ -16,15 +16,15 @@ import torch
 
 from benchmarks._rounds import times_faster
 from benchmarks.step import random_batch
-from cots.build import new_model, new_objective
+from cots.build import build_model, build_objective
 from cots.config.objective import CotsObjectiveConfig
 from cots.config.params import Params
 from cots.data.text import train_tokenizer
-from cots.dist import own, processes, rank
-from cots.model import device
-from cots.training.groups import parameter_groups
-from cots.training.loop import update
-from cots.training.sharding import shard
+from cots.dist import local_slice, init_distributed, rank
+from cots.model import default_device
+from cots.training.groups import build_param_groups
+from cots.training.loop import train_step
+from cots.training.sharding import apply_fsdp
 
 STEPS = 12
 ALONE = "1 process, 1 thread"
@@ -81,26 +81,28 @@ def worker(steps: int, *, sharded: bool) -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
-        model = new_model(params.model, Path(folder))
-    objective = new_objective(model, cots, codes=params.dvae.codebook_size).to(device())
+        model = build_model(params.model, Path(folder))
+    objective = build_objective(model, cots, codes=params.dvae.codebook_size).to(default_device())
     whole = random_batch(
         params.model, cots, pairs=params.pretrain.batch_size, vocab=30, codes=params.dvae.codebook_size
     )
-    batch = whole.take(torch.arange(len(whole.samples), device=whole.samples.device)[own(len(whole.samples))])
+    batch = whole.select(
+        torch.arange(len(whole.image_index), device=whole.image_index.device)[local_slice(len(whole.image_index))]
+    )
     if sharded:
-        shard(objective)
-    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
+        apply_fsdp(objective)
+    optimizer = torch.optim.AdamW(build_param_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
     for step in range(steps + 2):
         if step == 2:  # warm
             start = time.perf_counter()
-        update(objective.train(), optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
+        train_step(objective.train(), optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, parts=1)
     if rank() == 0:
         print((time.perf_counter() - start) / steps)
 
 
 if __name__ == "__main__":
     if "RANK" in os.environ:
-        with processes():
+        with init_distributed():
             worker(int(sys.argv[1]), sharded="sharded" in sys.argv[2:])
     else:
         main()

@@ -14,18 +14,18 @@ import torch
 from PIL import Image
 
 from benchmarks._single_stream.cross_encoder import CrossEncoder
-from benchmarks._single_stream.matching import Hardening, MatchingObjective
+from benchmarks._single_stream.matching import TemperatureSchedule, ITMObjective
 from benchmarks._single_stream.reranking import rerank
-from cots.build import training_batches
+from cots.build import build_train_loader
 from cots.config.params import Params
 from cots.data.manifest import part, read_manifest
-from cots.errors import told_in_one_line
-from cots.evaluation import Embedded, embed, open_frames, stored_samples
-from cots.model import RetrievalModel, device
+from cots.errors import exit_on_error
+from cots.evaluation import EmbeddedSplit, embed, decode_frames, read_stored_samples
+from cots.model import DualEncoder, default_device
 from cots.progress import Progress
-from cots.retrieval.metrics import KS, Floats, Ints, recall_at_k, retrieval
+from cots.retrieval.metrics import RECALL_KS, Floats, Ints, recall_at_k, rank_queries
 from cots.training.checkpoint import fingerprint
-from cots.training.groups import parameter_groups
+from cots.training.groups import build_param_groups
 from cots.training.loop import train
 
 STREAMS, OUT = Path("models/finetuned/image-text"), Path("runs/cross-encoder")
@@ -59,7 +59,7 @@ class Direction(NamedTuple):
     seconds: float  # a query
 
 
-def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
+def trained(model: DualEncoder, params: Params, steps: int) -> CrossEncoder:
     """A cross-encoder trained on the training pairs, with the settings of fine-tuning but for rate and length."""
     section = params.finetune["image-text"]
     training = section.model_copy(update=ALONE | {"batch_size": min(section.batch_size, BATCH), "steps": steps})
@@ -67,11 +67,13 @@ def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
     cross = CrossEncoder.of(model)
     if not params.model.image.pretrained:
         cross.joint.reset_blocks()
-    hardening = Hardening(start=EASY, end=HARD, steps=max(steps // 2, 1))
-    objective = MatchingObjective(cross.joint, image=model.image, text=model.text, temperature=hardening).to(device())
-    groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
-    batches = training_batches(MANIFEST, SHARDS, TOKENS, model=model, training=training, media=("image",))
-    vision = model.settings["image"]
+    hardening = TemperatureSchedule(start=EASY, end=HARD, steps=max(steps // 2, 1))
+    objective = ITMObjective(cross.joint, image=model.image, text=model.text, temperature=hardening).to(
+        default_device()
+    )
+    groups = build_param_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
+    batches = build_train_loader(MANIFEST, SHARDS, TOKENS, model=model, training=training, media=("image",))
+    vision = model.config["image"]
     with Progress("cross-encoder", total=steps, unit="steps") as progress:
         train(
             objective,
@@ -79,24 +81,24 @@ def trained(model: RetrievalModel, params: Params, steps: int) -> CrossEncoder:
             batches,
             config=training,
             pixels=(vision["mean"], vision["std"]),
-            saved=Path("runs/checkpoints/cross-encoder.pt"),
+            checkpoint_path=Path("runs/checkpoints/cross-encoder.pt"),
             fingerprint=fingerprint([model.digest, hardening, training.model_dump(mode="json")], MANIFEST, TOKENS),
-            report=progress.row,
+            on_step=progress.log_step,
         )
     return cross
 
 
-def evaluation_set(model: RetrievalModel, params: Params) -> tuple[Embedded, list[Image.Image]]:
+def evaluation_set(model: DualEncoder, params: Params) -> tuple[EmbeddedSplit, list[Image.Image]]:
     """Pictures and captions of the evaluation split, embedded, and the pictures themselves."""
     rows = part(read_manifest(MANIFEST), params.evaluate.split, "image")
-    samples = list(stored_samples(SHARDS, rows))
-    return embed(model, samples, batch=params.evaluate.batch_size), [open_frames(sample)[0] for sample in samples]
+    samples = list(read_stored_samples(SHARDS, rows))
+    return embed(model, samples, batch=params.evaluate.batch_size), [decode_frames(sample)[0] for sample in samples]
 
 
-def two_streams(embedded: Embedded) -> tuple[Direction, Direction]:
+def two_streams(embedded: EmbeddedSplit) -> tuple[Direction, Direction]:
     """Both directions by the embeddings alone; a query costs its encoding and one exact search."""
     start = time.perf_counter()
-    i2t, t2i = retrieval(embedded.items, embedded.texts, embedded.owners)
+    i2t, t2i = rank_queries(embedded.items, embedded.texts, embedded.text_to_item)
     search = (time.perf_counter() - start) / (len(i2t.ranks) + len(t2i.ranks))
     return (
         Direction("i2t", i2t.ranks, search + embedded.item_seconds / len(embedded.ids)),
@@ -106,7 +108,7 @@ def two_streams(embedded: Embedded) -> tuple[Direction, Direction]:
 
 def show(label: str, direction: Direction) -> None:
     """Print one row."""
-    recalls = " ".join(f"{recall_at_k(direction.ranks, k):6.1f}" for k in KS)
+    recalls = " ".join(f"{recall_at_k(direction.ranks, k):6.1f}" for k in RECALL_KS)
     print(f"{label:<28} {direction.name} {recalls} {1000 * direction.seconds:12.2f}")
 
 
@@ -115,7 +117,7 @@ def main(steps: int = STEPS) -> None:
     if not STREAMS.is_dir():
         print(f"re-ranking is not measured: there is no {STREAMS} here, run `dvc repro finetune@image-text`")
         return
-    params, model = Params.load(), RetrievalModel.load(STREAMS)
+    params, model = Params.load(), DualEncoder.load(STREAMS)
     cross = trained(model, params, steps)
     cross.save(OUT)
     embedded, pictures = evaluation_set(model, params)
@@ -126,11 +128,11 @@ def main(steps: int = STEPS) -> None:
         show("two streams", direction)
     judge = Judge(cross, pictures, embedded.captions, params.evaluate.batch_size)
     for k in sorted({min(k, len(pictures)) for k in CANDIDATES}):
-        ranks = rerank(embedded.items, embedded.texts, embedded.owners, k=k, score=judge)
+        ranks = rerank(embedded.items, embedded.texts, embedded.text_to_item, k=k, score=judge)
         for before, new in zip(alone, ranks, strict=True):
             show(f"{k} nearest re-ranked", Direction(before.name, new, before.seconds + k * judge.seconds_per_pair))
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with exit_on_error():
         main(*map(int, sys.argv[1:]))

@@ -23,7 +23,7 @@ from usearch.index import Index as UsearchIndex
 
 from benchmarks._rounds import in_turn
 from benchmarks._vectors import DIM, Rows, gallery, share_found
-from cots.retrieval.choice import chosen_index
+from cots.retrieval.choice import choose_index
 from cots.retrieval.index import EmbeddingIndex
 
 K, RECALL = 10, 0.95
@@ -82,7 +82,7 @@ def ours(vectors: Rows, queries: Rows, _: NDArray[np.int64]) -> Searcher:
     """As `cots index` builds it."""
     faiss.omp_set_num_threads(THREADS)
     start = time.perf_counter()
-    choice = chosen_index(vectors, queries, recall=RECALL, k=K)
+    choice = choose_index(vectors, queries, recall=RECALL, k=K)
     seconds = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         choice.index.save(Path(folder) / "index.faiss")

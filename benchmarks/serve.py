@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 
 from cots.config.params import Params
-from cots.errors import told_in_one_line
-from cots.retrieval.previews import Previews
+from cots.errors import exit_on_error
+from cots.retrieval.previews import Thumbnails
 from cots.serving.models import CHAMPION, INDEX
 from cots.serving.packaging import save_index
 from cots.stages.index import stage
@@ -55,7 +55,7 @@ class Tally:
 def main() -> None:
     """Print one table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
-    with told_in_one_line(), tempfile.TemporaryDirectory(prefix="cots-bench-") as name:
+    with exit_on_error(), tempfile.TemporaryDirectory(prefix="cots-bench-") as name:
         client = _registry(Path(name))
         with _service() as port:
             tally, elapsed = asyncio.run(_measure(port, client, seconds))
@@ -164,7 +164,7 @@ def _of_one_version(answer: dict[str, Any], alone: dict[str, Any]) -> bool:
 def _queries() -> list[bytes]:
     """Bodies of queries: captions of the gallery, and previews of some of its pictures."""
     index = PACKAGE / "artifacts" / "index"
-    items, previews = pd.read_parquet(index / "items.parquet"), Previews(index / "previews.tar")
+    items, previews = pd.read_parquet(index / "items.parquet"), Thumbnails(index / "previews.tar")
     rows = np.linspace(0, len(items) - 1, TEXTS + PICTURES, dtype=int).tolist()
     texts = [{"text": items["captions"].iloc[row][0], "k": K} for row in rows[:TEXTS]]
     pictures = [{"image": base64.b64encode(previews.jpeg(row, 0)).decode(), "k": K} for row in rows[TEXTS:]]

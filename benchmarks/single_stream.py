@@ -21,11 +21,11 @@ from torch import Tensor
 
 from benchmarks._rounds import in_turn
 from benchmarks._single_stream.cross_encoder import CrossEncoder
-from cots.build import new_model
+from cots.build import build_model
 from cots.config.model import ModelConfig
 from cots.config.params import Params
 from cots.data.text import train_tokenizer
-from cots.model import RetrievalModel, autocast, device
+from cots.model import DualEncoder, autocast, default_device
 from cots.retrieval.index import EmbeddingIndex
 
 PICTURES, TEXTS, CLAIM = 5_000, 25_000, 10_800
@@ -68,20 +68,20 @@ def section(size: str) -> ModelConfig:
     return model.model_copy(update={"dim": 256, "image": image, "text": model.text.model_copy(update=bert)})
 
 
-def built(size: str) -> tuple[RetrievalModel, CrossEncoder]:
+def built(size: str) -> tuple[DualEncoder, CrossEncoder]:
     """Both sides with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
-        model = new_model(section(size), Path(folder)).to(device())
+        model = build_model(section(size), Path(folder)).to(default_device())
     cross = CrossEncoder.of(model)
     for part in (model.image, model.text, cross.joint):
         part.eval()
     return model, cross
 
 
-def passes(model: RetrievalModel, cross: CrossEncoder, batches: Batches) -> dict[str, Callable[[], object]]:
+def passes(model: DualEncoder, cross: CrossEncoder, batches: Batches) -> dict[str, Callable[[], object]]:
     """What is timed, by the fields of `Timed`; each call does the work of one round."""
-    where, size = device(), model.settings["image"]["size"]
+    where, size = default_device(), model.config["image"]["size"]
     frames = torch.randn(batches.pictures, 1, 3, size, size, device=where)
     ids, attended = words(len(model.tokenizer), max(batches.texts, batches.pairs))
     patches = cross.joint.patches(frames)
@@ -108,7 +108,7 @@ def timed(size: str, *, rounds: int) -> Timed:
     """Medians over interleaved rounds."""
     batches = SIZES[size]
     at_once = {"picture": batches.pictures, "text": batches.texts, "patches": batches.pictures, "pair": batches.pairs}
-    with torch.inference_mode(), autocast(device()):
+    with torch.inference_mode(), autocast(default_device()):
         calls = passes(*built(size), batches)
         seconds = in_turn(calls, rounds=rounds)
     return Timed(**{name: statistics.median(taken) / at_once.get(name, 1) for name, taken in seconds.items()})
@@ -116,7 +116,7 @@ def timed(size: str, *, rounds: int) -> Timed:
 
 def words(vocab: int, count: int) -> tuple[Tensor, Tensor]:
     """(count, WORDS) random ids without padding."""
-    ids = torch.randint(5, vocab, (count, WORDS), device=device())
+    ids = torch.randint(5, vocab, (count, WORDS), device=default_device())
     return ids, torch.ones_like(ids, dtype=torch.bool)
 
 

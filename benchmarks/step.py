@@ -20,15 +20,15 @@ from benchmarks._peers import albef_step, dual_encoder_step, open_clip_step
 from benchmarks._rounds import Call, in_turn, times_faster
 from benchmarks.ablation import CLIP, SIGLIP, unfiltered
 from benchmarks.single_stream import section
-from cots.build import new_model, new_objective
+from cots.build import build_model, build_objective
 from cots.config.model import ModelConfig
 from cots.config.objective import CotsObjectiveConfig, LossWeightsConfig, ObjectiveConfig
 from cots.config.params import Params
 from cots.data.text import train_tokenizer
-from cots.model import RetrievalModel, device
+from cots.model import DualEncoder, default_device
 from cots.objectives.protocol import Batch, Objective
-from cots.training.groups import parameter_groups
-from cots.training.loop import update
+from cots.training.groups import build_param_groups
+from cots.training.loop import train_step
 from cots.training.utilisation import matmul_rate
 
 ACCELERATED = 256  # pairs
@@ -42,7 +42,7 @@ LEVELS = {
 }
 
 
-Peer = Callable[[RetrievalModel, Batch], Call]
+Peer = Callable[[DualEncoder, Batch], Call]
 
 
 class Size(NamedTuple):
@@ -69,7 +69,9 @@ SIZES = {
 def pairs_of(size: str) -> int:
     """The batch of a size: on an accelerator large streams have what the paper's parameters give one of eight."""
     pairs = SIZES[size].pairs
-    return Params.load().pretrain.batch_size if pairs is None else pairs if device().type == "cpu" else ACCELERATED
+    return (
+        Params.load().pretrain.batch_size if pairs is None else pairs if default_device().type == "cpu" else ACCELERATED
+    )
 
 
 def random_batch(model: ModelConfig, cots: CotsObjectiveConfig, *, pairs: int, vocab: int, codes: int) -> Batch:
@@ -80,17 +82,17 @@ def random_batch(model: ModelConfig, cots: CotsObjectiveConfig, *, pairs: int, v
     ids = torch.where(attended, torch.randint(5, vocab, attended.shape), 0)
     hidden = torch.rand(pairs, grid**2).argsort(dim=1) < round(cots.mask.patch_ratio * grid**2)
     batch = Batch(
-        samples=torch.arange(pairs),
-        captions=torch.arange(pairs),
+        image_index=torch.arange(pairs),
+        caption_index=torch.arange(pairs),
         frames=torch.randn(pairs, 1, 3, size, size),
-        ids=ids,
-        attended=attended,
-        masked_patches=hidden,
+        input_ids=ids,
+        attention_mask=attended,
+        bool_masked_pos=hidden,
         visual_tokens=torch.randint(0, codes, hidden.shape),
-        corrupted_ids=ids,
-        masked_words=attended & (torch.rand(ids.shape) < cots.mask.mlm_probability),
+        mlm_input_ids=ids,
+        mlm_mask=attended & (torch.rand(ids.shape) < cots.mask.mlm_probability),
     )
-    return Batch(*(field.to(device()) for field in batch))
+    return Batch(*(field.to(default_device()) for field in batch))
 
 
 def main(sizes: tuple[str, ...] = tuple(SIZES), rounds: int = 7) -> None:
@@ -121,11 +123,11 @@ def table(size: str, *, rounds: int) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
-        build = partial(new_model, settings, Path(folder))
+        build = partial(build_model, settings, Path(folder))
         batch = random_batch(settings, cots, pairs=pairs, vocab=30, codes=codes)
         variants = {name: partial(_step, build, one, batch, codes) for name, one in objectives.items()}
         variants |= {peer.__name__.removesuffix("_step"): partial(_peer, peer, build, batch) for peer in peers}
-        peak, image, clip = matmul_rate(device()), settings.image, _step(build, CLIP, batch, codes)
+        peak, image, clip = matmul_rate(default_device()), settings.image, _step(build, CLIP, batch, codes)
         print(f"{size}: {image.name}, {image.size} px, batch {pairs}, {torch.get_num_threads()} threads")
         print(f"  matrix products reach {peak / 1e9:,.0f} GFLOP/s; per cent of it beside the rates", flush=True)
         for name, made in variants.items():
@@ -148,24 +150,24 @@ def operations(call: Call) -> int:
     return int(counter.get_total_flops())
 
 
-def _peer(peer: Peer, build: Callable[[], RetrievalModel], batch: Batch) -> Call:
-    return peer(build().to(device()), batch)
+def _peer(peer: Peer, build: Callable[[], DualEncoder], batch: Batch) -> Call:
+    return peer(build().to(default_device()), batch)
 
 
-def _step(build: Callable[[], RetrievalModel], section: ObjectiveConfig, batch: Batch, codes: int) -> Call:
+def _step(build: Callable[[], DualEncoder], section: ObjectiveConfig, batch: Batch, codes: int) -> Call:
     return training_step(training_objective(build, section, codes), batch)
 
 
-def training_objective(build: Callable[[], RetrievalModel], section: ObjectiveConfig, codes: int) -> Objective[Any]:
+def training_objective(build: Callable[[], DualEncoder], section: ObjectiveConfig, codes: int) -> Objective[Any]:
     """An objective over new streams, ready to train."""
-    objective = new_objective(build().to(device()), section, codes=codes).to(device())
+    objective = build_objective(build().to(default_device()), section, codes=codes).to(default_device())
     return objective.train()
 
 
 def training_step(objective: Objective[Any], batch: Batch) -> Call:
     """The step of training."""
-    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
-    return partial(update, objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=1)
+    optimizer = torch.optim.AdamW(build_param_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
+    return partial(train_step, objective, optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, parts=1)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._rounds import in_turn, times_faster
-from cots.model import device
+from cots.model import default_device
 from cots.models.openai_dvae import OpenAiDvae
 from cots.models.openai_weights import import_openai_dvae, weights_digest
 
@@ -30,8 +30,8 @@ def main(rounds: int = 5, pictures: int = 0, side: int = 112) -> None:
         side: of a picture, pixels; 112 makes a 14 x 14 grid of codes.
     """
     torch.manual_seed(0)
-    pictures = pictures or (8 if device().type == "cpu" else 128)
-    variants = _variants(torch.rand(pictures, 3, side, side, device=device()))
+    pictures = pictures or (8 if default_device().type == "cpu" else 128)
+    variants = _variants(torch.rand(pictures, 3, side, side, device=default_device()))
     with torch.inference_mode():
         codes = {name: encode().cpu() for name, encode in variants.items()}
         seconds = in_turn(variants, rounds=rounds)
@@ -74,7 +74,7 @@ def _pair() -> tuple[torch.nn.Module, OpenAiDvae]:
         torch.save(encoder, folder / "encoder.pkl")
         torch.save(decoder, folder / "decoder.pkl")
         ours = import_openai_dvae(folder, sha256=weights_digest(folder), codes=encoder.vocab_size)
-    return encoder.eval().to(device()), ours.to(device())
+    return encoder.eval().to(default_device()), ours.to(default_device())
 
 
 if __name__ == "__main__":

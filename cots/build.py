@@ -16,74 +16,76 @@ from cots.config.objective import ClipObjectiveConfig, CotsObjectiveConfig, Obje
 from cots.config.stages.tokenize import TokenizeParams
 from cots.config.stages.train_dvae import TrainDvaeParams
 from cots.config.training import TrainConfig
-from cots.data.batches import Masking, RandomCrops, TrainingBatches
+from cots.data.batches import Masking, RandomCrops, TrainLoader
 from cots.data.manifest import read_manifest
 from cots.data.text import load_tokenizer
-from cots.dist import neighbours, own, world
+from cots.dist import local_world_size, local_slice, world_size
 from cots.errors import BadInput
-from cots.losses.filter import MomentumFilter
-from cots.model import RetrievalModel, device
+from cots.losses.filter import AdaptiveMomentumFilter
+from cots.model import DualEncoder, default_device
 from cots.models.dvae import DOWNSAMPLING
-from cots.models.heads import TokenHead
+from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
-from cots.objective import CotsObjective, Levels
+from cots.objective import CotsObjective, LossWeights
 from cots.objectives.protocol import Objective
 
-DECODERS = 8  # threads at most: they share Python's lock with the thread that trains
+MAX_DECODE_THREADS = 8  # threads at most: they share Python's lock with the thread that trains
 
 
-def new_model(model: ModelConfig, tokenizer: Path) -> RetrievalModel:
+def build_model(model: ModelConfig, tokenizer: Path) -> DualEncoder:
     """Both streams as the section describes them, with random or pretrained weights."""
     text = load_tokenizer(model.text.name if model.text.pretrained else tokenizer)
     settings = {"dim": model.dim, "image": model.image.model_dump(), "text": model.text.model_dump()}
-    return RetrievalModel.build(settings, text)
+    return DualEncoder.build(settings, text)
 
 
-def new_objective(model: RetrievalModel, section: ObjectiveConfig, *, codes: int) -> Objective[Any]:
+def build_objective(model: DualEncoder, section: ObjectiveConfig, *, codes: int) -> Objective[Any]:
     """The training objective around a model's streams; `codes` is the size of the dVAE's codebook."""
     chosen = section.temperature
     temperature = Temperature(start=chosen.init, learned=chosen.learnable, least=chosen.min)
     return OBJECTIVES[section.kind](model, section, temperature, codes)
 
 
-def _cots(model: RetrievalModel, section: CotsObjectiveConfig, temperature: Temperature, codes: int) -> CotsObjective:
+def _cots(model: DualEncoder, section: CotsObjectiveConfig, temperature: Temperature, codes: int) -> CotsObjective:
     image, text, dim, noise = model.image, model.text, model.dim, section.filter
     return CotsObjective(
         image=image,
         text=text,
-        patch_head=TokenHead(width=image.backbone.width, dim=dim, vocab=codes),
-        word_head=TokenHead(width=text.backbone.width, dim=dim, vocab=len(model.tokenizer)),
+        patch_head=MaskedTokenHead(width=image.backbone.width, dim=dim, vocab=codes),
+        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab=len(model.tokenizer)),
         queue=PairQueue(size=section.queue_size, dim=dim, warmup=section.queue_warmup_steps),
-        noise_filter=MomentumFilter(warmup=noise.warmup_steps, deviations=noise.num_std, momentum=noise.momentum),
-        weights=Levels(**section.loss_weights.model_dump()),
+        noise_filter=AdaptiveMomentumFilter(
+            warmup=noise.warmup_steps, deviations=noise.num_std, momentum=noise.momentum
+        ),
+        weights=LossWeights(**section.loss_weights.model_dump()),
         temperature=temperature,
         batch_negatives=section.in_batch_negatives,
         momentum=section.momentum,
     )
 
 
-def _clip(model: RetrievalModel, section: ClipObjectiveConfig, temperature: Temperature, codes: int) -> ClipObjective:
+def _clip(model: DualEncoder, section: ClipObjectiveConfig, temperature: Temperature, codes: int) -> ClipObjective:
     return ClipObjective(image=model.image, text=model.text, temperature=temperature)
 
 
 def _siglip(
-    model: RetrievalModel, section: SiglipObjectiveConfig, temperature: Temperature, codes: int
+    model: DualEncoder, section: SiglipObjectiveConfig, temperature: Temperature, codes: int
 ) -> SiglipObjective:
     return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=section.bias)
 
 
 # Each takes the model, its own section, the temperature and the size of the dVAE's codebook.
-OBJECTIVES: dict[str, Callable[[RetrievalModel, Any, Temperature, int], Objective[Any]]] = {
+OBJECTIVES: dict[str, Callable[[DualEncoder, Any, Temperature, int], Objective[Any]]] = {
     "cots": _cots,
     "clip": _clip,
     "siglip": _siglip,
 }
 
 
-def training_batches(
-    manifest: Path, shards: Path, tokens: Path, *, model: RetrievalModel, training: TrainConfig, media: tuple[str, ...]
-) -> TrainingBatches:
+def build_train_loader(
+    manifest: Path, shards: Path, tokens: Path, *, model: DualEncoder, training: TrainConfig, media: tuple[str, ...]
+) -> TrainLoader:
     """The training split's batches.
 
     Args:
@@ -98,16 +100,16 @@ def training_batches(
     table = read_manifest(manifest)
     chosen = table[(table["split"] == "train") & table["media"].isin(media)]
     least = training.grad_accum_steps if training.fsdp else 1
-    if training.batch_size < world() * least:
+    if training.batch_size < world_size() * least:
         asked = f"a batch of {training.batch_size}" + (f" in {least} parts" if least > 1 else "")
-        raise BadInput(f"{asked} for {world()} processes: start fewer, or raise the batch")
+        raise BadInput(f"{asked} for {world_size()} processes: start fewer, or raise the batch")
     if len(chosen) < training.batch_size:
         kinds = " or ".join(media)
         raise BadInput(
             f"{len(chosen)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}"
         )
     names = sorted(chosen["shard"].unique())
-    vision = model.settings["image"]
+    vision = model.config["image"]
     grid = vision["size"] // vision["patch"]
     mask = training.objective.masked
     masking = (
@@ -115,45 +117,45 @@ def training_batches(
         if mask
         else None
     )
-    return TrainingBatches(
+    return TrainLoader(
         shards=tuple(shards / name for name in names),
         views=tuple((tokens / name).with_suffix(".safetensors") for name in names),
         keys=table["key"].to_numpy().astype(np.int64),
-        first_captions=first_captions(table),
+        caption_offsets=caption_offsets(table),
         num_samples=len(chosen),
         tokenizer=model.tokenizer,
-        max_tokens=model.settings["text"]["max_tokens"],
-        batch=training.batch_size,
+        max_tokens=model.config["text"]["max_tokens"],
+        batch_size=training.batch_size,
         frames=training.frames,
         size=vision["size"],
         masking=masking,
-        rows=own(training.batch_size),
+        rows=local_slice(training.batch_size),
         seed=training.seed,
-        threads=decoders(device()),
+        threads=num_decode_threads(default_device()),
     )
 
 
-def first_captions(manifest: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def caption_offsets(manifest: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Per sample, the number of its first caption among all captions of the manifest; one more entry for the end."""
     return np.concatenate([[0], manifest["captions"].map(len).cumsum()]).astype(np.int64)
 
 
-def decoders(where: torch.device) -> int:
+def num_decode_threads(device: torch.device) -> int:
     """How many threads decode pictures: one beside streams that compute on the same cores, else this process's cores.
 
     Source: docs/performance.md, loading.
     """
-    if where.type == "cpu":
+    if device.type == "cpu":
         return 1
-    return max(1, min(DECODERS, len(os.sched_getaffinity(0)) // neighbours()))
+    return max(1, min(MAX_DECODE_THREADS, len(os.sched_getaffinity(0)) // local_world_size()))
 
 
-def dvae_size(params: TokenizeParams | TrainDvaeParams) -> int:
+def dvae_image_size(params: TokenizeParams | TrainDvaeParams) -> int:
     """Pixels along a side of the dVAE's crops: one token for each patch of the image stream."""
     return params.model.image.grid * DOWNSAMPLING
 
 
-def dvae_crops(manifest: Path, shards: Path, params: TrainDvaeParams) -> RandomCrops:
+def build_dvae_crops(manifest: Path, shards: Path, params: TrainDvaeParams) -> RandomCrops:
     """Crops of all training samples, in the form that `tokenize` will cut them."""
     table = read_manifest(manifest)
     chosen = table[table["split"] == "train"]
@@ -162,10 +164,10 @@ def dvae_crops(manifest: Path, shards: Path, params: TrainDvaeParams) -> RandomC
     return RandomCrops(
         shards=tuple(shards / name for name in sorted(chosen["shard"].unique())),
         num_samples=len(chosen),
-        batch=params.dvae.batch_size,
-        size=dvae_size(params),
+        batch_size=params.dvae.batch_size,
+        size=dvae_image_size(params),
         scale=params.tokenize.scale,
         ratio=params.tokenize.ratio,
         seed=params.dvae.seed,
-        threads=decoders(device()),
+        threads=num_decode_threads(default_device()),
     )

@@ -9,8 +9,8 @@ import pandas as pd
 
 from cots.directions import DIRECTIONS, MEDIA_OF
 from cots.errors import BadInput
-from cots.retrieval.metrics import Direction
-from cots.retrieval.paired import paired_difference
+from cots.retrieval.metrics import RankedQueries
+from cots.retrieval.paired import paired_bootstrap
 from cots.retrieval.query_table import IN_COMMON, NAMES, NUMBERS
 
 
@@ -37,7 +37,7 @@ def query_tables(path: Path) -> dict[str, list[pd.DataFrame]]:
     return tables
 
 
-def compared(
+def compare_query_tables(
     challenger: Sequence[pd.DataFrame], champion: Sequence[pd.DataFrame], *, resamples: int, seed: int
 ) -> dict[str, Any]:
     """`paired_difference` of two models from their query tables, whatever the order of the rows.
@@ -58,7 +58,7 @@ def compared(
         if not table[IN_COMMON].equals(ordered[0][IN_COMMON]):
             raise BadInput(_told_apart(table, ordered[0]))
     runs = [directions_of(table) for table in ordered]
-    return paired_difference(runs[: len(challenger)], runs[len(challenger) :], resamples=resamples, seed=seed)
+    return paired_bootstrap(runs[: len(challenger)], runs[len(challenger) :], resamples=resamples, seed=seed)
 
 
 def mean_recalls(
@@ -81,10 +81,10 @@ def mean_recalls(
     """
     ways = {str(way): (challenger["direction"] == way, champion["direction"] == way) for way in _ways(challenger)}
     results = {
-        way: compared([challenger[ours]], [champion[theirs]], resamples=resamples, seed=seed)["rsum"]
+        way: compare_query_tables([challenger[ours]], [champion[theirs]], resamples=resamples, seed=seed)["rsum"]
         for way, (ours, theirs) in ways.items()
     }
-    results["both"] = compared([challenger], [champion], resamples=resamples, seed=seed)["rsum"]
+    results["both"] = compare_query_tables([challenger], [champion], resamples=resamples, seed=seed)["rsum"]
     return {
         name: {
             key: value if key == "p" else value / (3 if name in ways else 3 * len(ways))
@@ -103,12 +103,12 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(dict.fromkeys(NUMBERS, "float64")).sort_values(["direction", "query"], ignore_index=True)
 
 
-def directions_of(table: pd.DataFrame) -> Mapping[str, Direction]:
+def directions_of(table: pd.DataFrame) -> Mapping[str, RankedQueries]:
     """What `measure` found, from the table of its queries, in the order of its rows."""
     owners = np.unique(table["item"].to_numpy(str), return_inverse=True)[1]
     directions = {}
     for name, rows in table.groupby("direction"):
-        directions[str(name)] = Direction(
+        directions[str(name)] = RankedQueries(
             rows["rank"].to_numpy(np.int64),
             owners[rows.index],
             rows["relevant"].to_numpy(np.int64),

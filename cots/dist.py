@@ -17,11 +17,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=30)  # for the slowest process: the first one writes checkpoints and pictures
+PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)  # for the slowest process: the first one writes checkpoints and pictures
 
 
 @contextmanager
-def processes() -> Iterator[None]:
+def init_distributed() -> Iterator[None]:
     """Join the other processes that `torchrun` started, and leave them at the end."""
     if "RANK" not in os.environ:
         yield
@@ -29,7 +29,7 @@ def processes() -> Iterator[None]:
     accelerated = torch.accelerator.is_available()
     if accelerated:
         torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
-    td.init_process_group("nccl" if accelerated else "gloo", timeout=PATIENCE)
+    td.init_process_group("nccl" if accelerated else "gloo", timeout=PROCESS_GROUP_TIMEOUT)
     try:
         yield
     finally:
@@ -41,53 +41,53 @@ def rank() -> int:
     return td.get_rank() if td.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return td.get_world_size() if td.is_initialized() else 1
 
 
-def neighbours() -> int:
+def local_world_size() -> int:
     """How many processes share this machine, this one among them."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when every process has come this far."""
-    if world() > 1:
+    if world_size() > 1:
         td.barrier()
 
 
-def own(count: int) -> slice:
+def local_slice(count: int) -> slice:
     """Which of `count` things are this process's."""
-    return shares(count)[rank()]
+    return rank_slices(count)[rank()]
 
 
-def shares(count: int) -> list[slice]:
+def rank_slices(count: int) -> list[slice]:
     """`count` things shared out: nearly as many to each process, in their order."""
-    return [slice(count * one // world(), count * (one + 1) // world()) for one in range(world())]
+    return [slice(count * one // world_size(), count * (one + 1) // world_size()) for one in range(world_size())]
 
 
-def dealt(things: Iterable[T]) -> Iterator[T]:
+def round_robin(things: Iterable[T]) -> Iterator[T]:
     """This process's share of things that are dealt out in turn, of which nobody knows how many there are."""
-    return islice(things, rank(), None, world())
+    return islice(things, rank(), None, world_size())
 
 
-def dealt_back(mine: Sequence[T]) -> list[T]:
+def gather_round_robin(mine: Sequence[T]) -> list[T]:
     """All that was dealt, in its order, from what each process made of its share; one result for each thing."""
-    hands = all_of(mine)
+    hands = all_gather_object(mine)
     return [hand[row] for row in range(max(map(len, hands))) for hand in hands if row < len(hand)]
 
 
-def all_of(mine: T) -> list[T]:
+def all_gather_object(mine: T) -> list[T]:
     """What each process has, in their order."""
-    if world() == 1:
+    if world_size() == 1:
         return [mine]
-    found: list[Any] = [None] * world()
+    found: list[Any] = [None] * world_size()
     td.all_gather_object(found, mine)
     return found
 
 
-def gathered(rows: Tensor) -> Tensor:
+def all_gather_with_grad(rows: Tensor) -> Tensor:
     """The rows of all processes, in their order; each may have another number. The gradient flows back to the owner.
 
     Args:
@@ -96,30 +96,32 @@ def gathered(rows: Tensor) -> Tensor:
     Returns:
         (sum of R, ...), the same in every process.
     """
-    if world() == 1:
+    if world_size() == 1:
         return rows
-    found: Tensor = _Gathered.apply(rows)  # type: ignore[no-untyped-call]
+    found: Tensor = _AllGather.apply(rows)  # type: ignore[no-untyped-call]
     return found
 
 
-def summed(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all processes, elementwise."""
-    if world() > 1:
+    if world_size() > 1:
         values = values.clone()
         td.all_reduce(values)
     return values
 
 
 @torch.no_grad()
-def sum_gradients(module: nn.Module) -> None:
+def all_reduce_gradients(module: nn.Module) -> None:
     """Let every process have the sum of all gradients; what no process has a gradient of stays without.
 
     Gradients of weights that are shared out have been summed by the backward pass.
     """
     parameters = [one for one in module.parameters() if one.requires_grad and not isinstance(one, DTensor)]
-    if world() == 1 or not parameters:
+    if world_size() == 1 or not parameters:
         return
-    having = summed(torch.tensor([float(one.grad is not None) for one in parameters], device=parameters[0].device))
+    having = all_reduce_sum(
+        torch.tensor([float(one.grad is not None) for one in parameters], device=parameters[0].device)
+    )
     for bucket in _buckets(one for one, any_has in zip(parameters, having.tolist(), strict=True) if any_has):
         flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in bucket])
         td.all_reduce(flat)
@@ -128,7 +130,7 @@ def sum_gradients(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def clip_gradients(module: nn.Module, max_norm: float) -> Tensor:
+def clip_grad_norm(module: nn.Module, max_norm: float) -> Tensor:
     """Scale all gradients down together to this norm, if theirs is larger; of shared weights each process has a part.
 
     Args:
@@ -145,20 +147,20 @@ def clip_gradients(module: nn.Module, max_norm: float) -> Tensor:
         norm = get_total_norm(common)
         clip_grads_with_norm_(module.parameters(), max_norm, norm)
         return norm
-    squares = summed(get_total_norm(parts).square()) + get_total_norm(common).square().to(parts[0].device)
+    squares = all_reduce_sum(get_total_norm(parts).square()) + get_total_norm(common).square().to(parts[0].device)
     norm = squares.sqrt()
     for gradient in (*parts, *common):
         gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 
-BUCKET = 2**23  # numbers sent at once; 32 MiB of float32
+BUCKET_SIZE = 2**23  # numbers sent at once; 32 MiB of float32
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     bucket: list[nn.Parameter] = []
     for one in parameters:
-        if bucket and sum(other.numel() for other in bucket) + one.numel() > BUCKET:
+        if bucket and sum(other.numel() for other in bucket) + one.numel() > BUCKET_SIZE:
             yield bucket
             bucket = []
         bucket.append(one)
@@ -166,16 +168,16 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         yield bucket
 
 
-class _Gathered(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ANN401  torch's context
-        counts = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world())]
+        counts = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world_size())]
         td.all_gather(counts, torch.tensor(len(rows), device=rows.device))
         sizes = [int(count) for count in counts]
         ctx.own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
         padded = rows.new_zeros((max(sizes), *rows.shape[1:]))  # gloo and nccl send rows of one size
         padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in range(world())]
+        found = [torch.empty_like(padded) for _ in range(world_size())]
         td.all_gather(found, padded)
         return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
 

@@ -15,14 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cots.config.drift import DriftConfig
-from cots.data.expectations import Bound, Verdict, held_within
-from cots.data.profiles import Vocabulary, text_profile
-from cots.data.query_log import QueryLog
+from cots.data.expectations import Bound, CheckResult, check_bounds
+from cots.data.profiles import Vocabulary, text_stats
+from cots.data.query_log import LoggedQueries
 from cots.data.samples import SPLITS
 from cots.directions import MEDIA
-from cots.evaluation import open_frames, rounded, stored_by_id
-from cots.model import RetrievalModel
-from cots.retrieval.two_sample import TwoSample, subsample, two_sample
+from cots.evaluation import decode_frames, rounded, read_stored_by_id
+from cots.model import DualEncoder
+from cots.retrieval.two_sample import MmdTest, subsample, mmd_test
 
 TAILS = (0.01, 0.99)  # the middle 98 % of a number
 BATCH = 64
@@ -33,7 +33,7 @@ Encoder = Callable[[Numbers], Rows]  # numbers of some texts or pictures to thei
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class DriftCheck:
     """One comparison.
 
     Attributes:
@@ -45,12 +45,12 @@ class Checked:
 
     of: str
     rows: int
-    too_few: str = ""
-    verdicts: tuple[Verdict, ...] = ()
-    test: TwoSample | None = None
+    skipped_reason: str = ""
+    verdicts: tuple[CheckResult, ...] = ()
+    test: MmdTest | None = None
 
 
-class Watch:
+class DriftMonitor:
     """Compares with the held-out samples of the data that a model learnt from.
 
     Args:
@@ -61,68 +61,68 @@ class Watch:
     """
 
     def __init__(
-        self, model: RetrievalModel, *, learnt: pd.DataFrame, manifest: pd.DataFrame, shards: Path, limits: DriftConfig
+        self, model: DualEncoder, *, learnt: pd.DataFrame, manifest: pd.DataFrame, shards: Path, limits: DriftConfig
     ) -> None:
         self.model, self.learnt, self.manifest, self.shards, self.limits = model, learnt, manifest, shards, limits
         self.held_out = learnt[learnt["split"] != "train"]
         self.vocabulary = Vocabulary(model.tokenizer, learnt.loc[learnt["split"] == "train", "captions"].explode())
 
-    def __call__(self, log: QueryLog | None) -> list[Checked]:
+    def __call__(self, log: LoggedQueries | None) -> list[DriftCheck]:
         """All comparisons; those of queries where there is a log."""
         known = set(_identities(self.learnt))
         new = self.manifest[[one not in known for one in _identities(self.manifest)]]
         asked = [] if log is None else list(self._queries(log))
         return [*asked, *self._samples(new), self._splits()]
 
-    def _queries(self, log: QueryLog) -> Iterator[Checked]:
+    def _queries(self, log: LoggedQueries) -> Iterator[DriftCheck]:
         yield self._texts("queries, texts", log.texts, lambda rows: log.text_vectors[rows])
-        vectors = log.picture_vectors
+        vectors = log.image_vectors
         yield self._pictures("queries, pictures", "image", len(vectors), lambda rows: vectors[rows])
 
-    def _samples(self, new: pd.DataFrame) -> Iterator[Checked]:
+    def _samples(self, new: pd.DataFrame) -> Iterator[DriftCheck]:
         captions = self._one_caption_each(new)
         yield self._texts("new samples, captions", captions, lambda rows: self._encoded(captions, rows))
         yield self._shapes("new samples, sizes", new)
         for media, own in new.groupby("media"):
             yield self._pictures(f"new samples, {media}s", str(media), len(own), partial(self._opened, own))
 
-    def _texts(self, of: str, texts: Sequence[str], encoded: Encoder) -> Checked:
+    def _texts(self, of: str, texts: Sequence[str], encoded: Encoder) -> DriftCheck:
         """Texts against held-out captions, what they look like and where they lie."""
         reference = self._one_caption_each(self.held_out)
         if told := self._too_few(len(texts), len(reference), "captions"):
-            return Checked(of=of, rows=len(texts), too_few=told)
-        usual = text_profile(reference, self.vocabulary)
+            return DriftCheck(of=of, rows=len(texts), skipped_reason=told)
+        usual = text_stats(reference, self.vocabulary)
         bounds = [
             *(self._range(usual, column) for column in ("words", "characters")),
             Bound(title="words are known", column="unknown", low=0, high=self.limits.max_oov, share=None),
             Bound(title="texts are not blank", column="blank", low=0, high=self.limits.max_blank, share=None),
         ]
-        looks = held_within(text_profile(texts, self.vocabulary), bounds)
+        looks = check_bounds(text_stats(texts, self.vocabulary), bounds)
         theirs = self._encoded(reference, self._drawn(len(reference)))
         test, where = self._tested(encoded(self._drawn(len(texts))), theirs)
-        return Checked(of=of, rows=len(texts), verdicts=(*looks, where), test=test)
+        return DriftCheck(of=of, rows=len(texts), verdicts=(*looks, where), test=test)
 
-    def _pictures(self, of: str, media: str, number: int, encoded: Encoder) -> Checked:
+    def _pictures(self, of: str, media: str, number: int, encoded: Encoder) -> DriftCheck:
         """Pictures or clips against held-out ones whose files are still there."""
         known = set(_identities(self.held_out[self.held_out["media"] == media]))
         reference = self.manifest[[one in known for one in _identities(self.manifest)]]
         if told := self._too_few(number, len(reference), f"{media}s"):
-            return Checked(of=of, rows=number, too_few=told)
+            return DriftCheck(of=of, rows=number, skipped_reason=told)
         theirs = self._opened(reference, self._drawn(len(reference)))
         test, where = self._tested(encoded(self._drawn(number)), theirs)
-        return Checked(of=of, rows=number, verdicts=(where,), test=test)
+        return DriftCheck(of=of, rows=number, verdicts=(where,), test=test)
 
-    def _shapes(self, of: str, new: pd.DataFrame) -> Checked:
+    def _shapes(self, of: str, new: pd.DataFrame) -> DriftCheck:
         if told := self._too_few(len(new), len(self.learnt), "samples"):
-            return Checked(of=of, rows=len(new), too_few=told)
-        verdicts = held_within(new, [self._range(self.learnt, column) for column in ("width", "height", "frames")])
-        return Checked(of=of, rows=len(new), verdicts=(*verdicts, *self._shares(new, "media", MEDIA)))
+            return DriftCheck(of=of, rows=len(new), skipped_reason=told)
+        verdicts = check_bounds(new, [self._range(self.learnt, column) for column in ("width", "height", "frames")])
+        return DriftCheck(of=of, rows=len(new), verdicts=(*verdicts, *self._shares(new, "media", MEDIA)))
 
-    def _splits(self) -> Checked:
+    def _splits(self) -> DriftCheck:
         verdicts = self._shares(self.manifest, "split", SPLITS)
-        return Checked(of="all samples, splits", rows=len(self.manifest), verdicts=tuple(verdicts))
+        return DriftCheck(of="all samples, splits", rows=len(self.manifest), verdicts=tuple(verdicts))
 
-    def _shares(self, table: pd.DataFrame, column: str, values: Sequence[str]) -> list[Verdict]:
+    def _shares(self, table: pd.DataFrame, column: str, values: Sequence[str]) -> list[CheckResult]:
         """Whether each value is about as frequent as it was."""
         shift, bounds = self.limits.max_shift, []
         for value in values:
@@ -130,17 +130,17 @@ class Watch:
             title = f"the share of {value} is as before"
             low, high = max(share - shift, 0.0), min(share + shift, 1.0)
             bounds.append(Bound(title=title, column=value, low=low, high=high, share=None))
-        return held_within(pd.DataFrame({value: (table[column] == value).astype(float) for value in values}), bounds)
+        return check_bounds(pd.DataFrame({value: (table[column] == value).astype(float) for value in values}), bounds)
 
     def _range(self, usual: pd.DataFrame, column: str) -> Bound:
         low, high = usual[column].quantile(list(TAILS)).tolist()
         share = 1 - self.limits.max_outside
         return Bound(title=f"{column} as usual", column=column, low=low, high=high, share=share)
 
-    def _tested(self, ours: Rows, theirs: Rows) -> tuple[TwoSample, Verdict]:
+    def _tested(self, ours: Rows, theirs: Rows) -> tuple[MmdTest, CheckResult]:
         limits = self.limits
-        test = two_sample(ours, theirs, permutations=limits.permutations, seed=limits.seed)
-        return test, Verdict(
+        test = mmd_test(ours, theirs, permutations=limits.permutations, seed=limits.seed)
+        return test, CheckResult(
             expectation="vectors lie where held-out ones lie",
             success=test.p > limits.alpha or test.mmd2 < limits.min_mmd2,
             observed=f"{test.mmd2:.4f}, p {test.p:.4f} ({len(ours)} against {len(theirs)})",
@@ -173,11 +173,11 @@ class Watch:
 
     def _opened(self, samples: pd.DataFrame, rows: Numbers) -> Rows:
         ids = samples["id"].iloc[rows].tolist()
-        stored = stored_by_id(self.shards, self.manifest, ids)
-        return self.model.encode_videos((open_frames(stored[one]) for one in ids), batch=BATCH)
+        stored = read_stored_by_id(self.shards, self.manifest, ids)
+        return self.model.encode_videos((decode_frames(stored[one]) for one in ids), batch=BATCH)
 
 
-def summary(checked: Sequence[Checked], **about: object) -> dict[str, Any]:
+def summary(checked: Sequence[DriftCheck], **about: object) -> dict[str, Any]:
     """What `reports/drift/summary.json` holds: the same for the same data, queries and limits.
 
     Args:
@@ -191,7 +191,7 @@ def summary(checked: Sequence[Checked], **about: object) -> dict[str, Any]:
         "reasons": against,
         **about,
         "rows": {one.of: one.rows for one in checked},
-        "not judged": {one.of: one.too_few for one in checked if one.too_few},
+        "not judged": {one.of: one.skipped_reason for one in checked if one.skipped_reason},
         "checks": [{"of": of, **asdict(verdict)} for of, verdict in judged],
         "vectors": rounded({one.of: one.test._asdict() for one in checked if one.test}),
     }

@@ -27,7 +27,7 @@ class RunFailed(CotsError):
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """Turn a `CotsError` into its message on standard error and its exit code."""
     try:
         yield

@@ -14,24 +14,24 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cots.data.intake import Intake, Rejected
+from cots.data.intake import Ingestor, Rejected
 from cots.data.samples import Sample, StoredSample
 from cots.data.shards import read_shard
-from cots.data.storing import taken_in
+from cots.data.storing import ingest
 from cots.directions import DIRECTIONS, Media
-from cots.dist import all_of, dealt, dealt_back
+from cots.dist import all_gather_object, round_robin, gather_round_robin
 from cots.errors import BadInput
-from cots.model import RetrievalModel, chunks
+from cots.model import DualEncoder, batched
 from cots.retrieval.bootstrap import bootstrap
 from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.metric_table import chance, scores
-from cots.retrieval.metrics import KS, Direction, retrieval, retrieval_in_folds, rsum
+from cots.retrieval.metric_table import chance_level, summarize
+from cots.retrieval.metrics import RECALL_KS, RankedQueries, rank_queries, rank_queries_in_folds, rsum
 
 DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedded:
+class EmbeddedSplit:
     """Samples and their captions in the shared space.
 
     Attributes:
@@ -44,7 +44,7 @@ class Embedded:
 
     ids: tuple[str, ...]
     captions: tuple[str, ...]
-    owners: NDArray[np.int64]
+    text_to_item: NDArray[np.int64]
     items: NDArray[np.float32]
     texts: NDArray[np.float32]
     item_seconds: float
@@ -52,7 +52,7 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class RetrievalResult:
     """Retrieval in both directions.
 
     Attributes:
@@ -60,11 +60,11 @@ class Measured:
         metrics: ready for JSON, with intervals and chance levels beside the scores; docs/evaluation.md has its schema.
     """
 
-    directions: dict[str, Direction]
+    directions: dict[str, RankedQueries]
     metrics: dict[str, Any]
 
 
-def stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSample]:
+def read_stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSample]:
     """The stored samples of some rows of the manifest, in their order.
 
     Args:
@@ -83,14 +83,14 @@ def stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSample]:
         yield from samples
 
 
-def stored_by_id(shards: Path, manifest: pd.DataFrame, ids: Iterable[str]) -> dict[str, StoredSample]:
+def read_stored_by_id(shards: Path, manifest: pd.DataFrame, ids: Iterable[str]) -> dict[str, StoredSample]:
     """The stored samples of these ids; only the shards that hold one of them are read."""
     wanted = set(ids)
     names = manifest.loc[manifest["id"].isin(wanted), "shard"].unique()
     return {sample.id: sample for name in names for sample in read_shard(shards / name) if sample.id in wanted}
 
 
-def open_frames(sample: StoredSample) -> list[Image.Image]:
+def decode_frames(sample: StoredSample) -> list[Image.Image]:
     """The decoded frames of a stored sample.
 
     Raises:
@@ -102,7 +102,7 @@ def open_frames(sample: StoredSample) -> list[Image.Image]:
         raise BadInput(f"a stored frame of {sample.id} is damaged ({error}): run `dvc repro --force prepare`") from None
 
 
-def embed(model: RetrievalModel, samples: Iterable[StoredSample], *, batch: int) -> Embedded:
+def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch: int) -> EmbeddedSplit:
     """Encode every sample and all of its captions; pictures are held a batch at a time.
 
     Each process encodes its share of the batches, and every process has the whole result: that of one.
@@ -112,48 +112,50 @@ def embed(model: RetrievalModel, samples: Iterable[StoredSample], *, batch: int)
     """
     mine: list[tuple[list[str], list[tuple[str, ...]], NDArray[np.float32]]] = []
     item_seconds = 0.0
-    for chunk in dealt(chunks(samples, batch)):
-        clips = [open_frames(sample) for sample in chunk]
+    for chunk in round_robin(batched(samples, batch)):
+        clips = [decode_frames(sample) for sample in chunk]
         start = time.perf_counter()
         vectors = model.encode_videos(clips, batch=batch)
         item_seconds += time.perf_counter() - start
         mine.append(([sample.id for sample in chunk], [sample.captions for sample in chunk], vectors))
-    every = dealt_back(mine)
+    every = gather_round_robin(mine)
     if not every:
         raise BadInput("there is nothing to embed: no usable picture or clip")
     ids, captions, items = zip(*every, strict=True)
     own = list(chain.from_iterable(captions))
     texts = tuple(chain.from_iterable(own))
     start = time.perf_counter()
-    encoded = encoded_texts(model, texts, batch=batch)
-    return Embedded(
+    encoded = embed_texts(model, texts, batch=batch)
+    return EmbeddedSplit(
         ids=tuple(chain.from_iterable(ids)),
         captions=texts,
-        owners=np.repeat(np.arange(len(own)), list(map(len, own))),
+        text_to_item=np.repeat(np.arange(len(own)), list(map(len, own))),
         items=np.concatenate(items),
         texts=encoded,
-        item_seconds=max(all_of(item_seconds)),
+        item_seconds=max(all_gather_object(item_seconds)),
         text_seconds=time.perf_counter() - start,
     )
 
 
-def encoded_texts(model: RetrievalModel, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
+def embed_texts(model: DualEncoder, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
     """Unit rows (N, D) of texts, of which each process encodes its share of the batches."""
     own_share = [
         (text_batch.rows, model.encode_text_batches([text_batch]))
-        for text_batch in dealt(model.text_batches(texts, batch=batch))
+        for text_batch in round_robin(model.length_sorted_batches(texts, batch=batch))
     ]
     encoded = np.empty((len(texts), model.dim), np.float32)
-    for rows, vectors in dealt_back(own_share):
+    for rows, vectors in gather_round_robin(own_share):
         encoded[rows] = vectors
     return encoded
 
 
-def opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:
+def ingest_by_media(
+    samples: Iterable[Sample], intake: Ingestor
+) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:
     """Samples as a source names them, opened: the usable ones by kind of media, and those that cannot be used."""
     usable: dict[Media, list[StoredSample]] = {}
     refused: list[Rejected] = []
-    for number, outcome in enumerate(taken_in(samples, intake)):
+    for number, outcome in enumerate(ingest(samples, intake)):
         if isinstance(outcome, Rejected):
             refused.append(outcome)
         else:
@@ -163,7 +165,9 @@ def opened(samples: Iterable[Sample], intake: Intake) -> tuple[dict[Media, list[
     return usable, refused
 
 
-def measure(embedded: Embedded, *, media: Media, folds: int, resamples: int, seed: int) -> Measured:
+def evaluate_retrieval(
+    embedded: EmbeddedSplit, *, media: Media, folds: int, resamples: int, seed: int
+) -> RetrievalResult:
     """Rank everything both ways.
 
     Args:
@@ -181,30 +185,30 @@ def measure(embedded: Embedded, *, media: Media, folds: int, resamples: int, see
         raise BadInput(
             f"{folds} folds of {len(embedded.ids)} items: set evaluate.folds or --folds to fewer, 1 for none"
         )
-    spaces, names = (embedded.items, embedded.texts, embedded.owners), DIRECTIONS[media]
-    directions = dict(zip(names, retrieval(*spaces), strict=True))
+    spaces, names = (embedded.items, embedded.texts, embedded.text_to_item), DIRECTIONS[media]
+    directions = dict(zip(names, rank_queries(*spaces), strict=True))
     metrics = _figures([directions], resamples, seed)
     if folds > 1:
-        parts = [dict(zip(names, ways, strict=True)) for ways in retrieval_in_folds(*spaces, folds)]
+        parts = [dict(zip(names, ways, strict=True)) for ways in rank_queries_in_folds(*spaces, folds)]
         metrics["folds"] = {"number": folds} | _figures(parts, resamples, seed)
-    return Measured(directions=directions, metrics=rounded(metrics | {"speed": _speed(embedded)}))
+    return RetrievalResult(directions=directions, metrics=rounded(metrics | {"speed": _speed(embedded)}))
 
 
-def query_rows(embedded: Embedded, measured: Measured) -> list[dict[str, Any]]:
+def query_rows(embedded: EmbeddedSplit, measured: RetrievalResult) -> list[dict[str, Any]]:
     """One row a query, for tables and for the comparison of two models on the same queries.
 
     Returns:
         Rows of direction, query (unique in its direction: the item's id, or id#number of the caption), item,
         caption (its number, None where the item is the query), rank, relevant, candidates, average_precision.
     """
-    first = np.searchsorted(embedded.owners, embedded.owners)  # (M,): number of the owner's first caption
-    numbers = (np.arange(len(embedded.owners)) - first).tolist()
+    first = np.searchsorted(embedded.text_to_item, embedded.text_to_item)  # (M,): number of the owner's first caption
+    numbers = (np.arange(len(embedded.text_to_item)) - first).tolist()
     rows = []
     for way, captions in zip(measured.directions, ([None] * len(embedded.ids), numbers), strict=True):
         direction = measured.directions[way]
         columns = (direction.ranks.tolist(), direction.relevant.tolist(), direction.average_precision.tolist())
         for owner, caption, rank, relevant, precision in zip(
-            direction.owners.tolist(), captions, *columns, strict=True
+            direction.text_to_item.tolist(), captions, *columns, strict=True
         ):
             item = embedded.ids[owner]
             query = {"query": item if caption is None else f"{item}#{caption}", "item": item, "caption": caption}
@@ -220,14 +224,14 @@ def rounded(value: Any) -> Any:  # noqa: ANN401  JSON in, JSON out
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _figures(parts: Sequence[Mapping[str, Direction]], resamples: int, seed: int) -> dict[str, Any]:
+def _figures(parts: Sequence[Mapping[str, RankedQueries]], resamples: int, seed: int) -> dict[str, Any]:
     """Scores, chance levels and intervals of one set of items, or their means over several."""
-    by_chance = {name: _mean([chance(part[name]) for part in parts]) for name in parts[0]}
+    by_chance = {name: _mean([chance_level(part[name]) for part in parts]) for name in parts[0]}
     to_texts, to_items = zip(*(part.values() for part in parts), strict=True)
     return {
-        **{name: _mean([scores(part[name]) for part in parts]) for name in parts[0]},
+        **{name: _mean([summarize(part[name]) for part in parts]) for name in parts[0]},
         "rsum": fmean(map(rsum, parts)),
-        "chance": by_chance | {"rsum": sum(level[f"R@{k}"] for level in by_chance.values() for k in KS)},
+        "chance": by_chance | {"rsum": sum(level[f"R@{k}"] for level in by_chance.values() for k in RECALL_KS)},
         "interval": bootstrap(parts, resamples=resamples, seed=seed),
         "queries": {
             "items": round(fmean(len(way.ranks) for way in to_texts)),
@@ -240,7 +244,7 @@ def _mean(scored: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: fmean(values[name] for values in scored) for name in scored[0]}
 
 
-def _speed(embedded: Embedded) -> dict[str, float]:
+def _speed(embedded: EmbeddedSplit) -> dict[str, float]:
     """Encoding rates, and exact search of all texts for their ten nearest items."""
     index = EmbeddingIndex.build(embedded.items, "Flat")
     start = time.perf_counter()

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cots.data.views import centre
-from cots.model import RetrievalModel, normalised
-from cots.models.stream import ImageStream
+from cots.data.views import resize_squash
+from cots.model import DualEncoder, normalize_pixels
+from cots.models.stream import ImageEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Relevance:
     patches: NDArray[np.float32]
 
 
-def explain(model: RetrievalModel, frames: Sequence[Image.Image], text: str) -> list[Relevance]:
+def explain(model: DualEncoder, frames: Sequence[Image.Image], text: str) -> list[Relevance]:
     """Relevance of the patches for a text and for each of its words.
 
     A word is asked with what it adds: the text's vector less that of the text with the word's tokens as [MASK], which
@@ -52,7 +52,7 @@ def explain(model: RetrievalModel, frames: Sequence[Image.Image], text: str) -> 
     ]
 
 
-def patch_relevance(stream: ImageStream, pixels: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+def patch_relevance(stream: ImageEncoder, pixels: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient-weighted attention rollout of one clip, for several vectors in the shared space.
 
         R = I;  for each block, in order: R <- R + mean over heads of max(dS/dA * A, 0) @ R
@@ -87,12 +87,12 @@ def _by_block(found: Sequence[Tensor], depth: int) -> list[Tensor]:
     return [torch.cat(list(found[block::depth])) for block in range(depth)]
 
 
-def _rolled_out(stream: ImageStream, attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+def _rolled_out(stream: ImageEncoder, attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     identity = torch.eye(attentions[0].shape[-1], device=attentions[0].device)
     rollout = identity.expand(len(attentions[0]), -1, -1)  # (T, L, L)
     for attention, gradient in zip(attentions, gradients, strict=True):
         rollout = rollout + (attention.detach() * gradient).clamp(min=0).mean(dim=1) @ rollout
-    added, prefix = rollout - identity, stream.backbone.prefix
+    added, prefix = rollout - identity, stream.backbone.num_prefix_tokens
     pooled = added[:, 0] if stream.pool == "class" else added[:, prefix:].mean(dim=1)
     return pooled[:, prefix:]
 
@@ -110,7 +110,7 @@ def evaluated(stream: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_attention(stream: ImageStream, attentions: list[Tensor]) -> Iterator[None]:
+def _plain_attention(stream: ImageEncoder, attentions: list[Tensor]) -> Iterator[None]:
     """Evaluation with the attention weights of every block collected: fused attention never has them in memory."""
     blocks = stream.backbone.attentions
     fused = [attention.fused_attn for attention in blocks]
@@ -129,9 +129,9 @@ def _plain_attention(stream: ImageStream, attentions: list[Tensor]) -> Iterator[
             hook.remove()
 
 
-def _with_and_without(model: RetrievalModel, text: str) -> tuple[list[str], Tensor]:
+def _with_and_without(model: DualEncoder, text: str) -> tuple[list[str], Tensor]:
     """The words, and unit rows (1 + words, D): of the text, and of it with each word hidden."""
-    tokenizer, limit = model.tokenizer, model.settings["text"]["max_tokens"]
+    tokenizer, limit = model.tokenizer, model.config["text"]["max_tokens"]
     [encoding] = tokenizer([text], truncation=True, max_length=limit).encodings
     belongs = [-1 if word is None else word for word in encoding.word_ids]
     spans = {word: encoding.word_to_chars(word) for word in sorted(set(belongs) - {-1})}
@@ -145,11 +145,11 @@ def _with_and_without(model: RetrievalModel, text: str) -> tuple[list[str], Tens
     return list(words.values()), features
 
 
-def _pixels(model: RetrievalModel, frames: Sequence[Image.Image]) -> Tensor:
+def _pixels(model: DualEncoder, frames: Sequence[Image.Image]) -> Tensor:
     """(T, 3, H, W), as the image stream sees them in evaluation."""
-    vision = model.settings["image"]
-    cut = np.stack([centre(frame, vision["size"]) for frame in frames])
-    return normalised(cut, mean=vision["mean"], std=vision["std"], to=model.image.projection.weight.device)
+    vision = model.config["image"]
+    cut = np.stack([resize_squash(frame, vision["size"]) for frame in frames])
+    return normalize_pixels(cut, mean=vision["mean"], std=vision["std"], device=model.image.projection.weight.device)
 
 
 def overlay(picture: Image.Image, patches: NDArray[np.float32], *, most: float) -> Image.Image:

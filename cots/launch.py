@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 
-from cots.errors import BadInput, RunFailed, told_in_one_line
+from cots.errors import BadInput, RunFailed, exit_on_error
 
 VARIABLE = "COTS_PROCESSES"
 # For activations; a step takes 0.93 of the time (docs/log.md).
@@ -35,5 +35,5 @@ def launch(module: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with exit_on_error():
         launch(*sys.argv[1:])

@@ -17,19 +17,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from cots.data.text import load_tokenizer, padded, token_ids
-from cots.data.views import centre
+from cots.data.text import load_tokenizer, pad_token_ids, token_ids
+from cots.data.views import resize_squash
 from cots.errors import BadInput
 from cots.files import atomic_folder
 from cots.models.backbone import ImageBackbone, TextBackbone
 from cots.models.language import HfTextBackbone
-from cots.models.stream import ImageStream, TextStream
+from cots.models.stream import ImageEncoder, TextEncoder
 from cots.models.vision import VitBackbone
 
-WEIGHTS, SETTINGS, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
-IMAGE_SETTINGS = ("name", "pretrained", "size", "patch", "stem", "options")  # that the image backbone is built from
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
+IMAGE_BACKBONE_KEYS = (
+    "name",
+    "pretrained",
+    "size",
+    "patch",
+    "stem",
+    "options",
+)  # that the image backbone is built from
 
-SORTED = 100  # batches whose texts are put in order of length together
+SORT_WINDOW = 100  # batches whose texts are put in order of length together
 
 IMAGE_BACKBONES: dict[str, Callable[..., ImageBackbone]] = {"timm": VitBackbone}  # by `kind`; without one, the first
 TEXT_BACKBONES: dict[str, Callable[..., TextBackbone]] = {"transformers": HfTextBackbone}
@@ -55,24 +62,28 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def precision(device: torch.device) -> torch.dtype:
+def compute_dtype(device: torch.device) -> torch.dtype:
     """Of matrix products under `autocast`."""
     with autocast(device):
         return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
 
 
-def device() -> torch.device:
+def default_device() -> torch.device:
     """The accelerator, or the processor where there is none."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def normalised(pixels: NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float], to: torch.device) -> Tensor:
+def normalize_pixels(
+    pixels: NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Tensor:
     """Bytes (..., H, W, 3) to (..., 3, H, W) floats, (x / 255 - mean) / std by channel."""
-    scaled = torch.from_numpy(pixels).to(to).float().div_(255)
-    return ((scaled - torch.tensor(mean, device=to)) / torch.tensor(std, device=to)).movedim(-1, -3).contiguous()
+    scaled = torch.from_numpy(pixels).to(device).float().div_(255)
+    return (
+        ((scaled - torch.tensor(mean, device=device)) / torch.tensor(std, device=device)).movedim(-1, -3).contiguous()
+    )
 
 
-class RetrievalModel:
+class DualEncoder:
     """Both streams with tokenizer and preprocessing: what training leaves behind and what a service loads.
 
     Args:
@@ -84,9 +95,9 @@ class RetrievalModel:
     """
 
     def __init__(
-        self, *, image: ImageStream, text: TextStream, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
+        self, *, image: ImageEncoder, text: TextEncoder, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
     ) -> None:
-        self.image, self.text, self.tokenizer, self.settings = image, text, tokenizer, settings
+        self.image, self.text, self.tokenizer, self.config = image, text, tokenizer, settings
         self._digest: str | None = None  # of the weights before `for_queries`
 
     @classmethod
@@ -96,10 +107,10 @@ class RetrievalModel:
         Raises:
             BadInput: a stream cannot be built as the settings ask.
         """
-        fused = device().type != "cpu"
+        fused = default_device().type != "cpu"
         vision, language = settings["image"], settings["text"]
         image = _of_kind(IMAGE_BACKBONES, "image", vision)(
-            **{key: vision[key] for key in IMAGE_SETTINGS}, fused_attention=fused
+            **{key: vision[key] for key in IMAGE_BACKBONE_KEYS}, fused_attention=fused
         )
         text = _of_kind(TEXT_BACKBONES, "text", language)(
             name=language["name"],
@@ -117,8 +128,8 @@ class RetrievalModel:
             "text": language | {"pretrained": False, "name": text.name, "options": text.options},
         }
         return cls(
-            image=ImageStream(image, dim=settings["dim"], pool=vision["pool"]),
-            text=TextStream(text, dim=settings["dim"], pool=language["pool"]),
+            image=ImageEncoder(image, dim=settings["dim"], pool=vision["pool"]),
+            text=TextEncoder(text, dim=settings["dim"], pool=language["pool"]),
             tokenizer=tokenizer,
             settings=settings,
         )
@@ -130,22 +141,22 @@ class RetrievalModel:
         Raises:
             BadInput: the folder is not such a model, or its weights do not fit its settings.
         """
-        with told_of_model(folder, (WEIGHTS, SETTINGS, TOKENIZER), kind="COTS model"):
-            settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
+        with model_load_errors(folder, (WEIGHTS, CONFIG, TOKENIZER), kind="COTS model"):
+            settings = json.loads((folder / CONFIG).read_text(encoding="utf8"))
             model = cls.build(settings, load_tokenizer(folder / TOKENIZER))
             weights = load_file(folder / WEIGHTS)
             for name in ("image", "text"):
                 part = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
                 getattr(model, name).load_state_dict(part)
-        return model.to(device())
+        return model.to(default_device())
 
-    def to(self, where: torch.device) -> Self:
+    def to(self, device: torch.device) -> Self:
         """Move both streams."""
-        self.image.to(where)
-        self.text.to(where)
+        self.image.to(device)
+        self.text.to(device)
         return self
 
-    def for_queries(self) -> Self:
+    def for_inference(self) -> Self:
         """Keep the weights of matrix products in the precision in which they are multiplied, from now on.
 
         The vectors are the same, bit by bit, and no call converts the weights any more: a text alone takes 0.65 of its
@@ -153,13 +164,13 @@ class RetrievalModel:
         be neither trained nor saved.
         """
         self._digest = self.digest
-        kept = precision(self.image.projection.weight.device)
+        kept = compute_dtype(self.image.projection.weight.device)
         for module in chain(self.image.modules(), self.text.modules()):
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(kept)
         return self
 
-    def resized(self, size: int) -> Self:
+    def with_image_size(self, size: int) -> Self:
         """A copy for pictures of another size; position embeddings are interpolated, no other weight changes.
 
         Args:
@@ -170,7 +181,7 @@ class RetrievalModel:
         """
         image, text = copy.deepcopy(self.image), copy.deepcopy(self.text)
         image.backbone.resize(size)
-        settings = self.settings | {"image": self.settings["image"] | {"size": size}}
+        settings = self.config | {"image": self.config["image"] | {"size": size}}
         return type(self)(image=image, text=text, tokenizer=self.tokenizer, settings=settings)
 
     def save(self, folder: Path) -> None:
@@ -178,20 +189,20 @@ class RetrievalModel:
         assert self._digest is None, "the weights were rounded for queries: save the model that was loaded"
         weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
         weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
-        settings = (SETTINGS, self.settings)
-        write_model(folder, weights=(WEIGHTS, weights), settings=settings, tokenizer=self.tokenizer)
+        settings = (CONFIG, self.config)
+        save_model_folder(folder, weights=(WEIGHTS, weights), settings=settings, tokenizer=self.tokenizer)
 
     @property
     def dim(self) -> int:
         """Length of the vectors."""
-        return int(self.settings["dim"])
+        return int(self.config["dim"])
 
     @property
     def digest(self) -> str:
         """sha256 over weights and settings: equal digests give equal vectors."""
         if self._digest:
             return self._digest
-        sha = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode())
+        sha = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
         for stream in (self.image, self.text):
             for name, value in stream.state_dict().items():
                 sha.update(name.encode())
@@ -209,8 +220,8 @@ class RetrievalModel:
             clips: any number of them; lengths may differ.
             batch: clips encoded at once.
         """
-        return self._rows(
-            self._projected(own.mean(dim=0) for own in self._pooled(chunk)) for chunk in chunks(clips, batch)
+        return self._to_numpy(
+            self._project(own.mean(dim=0) for own in self._pool_videos(chunk)) for chunk in batched(clips, batch)
         )
 
     def encode_videos_and_frames(
@@ -221,9 +232,9 @@ class RetrievalModel:
         Returns:
             Unit rows (N, D) of the clips and (F, D) of all their frames, clip after clip.
         """
-        both = self._rows(
-            self._projected(row for own in self._pooled(chunk) for row in (own.mean(dim=0), *own))
-            for chunk in chunks(clips, batch)
+        both = self._to_numpy(
+            self._project(row for own in self._pool_videos(chunk) for row in (own.mean(dim=0), *own))
+            for chunk in batched(clips, batch)
         )
         sizes = np.array([1 + len(clip) for clip in clips], np.int64)
         starts = np.cumsum(sizes) - sizes
@@ -231,49 +242,51 @@ class RetrievalModel:
 
     def encode_texts(self, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
         """Unit rows (N, D) of texts, cut to `max_tokens`."""
-        batches = list(self.text_batches(texts, batch=batch))
+        batches = list(self.length_sorted_batches(texts, batch=batch))
         order = [row for one in batches for row in one.rows]
         return self.encode_text_batches(batches)[np.argsort(order)]
 
-    def text_batches(self, texts: Sequence[str], *, batch: int) -> Iterator[TextBatch]:
+    def length_sorted_batches(self, texts: Sequence[str], *, batch: int) -> Iterator[TextBatch]:
         """Texts of like numbers of tokens together, so that little is padded."""
-        limit = self.settings["text"]["max_tokens"]
-        for window in chunks(range(len(texts)), SORTED * batch):
+        limit = self.config["text"]["max_tokens"]
+        for window in batched(range(len(texts)), SORT_WINDOW * batch):
             found = token_ids(self.tokenizer, [texts[row] for row in window], max_tokens=limit)
             tokens = dict(zip(window, found, strict=True))
-            for rows in chunks(sorted(window, key=lambda row: len(tokens[row])), batch):
+            for rows in batched(sorted(window, key=lambda row: len(tokens[row])), batch):
                 yield TextBatch(rows, [tokens[row] for row in rows])
 
     def encode_text_batches(self, batches: Iterable[TextBatch]) -> NDArray[np.float32]:
         """Unit rows (N, D) of the texts of some batches, one batch after the other."""
-        return self._rows(self._encode_words(one.tokens) for one in batches)
+        return self._to_numpy(self._encode_token_ids(one.tokens) for one in batches)
 
-    def _encode_words(self, tokens: list[list[int]]) -> Tensor:
-        ids, attended = padded(tokens, pad_token=self.tokenizer.pad_token_id)
+    def _encode_token_ids(self, tokens: list[list[int]]) -> Tensor:
+        ids, attended = pad_token_ids(tokens, pad_token=self.tokenizer.pad_token_id)
         where = self.text.projection.weight.device
         feature: Tensor = self.text(torch.from_numpy(ids).to(where), torch.from_numpy(attended).to(where))
         return feature
 
-    def _pooled(self, clips: list[Sequence[Image.Image]]) -> list[Tensor]:
+    def _pool_videos(self, clips: list[Sequence[Image.Image]]) -> list[Tensor]:
         """Of each clip (T, W): its frames before the projection. Clips of one length are encoded together."""
         pooled: list[Tensor] = [torch.empty(0)] * len(clips)
         for length in sorted({len(clip) for clip in clips}):
             rows = [row for row, clip in enumerate(clips) if len(clip) == length]
-            for row, own in zip(rows, self._pooled_frames([clips[row] for row in rows]), strict=True):
+            for row, own in zip(rows, self._pool_frames([clips[row] for row in rows]), strict=True):
                 pooled[row] = own
         return pooled
 
-    def _pooled_frames(self, clips: list[Sequence[Image.Image]]) -> Tensor:
-        vision = self.settings["image"]
-        pixels = np.stack([[centre(frame, vision["size"]) for frame in clip] for clip in clips])  # (B, T, H, W, 3)
+    def _pool_frames(self, clips: list[Sequence[Image.Image]]) -> Tensor:
+        vision = self.config["image"]
+        pixels = np.stack(
+            [[resize_squash(frame, vision["size"]) for frame in clip] for clip in clips]
+        )  # (B, T, H, W, 3)
         where = self.image.projection.weight.device
-        frames = normalised(pixels, mean=vision["mean"], std=vision["std"], to=where)
-        return self.image.pooled(frames)
+        frames = normalize_pixels(pixels, mean=vision["mean"], std=vision["std"], device=where)
+        return self.image.pool_frames(frames)
 
-    def _projected(self, pooled: Iterable[Tensor]) -> Tensor:
-        return self.image.projected(torch.stack(list(pooled)))
+    def _project(self, pooled: Iterable[Tensor]) -> Tensor:
+        return self.image.project(torch.stack(list(pooled)))
 
-    def _rows(self, parts: Iterator[Tensor]) -> NDArray[np.float32]:
+    def _to_numpy(self, parts: Iterator[Tensor]) -> NDArray[np.float32]:
         for stream in (self.image, self.text):
             if stream.training:  # the way through all of its modules would take a quarter of a lone query's time
                 stream.eval()
@@ -295,7 +308,7 @@ def _of_kind(backbones: dict[str, B], modality: str, settings: dict[str, Any]) -
 
 
 @contextmanager
-def told_of_model(folder: Path, files: Sequence[str], *, kind: str) -> Iterator[None]:
+def model_load_errors(folder: Path, files: Sequence[str], *, kind: str) -> Iterator[None]:
     """Loading of a model folder, whose faults are told as the folder's.
 
     Args:
@@ -314,7 +327,7 @@ def told_of_model(folder: Path, files: Sequence[str], *, kind: str) -> Iterator[
         raise BadInput(f"{folder} is a damaged {kind}: {str(error).splitlines()[0]}") from None
 
 
-def write_model(
+def save_model_folder(
     folder: Path,
     *,
     weights: tuple[str, dict[str, Tensor]],
@@ -334,7 +347,7 @@ def write_model(
         tokenizer.save_pretrained(aside / TOKENIZER)
 
 
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of at most `size` items, in order."""
     rest = iter(items)
     while chunk := list(islice(rest, size)):

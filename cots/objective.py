@@ -7,23 +7,23 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from cots.dist import gathered, own
+from cots.dist import all_gather_with_grad, local_slice
 from cots.losses.alignment import symmetric_kl
-from cots.losses.contrastive import contrastive_logits, info_nce, same_picture
-from cots.losses.filter import MomentumFilter, kept_by_all
+from cots.losses.contrastive import contrastive_logits, info_nce, same_image_mask
+from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
 from cots.losses.masked import masked_cross_entropy
-from cots.models.heads import TokenHead
-from cots.models.momentum import MomentumCopy
-from cots.models.places import Places
+from cots.models.heads import MaskedTokenHead
+from cots.models.momentum import MomentumEncoder
+from cots.models.places import TokenIndex
 from cots.models.queue import PairQueue
-from cots.models.stream import Hidden, ImageStream, TextStream
+from cots.models.stream import MaskedOutput, ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature
-from cots.objectives.protocol import WHOLE, Batch, Keys, Objective, Outcome
+from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures, Objective, LossOutput
 
 BatchNegatives = Literal["none", "momentum", "online"]
 
 
-class Levels(NamedTuple):
+class LossWeights(NamedTuple):
     """Weights of the three levels of interaction, and of the instance level between masked views, >= 0."""
 
     instance: float
@@ -32,53 +32,53 @@ class Levels(NamedTuple):
     masked_views: float
 
 
-class Similarities(NamedTuple):
+class Logits(NamedTuple):
     """Both directions over the same candidates: the batch's pairs, then the queue's."""
 
     i2t: Tensor  # (R, B + K) logits
     t2i: Tensor  # (R, B + K)
-    positives: Tensor  # (R,) column of each row's own partner
+    targets: Tensor  # (R,) column of each row's own partner
 
 
-class Candidates(NamedTuple):
+class CandidateSet(NamedTuple):
     """What the queries of a forward pass are held against: the pairs that the filter kept, then the queue."""
 
-    kept: Tensor  # (B,) number of each among the pairs of all processes
-    positives: Tensor  # (R,) which of them the queries are
-    excluded: Tensor  # (R, B + K) bool, True = no negative of this query
+    index: Tensor  # (B,) number of each among the pairs of all processes
+    targets: Tensor  # (R,) which of them the queries are
+    ignore_mask: Tensor  # (R, B + K) bool, True = no negative of this query
     images: Tensor  # (K, D) the queue's
     texts: Tensor  # (K, D)
 
 
-class Guessed(NamedTuple):
+class MaskedTargets(NamedTuple):
     """What the token level guesses: the hidden patches and words of some rows."""
 
-    patches: Places
-    words: Places
-    all_words: int  # hidden words of the whole batch, all processes together
+    patches: TokenIndex
+    tokens: TokenIndex
+    num_masked_tokens: int  # hidden words of the whole batch, all processes together
 
 
 class Passes(NamedTuple):
     """What the streams make of some rows of a batch: all that the losses are computed from."""
 
     batch: Batch  # R rows
-    keys: Keys
-    among: Candidates
+    keys: KeyFeatures
+    among: CandidateSet
     share: float  # of the global batch's kept pairs, that these rows are
     image: Tensor  # (R, D)
     text: Tensor  # (R, D)
-    similar: Similarities | None  # None where neither instance nor task level is trained
-    guessed: Guessed | None  # None, and so the next two, where no masked pass is asked for
-    hidden: Hidden | None  # of the masked pictures
-    masked: Hidden | None  # of the masked texts
+    similar: Logits | None  # None where neither instance nor task level is trained
+    guessed: MaskedTargets | None  # None, and so the next two, where no masked pass is asked for
+    hidden: MaskedOutput | None  # of the masked pictures
+    masked: MaskedOutput | None  # of the masked texts
 
 
-def both_ways(similar: Similarities) -> Tensor:
+def symmetric_info_nce(logits: Logits) -> Tensor:
     """L_i2t + L_t2i."""
-    return info_nce(similar.i2t, similar.positives) + info_nce(similar.t2i, similar.positives)
+    return info_nce(logits.i2t, logits.targets) + info_nce(logits.t2i, logits.targets)
 
 
-class CotsObjective(Objective[Keys]):
+class CotsObjective(Objective[KeyFeatures]):
     """The COTS training objective: L = w_instance (L_i2t + L_t2i) + w_token (L_mvm + L_mlm) + w_task L_task.
 
     A fourth term is this project's: w_masked_views (L_i2t + L_t2i) of the masked pictures and the masked texts, which
@@ -104,46 +104,48 @@ class CotsObjective(Objective[Keys]):
     def __init__(
         self,
         *,
-        image: ImageStream,
-        text: TextStream,
-        patch_head: TokenHead,
-        word_head: TokenHead,
+        image: ImageEncoder,
+        text: TextEncoder,
+        patch_head: MaskedTokenHead,
+        word_head: MaskedTokenHead,
         queue: PairQueue,
-        noise_filter: MomentumFilter,
-        weights: Levels,
+        noise_filter: AdaptiveMomentumFilter,
+        weights: LossWeights,
         temperature: Temperature,
         batch_negatives: BatchNegatives,
         momentum: float,
     ) -> None:
         super().__init__()
         self.image, self.text = image, text
-        self.image_slow, self.text_slow = MomentumCopy(image), MomentumCopy(text)
+        self.image_m, self.text_m = MomentumEncoder(image), MomentumEncoder(text)
         self.patch_head, self.word_head = patch_head, word_head
         self.queue, self.noise_filter = queue, noise_filter
         self.weights, self.temperature, self.momentum = weights, temperature, momentum
         self.batch_negatives = batch_negatives
 
     @property
-    def asks_momentum(self) -> bool:
+    def needs_momentum(self) -> bool:
         """Whether anything depends on the momentum streams: negatives, queue or filter."""
         return self.batch_negatives != "online" or self.queue.size > 0 or self.noise_filter.deviations is not None
 
     @torch.no_grad()
-    def keys(self, batch: Batch, parts: list[slice]) -> Keys:
+    def compute_keys(self, batch: Batch, parts: list[slice]) -> KeyFeatures:
         """Momentum features of the whole batch, computed part by part, and which pairs the filter keeps."""
-        samples, words = gathered(batch.samples), gathered(batch.masked_words.sum(dim=1))
-        if not self.asks_momentum:
+        samples, words = all_gather_with_grad(batch.image_index), all_gather_with_grad(batch.mlm_mask.sum(dim=1))
+        if not self.needs_momentum:
             none = self.queue.images[:0]
-            return Keys(none, none, samples, words, none[:, 0], torch.ones_like(samples, dtype=torch.bool))
-        images = gathered(torch.cat([self.image_slow(batch.frames[rows]) for rows in parts]))
-        texts = gathered(torch.cat([self.text_slow(batch.ids[rows], batch.attended[rows]) for rows in parts]))
+            return KeyFeatures(none, none, samples, words, none[:, 0], torch.ones_like(samples, dtype=torch.bool))
+        images = all_gather_with_grad(torch.cat([self.image_m(batch.frames[rows]) for rows in parts]))
+        texts = all_gather_with_grad(
+            torch.cat([self.text_m(batch.input_ids[rows], batch.attention_mask[rows]) for rows in parts])
+        )
         similarity = (images * texts).sum(dim=1)
-        kept = self.noise_filter.keep(similarity)
+        kept = self.noise_filter.keep_mask(similarity)
         if isinstance(self.image.backbone, FSDPModule):  # whose processes must come to the same layers equally often
-            kept = kept_by_all(kept, similarity, least=len(parts))
-        return Keys(images, texts, samples, words, similarity, kept)
+            kept = keep_at_least(kept, similarity, least=len(parts))
+        return KeyFeatures(images, texts, samples, words, similarity, kept)
 
-    def forward(self, batch: Batch, keys: Keys, rows: slice = WHOLE) -> Outcome:
+    def forward(self, batch: Batch, keys: KeyFeatures, rows: slice = ALL_ROWS) -> LossOutput:
         """The losses of some rows of a batch, as shares of the whole batch's, all processes together.
 
         Args:
@@ -151,15 +153,15 @@ class CotsObjective(Objective[Keys]):
             keys: of all processes.
             rows: which of the batch's pairs that the filter kept are queries here.
         """
-        chosen = keys.kept[own(len(keys.kept))].nonzero()[rows, 0]
+        chosen = keys.keep_mask[local_slice(len(keys.keep_mask))].nonzero()[rows, 0]
         if not len(chosen):
-            return self._none(keys)
+            return self._no_loss(keys)
         passes = self.passes(batch, keys, chosen)
         levels = self.levels()
         losses = {name: levels[name](passes) for name, weight in self.weights._asdict().items() if weight}
         total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), passes.image.new_zeros(()))
         alike = (passes.image * passes.text).detach().sum(dim=1)
-        return Outcome(total, {name: loss.detach() for name, loss in losses.items()}, alike)
+        return LossOutput(total, {name: loss.detach() for name, loss in losses.items()}, alike)
 
     def levels(self) -> dict[str, Callable[[Passes], Tensor]]:
         """Each loss by the name of its weight, as the share of the global batch's that the rows of a pass have."""
@@ -170,30 +172,30 @@ class CotsObjective(Objective[Keys]):
             "masked_views": self.masked_views_loss,
         }
 
-    def passes(self, batch: Batch, keys: Keys, chosen: Tensor) -> Passes:
+    def passes(self, batch: Batch, keys: KeyFeatures, chosen: Tensor) -> Passes:
         """Put (R,) these of this process's pairs through the streams, as often as the weights ask for.
 
         Nothing in it or in the losses asks an accelerator for a number, and so waits for it, but `candidates`.
         """
-        whole = len(chosen) == len(batch.samples)  # whose copy would take 1 % of a step on a processor
-        part, among = batch if whole else batch.take(chosen), self.candidates(keys, chosen)
-        guessed, hidden, masked = self.guessed(part, keys, among), None, None
+        whole = len(chosen) == len(batch.image_index)  # whose copy would take 1 % of a step on a processor
+        part, among = batch if whole else batch.select(chosen), self.candidate_set(keys, chosen)
+        guessed, hidden, masked = self.masked_targets(part, keys, among), None, None
         if guessed is not None:
             views = self.weights.masked_views > 0
-            tubes = part.masked_patches.repeat_interleave(part.frames.shape[1], dim=0)  # alike in all frames of a clip
-            image, hidden = self.image.clean_and_masked(part.frames, tubes, view=views)
-            masked = self.text.masked(part.corrupted_ids, part.attended, guessed.words, view=views)
+            tubes = part.bool_masked_pos.repeat_interleave(part.frames.shape[1], dim=0)  # alike in all frames of a clip
+            image, hidden = self.image.forward_clean_and_masked(part.frames, tubes, view=views)
+            masked = self.text.forward_masked(part.mlm_input_ids, part.attention_mask, guessed.tokens, view=views)
         else:
             image = self.image(part.frames)
-        text = self.text(part.ids, part.attended)
-        similar = self.similarities(image, text, keys, among) if self._contrasts()[0] else None
-        share = len(chosen) / len(among.kept)
+        text = self.text(part.input_ids, part.attention_mask)
+        similar = self.compute_logits(image, text, keys, among) if self._contrasts()[0] else None
+        share = len(chosen) / len(among.index)
         return Passes(part, keys, among, share, image, text, similar, guessed, hidden, masked)
 
     def instance_loss(self, passes: Passes) -> Tensor:
         """Momentum contrast in both directions."""
         assert passes.similar is not None
-        return passes.share * both_ways(passes.similar)
+        return passes.share * symmetric_info_nce(passes.similar)
 
     def token_loss(self, passes: Passes) -> Tensor:
         """Masked vision modelling and masked language modelling, each given the paired modality."""
@@ -201,8 +203,10 @@ class CotsObjective(Objective[Keys]):
         assert passes.hidden is not None
         assert passes.masked is not None
         part, guessed = passes.batch, passes.guessed
-        seeing = self.patch_loss(part, guessed.patches, passes.hidden.tokens, passes.text)
-        reading = self.word_loss(part, guessed.words, passes.masked.tokens, passes.image, out_of=guessed.all_words)
+        seeing = self.mvm_loss(part, guessed.patches, passes.hidden.tokens, passes.text)
+        reading = self.mlm_loss(
+            part, guessed.tokens, passes.masked.tokens, passes.image, out_of=guessed.num_masked_tokens
+        )
         return passes.share * seeing + reading
 
     def task_loss(self, passes: Passes) -> Tensor:
@@ -214,87 +218,92 @@ class CotsObjective(Objective[Keys]):
         """Momentum contrast between masked pictures and masked texts."""
         assert passes.hidden is not None
         assert passes.masked is not None
-        assert passes.hidden.feature is not None
-        assert passes.masked.feature is not None
-        views = self.similarities(passes.hidden.feature, passes.masked.feature, passes.keys, passes.among)
-        return passes.share * both_ways(views)
+        assert passes.hidden.embedding is not None
+        assert passes.masked.embedding is not None
+        views = self.compute_logits(passes.hidden.embedding, passes.masked.embedding, passes.keys, passes.among)
+        return passes.share * symmetric_info_nce(views)
 
     def _contrasts(self) -> tuple[bool, bool]:
         """Which similarities are computed: of the pairs, and of their masked views."""
         return bool(self.weights.instance or self.weights.task), bool(self.weights.masked_views)
 
-    def candidates(self, keys: Keys, chosen: Tensor) -> Candidates:
+    def candidate_set(self, keys: KeyFeatures, chosen: Tensor) -> CandidateSet:
         """What the queries are held against, which are (R,) these of this process's pairs."""
-        kept = keys.kept.nonzero()[:, 0]
-        number = keys.kept.cumsum(dim=0) - 1  # of each pair among those that are kept
-        positives = number[own(len(keys.kept))][chosen]
-        excluded = self.excluded(keys.samples[kept], positives)
-        return Candidates(kept, positives, excluded, self.queue.images, self.queue.texts)
+        kept = keys.keep_mask.nonzero()[:, 0]
+        number = keys.keep_mask.cumsum(dim=0) - 1  # of each pair among those that are kept
+        positives = number[local_slice(len(keys.keep_mask))][chosen]
+        excluded = self.ignore_mask(keys.image_index[kept], positives)
+        return CandidateSet(kept, positives, excluded, self.queue.images, self.queue.texts)
 
-    def similarities(self, image: Tensor, text: Tensor, keys: Keys, among: Candidates) -> Similarities:
+    def compute_logits(self, image: Tensor, text: Tensor, keys: KeyFeatures, among: CandidateSet) -> Logits:
         """Logits of the queries `image` and `text`, (R, D) each."""
         if self.batch_negatives == "online":
-            images, texts = gathered(torch.stack([image, text], dim=1)).unbind(dim=1)
+            images, texts = all_gather_with_grad(torch.stack([image, text], dim=1)).unbind(dim=1)
         else:
-            images, texts = keys.images[among.kept], keys.texts[among.kept]
+            images, texts = keys.images[among.index], keys.texts[among.index]
         temperature = self.temperature()
-        return Similarities(
-            contrastive_logits(image, texts, among.texts, excluded=among.excluded, temperature=temperature),
-            contrastive_logits(text, images, among.images, excluded=among.excluded, temperature=temperature),
-            among.positives,
+        return Logits(
+            contrastive_logits(image, texts, among.texts, ignore_mask=among.ignore_mask, temperature=temperature),
+            contrastive_logits(text, images, among.images, ignore_mask=among.ignore_mask, temperature=temperature),
+            among.targets,
         )
 
-    def _none(self, keys: Keys) -> Outcome:
+    def _no_loss(self, keys: KeyFeatures) -> LossOutput:
         """Nothing, where the filter dropped every pair of this process; the others still meet it where they gather."""
         total = keys.images.new_zeros((), requires_grad=True)
         if self.batch_negatives == "online":
             for _ in range(sum(self._contrasts())):
-                total = total + gathered(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
+                total = (
+                    total
+                    + all_gather_with_grad(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
+                )
         losses = {name: total.detach() for name, weight in self.weights._asdict().items() if weight}
-        return Outcome(total, losses, total.new_zeros(0))
+        return LossOutput(total, losses, total.new_zeros(0))
 
-    def excluded(self, samples: Tensor, positives: Tensor) -> Tensor:
+    def ignore_mask(self, samples: Tensor, positives: Tensor) -> Tensor:
         """(R, B + K) bool: which candidates are no negatives of a query, its own picture's others above all.
 
         Args:
             samples: (B,) the kept pairs' pictures; positives: (R,) which of them the queries are.
         """
         mine = samples[positives]
-        others = same_picture(mine, samples) | (self.batch_negatives == "none")
+        others = same_image_mask(mine, samples) | (self.batch_negatives == "none")
         others = others.scatter(1, positives[:, None], False)
-        return torch.cat([others, same_picture(mine, self.queue.samples)], dim=1)
+        return torch.cat([others, same_image_mask(mine, self.queue.samples)], dim=1)
 
-    def guessed(self, part: Batch, keys: Keys, among: Candidates) -> Guessed | None:
+    def masked_targets(self, part: Batch, keys: KeyFeatures, among: CandidateSet) -> MaskedTargets | None:
         """What is hidden in some rows; None where no masked pass is asked for."""
         if not (self.weights.token or self.weights.masked_views):
             return None
-        words = int(keys.words[among.kept].sum())
-        return Guessed(Places.of(part.masked_patches), Places.of(part.masked_words), words)
+        words = int(keys.num_masked_tokens[among.index].sum())
+        return MaskedTargets(TokenIndex.of(part.bool_masked_pos), TokenIndex.of(part.mlm_mask), words)
 
-    def patch_loss(self, part: Batch, places: Places, hidden: Tensor, text: Tensor) -> Tensor:
+    def mvm_loss(self, part: Batch, places: TokenIndex, hidden: Tensor, text: Tensor) -> Tensor:
         """Masked vision modelling, from tokens (M, W) of the hidden patches and the captions' features (R, D)."""
         logits = self.patch_head(hidden, places.rows, text)
-        return masked_cross_entropy(logits, places.among(part.visual_tokens), out_of=len(logits))
+        return masked_cross_entropy(logits, places.select(part.visual_tokens), out_of=len(logits))
 
-    def word_loss(self, part: Batch, places: Places, hidden: Tensor, image: Tensor, *, out_of: int) -> Tensor:
+    def mlm_loss(self, part: Batch, places: TokenIndex, hidden: Tensor, image: Tensor, *, out_of: int) -> Tensor:
         """Masked language modelling, from tokens (M, W) of the hidden words and the pictures' features (R, D)."""
         logits = self.word_head(hidden, places.rows, image)
-        return masked_cross_entropy(logits, places.among(part.ids), out_of=out_of)
+        return masked_cross_entropy(logits, places.select(part.input_ids), out_of=out_of)
 
     @torch.no_grad()
-    def advance(self, keys: Keys) -> None:
+    def update_state(self, keys: KeyFeatures) -> None:
         """Move the momentum streams, the queues and the filter one step; called once after each optimiser step."""
-        self.image_slow.follow(self.image, self.momentum)
-        self.text_slow.follow(self.text, self.momentum)
-        if self.asks_momentum:
-            self.queue.push(keys.images[keys.kept], keys.texts[keys.kept], keys.samples[keys.kept])
-        self.noise_filter.observe(keys.similarity)
+        self.image_m.update(self.image, self.momentum)
+        self.text_m.update(self.text, self.momentum)
+        if self.needs_momentum:
+            self.queue.enqueue(
+                keys.images[keys.keep_mask], keys.texts[keys.keep_mask], keys.image_index[keys.keep_mask]
+            )
+        self.noise_filter.update(keys.similarity)
 
-    def figures(self, keys: Keys) -> dict[str, float]:
+    def metrics(self, keys: KeyFeatures) -> dict[str, float]:
         """What the curves show besides the losses."""
         noise = self.noise_filter
         return {
-            "kept": float(keys.kept.float().mean()),
+            "kept": float(keys.keep_mask.float().mean()),
             "mean": noise.mean,
             "sigma": noise.sigma,
             "threshold": max(noise.threshold, -1.0),

@@ -59,7 +59,7 @@ class Progress:
             line = f"{self.title}: {self.done}{of} {self.unit}, {rate:.1f}/s{left} {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)
 
-    def row(self, row: Mapping[str, float]) -> None:
+    def log_step(self, row: Mapping[str, float]) -> None:
         """Count one training step and show its losses."""
         shown = [*loss_columns(row), *(name for name in ("perplexity", "kept") if name in row)]
         if self.done == 0 and "step" in row:

@@ -14,7 +14,7 @@ from cots.serving.models import INDEX
 from cots.serving.packaging import save_index
 from cots.serving.publishing import judge_of, published
 from cots.serving.registry import Published, Registry
-from cots.serving.versions import Listed
+from cots.serving.versions import VersionInfo
 from cots.stages.index import stage as index_stage
 from cots.stages.package import index_facts, limits_of, read_validation
 
@@ -56,7 +56,7 @@ def refresh(params: Params, project: Path = Path()) -> Published | None:
     return published(work / "package", judge_of(params, project), project, runs=work / "runs")
 
 
-def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[str, object]) -> None:
+def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: dict[str, object]) -> None:
     """What stage `package` would write, without encoders: those are registered."""
     work, data = project / WORK, project / "data"
     scratch = work / "champion"
@@ -73,7 +73,7 @@ def _package(champion: Listed, params: Params, project: Path, *, lineage: dict[s
     write_json(work / "package" / LINEAGE, lineage | git_state() | found)
 
 
-def _write_runs(champion: Listed, folder: Path) -> None:
+def _write_runs(champion: VersionInfo, folder: Path) -> None:
     """The runs behind the encoders, as the stages would name them."""
     folder.mkdir()
     for name, run in champion.lineage()["runs"].items():

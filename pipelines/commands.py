@@ -18,7 +18,7 @@ LOCK, KEPT = Path("dvc.lock"), Path(".dvc/tmp/dvc.lock.kept")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CommandResult:
     """A command that ended well.
 
     Attributes:
@@ -27,10 +27,10 @@ class Ended:
     """
 
     seconds: float
-    said: tuple[str, ...]
+    output: tuple[str, ...]
 
 
-def run(module: str, *arguments: str) -> Ended:
+def run(module: str, *arguments: str) -> CommandResult:
     """Run `python -m module arguments` to its end, its lines in the flow's log.
 
     Raises:
@@ -49,7 +49,7 @@ def run(module: str, *arguments: str) -> Ended:
         kind = BadInput if code == BadInput.exit_code else RunFailed
         last = said[-1] if said else "it said nothing"
         raise kind(f"`{' '.join([module, *arguments])}` ended with exit code {code}: {last}")
-    return Ended(monotonic() - began, tuple(said))
+    return CommandResult(monotonic() - began, tuple(said))
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def stages() -> list[str]:
     return _asked("stage", "list", "--name-only").split()
 
 
-def stale() -> list[str]:
+def stale_stages() -> list[str]:
     """The stages that are not up to date by what lies in the folder now; what follows from them may be as well.
 
     DVC writes dvc.lock in place: killed while it does, it leaves half a file or none of it, and can tell nothing any
@@ -100,11 +100,11 @@ def stale() -> list[str]:
         if not LOCK.is_file():
             raise
         answer = _with_the_lock_before()
-    keep_lock()
+    backup_lock()
     return list(json.loads(answer))
 
 
-def keep_lock() -> None:
+def backup_lock() -> None:
     """Keep a copy of a dvc.lock that is whole."""
     if LOCK.is_file():
         shutil.copyfile(LOCK, KEPT)

@@ -38,7 +38,7 @@ def ask_for_retraining() -> None:
 
 
 @flow
-def watch(queries: str | None = None, retrain: bool = False) -> bool:
+def check_drift(queries: str | None = None, retrain: bool = False) -> bool:
     """Compare queries and new samples with what the champion learnt from; on drift, retrain where that is wanted."""
     found = drift(queries)
     tell(found)
@@ -59,4 +59,4 @@ def as_markdown(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    watch()
+    check_drift()

@@ -18,7 +18,7 @@ LOCK = Path(".dvc/tmp/flow.lock")  # DVC's own room for what no one keeps
 
 
 @contextmanager
-def only_run(name: str) -> Iterator[None]:
+def exclusive_run(name: str) -> Iterator[None]:
     """Hold the folder as long as the run and whatever it started live.
 
     Raises:

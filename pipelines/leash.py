@@ -13,7 +13,7 @@ from contextlib import suppress
 GRACE_SECONDS = 30  # between asking a command to stop and stopping it
 
 
-def held(module: str, *arguments: str) -> int:
+def supervised(module: str, *arguments: str) -> int:
     """Run `python -m module arguments` in a group of its own; the exit code, as a shell tells it."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: None)  # the starter decides; a handler, since ignoring would be inherited
@@ -41,4 +41,4 @@ def _signal(command: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(held(*sys.argv[1:]))
+    sys.exit(supervised(*sys.argv[1:]))

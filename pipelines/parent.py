@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from prefect import get_run_logger
 
 from cots.serving.lineage import text_digest
-from cots.serving.tracking import connect, experiment_id, shown, told_as_failed_run, tracking_uri
+from cots.serving.tracking import connect, experiment_id, without_credentials, mlflow_errors, tracking_uri
 
 VARIABLE = "COTS_PARENT_RUN"  # cots.serving.tracking reads it
 FOLDER = "flow.folder"
@@ -26,7 +26,7 @@ def parent_run(name: str) -> Iterator[None]:
         RunFailed: MLflow is down when the run is to begin.
     """
     client = connect()
-    with told_as_failed_run():
+    with mlflow_errors():
         run = client.create_run(experiment_id(client), run_name=name, tags={FOLDER: _folder()}).info.run_id
     os.environ[VARIABLE] = run
     try:
@@ -49,7 +49,7 @@ def end_open_runs() -> None:
         RunFailed: MLflow is down.
     """
     client = connect()
-    with told_as_failed_run():
+    with mlflow_errors():
         experiment = experiment_id(client)
         for parent in _open_runs(client, experiment, f"tags.`{FOLDER}` = '{_folder()}'"):
             children = _open_runs(client, experiment, f"tags.mlflow.parentRunId = '{parent}'")
@@ -62,7 +62,7 @@ def run_page(run: str) -> str:
     address = tracking_uri()
     if not address.startswith("http"):
         return f"`{run}`"
-    return f"[{run}]({shown(address)}/#/experiments/{experiment_id(connect())}/runs/{run})"
+    return f"[{run}]({without_credentials(address)}/#/experiments/{experiment_id(connect())}/runs/{run})"
 
 
 def _open_runs(client: MlflowClient, experiment: str, having: str) -> list[str]:

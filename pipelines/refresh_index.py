@@ -7,10 +7,10 @@ from prefect.client.schemas import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from pipelines.commands import has_remote, stale
-from pipelines.folder import only_run
+from pipelines.commands import has_remote, stale_stages
+from pipelines.folder import exclusive_run
 from pipelines.limits import time_limit
-from pipelines.report import reported
+from pipelines.report import report_run
 from pipelines.tasks import pull, refresh, repro_alone
 
 STAGES = ("prepare", "validate")  # what pictures pass on their way in
@@ -19,10 +19,10 @@ STAGES = ("prepare", "validate")  # what pictures pass on their way in
 @flow
 def refresh_index(hours: float | None = None) -> State[Any]:
     """Let the deployed encoders index the pictures that are there now; at most so many hours, if given."""
-    with only_run(flow_run.name), reported("refresh-index") as report, time_limit(hours):
+    with exclusive_run(flow_run.name), report_run("refresh-index") as report, time_limit(hours):
         if has_remote():
             pull()
-        report.stale = [stage for stage in stale() if stage in STAGES]
+        report.stale = [stage for stage in stale_stages() if stage in STAGES]
         for stage in STAGES:
             report.add(stage, repro_alone(stage))
         report.conclude(refresh())

@@ -9,8 +9,8 @@ from prefect.exceptions import PrefectException
 
 from cots.serving.models import INDEX
 from cots.serving.registry import Registry
-from cots.serving.versions import Listed, deployed, under
-from pipelines.commands import Ended
+from cots.serving.versions import VersionInfo, deployed, under
+from pipelines.commands import CommandResult
 from pipelines.markdown import table
 from pipelines.parent import end_open_runs, run_page
 
@@ -18,7 +18,7 @@ DECISION = "gate.reasons"  # the tag that the gate leaves on a version
 
 
 @dataclass
-class Report:
+class RetrainReport:
     """What is known of a run so far.
 
     Attributes:
@@ -29,17 +29,17 @@ class Report:
         error: why it ended early.
     """
 
-    before: Sequence[Listed]
-    after: Sequence[Listed] = ()
+    before: Sequence[VersionInfo]
+    after: Sequence[VersionInfo] = ()
     stale: Sequence[str] = ()
-    steps: list[tuple[str, Ended]] = field(default_factory=list)
+    steps: list[tuple[str, CommandResult]] = field(default_factory=list)
     error: str = ""
 
-    def add(self, step: str, ended: Ended) -> None:
+    def add(self, step: str, ended: CommandResult) -> None:
         """Keep what a step took and said."""
         self.steps.append((step, ended))
 
-    def conclude(self, said: Ended) -> None:
+    def conclude(self, said: CommandResult) -> None:
         """Keep what publishing said, and which versions there are now."""
         self.add("publish", said)
         self.after = Registry().versions()
@@ -50,12 +50,12 @@ class Report:
         if self.error:
             return self.error
         prefix = "" if self.stale else "no stage was stale: "
-        return prefix + (self.steps[-1][1].said or ("done",))[-1]
+        return prefix + (self.steps[-1][1].output or ("done",))[-1]
 
     def markdown(self) -> str:
         """The page."""
         stale = ", ".join(self.stale) or "nothing"
-        rows = [(name, _did(ended.said), f"{ended.seconds:.1f}") for name, ended in self.steps]
+        rows = [(name, _did(ended.output), f"{ended.seconds:.1f}") for name, ended in self.steps]
         parts = [
             self.outcome,
             f"**Stale when it began:** {stale}",
@@ -74,10 +74,10 @@ class Report:
 
 
 @contextmanager
-def reported(key: str) -> Iterator[Report]:
+def report_run(key: str) -> Iterator[RetrainReport]:
     """Leave a page when the run ends, well or not; its key in Prefect is the flow's name."""
     end_open_runs()
-    report = Report(Registry().versions())
+    report = RetrainReport(Registry().versions())
     try:
         yield report
     except BaseException as error:
@@ -96,7 +96,7 @@ def _did(said: Sequence[str]) -> str:
     return "restored" if "is cached - skipping run" in text else (said[-1] if said else "").replace("|", "\\|")
 
 
-def _metrics(new: Listed, champion: Listed | None) -> str:
+def _metrics(new: VersionInfo, champion: VersionInfo | None) -> str:
     names = sorted(name for name in new.tags if name.startswith("metrics.") and not name.startswith("metrics.chance."))
     before = champion.tags if champion else {}
     head = ("metric", "this version", f"version {champion.version}" if champion else "no champion", "difference")

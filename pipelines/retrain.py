@@ -7,22 +7,22 @@ from prefect.client.schemas import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from pipelines.commands import has_remote, stages, stale
-from pipelines.folder import only_run
+from pipelines.commands import has_remote, stages, stale_stages
+from pipelines.folder import exclusive_run
 from pipelines.limits import time_limit
 from pipelines.parent import parent_run
-from pipelines.report import Report, reported
+from pipelines.report import RetrainReport, report_run
 from pipelines.tasks import publish, pull, push, repro
 
 
 @flow
 def retrain(hours: float | None = None) -> State[Any]:
     """Train on the current data; deploy the result if the gate lets it pass; at most so many hours, if given."""
-    with only_run(flow_run.name), reported("retrain") as report, time_limit(hours):
+    with exclusive_run(flow_run.name), report_run("retrain") as report, time_limit(hours):
         shared = has_remote()
         if shared:
             pull()
-        report.stale = stale()
+        report.stale = stale_stages()
         if report.stale:
             bring_up_to_date(report)
         report.conclude(publish())
@@ -31,7 +31,7 @@ def retrain(hours: float | None = None) -> State[Any]:
     return Completed(message=report.outcome)
 
 
-def bring_up_to_date(report: Report) -> None:
+def bring_up_to_date(report: RetrainReport) -> None:
     """Every stage in turn, under one MLflow run; what was up to date is passed over in a second."""
     with parent_run(flow_run.name):
         for stage in stages():

@@ -7,58 +7,58 @@ from prefect.client.schemas import State
 
 from cots.errors import RunFailed
 from cots.serving.registry import Registry
-from pipelines.commands import Ended, keep_lock, run
+from pipelines.commands import CommandResult, backup_lock, run
 
 
-async def worth_another_try(_task: object, _run: object, state: State[Any]) -> bool:
+async def is_retryable(_task: object, _run: object, state: State[Any]) -> bool:
     """A server or a network that is down may come back; input that is wrong stays wrong."""
     return isinstance(await state.aresult(raise_on_failure=False), RunFailed)
 
 
-network = task(retries=3, retry_delay_seconds=[2, 10, 30], retry_condition_fn=worth_another_try)
+retryable = task(retries=3, retry_delay_seconds=[2, 10, 30], retry_condition_fn=is_retryable)
 
 
-@network
-def pull() -> Ended:
+@retryable
+def pull() -> CommandResult:
     """Fetch data and what other machines have made of it; the first run finds nothing."""
     return run("dvc", "pull", "--run-cache", "--allow-missing")
 
 
 @task(task_run_name="repro {stage}")  # no retries: a stage that failed would fail again
-def repro(stage: str) -> Ended:
+def repro(stage: str) -> CommandResult:
     """Bring a stage and everything it needs up to date."""
     ended = run("dvc", "repro", stage)
-    keep_lock()
+    backup_lock()
     return ended
 
 
 @task(task_run_name="repro {stage} alone")
-def repro_alone(stage: str) -> Ended:
+def repro_alone(stage: str) -> CommandResult:
     """Bring a stage up to date, whatever it needs is."""
     ended = run("dvc", "repro", "--single-item", stage)
-    keep_lock()
+    backup_lock()
     return ended
 
 
-@network
-def publish() -> Ended:
+@retryable
+def publish() -> CommandResult:
     """Register the package, once for each content; the gate decides whether it is deployed."""
     return run("cots", "registry", "publish")
 
 
-@network
-def refresh() -> Ended:
+@retryable
+def refresh() -> CommandResult:
     """Register an index of the current pictures, made by the encoders that are deployed."""
     return run("cots", "registry", "refresh")
 
 
-@network
-def push() -> Ended:
+@retryable
+def push() -> CommandResult:
     """Keep what was made where other machines find it."""
     return run("dvc", "push", "--run-cache")
 
 
-@network
+@retryable
 def promote_version(version: int, reason: str) -> bool:
     """Deploy a version; False where it was deployed already."""
     return Registry().promote(version, why=reason)

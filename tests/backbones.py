@@ -3,7 +3,7 @@
 from typing import Any
 
 from cots.models.language import HfTextBackbone
-from cots.models.stream import ImageStream, TextStream
+from cots.models.stream import ImageEncoder, TextEncoder
 from cots.models.vision import VitBackbone
 
 
@@ -23,13 +23,13 @@ def language(*, vocab: int, name: str = "bert", fused: bool = False, **options: 
     )
 
 
-def vit(stream: ImageStream) -> Any:
+def vit(stream: ImageEncoder) -> Any:
     """timm's layers inside a stream."""
     assert isinstance(stream.backbone, VitBackbone)
     return stream.backbone.vit
 
 
-def encoder(stream: TextStream) -> Any:
+def encoder(stream: TextEncoder) -> Any:
     """transformers' layers inside a stream."""
     assert isinstance(stream.backbone, HfTextBackbone)
     return stream.backbone.encoder

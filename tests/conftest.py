@@ -109,7 +109,7 @@ def cots(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 def save_tiny_model(folder: Path, seed: int) -> None:
     """A model folder with random streams of one small layer."""
     from cots.data.text import train_tokenizer
-    from cots.model import RetrievalModel
+    from cots.model import DualEncoder
 
     torch.manual_seed(seed)
     settings = {
@@ -140,26 +140,26 @@ def save_tiny_model(folder: Path, seed: int) -> None:
         },
     }
     tokenizer = train_tokenizer([f"a {colour} square" for colour in COLOURS], vocab_size=100)
-    RetrievalModel.build(settings, tokenizer).save(folder)
+    DualEncoder.build(settings, tokenizer).save(folder)
 
 
 def save_index(folder: Path, encoders: Path) -> None:
     """The index of one plain square a colour, as stage `index` leaves it."""
     import webdataset as wds
 
-    from cots.model import RetrievalModel
-    from cots.retrieval.frames import FrameVectors
+    from cots.model import DualEncoder
+    from cots.retrieval.frames import FrameEmbeddings
     from cots.retrieval.index import EmbeddingIndex
-    from cots.retrieval.previews import preview_members
+    from cots.retrieval.previews import thumbnail_members
 
-    model = RetrievalModel.load(encoders)
+    model = DualEncoder.load(encoders)
     pictures = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
     embeddings = model.encode_images(pictures, batch=4)
     EmbeddingIndex.build(np.asarray(embeddings), "Flat").save(folder / "index.faiss")
-    FrameVectors.of(embeddings[:0], [0] * len(COLOURS)).save(folder / "frames.safetensors")
+    FrameEmbeddings.of(embeddings[:0], [0] * len(COLOURS)).save(folder / "frames.safetensors")
     with wds.TarWriter(str(folder / "previews.tar"), mtime=0, encoder=False) as previews:
         for row, picture in enumerate(pictures):
-            previews.write(preview_members(row, [picture], side=24))
+            previews.write(thumbnail_members(row, [picture], side=24))
     items = pd.DataFrame(
         {
             "id": COLOURS,
@@ -305,7 +305,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[dict[str, object]]:
-    from cots.data.pictures import encode_jpeg, fingerprints
+    from cots.data.pictures import encode_jpeg, image_hashes
     from cots.data.samples import StoredSample
     from cots.data.shards import shard_name, write_shard
 
@@ -321,7 +321,7 @@ def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[d
             frames=tuple(encode_jpeg(picture) for picture in pictures),
         )
         stored.append(sample)
-        pixels, alike = fingerprints(pictures[0])
+        pixels, alike = image_hashes(pictures[0])
         rows.append(
             {
                 "key": sample.key,

@@ -16,8 +16,8 @@ from PIL import Image
 
 from cots.config.gate import GateConfig
 from cots.config.params import Params
-from cots.model import RetrievalModel
-from cots.serving.judging import Judge
+from cots.model import DualEncoder
+from cots.serving.judging import ChallengerEvaluator
 from cots.serving.publishing import publish
 from cots.serving.registry import Published, Registry
 from cots.stages.package import stage
@@ -28,15 +28,13 @@ FOREIGN = [f"buy {what} for a low price near the town hall" for what in ("shoes"
 RULES = GateConfig(min_recall=0.9, bootstrap_resamples=200)
 
 
-def not_asked(model: RetrievalModel) -> pd.DataFrame:
+def not_asked(model: DualEncoder) -> pd.DataFrame:
     raise AssertionError("the champion was measured again, on the same queries")
 
 
-def register(
-    registry: Registry, package: Path, asked: Callable[[RetrievalModel], pd.DataFrame] = not_asked
-) -> Published:
+def register(registry: Registry, package: Path, asked: Callable[[DualEncoder], pd.DataFrame] = not_asked) -> Published:
     """Publish a package alone, with no project around it, under `RULES`."""
-    return registry.publish(package, Path("runs"), Path("dvc.lock"), judge=Judge(RULES, asked))
+    return registry.publish(package, Path("runs"), Path("dvc.lock"), judge=ChallengerEvaluator(RULES, asked))
 
 
 def registered_in(store: str | Path, package: Path) -> Path:
@@ -91,7 +89,7 @@ def squares_project(folder: Path, package: Path, python: str) -> Path:
     return folder
 
 
-def write_log(path: Path, model: RetrievalModel, texts: Sequence[str]) -> None:
+def write_log(path: Path, model: DualEncoder, texts: Sequence[str]) -> None:
     """A log of these queries as the service writes it, its last line cut short."""
     start, lines = datetime(2026, 11, 1, tzinfo=UTC), []
     for number, (text, vector) in enumerate(zip(texts, model.encode_texts(texts, batch=8), strict=True)):

@@ -4,7 +4,7 @@ from typing import get_args
 
 from cots.build import OBJECTIVES
 from cots.config.objective import LossWeightsConfig, ObjectiveConfig
-from cots.objective import Levels
+from cots.objective import LossWeights
 from tests.test_objective import objective
 
 
@@ -16,4 +16,4 @@ def test_every_kind_of_objective_that_the_configuration_allows_has_a_builder() -
 
 def test_every_loss_that_has_a_weight_is_computed_by_a_level_of_its_name() -> None:
     levels = objective(queue=0, negatives="online").levels()
-    assert set(Levels._fields) == LossWeightsConfig.model_fields.keys() == levels.keys()
+    assert set(LossWeights._fields) == LossWeightsConfig.model_fields.keys() == levels.keys()

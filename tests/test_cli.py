@@ -14,7 +14,7 @@ from PIL import Image
 
 from cots.cli.tables import table
 from cots.config.params import Params
-from cots.model import RetrievalModel
+from cots.model import DualEncoder
 from tests.conftest import Cots
 
 ROOT = Path(__file__).parents[1]
@@ -288,12 +288,12 @@ def test_results_are_also_written_as_a_grid_of_images(cots: Cots, squares: Path,
 
 
 def test_clips_are_listed_with_their_best_frames(cots: Cots, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
-    from cots.serving.packaging import Limits, save_index
+    from cots.serving.packaging import InferenceConfig, save_index
     from cots.stages.index import stage
 
     params = Params.load(ROOT / "params.yaml")
     stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, tmp_path / "index", params=params)
-    limits = Limits(batch=8, max_pixels=10_000, min_side=8)
+    limits = InferenceConfig(batch=8, max_pixels=10_000, min_side=8)
     save_index(tmp_path / "package", tiny_model, tmp_path / "index", limits=limits, cards={})
     code, out, _ = cots("search", "a red square", "--model", tmp_path / "package", "--k", 27)
     assert code == 0
@@ -465,10 +465,10 @@ def test_a_registered_version_a_package_and_a_model_folder_measure_the_same(
 def test_a_model_taken_from_64_to_96_pixels_is_measured_like_any_other(
     cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
 ) -> None:
-    small = RetrievalModel.load(tiny_model).resized(64)
+    small = DualEncoder.load(tiny_model).with_image_size(64)
     measured = []
     for size in (64, 96):
-        small.resized(size).save(tmp_path / f"at-{size}")
+        small.with_image_size(size).save(tmp_path / f"at-{size}")
         measured.append(evaluated(cots, tmp_path / f"at-{size}", squares, tmp_path)[1])
     assert [found["metrics"]["image"]["queries"] for found in measured] == [{"items": 6, "texts": 12}] * 2
     assert measured[0]["encoder"] == small.digest != measured[1]["encoder"]

@@ -11,8 +11,8 @@ import pytest
 from cots.cli.drift import digest_of_training_data
 from cots.data.manifest import SCHEMA, write_table
 from cots.errors import BadInput
-from cots.model import RetrievalModel
-from cots.serving.versions import Listed
+from cots.model import DualEncoder
+from cots.serving.versions import VersionInfo
 from tests.conftest import Cots
 from tests.deployed import FOREIGN, deploy, write_log
 
@@ -26,7 +26,7 @@ def deployed(
     """A project whose champion learnt from `tiny_data`, and a log of queries in other words."""
     project = tmp_path / "project"
     deploy(project, data=tiny_data, model=tiny_model, made=tiny_package.parent)
-    write_log(project / "queries/1.jsonl", RetrievalModel.load(tiny_model), FOREIGN)
+    write_log(project / "queries/1.jsonl", DualEncoder.load(tiny_model), FOREIGN)
     monkeypatch.chdir(project)
     return project
 
@@ -62,9 +62,9 @@ def test_a_model_folder_does_not_say_what_it_learnt_from(deployed: Path, cots: C
     )
 
 
-def version(number: int, encoders: str, data: str, *aliases: str) -> Listed:
+def version(number: int, encoders: str, data: str, *aliases: str) -> VersionInfo:
     tags = {"encoder.digest": encoders, "manifest.digest": data}
-    return Listed(number, number, aliases, datetime(2026, 11, 1, tzinfo=UTC), tags)
+    return VersionInfo(number, number, aliases, datetime(2026, 11, 1, tzinfo=UTC), tags)
 
 
 def test_an_index_with_new_pictures_learnt_from_what_its_encoders_learnt_from() -> None:

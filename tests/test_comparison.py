@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cots.comparison import compared, query_tables
+from cots.comparison import compare_query_tables, query_tables
 from cots.errors import BadInput
 
 
@@ -38,8 +38,8 @@ def written(path: Path, rows: pd.DataFrame) -> Path:
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
     ours, theirs = queries([1, 7, 2, 1, 30, 1]), queries([1, 1, 4, 11, 2, 9])
-    straight = compared([ours], [theirs], resamples=30, seed=0)
-    shuffled = compared([ours.sample(frac=1, random_state=0)], [theirs.iloc[::-1]], resamples=30, seed=0)
+    straight = compare_query_tables([ours], [theirs], resamples=30, seed=0)
+    shuffled = compare_query_tables([ours.sample(frac=1, random_state=0)], [theirs.iloc[::-1]], resamples=30, seed=0)
     assert straight == shuffled
     assert straight["t2i"]["R@1"]["challenger"] == pytest.approx(50)
     assert straight["t2i"]["R@1"]["champion"] == pytest.approx(100 / 3)
@@ -49,11 +49,11 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
 def test_tables_of_other_queries_or_candidates_are_refused() -> None:
     rows = queries([1, 2, 3, 4])
     with pytest.raises(BadInput, match="6 queries are in one of them alone"):
-        compared([rows], [queries([1, 2, 3, 4, 5, 6, 7, 8])], resamples=3, seed=0)
+        compare_query_tables([rows], [queries([1, 2, 3, 4, 5, 6, 7, 8])], resamples=3, seed=0)
     with pytest.raises(BadInput, match="the same queries had other candidates"):
-        compared([rows], [rows.assign(candidates=51)], resamples=3, seed=0)
+        compare_query_tables([rows], [rows.assign(candidates=51)], resamples=3, seed=0)
     with pytest.raises(BadInput, match="in pairs, not 2 with 1"):
-        compared([rows, rows], [rows], resamples=3, seed=0)
+        compare_query_tables([rows, rows], [rows], resamples=3, seed=0)
 
 
 def test_runs_are_found_below_a_folder_by_target(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cots.dist import clip_gradients
+from cots.dist import clip_grad_norm
 
 
 @pytest.mark.parametrize(("max_norm", "left"), [(1.0, 1.0), (10.0, 5.0)])
@@ -13,5 +13,5 @@ def test_gradients_are_scaled_down_to_the_norm_that_is_allowed_and_the_norm_befo
 ) -> None:
     module = nn.Linear(1, 1)
     module.weight.grad, module.bias.grad = torch.tensor([[3.0]]), torch.tensor([4.0])
-    assert float(clip_gradients(module, max_norm)) == pytest.approx(5.0)
+    assert float(clip_grad_norm(module, max_norm)) == pytest.approx(5.0)
     assert float(torch.stack([module.weight.grad[0], module.bias.grad]).norm()) == pytest.approx(left, rel=1e-5)

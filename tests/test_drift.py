@@ -14,12 +14,12 @@ from PIL import Image
 from cots.config.drift import DriftConfig
 from cots.config.params import Params
 from cots.data.manifest import SCHEMA, read_manifest, write_table
-from cots.data.pictures import encode_jpeg, fingerprints
-from cots.data.query_log import QueryLog
+from cots.data.pictures import encode_jpeg, image_hashes
+from cots.data.query_log import LoggedQueries
 from cots.data.samples import StoredSample
 from cots.data.shards import shard_name, write_shard
-from cots.drift import Checked, Watch, summary
-from cots.model import RetrievalModel
+from cots.drift import DriftCheck, DriftMonitor, summary
+from cots.model import DualEncoder
 from tests.conftest import COLOURS
 
 ROOT = Path(__file__).parents[1]
@@ -29,34 +29,34 @@ LIMITS = Params.load(ROOT / "params.yaml").drift.model_copy(
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: Path) -> RetrievalModel:
-    return RetrievalModel.load(tiny_model)
+def model(tiny_model: Path) -> DualEncoder:
+    return DualEncoder.load(tiny_model)
 
 
-def asked(model: RetrievalModel, texts: Sequence[str] = (), pictures: Sequence[Image.Image] = ()) -> QueryLog:
-    return QueryLog(
+def asked(model: DualEncoder, texts: Sequence[str] = (), pictures: Sequence[Image.Image] = ()) -> LoggedQueries:
+    return LoggedQueries(
         texts=tuple(texts),
         text_vectors=model.encode_texts(texts, batch=8),
-        picture_vectors=model.encode_images(pictures, batch=8),
-        left_out={},
+        image_vectors=model.encode_images(pictures, batch=8),
+        num_skipped={},
     )
 
 
 def watched(
-    model: RetrievalModel,
+    model: DualEncoder,
     data: Path,
-    log: QueryLog | None,
+    log: LoggedQueries | None,
     *,
     learnt: Path | None = None,
     limits: DriftConfig = LIMITS,
-) -> dict[str, Checked]:
+) -> dict[str, DriftCheck]:
     manifest = read_manifest(data / "manifest.parquet")
     before = read_manifest(learnt / "manifest.parquet") if learnt else manifest
-    found = Watch(model, learnt=before, manifest=manifest, shards=data / "shards", limits=limits)(log)
+    found = DriftMonitor(model, learnt=before, manifest=manifest, shards=data / "shards", limits=limits)(log)
     return {one.of: one for one in found}
 
 
-def against(checked: Checked) -> list[str]:
+def against(checked: DriftCheck) -> list[str]:
     return [verdict.expectation for verdict in checked.verdicts if not verdict.success]
 
 
@@ -77,7 +77,7 @@ def with_samples(data: Path, to: Path, pictures: Sequence[Image.Image]) -> Path:
             frames=(encode_jpeg(picture),),
         )
         stored.append(sample)
-        pixels, alike = fingerprints(picture)
+        pixels, alike = image_hashes(picture)
         own: dict[str, object] = {"key": sample.key, "id": sample.id, "split": "train", "media": "image", "shard": name}
         size = {"frames": 1, "width": picture.width, "height": picture.height, "bytes": len(sample.frames[0])}
         told = {"captions": sample.captions, "wrong": (False,), "pixel_hash": pixels, "dhash": alike, "origin": "new"}
@@ -101,7 +101,7 @@ def noise(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 40, 3), dtype=np.uint8))
 
 
-def test_queries_that_read_like_held_out_captions_are_no_drift(model: RetrievalModel, tiny_data: Path) -> None:
+def test_queries_that_read_like_held_out_captions_are_no_drift(model: DualEncoder, tiny_data: Path) -> None:
     texts = [captioned(number) for number in range(12)]
     found = watched(model, tiny_data, asked(model, texts, [square(colour) for colour in COLOURS]))
     assert against(found["queries, texts"]) == []
@@ -109,20 +109,20 @@ def test_queries_that_read_like_held_out_captions_are_no_drift(model: RetrievalM
     assert found["queries, texts"].rows == 12
 
 
-def test_queries_in_other_words_are_drift_of_words_and_vectors(model: RetrievalModel, tiny_data: Path) -> None:
+def test_queries_in_other_words_are_drift_of_words_and_vectors(model: DualEncoder, tiny_data: Path) -> None:
     texts = [f"{verb} {noun}" for verb in ("buy", "sell", "rent", "lend") for noun in ("shoes", "boats", "cars")]
     texts = [f"{text} for a very low price near the old town hall" for text in texts]
     found = watched(model, tiny_data, asked(model, texts))
     assert {"words are known", "vectors lie where held-out ones lie"} <= set(against(found["queries, texts"]))
 
 
-def test_pictures_of_another_kind_are_drift(model: RetrievalModel, tiny_data: Path) -> None:
+def test_pictures_of_another_kind_are_drift(model: DualEncoder, tiny_data: Path) -> None:
     found = watched(model, tiny_data, asked(model, pictures=[noise(seed) for seed in range(24)]))
     assert against(found["queries, pictures"]) == ["vectors lie where held-out ones lie"]
-    assert found["queries, texts"].too_few == "0 of the 4 that are needed"
+    assert found["queries, texts"].skipped_reason == "0 of the 4 that are needed"
 
 
-def test_a_difference_below_the_stated_one_is_no_drift_however_certain(model: RetrievalModel, tiny_data: Path) -> None:
+def test_a_difference_below_the_stated_one_is_no_drift_however_certain(model: DualEncoder, tiny_data: Path) -> None:
     log = asked(model, pictures=[noise(seed) for seed in range(24)])
     found = watched(model, tiny_data, log, limits=LIMITS.model_copy(update={"min_mmd2": 2.0}))
     assert against(found["queries, pictures"]) == []
@@ -131,21 +131,21 @@ def test_a_difference_below_the_stated_one_is_no_drift_however_certain(model: Re
     assert test.p == 1 / 200
 
 
-def test_data_that_did_not_change_have_nothing_new(model: RetrievalModel, tiny_data: Path) -> None:
+def test_data_that_did_not_change_have_nothing_new(model: DualEncoder, tiny_data: Path) -> None:
     found = watched(model, tiny_data, None)
     assert list(found) == ["new samples, captions", "new samples, sizes", "all samples, splits"]
-    assert [one.too_few[:2] for one in found.values()] == ["0 ", "0 ", ""]
+    assert [one.skipped_reason[:2] for one in found.values()] == ["0 ", "0 ", ""]
     assert against(found["all samples, splits"]) == []
 
 
-def test_new_samples_like_the_old_ones_are_no_drift(model: RetrievalModel, tiny_data: Path, tmp_path: Path) -> None:
+def test_new_samples_like_the_old_ones_are_no_drift(model: DualEncoder, tiny_data: Path, tmp_path: Path) -> None:
     data = with_samples(tiny_data, tmp_path / "data", [square(colour, shade=3) for colour in COLOURS * 2])
     found = watched(model, data, None, learnt=tiny_data, limits=LIMITS.model_copy(update={"max_shift": 0.4}))
     assert {one.rows for of, one in found.items() if of.startswith("new")} == {12}
     assert [against(one) for one in found.values()] == [[], [], [], []]
 
 
-def test_new_samples_of_another_size_and_kind_are_drift(model: RetrievalModel, tiny_data: Path, tmp_path: Path) -> None:
+def test_new_samples_of_another_size_and_kind_are_drift(model: DualEncoder, tiny_data: Path, tmp_path: Path) -> None:
     data = with_samples(tiny_data, tmp_path / "data", [noise(seed).resize((400, 320)) for seed in range(24)])
     found = watched(model, data, None, learnt=tiny_data)
     assert against(found["new samples, sizes"]) == [
@@ -158,9 +158,7 @@ def test_new_samples_of_another_size_and_kind_are_drift(model: RetrievalModel, t
     assert "the share of train is as before" in against(found["all samples, splits"])
 
 
-def test_a_picture_that_was_replaced_under_its_id_is_new(
-    model: RetrievalModel, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_a_picture_that_was_replaced_under_its_id_is_new(model: DualEncoder, tiny_data: Path, tmp_path: Path) -> None:
     before = with_samples(tiny_data, tmp_path / "before", [square(colour) for colour in COLOURS * 4])
     after = with_samples(tiny_data, tmp_path / "after", [noise(seed) for seed in range(24)])
     found = watched(model, after, None, learnt=before)
@@ -168,18 +166,19 @@ def test_a_picture_that_was_replaced_under_its_id_is_new(
     assert against(found["new samples, images"]) == ["vectors lie where held-out ones lie"]
 
 
-def test_held_out_samples_that_are_gone_are_told(model: RetrievalModel, tiny_data: Path, tmp_path: Path) -> None:
+def test_held_out_samples_that_are_gone_are_told(model: DualEncoder, tiny_data: Path, tmp_path: Path) -> None:
     learnt = tmp_path / "learnt"
     learnt.mkdir()
     rows = pd.read_parquet(tiny_data / "manifest.parquet")
     rows[rows["split"] == "train"].to_parquet(learnt / "manifest.parquet")
     found = watched(model, tiny_data, asked(model, ["a", "b", "c", "d"]), learnt=learnt)
-    assert found["queries, texts"].too_few == "the champion's data hold 0 held-out captions of the 4 that are needed"
+    assert (
+        found["queries, texts"].skipped_reason
+        == "the champion's data hold 0 held-out captions of the 4 that are needed"
+    )
 
 
-def test_the_summary_is_the_same_twice_and_ready_for_json(
-    model: RetrievalModel, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_the_summary_is_the_same_twice_and_ready_for_json(model: DualEncoder, tiny_data: Path, tmp_path: Path) -> None:
     data = with_samples(tiny_data, tmp_path / "data", [noise(seed) for seed in range(24)])
     log = asked(model, [f"a {colour} square" for colour in COLOURS], [square(colour) for colour in COLOURS])
     once, again = (

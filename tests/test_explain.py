@@ -10,17 +10,17 @@ from PIL import Image
 from torch import Tensor
 
 from cots.explain import explain, overlay, patch_relevance
-from cots.model import RetrievalModel
-from cots.models.stream import ImageStream
+from cots.model import DualEncoder
+from cots.models.stream import ImageEncoder
 from tests.backbones import vision, vit
 
 SIZE, PATCH, DIM = 32, 8, 8
 
 
-def stream(pool: Literal["class", "mean"], *, fused: bool) -> ImageStream:
+def stream(pool: Literal["class", "mean"], *, fused: bool) -> ImageEncoder:
     torch.manual_seed(0)
     backbone = vision(size=SIZE, patch=PATCH, fused=fused, embed_dim=32, depth=2, num_heads=2)
-    return ImageStream(backbone, dim=DIM, pool=pool)
+    return ImageEncoder(backbone, dim=DIM, pool=pool)
 
 
 def with_one_bright_patch(row: int, column: int) -> Tensor:
@@ -29,7 +29,7 @@ def with_one_bright_patch(row: int, column: int) -> Tensor:
     return pixels
 
 
-def taught(pool: Literal["class", "mean"]) -> tuple[ImageStream, Tensor]:
+def taught(pool: Literal["class", "mean"]) -> tuple[ImageEncoder, Tensor]:
     """A stream that says whether there is a bright patch, wherever it lies, and the vector that asks for it."""
     model, asked = stream(pool, fused=False), torch.nn.functional.one_hot(torch.tensor(0), DIM).float()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
@@ -82,7 +82,7 @@ def test_fused_and_plain_attention_give_the_same_map_and_nothing_of_the_stream_c
 def test_frames_of_a_clip_are_explained_alike_however_many_there_are(pool: Literal["class", "mean"]) -> None:
     """A long clip goes through the stream in pieces."""
     model, frame = stream(pool, fused=False), with_one_bright_patch(1, 2)
-    frames = model.backbone.at_once(frame) + 2
+    frames = model.backbone.micro_batch_size(frame) + 2
     _, maps = patch_relevance(model, frame.expand(frames, -1, -1, -1), torch.eye(DIM)[:1])
     assert maps.shape == (1, frames, 4, 4)
     torch.testing.assert_close(maps, maps[:, :1].expand_as(maps))
@@ -98,13 +98,13 @@ def test_a_vector_asked_twice_as_long_has_twice_the_similarity_and_a_map_of_the_
 
 
 def test_the_whole_text_comes_first_and_each_word_with_what_it_adds(tiny_model: Path) -> None:
-    model = RetrievalModel.load(tiny_model)
+    model = DualEncoder.load(tiny_model)
     picture = Image.new("RGB", (40, 32), "red")
     whole, *words = explain(model, [picture, picture], "a red, red square")
     assert [word.text for word in words] == ["a", "red", "red", "square"]
     [[expected]] = model.encode_images([picture], batch=1) @ model.encode_texts(["a red, red square"], batch=1).T
     assert whole.similarity == pytest.approx(float(expected), abs=5e-3)  # one of them in bfloat16
-    side = model.settings["image"]["size"] // model.settings["image"]["patch"]
+    side = model.config["image"]["size"] // model.config["image"]["patch"]
     assert all(found.patches.shape == (2, side, side) for found in (whole, *words))
     again = explain(model, [picture, picture], "a red, red square")
     np.testing.assert_array_equal(whole.patches, again[0].patches)

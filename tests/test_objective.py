@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cots.losses.filter import MomentumFilter
-from cots.models.heads import TokenHead
+from cots.losses.filter import AdaptiveMomentumFilter
+from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
-from cots.models.stream import ImageStream, TextStream
+from cots.models.stream import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature
-from cots.objective import BatchNegatives, CotsObjective, Levels
-from cots.objectives.protocol import WHOLE, Batch, Keys
-from cots.training.loop import slices, update
+from cots.objective import BatchNegatives, CotsObjective, LossWeights
+from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
+from cots.training.loop import micro_batch_slices, train_step
 from tests.backbones import language, vision, vit
 
 PATCHES, WORDS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
-ALL = Levels(instance=1.0, token=0.5, task=0.25, masked_views=0.75)
+ALL = LossWeights(instance=1.0, token=0.5, task=0.25, masked_views=0.75)
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -35,7 +35,7 @@ def objective(
     *,
     queue: int,
     negatives: BatchNegatives,
-    weights: Levels = ALL,
+    weights: LossWeights = ALL,
     deviations: float | None = 1.0,
     fused: bool = False,
 ) -> CotsObjective:
@@ -48,12 +48,12 @@ def objective(
     pictures = vision(size=16, fused=fused, embed_dim=16, depth=1, num_heads=2)
     words = language(vocab=VOCAB, fused=fused, **sizes, **NO_DROPOUT)
     return CotsObjective(
-        image=ImageStream(pictures, dim=DIM, pool="mean"),
-        text=TextStream(words, dim=DIM, pool="mean"),
-        patch_head=TokenHead(width=16, dim=DIM, vocab=CODES),
-        word_head=TokenHead(width=16, dim=DIM, vocab=VOCAB),
+        image=ImageEncoder(pictures, dim=DIM, pool="mean"),
+        text=TextEncoder(words, dim=DIM, pool="mean"),
+        patch_head=MaskedTokenHead(width=16, dim=DIM, vocab=CODES),
+        word_head=MaskedTokenHead(width=16, dim=DIM, vocab=VOCAB),
         queue=PairQueue(size=queue, dim=DIM, warmup=0),
-        noise_filter=MomentumFilter(warmup=0, deviations=deviations, momentum=0.5),
+        noise_filter=AdaptiveMomentumFilter(warmup=0, deviations=deviations, momentum=0.5),
         weights=weights,
         temperature=Temperature(start=0.2, learned=True, least=0.01),
         batch_negatives=negatives,
@@ -68,15 +68,15 @@ def batch(pairs: int) -> Batch:
     words = torch.rand(pairs, WORDS) < 0.4
     words[0] = False  # a text of which nothing is hidden
     return Batch(
-        samples=torch.arange(pairs) // 2,  # two captions of each picture
-        captions=torch.arange(pairs),
+        image_index=torch.arange(pairs) // 2,  # two captions of each picture
+        caption_index=torch.arange(pairs),
         frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
-        ids=ids,
-        attended=torch.ones(pairs, WORDS, dtype=torch.bool),
-        masked_patches=masked,
+        input_ids=ids,
+        attention_mask=torch.ones(pairs, WORDS, dtype=torch.bool),
+        bool_masked_pos=masked,
         visual_tokens=torch.randint(0, CODES, (pairs, PATCHES)),
-        corrupted_ids=torch.where(words, 4, ids),
-        masked_words=words,
+        mlm_input_ids=torch.where(words, 4, ids),
+        mlm_mask=words,
     )
 
 
@@ -87,15 +87,15 @@ def with_a_past(model: CotsObjective, batches: int, *, pairs: int) -> CotsObject
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        model.advance(model.keys(past, [WHOLE]))
+        model.update_state(model.compute_keys(past, [ALL_ROWS]))
     return model
 
 
 @torch.no_grad()
-def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, float]:
+def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[str, float]:
     """The formulas of the paper with loops over pairs, candidates and positions."""
-    kept = [row for row in range(len(some.samples)) if keys.kept[row]]
-    image, text = model.image(some.frames), model.text(some.ids, some.attended)
+    kept = [row for row in range(len(some.image_index)) if keys.keep_mask[row]]
+    image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
     tau, queued = float(model.temperature()), range(int(model.queue.count))
     by_gradient = model.batch_negatives == "online"
 
@@ -103,10 +103,10 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
         among = features if by_gradient else keys_of
         scores: dict[object, float] = {"own": float(query @ among[own]) / tau}
         for other in kept:
-            if model.batch_negatives != "none" and some.samples[other] != some.samples[own]:
+            if model.batch_negatives != "none" and some.image_index[other] != some.image_index[own]:
                 scores[other] = float(query @ among[other]) / tau
         for row in queued:
-            if model.queue.samples[row] != some.samples[own]:
+            if model.queue.samples[row] != some.image_index[own]:
                 scores[f"queue {row}"] = float(query @ queue[row]) / tau
         mass = sum(math.exp(value) for value in scores.values())
         return {name: math.exp(value) / mass for name, value in scores.items()}
@@ -122,20 +122,20 @@ def slow_losses(model: CotsObjective, some: Batch, keys: Keys) -> dict[str, floa
 
     instance, task = contrast(image, text)
     patches = masked_pass(model, some)
-    words = model.text.backbone(some.corrupted_ids, some.attended)
-    masked_text = model.text(some.corrupted_ids, some.attended)
+    words = model.text.backbone(some.mlm_input_ids, some.attention_mask)
+    masked_text = model.text(some.mlm_input_ids, some.attention_mask)
     masked_views, _ = contrast(F.normalize(model.image.projection(patches.mean(dim=(1, 2)))), masked_text)
     vision = [
         surprise(model.patch_head, patches[row, 0, place], text[row], some.visual_tokens[row, place])
         for row in kept
         for place in range(PATCHES)
-        if some.masked_patches[row, place]
+        if some.bool_masked_pos[row, place]
     ]
     language = [
-        surprise(model.word_head, words[row, place], image[row], some.ids[row, place])
+        surprise(model.word_head, words[row, place], image[row], some.input_ids[row, place])
         for row in kept
         for place in range(WORDS)
-        if some.masked_words[row, place]
+        if some.mlm_mask[row, place]
     ]
     token = sum(vision) / len(vision) + (sum(language) / len(language) if language else 0.0)
     return {"instance": instance, "token": token, "task": task, "masked_views": masked_views}
@@ -146,12 +146,12 @@ def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
     stream, layers, frames = model.image.backbone, vit(model.image), []
     for frame in some.frames.unbind(dim=1):
         seen = layers.patch_embed(frame)
-        seen[some.masked_patches] = stream.mask_embedding
-        frames.append(layers.norm(layers.blocks(layers._pos_embed(seen)))[:, stream.prefix :])
+        seen[some.bool_masked_pos] = stream.mask_embedding
+        frames.append(layers.norm(layers.blocks(layers._pos_embed(seen)))[:, stream.num_prefix_tokens :])
     return torch.stack(frames, dim=1)
 
 
-def surprise(head: TokenHead, hidden: Tensor, paired: Tensor, target: Tensor) -> float:
+def surprise(head: MaskedTokenHead, hidden: Tensor, paired: Tensor, target: Tensor) -> float:
     logits = head.output(head.transform(hidden + head.fuse(paired)))
     return -float(logits.log_softmax(0)[target])
 
@@ -165,7 +165,7 @@ def test_the_losses_agree_with_loops_over_the_papers_formulas(
     weighted = ALL._replace(masked_views=masked_views)
     model = with_a_past(objective(queue=queue, negatives=negatives, weights=weighted), past, pairs=4)
     some = batch(pairs)
-    keys = model.keys(some, [WHOLE])
+    keys = model.compute_keys(some, [ALL_ROWS])
     outcome, slow = model(some, keys), slow_losses(model, some, keys)
     if not masked_views:
         del slow["masked_views"]
@@ -179,8 +179,8 @@ def test_the_losses_agree_with_loops_over_the_papers_formulas(
 def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negatives: BatchNegatives) -> None:
     model = with_a_past(objective(queue=7, negatives=negatives, weights=ALL._replace(token=0.0)), 2, pairs=4)
     some = batch(5)._replace(frames=torch.randn(5, 3, 3, 16, 16, dtype=torch.float64))
-    some.masked_patches[1::2] = some.masked_patches[1::2].flip(dims=(1,))
-    keys = model.keys(some, [WHOLE])
+    some.bool_masked_pos[1::2] = some.bool_masked_pos[1::2].flip(dims=(1,))
+    keys = model.compute_keys(some, [ALL_ROWS])
     losses, slow = model(some, keys).losses, slow_losses(model, some, keys)
     del slow["token"]
     assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
@@ -199,10 +199,10 @@ def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
 ) -> None:
     model = with_a_past(objective(queue=5, negatives=negatives), 2, pairs=6)
     some = batch(7)
-    keys = model.keys(some, slices(7, parts))
+    keys = model.compute_keys(some, micro_batch_slices(7, parts))
     model(some, keys).total.backward()
     whole = gradients(model)
-    for rows in slices(int(keys.kept.sum()), parts):
+    for rows in micro_batch_slices(int(keys.keep_mask.sum()), parts):
         model(some, keys, rows).total.backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, whole[name], rtol=1e-9, atol=1e-12, msg=name)
@@ -212,7 +212,7 @@ def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
     ("count", "parts", "lengths"), [(7, 3, [2, 3, 2]), (2, 5, [1, 1]), (1, 1, [1]), (8, 2, [4, 4])]
 )
 def test_slices_cover_everything_and_none_is_empty(count: int, parts: int, lengths: list[int]) -> None:
-    found = slices(count, parts)
+    found = micro_batch_slices(count, parts)
     assert [rows.stop - rows.start for rows in found] == lengths
     assert [row for rows in found for row in range(count)[rows]] == list(range(count))
 
@@ -224,7 +224,7 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cots.training.loop.autocast", lambda _: torch.autocast("cpu", enabled=False))
         for _ in range(3):
-            _, row = update(model, optimizer, batch(4), rate=0.3, max_grad_norm=1.0, parts=1)
+            _, row = train_step(model, optimizer, batch(4), learning_rate=0.3, max_grad_norm=1.0, parts=1)
     assert row["temperature"] != pytest.approx(before)
     model.temperature.log_tau.data.fill_(-9.0)
     assert float(model.temperature().detach()) == pytest.approx(0.01)
@@ -235,20 +235,20 @@ def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_
     asking = copy.deepcopy(model)
     asking.queue = PairQueue(size=3, dim=DIM, warmup=9).double()  # which is not filled yet
     ran = []
-    for slow in (model.image_slow, model.text_slow):
+    for slow in (model.image_m, model.text_m):
         slow.module.register_forward_hook(lambda *_: ran.append("momentum"))
     some = batch(5)
-    image, text = model.image(some.frames), model.text(some.ids, some.attended)
-    expected = asking(some, asking.keys(some, [WHOLE]))
-    found = model(some, model.keys(some, [WHOLE]))
+    image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
+    expected = asking(some, asking.compute_keys(some, [ALL_ROWS]))
+    found = model(some, model.compute_keys(some, [ALL_ROWS]))
     assert torch.equal(found.total, expected.total)
 
-    def stepped(one: CotsObjective) -> tuple[Keys | None, dict[str, float]]:
+    def stepped(one: CotsObjective) -> tuple[KeyFeatures | None, dict[str, float]]:
         groups = [{"params": list(one.parameters()), "scale": 1.0}]
-        return update(one, torch.optim.SGD(groups, lr=0.1), some, rate=0.1, max_grad_norm=100.0, parts=1)
+        return train_step(one, torch.optim.SGD(groups, lr=0.1), some, learning_rate=0.1, max_grad_norm=100.0, parts=1)
 
     (_, slow_row), (keys, row) = stepped(asking), stepped(model)
-    assert isinstance(keys, Keys)
+    assert isinstance(keys, KeyFeatures)
     assert ran == []
     assert {name: row[name] for name in found.losses} == {name: slow_row[name] for name in found.losses}
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), asking.parameters(), strict=True))
@@ -274,15 +274,15 @@ class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("weights", [ALL, ALL._replace(masked_views=0.0), Levels(1.0, 0.0, 1.0, 0.0)])
+@pytest.mark.parametrize("weights", [ALL, ALL._replace(masked_views=0.0), LossWeights(1.0, 0.0, 1.0, 0.0)])
 @pytest.mark.parametrize(("negatives", "queue"), [("none", 5), ("momentum", 5), ("online", 0)])
 def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
-    negatives: BatchNegatives, queue: int, weights: Levels
+    negatives: BatchNegatives, queue: int, weights: LossWeights
 ) -> None:
     model = with_a_past(objective(queue=queue, negatives=negatives, weights=weights, fused=True), 2, pairs=6)
     some = batch(7)
-    some.attended[::2, 4:] = False
-    keys, questions = model.keys(some, [WHOLE]), Questions()
+    some.attention_mask[::2, 4:] = False
+    keys, questions = model.compute_keys(some, [ALL_ROWS]), Questions()
     with ExitStack() as stack:
         started = vit(model.image).patch_embed.register_forward_pre_hook(
             lambda *_: stack.enter_context(questions) and None
@@ -296,9 +296,11 @@ def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
 
 
 def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
-    model = objective(queue=0, negatives="online", weights=Levels(0.0, 0.0, 1.0, 0.0))
+    model = objective(queue=0, negatives="online", weights=LossWeights(0.0, 0.0, 1.0, 0.0))
     some = batch(3)
     feature = F.normalize(torch.randn(3, DIM, dtype=torch.float64))
-    keys = Keys(feature, feature, some.samples, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool))
-    similar = model.similarities(feature, feature, keys, model.candidates(keys, torch.arange(3)))
+    keys = KeyFeatures(
+        feature, feature, some.image_index, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool)
+    )
+    similar = model.compute_logits(feature, feature, keys, model.candidate_set(keys, torch.arange(3)))
     torch.testing.assert_close(similar.i2t, similar.t2i)

@@ -22,18 +22,18 @@ from safetensors.numpy import load_file
 from cots.config.dvae import TrainedDvaeConfig
 from cots.config.objective import CotsObjectiveConfig
 from cots.config.params import Params
-from cots.model import RetrievalModel, device, precision
+from cots.model import DualEncoder, default_device, compute_dtype
 from cots.serving.loading import load_encoders
-from cots.serving.queries import SOUGHT, Query
+from cots.serving.queries import RESULT_MEDIA, Query
 from cots.serving.registry import Registry
-from cots.serving.search import Search
+from cots.serving.search import SearchEngine
 from cots.stages import finetune, pretrain
 from tests.conftest import Cots
 
 OLD = Path(__file__).parent / "fixtures/v0_1"
 PROJECT = OLD / "project"
 ENCODERS = PROJECT / "models/finetuned/image-text"
-ROUNDED = precision(device()) is not torch.float32  # bfloat16, or a GPU's own arithmetic
+ROUNDED = compute_dtype(default_device()) is not torch.float32  # bfloat16, or a GPU's own arithmetic
 same_start = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
     reason="random weights of one seed are other ones on this processor: no run begins as the old one did",
@@ -53,7 +53,7 @@ def near(found: object, right: object) -> bool:
 
 
 def test_an_old_model_folder_gives_the_vectors_that_it_gave() -> None:
-    model, right = RetrievalModel.load(ENCODERS), expected("vectors")
+    model, right = DualEncoder.load(ENCODERS), expected("vectors")
     pictures = [Image.open(PROJECT / "pictures" / f"{number}.jpg").convert("RGB") for number in range(2)]
     texts = list(expected("results")["1"]["any"])
     assert near(model.encode_texts(texts, batch=8), right["texts"])
@@ -62,7 +62,7 @@ def test_an_old_model_folder_gives_the_vectors_that_it_gave() -> None:
 
 
 def test_the_digest_of_an_old_model_folder_is_the_one_that_its_index_names() -> None:
-    digest = RetrievalModel.load(ENCODERS).digest
+    digest = DualEncoder.load(ENCODERS).digest
     assert digest == expected("vectors")["digest"]
     assert digest == json.loads((PROJECT / "index/index.json").read_text())["encoder"]
 
@@ -74,9 +74,9 @@ def same_results(found: list[dict[str, Any]], right: list[dict[str, Any]]) -> No
         assert [[hit[name] for name in kept] for hit in found] == [[hit[name] for name in kept] for hit in right]
 
 
-@pytest.mark.parametrize("media", SOUGHT)
+@pytest.mark.parametrize("media", RESULT_MEDIA)
 def test_an_old_index_gives_the_results_that_it_gave(media: Any) -> None:
-    search, right = Search.load(ENCODERS, PROJECT / "index"), expected("results")["1"][media]
+    search, right = SearchEngine.load(ENCODERS, PROJECT / "index"), expected("results")["1"][media]
     found = search([Query(text, 5, media) for text in right], batch=8)
     for mine, theirs in zip(found, right.values(), strict=True):
         same_results(mine, theirs)

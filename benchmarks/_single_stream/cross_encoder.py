@@ -18,10 +18,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from cots.data.text import encode, load_tokenizer
-from cots.data.views import centre
+from cots.data.text import tokenize, load_tokenizer
+from cots.data.views import resize_squash
 from cots.errors import BadInput
-from cots.model import TOKENIZER, RetrievalModel, autocast, chunks, device, normalised, told_of_model, write_model
+from cots.model import (
+    TOKENIZER,
+    DualEncoder,
+    autocast,
+    batched,
+    default_device,
+    normalize_pixels,
+    model_load_errors,
+    save_model_folder,
+)
 from cots.models.language import HfTextBackbone
 from cots.models.stream import Pool
 from cots.models.vision import VitBackbone
@@ -29,7 +38,7 @@ from cots.models.vision import VitBackbone
 WEIGHTS, SETTINGS = "cross_encoder.safetensors", "cross_encoder.json"
 
 
-class JointEncoder(nn.Module):
+class SingleStreamEncoder(nn.Module):
     """A picture and a text in one sequence, through the vision transformer's own blocks, to one number.
 
         logit = head(pool(blocks([patches + kind_image, words + kind_text])))
@@ -124,17 +133,19 @@ class CrossEncoder:
         settings: those of the two-stream model whose shapes it has.
     """
 
-    def __init__(self, *, joint: JointEncoder, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, *, joint: SingleStreamEncoder, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
+    ) -> None:
         self.joint, self.tokenizer, self.settings = joint, tokenizer, settings
 
     @classmethod
-    def of(cls, model: RetrievalModel) -> Self:
+    def of(cls, model: DualEncoder) -> Self:
         """Start from a two-stream model: copies of its patch and word embeddings and of its vision blocks."""
         vision, language = copy.deepcopy(model.image.backbone), copy.deepcopy(model.text.backbone)
         assert isinstance(vision, VitBackbone)
         assert isinstance(language, HfTextBackbone)
-        joint = JointEncoder(vision, language, pool=model.settings["image"]["pool"])
-        return cls(joint=joint, tokenizer=model.tokenizer, settings=model.settings)
+        joint = SingleStreamEncoder(vision, language, pool=model.config["image"]["pool"])
+        return cls(joint=joint, tokenizer=model.tokenizer, settings=model.config)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -143,17 +154,17 @@ class CrossEncoder:
         Raises:
             BadInput: the folder is not such a model, or its weights do not fit its settings.
         """
-        with told_of_model(folder, (WEIGHTS, SETTINGS, TOKENIZER), kind="cross-encoder"):
+        with model_load_errors(folder, (WEIGHTS, SETTINGS, TOKENIZER), kind="cross-encoder"):
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
-            model = cls.of(RetrievalModel.build(settings, load_tokenizer(folder / TOKENIZER)))
+            model = cls.of(DualEncoder.build(settings, load_tokenizer(folder / TOKENIZER)))
             model.joint.load_state_dict(load_file(folder / WEIGHTS))
-        model.joint.to(device())
+        model.joint.to(default_device())
         return model
 
     def save(self, folder: Path) -> None:
         """Write weights, settings and tokenizer, aside first; nothing in it is pickled."""
         weights = (WEIGHTS, self.joint.state_dict())
-        write_model(folder, weights=weights, settings=(SETTINGS, self.settings), tokenizer=self.tokenizer)
+        save_model_folder(folder, weights=weights, settings=(SETTINGS, self.settings), tokenizer=self.tokenizer)
 
     def score(
         self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], *, batch: int
@@ -177,21 +188,21 @@ class CrossEncoder:
     def _scored(
         self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], batch: int
     ) -> Iterator[Tensor]:
-        for number, chunk in enumerate(chunks(pictures, batch)):
+        for number, chunk in enumerate(batched(pictures, batch)):
             first = number * batch
             start, stop = np.searchsorted(pairs[:, 0], [first, first + len(chunk)])
             patches = self._patches(chunk)
-            for part in chunks(pairs[start:stop].tolist(), batch):
+            for part in batched(pairs[start:stop].tolist(), batch):
                 ids, attended = self._words([texts[text] for _, text in part])
                 yield self.joint.judge(patches[[picture - first for picture, _ in part]], ids, attended)
 
     def _words(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        words = encode(self.tokenizer, texts, max_tokens=self.settings["text"]["max_tokens"])
+        words = tokenize(self.tokenizer, texts, max_tokens=self.settings["text"]["max_tokens"])
         where = self.joint.kinds.device
-        return torch.from_numpy(words.ids).to(where), torch.from_numpy(words.attended).to(where)
+        return torch.from_numpy(words.input_ids).to(where), torch.from_numpy(words.attention_mask).to(where)
 
     def _patches(self, pictures: list[Image.Image]) -> Tensor:
         vision = self.settings["image"]
-        pixels = np.stack([centre(picture, vision["size"]) for picture in pictures])[:, None]  # (B, 1, H, W, 3)
+        pixels = np.stack([resize_squash(picture, vision["size"]) for picture in pictures])[:, None]  # (B, 1, H, W, 3)
         where = self.joint.kinds.device
-        return self.joint.patches(normalised(pixels, mean=vision["mean"], std=vision["std"], to=where))
+        return self.joint.patches(normalize_pixels(pixels, mean=vision["mean"], std=vision["std"], device=where))

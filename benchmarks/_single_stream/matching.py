@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks._single_stream.cross_encoder import JointEncoder
-from cots.models.momentum import MomentumCopy
-from cots.models.stream import ImageStream, TextStream
-from cots.objectives.protocol import WHOLE, Batch, Objective, Outcome
+from benchmarks._single_stream.cross_encoder import SingleStreamEncoder
+from cots.models.momentum import MomentumEncoder
+from cots.models.stream import ImageEncoder, TextEncoder
+from cots.objectives.protocol import ALL_ROWS, Batch, Objective, LossOutput
 
 
-def hard_negatives(similarity: Tensor, samples: Tensor, *, temperature: float) -> Tensor:
+def sample_hard_negatives(similarity: Tensor, samples: Tensor, *, temperature: float) -> Tensor:
     """One wrong candidate a query, the likelier the more similar two streams find it.
 
         P(j | i) = softmax_j(s_ij / temperature) over the candidates of other pictures
@@ -40,7 +40,7 @@ def hard_negatives(similarity: Tensor, samples: Tensor, *, temperature: float) -
     return torch.multinomial(chances, 1)[:, 0]
 
 
-class Hardening(NamedTuple):
+class TemperatureSchedule(NamedTuple):
     """Temperature of the mining: geometrically from `start` to `end` in so many steps, then `end`."""
 
     start: float
@@ -52,7 +52,7 @@ class Hardening(NamedTuple):
         return float(self.start * (self.end / self.start) ** min(step / self.steps, 1.0))
 
 
-class MatchingObjective(Objective[None]):
+class ITMObjective(Objective[None]):
     """Binary cross-entropy over each pair, its picture with a hard wrong text, and its text with a hard wrong picture.
 
         L = 1/(3B) sum over the 3B pairs of -log sigmoid(+-logit)
@@ -70,36 +70,38 @@ class MatchingObjective(Objective[None]):
 
     step: Tensor
 
-    def __init__(self, joint: JointEncoder, *, image: ImageStream, text: TextStream, temperature: Hardening) -> None:
+    def __init__(
+        self, joint: SingleStreamEncoder, *, image: ImageEncoder, text: TextEncoder, temperature: TemperatureSchedule
+    ) -> None:
         super().__init__()
         self.joint, self.temperature = joint, temperature
-        self.image, self.text = MomentumCopy(image), MomentumCopy(text)
+        self.image, self.text = MomentumEncoder(image), MomentumEncoder(text)
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
-    def keys(self, batch: Batch, parts: list[slice]) -> None:
+    def compute_keys(self, batch: Batch, parts: list[slice]) -> None:
         """None: the negatives are drawn in the forward pass."""
 
-    def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
+    def forward(self, batch: Batch, keys: None, rows: slice = ALL_ROWS) -> LossOutput:
         """The loss of the whole batch."""
         texts, pictures = self.negatives(batch)
         own = torch.arange(len(texts), device=texts.device)
         left, right = torch.cat([own, own, pictures]), torch.cat([own, texts, own])  # (3B,) rows of a picture, a text
         patches = self.joint.patches(batch.frames)
-        logits = self.joint.judge(patches[left], batch.ids[right], batch.attended[right])
+        logits = self.joint.judge(patches[left], batch.input_ids[right], batch.attention_mask[right])
         loss = F.binary_cross_entropy_with_logits(logits.float(), (left == right).float())
-        return Outcome(loss, {"matching": loss.detach()})
+        return LossOutput(loss, {"matching": loss.detach()})
 
     def negatives(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """For each pair the row of a wrong text for its picture, (B,), and of a wrong picture for its text, (B,)."""
-        similarity = self.image(batch.frames) @ self.text(batch.ids, batch.attended).T
+        similarity = self.image(batch.frames) @ self.text(batch.input_ids, batch.attention_mask).T
         temperature = self.temperature.at(int(self.step))
-        texts = hard_negatives(similarity, batch.samples, temperature=temperature)
-        return texts, hard_negatives(similarity.T, batch.samples, temperature=temperature)
+        texts = sample_hard_negatives(similarity, batch.image_index, temperature=temperature)
+        return texts, sample_hard_negatives(similarity.T, batch.image_index, temperature=temperature)
 
-    def advance(self, keys: None) -> None:
+    def update_state(self, keys: None) -> None:
         """Count the step: the negatives of the next are harder."""
         self.step.add_(1)
 
-    def figures(self, keys: None) -> dict[str, float]:
+    def metrics(self, keys: None) -> dict[str, float]:
         """The mining's temperature, for the curves."""
         return {"temperature": self.temperature.at(int(self.step))}

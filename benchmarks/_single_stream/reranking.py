@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.metrics import Floats, Ints, retrieval
+from cots.retrieval.metrics import Floats, Ints, rank_queries
 
 PairScorer = Callable[[Ints], Floats]
 
@@ -31,7 +31,7 @@ def rerank(items: Floats, texts: Floats, owners: Ints, *, k: int, score: PairSco
     Raises:
         ValueError: k out of range, scores that are too few or not finite, or what `retrieval` does not take.
     """
-    i2t, t2i = retrieval(items, texts, owners)
+    i2t, t2i = rank_queries(items, texts, owners)
     near_texts, near_items = _nearest(items, texts, k), _nearest(texts, items, k)
     own_items, own_texts = np.arange(len(items))[:, None], np.arange(len(texts))[:, None]
     wanted = [(own_items * len(texts) + near_texts), (near_items * len(texts) + own_texts)]  # one number a pair

@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cots.dist import gathered
+from cots.dist import all_gather_with_grad
 from cots.losses.contrastive import whole_batch
-from cots.models.stream import ImageStream, TextStream
+from cots.models.stream import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature
-from cots.objectives.protocol import WHOLE, Batch, Objective, Outcome
+from cots.objectives.protocol import ALL_ROWS, Batch, Objective, LossOutput
 
 
-def sigmoid_loss(logits: Tensor, positives: Tensor, excluded: Tensor) -> Tensor:
+def sigmoid_loss(logits: Tensor, targets: Tensor, ignore_mask: Tensor) -> Tensor:
     """Binary cross-entropy of pictures with every text, as a share of a whole batch's.
 
         -1/B sum over i, j of log sigmoid(z_ij l_ij),   z_ij = 1 for j = positives_i, else -1
@@ -26,8 +26,8 @@ def sigmoid_loss(logits: Tensor, positives: Tensor, excluded: Tensor) -> Tensor:
 
     Source: SigLIP, arXiv:2303.15343, equation 2.
     """
-    sign = torch.full_like(logits, -1).scatter(1, positives[:, None], 1)
-    return -F.logsigmoid(sign * logits).masked_fill(excluded, 0).sum() / logits.shape[1]
+    sign = torch.full_like(logits, -1).scatter(1, targets[:, None], 1)
+    return -F.logsigmoid(sign * logits).masked_fill(ignore_mask, 0).sum() / logits.shape[1]
 
 
 class SiglipObjective(Objective[None]):
@@ -40,25 +40,25 @@ class SiglipObjective(Objective[None]):
     Source: SigLIP, arXiv:2303.15343, algorithm 1.
     """
 
-    def __init__(self, *, image: ImageStream, text: TextStream, temperature: Temperature, bias: float) -> None:
+    def __init__(self, *, image: ImageEncoder, text: TextEncoder, temperature: Temperature, bias: float) -> None:
         super().__init__()
         self.image, self.text, self.temperature = image, text, temperature
         self.bias = nn.Parameter(torch.tensor(bias))
 
-    def keys(self, batch: Batch, parts: list[slice]) -> None:
+    def compute_keys(self, batch: Batch, parts: list[slice]) -> None:
         """None: there is no momentum stream."""
 
-    def forward(self, batch: Batch, keys: None, rows: slice = WHOLE) -> Outcome:
+    def forward(self, batch: Batch, keys: None, rows: slice = ALL_ROWS) -> LossOutput:
         """The share of the batch's loss that this process's pictures have."""
-        image, text = self.image(batch.frames), self.text(batch.ids, batch.attended)
-        texts = gathered(text)
-        positives, excluded = whole_batch(batch.samples, gathered(batch.samples))
+        image, text = self.image(batch.frames), self.text(batch.input_ids, batch.attention_mask)
+        texts = all_gather_with_grad(text)
+        positives, excluded = whole_batch(batch.image_index, all_gather_with_grad(batch.image_index))
         loss = sigmoid_loss(image @ texts.T / self.temperature() + self.bias, positives, excluded)
-        return Outcome(loss, {"sigmoid": loss.detach()})
+        return LossOutput(loss, {"sigmoid": loss.detach()})
 
-    def advance(self, keys: None) -> None:
+    def update_state(self, keys: None) -> None:
         """Nothing moves between steps."""
 
-    def figures(self, keys: None) -> dict[str, float]:
+    def metrics(self, keys: None) -> dict[str, float]:
         """Temperature and bias, for the curves."""
         return {"temperature": float(self.temperature().detach()), "bias": float(self.bias.detach())}

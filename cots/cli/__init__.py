@@ -19,7 +19,7 @@ from cots.cli.search import search
 from cots.cli.serve import serve
 from cots.cli.summary import summary
 from cots.cli.suspects import suspects
-from cots.errors import BadInput, told_in_one_line
+from cots.errors import BadInput, exit_on_error
 
 GC_THRESHOLD = 100_000  # new objects between two searches for garbage; Python's own is 700
 
@@ -54,7 +54,7 @@ def root(
 def main() -> None:
     """Run the command line; a mistake is told in one line, with exit code 2."""
     gc.set_threshold(GC_THRESHOLD)  # imports make objects that stay: searching them for garbage is a tenth of the start
-    with told_in_one_line():
+    with exit_on_error():
         try:
             sys.exit(app(prog_name="cots", standalone_mode=False))
         except typer.TyperException as error:

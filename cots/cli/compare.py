@@ -23,13 +23,15 @@ def compare(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Compare two models on the same queries: A less B with 95 % intervals and two-sided p."""
-    from cots.comparison import compared, query_tables
+    from cots.comparison import compare_query_tables, query_tables
 
     ours, theirs = query_tables(challenger), query_tables(champion)
     shared = [target for target in ours if target in theirs]
     if not shared:
         raise BadInput(f"{challenger} tells of {', '.join(ours)} and {champion} of {', '.join(theirs)}")
-    differences = {target: compared(ours[target], theirs[target], resamples=resamples, seed=seed) for target in shared}
+    differences = {
+        target: compare_query_tables(ours[target], theirs[target], resamples=resamples, seed=seed) for target in shared
+    }
     runs = {target: len(ours[target]) for target in shared}
     typer.echo("\n\n".join(_told(target, figures, runs[target]) for target, figures in differences.items()))
     if out:

@@ -75,7 +75,7 @@ def merge(
     release's own splits are taken.
     """
     from cots.cli.files import writing
-    from cots.data.gathering import gather
+    from cots.data.gathering import merge
     from cots.data.sources import SOURCES
 
     asked = [_kind_and_path(source) for source in sources]
@@ -85,7 +85,7 @@ def merge(
     read = [(path, SOURCES[kind](path=path, **MERGED[kind])) for kind, path in asked]
     opened = dict(zip(names, read, strict=True))
     with writing(out):
-        counts = gather(opened, out)
+        counts = merge(opened, out)
     typer.echo(table(["data set", "samples"], list(counts.items())))
 
 

@@ -88,10 +88,10 @@ def _processor() -> str:
 
 
 def _mlflow() -> str:
-    from cots.serving.tracking import connect, shown, tracking_uri
+    from cots.serving.tracking import connect, without_credentials, tracking_uri
 
     connect()
-    return shown(tracking_uri())
+    return without_credentials(tracking_uri())
 
 
 def _dvc() -> str:

@@ -13,8 +13,8 @@ from cots.errors import BadInput
 from cots.files import write_json
 
 if TYPE_CHECKING:
-    from cots.drift import Checked
-    from cots.serving.versions import Listed
+    from cots.drift import DriftCheck
+    from cots.serving.versions import VersionInfo
 
 
 def drift(
@@ -31,7 +31,7 @@ def drift(
     from cots.config.params import Params
     from cots.data.manifest import read_manifest
     from cots.data.query_log import read_queries
-    from cots.drift import Watch, summary
+    from cots.drift import DriftMonitor, summary
     from cots.serving.lineage import file_digest
     from cots.serving.loading import load_encoders
 
@@ -42,16 +42,18 @@ def drift(
     log = None
     if queries:
         log = read_queries(queries, encoders=encoders.digest, dim=encoders.dim, newest=limits.max_queries)
-    watch = Watch(encoders, learnt=read_manifest(learnt), manifest=current, shards=shards, limits=limits)
+    watch = DriftMonitor(encoders, learnt=read_manifest(learnt), manifest=current, shards=shards, limits=limits)
     checked = watch(log)
     about = {"encoders": encoders.digest, "learnt from": file_digest(learnt), "data": file_digest(manifest)}
-    found = summary(checked, **about, **({"queries left out": dict(log.left_out)} if log else {}))
+    found = summary(checked, **about, **({"queries left out": dict(log.num_skipped)} if log else {}))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
     typer.echo(f"drifted: {str(found['drifted']).lower()}\n\n{_told(checked)}")
-    if log and log.left_out:
-        typer.echo("\nqueries left out: " + ", ".join(f"{number} {reason}" for reason, number in log.left_out.items()))
+    if log and log.num_skipped:
+        typer.echo(
+            "\nqueries left out: " + ", ".join(f"{number} {reason}" for reason, number in log.num_skipped.items())
+        )
     typer.echo(f"\nall figures: {out}")
 
 
@@ -73,7 +75,7 @@ def _learnt(model: str, manifest: Path) -> Path:
     )
 
 
-def digest_of_training_data(versions: "Sequence[Listed]") -> str:
+def digest_of_training_data(versions: "Sequence[VersionInfo]") -> str:
     """Of the first version with the champion's encoders: later ones may index new pictures without training.
 
     Args:
@@ -91,12 +93,12 @@ def digest_of_training_data(versions: "Sequence[Listed]") -> str:
     return min(same, key=lambda one: one.version).tags["manifest.digest"]
 
 
-def _told(checked: "Sequence[Checked]") -> str:
+def _told(checked: "Sequence[DriftCheck]") -> str:
     rows = []
     for one in checked:
         name = f"{one.of} ({one.rows})"
-        if one.too_few:
-            rows.append([name, "not judged", "-", one.too_few, ""])
+        if one.skipped_reason:
+            rows.append([name, "not judged", "-", one.skipped_reason, ""])
         rows += [
             [name, verdict.expectation, "yes" if verdict.success else "NO", verdict.observed, verdict.limit]
             for verdict in one.verdicts

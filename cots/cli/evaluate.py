@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cots.data.intake import Rejected
     from cots.data.samples import Sample, StoredSample
     from cots.directions import Media
-    from cots.model import RetrievalModel
+    from cots.model import DualEncoder
 
 Format = Literal["karpathy", "coco", "folder", "webdataset", "msrvtt", "scenes"]
 NAMED_CHARS = 100  # of the samples that could not be used; --json has all of them
@@ -52,8 +52,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
 ) -> None:
     """Measure retrieval in both directions on a data set."""
-    from cots.data.intake import Intake
-    from cots.evaluation import opened
+    from cots.data.intake import Ingestor
+    from cots.evaluation import ingest_by_media
     from cots.serving.loading import load_encoders
 
     root = data.resolve() if data.is_dir() else data.resolve().parent
@@ -62,7 +62,7 @@ def evaluate(
     if not chosen:
         raise BadInput(f"{data} has no sample of split {split}")
     encoders = load_encoders(model)
-    usable, rejected = opened(chosen, Intake(root=root, withdrawn={}, size=size, frames=frames, **limits))
+    usable, rejected = ingest_by_media(chosen, Ingestor(root=root, withdrawn={}, size=size, frames=frames, **limits))
     if not usable:
         raise BadInput(f"{data}: none of {len(rejected)} samples of split {split} can be used; {_first(rejected)}")
     chosen_by = {"folds": folds, "resamples": bootstrap, "seed": seed}
@@ -94,7 +94,7 @@ def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sampl
 
 
 def _measured(
-    encoders: RetrievalModel,
+    encoders: DualEncoder,
     usable: dict[Media, list[StoredSample]],
     queries: Path | None,
     *,
@@ -102,13 +102,13 @@ def _measured(
     **settings: int,
 ) -> dict[str, Any]:
     """All figures, by kind of media; every query's rank is written where it is wanted."""
-    from cots.evaluation import embed, measure
+    from cots.evaluation import embed, evaluate_retrieval
     from cots.reporting.results import write_query_table
 
     metrics: dict[str, Any] = {}
     for media, samples in usable.items():
         embedded = embed(encoders, samples, batch=batch)
-        measured = measure(embedded, media=media, **settings)
+        measured = evaluate_retrieval(embedded, media=media, **settings)
         metrics[media] = measured.metrics
         if queries:
             with writing(queries):

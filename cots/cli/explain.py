@@ -20,7 +20,7 @@ def explain(
 ) -> None:
     """Draw which parts of a picture speak for a text and for each of its words."""
     from cots.cli.sheet import labelled_sheet, write_sheet
-    from cots.data.pictures import UnusablePicture, decode_picture
+    from cots.data.pictures import UnusableImage, decode_image
     from cots.explain import explain as explained
     from cots.explain import overlay
     from cots.serving.loading import load_encoders
@@ -28,10 +28,10 @@ def explain(
     if not text.strip():
         raise BadInput("the text is blank")
     try:
-        picture = decode_picture(image.expanduser().read_bytes(), max_pixels=max_pixels, min_side=1)
+        picture = decode_image(image.expanduser().read_bytes(), max_pixels=max_pixels, min_side=1)
     except OSError as error:
         raise BadInput(f"cannot read the picture {image}: {error.strerror}") from None
-    except UnusablePicture as error:
+    except UnusableImage as error:
         raise BadInput(f"{image} cannot be used: {error}") from None
     whole, *words = explained(load_encoders(model), [picture], text)
     drawn = [overlay(picture, found.patches[0], most=float(found.patches.max())) for found in (whole, *words)]

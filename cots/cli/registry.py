@@ -10,7 +10,7 @@ from cots.cli.tables import table
 
 if TYPE_CHECKING:
     from cots.serving.registry import Published
-    from cots.serving.versions import Listed
+    from cots.serving.versions import VersionInfo
 
 registry = typer.Typer(help="Versions of the search index: publish, compare, promote, rollback.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
@@ -118,7 +118,7 @@ def lineage(
     typer.echo(table(["what", "value"], rows))
 
 
-def versions_table(versions: "list[Listed]") -> str:
+def versions_table(versions: "list[VersionInfo]") -> str:
     """One line a version."""
     if not versions:
         return "no version is registered: run `dvc repro` and `cots registry publish`"

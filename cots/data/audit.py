@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cots.data.pictures import UnusablePicture, decode_picture, fingerprints
+from cots.data.pictures import UnusableImage, decode_image, image_hashes
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
 from cots.errors import BadInput
@@ -31,7 +31,7 @@ DERIVED = (
 )
 
 
-def audited(
+def audit_manifest(
     manifest: pd.DataFrame, shards: Path, suspects: pd.DataFrame, *, sampled_shards: int, max_pixels: int
 ) -> pd.DataFrame:
     """The manifest with lists replaced by figures, and what is known by comparing rows and opening shards.
@@ -118,7 +118,7 @@ def _verdict(row: dict[Any, Any], sample: StoredSample | None, *, max_pixels: in
     if differing := [name for name in known if known[name] != found[name]]:
         return f"another {' and '.join(differing)} in {row['shard']}"
     try:
-        frames = [decode_picture(frame, max_pixels=max_pixels, min_side=1) for frame in sample.frames]
-    except UnusablePicture as error:
+        frames = [decode_image(frame, max_pixels=max_pixels, min_side=1) for frame in sample.frames]
+    except UnusableImage as error:
         return f"a frame in {row['shard']} is {error}"
-    return SOUND if fingerprints(frames[0])[0] == row["pixel_hash"] else f"other pixels in {row['shard']}"
+    return SOUND if image_hashes(frames[0])[0] == row["pixel_hash"] else f"other pixels in {row['shard']}"

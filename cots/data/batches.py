@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
-from cots.data.masking import block_masks, mask_words
+from cots.data.masking import random_block_mask, mask_tokens
 from cots.data.samples import StoredSample
-from cots.data.segments import one_of_each
+from cots.data.segments import random_per_segment
 from cots.data.shards import read_shard
-from cots.data.text import Words, encode
-from cots.data.views import Box, Views, crop, draw_box
+from cots.data.text import TokenBatch, tokenize
+from cots.data.views import Box, CropViews, crop, random_resized_crop_box
 
 SHUFFLE_BUFFER = 5000  # undecoded samples that are mixed with each other
 
@@ -36,18 +36,18 @@ def shuffled(shard: Callable[[int], Iterator[T]], num_shards: int, *, seed: int,
     yield from mixed.run(item for number in order for item in shard(int(number)))
 
 
-def endless(epoch: Callable[[int], Iterator[T]], *, num_samples: int, batch: int, start: int) -> Iterator[list[T]]:
+def endless(epoch: Callable[[int], Iterator[T]], *, num_samples: int, batch_size: int, start: int) -> Iterator[list[T]]:
     """Batches of items, epoch after epoch, from batch number `start` on; an epoch's last, short batch is left out."""
-    per_epoch = num_samples // batch
+    per_epoch = num_samples // batch_size
     number, done = divmod(start, per_epoch)
     while True:
-        items = islice(epoch(number), done * batch, per_epoch * batch)
-        while chosen := list(islice(items, batch)):
+        items = islice(epoch(number), done * batch_size, per_epoch * batch_size)
+        while chosen := list(islice(items, batch_size)):
             yield chosen
         number, done = number + 1, 0
 
 
-def ahead(items: Iterator[S], make: Callable[[S], T], *, threads: int) -> Iterator[T]:
+def prefetch(items: Iterator[S], make: Callable[[S], T], *, threads: int) -> Iterator[T]:
     """What is made of each item, in order, while its predecessors are in use.
 
     Args:
@@ -68,7 +68,7 @@ def ahead(items: Iterator[S], make: Callable[[S], T], *, threads: int) -> Iterat
             yield made
 
 
-class Viewed(NamedTuple):
+class SampleView(NamedTuple):
     """A stored sample with one of its views."""
 
     sample: StoredSample
@@ -77,25 +77,25 @@ class Viewed(NamedTuple):
     tokens: NDArray[np.uint16]
 
 
-class Arrays(NamedTuple):
+class NumpyBatch(NamedTuple):
     """A batch in numpy; the fields are those of `cots.objective.Batch`, pixels still bytes."""
 
-    samples: NDArray[np.int64]  # (B,)
-    captions: NDArray[np.int64]  # (B,)
+    image_index: NDArray[np.int64]  # (B,)
+    caption_index: NDArray[np.int64]  # (B,)
     frames: NDArray[np.uint8]  # (B, T, H, W, 3)
-    ids: NDArray[np.int64]  # (B, L)
-    attended: NDArray[np.bool_]  # (B, L)
-    masked_patches: NDArray[np.bool_]  # (B, N), or (B, 0) where the token level is off
+    input_ids: NDArray[np.int64]  # (B, L)
+    attention_mask: NDArray[np.bool_]  # (B, L)
+    bool_masked_pos: NDArray[np.bool_]  # (B, N), or (B, 0) where the token level is off
     visual_tokens: NDArray[np.int64]  # likewise
-    corrupted_ids: NDArray[np.int64]  # (B, L) or (B, 0)
-    masked_words: NDArray[np.bool_]  # likewise
+    mlm_input_ids: NDArray[np.int64]  # (B, L) or (B, 0)
+    mlm_mask: NDArray[np.bool_]  # likewise
 
 
-class Drawn(NamedTuple):
+class PendingBatch(NamedTuple):
     """A batch whose pictures are still to be decoded."""
 
-    arrays: Arrays  # without pixels
-    frames: list[tuple[Viewed, list[int]]]  # of each row, the sample and which of its frames
+    arrays: NumpyBatch  # without pixels
+    frames: list[tuple[SampleView, list[int]]]  # of each row, the sample and which of its frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class Masking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingBatches:
+class TrainLoader:
     """Batches of a split's shards, without end.
 
     Every epoch takes each sample once (the last, short batch aside), in an order of its own, each sample in the
@@ -131,11 +131,11 @@ class TrainingBatches:
     shards: tuple[Path, ...]
     views: tuple[Path, ...]
     keys: NDArray[np.int64]
-    first_captions: NDArray[np.int64]
+    caption_offsets: NDArray[np.int64]
     num_samples: int
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
-    batch: int
+    batch_size: int
     frames: int
     size: int
     masking: Masking | None
@@ -143,68 +143,70 @@ class TrainingBatches:
     seed: int
     threads: int
 
-    def starting(self, step: int) -> Iterator[Arrays]:
+    def iter_from(self, step: int) -> Iterator[NumpyBatch]:
         """The batches from `step` on; as many as there are threads are made ahead."""
-        chosen = endless(self._epoch, num_samples=self.num_samples, batch=self.batch, start=step)
-        drawn = (self.drawn(samples, number) for number, samples in enumerate(chosen, start=step))
-        yield from ahead(drawn, self.decoded, threads=self.threads)
+        chosen = endless(self._epoch, num_samples=self.num_samples, batch_size=self.batch_size, start=step)
+        drawn = (self.collate(samples, number) for number, samples in enumerate(chosen, start=step))
+        yield from prefetch(drawn, self.decode, threads=self.threads)
 
-    def _epoch(self, epoch: int) -> Iterator[Viewed]:
+    def _epoch(self, epoch: int) -> Iterator[SampleView]:
         yield from shuffled(lambda shard: self._shard(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch)
 
-    def _shard(self, shard: int, epoch: int) -> Iterator[Viewed]:
-        views = Views.load(self.views[shard])
+    def _shard(self, shard: int, epoch: int) -> Iterator[SampleView]:
+        views = CropViews.load(self.views[shard])
         view = epoch % views.tokens.shape[1]
         columns = (views.frames[:, view].tolist(), views.boxes[:, view].tolist(), views.tokens[:, view])
         for sample, frame, box, tokens in zip(read_shard(self.shards[shard]), *columns, strict=True):
-            yield Viewed(sample, frame, box, tokens)
+            yield SampleView(sample, frame, box, tokens)
 
-    def drawn(self, chosen: list[Viewed], step: int) -> Drawn:
+    def collate(self, chosen: list[SampleView], step: int) -> PendingBatch:
         """Own rows of a batch; captions, masks and frames are drawn from seed and step, in this order."""
         rng = np.random.default_rng((self.seed, 1, step))
         numbers = np.searchsorted(self.keys, [int(item.sample.key) for item in chosen]).astype(np.int64)
         captions = [int(rng.integers(len(item.sample.captions))) for item in chosen]
         texts = [item.sample.captions[caption] for item, caption in zip(chosen, captions, strict=True)]
-        words = encode(self.tokenizer, texts, max_tokens=self.max_tokens)
-        patches, hidden, corrupted = self.hide(rng, words)
+        words = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens)
+        patches, hidden, corrupted = self.mask(rng, words)
         tokens = np.stack([item.tokens for item in chosen])[:, : patches.shape[1]]
         frames = [self.frame_numbers(rng, item) for item in chosen]
         mine = self.rows
-        arrays = Arrays(
-            samples=numbers[mine],
-            captions=(self.first_captions[numbers] + captions)[mine],
+        arrays = NumpyBatch(
+            image_index=numbers[mine],
+            caption_index=(self.caption_offsets[numbers] + captions)[mine],
             frames=np.empty(0, np.uint8),
-            ids=words.ids[mine],
-            attended=words.attended[mine],
-            masked_patches=patches[mine],
+            input_ids=words.input_ids[mine],
+            attention_mask=words.attention_mask[mine],
+            bool_masked_pos=patches[mine],
             visual_tokens=tokens.astype(np.int64)[mine],
-            corrupted_ids=corrupted[mine],
-            masked_words=hidden[mine],
+            mlm_input_ids=corrupted[mine],
+            mlm_mask=hidden[mine],
         )
-        return Drawn(arrays, list(zip(chosen[mine], frames[mine], strict=True)))
+        return PendingBatch(arrays, list(zip(chosen[mine], frames[mine], strict=True)))
 
-    def decoded(self, drawn: Drawn) -> Arrays:
+    def decode(self, drawn: PendingBatch) -> NumpyBatch:
         """The batch with its pixels."""
         return drawn.arrays._replace(frames=np.stack([self.pixels(*one) for one in drawn.frames]))
 
-    def hide(
-        self, rng: np.random.Generator, words: Words
+    def mask(
+        self, rng: np.random.Generator, words: TokenBatch
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
         """Hidden patches, hidden words and corrupted ids, each with no columns where the token level is off."""
-        masking, count = self.masking, len(words.ids)
+        masking, count = self.masking, len(words.input_ids)
         if masking is None:
             off = np.zeros((count, 0), dtype=bool)
             return off, off, off.astype(np.int64)
-        patches = block_masks(rng, count, grid=masking.grid, count=masking.patches, block=masking.block)
+        patches = random_block_mask(rng, count, grid=masking.grid, count=masking.patches, block=masking.block)
         mask, vocab = int(self.tokenizer.mask_token_id), len(self.tokenizer)
-        corrupted, hidden = mask_words(rng, words.ids, words.maskable, share=masking.words, mask=mask, vocab=vocab)
+        corrupted, hidden = mask_tokens(
+            rng, words.input_ids, words.maskable, probability=masking.words, mask=mask, vocab=vocab
+        )
         return patches, hidden, corrupted
 
-    def frame_numbers(self, rng: np.random.Generator, item: Viewed) -> list[int]:
+    def frame_numbers(self, rng: np.random.Generator, item: SampleView) -> list[int]:
         """The view's frame, or one drawn from each of T equal segments."""
-        return [item.frame] if self.frames == 1 else one_of_each(rng, len(item.sample.frames), self.frames)
+        return [item.frame] if self.frames == 1 else random_per_segment(rng, len(item.sample.frames), self.frames)
 
-    def pixels(self, item: Viewed, numbers: list[int]) -> NDArray[np.uint8]:
+    def pixels(self, item: SampleView, numbers: list[int]) -> NDArray[np.uint8]:
         """(T, H, W, 3): frames by number, cut by the view's box."""
         frames = (open_frame(item.sample.frames[number]) for number in numbers)
         return np.stack([crop(frame, item.box, self.size) for frame in frames])
@@ -230,17 +232,17 @@ class RandomCrops:
 
     shards: tuple[Path, ...]
     num_samples: int
-    batch: int
+    batch_size: int
     size: int
     scale: tuple[float, float]
     ratio: tuple[float, float]
     seed: int
     threads: int
 
-    def starting(self, step: int) -> Iterator[NDArray[np.uint8]]:
+    def iter_from(self, step: int) -> Iterator[NDArray[np.uint8]]:
         """(B, H, W, 3) pixels, from batch `step` on."""
-        chosen = endless(self._epoch, num_samples=self.num_samples, batch=self.batch, start=step)
-        yield from ahead(enumerate(chosen, start=step), self._pixels, threads=self.threads)
+        chosen = endless(self._epoch, num_samples=self.num_samples, batch_size=self.batch_size, start=step)
+        yield from prefetch(enumerate(chosen, start=step), self._pixels, threads=self.threads)
 
     def _epoch(self, epoch: int) -> Iterator[StoredSample]:
         yield from shuffled(lambda shard: read_shard(self.shards[shard]), len(self.shards), seed=self.seed, epoch=epoch)
@@ -259,4 +261,4 @@ def draw_view(
     """A random frame's number, the frame, and a random box in it."""
     number = int(rng.integers(len(sample.frames)))
     frame = open_frame(sample.frames[number])
-    return number, frame, draw_box(rng, aspect=frame.width / frame.height, scale=scale, ratio=ratio)
+    return number, frame, random_resized_crop_box(rng, aspect=frame.width / frame.height, scale=scale, ratio=ratio)

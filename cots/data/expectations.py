@@ -16,7 +16,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from cots.data.audit import DERIVED, SOUND
 from cots.data.manifest import SCHEMA
-from cots.data.pictures import Reason
+from cots.data.pictures import RejectReason
 from cots.data.samples import SPLITS
 from cots.directions import MEDIA
 
@@ -25,7 +25,7 @@ SITE = "docs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class CheckResult:
     """How one expectation came out.
 
     Attributes:
@@ -58,7 +58,7 @@ class Bound:
     share: float | None
 
 
-def held_within(table: pd.DataFrame, bounds: Sequence[Bound]) -> list[Verdict]:
+def check_bounds(table: pd.DataFrame, bounds: Sequence[Bound]) -> list[CheckResult]:
     """Hold a table against bounds, one verdict each, in their order.
 
     Args:
@@ -68,7 +68,7 @@ def held_within(table: pd.DataFrame, bounds: Sequence[Bound]) -> list[Verdict]:
     return _run(_context(), "table", table, [_within(bound) for bound in bounds], actions=[])
 
 
-def judge(
+def validate_manifest(
     manifest: pd.DataFrame,
     rejected: pd.DataFrame,
     docs: Path,
@@ -81,7 +81,7 @@ def judge(
     max_duplicates: float,
     max_leakage: float,
     max_suspects: float,
-) -> list[Verdict]:
+) -> list[CheckResult]:
     """Hold the data against the suite and write the Data Docs.
 
     Args:
@@ -188,7 +188,7 @@ def _within(bound: Bound) -> Any:  # noqa: ANN401
 
 
 def _rejects() -> list[Any]:
-    reasons = sorted(get_args(Reason))
+    reasons = sorted(get_args(RejectReason))
     known = gxe.ExpectColumnValuesToBeInSet
     return [_rule(known, "rejects have a known reason", f"{len(reasons)} reasons", column="reason", value_set=reasons)]
 
@@ -207,7 +207,7 @@ def _run(
     table: pd.DataFrame,
     suite: list[Any],
     actions: list[Any],
-) -> list[Verdict]:
+) -> list[CheckResult]:
     asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
     definition = gx.ValidationDefinition(
         name=name,
@@ -226,10 +226,10 @@ def _run(
     return [_verdict(rule.meta, by_title[rule.meta["title"]]) for rule in suite]
 
 
-def _verdict(meta: dict[str, str], outcome: Any) -> Verdict:  # noqa: ANN401
+def _verdict(meta: dict[str, str], outcome: Any) -> CheckResult:  # noqa: ANN401
     error = outcome.exception_info.get("exception_message")
     observed = f"not checked: {error}" if error else _observed(outcome.result)
-    return Verdict(expectation=meta["title"], success=bool(outcome.success), observed=observed, limit=meta["limit"])
+    return CheckResult(expectation=meta["title"], success=bool(outcome.success), observed=observed, limit=meta["limit"])
 
 
 def _observed(result: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from cots.errors import BadInput
 from cots.files import atomic_folder
 
 
-def gather(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> dict[str, int]:
+def merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> dict[str, int]:
     """Link the files of every source below `out`, copy those of another disk, and write `captions.csv` beside them.
 
     A row is a caption: image, caption, split. A file that is missing keeps its rows, so that `prepare` tells of it.

@@ -8,29 +8,29 @@ from pathlib import Path
 from PIL import Image
 
 from cots.data.pictures import (
-    Reason,
-    StoredPicture,
-    UnusablePicture,
+    RejectReason,
+    StoredImage,
+    UnusableImage,
     encode_jpeg,
-    fingerprints,
-    reduced,
-    store_picture,
+    image_hashes,
+    downscale,
+    store_image,
 )
 from cots.data.samples import Sample, Split, is_utf8
-from cots.data.segments import middles
-from cots.data.video import decode_clip
+from cots.data.segments import segment_centers
+from cots.data.video import decode_video
 from cots.directions import Media
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class IngestedSample:
     """A usable sample: what the shard needs and what the manifest tells. Fields as in `StoredSample` and `SCHEMA`."""
 
     id: str
     split: Split
     media: Media
     captions: tuple[str, ...]
-    wrong: tuple[bool, ...]
+    is_mismatched: tuple[bool, ...]
     frames: tuple[bytes, ...]
     width: int
     height: int
@@ -46,12 +46,12 @@ class Rejected:
     id: str
     split: Split
     origin: str
-    reason: Reason
+    reason: RejectReason
     detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class Ingestor:
     """What is taken in, and in which form.
 
     Attributes:
@@ -72,22 +72,22 @@ class Intake:
     max_pixels: int
     max_caption_chars: int
 
-    def __call__(self, sample: Sample) -> Taken | Rejected:
+    def __call__(self, sample: Sample) -> IngestedSample | Rejected:
         """Open the sample, or say why it cannot be used."""
         if sample.id in self.withdrawn:
             return rejected(sample, "withdrawn", self.withdrawn[sample.id])
         try:
             captions, wrong = self._captions(sample)
             pictures = self._pictures(sample)
-        except UnusablePicture as error:
+        except UnusableImage as error:
             return rejected(sample, error.reason, error.detail)
-        pixel_hash, dhash = fingerprints(Image.open(io.BytesIO(pictures[0].jpeg)))
-        return Taken(
+        pixel_hash, dhash = image_hashes(Image.open(io.BytesIO(pictures[0].jpeg)))
+        return IngestedSample(
             id=sample.id,
             split=sample.split,
             media=sample.media,
             captions=captions,
-            wrong=wrong,
+            is_mismatched=wrong,
             frames=tuple(picture.jpeg for picture in pictures),
             width=pictures[0].width,
             height=pictures[0].height,
@@ -97,42 +97,40 @@ class Intake:
         )
 
     def _captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-        stripped = [(text.strip(), wrong) for text, wrong in zip(sample.captions, sample.wrong, strict=True)]
+        stripped = [(text.strip(), wrong) for text, wrong in zip(sample.captions, sample.is_mismatched, strict=True)]
         for text, _ in stripped:
             if not is_utf8(text):
-                raise UnusablePicture("caption not UTF-8", ascii(text[: self.max_caption_chars]))
+                raise UnusableImage("caption not UTF-8", ascii(text[: self.max_caption_chars]))
         usable = [(text, wrong) for text, wrong in stripped if 0 < len(text) <= self.max_caption_chars]
         if not usable:
-            raise UnusablePicture(
-                "no caption", f"of {len(stripped)}, none has 1 to {self.max_caption_chars} characters"
-            )
+            raise UnusableImage("no caption", f"of {len(stripped)}, none has 1 to {self.max_caption_chars} characters")
         return tuple(text for text, _ in usable), tuple(wrong for _, wrong in usable)
 
-    def _pictures(self, sample: Sample) -> list[StoredPicture]:
+    def _pictures(self, sample: Sample) -> list[StoredImage]:
         content = self._read(sample.content) if isinstance(sample.content, Path) else sample.content
         if isinstance(content, tuple):
-            return [self._stored(content[i]) for i in middles(len(content), self.frames)]
+            return [self._stored(content[i]) for i in segment_centers(len(content), self.frames)]
         if sample.media == "image":
             return [self._stored(content)]
-        clip = decode_clip(content, frames=self.frames, max_pixels=self.max_pixels, min_side=self.min_side)
-        return [StoredPicture(encode_jpeg(reduced(frame, self.size)), *frame.size) for frame in clip]
+        clip = decode_video(content, frames=self.frames, max_pixels=self.max_pixels, min_side=self.min_side)
+        return [StoredImage(encode_jpeg(downscale(frame, self.size)), *frame.size) for frame in clip]
 
-    def _stored(self, data: bytes) -> StoredPicture:
-        return store_picture(data, size=self.size, max_pixels=self.max_pixels, min_side=self.min_side)
+    def _stored(self, data: bytes) -> StoredImage:
+        return store_image(data, size=self.size, max_pixels=self.max_pixels, min_side=self.min_side)
 
     def _read(self, path: Path) -> bytes:
         try:
             target = path.resolve()
             if not target.is_relative_to(self.root):
-                raise UnusablePicture("outside the data folder", f"{path} leads to {target}")
+                raise UnusableImage("outside the data folder", f"{path} leads to {target}")
             if not target.is_file():
-                raise UnusablePicture("no such file", str(path))
+                raise UnusableImage("no such file", str(path))
             return target.read_bytes()
         except (OSError, ValueError) as error:
-            raise UnusablePicture("no such file", f"{path}: {error}") from error
+            raise UnusableImage("no such file", f"{path}: {error}") from error
 
 
-def rejected(sample: Sample, reason: Reason, detail: str) -> Rejected:
+def rejected(sample: Sample, reason: RejectReason, detail: str) -> Rejected:
     """The sample as a reject; its texts made fit for a table whatever bytes they hold."""
     id_, origin, told = (text.encode(errors="backslashreplace").decode() for text in (sample.id, sample.origin, detail))
     return Rejected(id=id_, split=sample.split, origin=origin, reason=reason, detail=told)

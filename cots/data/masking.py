@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def block_masks(rng: np.random.Generator, pictures: int, *, grid: int, count: int, block: int) -> NDArray[np.bool_]:
+def random_block_mask(
+    rng: np.random.Generator, num_images: int, *, grid: int, count: int, block: int
+) -> NDArray[np.bool_]:
     """Hide exactly `count` patches of each picture, in rectangular blocks.
 
     Blocks of `block` patches or more, aspect 0.3 to 1/0.3, are placed until `count` is reached; patches of the last
@@ -25,8 +27,8 @@ def block_masks(rng: np.random.Generator, pictures: int, *, grid: int, count: in
 
     Source: BEiT, arXiv:2106.08254, algorithm 1, which may come up short; this one does not.
     """
-    masked = np.zeros((pictures, grid, grid), dtype=bool)
-    missing = np.full(pictures, count)
+    masked = np.zeros((num_images, grid, grid), dtype=bool)
+    missing = np.full(num_images, count)
     while len(short := np.flatnonzero(missing)):
         left = missing[short]
         area = rng.uniform(np.minimum(block, left), np.maximum(block, left))
@@ -40,7 +42,7 @@ def block_masks(rng: np.random.Generator, pictures: int, *, grid: int, count: in
         fresh[beyond] = (order < left[beyond, None]).reshape(-1, grid, grid)
         masked[short] |= fresh
         missing[short] -= fresh.sum(axis=(1, 2))
-    return masked.reshape(pictures, grid * grid)
+    return masked.reshape(num_images, grid * grid)
 
 
 def _spans(rng: np.random.Generator, lengths: NDArray[np.float64], grid: int) -> NDArray[np.bool_]:
@@ -51,12 +53,12 @@ def _spans(rng: np.random.Generator, lengths: NDArray[np.float64], grid: int) ->
     return (places >= start[:, None]) & (places < (start + whole)[:, None])
 
 
-def mask_words(
+def mask_tokens(
     rng: np.random.Generator,
     ids: NDArray[np.int64],
     maskable: NDArray[np.bool_],
     *,
-    share: float,
+    probability: float,
     mask: int,
     vocab: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -75,7 +77,7 @@ def mask_words(
     Source: BERT, arXiv:1810.04805, section 3.1.
     """
     draw = np.where(maskable, rng.random(ids.shape), np.inf)
-    count = np.maximum(np.round(share * maskable.sum(axis=1)), 1) * maskable.any(axis=1)
+    count = np.maximum(np.round(probability * maskable.sum(axis=1)), 1) * maskable.any(axis=1)
     masked = (draw.argsort(axis=1).argsort(axis=1) < count[:, None]) & maskable
     fate = rng.random(ids.shape)
     corrupted = np.where(masked & (fate < 0.8), mask, ids)

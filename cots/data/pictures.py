@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Reason = Literal[
+RejectReason = Literal[
     "no such file",
     "outside the data folder",
     "empty file",
@@ -30,7 +30,7 @@ UPRIGHT, SIDEWAYS = 1, (5, 6, 7, 8)
 FINER = 3  # times the stored size: from there on a picture is reduced with care
 
 
-class UnusablePicture(Exception):
+class UnusableImage(Exception):
     """A picture or clip that cannot be used, and why.
 
     Attributes:
@@ -38,14 +38,14 @@ class UnusablePicture(Exception):
         detail: for the person who looks into it.
     """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPicture:
+class StoredImage:
     """A picture as a shard holds it.
 
     Attributes:
@@ -59,7 +59,7 @@ class StoredPicture:
     height: int
 
 
-def decode_picture(data: bytes, *, max_pixels: int, min_side: int) -> Image.Image:
+def decode_image(data: bytes, *, max_pixels: int, min_side: int) -> Image.Image:
     """A picture as RGB, upright, transparency on white.
 
     Args:
@@ -74,7 +74,7 @@ def decode_picture(data: bytes, *, max_pixels: int, min_side: int) -> Image.Imag
         return _upright_rgb(picture)
 
 
-def store_picture(data: bytes, *, size: int, max_pixels: int, min_side: int) -> StoredPicture:
+def store_image(data: bytes, *, size: int, max_pixels: int, min_side: int) -> StoredImage:
     """The picture with its shorter side reduced to `size` pixels, never enlarged; a plain small JPEG keeps its bytes.
 
     Raises:
@@ -88,11 +88,11 @@ def store_picture(data: bytes, *, size: int, max_pixels: int, min_side: int) -> 
         if not keep:
             picture.draft("RGB", (FINER * size, FINER * size))  # a JPEG is decoded no larger than is of use
         upright = _upright_rgb(picture)
-    jpeg = data if keep else encode_jpeg(reduced(upright, size))
-    return StoredPicture(jpeg, width, height)
+    jpeg = data if keep else encode_jpeg(downscale(upright, size))
+    return StoredImage(jpeg, width, height)
 
 
-def reduced(picture: Image.Image, size: int) -> Image.Image:
+def downscale(picture: Image.Image, size: int) -> Image.Image:
     """The picture with its shorter side at `size` pixels; as it is, where it is no larger."""
     shorter = min(picture.size)
     if shorter <= size:
@@ -108,7 +108,7 @@ def encode_jpeg(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def fingerprints(picture: Image.Image) -> tuple[str, str]:
+def image_hashes(picture: Image.Image) -> tuple[str, str]:
     """What tells a picture from others: a hash that is equal for equal pixels, and one that is near for alike ones.
 
     Returns:
@@ -125,20 +125,20 @@ def fingerprints(picture: Image.Image) -> tuple[str, str]:
 def _opened(data: bytes, *, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
     """The picture, its size checked, not yet decoded; whatever a decoder trips over becomes `UnusablePicture`."""
     if not data:
-        raise UnusablePicture("empty file", "0 bytes")
+        raise UnusableImage("empty file", "0 bytes")
     try:
         with Image.open(io.BytesIO(data)) as picture:
             check_size(picture.width, picture.height, max_pixels=max_pixels, min_side=min_side)
             yield picture
-    except UnusablePicture:
+    except UnusableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnusablePicture("too many pixels", str(error)) from error
+        raise UnusableImage("too many pixels", str(error)) from error
     except UnidentifiedImageError:
-        raise UnusablePicture("not a picture", f"{len(data)} bytes of an unknown format") from None
+        raise UnusableImage("not a picture", f"{len(data)} bytes of an unknown format") from None
     except Exception as error:  # decoders of damaged files raise nearly anything
-        reason: Reason = "cut short" if "truncated" in str(error).lower() else "damaged"
-        raise UnusablePicture(reason, f"{type(error).__name__}: {error}") from error
+        reason: RejectReason = "cut short" if "truncated" in str(error).lower() else "damaged"
+        raise UnusableImage(reason, f"{type(error).__name__}: {error}") from error
 
 
 def check_size(width: int, height: int, *, max_pixels: int, min_side: int) -> None:
@@ -148,9 +148,9 @@ def check_size(width: int, height: int, *, max_pixels: int, min_side: int) -> No
         UnusablePicture: too many pixels, or a side too short.
     """
     if width * height > max_pixels:
-        raise UnusablePicture("too many pixels", f"{width} x {height}, at most {max_pixels} are opened")
+        raise UnusableImage("too many pixels", f"{width} x {height}, at most {max_pixels} are opened")
     if min(width, height) < min_side:
-        raise UnusablePicture("too small", f"{width} x {height}, the shorter side must be {min_side} at least")
+        raise UnusableImage("too small", f"{width} x {height}, the shorter side must be {min_side} at least")
 
 
 def _upright_rgb(picture: Image.Image) -> Image.Image:

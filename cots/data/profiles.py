@@ -32,7 +32,7 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text.casefold())
 
 
-def text_profile(texts: Sequence[str], vocabulary: Vocabulary) -> pd.DataFrame:
+def text_stats(texts: Sequence[str], vocabulary: Vocabulary) -> pd.DataFrame:
     """One row a text: its number of `words` and `characters`, its share of `unknown` words, and whether it is `blank`.
 
     Args:

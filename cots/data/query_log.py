@@ -23,7 +23,7 @@ Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueryLog:
+class LoggedQueries:
     """Queries that one model encoded, each content once.
 
     Attributes:
@@ -34,8 +34,8 @@ class QueryLog:
 
     texts: tuple[str, ...]
     text_vectors: Rows
-    picture_vectors: Rows
-    left_out: Mapping[str, int]
+    image_vectors: Rows
+    num_skipped: Mapping[str, int]
 
 
 class _Line(BaseModel):
@@ -54,7 +54,7 @@ class _Query(NamedTuple):
     vector: Rows
 
 
-def read_queries(folder: Path, *, encoders: str, dim: int, newest: int) -> QueryLog:
+def read_queries(folder: Path, *, encoders: str, dim: int, newest: int) -> LoggedQueries:
     """The newest queries in a folder of JSON lines (`*.jsonl`).
 
     A content that was asked often counts once, and a text that is the beginning of another one not at all: a page that
@@ -80,11 +80,11 @@ def read_queries(folder: Path, *, encoders: str, dim: int, newest: int) -> Query
     pictures = {query.vector.tobytes(): query.vector for query in queries if query.text is None}
     left_out["half typed"] = len(said) - len(texts)
     left_out["repeated"] = len(queries) - len(said) - len(pictures)
-    return QueryLog(
+    return LoggedQueries(
         texts=texts,
         text_vectors=_stacked([said[text] for text in texts], dim),
-        picture_vectors=_stacked([pictures[key] for key in sorted(pictures)], dim),
-        left_out={reason: number for reason, number in sorted(left_out.items()) if number},
+        image_vectors=_stacked([pictures[key] for key in sorted(pictures)], dim),
+        num_skipped={reason: number for reason, number in sorted(left_out.items()) if number},
     )
 
 

@@ -30,7 +30,7 @@ class Sample:
     split: Split
     media: Media
     captions: tuple[str, ...]
-    wrong: tuple[bool, ...]
+    is_mismatched: tuple[bool, ...]
     content: Path | bytes | tuple[bytes, ...]
     origin: str
 

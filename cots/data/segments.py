@@ -23,11 +23,11 @@ def segments(number: int, parts: int) -> list[range]:
     return [range(start, max(start + 1, end)) for start, end in pairwise(bounds)]
 
 
-def middles(number: int, parts: int) -> list[int]:
+def segment_centers(number: int, parts: int) -> list[int]:
     """The middle index of each segment, for what must not vary; every index once where there are no more than parts."""
     return [segment[len(segment) // 2] for segment in segments(number, min(number, parts))]
 
 
-def one_of_each(rng: np.random.Generator, number: int, parts: int) -> list[int]:
+def random_per_segment(rng: np.random.Generator, number: int, parts: int) -> list[int]:
     """An index drawn inside each segment, for training; as many as parts, whatever the length of the sequence."""
     return [int(rng.integers(segment.start, segment.stop)) for segment in segments(number, parts)]

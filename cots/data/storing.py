@@ -6,15 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from cots.data.intake import Rejected, Taken, rejected
+from cots.data.intake import Rejected, IngestedSample, rejected
 from cots.data.samples import SPLITS, Sample, Split, StoredSample
 from cots.data.shards import shard_name, write_shard
 from cots.directions import MEDIA, Media
 
-ABREAST = 256  # samples that are opened at a time
+PARALLEL = 256  # samples that are opened at a time
 
 
-class ShardFolder:
+class ShardWriter:
     """Shards that fill as samples come: one series for each split and media.
 
     Args:
@@ -30,7 +30,7 @@ class ShardFolder:
         for stale in path.glob("*/*.tar"):
             stale.unlink()
 
-    def add(self, taken: Taken) -> dict[str, object]:
+    def add(self, taken: IngestedSample) -> dict[str, object]:
         """Put the sample into its shard.
 
         Returns:
@@ -59,27 +59,29 @@ class ShardFolder:
         self._waiting[series] = []
 
 
-def taken_in(samples: Iterable[Sample], intake: Callable[[Sample], Taken | Rejected]) -> Iterator[Taken | Rejected]:
+def ingest(
+    samples: Iterable[Sample], ingestor: Callable[[Sample], IngestedSample | Rejected]
+) -> Iterator[IngestedSample | Rejected]:
     """Open samples side by side and pass them on in their order; of usable ones with the same id, only the first."""
     seen = set[str]()
     with ThreadPoolExecutor() as pool:
         for some in _portions(samples):
-            for sample, outcome in zip(some, pool.map(intake, some), strict=True):
-                if isinstance(outcome, Taken) and sample.id in seen:
+            for sample, outcome in zip(some, pool.map(ingestor, some), strict=True):
+                if isinstance(outcome, IngestedSample) and sample.id in seen:
                     yield rejected(sample, "duplicate id", "an earlier sample has it")
                     continue
-                if isinstance(outcome, Taken):
+                if isinstance(outcome, IngestedSample):
                     seen.add(sample.id)
                 yield outcome
 
 
 def _portions(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
     iterator = iter(samples)
-    while some := list(islice(iterator, ABREAST)):
+    while some := list(islice(iterator, PARALLEL)):
         yield some
 
 
-def _row(taken: Taken, *, key: str, shard: str) -> dict[str, object]:
+def _row(taken: IngestedSample, *, key: str, shard: str) -> dict[str, object]:
     return {
         "key": key,
         "id": taken.id,
@@ -87,7 +89,7 @@ def _row(taken: Taken, *, key: str, shard: str) -> dict[str, object]:
         "media": taken.media,
         "shard": shard,
         "captions": taken.captions,
-        "wrong": taken.wrong,
+        "wrong": taken.is_mismatched,
         "frames": len(taken.frames),
         "width": taken.width,
         "height": taken.height,

@@ -15,11 +15,11 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 INSIDE = "##"  # before what continues a word
 
 
-class Words(NamedTuple):
+class TokenBatch(NamedTuple):
     """A batch of token ids."""
 
-    ids: NDArray[np.int64]  # (B, L), L the longest text of the batch
-    attended: NDArray[np.bool_]  # (B, L), False = padding
+    input_ids: NDArray[np.int64]  # (B, L), L the longest text of the batch
+    attention_mask: NDArray[np.bool_]  # (B, L), False = padding
     maskable: NDArray[np.bool_]  # (B, L), False = padding or a special token
 
 
@@ -95,7 +95,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_t
     return found
 
 
-def padded(texts: Sequence[Sequence[int]], *, pad_token: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def pad_token_ids(texts: Sequence[Sequence[int]], *, pad_token: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Token ids behind each other as one array.
 
     Args:
@@ -112,7 +112,7 @@ def padded(texts: Sequence[Sequence[int]], *, pad_token: int) -> tuple[NDArray[n
     return ids, attended
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> Words:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> TokenBatch:
     """Token ids of texts, cut to `max_tokens` and padded to the longest of them."""
     found = tokenizer(
         list(texts),
@@ -122,6 +122,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_toke
         return_special_tokens_mask=True,
         return_token_type_ids=False,
     )
-    ids, attended = padded(found["input_ids"], pad_token=tokenizer.pad_token_id)
-    special, _ = padded(found["special_tokens_mask"], pad_token=1)
-    return Words(ids, attended, special == 0)
+    ids, attended = pad_token_ids(found["input_ids"], pad_token=tokenizer.pad_token_id)
+    special, _ = pad_token_ids(found["special_tokens_mask"], pad_token=1)
+    return TokenBatch(ids, attended, special == 0)

@@ -8,11 +8,11 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image
 
-from cots.data.pictures import UnusablePicture, check_size
-from cots.data.segments import middles
+from cots.data.pictures import UnusableImage, check_size
+from cots.data.segments import segment_centers
 
 
-def decode_clip(data: bytes, *, frames: int, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
+def decode_video(data: bytes, *, frames: int, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
     """At most that many frames of a clip, RGB, in order of time; all of them where it has no more.
 
     They come one by one, so that a caller who stores small copies holds one large frame at a time.
@@ -27,12 +27,12 @@ def decode_clip(data: bytes, *, frames: int, max_pixels: int, min_side: int) -> 
         UnusablePicture: not a clip, damaged, cut short, too large or too small.
     """
     if not data:
-        raise UnusablePicture("empty file", "0 bytes")
+        raise UnusableImage("empty file", "0 bytes")
     try:
         number = _count_frames(data, max_pixels=max_pixels, min_side=min_side)
-        yield from _frames_at(data, middles(number, frames))
+        yield from _frames_at(data, segment_centers(number, frames))
     except (av.FFmpegError, ValueError) as error:
-        raise UnusablePicture("not a clip", f"{type(error).__name__}: {error}") from error
+        raise UnusableImage("not a clip", f"{type(error).__name__}: {error}") from error
 
 
 def _count_frames(data: bytes, *, max_pixels: int, min_side: int) -> int:
@@ -43,7 +43,7 @@ def _count_frames(data: bytes, *, max_pixels: int, min_side: int) -> int:
         check_size(context.width, context.height, max_pixels=max_pixels, min_side=min_side)
         number = len([packet for packet in container.demux(stream) if packet.size])
     if number == 0:
-        raise UnusablePicture("not a clip", "no frame in it")
+        raise UnusableImage("not a clip", "no frame in it")
     return number
 
 
@@ -58,11 +58,11 @@ def _frames_at(data: bytes, wanted: list[int]) -> Iterator[Image.Image]:
                 found += 1
             if found == len(wanted):
                 return
-    raise UnusablePicture("cut short", f"{found} of {len(wanted)} frames can be decoded")
+    raise UnusableImage("cut short", f"{found} of {len(wanted)} frames can be decoded")
 
 
 def _video_stream(streams: tuple[VideoStream, ...]) -> VideoStream:
     known = [stream for stream in streams if stream.codec_context is not None]
     if not known:
-        raise UnusablePicture("not a clip", "no video stream in it that can be decoded")
+        raise UnusableImage("not a clip", "no video stream in it that can be decoded")
     return known[0]

@@ -15,7 +15,7 @@ from cots.files import atomic_file
 Box = tuple[float, float, float, float]
 
 
-class Views(NamedTuple):
+class CropViews(NamedTuple):
     """The views of one shard's samples, in the shard's order: S samples, V views, N patches."""
 
     frames: NDArray[np.uint16]  # (S, V) which frame of the clip; 0 for pictures
@@ -29,7 +29,7 @@ class Views(NamedTuple):
             save_file(self._asdict(), aside)
 
     @classmethod
-    def load(cls, path: Path) -> "Views":
+    def load(cls, path: Path) -> "CropViews":
         """Read the views of one shard.
 
         Raises:
@@ -40,7 +40,9 @@ class Views(NamedTuple):
         return cls(**load_file(path))
 
 
-def draw_box(rng: np.random.Generator, *, aspect: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+def random_resized_crop_box(
+    rng: np.random.Generator, *, aspect: float, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Box:
     """A random resized crop: area uniform in `scale`, aspect ratio log-uniform in `ratio`, position uniform.
 
     Args:
@@ -69,6 +71,6 @@ def crop(picture: Image.Image, box: Box, size: int) -> NDArray[np.uint8]:
     return np.asarray(resized)
 
 
-def centre(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+def resize_squash(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     """The whole picture for evaluation, resized to (size, size, 3): nothing that a caption names is cut away."""
     return crop(picture, (0.0, 0.0, 1.0, 1.0), size)

@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cots.dist import own
+from cots.dist import local_slice
 
-EXCLUDED = -1e4  # a logit that no softmax sees; finite, so that a KL term stays free of inf - inf
+IGNORED_LOGIT = -1e4  # a logit that no softmax sees; finite, so that a KL term stays free of inf - inf
 
 
 def contrastive_logits(
-    query: Tensor, keys: Tensor, queue: Tensor, *, excluded: Tensor, temperature: Tensor | float
+    queries: Tensor, keys: Tensor, queue: Tensor, *, ignore_mask: Tensor, temperature: Tensor | float
 ) -> Tensor:
     """Similarity of each query with the keys of its batch and with the queue.
 
@@ -29,10 +29,10 @@ def contrastive_logits(
 
     Source: COTS, arXiv:2204.07441; MoCo, arXiv:1911.05722, eq. 1; the batch's keys as in ALBEF, arXiv:2107.07651.
     """
-    return (query @ torch.cat([keys, queue]).T / temperature).masked_fill(excluded, EXCLUDED)
+    return (queries @ torch.cat([keys, queue]).T / temperature).masked_fill(ignore_mask, IGNORED_LOGIT)
 
 
-def info_nce(logits: Tensor, positives: Tensor) -> Tensor:
+def info_nce(logits: Tensor, targets: Tensor) -> Tensor:
     """How far the positives are from being chosen: mean over rows i of -log softmax(logits_i)[positives_i].
 
     Args:
@@ -42,7 +42,7 @@ def info_nce(logits: Tensor, positives: Tensor) -> Tensor:
     Returns:
         Scalar, nats, >= 0; ln C for uniform logits; zero, still with a gradient path, where there are no rows.
     """
-    return F.cross_entropy(logits, positives, reduction="sum") / max(len(logits), 1)
+    return F.cross_entropy(logits, targets, reduction="sum") / max(len(logits), 1)
 
 
 def whole_batch(mine: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,10 +55,10 @@ def whole_batch(mine: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (R,) column of each pair's own partner; (R, B) bool, True for other pairs of its picture.
     """
-    positives = torch.arange(len(samples), device=samples.device)[own(len(samples))]
-    return positives, same_picture(mine, samples).scatter(1, positives[:, None], False)
+    positives = torch.arange(len(samples), device=samples.device)[local_slice(len(samples))]
+    return positives, same_image_mask(mine, samples).scatter(1, positives[:, None], False)
 
 
-def same_picture(samples: Tensor, others: Tensor) -> Tensor:
+def same_image_mask(samples: Tensor, others: Tensor) -> Tensor:
     """(R, C) bool: candidates that come from the query's own picture, by the numbers of the samples (R,) and (C,)."""
     return samples[:, None] == others

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cots.dist import shares
+from cots.dist import rank_slices
 
 
-class MomentumFilter(nn.Module):
+class AdaptiveMomentumFilter(nn.Module):
     """Running statistics of the pair similarity, and the threshold that follows from them.
 
         keep pair  <=>  s >= mu - deviations * sigma,     s = k_image . k_text of the momentum streams
@@ -24,8 +24,8 @@ class MomentumFilter(nn.Module):
     Source: COTS, arXiv:2204.07441, adaptive momentum filter; the two-sigma rule is unverified (docs/paper.md).
     """
 
-    first: Tensor
-    second: Tensor
+    ema_mean: Tensor
+    ema_square: Tensor
     steps: Tensor
 
     def __init__(self, *, warmup: int, deviations: float | None, momentum: float) -> None:
@@ -40,12 +40,12 @@ class MomentumFilter(nn.Module):
     @property
     def mean(self) -> float:
         """Running mean of the similarity; 0 before the first step."""
-        return float(self.first) / self._mass()
+        return float(self.ema_mean) / self._mass()
 
     @property
     def sigma(self) -> float:
         """Running standard deviation of the similarity."""
-        return math.sqrt(max(float(self.second) / self._mass() - self.mean**2, 0.0))
+        return math.sqrt(max(float(self.ema_square) / self._mass() - self.mean**2, 0.0))
 
     @property
     def threshold(self) -> float:
@@ -58,21 +58,21 @@ class MomentumFilter(nn.Module):
         steps = int(self.steps)
         return 1.0 - math.pow(self.momentum, steps) if steps else 1.0
 
-    def keep(self, similarity: Tensor) -> Tensor:
+    def keep_mask(self, similarity: Tensor) -> Tensor:
         """(B,) bool, True = kept. A batch is never dropped whole: if all fall below, all are kept."""
         kept = similarity >= self.threshold
         return kept if bool(kept.any()) else torch.ones_like(kept)
 
     @torch.no_grad()
-    def observe(self, similarity: Tensor) -> None:
+    def update(self, similarity: Tensor) -> None:
         """Take one step's similarities, (B,), into the running statistics; dropped pairs count too."""
         similarity = similarity.double()
-        self.first.lerp_(similarity.mean(), 1 - self.momentum)
-        self.second.lerp_(similarity.square().mean(), 1 - self.momentum)
+        self.ema_mean.lerp_(similarity.mean(), 1 - self.momentum)
+        self.ema_square.lerp_(similarity.square().mean(), 1 - self.momentum)
         self.steps.add_(1)
 
 
-def kept_by_all(kept: Tensor, similarity: Tensor, *, least: int) -> Tensor:
+def keep_at_least(kept: Tensor, similarity: Tensor, *, least: int) -> Tensor:
     """What a filter keeps, and of a process that would be left with fewer pairs than `least` its likeliest besides.
 
     Args:
@@ -84,6 +84,6 @@ def kept_by_all(kept: Tensor, similarity: Tensor, *, least: int) -> Tensor:
     """
     first = similarity.masked_fill(kept, float("inf"))
     kept = kept.clone()
-    for share in shares(len(kept)):
+    for share in rank_slices(len(kept)):
         kept[share.start + first[share].argsort(descending=True, stable=True)[:least]] = True
     return kept

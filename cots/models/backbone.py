@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cots.models.places import Places
+from cots.models.places import TokenIndex
 
 
 class Backbone(nn.Module, ABC):
@@ -38,7 +38,7 @@ class Backbone(nn.Module, ABC):
         """What follows the blocks; it learns whenever any block does."""
 
     @abstractmethod
-    def checkpoint_gradients(self) -> None:
+    def set_grad_checkpointing(self) -> None:
         """Keep no activations inside the blocks: they are computed again when gradients are.
 
         Raises:
@@ -54,7 +54,7 @@ class ImageBackbone(Backbone):
 
     @property
     @abstractmethod
-    def prefix(self) -> int:
+    def num_prefix_tokens(self) -> int:
         """How many tokens stand before the patches: class and distillation token, registers."""
 
     @property
@@ -72,7 +72,9 @@ class ImageBackbone(Backbone):
         """Encode pictures (B, 3, H, W), normalised, to (B, prefix + N, W) tokens after the last norm."""
 
     @abstractmethod
-    def clean_and_masked(self, images: Tensor, masked: Tensor, *, asked: Places | None) -> tuple[Tensor, Tensor]:
+    def forward_clean_and_masked(
+        self, images: Tensor, masked: Tensor, *, asked: TokenIndex | None
+    ) -> tuple[Tensor, Tensor]:
         """Encode pictures twice, as they are and with patches hidden.
 
         Args:
@@ -85,7 +87,7 @@ class ImageBackbone(Backbone):
         """
 
     @abstractmethod
-    def at_once(self, images: Tensor) -> int:
+    def micro_batch_size(self, images: Tensor) -> int:
         """How many pictures are best encoded together, from 1."""
 
     @abstractmethod
@@ -109,9 +111,9 @@ class TextBackbone(Backbone):
         """How many tokens have a position embedding; None where positions have no end."""
 
     @abstractmethod
-    def forward(self, ids: Tensor, attended: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode texts, (B, L) token ids and (B, L) bool, False = padding, to (B, L, W)."""
 
     @abstractmethod
-    def at(self, ids: Tensor, attended: Tensor, asked: Places) -> Tensor:
+    def encode_at(self, input_ids: Tensor, attention_mask: Tensor, positions: TokenIndex) -> Tensor:
         """What `forward` gives at some tokens: (A, W), in row order, of the A that are asked."""

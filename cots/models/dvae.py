@@ -56,10 +56,10 @@ class Dvae(nn.Module):
     Source: after DALL-E, arXiv:2102.12092, appendix A.
     """
 
-    def __init__(self, *, codes: int, hidden: int, blocks: int) -> None:
+    def __init__(self, *, num_codes: int, hidden: int, blocks: int) -> None:
         super().__init__()
-        self.codes = codes
-        self.settings = {"codes": codes, "hidden": hidden, "blocks": blocks}
+        self.num_codes = num_codes
+        self.settings = {"codes": num_codes, "hidden": hidden, "blocks": blocks}
         wide = 2 * hidden
         self.encoder = nn.Sequential(
             nn.Conv2d(3, hidden, 4, stride=4),
@@ -68,12 +68,12 @@ class Dvae(nn.Module):
             nn.Conv2d(hidden, wide, 2, stride=2),
             *(Residual(wide) for _ in range(blocks)),
             nn.ReLU(),
-            nn.Conv2d(wide, codes, 1, bias=False),
+            nn.Conv2d(wide, num_codes, 1, bias=False),
         )
-        self.spread = nn.BatchNorm2d(codes, affine=False)
+        self.spread = nn.BatchNorm2d(num_codes, affine=False)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
         self.decoder = nn.Sequential(
-            nn.Conv2d(codes, wide, 1),
+            nn.Conv2d(num_codes, wide, 1),
             *(Residual(wide) for _ in range(blocks)),
             nn.ReLU(),
             nn.ConvTranspose2d(wide, hidden, 2, stride=2),
@@ -94,7 +94,7 @@ class Dvae(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """The mean picture of codes: (B, h, w) to (B, 3, 8 h, 8 w) in [0, 1]."""
-        one_hot = F.one_hot(codes, self.codes).movedim(-1, 1).float()
+        one_hot = F.one_hot(codes, self.num_codes).movedim(-1, 1).float()
         pixels: Tensor = self.decoder(one_hot) + 0.5
         return pixels.clamp(0, 1)
 
@@ -131,7 +131,7 @@ def gumbel_softmax(log_probs: Tensor, temperature: float) -> Tensor:
     return (scores - likeliest).clamp(min=FAINT).softmax(dim=1)
 
 
-def uniform_kl(log_probs: Tensor) -> Tensor:
+def kl_to_uniform(log_probs: Tensor) -> Tensor:
     """How far code distributions (B, V, h, w) are from uniform: KL in nats, mean over positions, in [0, ln V]."""
     return (log_probs.exp() * log_probs).sum(dim=1).mean() + math.log(log_probs.shape[1])
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 
-class TokenHead(nn.Module):
+class MaskedTokenHead(nn.Module):
     """Predict tokens from a stream's output at hidden positions plus the paired modality's global feature.
 
         logits = U gelu(norm(V (h + P f)))

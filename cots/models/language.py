@@ -13,10 +13,10 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING, AutoConfig,
 
 from cots.errors import BadInput
 from cots.models.backbone import TextBackbone
-from cots.models.places import Places
+from cots.models.places import TokenIndex
 
 BERTS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # nothing follows their blocks
-NO_SETTINGS = ("model_type", "dtype", "transformers_version", "architectures")  # what config.json has besides
+NO_OPTIONS = ("model_type", "dtype", "transformers_version", "architectures")  # what config.json has besides
 REASON_CHARS = 160  # of another library's message; some list every model they know
 
 
@@ -62,7 +62,7 @@ class HfTextBackbone(TextBackbone):
         if pretrained:
             settings = config.to_diff_dict() | {"vocab_size": config.vocab_size, "pad_token_id": config.pad_token_id}
             self.name = config.model_type
-            self.options = {k: v for k, v in settings.items() if k not in NO_SETTINGS and declared(config, k)}
+            self.options = {k: v for k, v in settings.items() if k not in NO_OPTIONS and declared(config, k)}
         self.width = config.hidden_size
 
     @property
@@ -81,14 +81,14 @@ class HfTextBackbone(TextBackbone):
         Raises:
             BadInput: the model has no single list of them; ALBERT runs one block many times.
         """
-        return list(self.encoder.get_submodule(self._path_of_blocks()))
+        return list(self.encoder.get_submodule(self._blocks_path()))
 
     @property
     def final(self) -> list[nn.Module]:
         """What follows the blocks, the last norm where there is one; tables that every block reads are none of it."""
         found: list[nn.Module] = []
         holder: nn.Module = self.encoder
-        for name in self._path_of_blocks().split("."):
+        for name in self._blocks_path().split("."):
             names = [child for child, _ in holder.named_children()]
             later = [holder.get_submodule(child) for child in names[names.index(name) + 1 :]]
             if not any(isinstance(module, nn.Embedding) for module in later):
@@ -96,7 +96,7 @@ class HfTextBackbone(TextBackbone):
             holder = holder.get_submodule(name)
         return found
 
-    def forward(self, ids: Tensor, attended: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode texts.
 
         Args:
@@ -107,11 +107,15 @@ class HfTextBackbone(TextBackbone):
             (B, L, W).
         """
         # ready-made, or transformers would ask an accelerator whether anything is padded, and wait for it
-        mask = attended[:, None, None].expand(-1, 1, ids.shape[1], -1) if self._reads_whole else attended.long()
-        encoded: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        mask = (
+            attention_mask[:, None, None].expand(-1, 1, input_ids.shape[1], -1)
+            if self._reads_whole
+            else attention_mask.long()
+        )
+        encoded: Tensor = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
         return encoded
 
-    def at(self, ids: Tensor, attended: Tensor, asked: Places) -> Tensor:
+    def encode_at(self, input_ids: Tensor, attention_mask: Tensor, positions: TokenIndex) -> Tensor:
         """Encode some tokens of texts, each of which attends to all tokens of its text.
 
         The last block's feed-forward layers see these tokens alone in models of BERT's kind, unless blocks are compiled
@@ -128,12 +132,12 @@ class HfTextBackbone(TextBackbone):
         config = self.encoder.config
         last = self.blocks[-1] if config.model_type in BERTS and not config.chunk_size_feed_forward else None
         if last is None or last._compiled_call_impl is not None or self.encoder.is_activation_checkpointing:
-            return asked.among(self(ids, attended))
-        with feeding_forward(last, asked):
-            chosen: Tensor = self(ids, attended)
+            return positions.select(self(input_ids, attention_mask))
+        with feed_forward_at(last, positions):
+            chosen: Tensor = self(input_ids, attention_mask)
         return chosen
 
-    def checkpoint_gradients(self) -> None:
+    def set_grad_checkpointing(self) -> None:
         """Keep no activations inside the blocks: they are computed again when gradients are.
 
         Raises:
@@ -143,7 +147,7 @@ class HfTextBackbone(TextBackbone):
             raise BadInput(f"model.text: {self.name} has no gradient checkpointing in transformers: switch it off")
         self.encoder.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
-    def _path_of_blocks(self) -> str:
+    def _blocks_path(self) -> str:
         depth = getattr(self.encoder.config, "num_hidden_layers", 0)
         lists = [name for name, module in self.encoder.named_modules() if isinstance(module, nn.ModuleList)]
         fitting = [name for name in lists if len(self.encoder.get_submodule(name)) == depth]
@@ -155,7 +159,7 @@ class HfTextBackbone(TextBackbone):
 
 
 @contextmanager
-def feeding_forward(block: Any, asked: Places) -> Iterator[None]:  # noqa: ANN401  transformers' blocks have no common type
+def feed_forward_at(block: Any, asked: TokenIndex) -> Iterator[None]:  # noqa: ANN401  transformers' blocks have no common type
     """Let a block of BERT's kind put some tokens alone through its feed-forward layers, for the time being.
 
     Args:
@@ -163,7 +167,7 @@ def feeding_forward(block: Any, asked: Places) -> Iterator[None]:  # noqa: ANN40
         asked: which A of the tokens.
     """
     feed_forward = block.feed_forward_chunk
-    block.feed_forward_chunk = lambda tokens: feed_forward(asked.among(tokens))
+    block.feed_forward_chunk = lambda tokens: feed_forward(asked.select(tokens))
     try:
         yield
     finally:
@@ -176,9 +180,9 @@ def configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any: 
     Raises:
         BadInput: there is none, it is not a text encoder's, or an option is unknown to it.
     """
-    defaults = named_configuration(name, pretrained, {})
+    defaults = pretrained_configuration(name, pretrained, {})
     kind = defaults.model_type
-    if not reads_both_ways(defaults) or options.get("is_decoder"):
+    if not is_bidirectional(defaults) or options.get("is_decoder"):
         raise BadInput(
             f"model.text: {name} ({kind}) is no text encoder: give one that reads both ways, such as bert, roberta, "
             "distilbert, mpnet, electra, deberta-v2 or modernbert"
@@ -186,10 +190,10 @@ def configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any: 
     unknown = sorted(key for key in options if not declared(defaults, key))
     if unknown:
         raise BadInput(f"model.text.options: {kind} has no {', '.join(unknown)}")
-    return named_configuration(name, pretrained, options)
+    return pretrained_configuration(name, pretrained, options)
 
 
-def named_configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401
+def pretrained_configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401
     """What transformers makes of a name: a hub name or folder if pretrained, else a model type.
 
     Raises:
@@ -200,7 +204,7 @@ def named_configuration(name: str, pretrained: bool, options: dict[str, Any]) ->
             return AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
         return AutoConfig.for_model(name, **options)
     except Exception as error:  # a configuration class raises what it likes
-        raise BadInput(f"model.text: transformers cannot configure {name}: {told(error)}") from None
+        raise BadInput(f"model.text: transformers cannot configure {name}: {first_line(error)}") from None
 
 
 def declared(config: Any, setting: str) -> bool:  # noqa: ANN401  of any model type
@@ -211,7 +215,7 @@ def declared(config: Any, setting: str) -> bool:  # noqa: ANN401  of any model t
     return f'"{setting}"' in inspect.getsource(code)
 
 
-def reads_both_ways(config: Any) -> bool:  # noqa: ANN401  of any model type
+def is_bidirectional(config: Any) -> bool:  # noqa: ANN401  of any model type
     """Whether it is a text encoder's: trained on hidden words, with neither a decoder nor another modality."""
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or type(config) not in MODEL_MAPPING:
         return False
@@ -240,12 +244,12 @@ def text_encoder(name: str, config: Any, *, pretrained: bool, fused_attention: b
             name, config=config, use_safetensors=True, output_loading_info=True, **settings
         )
     except (AssertionError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        raise BadInput(f"model.text: transformers cannot build {name}: {told(error)}") from None
+        raise BadInput(f"model.text: transformers cannot build {name}: {first_line(error)}") from None
     if missing := sorted(loading["missing_keys"]):
         raise BadInput(f"model.text: {name} lacks {len(missing)} weights of a {kind.__name__}, such as {missing[0]}")
     return encoder
 
 
-def told(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The start of another library's message."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:REASON_CHARS]}"

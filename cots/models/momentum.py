@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MomentumCopy(nn.Module):
+class MomentumEncoder(nn.Module):
     """A full copy of a module whose parameters follow the original's by an exponential moving average.
 
     Args:
@@ -30,7 +30,7 @@ class MomentumCopy(nn.Module):
         return self.module(*inputs)
 
     @torch.no_grad()
-    def follow(self, source: nn.Module, momentum: float) -> None:
+    def update(self, source: nn.Module, momentum: float) -> None:
         """Move the parameters: slow <- momentum * slow + (1 - momentum) * fast; buffers are copied.
 
         Args:

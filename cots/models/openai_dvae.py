@@ -75,21 +75,21 @@ class OpenAiDvae(nn.Module):
     Source: DALL-E, arXiv:2102.12092, appendix A.
     """
 
-    def __init__(self, *, codes: int, hidden: int, start: int, blocks: int) -> None:
+    def __init__(self, *, num_codes: int, hidden: int, start: int, blocks: int) -> None:
         super().__init__()
-        self.codes = codes
-        self.settings = {"codes": codes, "hidden": hidden, "start": start, "blocks": blocks}
+        self.num_codes = num_codes
+        self.settings = {"codes": num_codes, "hidden": hidden, "start": start, "blocks": blocks}
         rising = [hidden * 2**level for level in range(GROUPS)]
         self.encoder = bottlenecks(
             nn.Conv2d(3, hidden, 7, padding=3),
-            nn.Conv2d(rising[-1], codes, 1),
+            nn.Conv2d(rising[-1], num_codes, 1),
             widths=[hidden, *rising],
             kernels=(3, 3, 3, 1),
             blocks=blocks,
             resize=nn.MaxPool2d(2),
         )
         self.decoder = bottlenecks(
-            nn.Conv2d(codes, start, 1),
+            nn.Conv2d(num_codes, start, 1),
             nn.Conv2d(hidden, 6, 1),
             widths=[start, *reversed(rising)],
             kernels=(1, 3, 3, 3),

@@ -49,8 +49,8 @@ def import_openai_dvae(folder: Path, *, sha256: str, codes: int) -> OpenAiDvae:
     else:
         weights = {f"{part}.{name}": w for part, file in zip(PARTS, files, strict=True) for name, w in _part(file)}
     dvae = _assembled(weights, folder)
-    if dvae.codes != codes:
-        raise BadInput(f"dvae.codebook_size is {codes}, the weights in {folder} have {dvae.codes}")
+    if dvae.num_codes != codes:
+        raise BadInput(f"dvae.codebook_size is {codes}, the weights in {folder} have {dvae.num_codes}")
     return dvae
 
 

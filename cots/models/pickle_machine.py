@@ -41,7 +41,7 @@ class Node:
     state: Any = None
 
 
-class Machine:
+class PickleInterpreter:
     """The instructions of a pickle on a stack of plain values; one method an instruction, named as pickletools does."""
 
     def __init__(self) -> None:
@@ -142,24 +142,24 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
 }
-STEPS: dict[str, Callable[[Machine, Any], None]] = {
+STEPS: dict[str, Callable[[PickleInterpreter, Any], None]] = {
     "PROTO": lambda machine, version: None,
-    "GLOBAL": Machine._global,
-    "REDUCE": Machine._call,
-    "NEWOBJ": Machine._call,
-    "BUILD": Machine._build,
-    "BINPERSID": Machine._persistent,
-    "MARK": Machine._mark,
-    "TUPLE": Machine._tuple,
+    "GLOBAL": PickleInterpreter._global,
+    "REDUCE": PickleInterpreter._call,
+    "NEWOBJ": PickleInterpreter._call,
+    "BUILD": PickleInterpreter._build,
+    "BINPERSID": PickleInterpreter._persistent,
+    "MARK": PickleInterpreter._mark,
+    "TUPLE": PickleInterpreter._tuple,
     "TUPLE1": lambda machine, _: machine._last(1),
     "TUPLE2": lambda machine, _: machine._last(2),
     "TUPLE3": lambda machine, _: machine._last(3),
-    "APPEND": Machine._append,
-    "APPENDS": Machine._appends,
-    "SETITEM": Machine._setitem,
-    "SETITEMS": Machine._setitems,
-    "BINPUT": Machine._put,
-    "LONG_BINPUT": Machine._put,
-    "BINGET": Machine._get,
-    "LONG_BINGET": Machine._get,
+    "APPEND": PickleInterpreter._append,
+    "APPENDS": PickleInterpreter._appends,
+    "SETITEM": PickleInterpreter._setitem,
+    "SETITEMS": PickleInterpreter._setitems,
+    "BINPUT": PickleInterpreter._put,
+    "LONG_BINPUT": PickleInterpreter._put,
+    "BINGET": PickleInterpreter._get,
+    "LONG_BINGET": PickleInterpreter._get,
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cots.errors import BadInput
-from cots.models.pickle_machine import PARAMETER, TENSORS, Machine, Node, Refused
+from cots.models.pickle_machine import PARAMETER, TENSORS, PickleInterpreter, Node, Refused
 
 MAX_BYTES = 2**30  # of a file, unpacked, and of the weights in it; the published ones take 0.2 GB
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # how a file of torch before 1.6 begins
@@ -53,21 +53,21 @@ def _zipped(file: IO[bytes]) -> Opened:
     folder = program.removesuffix("data.pkl")
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise Refused("it was written by a big-endian machine")
-    machine = Machine()
+    machine = PickleInterpreter()
     module = machine.run(io.BytesIO(archive.read(program)))
     return Opened(module, lambda key: _flat(archive.read(f"{folder}data/{key}"), machine.dtypes.pop(key)))
 
 
 def _legacy(file: IO[bytes]) -> Opened:
     file.seek(0)
-    if (Machine().run(file), Machine().run(file)) != LEGACY:
+    if (PickleInterpreter().run(file), PickleInterpreter().run(file)) != LEGACY:
         raise Refused("torch.save has not written it")
-    if not Machine().run(file)["little_endian"]:
+    if not PickleInterpreter().run(file)["little_endian"]:
         raise Refused("it was written by a big-endian machine")
-    machine = Machine()
+    machine = PickleInterpreter()
     module = machine.run(file)
     storages: dict[str, Tensor] = {}
-    for key in Machine().run(file):
+    for key in PickleInterpreter().run(file):
         size = int.from_bytes(file.read(8), "little") * machine.dtypes[key].itemsize
         if size > MAX_BYTES:
             raise Refused(f"a storage takes more than {MAX_BYTES} bytes")

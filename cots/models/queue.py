@@ -19,10 +19,10 @@ class PairQueue(nn.Module):
     Source: MoCo, arXiv:1911.05722; two queues as in COTS, arXiv:2204.07441.
     """
 
-    features_image: Tensor
-    features_text: Tensor
-    owners: Tensor
-    cursor: Tensor
+    image_queue: Tensor
+    text_queue: Tensor
+    sample_ids: Tensor
+    ptr: Tensor
     pushes: Tensor
     count: Tensor
 
@@ -39,34 +39,34 @@ class PairQueue(nn.Module):
     @property
     def size(self) -> int:
         """Rows that fit (K)."""
-        return len(self.owners)
+        return len(self.sample_ids)
 
     @property
     def images(self) -> Tensor:
         """(filled, D) image keys."""
-        return self.features_image[: int(self.count)]
+        return self.image_queue[: int(self.count)]
 
     @property
     def texts(self) -> Tensor:
         """(filled, D) text keys; row j belongs to the pair of row j of `images`."""
-        return self.features_text[: int(self.count)]
+        return self.text_queue[: int(self.count)]
 
     @property
     def samples(self) -> Tensor:
         """(filled,) number of the picture that each row comes from."""
-        return self.owners[: int(self.count)]
+        return self.sample_ids[: int(self.count)]
 
     @torch.no_grad()
-    def push(self, images: Tensor, texts: Tensor, samples: Tensor) -> None:
+    def enqueue(self, images: Tensor, texts: Tensor, samples: Tensor) -> None:
         """Take in keys of pairs, (B, D) and (B, D), with their samples' numbers, (B,). B may be any size."""
         self.pushes.add_(1)
         size = self.size
         if int(self.pushes) <= self.warmup or not size:
             return
         images, texts, samples = images[-size:], texts[-size:], samples[-size:]
-        rows = (self.cursor + torch.arange(len(samples), device=samples.device)) % size
-        self.features_image[rows] = images.to(self.features_image.dtype)
-        self.features_text[rows] = texts.to(self.features_text.dtype)
-        self.owners[rows] = samples
-        self.cursor.add_(len(samples)).remainder_(size)
+        rows = (self.ptr + torch.arange(len(samples), device=samples.device)) % size
+        self.image_queue[rows] = images.to(self.image_queue.dtype)
+        self.text_queue[rows] = texts.to(self.text_queue.dtype)
+        self.sample_ids[rows] = samples
+        self.ptr.add_(len(samples)).remainder_(size)
         self.count.add_(len(samples)).clamp_(max=size)

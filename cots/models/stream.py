@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from cots.errors import BadInput
 from cots.models.backbone import ImageBackbone, TextBackbone
-from cots.models.places import Places
+from cots.models.places import TokenIndex
 
 Pool = Literal["class", "mean"]
 
 
-class Hidden(NamedTuple):
+class MaskedOutput(NamedTuple):
     """What a stream makes of a batch with hidden patches or words."""
 
     tokens: Tensor  # (M, W) of the hidden ones, in row order
-    feature: Tensor | None  # (B, D) unit rows in the shared space, where they were asked for
+    embedding: Tensor | None  # (B, D) unit rows in the shared space, where they were asked for
 
 
-class Stream(nn.Module):
+class Encoder(nn.Module):
     """What both modalities share: which parts learn, and which activations are kept.
 
     Args:
@@ -36,7 +36,7 @@ class Stream(nn.Module):
         self.projection = nn.Linear(backbone.width, dim)
         self.frozen: list[nn.Module] = []
 
-    def freeze_but_last(self, n: int) -> None:
+    def freeze_except_last(self, n: int) -> None:
         """Let only the last n blocks learn, with what follows them: the final norm and the projection.
 
         Embeddings, the vector that stands for a hidden patch among them, never learn after this, even if n reaches
@@ -66,15 +66,15 @@ class Stream(nn.Module):
             module.eval()
         return self
 
-    def checkpoint_gradients(self) -> None:
+    def set_grad_checkpointing(self) -> None:
         """Compute activations inside the blocks a second time for the gradients instead of keeping them.
 
         Raises:
             BadInput: the backbone's library offers none for this model.
         """
-        self.backbone.checkpoint_gradients()
+        self.backbone.set_grad_checkpointing()
 
-    def layers(self) -> list[list[nn.Parameter]]:
+    def layer_groups(self) -> list[list[nn.Parameter]]:
         """The backbone's parameters from the bottom: embeddings, then block by block. What follows is in none.
 
         Raises:
@@ -85,7 +85,7 @@ class Stream(nn.Module):
         return [[p for p in self.backbone.parameters() if id(p) not in above], *blocks]
 
 
-class ImageStream(Stream):
+class ImageEncoder(Encoder):
     """Pictures and clips. A clip's frames are encoded one by one and averaged before the projection.
 
     Args:
@@ -113,9 +113,9 @@ class ImageStream(Stream):
         Returns:
             (B, D) unit rows.
         """
-        return self.projected(self.pooled(frames).mean(dim=1))
+        return self.project(self.pool_frames(frames).mean(dim=1))
 
-    def clean_and_masked(self, frames: Tensor, masked: Tensor, *, view: bool) -> tuple[Tensor, Hidden]:
+    def forward_clean_and_masked(self, frames: Tensor, masked: Tensor, *, view: bool) -> tuple[Tensor, MaskedOutput]:
         """What `forward` gives, and a second pass in which some patches are hidden.
 
         Args:
@@ -125,43 +125,45 @@ class ImageStream(Stream):
         """
         clean, dim, tokens = [], [], []
         images = frames.flatten(0, 1)
-        for piece, mask in zip(self._pieces(images), torch.split(masked, self.backbone.at_once(images)), strict=True):
-            hidden = Places.of(mask).after(self.backbone.prefix)
-            seen, other = self.backbone.clean_and_masked(piece, mask, asked=None if view else hidden)
-            clean.append(self.of_tokens(seen))
+        for piece, mask in zip(
+            self._micro_batches(images), torch.split(masked, self.backbone.micro_batch_size(images)), strict=True
+        ):
+            hidden = TokenIndex.of(mask).shifted_by(self.backbone.num_prefix_tokens)
+            seen, other = self.backbone.forward_clean_and_masked(piece, mask, asked=None if view else hidden)
+            clean.append(self.pool_tokens(seen))
             if view:
-                dim.append(self.of_tokens(other))
-            tokens.append(hidden.among(other) if view else other)
-        feature = self._feature(dim, frames) if view else None
-        return self._feature(clean, frames), Hidden(torch.cat(tokens), feature)
+                dim.append(self.pool_tokens(other))
+            tokens.append(hidden.select(other) if view else other)
+        feature = self._embed(dim, frames) if view else None
+        return self._embed(clean, frames), MaskedOutput(torch.cat(tokens), feature)
 
-    def pooled(self, frames: Tensor) -> Tensor:
+    def pool_frames(self, frames: Tensor) -> Tensor:
         """What `forward` averages and projects: every frame's own vector, (B, T, W)."""
         return self._clips(
-            [self.of_tokens(self.backbone(piece)) for piece in self._pieces(frames.flatten(0, 1))], frames
+            [self.pool_tokens(self.backbone(piece)) for piece in self._micro_batches(frames.flatten(0, 1))], frames
         )
 
-    def _pieces(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _micro_batches(self, images: Tensor) -> tuple[Tensor, ...]:
         """What goes through the backbone together; of its tokens nothing is kept but what is asked."""
-        return torch.split(images, self.backbone.at_once(images))
+        return torch.split(images, self.backbone.micro_batch_size(images))
 
-    def of_tokens(self, tokens: Tensor) -> Tensor:
+    def pool_tokens(self, tokens: Tensor) -> Tensor:
         """Each picture's own vector (B, W), from the backbone's tokens (B, prefix + N, W)."""
-        return tokens[:, 0] if self.pool == "class" else tokens[:, self.backbone.prefix :].mean(dim=1)
+        return tokens[:, 0] if self.pool == "class" else tokens[:, self.backbone.num_prefix_tokens :].mean(dim=1)
 
     def _clips(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
         whole = torch.cat(pooled)
         return whole.view(*frames.shape[:2], whole.shape[-1])
 
-    def _feature(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
-        return self.projected(self._clips(pooled, frames).mean(dim=1))
+    def _embed(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
+        return self.project(self._clips(pooled, frames).mean(dim=1))
 
-    def projected(self, pooled: Tensor) -> Tensor:
+    def project(self, pooled: Tensor) -> Tensor:
         """(..., W) to unit rows (..., D) of the shared space."""
-        return unit(self.projection(pooled))
+        return l2_normalize(self.projection(pooled))
 
 
-class TextStream(Stream):
+class TextEncoder(Encoder):
     """Captions.
 
     Args:
@@ -172,7 +174,7 @@ class TextStream(Stream):
 
     backbone: TextBackbone
 
-    def forward(self, ids: Tensor, attended: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode texts.
 
         Args:
@@ -181,9 +183,11 @@ class TextStream(Stream):
         Returns:
             (B, D) unit rows.
         """
-        return self._feature(self.backbone(ids, attended), attended)
+        return self._embed(self.backbone(input_ids, attention_mask), attention_mask)
 
-    def masked(self, ids: Tensor, attended: Tensor, hidden: Places, *, view: bool) -> Hidden:
+    def forward_masked(
+        self, input_ids: Tensor, attention_mask: Tensor, hidden: TokenIndex, *, view: bool
+    ) -> MaskedOutput:
         """Encode texts in which some words are hidden.
 
         Args:
@@ -192,16 +196,16 @@ class TextStream(Stream):
             view: whether the pass is wanted as a view of the text, with a feature of its own.
         """
         if not view:
-            return Hidden(self.backbone.at(ids, attended, hidden), None)
-        tokens = self.backbone(ids, attended)
-        return Hidden(hidden.among(tokens), self._feature(tokens, attended))
+            return MaskedOutput(self.backbone.encode_at(input_ids, attention_mask, hidden), None)
+        tokens = self.backbone(input_ids, attention_mask)
+        return MaskedOutput(hidden.select(tokens), self._embed(tokens, attention_mask))
 
-    def _feature(self, tokens: Tensor, attended: Tensor) -> Tensor:
+    def _embed(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         if self.pool == "class":
-            return unit(self.projection(tokens[:, 0]))
-        weight = attended.to(tokens.dtype)
+            return l2_normalize(self.projection(tokens[:, 0]))
+        weight = attention_mask.to(tokens.dtype)
         pooled = torch.einsum("blw,bl->bw", tokens, weight / weight.sum(dim=1, keepdim=True))
-        return unit(self.projection(pooled))
+        return l2_normalize(self.projection(pooled))
 
 
 def compile_blocks(module: nn.Module) -> None:
@@ -213,12 +217,12 @@ def compile_blocks(module: nn.Module) -> None:
     Raises:
         BadInput: a backbone has no list of blocks.
     """
-    for stream in [part for part in module.modules() if isinstance(part, Stream)]:
+    for stream in [part for part in module.modules() if isinstance(part, Encoder)]:
         for block in stream.backbone.blocks:
             block.compile()
 
 
-def unit(features: Tensor) -> Tensor:
+def l2_normalize(embeddings: Tensor) -> Tensor:
     """Rows of length one, in float32 at least, whatever the precision around."""
-    with torch.autocast(features.device.type, enabled=False):
-        return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cots.errors import BadInput
 from cots.models.backbone import ImageBackbone
-from cots.models.places import Places
+from cots.models.places import TokenIndex
 
 CACHED = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
 SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
@@ -67,12 +67,12 @@ class VitBackbone(ImageBackbone):
             self.options = built_with | {"global_pool": self.vit.global_pool}
         self.width = self.vit.embed_dim
         if stem == "convolutions":
-            self.vit.patch_embed.proj = convolutional_stem(self.width, patch)
-        self.mask_embedding = nn.Parameter(torch.zeros(self.width))
-        nn.init.trunc_normal_(self.mask_embedding, std=0.02)
+            self.vit.patch_embed.proj = conv_stem(self.width, patch)
+        self.mask_token = nn.Parameter(torch.zeros(self.width))
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     @property
-    def prefix(self) -> int:
+    def num_prefix_tokens(self) -> int:
         """How many tokens stand before the patches: class and distillation token, registers."""
         return int(self.vit.num_prefix_tokens)
 
@@ -106,9 +106,11 @@ class VitBackbone(ImageBackbone):
             (B, prefix + N, W) tokens after the last norm. Models that norm after their average pooling (`gap` in
             timm's names) have that norm on each token here.
         """
-        return self._encoded(self.vit.patch_embed(images))
+        return self._encode_patches(self.vit.patch_embed(images))
 
-    def clean_and_masked(self, images: Tensor, masked: Tensor, *, asked: Places | None) -> tuple[Tensor, Tensor]:
+    def forward_clean_and_masked(
+        self, images: Tensor, masked: Tensor, *, asked: TokenIndex | None
+    ) -> tuple[Tensor, Tensor]:
         """Encode pictures twice, as they are and with patches hidden, from one embedding of the patches.
 
         Patches are hidden after projection and before their position is added (BEiT).
@@ -124,14 +126,18 @@ class VitBackbone(ImageBackbone):
         """
         patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
         hidden = masked.view(*patches.shape[:-1], 1)
-        tokens = self._positioned(torch.where(hidden, self.mask_embedding.to(patches.dtype), patches))
+        tokens = self._add_positions(torch.where(hidden, self.mask_token.to(patches.dtype), patches))
         *blocks, last = self.vit.blocks
         for block in blocks:
-            tokens = self._run(block, tokens)
-        tokens = self._run(last, tokens) if asked is None else self._run(partial(block_at, last, asked=asked), tokens)
-        return self._encoded(patches), self._normed(tokens)
+            tokens = self._run_block(block, tokens)
+        tokens = (
+            self._run_block(last, tokens)
+            if asked is None
+            else self._run_block(partial(run_block_at, last, asked=asked), tokens)
+        )
+        return self._encode_patches(patches), self._final_norm(tokens)
 
-    def at_once(self, images: Tensor) -> int:
+    def micro_batch_size(self, images: Tensor) -> int:
         """How many pictures are best encoded together: on a processor as many as its cache holds, else all.
 
         Their widest activations may take as much as the weights of a block, which are read for all of them. Weights
@@ -140,30 +146,30 @@ class VitBackbone(ImageBackbone):
         if images.device.type != "cpu" or isinstance(self, FSDPModule):
             return max(len(images), 1)
         rows, columns = self.vit.patch_embed.patch_size
-        tokens = self.prefix + images.shape[2] * images.shape[3] // (rows * columns)
+        tokens = self.num_prefix_tokens + images.shape[2] * images.shape[3] // (rows * columns)
         room = max(CACHED, 2 * 12 * self.width**2)
         return int(max(room // (2 * 4 * self.width * tokens), 1))
 
-    def _encoded(self, patches: Tensor) -> Tensor:
-        tokens = self._positioned(patches)
+    def _encode_patches(self, patches: Tensor) -> Tensor:
+        tokens = self._add_positions(patches)
         for block in self.vit.blocks:
-            tokens = self._run(block, tokens)
-        return self._normed(tokens)
+            tokens = self._run_block(block, tokens)
+        return self._final_norm(tokens)
 
-    def _positioned(self, patches: Tensor) -> Tensor:
+    def _add_positions(self, patches: Tensor) -> Tensor:
         tokens: Tensor = self.vit.norm_pre(self.vit._pos_embed(patches))
         return tokens
 
-    def _run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _run_block(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         saving = self.vit.grad_checkpointing and torch.is_grad_enabled()
         tokens: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
         return tokens
 
-    def _normed(self, tokens: Tensor) -> Tensor:
+    def _final_norm(self, tokens: Tensor) -> Tensor:
         encoded: Tensor = self.vit.fc_norm(self.vit.norm(tokens))
         return encoded
 
-    def checkpoint_gradients(self) -> None:
+    def set_grad_checkpointing(self) -> None:
         """Keep no activations inside the blocks: they are computed again when gradients are."""
         self.vit.set_grad_checkpointing()
 
@@ -214,7 +220,7 @@ def vision_transformer(name: str, pretrained: bool, options: dict[str, Any]) -> 
     return vit
 
 
-def block_at(block: Any, tokens: Tensor, *, asked: Places) -> Tensor:  # noqa: ANN401  timm is untyped
+def run_block_at(block: Any, tokens: Tensor, *, asked: TokenIndex) -> Tensor:  # noqa: ANN401  timm is untyped
     """What a block makes of some of the tokens, each of which attends to all tokens of its picture.
 
     Args:
@@ -225,13 +231,13 @@ def block_at(block: Any, tokens: Tensor, *, asked: Places) -> Tensor:  # noqa: A
         (A, W), in row order: those of `block(tokens)`.
     """
     if type(block) is not Block or not isinstance(block.drop_path2, nn.Identity):
-        return asked.among(block(tokens))
-    rows = asked.among(tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))
+        return asked.select(block(tokens))
+    rows = asked.select(tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))
     chosen: Tensor = rows + block.ls2(block.mlp(block.norm2(rows)))
     return chosen
 
 
-def convolutional_stem(width: int, patch: int) -> nn.Sequential:
+def conv_stem(width: int, patch: int) -> nn.Sequential:
     """Halve the picture until one position is one patch, doubling the channels, and project.
 
     Args:

@@ -6,30 +6,30 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cots.dist import gathered
+from cots.dist import all_gather_with_grad
 
-WHOLE = slice(None)
+ALL_ROWS = slice(None)
 
 
 class Batch(NamedTuple):
     """One rank's share of a batch of B image-text pairs. The last four fields matter to the token level."""
 
-    samples: Tensor  # (B,) number of the picture in the manifest
-    captions: Tensor  # (B,) number of the caption among all captions
+    image_index: Tensor  # (B,) number of the picture in the manifest
+    caption_index: Tensor  # (B,) number of the caption among all captions
     frames: Tensor  # (B, T, 3, H, W) normalised
-    ids: Tensor  # (B, L) words
-    attended: Tensor  # (B, L) bool, False = padding
-    masked_patches: Tensor  # (B, N) bool, True = hidden, in all of a clip's frames
+    input_ids: Tensor  # (B, L) words
+    attention_mask: Tensor  # (B, L) bool, False = padding
+    bool_masked_pos: Tensor  # (B, N) bool, True = hidden, in all of a clip's frames
     visual_tokens: Tensor  # (B, N) dVAE codes of the same crop
-    corrupted_ids: Tensor  # (B, L) words with some hidden
-    masked_words: Tensor  # (B, L) bool, True = to be predicted
+    mlm_input_ids: Tensor  # (B, L) words with some hidden
+    mlm_mask: Tensor  # (B, L) bool, True = to be predicted
 
-    def take(self, rows: Tensor) -> "Batch":
+    def select(self, rows: Tensor) -> "Batch":
         """Some of the pairs, by their numbers in the batch."""
         return Batch(*(field[rows] for field in self))
 
 
-class Keys(NamedTuple):
+class KeyFeatures(NamedTuple):
     """Momentum-encoder features of the global batch, ranks concatenated, dropped pairs included.
 
     With one process B is the same B as the batch's. Where nothing asks the momentum encoders they are not run: there
@@ -38,25 +38,25 @@ class Keys(NamedTuple):
 
     images: Tensor  # (B, D) or (0, D)
     texts: Tensor  # (B, D) or (0, D)
-    samples: Tensor  # (B,)
-    words: Tensor  # (B,) hidden words
+    image_index: Tensor  # (B,)
+    num_masked_tokens: Tensor  # (B,) hidden words
     similarity: Tensor  # (B,) cosine of each pair, or (0,) until `seen`
-    kept: Tensor  # (B,) bool, False = dropped by the filter
+    keep_mask: Tensor  # (B,) bool, False = dropped by the filter
 
-    def seen(self, similarity: list[Tensor]) -> "Keys":
+    def with_similarity(self, similarity: list[Tensor]) -> "KeyFeatures":
         """With the similarities that this process's forward passes found, where the momentum encoders gave none."""
-        return self if len(self.similarity) else self._replace(similarity=gathered(torch.cat(similarity)))
+        return self if len(self.similarity) else self._replace(similarity=all_gather_with_grad(torch.cat(similarity)))
 
 
-class Outcome(NamedTuple):
+class LossOutput(NamedTuple):
     """The result of a forward pass over some rows of a batch."""
 
-    total: Tensor  # to be differentiated: the share of the batch's loss that these rows have
+    loss: Tensor  # to be differentiated: the share of the batch's loss that these rows have
     losses: dict[str, Tensor]  # the same share by name, unweighted, without gradient; nats
     similarity: Tensor | None = None  # (R,) of the rows' pairs under the online encoders, or None where none is told
 
 
-K = TypeVar("K", Keys, None)  # what an objective computes for a whole batch beforehand
+K = TypeVar("K", KeyFeatures, None)  # what an objective computes for a whole batch beforehand
 
 
 class Objective(nn.Module, ABC, Generic[K]):
@@ -67,7 +67,7 @@ class Objective(nn.Module, ABC, Generic[K]):
     """
 
     @abstractmethod
-    def keys(self, batch: Batch, parts: list[slice]) -> K:
+    def compute_keys(self, batch: Batch, parts: list[slice]) -> K:
         """What is computed without gradient for the whole batch before its parts; None where that is nothing.
 
         Args:
@@ -76,7 +76,7 @@ class Objective(nn.Module, ABC, Generic[K]):
         """
 
     @abstractmethod
-    def forward(self, batch: Batch, keys: K, rows: slice = WHOLE) -> Outcome:
+    def forward(self, batch: Batch, keys: K, rows: slice = ALL_ROWS) -> LossOutput:
         """The losses of some rows, as shares of the global batch's: over rows and ranks they add up to its losses.
 
         Args:
@@ -86,9 +86,9 @@ class Objective(nn.Module, ABC, Generic[K]):
         """
 
     @abstractmethod
-    def advance(self, keys: K) -> None:
+    def update_state(self, keys: K) -> None:
         """Move what moves between steps: momentum encoders, queues, running statistics."""
 
     @abstractmethod
-    def figures(self, keys: K) -> dict[str, float]:
+    def metrics(self, keys: K) -> dict[str, float]:
         """Numbers of the step for the curves, besides the losses."""

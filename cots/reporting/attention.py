@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 
 from cots.data.samples import StoredSample
-from cots.evaluation import Embedded, open_frames
+from cots.evaluation import EmbeddedSplit, decode_frames
 from cots.explain import Relevance, explain, overlay
-from cots.model import RetrievalModel
+from cots.model import DualEncoder
 from cots.reporting.pictures import Picture
-from cots.retrieval.metrics import Direction
+from cots.retrieval.metrics import RankedQueries
 
 WORDS, SIDE = 2, 160
 
@@ -19,7 +19,7 @@ StoredById = Callable[[Iterable[str]], dict[str, StoredSample]]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class AttentionMap:
     """One caption with its picture or clip.
 
     Attributes:
@@ -35,9 +35,9 @@ class Look:
     pictures: list[tuple[Picture, str]]
 
 
-def looks(
-    model: RetrievalModel, embedded: Embedded, direction: Direction, stored: StoredById, *, count: int, seed: int
-) -> list[Look]:
+def attention_maps(
+    model: DualEncoder, embedded: EmbeddedSplit, direction: RankedQueries, stored: StoredById, *, count: int, seed: int
+) -> list[AttentionMap]:
     """The maps of some captions that are answered at once, or of any where none is.
 
     Args:
@@ -50,21 +50,21 @@ def looks(
     """
     order = np.random.default_rng(seed).permutation(len(direction.ranks))
     order = order[np.argsort(direction.ranks[order] > 1, kind="stable")]
-    _, first = np.unique(direction.owners[order], return_index=True)
+    _, first = np.unique(direction.text_to_item[order], return_index=True)
     chosen = order[np.sort(first)][:count]
-    samples = stored({embedded.ids[direction.owners[row]] for row in chosen})
+    samples = stored({embedded.ids[direction.text_to_item[row]] for row in chosen})
     return [
-        _look(model, embedded.captions[row], int(direction.ranks[row]), open_frames(samples[embedded.ids[owner]]))
-        for row, owner in zip(chosen, direction.owners[chosen], strict=True)
+        _look(model, embedded.captions[row], int(direction.ranks[row]), decode_frames(samples[embedded.ids[owner]]))
+        for row, owner in zip(chosen, direction.text_to_item[chosen], strict=True)
     ]
 
 
-def _look(model: RetrievalModel, text: str, rank: int, frames: Sequence[Image.Image]) -> Look:
+def _look(model: DualEncoder, text: str, rank: int, frames: Sequence[Image.Image]) -> AttentionMap:
     whole, *words = explain(model, frames, text)
     weightiest = sorted(words, key=lambda word: -word.similarity)[:WORDS]
     plain = Picture.of_frames(frames, "as it is", side=SIDE)
     drawn = [(_drawn(frames, found, f"patches that speak for: {found.text}"), found.text) for found in weightiest]
-    return Look(
+    return AttentionMap(
         text,
         rank,
         whole.similarity,

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from cots.directions import LABELS
 from cots.file_names import PAIRS, SUMMARY
 from cots.reporting import sections
-from cots.reporting.attention import Look
-from cots.reporting.page import Dvae, Gallery, Noise, Report, Standing, Table
+from cots.reporting.attention import AttentionMap
+from cots.reporting.page import Dvae, Gallery, Noise, Report, ResultsTable, Table
 from cots.reporting.plots import Chart
 from cots.reporting.results import Evaluated
 
@@ -19,7 +19,7 @@ MODELS = {False: "Pre-trained, zero-shot", True: "Fine-tuned"}  # by whether it 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
+class StageOutputs:
     """What the earlier stages left behind.
 
     Attributes:
@@ -35,15 +35,15 @@ class Left:
     reports: Path
 
 
-def compose(
+def build_report(
     evaluated: Sequence[Evaluated],
-    left: Left,
+    left: StageOutputs,
     *,
     about: str,
     notes: list[str],
     lineage: Mapping[str, str],
     params: str,
-    looks: list[Look],
+    looks: list[AttentionMap],
     shown: int,
     seed: int,
 ) -> Report:
@@ -65,13 +65,13 @@ def compose(
     return Report(
         title="COTS retrieval report",
         about=about,
-        standings=[standing for target in best for standing in _standings(target, evaluated)],
+        results=[standing for target in best for standing in _standings(target, evaluated)],
         notes=notes,
         speed=_speed(evaluated),
         galleries=[
             gallery for model in best.values() for gallery in _galleries(model, first[model.target], fetch, shown, seed)
         ],
-        looks=looks,
+        attention_maps=looks,
         runs=_runs(left.reports),
         dvae=_dvae(left.reports),
         noise=_noise(left, fetch),
@@ -85,16 +85,16 @@ def compose(
     )
 
 
-def _standings(target: str, evaluated: Sequence[Evaluated]) -> list[Standing]:
+def _standings(target: str, evaluated: Sequence[Evaluated]) -> list[ResultsTable]:
     """Of the whole split, and of its folds where it was cut."""
     models = {MODELS[model.finetuned]: model.measured.metrics for model in evaluated if model.target == target}
     directions = next(model.measured.directions for model in evaluated if model.target == target)
     labels, title = {name: LABELS[name].capitalize() for name in directions}, f"{target.capitalize()} retrieval"
     folds = {name: metrics["folds"] for name, metrics in models.items() if "folds" in metrics}
     if not folds:
-        return [Standing(title, labels, models)]
+        return [ResultsTable(title, labels, models)]
     number = next(iter(folds.values()))["number"]
-    return [Standing(title, labels, models), Standing(f"{title}, mean of {number} folds", labels, folds)]
+    return [ResultsTable(title, labels, models), ResultsTable(f"{title}, mean of {number} folds", labels, folds)]
 
 
 def _speed(evaluated: Sequence[Evaluated]) -> Table:
@@ -135,7 +135,7 @@ def _dvae(reports: Path) -> Dvae | None:
     return sections.dvae(reports / "dvae") if (reports / "dvae").is_dir() else None
 
 
-def _noise(left: Left, fetch: sections.Fetch) -> Noise | None:
+def _noise(left: StageOutputs, fetch: sections.Fetch) -> Noise | None:
     pairs = left.reports / "pretrain" / PAIRS
     known = pairs.is_file() and pq.read_metadata(pairs).num_rows  # a baseline learns nothing of single pairs
     return sections.noise(pairs, left.manifest, fetch) if known else None

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cots.evaluation import Embedded
+from cots.evaluation import EmbeddedSplit
 from cots.reporting.pictures import Picture
 from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.metrics import Direction
+from cots.retrieval.metrics import RankedQueries
 
-SHOWN = 5  # results a query
+HITS_SHOWN = 5  # results a query
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class GalleryQuery:
     """One query with its results.
 
     Attributes:
@@ -53,7 +53,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GalleryPlan:
     """What a gallery will show, in rows of `Embedded`.
 
     Attributes:
@@ -71,14 +71,14 @@ class Plan:
     before: NDArray[np.int64]
 
 
-def choose(direction: Direction, *, count: int, seed: int) -> NDArray[np.int64]:
+def choose(direction: RankedQueries, *, count: int, seed: int) -> NDArray[np.int64]:
     """Rows of queries: half answered at once, half not among the first results; as many as there are of each.
 
     No two of a kind ask for the same item.
     """
-    ranks, owners = direction.ranks, direction.owners
+    ranks, owners = direction.ranks, direction.text_to_item
     order = np.random.default_rng(seed).permutation(len(ranks))
-    right, wrong = (_one_an_item(order[chosen[order]], owners) for chosen in (ranks == 1, ranks > SHOWN))
+    right, wrong = (_one_an_item(order[chosen[order]], owners) for chosen in (ranks == 1, ranks > HITS_SHOWN))
     failures = wrong[: max(count // 2, count - len(right))]
     return np.concatenate([right[: count - len(failures)], failures]).astype(np.int64)
 
@@ -88,51 +88,53 @@ def _one_an_item(rows: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[
     return rows[np.sort(first)]
 
 
-def plan_items_to_texts(embedded: Embedded, direction: Direction, *, count: int, seed: int) -> Plan:
+def plan_items_to_texts(embedded: EmbeddedSplit, direction: RankedQueries, *, count: int, seed: int) -> GalleryPlan:
     """Pictures or clips as queries, captions as results."""
     rows = choose(direction, count=count, seed=seed)
     found = _nearest(embedded.items[rows], embedded.texts)
-    best = [_best(embedded.items[row], embedded.texts, np.flatnonzero(embedded.owners == row)) for row in rows]
-    return Plan(rows, found, np.array(best, np.int64), direction.ranks[rows], np.zeros((len(rows), 0), np.int64))
+    best = [_best(embedded.items[row], embedded.texts, np.flatnonzero(embedded.text_to_item == row)) for row in rows]
+    return GalleryPlan(rows, found, np.array(best, np.int64), direction.ranks[rows], np.zeros((len(rows), 0), np.int64))
 
 
 def plan_texts_to_items(
-    embedded: Embedded, direction: Direction, *, count: int, seed: int, before: Embedded | None = None
-) -> Plan:
+    embedded: EmbeddedSplit, direction: RankedQueries, *, count: int, seed: int, before: EmbeddedSplit | None = None
+) -> GalleryPlan:
     """Captions as queries, pictures or clips as results; `before` is the same split before fine-tuning."""
     rows = choose(direction, count=count, seed=seed)
     found = _nearest(embedded.texts[rows], embedded.items)
     earlier = _nearest(before.texts[rows], before.items) if before else found[:, :0]
-    return Plan(rows, found, embedded.owners[rows], direction.ranks[rows], earlier)
+    return GalleryPlan(rows, found, embedded.text_to_item[rows], direction.ranks[rows], earlier)
 
 
-def ids_shown(embedded: Embedded, items_to_texts: Plan, texts_to_items: Plan) -> set[str]:
+def ids_shown(embedded: EmbeddedSplit, items_to_texts: GalleryPlan, texts_to_items: GalleryPlan) -> set[str]:
     """Ids of all items that two galleries show."""
     rows = [items_to_texts.queries, texts_to_items.found.ravel(), texts_to_items.best, texts_to_items.before.ravel()]
     return {embedded.ids[row] for row in np.concatenate(rows)}
 
 
-def queries_by_item(embedded: Embedded, plan: Plan, pictures: Mapping[str, Picture]) -> list[Query]:
+def queries_by_item(embedded: EmbeddedSplit, plan: GalleryPlan, pictures: Mapping[str, Picture]) -> list[GalleryQuery]:
     """The gallery of `plan_items_to_texts`."""
 
     def hit(row: int, rank: int, item: int) -> Hit:
-        return Hit(rank, bool(embedded.owners[row] == item), embedded.captions[row], None)
+        return Hit(rank, bool(embedded.text_to_item[row] == item), embedded.captions[row], None)
 
     return [
-        Query(embedded.ids[item], pictures[embedded.ids[item]], rank, *_results(hit, found, best, rank, item), [])
+        GalleryQuery(
+            embedded.ids[item], pictures[embedded.ids[item]], rank, *_results(hit, found, best, rank, item), []
+        )
         for item, found, best, rank, _ in _rows(plan)
     ]
 
 
-def queries_by_text(embedded: Embedded, plan: Plan, pictures: Mapping[str, Picture]) -> list[Query]:
+def queries_by_text(embedded: EmbeddedSplit, plan: GalleryPlan, pictures: Mapping[str, Picture]) -> list[GalleryQuery]:
     """The gallery of `plan_texts_to_items`."""
 
     def hit(row: int, rank: int, text: int) -> Hit:
         name = embedded.ids[row]
-        return Hit(rank, bool(embedded.owners[text] == row), name, pictures[name])
+        return Hit(rank, bool(embedded.text_to_item[text] == row), name, pictures[name])
 
     return [
-        Query(
+        GalleryQuery(
             embedded.captions[text],
             None,
             rank,
@@ -150,13 +152,13 @@ def _results(
     return hits, None if any(shown.right for shown in hits) else hit(best, rank, query)
 
 
-def _rows(plan: Plan) -> list[tuple[int, list[int], int, int, list[int]]]:
+def _rows(plan: GalleryPlan) -> list[tuple[int, list[int], int, int, list[int]]]:
     columns = (array.tolist() for array in (plan.queries, plan.found, plan.best, plan.ranks, plan.before))
     return list(zip(*columns, strict=True))
 
 
 def _nearest(queries: NDArray[np.float32], candidates: NDArray[np.float32]) -> NDArray[np.int64]:
-    return EmbeddingIndex.build(candidates, "Flat").search(queries, min(SHOWN, len(candidates)))[1]
+    return EmbeddingIndex.build(candidates, "Flat").search(queries, min(HITS_SHOWN, len(candidates)))[1]
 
 
 def _best(query: NDArray[np.float32], candidates: NDArray[np.float32], right: NDArray[np.int64]) -> int:

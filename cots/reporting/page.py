@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cots.files import atomic_file
-from cots.reporting.attention import Look
-from cots.reporting.gallery import Query
+from cots.reporting.attention import AttentionMap
+from cots.reporting.gallery import GalleryQuery
 from cots.reporting.pictures import Picture
 from cots.reporting.plots import Chart
 from cots.retrieval import metric_table
@@ -31,7 +31,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ResultsTable:
     """Retrieval of one target: chance and models against each other.
 
     Attributes:
@@ -57,7 +57,7 @@ class Gallery:
 
     title: str
     candidates: int
-    queries: list[Query]
+    queries: list[GalleryQuery]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +129,11 @@ class Report:
 
     title: str
     about: str
-    standings: list[Standing]
+    results: list[ResultsTable]
     notes: list[str]
     speed: Table
     galleries: list[Gallery]
-    looks: list[Look]
+    attention_maps: list[AttentionMap]
     runs: dict[str, list[Chart]]
     dvae: Dvae | None
     noise: Noise | None

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from cots.data.manifest import write_table
-from cots.evaluation import Embedded, Measured, query_rows
+from cots.evaluation import EmbeddedSplit, RetrievalResult, query_rows
 from cots.flatten import flatten
-from cots.retrieval.metrics import KS
+from cots.retrieval.metrics import RECALL_KS
 from cots.retrieval.query_table import SCHEMA
 
 
@@ -29,8 +29,8 @@ class Evaluated:
     target: str
     finetuned: bool
     digest: str
-    embedded: Embedded
-    measured: Measured
+    embedded: EmbeddedSplit
+    measured: RetrievalResult
 
     @property
     def key(self) -> str:
@@ -48,7 +48,7 @@ def write_queries(folder: Path, evaluated: Sequence[Evaluated]) -> None:
     recalls.to_csv(folder / "recalls.csv", index=False)
 
 
-def write_query_table(path: Path, embedded: Embedded, measured: Measured) -> None:
+def write_query_table(path: Path, embedded: EmbeddedSplit, measured: RetrievalResult) -> None:
     """Write a row a query: what `cots compare` holds two models against each other by."""
     write_table(path, query_rows(embedded, measured), SCHEMA)
 
@@ -69,5 +69,5 @@ def _recalls(model: Evaluated) -> list[dict[str, object]]:
             "chance": metrics["chance"][name][f"R@{k}"],
         }
         for name in model.measured.directions
-        for k in KS
+        for k in RECALL_KS
     ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cots.curves import loss_columns
 from cots.directions import LABELS
 from cots.errors import BadInput
-from cots.evaluation import Embedded, Measured, open_frames, stored_by_id
+from cots.evaluation import EmbeddedSplit, RetrievalResult, decode_frames, read_stored_by_id
 from cots.file_names import CODEBOOK_USAGE, CURVES
 from cots.reporting.gallery import (
     ids_shown,
@@ -38,9 +38,9 @@ def pictures_of(shards: Path, manifest: pd.DataFrame) -> Fetch:
     media = dict(zip(manifest["id"], manifest["media"], strict=True))
 
     def fetch(ids: Iterable[str]) -> dict[str, Picture]:
-        stored = stored_by_id(shards, manifest, ids)
+        stored = read_stored_by_id(shards, manifest, ids)
         return {
-            name: Picture.of_frames(open_frames(sample), sample.captions[0], side=SIDE[media[name]])
+            name: Picture.of_frames(decode_frames(sample), sample.captions[0], side=SIDE[media[name]])
             for name, sample in stored.items()
         }
 
@@ -48,11 +48,11 @@ def pictures_of(shards: Path, manifest: pd.DataFrame) -> Fetch:
 
 
 def galleries(
-    embedded: Embedded,
-    measured: Measured,
+    embedded: EmbeddedSplit,
+    measured: RetrievalResult,
     fetch: Fetch,
     *,
-    before: Embedded | None,
+    before: EmbeddedSplit | None,
     count: int,
     seed: int,
 ) -> list[Gallery]:

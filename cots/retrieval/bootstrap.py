@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from cots.retrieval import metric_table
-from cots.retrieval.metrics import KS, Direction, Doubles, Ints, weighted_median
+from cots.retrieval.metrics import RECALL_KS, RankedQueries, Doubles, Ints, weighted_median
 
 TAILS = (2.5, 97.5)  # per cent; between them lies the 95 % interval
-RECALLS = tuple(f"R@{k}" for k in KS)
+RECALLS = tuple(f"R@{k}" for k in RECALL_KS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Sums:
     queries: Doubles
 
     @classmethod
-    def of(cls, directions: Mapping[str, Direction]) -> Self:
+    def of(cls, directions: Mapping[str, RankedQueries]) -> Self:
         """Every mean of both directions, side by side."""
         columns = {
             f"{way} {name}": column
@@ -47,7 +47,7 @@ class Sums:
         return times @ self.values / (times @ self.queries)
 
 
-def bootstrap(parts: Sequence[Mapping[str, Direction]], *, resamples: int, seed: int) -> dict[str, Any]:
+def bootstrap(parts: Sequence[Mapping[str, RankedQueries]], *, resamples: int, seed: int) -> dict[str, Any]:
     """95 % percentile intervals of every score of each direction and of the RSUM.
 
     Args:
@@ -66,7 +66,7 @@ def bootstrap(parts: Sequence[Mapping[str, Direction]], *, resamples: int, seed:
     return nested(dict(zip(drawn[0].names, ({"low": a, "high": b} for a, b in bounds), strict=True)))
 
 
-def times_drawn(random: np.random.Generator, items: int) -> Doubles:
+def resample_counts(random: np.random.Generator, items: int) -> Doubles:
     """How often each of the items comes up in as many draws with replacement."""
     return np.bincount(random.integers(items, size=items), minlength=items).astype(np.float64)
 
@@ -97,24 +97,24 @@ class _Part:
     ascending: list[tuple[Doubles, Ints]]  # of each median: its values in order, and the items they belong to
 
     @classmethod
-    def of(cls, directions: Mapping[str, Direction]) -> Self:
+    def of(cls, directions: Mapping[str, RankedQueries]) -> Self:
         sums = Sums.of(directions)
         medians = [metric for metric in metric_table.METRICS if metric.aggregate == "median"]
         names = [f"{way} {metric.name}" for way in directions for metric in medians]
-        ascending = [_ascending(metric.scaled(d), d.owners) for d in directions.values() for metric in medians]
+        ascending = [_ascending(metric.scaled(d), d.text_to_item) for d in directions.values() for metric in medians]
         return cls([*sums.names, "rsum", *names], sums, ascending)
 
     def scores(self, random: np.random.Generator) -> Doubles:
-        times = times_drawn(random, len(self.sums.values))
+        times = resample_counts(random, len(self.sums.values))
         medians = [weighted_median(values, times[owners]) for values, owners in self.ascending]
         return np.append(with_rsum(self.sums.names, self.sums.means(times)), medians)
 
 
-def _columns(direction: Direction) -> dict[str, tuple[Doubles, Doubles]]:
+def _columns(direction: RankedQueries) -> dict[str, tuple[Doubles, Doubles]]:
     """Sums by item of what each query counts for, and the number of queries."""
-    queries = np.bincount(direction.owners).astype(np.float64)
+    queries = np.bincount(direction.text_to_item).astype(np.float64)
     return {
-        metric.name: (np.bincount(direction.owners, metric.scaled(direction)).astype(np.float64), queries)
+        metric.name: (np.bincount(direction.text_to_item, metric.scaled(direction)).astype(np.float64), queries)
         for metric in metric_table.METRICS
         if metric.aggregate == "mean"
     }

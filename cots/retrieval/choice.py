@@ -10,15 +10,15 @@ from cots.retrieval.index import EmbeddingIndex
 
 EXACT_BYTES = 32 * 2**20  # that an exact query reads at most: 32 K vectors of 256, about 2 ms (docs/performance.md)
 STORED = {"SQfp16": 2, "SQ8": 1}  # how a graph keeps vectors, best first: bytes a component
-CARE = "efConstruction=128"  # with FAISS's 40 a million vectors take three times the effort to search
-LINKS = 16  # of a vector in the graph, twice as many on its lowest level
-EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)  # candidates that a search in the graph keeps
+EF_CONSTRUCTION = "efConstruction=128"  # with FAISS's 40 a million vectors take three times the effort to search
+HNSW_M = 16  # of a vector in the graph, twice as many on its lowest level
+EF_SEARCH_GRID = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)  # candidates that a search in the graph keeps
 ROUNDING = 1e-6  # of a cosine in float32
 RESERVE = 0.2  # of the share that may be missed is left to queries unlike those that the settings were chosen with
 
 
 @dataclass(frozen=True)
-class Choice:
+class IndexChoice:
     """An index and what it is.
 
     Attributes:
@@ -31,9 +31,9 @@ class Choice:
     settings: str
 
 
-def chosen_index(
+def choose_index(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], *, recall: float, k: int, max_bytes: float = math.inf
-) -> Choice:
+) -> IndexChoice:
     """Build the index that finds a share of the k nearest in the least time.
 
     Up to `EXACT_BYTES` of vectors the search is exact. Above, it walks a graph of neighbours (HNSW) over vectors in
@@ -58,26 +58,26 @@ def chosen_index(
     for stored, width in STORED.items():
         if _bytes(vectors, width) > max_bytes:
             continue
-        kind = f"HNSW{LINKS},{stored}"
-        index = EmbeddingIndex.build(vectors, kind, CARE)
-        for settings in (f"efSearch={effort}" for effort in EFFORTS):
+        kind = f"HNSW{HNSW_M},{stored}"
+        index = EmbeddingIndex.build(vectors, kind, EF_CONSTRUCTION)
+        for settings in (f"efSearch={effort}" for effort in EF_SEARCH_GRID):
             index.set(settings)
             if recall_of(index.search(queries, k)[1], vectors, queries, furthest) >= recall + RESERVE * (1 - recall):
-                return Choice(index, kind, settings)
+                return IndexChoice(index, kind, settings)
     if vectors.nbytes > max_bytes:
         least = min(_bytes(vectors, width) for width in STORED.values()) / 1e9
         raise ValueError(f"no index of {max_bytes / 1e9:.3g} GB finds {recall:.0%}: the smallest form has {least:.3g}")
     return exact
 
 
-def _exact(vectors: NDArray[np.float32]) -> Choice:
-    return Choice(EmbeddingIndex.build(vectors, "Flat"), "Flat", "")
+def _exact(vectors: NDArray[np.float32]) -> IndexChoice:
+    return IndexChoice(EmbeddingIndex.build(vectors, "Flat"), "Flat", "")
 
 
 def _bytes(vectors: NDArray[np.float32], width: int) -> float:
     """Of vectors and links: twice `LINKS` row numbers on the lowest level, and about four more a vector above it."""
     count, dim = vectors.shape
-    return float(count * (width * dim + 4 * (2 * LINKS + 4)))
+    return float(count * (width * dim + 4 * (2 * HNSW_M + 4)))
 
 
 def recall_of(

@@ -14,7 +14,7 @@ from cots.files import atomic_file
 
 
 @dataclass(frozen=True, slots=True)
-class FrameVectors:
+class FrameEmbeddings:
     """One vector a frame for each item of an index that has several frames; the others need none.
 
     Attributes:
@@ -52,7 +52,7 @@ class FrameVectors:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def best(self, item: int, query: NDArray[np.float32]) -> int:
+    def best_frame(self, item: int, query: NDArray[np.float32]) -> int:
         """Number, from 0, of the item's frame that is most similar to a query (D,); the earliest of equal ones."""
         own = self.vectors[self.starts[item] : self.starts[item + 1]]
         return int((own.astype(np.float32) @ query).argmax()) if len(own) else 0

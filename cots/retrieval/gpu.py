@@ -18,7 +18,7 @@ _api: Any = faiss  # its type stubs know no GPU
 _searching = threading.Lock()  # FAISS's scratch memory serves one search at a time
 
 
-class GpuCopy:
+class GpuIndex:
     """The same vectors on the first GPU, found with the same settings; scores differ by rounding.
 
     Args:

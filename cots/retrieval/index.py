@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cots.files import atomic_file
-from cots.retrieval.gpu import MOST, GpuCopy
+from cots.retrieval.gpu import MOST, GpuIndex
 
 TRAINED_A_LIST = 64  # vectors; FAISS warns below 39, and more cost time without finding more
 NEAREST = 10  # of which recall counts, and that a graph's efSearch is meant for
@@ -105,7 +105,7 @@ class EmbeddingIndex:
         vars(self).pop("_gpu", None)  # made anew, with these settings
 
     def search(
-        self, queries: NDArray[np.float32], k: int, *, among: NDArray[np.bool_] | None = None
+        self, queries: NDArray[np.float32], k: int, *, id_filter: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k nearest rows of each query, nearest first.
 
@@ -122,7 +122,7 @@ class EmbeddingIndex:
         Raises:
             ValueError: k out of range, or queries of another shape or not finite.
         """
-        most = len(self) if among is None else int(among.sum())
+        most = len(self) if id_filter is None else int(id_filter.sum())
         if not 1 <= k <= most:
             raise ValueError(f"k must be from 1 to the {most} items of the index, not {k}")
         if queries.ndim != 2 or queries.shape[1] != self.dim:
@@ -130,13 +130,13 @@ class EmbeddingIndex:
         if not np.isfinite(queries).all():
             raise ValueError("queries must be finite")
         asked = np.ascontiguousarray(queries, np.float32)
-        if among is None or most == len(self):
+        if id_filter is None or most == len(self):
             return self._among_all(asked, k)
-        return self._selected(asked, k, among)
+        return self._selected(asked, k, id_filter)
 
     @cached_property
-    def _gpu(self) -> GpuCopy | None:
-        return GpuCopy.of(self._index)
+    def _gpu(self) -> GpuIndex | None:
+        return GpuIndex.of(self._index)
 
     def _among_all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if k <= MOST and self._gpu is not None:

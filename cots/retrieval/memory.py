@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 Rows = NDArray[np.float32]
 
 
-class VectorMemory:
+class EmbeddingCache:
     """Vectors by the digest of what was encoded.
 
     A vector depends in its last digits on who shared its batch, so a remembered one is not bit for bit what a new pass

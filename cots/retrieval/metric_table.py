@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cots.retrieval.metrics import KS, Direction, Doubles, Ints, weighted_median
+from cots.retrieval.metrics import RECALL_KS, RankedQueries, Doubles, Ints, weighted_median
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,8 @@ class Metric:
     name: str
     title: str
     description: str
-    values: Callable[[Direction], NDArray[Any]]
-    chance: Callable[[Direction], float]
+    values: Callable[[RankedQueries], NDArray[Any]]
+    chance: Callable[[RankedQueries], float]
     aggregate: Literal["mean", "median"] = "mean"
     unit: Literal["per cent", "rank"] = "per cent"
     higher_is_better: bool = True
@@ -42,22 +42,22 @@ class Metric:
         """From values to the unit."""
         return 100.0 if self.unit == "per cent" else 1.0
 
-    def score(self, direction: Direction) -> float:
+    def score(self, direction: RankedQueries) -> float:
         """The metric of one direction."""
         values = self.values(direction)
         return self.scale * float(np.median(values) if self.aggregate == "median" else np.mean(values))
 
-    def scaled(self, direction: Direction) -> Doubles:
+    def scaled(self, direction: RankedQueries) -> Doubles:
         """(Q,) the values in the metric's unit."""
         return self.scale * self.values(direction).astype(np.float64)
 
 
-def scores(direction: Direction) -> dict[str, float]:
+def summarize(direction: RankedQueries) -> dict[str, float]:
     """Every score of one direction, by the metric's name."""
     return {metric.name: metric.score(direction) for metric in METRICS}
 
 
-def chance(direction: Direction) -> dict[str, float]:
+def chance_level(direction: RankedQueries) -> dict[str, float]:
     """What `scores` expects of candidates in random order, exactly."""
     return {metric.name: metric.scale * metric.chance(direction) for metric in METRICS}
 
@@ -67,15 +67,15 @@ def headline() -> list[Metric]:
     return [metric for metric in METRICS if metric.hub_name]
 
 
-def _ranks(direction: Direction) -> Ints:
+def _ranks(direction: RankedQueries) -> Ints:
     return direction.ranks
 
 
-def _recall_by_chance(direction: Direction, *, k: int) -> float:
+def _recall_by_chance(direction: RankedQueries, *, k: int) -> float:
     return float(_found_by_chance(direction)[min(k, direction.candidates) - 1])
 
 
-def _precision_by_chance(direction: Direction) -> float:
+def _precision_by_chance(direction: RankedQueries) -> float:
     """Place i holds a right one with probability r / n, and then each place before it with (r - 1) / (n - 1).
 
     AP@R is 1/n sum_{i=1..r} (1 + (i - 1)(r - 1) / (n - 1)) / i on average.
@@ -90,17 +90,17 @@ def _precision_of(relevant: int, candidates: int) -> float:
     return float(np.sum((1 + others) / (before + 1))) / candidates
 
 
-def _median_by_chance(direction: Direction) -> float:
+def _median_by_chance(direction: RankedQueries) -> float:
     return weighted_median(np.arange(1, direction.candidates + 1), np.diff(_found_by_chance(direction), prepend=0))
 
 
-def _mean_rank_by_chance(direction: Direction) -> float:
+def _mean_rank_by_chance(direction: RankedQueries) -> float:
     """The first of r right ones among n candidates stands at (n + 1) / (r + 1) on average."""
     weights, counts = _right_candidates(direction)
     return float(weights @ ((direction.candidates + 1) / (counts + 1)))
 
 
-def _found_by_chance(direction: Direction) -> Doubles:
+def _found_by_chance(direction: RankedQueries) -> Doubles:
     """(n,) probability that a random order has a right candidate among its first 1 .. n.
 
     A query with r right ones misses the first k with probability C(n - r, k) / C(n, k).
@@ -113,7 +113,7 @@ def _found_by_chance(direction: Direction) -> Doubles:
     return found
 
 
-def _right_candidates(direction: Direction) -> tuple[Doubles, Ints]:
+def _right_candidates(direction: RankedQueries) -> tuple[Doubles, Ints]:
     """How many right candidates queries have: the share of the queries with each number, and the numbers."""
     counts, queries = np.unique(direction.relevant, return_counts=True)
     return queries / queries.sum(), counts
@@ -131,7 +131,7 @@ def _recall(k: int) -> Metric:
 
 
 METRICS: tuple[Metric, ...] = (
-    *map(_recall, KS),
+    *map(_recall, RECALL_KS),
     # Source: Musgrave, Belongie, Lim, A Metric Learning Reality Check, arXiv:2003.08505.
     Metric(
         name="mAP@R",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KS = (1, 5, 10)
+RECALL_KS = (1, 5, 10)
 BLOCK = 1 << 22  # similarities held at once: 32 MB of float64
 TIE = 1e-12  # BLAS may add equal vectors up in two orders; far below what two float32 vectors can differ by
 
@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Direction:
+class RankedQueries:
     """One direction of retrieval: how every query fared, and what chance is reckoned from.
 
     Attributes:
@@ -35,13 +35,13 @@ class Direction:
     """
 
     ranks: Ints
-    owners: Ints
+    text_to_item: Ints
     relevant: Ints
     candidates: int
     average_precision: Doubles
 
 
-def retrieval(items: Floats, texts: Floats, owners: Ints) -> tuple[Direction, Direction]:
+def rank_queries(items: Floats, texts: Floats, owners: Ints) -> tuple[RankedQueries, RankedQueries]:
     """Rank all texts for every item, and all items for every text.
 
     Args:
@@ -64,12 +64,14 @@ def retrieval(items: Floats, texts: Floats, owners: Ints) -> tuple[Direction, Di
     ranks = np.empty_like(text_ranks)
     ranks[order] = text_ranks
     return (
-        Direction(item_ranks, rows, captions, len(texts), precision),
-        Direction(ranks, owners, np.ones_like(owners), len(items), (ranks == 1).astype(np.float64)),
+        RankedQueries(item_ranks, rows, captions, len(texts), precision),
+        RankedQueries(ranks, owners, np.ones_like(owners), len(items), (ranks == 1).astype(np.float64)),
     )
 
 
-def retrieval_in_folds(items: Floats, texts: Floats, owners: Ints, folds: int) -> list[tuple[Direction, Direction]]:
+def rank_queries_in_folds(
+    items: Floats, texts: Floats, owners: Ints, folds: int
+) -> list[tuple[RankedQueries, RankedQueries]]:
     """`retrieval` within each of several parts of consecutive items with their texts.
 
     Five folds of COCO's 5,000 test pictures are its "1K" protocol. Parts differ by one item at most.
@@ -87,7 +89,7 @@ def retrieval_in_folds(items: Floats, texts: Floats, owners: Ints, folds: int) -
         raise ValueError(f"{len(items)} items cannot be cut into {folds} folds")
     bounds = [len(items) * fold // folds for fold in range(folds + 1)]
     inside = [(start, stop, (start <= owners) & (owners < stop)) for start, stop in pairwise(bounds)]
-    return [retrieval(items[start:stop], texts[own], owners[own] - start) for start, stop, own in inside]
+    return [rank_queries(items[start:stop], texts[own], owners[own] - start) for start, stop, own in inside]
 
 
 def recall_at_k(ranks: Ints, k: int) -> float:
@@ -100,9 +102,9 @@ def median_rank(ranks: Ints) -> float:
     return float(np.median(ranks))
 
 
-def rsum(directions: Mapping[str, Direction]) -> float:
+def rsum(directions: Mapping[str, RankedQueries]) -> float:
     """The sum of R@1, R@5 and R@10 over both directions, per cent of 600."""
-    return sum(recall_at_k(direction.ranks, k) for direction in directions.values() for k in KS)
+    return sum(recall_at_k(direction.ranks, k) for direction in directions.values() for k in RECALL_KS)
 
 
 def weighted_median(ordered: NDArray[Any], weights: NDArray[Any]) -> float:

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from cots.retrieval.bootstrap import TAILS, Sums, nested, times_drawn, with_rsum
-from cots.retrieval.metrics import Direction, Doubles
+from cots.retrieval.bootstrap import TAILS, Sums, nested, resample_counts, with_rsum
+from cots.retrieval.metrics import RankedQueries, Doubles
 
 DIGITS = 9  # sums of per cents that cancel out leave dust below this
 
 
-def paired_difference(
-    challenger: Sequence[Mapping[str, Direction]],
-    champion: Sequence[Mapping[str, Direction]],
+def paired_bootstrap(
+    challenger: Sequence[Mapping[str, RankedQueries]],
+    champion: Sequence[Mapping[str, RankedQueries]],
     *,
     resamples: int,
     seed: int,
@@ -62,9 +62,9 @@ def _draws(names: Sequence[str], apart: Doubles, queries: Doubles, resamples: in
     runs, items = apart.shape[:2]
     rows = []
     for _ in range(resamples):
-        weights = times_drawn(random, runs) / runs
+        weights = resample_counts(random, runs) / runs
         drawn = Sums(tuple(names), np.tensordot(weights, apart, axes=1), queries)
-        rows.append(with_rsum(names, drawn.means(times_drawn(random, items))))
+        rows.append(with_rsum(names, drawn.means(resample_counts(random, items))))
     return np.asarray(np.round(rows, DIGITS))
 
 
@@ -73,7 +73,7 @@ def _p_values(draws: Doubles) -> Doubles:
     return np.asarray(np.minimum(1, 2 * (1 + beyond) / (len(draws) + 1)))
 
 
-def _check(challenger: Sequence[Mapping[str, Direction]], champion: Sequence[Mapping[str, Direction]]) -> None:
+def _check(challenger: Sequence[Mapping[str, RankedQueries]], champion: Sequence[Mapping[str, RankedQueries]]) -> None:
     if not challenger or len(challenger) != len(champion):
         raise ValueError(f"runs are compared in pairs, not {len(challenger)} with {len(champion)}")
     first = challenger[0]
@@ -82,5 +82,5 @@ def _check(challenger: Sequence[Mapping[str, Direction]], champion: Sequence[Map
             raise ValueError(f"directions differ: {', '.join(run)} and {', '.join(first)}")
         for name, direction in run.items():
             same = direction.candidates == first[name].candidates
-            if not (same and np.array_equal(direction.owners, first[name].owners)):
+            if not (same and np.array_equal(direction.text_to_item, first[name].text_to_item)):
                 raise ValueError(f"{name}: the runs were not asked the same queries about the same candidates")

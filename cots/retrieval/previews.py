@@ -11,13 +11,13 @@ from PIL import Image
 QUALITY = 90  # JPEG
 
 
-def preview_members(row: int, frames: Sequence[Image.Image], *, side: int) -> dict[str, str | bytes]:
+def thumbnail_members(row: int, frames: Sequence[Image.Image], *, side: int) -> dict[str, str | bytes]:
     """The frames of item `row`, the longer side at most `side` pixels, as one sample of a webdataset tar."""
     members: dict[str, str | bytes] = {"__key__": f"{row:09d}"}
     return members | {f"{number:03d}.jpg": _small(frame, side) for number, frame in enumerate(frames)}
 
 
-class Previews:
+class Thumbnails:
     """Frames out of a tar of `preview_members`, found by their place in it; safe to read from several threads.
 
     Args:

@@ -11,7 +11,7 @@ CHUNK = 256  # permutations that are summed at once
 DUST = 1e-12  # what is below it, or below that part of the largest, is rounding
 
 
-class TwoSample(NamedTuple):
+class MmdTest(NamedTuple):
     """How far apart two samples are.
 
     Attributes:
@@ -26,7 +26,7 @@ class TwoSample(NamedTuple):
     bandwidth: float
 
 
-def two_sample(ours: NDArray[np.floating], theirs: NDArray[np.floating], *, permutations: int, seed: int) -> TwoSample:
+def mmd_test(ours: NDArray[np.floating], theirs: NDArray[np.floating], *, permutations: int, seed: int) -> MmdTest:
     """The maximum mean discrepancy of two samples, and how often chance alone gives as much.
 
         MMD² = mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean over i, j of k(x_i, y_j),
@@ -53,13 +53,13 @@ def two_sample(ours: NDArray[np.floating], theirs: NDArray[np.floating], *, perm
     apart = squares[np.triu_indices(len(pool), 1)]
     apart = np.sqrt(apart[apart > DUST * squares.max()])
     if not len(apart):  # every row is the same point
-        return TwoSample(0.0, 1.0, 0.0)
+        return MmdTest(0.0, 1.0, 0.0)
     bandwidth = float(np.median(apart))
     kernel = np.exp(-squares / (2 * bandwidth**2))
     np.fill_diagonal(kernel, 0)
     observed, *drawn = _discrepancies(kernel, _divisions(len(ours), len(theirs), permutations, seed)).tolist()
     as_far = sum(value >= observed - DUST for value in drawn)
-    return TwoSample(observed, (1 + as_far) / (permutations + 1), bandwidth)
+    return MmdTest(observed, (1 + as_far) / (permutations + 1), bandwidth)
 
 
 def subsample(rows: int, *, most: int, seed: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class CardContext:
     """What the cards tell of a packaged model; nothing that changes when the same run is packaged again.
 
     Attributes:
@@ -54,7 +54,7 @@ class Facts:
         return [name for name in LABELS if name in self.measured]
 
 
-def model_card(facts: Facts) -> str:
+def model_card(facts: CardContext) -> str:
     """The card of the encoders and of the index that they made, as Markdown with the hub's front matter."""
     front = ModelCardData(
         model_name=f"cots {facts.target}",
@@ -67,7 +67,7 @@ def model_card(facts: Facts) -> str:
     return _rendered("model_card.md.j2", facts, front.to_yaml(), rows=_table(facts))
 
 
-def data_card(facts: Facts) -> str:
+def data_card(facts: CardContext) -> str:
     """The card of the data that trained and measured them, as Markdown with the hub's front matter."""
     splits = facts.manifest.assign(captions=facts.manifest["captions"].map(len))
     front = DatasetCardData(
@@ -80,7 +80,7 @@ def data_card(facts: Facts) -> str:
     return _rendered("data_card.md.j2", facts, front.to_yaml(), rows=counted.values.tolist())
 
 
-def _results(facts: Facts) -> list[EvalResult]:
+def _results(facts: CardContext) -> list[EvalResult]:
     source, split = facts.params["source"]["kind"], facts.params["evaluate"]["split"]
     return [
         EvalResult(
@@ -98,7 +98,7 @@ def _results(facts: Facts) -> list[EvalResult]:
     ]
 
 
-def _table(facts: Facts) -> list[list[str]]:
+def _table(facts: CardContext) -> list[list[str]]:
     """A row a direction and score: value, 95 % interval, chance."""
     interval, chance = facts.measured["interval"], facts.measured["chance"]
     rows = []
@@ -113,7 +113,7 @@ def _table(facts: Facts) -> list[list[str]]:
     return rows
 
 
-def _rendered(template: str, facts: Facts, front: str, *, rows: list[list[Any]]) -> str:
+def _rendered(template: str, facts: CardContext, front: str, *, rows: list[list[Any]]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cots.serving"),
         undefined=jinja2.StrictUndefined,

@@ -15,9 +15,9 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from cots.serving.models import INDEX
-from cots.serving.promotions import PROMOTIONS, Move, moves_that_count
+from cots.serving.promotions import PROMOTIONS, Promotion, moves_that_count
 from cots.serving.tracking import tracking_uri
-from cots.serving.versions import Listed
+from cots.serving.versions import VersionInfo
 
 SQLITE, FILE, MODELS = "sqlite:///", "file", "models:/"
 VERSIONS = """
@@ -45,7 +45,7 @@ class RegisteredModel:
     aliases: Mapping[str, int]
 
 
-def versions() -> list[Listed]:
+def versions() -> list[VersionInfo]:
     """As `Registry.versions`.
 
     Raises:
@@ -57,12 +57,12 @@ def versions() -> list[Listed]:
 
         return Registry().versions()
     return [
-        Listed.of(entry, [alias for alias, version in model.aliases.items() if version == entry.version])
+        VersionInfo.of(entry, [alias for alias, version in model.aliases.items() if version == entry.version])
         for entry in model.entries
     ]
 
 
-def history() -> list[Move]:
+def history() -> list[Promotion]:
     """As `Registry.history`.
 
     Raises:

@@ -47,7 +47,7 @@ def save_evidence(folder: Path, queries: Path, manifest: pd.DataFrame, params: M
     write_json(folder / PARAMS, params)
 
 
-class Kept:
+class VersionArtifacts:
     """The files of a registered version of `cots-index`, fetched when they are asked for.
 
     Args:

@@ -27,7 +27,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
+class GateInputs:
     """What was measured of a challenger, and of the champion beside it.
 
     Attributes:
@@ -39,7 +39,7 @@ class Contest:
     """
 
     differences: Mapping[str, Difference] | None
-    fall: float
+    champion_drop: float
     recall: float
     milliseconds: float
     validated: bool
@@ -53,7 +53,7 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def gate(contest: Contest, rules: GateConfig) -> Decision:
+def decide(contest: GateInputs, rules: GateConfig) -> Decision:
     """Promote where nothing speaks against it.
 
     A direction is worse where the interval of its difference reaches below -`rules.non_inferiority_margin`: the test
@@ -63,16 +63,16 @@ def gate(contest: Contest, rules: GateConfig) -> Decision:
     return Decision(not against, against or tuple(_found(contest)))
 
 
-def _against(contest: Contest, rules: GateConfig) -> Iterator[str]:
+def _against(contest: GateInputs, rules: GateConfig) -> Iterator[str]:
     if not contest.validated:
         yield "the data did not meet every expectation"
     if contest.recall < rules.min_recall:
         yield f"the index finds {contest.recall:.1%} of what exact search finds, less than {rules.min_recall:.1%}"
     if contest.milliseconds > rules.max_latency_ms:
         yield f"the index takes {contest.milliseconds:.2f} ms a query, more than {rules.max_latency_ms:g}"
-    if contest.fall > rules.max_champion_drop:
+    if contest.champion_drop > rules.max_champion_drop:
         yield (
-            f"on the present test queries the champion itself scores {contest.fall:.1f} points less than when it was "
+            f"on the present test queries the champion itself scores {contest.champion_drop:.1f} points less than when it was "
             f"registered, more than {rules.max_champion_drop:g}: look at the captions of the test split"
         )
     for name, one in (contest.differences or {}).items():
@@ -82,7 +82,7 @@ def _against(contest: Contest, rules: GateConfig) -> Iterator[str]:
             yield f"{_told(name, one)} is not shown to be better"
 
 
-def _found(contest: Contest) -> Iterator[str]:
+def _found(contest: GateInputs) -> Iterator[str]:
     if contest.differences is None:
         yield "the encoders are the champion's"
     for name, one in (contest.differences or {}).items():

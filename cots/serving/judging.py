@@ -11,14 +11,14 @@ from mlflow.entities.model_registry import ModelVersion
 
 from cots.comparison import mean_recalls, read_queries
 from cots.config.gate import GateConfig
-from cots.model import RetrievalModel
-from cots.serving.evidence import EVIDENCE, QUERIES, Kept
-from cots.serving.gate import BOTH, Contest, Difference
+from cots.model import DualEncoder
+from cots.serving.evidence import EVIDENCE, QUERIES, VersionArtifacts
+from cots.serving.gate import BOTH, GateInputs, Difference
 from cots.serving.loading import load_encoders
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class ChallengerEvaluator:
     """Measures what the gate decides on.
 
     Attributes:
@@ -27,11 +27,11 @@ class Judge:
     """
 
     rules: GateConfig
-    asked: Callable[[RetrievalModel], pd.DataFrame]
+    asked: Callable[[DualEncoder], pd.DataFrame]
 
-    def contest(
+    def gate_inputs(
         self, client: MlflowClient, champion: ModelVersion, package: Path, lineage: Mapping[str, Any]
-    ) -> Contest:
+    ) -> GateInputs:
         """The challenger in `package` beside the champion, on the challenger's test queries.
 
         The champion's ranks are those that it was registered with where pictures and captions of the test split are
@@ -39,16 +39,16 @@ class Judge:
         """
         differences, fall = None, 0.0
         if champion.tags["encoder.digest"] != lineage["encoder.digest"]:
-            ours, theirs = read_queries(package / EVIDENCE / QUERIES), Kept(client, champion).queries()
+            ours, theirs = read_queries(package / EVIDENCE / QUERIES), VersionArtifacts(client, champion).queries()
             if champion.tags["queries.digest"] != lineage["queries.digest"]:
                 before = self._mean_recall(theirs)
                 theirs = self.asked(load_encoders(f"models:/{champion.name}/{champion.version}"))
                 fall = before - self._mean_recall(theirs)
             differences = self._differences(ours, theirs)
         about = lineage["index"]
-        return Contest(
+        return GateInputs(
             differences=differences,
-            fall=fall,
+            champion_drop=fall,
             recall=about["recall"],
             milliseconds=about["ms_per_query"],
             validated=lineage["validation"]["success"],

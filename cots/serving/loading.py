@@ -9,13 +9,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from cots.errors import BadInput, RunFailed
-from cots.model import SETTINGS, RetrievalModel
-from cots.serving.tracking import connect, shown, tracking_uri
+from cots.model import CONFIG, DualEncoder
+from cots.serving.tracking import connect, without_credentials, tracking_uri
 
 CHAMPION_URI = "models:/cots-index@champion"
 
 
-def load_encoders(uri: str) -> RetrievalModel:
+def load_encoders(uri: str) -> DualEncoder:
     """The encoders behind an address; what was fetched is not kept.
 
     Args:
@@ -27,7 +27,7 @@ def load_encoders(uri: str) -> RetrievalModel:
         RunFailed: MLflow is down.
     """
     with TemporaryDirectory() as scratch:
-        return RetrievalModel.load(encoders_in(model_folder(uri, into=Path(scratch)), named=uri))
+        return DualEncoder.load(encoders_in(model_folder(uri, into=Path(scratch)), named=uri))
 
 
 def encoders_in(folder: Path, *, named: str) -> Path:
@@ -40,7 +40,7 @@ def encoders_in(folder: Path, *, named: str) -> Path:
     Raises:
         BadInput: it holds none.
     """
-    if (folder / SETTINGS).is_file():
+    if (folder / CONFIG).is_file():
         return folder
     if not (folder / "MLmodel").is_file():
         raise BadInput(f"{named} is neither a model folder nor an MLflow model folder")
@@ -82,5 +82,5 @@ def check_known(uri: str, error: MlflowException) -> None:
         BadInput: that is what the error says.
     """
     if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-        where = shown(tracking_uri())
+        where = without_credentials(tracking_uri())
         raise BadInput(f"no model {uri} in {where}: run `dvc repro` and `cots registry publish` first") from None

@@ -15,7 +15,7 @@ ENCODERS, INDEX = "cots-encoders", "cots-index"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 
 
-class Models:
+class RegistryClient:
     """What MLflow keeps, asked in this project's words; its errors pass through.
 
     Attributes:

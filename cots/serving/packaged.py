@@ -12,7 +12,7 @@ import yaml
 from cots.errors import BadInput
 from cots.serving.catalog import local_files
 from cots.serving.queries import QueryReader
-from cots.serving.search import Search
+from cots.serving.search import SearchEngine
 
 MLMODEL = "MLmodel"
 COLUMNS = ("text", "image", "k", "media")
@@ -28,7 +28,7 @@ class PackagedSearch:
         batch: queries encoded at once; max_pixels, min_side: of images.
     """
 
-    search: Search
+    search: SearchEngine
     batch: int
     max_pixels: int
     min_side: int
@@ -73,7 +73,7 @@ def open_package(folder: Path) -> PackagedSearch:
         BadInput: it is none, or is damaged.
     """
     paths, config = describe(folder)
-    return PackagedSearch(Search.load(paths["encoders"], paths["index"]), **config)
+    return PackagedSearch(SearchEngine.load(paths["encoders"], paths["index"]), **config)
 
 
 def describe(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:

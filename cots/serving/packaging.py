@@ -38,7 +38,7 @@ EXAMPLE = ["a picture of a ring", "two things beside each other"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class InferenceConfig:
     """What a packaged model is run with; can be overridden with `load_model(..., model_config=...)`.
 
     Attributes:
@@ -52,7 +52,7 @@ class Limits:
     min_side: int
 
 
-def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: Limits, cards: Mapping[str, str]) -> None:
+def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: InferenceConfig, cards: Mapping[str, str]) -> None:
     """Write the MLflow model `cots-encoders`: texts or pictures in, unit rows out."""
     outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, dim))])
     _save(
@@ -60,7 +60,7 @@ def save_encoders(folder: Path, encoders: Path, *, dim: int, limits: Limits, car
     )
 
 
-def save_index(folder: Path, encoders: Path, index: Path, *, limits: Limits, cards: Mapping[str, str]) -> None:
+def save_index(folder: Path, encoders: Path, index: Path, *, limits: InferenceConfig, cards: Mapping[str, str]) -> None:
     """Write the MLflow model `cots-index`: the index and the encoders that made it; queries in, ranked results out."""
     item = {"id": "a", "captions": ["a ring"], "media": "image", "split": "test"}
     result = {"rank": 1, "score": 0.5, **item, "row": 0, "frame": 0}
@@ -87,7 +87,7 @@ def _save(
     module: str,
     artifacts: Mapping[str, Path],
     signature: ModelSignature,
-    limits: Limits,
+    limits: InferenceConfig,
     cards: Mapping[str, str],
 ) -> None:
     """Inputs stay out of the signature: MLflow's schema has a list of texts or a table, not both.

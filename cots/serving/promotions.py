@@ -20,7 +20,7 @@ PROMOTIONS = "cots-promotions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class Promotion:
     """One move of the champion.
 
     Attributes:
@@ -56,7 +56,7 @@ class Move:
         )
 
 
-class Promotions:
+class PromotionLog:
     """The list of moves in one registry.
 
     Args:
@@ -67,19 +67,19 @@ class Promotions:
     def __init__(self, client: "MlflowClient", model: str) -> None:
         self._client, self._model = client, model
 
-    def moves(self) -> list[Move]:
+    def entries(self) -> list[Promotion]:
         """Every move that counts, oldest first."""
         found = self._client.search_model_versions(f"name = '{PROMOTIONS}'", max_results=10_000)
         return moves_that_count(found)
 
     def last(self) -> int:
         """The number of the last move; 0 where there is none."""
-        moves = self.moves()
+        moves = self.entries()
         return moves[-1].number if moves else 0
 
     def append(
         self, what: Literal["promote", "rollback"], *, who: str, why: str, before: int | None, after: int, follows: int
-    ) -> Move | None:
+    ) -> Promotion | None:
         """Add a move.
 
         Args:
@@ -97,7 +97,7 @@ class Promotions:
         tags = {"what": what, "who": who, "why": why, "follows": str(follows), "after": str(after)}
         tags |= {"before": str(before)} if before else {}
         made = int(self._client.create_model_version(PROMOTIONS, f"models:/{self._model}/{after}", tags=tags).version)
-        moves = self.moves()
+        moves = self.entries()
         if any(move.number == made for move in moves):
             return None
         return next(move for move in moves if move.number > follows)
@@ -112,12 +112,12 @@ class Promotions:
                 raise
 
 
-def moves_that_count(entries: "Iterable[ModelVersion | Entry]") -> list[Move]:
+def moves_that_count(entries: "Iterable[ModelVersion | Entry]") -> list[Promotion]:
     """Of all entries those that follow the one before, oldest first; the others came second and are void."""
-    counted: list[Move] = []
+    counted: list[Promotion] = []
     last = 0
     for entry in sorted(entries, key=lambda entry: int(entry.version)):
         if int(entry.tags["follows"]) == last:
-            counted.append(Move.of(entry))
+            counted.append(Promotion.of(entry))
             last = counted[-1].number
     return counted

@@ -8,11 +8,11 @@ import pandas as pd
 from cots.config.params import Params
 from cots.data.manifest import part, read_manifest
 from cots.directions import MEDIA_OF
-from cots.evaluation import embed, measure, query_rows, stored_samples
+from cots.evaluation import embed, evaluate_retrieval, query_rows, read_stored_samples
 from cots.file_names import MANIFEST
 from cots.files import write_json
-from cots.model import RetrievalModel
-from cots.serving.judging import Judge
+from cots.model import DualEncoder
+from cots.serving.judging import ChallengerEvaluator
 from cots.serving.registry import Published, Registry
 
 GATE = Path("reports/gate.json")
@@ -32,7 +32,7 @@ def publish(params: Params, project: Path = Path()) -> Published:
     return published(project / "package", judge_of(params, project), project, runs=project / "runs")
 
 
-def published(package: Path, judge: Judge, project: Path, *, runs: Path) -> Published:
+def published(package: Path, judge: ChallengerEvaluator, project: Path, *, runs: Path) -> Published:
     """Register any package with the runs that made it, and write the decision down in the project."""
     done = Registry().publish(package, runs, project / "dvc.lock", judge=judge)
     (project / GATE).parent.mkdir(exist_ok=True)
@@ -40,15 +40,15 @@ def published(package: Path, judge: Judge, project: Path, *, runs: Path) -> Publ
     return done
 
 
-def judge_of(params: Params, project: Path) -> Judge:
+def judge_of(params: Params, project: Path) -> ChallengerEvaluator:
     """The judge by the project's rules and its present test queries."""
-    return Judge(params.gate, lambda model: _asked(model, params, project / "data"))
+    return ChallengerEvaluator(params.gate, lambda model: _asked(model, params, project / "data"))
 
 
-def _asked(model: RetrievalModel, params: Params, data: Path) -> pd.DataFrame:
+def _asked(model: DualEncoder, params: Params, data: Path) -> pd.DataFrame:
     """The ranks of the present test queries under a model."""
     settings, media = params.evaluate, MEDIA_OF[params.index.target]
     rows = part(read_manifest(data / MANIFEST), settings.split, media)
-    embedded = embed(model, stored_samples(data / "shards", rows), batch=settings.batch_size)
-    measured = measure(embedded, media=media, folds=1, resamples=1, seed=settings.seed)
+    embedded = embed(model, read_stored_samples(data / "shards", rows), batch=settings.batch_size)
+    measured = evaluate_retrieval(embedded, media=media, folds=1, resamples=1, seed=settings.seed)
     return pd.DataFrame(query_rows(embedded, measured))

@@ -9,8 +9,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
-from cots.model import RetrievalModel
-from cots.serving.queries import DEFAULT_K, QueryReader, vectors
+from cots.model import DualEncoder
+from cots.serving.queries import DEFAULT_K, QueryReader, encode_queries
 
 
 class EncodersModel(PythonModel):
@@ -18,7 +18,7 @@ class EncodersModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open both streams."""
-        self.model = RetrievalModel.load(Path(context.artifacts["encoders"])).for_queries()
+        self.model = DualEncoder.load(Path(context.artifacts["encoders"])).for_inference()
         config = context.model_config
         self.batch = config["batch"]
         self.read = QueryReader(columns=("text", "image"), max_pixels=config["max_pixels"], min_side=config["min_side"])
@@ -34,7 +34,7 @@ class EncodersModel(PythonModel):
             model_input: see `QueryReader`; a list of texts, or a table with text / image.
             params: none are known.
         """
-        return vectors(self.model, self.read(model_input, k=DEFAULT_K), batch=self.batch)
+        return encode_queries(self.model, self.read(model_input, k=DEFAULT_K), batch=self.batch)
 
 
 set_model(EncodersModel())

@@ -8,7 +8,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from cots.serving.queries import DEFAULT_K, DEFAULT_MEDIA, QueryReader
-from cots.serving.search import Search
+from cots.serving.search import SearchEngine
 
 
 class IndexModel(PythonModel):
@@ -16,7 +16,7 @@ class IndexModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open encoders and index; refuses an index of other encoders."""
-        self.search = Search.load(Path(context.artifacts["encoders"]), Path(context.artifacts["index"]))
+        self.search = SearchEngine.load(Path(context.artifacts["encoders"]), Path(context.artifacts["index"]))
         config = context.model_config
         self.batch = config["batch"]
         self.read = QueryReader(

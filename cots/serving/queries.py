@@ -11,14 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from cots.data.pictures import UnusablePicture, decode_picture
+from cots.data.pictures import UnusableImage, decode_image
 from cots.errors import BadInput
-from cots.model import RetrievalModel
+from cots.model import DualEncoder
 
-Sought = Literal["any", "image", "video", "text"]
-SOUGHT: tuple[Sought, ...] = get_args(Sought)
+ResultMedia = Literal["any", "image", "video", "text"]
+RESULT_MEDIA: tuple[ResultMedia, ...] = get_args(ResultMedia)
 DEFAULT_K = 10  # results a query, where the caller names no number
-DEFAULT_MEDIA: Sought = "any"
+DEFAULT_MEDIA: ResultMedia = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Query:
 
     content: str | Image.Image
     k: int
-    media: Sought = DEFAULT_MEDIA
+    media: ResultMedia = DEFAULT_MEDIA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +101,12 @@ class QueryReader:
         if not isinstance(data, bytes | bytearray):
             raise BadInput(f"query {number}: the image is {type(data).__name__}, not encoded bytes or base64")
         try:
-            return decode_picture(bytes(data), max_pixels=self.max_pixels, min_side=self.min_side)
-        except UnusablePicture as error:
+            return decode_image(bytes(data), max_pixels=self.max_pixels, min_side=self.min_side)
+        except UnusableImage as error:
             raise BadInput(f"query {number}: the image cannot be used: {error}") from None
 
 
-def vectors(model: RetrievalModel, queries: Sequence[Query], *, batch: int) -> NDArray[np.float32]:
+def encode_queries(model: DualEncoder, queries: Sequence[Query], *, batch: int) -> NDArray[np.float32]:
     """Unit rows (Q, D) in the order of the queries, texts and pictures mixed as they come."""
     found = np.empty((len(queries), model.dim), np.float32)
     texts = {row: query.content for row, query in enumerate(queries) if isinstance(query.content, str)}
@@ -128,11 +128,11 @@ def _count(number: int, k: float) -> int:
     return int(k)
 
 
-def _media(number: int, media: str) -> Sought:
-    for known in SOUGHT:
+def _media(number: int, media: str) -> ResultMedia:
+    for known in RESULT_MEDIA:
         if media == known:
             return known
-    raise BadInput(f"query {number}: media must be one of {', '.join(SOUGHT)}, not {media}")
+    raise BadInput(f"query {number}: media must be one of {', '.join(RESULT_MEDIA)}, not {media}")
 
 
 def _given(value: object) -> bool:

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.flatten import flatten
-from cots.serving.champion import Champion
-from cots.serving.evidence import EVIDENCE, Kept
-from cots.serving.gate import Decision, gate
+from cots.serving.champion import AliasManager
+from cots.serving.evidence import EVIDENCE, VersionArtifacts
+from cots.serving.gate import Decision, decide
 from cots.serving.lineage import content_digest
-from cots.serving.models import CHALLENGER, CHAMPION, ENCODERS, INDEX, Models, number
-from cots.serving.promotions import Move
-from cots.serving.tracking import told_as_failed_run
-from cots.serving.versions import Listed, changed, deployed, measured, read_lineage, tags_of
+from cots.serving.models import CHALLENGER, CHAMPION, ENCODERS, INDEX, RegistryClient, number
+from cots.serving.promotions import Promotion
+from cots.serving.tracking import mlflow_errors
+from cots.serving.versions import VersionInfo, changed, deployed, measured, read_lineage, tags_of
 
 if TYPE_CHECKING:
-    from cots.serving.judging import Judge  # imports encoders and so torch, which only a new version needs
+    from cots.serving.judging import (
+        ChallengerEvaluator,
+    )  # imports encoders and so torch, which only a new version needs
 
 FIRST = Decision(promote=True, reasons=("it is the first version",))
 
@@ -56,10 +58,10 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._models = Models()
-        self._champion = Champion(self._models)
+        self._models = RegistryClient()
+        self._champion = AliasManager(self._models)
 
-    def publish(self, package: Path, runs: Path, lock: Path, *, judge: "Judge") -> Published:
+    def publish(self, package: Path, runs: Path, lock: Path, *, judge: "ChallengerEvaluator") -> Published:
         """Register both models of a package, once for each content, and promote if the gate lets it pass.
 
         Whatever kills it leaves a state from which the same call goes on: a version is complete when it appears, its
@@ -76,7 +78,7 @@ class Registry:
             RunFailed: another promotion came first.
         """
         lineage = read_lineage(package)
-        with told_as_failed_run():
+        with mlflow_errors():
             tags = tags_of(lineage, runs, lock)
             encoders = self._encoders(package / "encoders", lineage, tags)
             version, new = self._index(package, tags | {"encoders.version": str(encoders)})
@@ -86,17 +88,17 @@ class Registry:
         champion = self._models.at(CHAMPION) == version
         return Published(version, new, champion, kept["gate.reasons"], json.loads(kept["gate.contest"]))
 
-    def versions(self) -> list[Listed]:
+    def versions(self) -> list[VersionInfo]:
         """All versions of `cots-index`, the newest first."""
-        with told_as_failed_run():
+        with mlflow_errors():
             if not (model := self._models.model(INDEX)):
                 return []
             by_version: dict[int, list[str]] = {}
             for alias, version in model.aliases.items():
                 by_version.setdefault(int(version), []).append(alias)
-            return [Listed.of(one, by_version.get(number(one), [])) for one in reversed(self._models.all())]
+            return [VersionInfo.of(one, by_version.get(number(one), [])) for one in reversed(self._models.all())]
 
-    def champion(self) -> Listed:
+    def champion(self) -> VersionInfo:
         """The deployed version.
 
         Raises:
@@ -107,24 +109,24 @@ class Registry:
             raise BadInput(f"no version of {INDEX} is deployed: run `dvc repro` and `cots registry publish`")
         return found
 
-    def listed(self, version: int) -> Listed:
+    def listed(self, version: int) -> VersionInfo:
         """One version.
 
         Raises:
             BadInput: there is no such version.
         """
-        with told_as_failed_run():
+        with mlflow_errors():
             self._models.get(version)
         return next(one for one in self.versions() if one.version == version)
 
-    def kept(self, version: int) -> Kept:
+    def kept(self, version: int) -> VersionArtifacts:
         """The files of a version.
 
         Raises:
             BadInput: there is no such version.
         """
-        with told_as_failed_run():
-            return Kept(self._models.client, self._models.get(version))
+        with mlflow_errors():
+            return VersionArtifacts(self._models.client, self._models.get(version))
 
     def promote(self, version: int, *, why: str) -> bool:
         """Make a version the deployed one; the one before becomes `previous`.
@@ -136,7 +138,7 @@ class Registry:
             BadInput: there is no such version, or it holds pictures that were withdrawn.
             RunFailed: another promotion came first.
         """
-        with told_as_failed_run():
+        with mlflow_errors():
             return self._champion.promote(version, why=why)
 
     def rollback(self, *, why: str) -> int:
@@ -149,13 +151,13 @@ class Registry:
             BadInput: there is no previous version, or it holds pictures that were withdrawn.
             RunFailed: another promotion came first.
         """
-        with told_as_failed_run():
+        with mlflow_errors():
             return self._champion.rollback(why=why)
 
-    def history(self) -> list[Move]:
+    def history(self) -> list[Promotion]:
         """Every move of the champion, oldest first."""
-        with told_as_failed_run():
-            return self._champion.moves()
+        with mlflow_errors():
+            return self._champion.promotions()
 
     def difference(self, before: int, after: int) -> dict[str, dict[str, tuple[Any, Any]]]:
         """What differs between two versions, each value a pair.
@@ -168,7 +170,7 @@ class Registry:
         """
         both = [self.listed(version) for version in (before, after)]
         kept = [self.kept(version) for version in (before, after)]
-        with told_as_failed_run():
+        with mlflow_errors():
             parameters = [{name: str(value) for name, value in flatten(one.params()).items()} for one in kept]
             learnt, items = [one.learnt() for one in kept], [one.items() for one in kept]
         data = [
@@ -188,7 +190,7 @@ class Registry:
         Args:
             ids: reasons by id.
         """
-        with told_as_failed_run():
+        with mlflow_errors():
             self._champion.withdraw(ids)
 
     def _encoders(self, folder: Path, lineage: Mapping[str, Any], tags: Mapping[str, str]) -> int:
@@ -211,13 +213,13 @@ class Registry:
         files = {INDEX: folder, EVIDENCE: package / EVIDENCE, "": package / LINEAGE}
         return self._models.register(INDEX, files, dict(tags) | {"content.digest": content}), True
 
-    def _decide(self, version: int, package: Path, lineage: Mapping[str, Any], judge: "Judge") -> None:
+    def _decide(self, version: int, package: Path, lineage: Mapping[str, Any], judge: "ChallengerEvaluator") -> None:
         """Let the gate compare a new version with the champion, keep what it says, and act on it."""
         champion = self._models.at(CHAMPION)
         decision, contest = FIRST, {}
         if champion not in (None, version):
-            seen = judge.contest(self._models.client, self._models.get(champion), package, lineage)
-            decision, contest = gate(seen, judge.rules), asdict(seen)
+            seen = judge.gate_inputs(self._models.client, self._models.get(champion), package, lineage)
+            decision, contest = decide(seen, judge.rules), asdict(seen)
         if champion != version:
             self._models.tag(version, "gate.contest", json.dumps(contest))
             self._models.tag(version, "gate.reasons", "; ".join(decision.reasons))

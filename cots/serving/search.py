@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cots.errors import BadInput
-from cots.model import RetrievalModel
-from cots.retrieval.frames import FrameVectors
+from cots.model import DualEncoder
+from cots.retrieval.frames import FrameEmbeddings
 from cots.retrieval.index import EmbeddingIndex
 from cots.retrieval.index_folder import ABOUT, CAPTIONS, FRAMES, INDEX, ITEMS, PREVIEWS, TEXTS
-from cots.retrieval.previews import Previews
-from cots.serving.queries import Query, Sought, vectors
+from cots.retrieval.previews import Thumbnails
+from cots.serving.queries import Query, ResultMedia, encode_queries
 
-SHOWN = ["id", "captions", "media", "split"]
+CAPTIONS_SHOWN = ["id", "captions", "media", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Captions:
         return cls(index, table["caption"].tolist(), [int(rows[0]) for rows in table["items"]])
 
 
-class Search:
+class SearchEngine:
     """Ranks what is indexed by its similarity to a text or a picture.
 
     Args:
@@ -65,18 +65,18 @@ class Search:
     def __init__(
         self,
         *,
-        model: RetrievalModel,
+        model: DualEncoder,
         index: EmbeddingIndex,
         items: pd.DataFrame,
-        frames: FrameVectors,
+        frames: FrameEmbeddings,
         captions: Captions,
         previews: Path,
     ) -> None:
         self.model, self.index, self.items, self.frames, self.previews = model, index, items, frames, previews
         self.captions = captions
-        self._columns = {name: items[name].tolist() for name in SHOWN}
+        self._columns = {name: items[name].tolist() for name in CAPTIONS_SHOWN}
         media = items["media"].to_numpy()
-        self._among: dict[Sought, NDArray[np.bool_]] = {
+        self._among: dict[ResultMedia, NDArray[np.bool_]] = {
             "image": media == "image",
             "video": media == "video",
         }
@@ -88,7 +88,7 @@ class Search:
         Raises:
             BadInput: one of them is missing or damaged, or the index was made by other encoders.
         """
-        model = RetrievalModel.load(encoders)
+        model = DualEncoder.load(encoders)
         about = read_about(index)
         if about["encoder"] != model.digest:
             raise BadInput(
@@ -97,15 +97,15 @@ class Search:
             )
         try:
             found = EmbeddingIndex.load(index / INDEX)
-            items = pd.read_parquet(index / ITEMS, columns=[*SHOWN, "origin"])
-            frames = FrameVectors.load(index / FRAMES)
+            items = pd.read_parquet(index / ITEMS, columns=[*CAPTIONS_SHOWN, "origin"])
+            frames = FrameEmbeddings.load(index / FRAMES)
             captions = Captions.load(index)
         except (ValueError, OSError, KeyError) as error:
             raise BadInput(f"the index {index} is damaged ({error}): run `dvc repro --force index`") from None
         if not len(items) == len(frames) == len(found):
             counts = f"{len(found)} vectors for {len(items)} items and the frames of {len(frames)}"
             raise BadInput(f"the index {index} holds {counts}: repeat stage index")
-        ready = model.for_queries()
+        ready = model.for_inference()
         return cls(model=ready, index=found, items=items, frames=frames, captions=captions, previews=index / PREVIEWS)
 
     def __call__(self, queries: Sequence[Query], *, batch: int) -> list[list[dict[str, Any]]]:
@@ -118,9 +118,9 @@ class Search:
         Returns:
             As `ranked`.
         """
-        return self.ranked(queries, vectors(self.model, queries, batch=batch))
+        return self.search_vectors(queries, encode_queries(self.model, queries, batch=batch))
 
-    def ranked(self, queries: Sequence[Query], asked: NDArray[np.float32]) -> list[list[dict[str, Any]]]:
+    def search_vectors(self, queries: Sequence[Query], asked: NDArray[np.float32]) -> list[list[dict[str, Any]]]:
         """Ranked results of queries that are encoded already.
 
         Args:
@@ -154,26 +154,28 @@ class Search:
             BadInput: the index holds none of them.
         """
         try:
-            previews = Previews(self.previews)
+            previews = Thumbnails(self.previews)
             return [previews.picture(hit["row"], hit["frame"]) for hit in results]
         except ValueError as error:
             raise BadInput(f"{error}: run `dvc repro --force index package`") from None
 
-    def _nearest(self, media: Sought, asked: NDArray[np.float32], k: int) -> tuple[list[list[float]], list[list[int]]]:
+    def _nearest(
+        self, media: ResultMedia, asked: NDArray[np.float32], k: int
+    ) -> tuple[list[list[float]], list[list[int]]]:
         """Scores and rows, of captions where texts are sought and else of items."""
         index = self.captions.index if media == "text" else self.index
         among = self._among.get(media)
         held = len(index) if among is None else int(among.sum())
         if not held:
             return [[] for _ in asked], [[] for _ in asked]
-        scores, rows = index.search(asked, min(k, held), among=among)
+        scores, rows = index.search(asked, min(k, held), id_filter=among)
         return scores.tolist(), rows.tolist()
 
-    def _shown(self, media: Sought, row: int, asked: NDArray[np.float32]) -> dict[str, Any]:
+    def _shown(self, media: ResultMedia, row: int, asked: NDArray[np.float32]) -> dict[str, Any]:
         if media == "text":
             item = self._item(self.captions.items[row])
             return item | {"captions": [self.captions.texts[row]], "media": "text", "frame": 0}
-        return self._item(row) | {"frame": self.frames.best(row, asked)}
+        return self._item(row) | {"frame": self.frames.best_frame(row, asked)}
 
     def _item(self, row: int) -> dict[str, Any]:
         shown = {name: column[row] for name, column in self._columns.items()}

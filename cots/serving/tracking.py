@@ -56,7 +56,7 @@ def connect() -> "mlflow.MlflowClient":
     import mlflow  # two seconds: only who gets this far pays them
 
     mlflow.set_tracking_uri(uri)
-    with told_as_failed_run():
+    with mlflow_errors():
         client = mlflow.MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
@@ -66,17 +66,17 @@ def _answers(uri: str) -> None:
     if urlsplit(uri).scheme not in ("http", "https"):
         return
     try:
-        urllib.request.urlopen(shown(uri), timeout=PROBE_SECONDS).close()  # noqa: S310  the scheme is checked above
+        urllib.request.urlopen(without_credentials(uri), timeout=PROBE_SECONDS).close()  # noqa: S310  the scheme is checked above
     except urllib.error.HTTPError:
         return  # it answers; what it refuses, MLflow will tell
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise RunFailed(
-            f"no MLflow server at {shown(uri)} ({reason}): start it, or unset MLFLOW_TRACKING_URI for the local store"
+            f"no MLflow server at {without_credentials(uri)} ({reason}): start it, or unset MLFLOW_TRACKING_URI for the local store"
         ) from None
 
 
-def shown(uri: str) -> str:
+def without_credentials(uri: str) -> str:
     """The address without the user and password that it may carry."""
     scheme, separator, rest = uri.partition("://")
     host, *path = rest.split("/")
@@ -84,7 +84,7 @@ def shown(uri: str) -> str:
 
 
 @contextmanager
-def told_as_failed_run() -> Iterator[None]:
+def mlflow_errors() -> Iterator[None]:
     """Turn what MLflow raises into a `RunFailed` of one line."""
     try:
         yield
@@ -94,7 +94,9 @@ def told_as_failed_run() -> Iterator[None]:
 
         if not isinstance(error, MlflowException | SQLAlchemyError):
             raise
-        raise RunFailed(f"MLflow at {shown(tracking_uri())}: {str(error).splitlines()[0][:300]}") from error
+        raise RunFailed(
+            f"MLflow at {without_credentials(tracking_uri())}: {str(error).splitlines()[0][:300]}"
+        ) from error
 
 
 def experiment_id(client: "mlflow.MlflowClient") -> str:
@@ -146,12 +148,12 @@ class LoggedRun:
         now = int(time() * 1000)
         metrics = (Metric(name, value, now, step) for name, value, step in values)
         while chunk := list(islice(metrics, METRICS_A_CALL)):
-            with told_as_failed_run():
+            with mlflow_errors():
                 self.client.log_batch(self.run_id, metrics=chunk)
 
     def log_artifact(self, path: Path) -> None:
         """Log a file, or a folder with everything in it under its own name."""
-        with told_as_failed_run():
+        with mlflow_errors():
             if path.is_dir():
                 self.client.log_artifacts(self.run_id, str(path), path.name)
             else:
@@ -159,7 +161,7 @@ class LoggedRun:
 
 
 @contextmanager
-def logged_run(
+def start_run(
     stage: str, sections: Mapping[str, BaseModel] | BaseModel, out: Path, *, manifest: Path
 ) -> Iterator[LoggedRun]:
     """One MLflow run around the work of a stage; `COTS_PARENT_RUN` names the run it belongs under, if any.
@@ -177,7 +179,7 @@ def logged_run(
     from mlflow.entities import Param, RunStatus
 
     values = flattened(sections)
-    with told_as_failed_run():
+    with mlflow_errors():
         experiment = experiment_id(client)
         run = client.create_run(experiment, run_name=stage, tags=_tags(stage, values, manifest)).info.run_id
         for start in range(0, len(values), PARAMS_A_CALL):
@@ -188,10 +190,10 @@ def logged_run(
     except BaseException:
         client.set_terminated(run, RunStatus.to_string(RunStatus.FAILED))
         raise
-    with told_as_failed_run():
+    with mlflow_errors():
         client.set_terminated(run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": shown(tracking_uri())})
+    write_json(out, {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": without_credentials(tracking_uri())})
 
 
 def flattened(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:

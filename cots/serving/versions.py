@@ -22,7 +22,7 @@ UNTAGGED = {"interval", "speed", "queries"}
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class VersionInfo:
     """One version of `cots-index` as people want to see it."""
 
     version: int
@@ -72,7 +72,7 @@ def under(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): value for name, value in sorted(tags.items()) if name.startswith(prefix)}
 
 
-def deployed(versions: Iterable[Listed]) -> Listed | None:
+def deployed(versions: Iterable[VersionInfo]) -> VersionInfo | None:
     """The champion, if there is one."""
     return next((one for one in versions if CHAMPION in one.aliases), None)
 

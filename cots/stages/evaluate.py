@@ -15,18 +15,18 @@ import yaml
 from cots.config.stages.evaluate import EvaluateParams
 from cots.data.manifest import part, read_manifest
 from cots.directions import MEDIA_OF, Target
-from cots.dist import processes, rank
-from cots.errors import told_in_one_line
-from cots.evaluation import Embedded, embed, measure, rounded, stored_by_id, stored_samples
+from cots.dist import init_distributed, rank
+from cots.errors import exit_on_error
+from cots.evaluation import EmbeddedSplit, embed, evaluate_retrieval, rounded, read_stored_by_id, read_stored_samples
 from cots.file_names import CODEBOOK_USAGE
 from cots.files import write_json
-from cots.model import RetrievalModel
-from cots.reporting.attention import Look, looks
-from cots.reporting.compose import Left, compose
+from cots.model import DualEncoder
+from cots.reporting.attention import AttentionMap, attention_maps
+from cots.reporting.compose import StageOutputs, build_report
 from cots.reporting.page import Report, write_page
 from cots.reporting.results import Evaluated, flat, write_queries
 from cots.serving.lineage import file_digest, git_state
-from cots.serving.tracking import logged_run
+from cots.serving.tracking import start_run
 
 PACKAGES = ("torch", "timm", "transformers", "webdataset", "faiss-cpu", "mlflow", "dvc")
 
@@ -50,12 +50,14 @@ def stage(
     Raises:
         BadInput: an input is missing, or a model cannot be loaded.
     """
-    left = Left(shards=shards, manifest=read_manifest(manifest), rejected=pd.read_parquet(rejected), reports=reports)
+    left = StageOutputs(
+        shards=shards, manifest=read_manifest(manifest), rejected=pd.read_parquet(rejected), reports=reports
+    )
     if rank():  # the first process measures and writes
         for _ in _embedded(left, pretrained, finetuned, params):
             pass
         return
-    with logged_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as logged:
+    with start_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as logged:
         measured = list(_measured(left, pretrained, finetuned, params))
         seen = _looks(measured, left, finetuned, params)
         report = _report(measured, left, _lineage(manifest), seen, params)
@@ -69,25 +71,25 @@ def stage(
             logged.log_artifact(path)
 
 
-def _absent(left: Left, params: EvaluateParams) -> list[Target]:
+def _absent(left: StageOutputs, params: EvaluateParams) -> list[Target]:
     """Targets whose media the split does not hold."""
     held = set(left.manifest.loc[left.manifest["split"] == params.evaluate.split, "media"])
     return [target for target in params.finetune if MEDIA_OF[target] not in held]
 
 
 def _embedded(
-    left: Left, pretrained: Path, finetuned: Path, params: EvaluateParams
-) -> Iterator[tuple[Target, Path, str, Embedded]]:
+    left: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
+) -> Iterator[tuple[Target, Path, str, EmbeddedSplit]]:
     """By target, first as pre-trained and then as fine-tuned: the model's folder, its digest, and the split by it."""
     settings, absent = params.evaluate, _absent(left, params)
     for target in (target for target in params.finetune if target not in absent):
         rows = part(left.manifest, settings.split, MEDIA_OF[target])
         for folder in (pretrained, finetuned / target):
-            model, samples = RetrievalModel.load(folder), stored_samples(left.shards, rows)
+            model, samples = DualEncoder.load(folder), read_stored_samples(left.shards, rows)
             yield target, folder, model.digest, embed(model, samples, batch=settings.batch_size)
 
 
-def _measured(left: Left, pretrained: Path, finetuned: Path, params: EvaluateParams) -> Iterator[Evaluated]:
+def _measured(left: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams) -> Iterator[Evaluated]:
     settings = params.evaluate
     for target, folder, digest, embedded in _embedded(left, pretrained, finetuned, params):
         chosen = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
@@ -96,22 +98,24 @@ def _measured(left: Left, pretrained: Path, finetuned: Path, params: EvaluatePar
             finetuned=folder != pretrained,
             digest=digest,
             embedded=embedded,
-            measured=measure(embedded, media=MEDIA_OF[target], **chosen),
+            measured=evaluate_retrieval(embedded, media=MEDIA_OF[target], **chosen),
         )
 
 
-def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: EvaluateParams) -> list[Look]:
+def _looks(
+    measured: list[Evaluated], left: StageOutputs, finetuned: Path, params: EvaluateParams
+) -> list[AttentionMap]:
     """Maps under the fine-tuned models."""
     shown, seed = -(-params.evaluate.num_examples // 2), params.evaluate.seed
     return [
         look
         for one in measured
         if one.finetuned
-        for look in looks(
-            RetrievalModel.load(finetuned / one.target),
+        for look in attention_maps(
+            DualEncoder.load(finetuned / one.target),
             one.embedded,
             list(one.measured.directions.values())[1],
-            partial(stored_by_id, left.shards, left.manifest),
+            partial(read_stored_by_id, left.shards, left.manifest),
             count=shown,
             seed=seed,
         )
@@ -119,10 +123,14 @@ def _looks(measured: list[Evaluated], left: Left, finetuned: Path, params: Evalu
 
 
 def _report(
-    measured: list[Evaluated], left: Left, lineage: dict[str, str], seen: list[Look], params: EvaluateParams
+    measured: list[Evaluated],
+    left: StageOutputs,
+    lineage: dict[str, str],
+    seen: list[AttentionMap],
+    params: EvaluateParams,
 ) -> Report:
     settings = params.evaluate
-    return compose(
+    return build_report(
         measured,
         left,
         about=f"Source {params.source.kind}, split {settings.split}: texts, pictures and clips in one shared space.",
@@ -153,5 +161,5 @@ def _lineage(manifest: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    with told_in_one_line(), processes():
+    with exit_on_error(), init_distributed():
         stage(*map(Path, sys.argv[1:]), params=EvaluateParams.load())

@@ -8,10 +8,10 @@ from pydantic import TypeAdapter
 
 from cots.config.stages.finetune import FinetuneParams
 from cots.directions import MEDIA_OF, Target
-from cots.dist import processes, rank
-from cots.errors import told_in_one_line
-from cots.model import RetrievalModel
-from cots.serving.tracking import logged_run
+from cots.dist import init_distributed, rank
+from cots.errors import exit_on_error
+from cots.model import DualEncoder
+from cots.serving.tracking import start_run
 from cots.training.fit import Inputs, fit
 
 
@@ -28,7 +28,7 @@ def stage(
     params: FinetuneParams,
 ) -> None:
     """Go on from the pre-trained streams with the target's samples; write the model folder and its curves."""
-    model = RetrievalModel.load(start).resized(params.finetune[target].size)
+    model = DualEncoder.load(start).with_image_size(params.finetune[target].size)
     training = partial(
         fit,
         model,
@@ -42,7 +42,7 @@ def stage(
     if rank():  # the first process writes
         training()
         return
-    with logged_run(f"finetune@{target}", {"finetune": params.finetune[target]}, run, manifest=manifest) as logged:
+    with start_run(f"finetune@{target}", {"finetune": params.finetune[target]}, run, manifest=manifest) as logged:
         curves = training()
         model.save(out)
         logged.log_curves(curves)
@@ -50,5 +50,5 @@ def stage(
 
 
 if __name__ == "__main__":
-    with told_in_one_line(), processes():
+    with exit_on_error(), init_distributed():
         stage(TypeAdapter(Target).validate_python(sys.argv[1]), *map(Path, sys.argv[2:]), params=FinetuneParams.load())

@@ -16,13 +16,13 @@ from cots.config.index import IndexConfig
 from cots.config.stages.index import IndexParams
 from cots.data.manifest import read_manifest, write_table
 from cots.data.samples import StoredSample
-from cots.dist import all_of, processes, rank, world
-from cots.errors import BadInput, told_in_one_line
-from cots.evaluation import encoded_texts, open_frames, rounded, stored_samples
+from cots.dist import all_gather_object, init_distributed, rank, world_size
+from cots.errors import BadInput, exit_on_error
+from cots.evaluation import embed_texts, decode_frames, rounded, read_stored_samples
 from cots.files import atomic_folder, write_json
-from cots.model import RetrievalModel, chunks
-from cots.retrieval.choice import Choice, chosen_index, recall_of
-from cots.retrieval.frames import FrameVectors
+from cots.model import DualEncoder, batched
+from cots.retrieval.choice import IndexChoice, choose_index, recall_of
+from cots.retrieval.frames import FrameEmbeddings
 from cots.retrieval.index import NEAREST, EmbeddingIndex
 from cots.retrieval.index_folder import (
     ABOUT,
@@ -35,8 +35,8 @@ from cots.retrieval.index_folder import (
     PREVIEWS,
     TEXTS,
 )
-from cots.retrieval.memory import VectorMemory, digest_of
-from cots.retrieval.previews import preview_members
+from cots.retrieval.memory import EmbeddingCache, digest_of
+from cots.retrieval.previews import thumbnail_members
 
 
 def stage(
@@ -62,17 +62,17 @@ def stage(
     items = table[table["split"].isin(settings.splits)]
     if items.empty:
         raise BadInput(f"index.splits {', '.join(settings.splits)}: {manifest} has no sample of them")
-    model = RetrievalModel.load(encoders)
+    model = DualEncoder.load(encoders)
     captions = _captions(items)
     if rank():  # the first process writes
-        _encoded(model, stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch=batch)
-        encoded_texts(model, [str(row["caption"]) for row in captions], batch=batch)
+        _encoded(model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch=batch)
+        embed_texts(model, [str(row["caption"]) for row in captions], batch=batch)
         return
     kept = memory / f"{model.digest}.safetensors" if memory else None
-    known = VectorMemory.load(kept) if kept else None
+    known = EmbeddingCache.load(kept) if kept else None
     with atomic_folder(out) as aside:
         with wds.TarWriter(str(aside / PREVIEWS), mtime=0, encoder=False) as previews:
-            samples = stored_samples(shards, items)
+            samples = read_stored_samples(shards, items)
             vectors, frames = _encoded(model, samples, previews, known, side=settings.thumbnail_size, batch=batch)
         frames.save(aside / FRAMES)
         write_table(aside / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
@@ -93,14 +93,14 @@ def stage(
 
 
 def _encoded(
-    model: RetrievalModel,
+    model: DualEncoder,
     samples: Iterable[StoredSample],
     previews: wds.TarWriter | None,
-    known: VectorMemory | None,
+    known: EmbeddingCache | None,
     *,
     side: int,
     batch: int,
-) -> tuple[NDArray[np.float32], FrameVectors]:
+) -> tuple[NDArray[np.float32], FrameEmbeddings]:
     """One vector an item, and one for each frame of those with several; previews of all frames go into the tar.
 
     Each process encodes every so many batches and makes their previews, which the one with a tar writes.
@@ -108,29 +108,29 @@ def _encoded(
     whole: list[NDArray[np.float32]] = []
     own: list[NDArray[np.float32]] = []
     counts: list[int] = []
-    for number, chunk in enumerate(chunks(samples, batch * world())):
+    for number, chunk in enumerate(batched(samples, batch * world_size())):
         start = rank() * batch
         share = chunk[start : start + batch]
-        clips = [open_frames(sample) for sample in share]
-        first = number * batch * world() + start
-        small = [preview_members(row, frames, side=side) for row, frames in enumerate(clips, start=first)]
+        clips = [decode_frames(sample) for sample in share]
+        first = number * batch * world_size() + start
+        small = [thumbnail_members(row, frames, side=side) for row, frames in enumerate(clips, start=first)]
         lengths = np.array([len(clip) for clip in clips], np.int64)
         mine = (*_clip_vectors(model, share, clips, known, batch=batch), lengths, small)
-        for rows, single, lengths, members in all_of(mine):
+        for rows, single, lengths, members in all_gather_object(mine):
             whole.append(rows)
             own.append(single[np.repeat(lengths > 1, lengths)])
             counts += np.where(lengths > 1, lengths, 0).tolist()
             if previews is not None:
                 for sample in members:
                     previews.write(sample)
-    return np.concatenate(whole), FrameVectors.of(np.concatenate(own), counts)
+    return np.concatenate(whole), FrameEmbeddings.of(np.concatenate(own), counts)
 
 
 def _clip_vectors(
-    model: RetrievalModel,
+    model: DualEncoder,
     samples: Sequence[StoredSample],
     clips: Sequence[Sequence[Image.Image]],
-    known: VectorMemory | None,
+    known: EmbeddingCache | None,
     *,
     batch: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -150,14 +150,14 @@ def _clip_vectors(
 
 
 def _text_vectors(
-    model: RetrievalModel, texts: Sequence[str], known: VectorMemory | None, *, batch: int
+    model: DualEncoder, texts: Sequence[str], known: EmbeddingCache | None, *, batch: int
 ) -> NDArray[np.float32]:
     """Unit rows (N, D) of the texts."""
     if known is None:
-        return encoded_texts(model, texts, batch=batch)
+        return embed_texts(model, texts, batch=batch)
 
     def encoded(places: list[int]) -> list[NDArray[np.float32]]:
-        return list(encoded_texts(model, [texts[place] for place in places], batch=batch)[:, None])
+        return list(embed_texts(model, [texts[place] for place in places], batch=batch)[:, None])
 
     return np.concatenate(known.rows([digest_of(b"text", text.encode()) for text in texts], encoded))
 
@@ -176,12 +176,12 @@ def spread(rows: NDArray[np.float32], most: int) -> NDArray[np.float32]:
     return rows[np.linspace(0, len(rows) - 1, max(min(most, len(rows)), 2), dtype=np.int64)]
 
 
-def _made(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexConfig) -> Choice:
+def _made(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexConfig) -> IndexChoice:
     try:
         if settings.factory != "auto":
-            return Choice(EmbeddingIndex.build(vectors, settings.factory), settings.factory, "")
+            return IndexChoice(EmbeddingIndex.build(vectors, settings.factory), settings.factory, "")
         room = math.inf if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
-        return chosen_index(vectors, queries, recall=settings.target_recall, k=NEAREST, max_bytes=room)
+        return choose_index(vectors, queries, recall=settings.target_recall, k=NEAREST, max_bytes=room)
     except ValueError as error:
         raise BadInput(f"index.factory: {error}") from None
 
@@ -198,5 +198,5 @@ def _measured(index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDAr
 
 
 if __name__ == "__main__":
-    with told_in_one_line(), processes():
+    with exit_on_error(), init_distributed():
         stage(*map(Path, sys.argv[1:]), params=IndexParams.load())

@@ -11,15 +11,15 @@ import pandas as pd
 from cots.config.stages.package import PackageParams
 from cots.data.manifest import part, read_manifest
 from cots.directions import MEDIA_OF
-from cots.errors import BadInput, told_in_one_line
+from cots.errors import BadInput, exit_on_error
 from cots.file_names import LINEAGE, SUMMARY
 from cots.files import write_json
 from cots.retrieval.index_folder import INDEX
-from cots.serving.cards import DATA_CARD, MODEL_CARD, Facts, data_card, model_card
+from cots.serving.cards import DATA_CARD, MODEL_CARD, CardContext, data_card, model_card
 from cots.serving.evidence import EVIDENCE, save_evidence
 from cots.serving.lineage import content_digest, file_digest, git_state, text_digest
-from cots.serving.packaging import Limits, save_encoders, save_index
-from cots.serving.search import Search, read_about
+from cots.serving.packaging import InferenceConfig, save_encoders, save_index
+from cots.serving.search import SearchEngine, read_about
 
 
 def stage(
@@ -38,12 +38,12 @@ def stage(
     Raises:
         BadInput: an input is missing, or the index was made by other encoders.
     """
-    search = Search.load(encoders, index)
+    search = SearchEngine.load(encoders, index)
     limits, measured, checked = limits_of(params), _read(metrics), read_validation(validation)
     if params.index.target not in measured:
         raise BadInput(f"{metrics} says nothing of {params.index.target}: evaluate.split holds none of its samples")
     table, values = read_manifest(manifest), params.recipe()
-    facts = Facts(
+    facts = CardContext(
         target=params.index.target,
         params=values,
         metrics=measured,
@@ -68,9 +68,9 @@ def stage(
     write_json(out / LINEAGE, lineage | index_facts(index, out / "index", manifest, checked))
 
 
-def limits_of(params: PackageParams) -> Limits:
+def limits_of(params: PackageParams) -> InferenceConfig:
     """What a packaged model is run with."""
-    return Limits(
+    return InferenceConfig(
         batch=params.evaluate.batch_size, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side
     )
 
@@ -119,5 +119,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with exit_on_error():
         stage(*map(Path, sys.argv[1:]), params=PackageParams.load())

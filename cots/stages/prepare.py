@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cots.config.stages.prepare import PrepareParams
-from cots.data.intake import Intake, Rejected
+from cots.data.intake import Ingestor, Rejected
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 from cots.data.sources import SOURCES
-from cots.data.storing import ShardFolder, taken_in
+from cots.data.storing import ShardWriter, ingest
 from cots.data.withdrawn import read_withdrawn
-from cots.errors import BadInput, RunFailed, told_in_one_line
+from cots.errors import BadInput, RunFailed, exit_on_error
 from cots.progress import Progress
 
 
@@ -27,15 +27,15 @@ def stage(
         RunFailed: more of it is rejected than `prepare.max_rejected`; shards and tables are written all the same.
     """
     settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected", "max_frames"})
-    intake = Intake(
+    intake = Ingestor(
         root=source.resolve(), withdrawn=read_withdrawn(withdrawn), frames=params.prepare.max_frames, **settings
     )
-    folder = ShardFolder(shards, samples_per_shard=params.prepare.samples_per_shard)
+    folder = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard)
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     samples = SOURCES[params.source.kind](**params.source.model_dump(exclude={"kind", "path"}), path=source)
     with Progress("prepare", total=length_hint(samples) or None, unit="samples") as progress:
-        for outcome in taken_in(samples, intake):
+        for outcome in ingest(samples, intake):
             if isinstance(outcome, Rejected):
                 refused.append(asdict(outcome))
             else:
@@ -63,5 +63,5 @@ def _check_share(refused: list[dict[str, Any]], taken: int, table: Path, *, limi
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with exit_on_error():
         stage(*map(Path, sys.argv[1:]), params=PrepareParams.load())

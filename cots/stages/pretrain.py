@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from cots.build import new_model
+from cots.build import build_model
 from cots.config.stages.pretrain import PretrainParams
-from cots.dist import processes, rank
-from cots.errors import told_in_one_line
-from cots.serving.tracking import logged_run
+from cots.dist import init_distributed, rank
+from cots.errors import exit_on_error
+from cots.serving.tracking import start_run
 from cots.training.fit import Inputs, fit
 
 
@@ -27,7 +27,7 @@ def stage(
 ) -> None:
     """Build the streams, train them, write the model folder and its curves."""
     torch.manual_seed(params.pretrain.seed)
-    model = new_model(params.model, tokenizer)
+    model = build_model(params.model, tokenizer)
     training = partial(
         fit,
         model,
@@ -41,7 +41,7 @@ def stage(
     if rank():  # the first process writes
         training()
         return
-    with logged_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:
+    with start_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:
         curves = training()
         model.save(out)
         logged.log_curves(curves)
@@ -49,5 +49,5 @@ def stage(
 
 
 if __name__ == "__main__":
-    with told_in_one_line(), processes():
+    with exit_on_error(), init_distributed():
         stage(*map(Path, sys.argv[1:]), params=PretrainParams.load())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cots.build import dvae_size
+from cots.build import dvae_image_size
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.stages.tokenize import TokenizeParams
 from cots.config.tokenize import TokenizeConfig
@@ -18,14 +18,14 @@ from cots.data.manifest import read_manifest
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
 from cots.data.text import train_tokenizer
-from cots.data.views import Views, crop
-from cots.dist import processes, rank, wait, world
-from cots.errors import told_in_one_line
-from cots.model import autocast, chunks, device
+from cots.data.views import CropViews, crop
+from cots.dist import init_distributed, rank, barrier, world_size
+from cots.errors import exit_on_error
+from cots.model import autocast, batched, default_device
 from cots.models.dvae_folder import AnyDvae, load_dvae
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
-from cots.training.dvae import pixels
+from cots.training.dvae import to_pixels
 
 
 def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: TokenizeParams) -> None:
@@ -38,18 +38,18 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
         vocab = params.model.text.vocab_size
         train_tokenizer(chosen["captions"].explode(), vocab_size=vocab).save_pretrained(tokenizer)
         start_over_unless(fingerprint(values, dvae, manifest), out)
-    wait()
-    model = load_dvae(dvae).to(device()).eval()
+    barrier()
+    model = load_dvae(dvae).to(default_device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mine = list(chosen.groupby("shard"))[rank() :: world()]
+    mine = list(chosen.groupby("shard"))[rank() :: world_size()]
     with Progress("tokenize", total=sum(len(rows) for _, rows in mine), unit="samples") as progress:
         for name, rows in mine:
             path = (out / str(name)).with_suffix(".safetensors")
             if not path.exists():
                 samples = read_shard(shards / str(name))
-                views_of(samples, model, params.tokenize, size=dvae_size(params)).save(path)
+                views_of(samples, model, params.tokenize, size=dvae_image_size(params)).save(path)
             progress.advance(len(rows))
-    wait()
+    barrier()
 
 
 def start_over_unless(mark: str, out: Path) -> None:
@@ -61,7 +61,7 @@ def start_over_unless(mark: str, out: Path) -> None:
         marker.write_text(mark)
 
 
-def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeConfig, *, size: int) -> Views:
+def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeConfig, *, size: int) -> CropViews:
     """Draw the views of one shard's samples and tokenize them; a sample's views depend on the seed and its key."""
     frames: list[int] = []
     boxes: list[tuple[float, ...]] = []
@@ -76,11 +76,11 @@ def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeCo
                 boxes.append(box)
                 yield crop(frame, box, size)
 
-    with torch.inference_mode(), autocast(device()):
-        for batch in chunks(crops(), section.batch_size):
-            codes = dvae.encode(pixels(np.stack(batch), device()))
+    with torch.inference_mode(), autocast(default_device()):
+        for batch in batched(crops(), section.batch_size):
+            codes = dvae.encode(to_pixels(np.stack(batch), default_device()))
             tokens.extend(codes.flatten(1).cpu().numpy().astype(np.uint16))
-    return Views(
+    return CropViews(
         frames=np.array(frames, dtype=np.uint16).reshape(-1, section.crops_per_image),
         boxes=np.array(boxes, dtype=np.float32).reshape(-1, section.crops_per_image, 4),
         tokens=np.stack(tokens).reshape(len(tokens) // section.crops_per_image, section.crops_per_image, -1),
@@ -88,5 +88,5 @@ def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeCo
 
 
 if __name__ == "__main__":
-    with told_in_one_line(), processes():
+    with exit_on_error(), init_distributed():
         stage(*map(Path, sys.argv[1:]), params=TokenizeParams.load())

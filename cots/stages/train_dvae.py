@@ -10,20 +10,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cots.build import dvae_crops
+from cots.build import build_dvae_crops
 from cots.config.dvae import TrainedDvaeConfig
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.stages.train_dvae import TrainDvaeParams
 from cots.data.batches import RandomCrops
-from cots.errors import told_in_one_line
+from cots.errors import exit_on_error
 from cots.file_names import CODEBOOK_USAGE, CURVES
-from cots.model import autocast, device
+from cots.model import autocast, default_device
 from cots.models.dvae import Dvae, perplexity
 from cots.models.dvae_folder import AnyDvae, save_dvae
 from cots.models.openai_weights import import_openai_dvae
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
-from cots.training.dvae import Row, pixels, train_dvae
+from cots.training.dvae import Metrics, to_pixels, train_dvae
 
 SHOWN = 12  # pictures beside their reconstructions
 CHECKED = 16  # batches that measure the use of the codebook
@@ -34,7 +34,7 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
 
     An import has no training: its curves are the figures of the batches that measure it.
     """
-    crops = dvae_crops(manifest, shards, params)
+    crops = build_dvae_crops(manifest, shards, params)
     if params.dvae.kind == "train":
         read = {"dvae": params.dvae, "tokenize": params.tokenize, "model": params.model}
         values = [dump_for_fingerprint(section, name) for name, section in read.items()]
@@ -43,7 +43,7 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     else:
         section = params.dvae
         dvae, curves = (
-            import_openai_dvae(section.path, sha256=section.sha256, codes=section.codebook_size).to(device()),
+            import_openai_dvae(section.path, sha256=section.sha256, codes=section.codebook_size).to(default_device()),
             [],
         )
     save_dvae(dvae, out)
@@ -53,27 +53,29 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     pd.DataFrame(curves or measured).to_csv(report / CURVES, index=False, float_format="%.6g")
 
 
-def trained(section: TrainedDvaeConfig, crops: RandomCrops, mark: str) -> tuple[AnyDvae, list[Row]]:
+def trained(section: TrainedDvaeConfig, crops: RandomCrops, mark: str) -> tuple[AnyDvae, list[Metrics]]:
     """Our own dVAE and its curves; `mark` tells a checkpoint of the same run."""
     torch.manual_seed(section.seed)
-    dvae = Dvae(codes=section.codebook_size, hidden=section.width, blocks=section.blocks).to(device())
+    dvae = Dvae(num_codes=section.codebook_size, hidden=section.width, blocks=section.blocks).to(default_device())
     dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with Progress("train_dvae", total=section.steps, unit="steps") as progress:
         saved = Path("runs/checkpoints/train_dvae.pt")
-        return dvae, train_dvae(dvae, crops, config=section, saved=saved, fingerprint=mark, report=progress.row)
+        return dvae, train_dvae(
+            dvae, crops, config=section, checkpoint_path=saved, fingerprint=mark, on_step=progress.log_step
+        )
 
 
-def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, float], list[Row]]:
+def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, float], list[Metrics]]:
     """Draw unseen crops above their reconstructions; the use of the codebook, and the figures of each batch."""
-    counts, errors, rows = torch.zeros(dvae.codes), [], list[Row]()
-    later = crops.starting(10**6)
+    counts, errors, rows = torch.zeros(dvae.num_codes), [], list[Metrics]()
+    later = crops.iter_from(10**6)
     dvae.eval()
-    with torch.inference_mode(), autocast(device()):
+    with torch.inference_mode(), autocast(default_device()):
         for number in range(CHECKED):
-            originals = pixels(next(later), device())
+            originals = to_pixels(next(later), default_device())
             codes = dvae.encode(originals)
             made = dvae.decode(codes).float()
-            used = torch.bincount(codes.flatten().cpu(), minlength=dvae.codes)
+            used = torch.bincount(codes.flatten().cpu(), minlength=dvae.num_codes)
             counts += used
             errors.append(float((made - originals).abs().mean()))
             squared = float(F.mse_loss(made, originals))
@@ -82,7 +84,7 @@ def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, fl
     Image.fromarray((np.concatenate(shown) * 255).round().astype(np.uint8)).save(picture)
     usage = {
         "perplexity": round(perplexity(counts), 2),
-        "codes": dvae.codes,
+        "codes": dvae.num_codes,
         "used": int((counts > 0).sum()),
         "l1": round(float(np.mean(errors)), 5),
     }
@@ -90,5 +92,5 @@ def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, fl
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with exit_on_error():
         stage(*map(Path, sys.argv[1:]), params=TrainDvaeParams.load())

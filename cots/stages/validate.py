@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cots.config.stages.validate import ValidateParams
-from cots.data.audit import ALIKE_BITS, audited
-from cots.data.expectations import Verdict, judge
+from cots.data.audit import ALIKE_BITS, audit_manifest
+from cots.data.expectations import CheckResult, validate_manifest
 from cots.data.manifest import SCHEMA, read_manifest
 from cots.data.suspects import read_suspects
 from cots.directions import MEDIA_OF
-from cots.errors import BadInput, RunFailed, told_in_one_line
+from cots.errors import BadInput, RunFailed, exit_on_error
 from cots.file_names import SUMMARY
 from cots.files import write_json
 
@@ -31,14 +31,14 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
     if not pq.read_schema(manifest).equals(SCHEMA):
         raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
     limits, door = params.validate_, params.prepare
-    figures = audited(
+    figures = audit_manifest(
         table,
         shards,
         read_suspects(suspects),
         sampled_shards=limits.sampled_shards,
         max_pixels=door.max_pixels,
     )
-    verdicts = judge(
+    verdicts = validate_manifest(
         figures,
         refused,
         out / "docs",
@@ -73,13 +73,13 @@ def _overview(figures: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _write_summary(path: Path, verdicts: list[Verdict], overview: dict[str, Any]) -> None:
+def _write_summary(path: Path, verdicts: list[CheckResult], overview: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     checks = sorted((asdict(verdict) for verdict in verdicts), key=lambda check: str(check["expectation"]))
     write_json(path, {"success": all(v.success for v in verdicts), "overview": overview, "checks": checks})
 
 
-def _check(verdicts: list[Verdict], out: Path) -> None:
+def _check(verdicts: list[CheckResult], out: Path) -> None:
     failing = [f"{v.expectation} ({v.limit}): {v.observed}" for v in verdicts if not v.success]
     if failing:
         told = "; ".join(failing)
@@ -87,5 +87,5 @@ def _check(verdicts: list[Verdict], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with exit_on_error():
         stage(*map(Path, sys.argv[1:]), params=ValidateParams.load())

@@ -12,16 +12,16 @@ from torch import Tensor
 from cots.config.dvae import TrainedDvaeConfig
 from cots.data.batches import RandomCrops
 from cots.model import autocast
-from cots.models.dvae import Dvae, perplexity, uniform_kl
+from cots.models.dvae import Dvae, perplexity, kl_to_uniform
 from cots.training import checkpoint
 from cots.training.schedule import exponential, warmup_cosine
 
-Row = dict[str, float]
+Metrics = dict[str, float]
 
 
-def pixels(batch: NDArray[np.uint8], where: torch.device) -> Tensor:
+def to_pixels(batch: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Bytes (B, H, W, 3) to (B, 3, H, W) in [0, 1], channels last in memory."""
-    scaled = torch.from_numpy(batch).to(where).movedim(-1, 1).float().div_(255)
+    scaled = torch.from_numpy(batch).to(device).movedim(-1, 1).float().div_(255)
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
@@ -30,10 +30,10 @@ def train_dvae(
     crops: RandomCrops,
     *,
     config: TrainedDvaeConfig,
-    saved: Path,
+    checkpoint_path: Path,
     fingerprint: str,
-    report: Callable[[Row], None],
-) -> list[Row]:
+    on_step: Callable[[Metrics], None],
+) -> list[Metrics]:
     """Train in place; a killed run goes on from its checkpoint.
 
     Args:
@@ -48,23 +48,25 @@ def train_dvae(
     """
     where = next(dvae.parameters()).device
     optimizer = torch.optim.AdamW(dvae.parameters(), fused=True, weight_decay=0.0)
-    start, curves = 0, list[Row]()
-    if state := checkpoint.load(saved, fingerprint=fingerprint):
+    start, curves = 0, list[Metrics]()
+    if state := checkpoint.load(checkpoint_path, fingerprint=fingerprint):
         dvae.load_state_dict(state["dvae"])
         optimizer.load_state_dict(state["optimizer"])
         start, curves = state["step"], state["curves"]
-    for step, batch in zip(range(start, config.steps), crops.starting(start), strict=False):
+    for step, batch in zip(range(start, config.steps), crops.iter_from(start), strict=False):
         torch.manual_seed(hash((config.seed, step)))  # the Gumbel noise is a function of the step
-        curves.append({"step": step} | dvae_step(dvae, optimizer, pixels(batch, where), step, config))
-        report(curves[-1])
+        curves.append({"step": step} | dvae_step(dvae, optimizer, to_pixels(batch, where), step, config))
+        on_step(curves[-1])
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             parts = {"dvae": dvae.state_dict(), "optimizer": optimizer.state_dict()}
-            checkpoint.save(saved, parts | {"step": step + 1, "curves": curves}, fingerprint=fingerprint)
-    saved.unlink(missing_ok=True)
+            checkpoint.save(checkpoint_path, parts | {"step": step + 1, "curves": curves}, fingerprint=fingerprint)
+    checkpoint_path.unlink(missing_ok=True)
     return curves
 
 
-def dvae_step(dvae: Dvae, optimizer: torch.optim.Optimizer, batch: Tensor, step: int, config: TrainedDvaeConfig) -> Row:
+def dvae_step(
+    dvae: Dvae, optimizer: torch.optim.Optimizer, batch: Tensor, step: int, config: TrainedDvaeConfig
+) -> Metrics:
     """One update; returns its figures."""
     temperature = exponential(step, start=config.temperature.start, end=config.temperature.end, steps=config.steps)
     kl_weight = config.kl_weight * min(1.0, 2 * step / config.steps)  # reached half way, then kept
@@ -74,12 +76,12 @@ def dvae_step(dvae: Dvae, optimizer: torch.optim.Optimizer, batch: Tensor, step:
     with autocast(batch.device):
         made = dvae(batch, temperature)
     reconstruction = F.mse_loss(made.pixels, batch)
-    divergence = uniform_kl(made.log_probs)
+    divergence = kl_to_uniform(made.log_probs)
     (reconstruction + kl_weight * divergence).backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(dvae.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    counts = torch.bincount(made.log_probs.argmax(dim=1).flatten(), minlength=dvae.codes)
+    counts = torch.bincount(made.log_probs.argmax(dim=1).flatten(), minlength=dvae.num_codes)
     return {
         "reconstruction": float(reconstruction.detach()),
         "kl": float(divergence.detach()),

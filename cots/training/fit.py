@@ -8,18 +8,18 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from cots.build import new_objective, training_batches
+from cots.build import build_objective, build_train_loader
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.training import TrainConfig
 from cots.data.manifest import read_manifest
 from cots.dist import rank
 from cots.file_names import CURVES, PAIRS
-from cots.model import RetrievalModel, device
+from cots.model import DualEncoder, default_device
 from cots.progress import Progress
 from cots.training.checkpoint import fingerprint
-from cots.training.groups import parameter_groups
+from cots.training.groups import build_param_groups
 from cots.training.loop import train
-from cots.training.sharding import shard, whole
+from cots.training.sharding import apply_fsdp, full_state_dict
 
 
 class Inputs(NamedTuple):
@@ -31,7 +31,7 @@ class Inputs(NamedTuple):
 
 
 def fit(
-    model: RetrievalModel,
+    model: DualEncoder,
     inputs: Inputs,
     report: Path,
     *,
@@ -56,18 +56,18 @@ def fit(
     """
     torch.manual_seed(training.seed)
     start = model.digest
-    prepared(model.to(device()), training)
-    objective = new_objective(model, training.objective, codes=codes).to(device())
+    configure_trainable(model.to(default_device()), training)
+    objective = build_objective(model, training.objective, codes=codes).to(default_device())
     if training.fsdp:
-        shard(objective)
-    groups = parameter_groups(objective, weight_decay=training.weight_decay, layer_decay=training.layer_decay)
+        apply_fsdp(objective)
+    groups = build_param_groups(objective, weight_decay=training.weight_decay, layer_decay=training.layer_decay)
     optimizer = torch.optim.AdamW(groups, fused=True)
-    batches = training_batches(
+    batches = build_train_loader(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
     )
     values = dump_for_fingerprint(training, "pretrain")  # whose keys had the names of those of finetune
     mark = fingerprint([start, codes, media, [values]], inputs.manifest, inputs.tokens)
-    vision = model.settings["image"]
+    vision = model.config["image"]
     with Progress(name, total=training.steps, unit="steps") as progress:
         trained = train(
             objective,
@@ -75,11 +75,11 @@ def fit(
             batches,
             config=training,
             pixels=(vision["mean"], vision["std"]),
-            saved=Path(f"runs/checkpoints/{name}.pt"),
+            checkpoint_path=Path(f"runs/checkpoints/{name}.pt"),
             fingerprint=mark,
-            report=progress.row,
+            on_step=progress.log_step,
         )
-    left_behind(model, objective, momentum=training.objective.saves_ema)
+    export_encoders(model, objective, momentum=training.objective.saves_ema)
     curves = pd.DataFrame(trained.curves)
     if rank() == 0:
         _write(report, curves, trained.pairs.table(read_manifest(inputs.manifest)))
@@ -92,24 +92,24 @@ def _write(report: Path, curves: pd.DataFrame, pairs: pd.DataFrame) -> None:
     pairs.to_parquet(report / PAIRS, index=False)
 
 
-def prepared(model: RetrievalModel, training: TrainConfig) -> None:
+def configure_trainable(model: DualEncoder, training: TrainConfig) -> None:
     """Freeze the blocks that are not trained, and trade memory for time where asked."""
     trained = training.trainable_blocks
     for stream, blocks in ((model.image, trained.image), (model.text, trained.text)):
         if blocks != "all":
-            stream.freeze_but_last(blocks)
+            stream.freeze_except_last(blocks)
         if training.gradient_checkpointing:
-            stream.checkpoint_gradients()
+            stream.set_grad_checkpointing()
 
 
-def left_behind(model: RetrievalModel, objective: nn.Module, *, momentum: bool) -> None:
+def export_encoders(model: DualEncoder, objective: nn.Module, *, momentum: bool) -> None:
     """Give the model whole streams again: the trained ones, or the momentum streams; to the first process alone."""
     if not momentum and not isinstance(model.image.backbone, FSDPModule):
         return
     streams = ("image_slow.module", "text_slow.module") if momentum else ("image", "text")
-    weights = [whole(objective.get_submodule(name).state_dict()) for name in streams]
+    weights = [full_state_dict(objective.get_submodule(name).state_dict()) for name in streams]
     if rank() == 0:
-        fresh = RetrievalModel.build(model.settings, model.tokenizer)
+        fresh = DualEncoder.build(model.config, model.tokenizer)
         fresh.image.load_state_dict(weights[0])
         fresh.text.load_state_dict(weights[1])
         model.image, model.text = fresh.image, fresh.text

@@ -4,10 +4,10 @@ from typing import Any
 
 from torch import nn
 
-from cots.models.stream import Stream
+from cots.models.stream import Encoder
 
 
-def parameter_groups(module: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+def build_param_groups(module: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters by weight decay and depth, the fastest group first.
 
         learning rate of a group = scale * the run's rate,   scale = layer_decay ** (depth distance from the top)
@@ -45,10 +45,10 @@ def parameter_groups(module: nn.Module, *, weight_decay: float, layer_decay: flo
 
 def scale_by_depth(module: nn.Module, layer_decay: float) -> dict[nn.Parameter, float]:
     """layer_decay ** distance for the parameters of every stream's embeddings and blocks; all others are at the top."""
-    streams = [part for part in module.modules() if isinstance(part, Stream)]
+    streams = [part for part in module.modules() if isinstance(part, Encoder)]
     return {
         parameter: layer_decay**distance
         for stream in streams
-        for distance, layer in enumerate(reversed(stream.layers()), start=1)
+        for distance, layer in enumerate(reversed(stream.layer_groups()), start=1)
         for parameter in layer
     }

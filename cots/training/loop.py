@@ -12,40 +12,48 @@ import torch
 from torch import Tensor, nn
 
 from cots.config.training import TrainConfig
-from cots.data.batches import Arrays, TrainingBatches
-from cots.dist import clip_gradients, gathered, own, rank, sum_gradients, summed, wait
+from cots.data.batches import NumpyBatch, TrainLoader
+from cots.dist import (
+    clip_grad_norm,
+    all_gather_with_grad,
+    local_slice,
+    rank,
+    all_reduce_gradients,
+    all_reduce_sum,
+    barrier,
+)
 from cots.errors import RunFailed
-from cots.model import autocast, normalised
+from cots.model import autocast, normalize_pixels
 from cots.models.stream import compile_blocks
-from cots.objectives.protocol import Batch, Keys, Objective, Outcome
+from cots.objectives.protocol import Batch, KeyFeatures, Objective, LossOutput
 from cots.training import checkpoint
-from cots.training.pairs import PairLedger
+from cots.training.pairs import PairStats
 from cots.training.schedule import warmup_cosine
-from cots.training.sharding import restore, whole
-from cots.training.utilisation import Utilisation
+from cots.training.sharding import load_full_state, full_state_dict
+from cots.training.utilisation import MfuMeter
 
-Row = dict[str, float]
+Metrics = dict[str, float]
 T = TypeVar("T")
 
 
-class Trained(NamedTuple):
+class TrainResult(NamedTuple):
     """What is left of a run besides the weights."""
 
-    curves: list[Row]
-    pairs: PairLedger
+    curves: list[Metrics]
+    pairs: PairStats
 
 
 def train(
     objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
-    batches: TrainingBatches,
+    batches: TrainLoader,
     *,
     config: TrainConfig,
     pixels: tuple[tuple[float, ...], tuple[float, ...]],
-    saved: Path,
+    checkpoint_path: Path,
     fingerprint: str,
-    report: Callable[[Row], None],
-) -> Trained:
+    on_step: Callable[[Metrics], None],
+) -> TrainResult:
     """Train the objective's streams in place; a killed run goes on from its checkpoint and ends with the same weights.
 
     Args:
@@ -62,52 +70,54 @@ def train(
         RunFailed: the loss is no longer a number.
     """
     where = next(objective.parameters()).device
-    curves: list[Row] = []
-    pairs = PairLedger(int(batches.first_captions[-1]))
+    curves: list[Metrics] = []
+    pairs = PairStats(int(batches.caption_offsets[-1]))
     start = 0
-    if state := checkpoint.load(saved, fingerprint=fingerprint):
-        restore(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
+    if state := checkpoint.load(checkpoint_path, fingerprint=fingerprint):
+        load_full_state(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
         start, curves = state["step"], state["curves"]
         pairs.restore(state["pairs"])
     objective.train()
-    utilisation = Utilisation(where)
+    utilisation = MfuMeter(where)
     began, waited = time.perf_counter(), 0.0
-    for step, (arrays, late) in zip(range(start, config.steps), waited_for(batches.starting(start)), strict=False):
+    for step, (arrays, late) in zip(
+        range(start, config.steps), with_wait_seconds(batches.iter_from(start)), strict=False
+    ):
         waited += late
         torch.manual_seed(hash((config.seed, step)) + rank())  # dropout too is a function of the step
         rate = config.learning_rate * warmup_cosine(step, warmup=config.warmup_steps, steps=config.steps)
         batch = to_device(arrays, pixels, where)
         with utilisation.counting() if step == start else nullcontext():
-            keys, row = update(
+            keys, row = train_step(
                 objective,
                 optimizer,
                 batch,
-                rate=rate,
+                learning_rate=rate,
                 max_grad_norm=config.max_grad_norm,
                 parts=config.grad_accum_steps,
             )
         if step == start and config.torch_compile:  # torch.compile leaves alone what it has met while it was counted
             compile_blocks(objective)
         if keys is not None:
-            pairs.note(gathered(batch.captions), keys)
+            pairs.update(all_gather_with_grad(batch.caption_index), keys)
         passed = time.perf_counter() - began
         speed = (step + 1 - start) / passed
-        timing = {"pairs_per_second": speed * batches.batch, "utilisation": utilisation.at(speed)}
+        timing = {"pairs_per_second": speed * batches.batch_size, "utilisation": utilisation.at(speed)}
         timing["data_wait"] = waited / passed
         curves.append({"step": step} | row | {"learning_rate": rate} | timing)
         if not math.isfinite(curves[-1]["total"]):
             raise RunFailed(f"the loss is {curves[-1]['total']} at step {step}: lower the learning rate")
-        report(curves[-1])
+        on_step(curves[-1])
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-            state = snapshot(step + 1, objective, optimizer, curves, pairs)
+            state = checkpoint_state(step + 1, objective, optimizer, curves, pairs)
             if rank() == 0:
-                checkpoint.save(saved, state, fingerprint=fingerprint)
-    wait()  # for those that may still go on from the checkpoint
-    saved.unlink(missing_ok=True)
-    return Trained(curves, pairs)
+                checkpoint.save(checkpoint_path, state, fingerprint=fingerprint)
+    barrier()  # for those that may still go on from the checkpoint
+    checkpoint_path.unlink(missing_ok=True)
+    return TrainResult(curves, pairs)
 
 
-def waited_for(items: Iterator[T]) -> Iterator[tuple[T, float]]:
+def with_wait_seconds(items: Iterator[T]) -> Iterator[tuple[T, float]]:
     """Each item with the seconds that passed between asking for it and having it."""
     asked = time.perf_counter()
     for item in items:
@@ -115,15 +125,15 @@ def waited_for(items: Iterator[T]) -> Iterator[tuple[T, float]]:
         asked = time.perf_counter()
 
 
-def update(
+def train_step(
     objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     *,
-    rate: float,
+    learning_rate: float,
     max_grad_norm: float,
     parts: int,
-) -> tuple[Keys | None, Row]:
+) -> tuple[KeyFeatures | None, Metrics]:
     """One training step: losses, gradients, weights, then queues and momentum.
 
     Args:
@@ -137,58 +147,60 @@ def update(
         The batch's keys, and the figures of the step.
     """
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+        group["lr"] = learning_rate * group["scale"]
     with autocast(batch.frames.device):
-        keys: Keys | None = objective.keys(batch, slices(len(batch.samples), parts))
+        keys: KeyFeatures | None = objective.compute_keys(batch, micro_batch_slices(len(batch.image_index), parts))
     losses: dict[str, Tensor] = {}
-    mine = len(batch.samples) if keys is None else int(keys.kept[own(len(keys.kept))].sum())
+    mine = len(batch.image_index) if keys is None else int(keys.keep_mask[local_slice(len(keys.keep_mask))].sum())
     similarity: list[Tensor] = []
-    for rows in slices(mine, parts) or [slice(0)]:  # no process may stay away where the others meet
+    for rows in micro_batch_slices(mine, parts) or [slice(0)]:  # no process may stay away where the others meet
         with autocast(batch.frames.device):
-            outcome: Outcome = objective(batch, keys, rows)
-        outcome.total.backward()  # type: ignore[no-untyped-call]
+            outcome: LossOutput = objective(batch, keys, rows)
+        outcome.loss.backward()  # type: ignore[no-untyped-call]
         if outcome.similarity is not None:
             similarity.append(outcome.similarity)
-        for name, loss in (("total", outcome.total.detach()), *outcome.losses.items()):
+        for name, loss in (("total", outcome.loss.detach()), *outcome.losses.items()):
             losses[name] = losses[name] + loss if name in losses else loss
     if keys is not None:
-        keys = keys.seen(similarity)
-    sum_gradients(objective)
-    clip_gradients(objective, max_grad_norm)
+        keys = keys.with_similarity(similarity)
+    all_reduce_gradients(objective)
+    clip_grad_norm(objective, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    objective.advance(keys)
-    return keys, _summed(losses) | objective.figures(keys)
+    objective.update_state(keys)
+    return keys, _sum_losses(losses) | objective.metrics(keys)
 
 
-def _summed(losses: dict[str, Tensor]) -> Row:
+def _sum_losses(losses: dict[str, Tensor]) -> Metrics:
     """The losses of the whole batch, from the shares of all processes; a GPU is waited for here, not before."""
     names = sorted(losses)  # which processes may hold in different orders
-    whole = dict(zip(names, summed(torch.stack([losses[name].float() for name in names])).tolist(), strict=True))
+    whole = dict(
+        zip(names, all_reduce_sum(torch.stack([losses[name].float() for name in names])).tolist(), strict=True)
+    )
     return {name: whole[name] for name in losses}
 
 
-def slices(count: int, parts: int) -> list[slice]:
+def micro_batch_slices(count: int, parts: int) -> list[slice]:
     """At most `parts` slices of nearly equal, non-zero length that cover 0 to `count`."""
     ends = sorted({round(part * count / parts) for part in range(parts + 1)})
     return [slice(*pair) for pair in pairwise(ends)]
 
 
-def to_device(arrays: Arrays, pixels: tuple[tuple[float, ...], tuple[float, ...]], where: torch.device) -> Batch:
+def to_device(arrays: NumpyBatch, pixels: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device) -> Batch:
     """A batch as tensors, pixels normalised on the device."""
-    frames = normalised(arrays.frames, mean=pixels[0], std=pixels[1], to=where)
+    frames = normalize_pixels(arrays.frames, mean=pixels[0], std=pixels[1], device=device)
     others = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name != "frames"}
-    return Batch(frames=frames, **{name: values.to(where) for name, values in others.items()})
+    return Batch(frames=frames, **{name: values.to(device) for name, values in others.items()})
 
 
-def snapshot(
-    step: int, objective: nn.Module, optimizer: torch.optim.Optimizer, curves: list[Row], pairs: PairLedger
+def checkpoint_state(
+    step: int, objective: nn.Module, optimizer: torch.optim.Optimizer, curves: list[Metrics], pairs: PairStats
 ) -> dict[str, Any]:
     """Everything that the next step depends on, for the first process; every process must ask for it."""
     return {
         "step": step,
-        "objective": whole(objective.state_dict()),
-        "optimizer": whole(optimizer.state_dict()),
+        "objective": full_state_dict(objective.state_dict()),
+        "optimizer": full_state_dict(optimizer.state_dict()),
         "curves": curves,
         "pairs": pairs.state(),
     }

@@ -6,10 +6,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cots.objectives.protocol import Keys
+from cots.objectives.protocol import KeyFeatures
 
 
-class PairLedger:
+class PairStats:
     """Per caption of the data: latest similarity, times seen, times dropped.
 
     Args:
@@ -21,12 +21,12 @@ class PairLedger:
         self.seen = torch.zeros(captions, dtype=torch.int32)
         self.dropped = torch.zeros(captions, dtype=torch.int32)
 
-    def note(self, captions: Tensor, keys: Keys) -> None:
+    def update(self, captions: Tensor, keys: KeyFeatures) -> None:
         """Take in one step: the numbers of its captions, (B,), and what was said of the pairs."""
         captions = captions.cpu()
         self.score[captions] = keys.similarity.float().cpu()
         self.seen[captions] += 1
-        self.dropped[captions] += (~keys.kept).int().cpu()
+        self.dropped[captions] += (~keys.keep_mask).int().cpu()
 
     def state(self) -> dict[str, Tensor]:
         """For a checkpoint."""

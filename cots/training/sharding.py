@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from cots.dist import rank, world
-from cots.models.heads import TokenHead
-from cots.models.stream import ImageStream, Stream
+from cots.dist import rank, world_size
+from cots.models.heads import MaskedTokenHead
+from cots.models.stream import ImageEncoder, Encoder
 
 
-def shard(objective: nn.Module) -> None:
+def apply_fsdp(objective: nn.Module) -> None:
     """Leave every process its share of the weights; the others' are fetched block by block, whenever they are needed.
 
     Streams, momentum streams and heads are shared out, and so are their gradients and what an optimiser that is made
@@ -24,26 +24,26 @@ def shard(objective: nn.Module) -> None:
     Raises:
         BadInput: a stream's blocks are no list.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
     for part in list(objective.modules()):
-        if isinstance(part, TokenHead):
-            _share_out(part)
-        if isinstance(part, Stream):
+        if isinstance(part, MaskedTokenHead):
+            _fully_shard(part)
+        if isinstance(part, Encoder):
             for module in (part.projection, *part.backbone.blocks, part.backbone):
-                _share_out(module)
-        if isinstance(part, ImageStream):
+                _fully_shard(module)
+        if isinstance(part, ImageEncoder):
             register_fsdp_forward_method(part.backbone, "clean_and_masked")
 
 
-def _share_out(module: nn.Module) -> None:
+def _fully_shard(module: nn.Module) -> None:
     fully_shard(module, reshard_after_forward=True)
     assert isinstance(module, FSDPModule)
     module.set_gradient_divide_factor(1.0)  # losses are shares of the whole batch's: gradients add up,
     module.set_force_sum_reduction_for_comms(True)  # with gloo too
 
 
-def whole(state: Any) -> Any:  # noqa: ANN401  a nested state dict
+def full_state_dict(state: Any) -> Any:  # noqa: ANN401  a nested state dict
     """A state dict with whole tensors, for the first process; the others, which must ask too, get none of the shared.
 
     Args:
@@ -53,13 +53,13 @@ def whole(state: Any) -> Any:  # noqa: ANN401  a nested state dict
         tensor: Tensor = state.full_tensor()
         return tensor if rank() == 0 else None
     if isinstance(state, dict):
-        return {key: whole(value) for key, value in state.items()}
+        return {key: full_state_dict(value) for key, value in state.items()}
     if isinstance(state, list):
-        return [whole(value) for value in state]
+        return [full_state_dict(value) for value in state]
     return state
 
 
-def restore(objective: nn.Module, optimizer: torch.optim.Optimizer, *, weights: Any, moments: Any) -> None:  # noqa: ANN401
+def load_full_state(objective: nn.Module, optimizer: torch.optim.Optimizer, *, weights: Any, moments: Any) -> None:  # noqa: ANN401
     """Go on from whole state dicts, of which each process takes its share.
 
     Args:

@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cots.model import precision
+from cots.model import compute_dtype
 
 SIDE = {"cpu": 2048}  # of the matrices whose product is timed; elsewhere:
 LARGE = 8192
 ROUNDS = 5
 
 
-class Utilisation:
+class MfuMeter:
     """Floating-point operations of a step, counted once, against what the machine multiplies in the same time.
 
         utilisation = operations of a step * steps a second / operations of a matrix product a second
@@ -41,7 +41,7 @@ class Utilisation:
 def matmul_rate(where: torch.device) -> float:
     """Operations a second of a product of two large square matrices, in the precision of training: the best of five."""
     side = SIDE.get(where.type, LARGE)
-    factor = torch.randn(side, side, device=where, dtype=precision(where))
+    factor = torch.randn(side, side, device=where, dtype=compute_dtype(where))
     best = min(_seconds(factor) for _ in range(ROUNDS + 1))
     return 2 * side**3 / best
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cots.errors import BadInput, told_in_one_line
+from cots.errors import BadInput, exit_on_error
 from pipelines.local.postgres import Postgres
 from pipelines.local.processes import Processes, Service
 from pipelines.local.servers import deploy, end_lost_runs, mlflow_server, prefect_server, worker
@@ -88,5 +88,5 @@ def _tell(name: str, started: bool) -> None:
 
 
 if __name__ == "__main__":
-    with told_in_one_line():
+    with exit_on_error():
         app()

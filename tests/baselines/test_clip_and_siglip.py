@@ -10,11 +10,11 @@ from torch import Tensor
 from cots.baselines.clip import ClipObjective
 from cots.baselines.siglip import SiglipObjective, sigmoid_loss
 from cots.models.temperature import Temperature
-from cots.objectives.protocol import Outcome
+from cots.objectives.protocol import LossOutput
 from tests.test_objective import batch, objective
 
 
-def outcome(kind: str, pairs: int) -> tuple[Outcome, Tensor, Tensor, Tensor]:
+def outcome(kind: str, pairs: int) -> tuple[LossOutput, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     streams, some = objective(queue=1, negatives="online"), batch(pairs)
     temperature = Temperature(start=0.2, learned=True, least=0.01)
@@ -24,9 +24,9 @@ def outcome(kind: str, pairs: int) -> tuple[Outcome, Tensor, Tensor, Tensor]:
         else SiglipObjective(image=streams.image, text=streams.text, temperature=temperature, bias=-2.0)
     ).double()
     with torch.no_grad():
-        image, text = model.image(some.frames), model.text(some.ids, some.attended)
-    found: Outcome = model(some, None)
-    return found, image, text, some.samples
+        image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
+    found: LossOutput = model(some, None)
+    return found, image, text, some.image_index
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 5])
@@ -38,7 +38,7 @@ def test_clip_agrees_with_loops(pairs: int) -> None:
         for query, candidates in ((image[row], text), (text[row], image)):
             mass = sum(math.exp(float(query @ candidates[other]) / 0.2) for other in others)
             slow += (math.log(mass) - float(query @ candidates[row]) / 0.2) / (2 * pairs)
-    assert float(found.total.detach()) == pytest.approx(slow, rel=1e-6, abs=1e-9)
+    assert float(found.loss.detach()) == pytest.approx(slow, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 5])
@@ -51,7 +51,7 @@ def test_siglip_agrees_with_loops(pairs: int) -> None:
                 continue
             logit = float(image[row] @ text[other]) / 0.2 - 2.0
             slow -= math.log(1 / (1 + math.exp(-logit if row == other else logit))) / pairs
-    assert float(found.total.detach()) == pytest.approx(slow, rel=1e-6)
+    assert float(found.loss.detach()) == pytest.approx(slow, rel=1e-6)
 
 
 def test_logits_of_zero_cost_ln_2_a_pair() -> None:

@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks._single_stream.cross_encoder import SETTINGS, WEIGHTS, CrossEncoder, JointEncoder
+from benchmarks._single_stream.cross_encoder import SETTINGS, WEIGHTS, CrossEncoder, SingleStreamEncoder
 from cots.errors import BadInput
-from cots.model import RetrievalModel
+from cots.model import DualEncoder
 from cots.models.language import HfTextBackbone
 from cots.models.vision import VitBackbone
 from tests.conftest import COLOURS
@@ -22,8 +22,8 @@ TEXTS = [f"a {colour} square" for colour in COLOURS] + ["square", "a red red blu
 def cross_encoder(folder: Path, pool: str = "class") -> CrossEncoder:
     """With the streams' weights and a head that tells pairs apart."""
     torch.manual_seed(0)
-    streams = RetrievalModel.load(folder)
-    streams.settings["image"]["pool"] = pool
+    streams = DualEncoder.load(folder)
+    streams.config["image"]["pool"] = pool
     model = CrossEncoder.of(streams)
     torch.nn.init.normal_(model.joint.head.weight)
     model.joint.eval()
@@ -85,12 +85,12 @@ def test_gradient_reaches_both_embeddings(tiny_model: Path) -> None:
 
 
 def test_an_untrained_joint_encoder_calls_every_pair_right_with_probability_one_half(tiny_model: Path) -> None:
-    joint = CrossEncoder.of(RetrievalModel.load(tiny_model)).joint
+    joint = CrossEncoder.of(DualEncoder.load(tiny_model)).joint
     torch.testing.assert_close(joint(*pairs(4)).sigmoid(), torch.full((4,), 0.5))
 
 
 def test_learning_leaves_the_two_streams_that_it_started_from_alone(tiny_model: Path) -> None:
-    streams = RetrievalModel.load(tiny_model)
+    streams = DualEncoder.load(tiny_model)
     digest = streams.digest
     with torch.no_grad():
         for parameter in CrossEncoder.of(streams).joint.parameters():
@@ -106,17 +106,19 @@ def language(name: str, **options: int) -> HfTextBackbone:
 
 @pytest.mark.parametrize("name", ["roberta", "electra", "albert"])
 def test_word_embeddings_of_any_width_are_taken(tiny_model: Path, name: str) -> None:
-    vision = RetrievalModel.load(tiny_model).image.backbone
+    vision = DualEncoder.load(tiny_model).image.backbone
     assert isinstance(vision, VitBackbone)
-    joint = JointEncoder(vision, language(name, **{} if name == "roberta" else {"embedding_size": 8}), pool="class")
+    joint = SingleStreamEncoder(
+        vision, language(name, **{} if name == "roberta" else {"embedding_size": 8}), pool="class"
+    )
     assert joint(*pairs(3)).shape == (3,)
 
 
 def test_a_language_model_that_counts_positions_in_its_layers_is_refused(tiny_model: Path) -> None:
-    vision = RetrievalModel.load(tiny_model).image.backbone
+    vision = DualEncoder.load(tiny_model).image.backbone
     assert isinstance(vision, VitBackbone)
     with pytest.raises(BadInput, match="modernbert has no position embeddings"):
-        JointEncoder(vision, language("modernbert"), pool="class")
+        SingleStreamEncoder(vision, language("modernbert"), pool="class")
 
 
 @pytest.mark.slow

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from benchmarks._single_stream.cross_encoder import CrossEncoder
-from benchmarks._single_stream.matching import Hardening, MatchingObjective, hard_negatives
-from cots.model import RetrievalModel
+from benchmarks._single_stream.matching import TemperatureSchedule, ITMObjective, sample_hard_negatives
+from cots.model import DualEncoder
 from cots.objectives.protocol import Batch
 
-SCHEDULE = Hardening(start=0.8, end=0.2, steps=4)
+SCHEDULE = TemperatureSchedule(start=0.8, end=0.2, steps=4)
 
 
-def objective(folder: Path) -> MatchingObjective:
+def objective(folder: Path) -> ITMObjective:
     torch.manual_seed(0)
-    model = RetrievalModel.load(folder)
-    return MatchingObjective(CrossEncoder.of(model).joint, image=model.image, text=model.text, temperature=SCHEDULE)
+    model = DualEncoder.load(folder)
+    return ITMObjective(CrossEncoder.of(model).joint, image=model.image, text=model.text, temperature=SCHEDULE)
 
 
 def batch(samples: list[int]) -> Batch:
@@ -26,15 +26,15 @@ def batch(samples: list[int]) -> Batch:
     count = len(samples)
     ids, none = torch.randint(5, 20, (count, 6)), torch.zeros(count, 0)
     return Batch(
-        samples=torch.tensor(samples),
-        captions=torch.arange(count),
+        image_index=torch.tensor(samples),
+        caption_index=torch.arange(count),
         frames=torch.randn(count, 1, 3, 32, 32)[torch.tensor(samples)],
-        ids=ids,
-        attended=torch.ones_like(ids, dtype=torch.bool),
-        masked_patches=none.bool(),
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids, dtype=torch.bool),
+        bool_masked_pos=none.bool(),
         visual_tokens=none.long(),
-        corrupted_ids=none.long(),
-        masked_words=none.bool(),
+        mlm_input_ids=none.long(),
+        mlm_mask=none.bool(),
     )
 
 
@@ -45,7 +45,7 @@ def test_hard_negatives_never_share_the_picture(samples: list[int], temperature:
     numbers = torch.tensor(samples)
     alike = torch.where(numbers[:, None] == numbers, 1.0, -1.0)
     for _ in range(50):
-        drawn = hard_negatives(alike, numbers, temperature=temperature)
+        drawn = sample_hard_negatives(alike, numbers, temperature=temperature)
         assert (numbers[drawn] != numbers).all()
 
 
@@ -54,7 +54,7 @@ def test_hard_negatives_are_drawn_by_the_softmax_of_the_similarity() -> None:
     similarity = torch.zeros(4, 4)
     similarity[0] = torch.tensor([0.9, 0.1, 0.3, 0.8])
     samples = torch.tensor([0, 1, 2, 0])  # the last pair is of the first picture
-    drawn = torch.stack([hard_negatives(similarity, samples, temperature=0.2) for _ in range(4000)])
+    drawn = torch.stack([sample_hard_negatives(similarity, samples, temperature=0.2) for _ in range(4000)])
     shares = [(torch.bincount(drawn[:, row], minlength=4) / 4000).tolist() for row in range(2)]
     expected = math.exp(0.1 / 0.2) / (math.exp(0.1 / 0.2) + math.exp(0.3 / 0.2))
     assert shares[0] == pytest.approx([0, expected, 1 - expected, 0], abs=0.03)
@@ -63,7 +63,7 @@ def test_hard_negatives_are_drawn_by_the_softmax_of_the_similarity() -> None:
 
 def test_a_batch_of_one_picture_is_refused_with_its_size() -> None:
     with pytest.raises(ValueError, match="3 pairs of one picture"):
-        hard_negatives(torch.zeros(3, 3), torch.tensor([5, 5, 5]), temperature=1.0)
+        sample_hard_negatives(torch.zeros(3, 3), torch.tensor([5, 5, 5]), temperature=1.0)
 
 
 @pytest.mark.parametrize("samples", [[0, 1], [0, 1, 0, 2, 3]])
@@ -105,12 +105,12 @@ def test_the_same_seed_gives_the_same_loss(tiny_model: Path) -> None:
 def test_negatives_harden_with_each_step_and_then_stay_as_hard(tiny_model: Path) -> None:
     matching, seen = objective(tiny_model), []
     for _ in range(6):
-        seen.append(matching.figures(None)["temperature"])
-        matching.advance(None)
+        seen.append(matching.metrics(None)["temperature"])
+        matching.update_state(None)
     assert seen == pytest.approx([0.8, 0.8 / 2**0.5, 0.4, 0.4 / 2**0.5, 0.2, 0.2])
     resumed = objective(tiny_model)
     resumed.load_state_dict(matching.state_dict())
-    assert resumed.figures(None)["temperature"] == pytest.approx(0.2)
+    assert resumed.metrics(None)["temperature"] == pytest.approx(0.2)
 
 
 @pytest.mark.slow
@@ -125,6 +125,6 @@ def test_eight_pairs_can_be_learnt_by_heart(tiny_model: Path) -> None:
         optimizer.zero_grad()
     matching.eval()
     with torch.no_grad():
-        texts = [pairs.ids.roll(shift, 0) for shift in range(8)]
-        logits = torch.stack([matching.joint(pairs.frames, ids, pairs.attended) for ids in texts])
+        texts = [pairs.input_ids.roll(shift, 0) for shift in range(8)]
+        logits = torch.stack([matching.joint(pairs.frames, ids, pairs.attention_mask) for ids in texts])
     assert (logits[0] > logits[1:].amax(dim=0)).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks._single_stream.reranking import rerank
-from cots.retrieval.metrics import Floats, Ints, retrieval
+from cots.retrieval.metrics import Floats, Ints, rank_queries
 
 OWNERS = np.repeat(np.arange(12), [1, 3, 2, 1, 4, 1, 2, 2, 1, 5, 1, 1])
 
@@ -55,7 +55,7 @@ def test_ranks_are_those_of_sorting_each_query_by_hand(seed: int, k: int) -> Non
 @pytest.mark.parametrize("k", [1, 3, 12])
 def test_a_perfect_judge_puts_every_right_candidate_that_it_sees_first_and_moves_no_other(k: int) -> None:
     items, texts = embeddings(0)
-    before = [direction.ranks for direction in retrieval(items, texts, OWNERS)]
+    before = [direction.ranks for direction in rank_queries(items, texts, OWNERS)]
     for old, new in zip(before, rerank(items, texts, OWNERS, k=k, score=perfect), strict=True):
         assert new.tolist() == np.where(old <= k, 1, old).tolist()
 

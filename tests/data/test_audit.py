@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cots.data.audit import ALIKE_BITS, SOUND, audited
-from cots.data.intake import Intake, Taken
+from cots.data.audit import ALIKE_BITS, SOUND, audit_manifest
+from cots.data.intake import Ingestor, IngestedSample
 from cots.data.samples import SPLITS, Sample, StoredSample
 from cots.data.shards import read_shard, write_shard
-from cots.data.storing import ShardFolder
+from cots.data.storing import ShardWriter
 
 Encoded = Callable[..., bytes]
 
@@ -19,16 +19,18 @@ Encoded = Callable[..., bytes]
 @pytest.fixture
 def stored(tmp_path: Path, picture: Encoded) -> tuple[pd.DataFrame, Path]:
     """A manifest of eighteen pictures, six a split, and its shards of three samples."""
-    intake = Intake(root=tmp_path, withdrawn={}, size=32, frames=1, min_side=8, max_pixels=10_000, max_caption_chars=50)
-    folder = ShardFolder(tmp_path / "shards", samples_per_shard=3)
+    intake = Ingestor(
+        root=tmp_path, withdrawn={}, size=32, frames=1, min_side=8, max_pixels=10_000, max_caption_chars=50
+    )
+    folder = ShardWriter(tmp_path / "shards", samples_per_shard=3)
     rows = []
     for number in range(18):
         split = SPLITS[number // 6]
         texts, data = (f"caption {number}", "more"), picture(seed=number)
-        sample = Sample(id=f"{number}", split=split, media="image", captions=texts, wrong=(False, number == 2),
+        sample = Sample(id=f"{number}", split=split, media="image", captions=texts, is_mismatched=(False, number == 2),
                         content=data, origin="here")  # fmt: skip
         taken = intake(sample)
-        assert isinstance(taken, Taken)
+        assert isinstance(taken, IngestedSample)
         rows.append(folder.add(taken))
     folder.close()
     return pd.DataFrame(rows), tmp_path / "shards"
@@ -36,7 +38,7 @@ def stored(tmp_path: Path, picture: Encoded) -> tuple[pd.DataFrame, Path]:
 
 def figures(manifest: pd.DataFrame, shards: Path, *, sampled: int = 100) -> pd.DataFrame:
     suspects = pd.DataFrame({"id": ["3", "3", "5"], "caption": [0, 1, 0]})
-    return audited(manifest, shards, suspects, sampled_shards=sampled, max_pixels=10_000)
+    return audit_manifest(manifest, shards, suspects, sampled_shards=sampled, max_pixels=10_000)
 
 
 def test_lists_become_figures(stored: tuple[pd.DataFrame, Path]) -> None:

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cots.build import decoders
-from cots.data.batches import TrainingBatches, ahead
+from cots.build import num_decode_threads
+from cots.data.batches import TrainLoader, prefetch
 from cots.data.pictures import encode_jpeg
 from cots.data.samples import StoredSample
 from cots.data.segments import segments
 from cots.data.shards import read_shard, write_shard
 from cots.data.text import train_tokenizer
-from cots.data.views import Views
+from cots.data.views import CropViews
 
 STORED = 9  # frames of a clip; frame n is grey of level 20 n
 CLIPS = 4
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = tuple(encode_jpeg(Image.new("RGB", (16, 16), (20 * n,) * 3)) for n in range(STORED))
     samples = [StoredSample(key=f"{n:09d}", id=f"{n}", captions=("a clip",), frames=frames) for n in range(CLIPS)]
     write_shard(folder / "video.tar", samples)
-    views = Views(
+    views = CropViews(
         frames=np.full((CLIPS, 1), 5, dtype=np.uint16),
         boxes=np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (CLIPS, 1, 1)),
         tokens=np.zeros((CLIPS, 1, 4), dtype=np.uint16),
@@ -40,16 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def batches(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> TrainingBatches:
-    return TrainingBatches(
+def batches(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> TrainLoader:
+    return TrainLoader(
         shards=(folder / "video.tar",),
         views=(folder / "video.safetensors",),
         keys=np.arange(CLIPS),
-        first_captions=np.arange(CLIPS + 1),
+        caption_offsets=np.arange(CLIPS + 1),
         num_samples=CLIPS,
         tokenizer=train_tokenizer(["a clip"], vocab_size=50),
         max_tokens=8,
-        batch=2,
+        batch_size=2,
         frames=frames,
         size=8,
         masking=None,
@@ -66,7 +66,7 @@ def numbers(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def shown(folder: Path, *, frames: int, steps: int, start: int = 0, seed: int = 0) -> list[NDArray[np.int64]]:
-    drawn = batches(folder, frames=frames, seed=seed).starting(start)
+    drawn = batches(folder, frames=frames, seed=seed).iter_from(start)
     return [numbers(arrays.frames) for arrays in islice(drawn, steps)]
 
 
@@ -96,8 +96,8 @@ def test_frames_follow_from_seed_and_step_alone(folder: Path) -> None:
 
 def test_threads_change_no_batch(folder: Path) -> None:
     for alone, together in zip(
-        islice(batches(folder, frames=3).starting(1), 30),
-        batches(folder, frames=3, threads=5).starting(1),
+        islice(batches(folder, frames=3).iter_from(1), 30),
+        batches(folder, frames=3, threads=5).iter_from(1),
         strict=False,
     ):
         for mine, theirs in zip(alone, together, strict=True):
@@ -106,10 +106,10 @@ def test_threads_change_no_batch(folder: Path) -> None:
 
 def test_processes_beside_gpus_share_the_cores_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, cores = torch.device("cuda"), len(os.sched_getaffinity(0))
-    assert decoders(torch.device("cpu")) == 1
+    assert num_decode_threads(torch.device("cpu")) == 1
     for processes in (1, 2, 10 * cores):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert decoders(gpu) == min(8, max(1, cores // processes))
+        assert num_decode_threads(gpu) == min(8, max(1, cores // processes))
 
 
 def test_as_many_are_made_at_once_as_there_are_threads_and_come_in_order() -> None:
@@ -119,11 +119,11 @@ def test_as_many_are_made_at_once_as_there_are_threads_and_come_in_order() -> No
         meeting.wait(timeout=60)  # for two others
         return -number
 
-    assert list(islice(ahead(count(), make, threads=3), 9)) == [-number for number in range(9)]
+    assert list(islice(prefetch(count(), make, threads=3), 9)) == [-number for number in range(9)]
 
 
 def test_a_failure_while_a_batch_is_made_is_told_at_its_place() -> None:
-    made = ahead(count(), lambda number: 1 // (2 - number), threads=4)
+    made = prefetch(count(), lambda number: 1 // (2 - number), threads=4)
     assert [next(made), next(made)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(made)

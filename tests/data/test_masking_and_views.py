@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cots.data.masking import block_masks, mask_words
-from cots.data.views import Views, crop, draw_box
+from cots.data.masking import random_block_mask, mask_tokens
+from cots.data.views import CropViews, crop, random_resized_crop_box
 from cots.errors import BadInput
 
 
@@ -18,13 +18,13 @@ from cots.errors import BadInput
     ("grid", "count", "block"), [(8, 26, 4), (14, 78, 16), (24, 230, 16), (2, 1, 16), (3, 9, 1), (5, 0, 4)]
 )
 def test_block_masks_hide_exactly_the_requested_count(grid: int, count: int, block: int) -> None:
-    masked = block_masks(np.random.default_rng(0), 50, grid=grid, count=count, block=block)
+    masked = random_block_mask(np.random.default_rng(0), 50, grid=grid, count=count, block=block)
     assert masked.shape == (50, grid * grid)
     assert (masked.sum(axis=1) == count).all()
 
 
 def test_no_pictures_have_no_masks() -> None:
-    assert block_masks(np.random.default_rng(0), 0, grid=8, count=26, block=4).shape == (0, 64)
+    assert random_block_mask(np.random.default_rng(0), 0, grid=8, count=26, block=4).shape == (0, 64)
 
 
 def block_mask(rng: np.random.Generator, *, grid: int, count: int, block: int) -> NDArray[np.bool_]:
@@ -45,7 +45,7 @@ def block_mask(rng: np.random.Generator, *, grid: int, count: int, block: int) -
 def test_masks_of_all_pictures_at_once_are_distributed_as_those_of_one(grid: int, count: int, block: int) -> None:
     """Patches, alone and with their right or lower neighbour, are hidden as often, to 5 deviations of 3,000 masks."""
     shape = {"grid": grid, "count": count, "block": block}
-    mine = block_masks(np.random.default_rng(0), 3000, **shape).reshape(-1, grid, grid)
+    mine = random_block_mask(np.random.default_rng(0), 3000, **shape).reshape(-1, grid, grid)
     rng = np.random.default_rng(1)
     theirs = np.stack([block_mask(rng, **shape) for _ in range(3000)])
     for one, other in (
@@ -60,7 +60,7 @@ def test_words_are_hidden_in_the_stated_shares_and_special_tokens_never() -> Non
     ids = np.full((400, 20), 50)
     maskable = np.ones_like(ids, dtype=bool)
     maskable[:, [0, 19]] = False
-    corrupted, masked = mask_words(np.random.default_rng(0), ids, maskable, share=0.15, mask=4, vocab=1000)
+    corrupted, masked = mask_tokens(np.random.default_rng(0), ids, maskable, probability=0.15, mask=4, vocab=1000)
     assert not masked[~maskable].any()
     assert (masked.sum(axis=1) == 3).all()
     assert np.array_equal(corrupted[~masked], ids[~masked])
@@ -70,7 +70,9 @@ def test_words_are_hidden_in_the_stated_shares_and_special_tokens_never() -> Non
 
 def test_a_text_of_one_word_still_has_something_to_predict_and_an_empty_one_has_not() -> None:
     maskable = np.array([[False, True, False], [False, False, False]])
-    _, masked = mask_words(np.random.default_rng(0), np.ones((2, 3), dtype=int), maskable, share=0.15, mask=4, vocab=9)
+    _, masked = mask_tokens(
+        np.random.default_rng(0), np.ones((2, 3), dtype=int), maskable, probability=0.15, mask=4, vocab=9
+    )
     assert masked.sum(axis=1).tolist() == [1, 0]
 
 
@@ -78,7 +80,7 @@ def test_a_text_of_one_word_still_has_something_to_predict_and_an_empty_one_has_
 def test_boxes_lie_within_the_picture_and_have_the_stated_area(aspect: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
-        left, top, right, bottom = draw_box(rng, aspect=aspect, scale=(0.3, 0.8), ratio=(0.75, 1.33))
+        left, top, right, bottom = random_resized_crop_box(rng, aspect=aspect, scale=(0.3, 0.8), ratio=(0.75, 1.33))
         assert 0 <= left < right <= 1
         assert 0 <= top < bottom <= 1
         assert (right - left) * (bottom - top) <= 0.8 + 1e-9
@@ -96,7 +98,7 @@ def test_a_crop_shows_the_part_that_its_box_names() -> None:
 
 def test_views_survive_the_disk_and_repeat_byte_for_byte(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    views = Views(
+    views = CropViews(
         frames=rng.integers(0, 3, (5, 2)).astype(np.uint16),
         boxes=rng.random((5, 2, 4)).astype(np.float32),
         tokens=rng.integers(0, 8192, (5, 2, 16)).astype(np.uint16),
@@ -104,10 +106,10 @@ def test_views_survive_the_disk_and_repeat_byte_for_byte(tmp_path: Path) -> None
     views.save(tmp_path / "a.safetensors")
     views.save(tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    for mine, theirs in zip(views, Views.load(tmp_path / "a.safetensors"), strict=True):
+    for mine, theirs in zip(views, CropViews.load(tmp_path / "a.safetensors"), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
 def test_missing_views_are_told_with_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="dvc repro tokenize"):
-        Views.load(tmp_path / "none.safetensors")
+        CropViews.load(tmp_path / "none.safetensors")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cots.data.expectations import Bound, held_within
+from cots.data.expectations import Bound, check_bounds
 from cots.data.past import past_versions
-from cots.data.profiles import Vocabulary, text_profile, words_of
+from cots.data.profiles import Vocabulary, text_stats, words_of
 from cots.data.text import train_tokenizer
 
 CAPTIONS = ["A red star", "two blue rings, touching"]
@@ -32,7 +32,7 @@ def test_a_word_is_unknown_where_the_tokenizer_has_no_piece_of_it() -> None:
 
 
 def test_a_text_is_its_words_characters_and_blanks() -> None:
-    table = text_profile(["a red star", "  ", "rings, rings"], vocabulary())
+    table = text_stats(["a red star", "  ", "rings, rings"], vocabulary())
     assert table["words"].tolist() == [3, 0, 2]
     assert table["characters"].tolist() == [10, 2, 12]
     assert table["blank"].tolist() == [0, 1, 0]
@@ -47,7 +47,7 @@ def test_bounds_hold_rows_or_their_mean_and_tell_what_is_against_them() -> None:
         Bound(title="few are unknown", column="unknown", low=0, high=0.25, share=None),
         Bound(title="hardly any is unknown", column="unknown", low=0, high=0.2, share=None),
     ]
-    verdicts = held_within(table, bounds)
+    verdicts = check_bounds(table, bounds)
     assert [verdict.expectation for verdict in verdicts] == [bound.title for bound in bounds]
     assert [verdict.success for verdict in verdicts] == [True, False, True, False]
     assert verdicts[1].observed == "1 of 4 against it, such as 40"

@@ -46,8 +46,8 @@ def test_texts_and_pictures_come_back_with_their_vectors(tmp_path: Path) -> None
     log = read_queries(tmp_path, encoders=ENCODERS, dim=4, newest=9)
     assert log.texts == ("a red star", "ein Stern, größer")
     np.testing.assert_allclose(log.text_vectors, [unit(0), unit(2)], atol=1e-3)
-    np.testing.assert_allclose(log.picture_vectors, [unit(1)], atol=1e-3)
-    assert log.left_out == {}
+    np.testing.assert_allclose(log.image_vectors, [unit(1)], atol=1e-3)
+    assert log.num_skipped == {}
 
 
 def test_a_content_counts_once_and_what_was_half_typed_not_at_all(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_a_content_counts_once_and_what_was_half_typed_not_at_all(tmp_path: Path
     logged(tmp_path, [*(line(text, n) for n, text in enumerate(texts)), line(None, 50), line(None, 50)])
     log = read_queries(tmp_path, encoders=ENCODERS, dim=4, newest=99)
     assert log.texts == ("a blue ring", "a red star", "a reed", "b")
-    assert len(log.picture_vectors) == 1
-    assert log.left_out == {"half typed": 2, "repeated": 3}
+    assert len(log.image_vectors) == 1
+    assert log.num_skipped == {"half typed": 2, "repeated": 3}
 
 
 def test_only_the_newest_are_taken_whatever_file_they_are_in(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_only_the_newest_are_taken_whatever_file_they_are_in(tmp_path: Path) -> 
         logged(tmp_path, [line(f"text {number}", number)], name=f"{9 - number}.jsonl")
     log = read_queries(tmp_path, encoders=ENCODERS, dim=4, newest=2)
     assert log.texts == ("text 2", "text 3")
-    assert log.left_out == {"older": 2}
+    assert log.num_skipped == {"older": 2}
 
 
 def test_vectors_of_other_encoders_are_counted_by_their_name(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_vectors_of_other_encoders_are_counted_by_their_name(tmp_path: Path) -> 
     )
     log = read_queries(tmp_path, encoders=ENCODERS, dim=4, newest=9)
     assert log.texts == ("x",)
-    assert log.left_out == {"by encoders bbbbbbbbbbbb": 2}
+    assert log.num_skipped == {"by encoders bbbbbbbbbbbb": 2}
 
 
 @pytest.mark.parametrize(
@@ -99,17 +99,17 @@ def test_a_damaged_line_is_counted_and_the_others_are_read(tmp_path: Path, damag
     logged(tmp_path, [line("x", 0), damaged, line("y", 2)])
     log = read_queries(tmp_path, encoders=ENCODERS, dim=4, newest=9)
     assert log.texts == ("x", "y")
-    assert log.left_out == {"unreadable": 1}
+    assert log.num_skipped == {"unreadable": 1}
 
 
 def test_bytes_that_are_no_text_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe\x00\n" + line("x", 0).encode())
     log = read_queries(tmp_path, encoders=ENCODERS, dim=4, newest=9)
-    assert (log.texts, log.left_out) == (("x",), {"unreadable": 1})
+    assert (log.texts, log.num_skipped) == (("x",), {"unreadable": 1})
 
 
 def test_an_empty_folder_holds_no_query_and_a_missing_one_is_told(tmp_path: Path) -> None:
     log = read_queries(tmp_path, encoders=ENCODERS, dim=4, newest=9)
-    assert (log.texts, log.text_vectors.shape, log.picture_vectors.shape) == ((), (0, 4), (0, 4))
+    assert (log.texts, log.text_vectors.shape, log.image_vectors.shape) == ((), (0, 4), (0, 4))
     with pytest.raises(BadInput, match="no folder of queries .*absent: `cots serve --log-queries"):
         read_queries(tmp_path / "absent", encoders=ENCODERS, dim=4, newest=9)

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cots.data.pictures import UnusablePicture
-from cots.data.video import decode_clip
+from cots.data.pictures import UnusableImage
+from cots.data.video import decode_video
 
 Encoded = Callable[..., bytes]
 
 
 def levels(data: bytes, frames: int) -> list[float]:
-    clip = decode_clip(data, frames=frames, max_pixels=10_000, min_side=16)
+    clip = decode_video(data, frames=frames, max_pixels=10_000, min_side=16)
     return [float(np.asarray(frame).mean()) for frame in clip]
 
 
@@ -34,7 +34,7 @@ def test_what_is_no_clip_is_told_with_its_reason(clip: Encoded, picture: Encoded
         "too small": clip(3, width=64, height=14),
     }
     for reason, data in cases.items():
-        with pytest.raises(UnusablePicture) as raised:
+        with pytest.raises(UnusableImage) as raised:
             levels(data, 3)
         assert raised.value.reason == reason, raised.value
 
@@ -42,7 +42,7 @@ def test_what_is_no_clip_is_told_with_its_reason(clip: Encoded, picture: Encoded
 def test_a_clip_cut_short_is_refused(clip: Encoded) -> None:
     whole = clip(60)
     for share in (0.2, 0.5, 0.8):
-        with pytest.raises(UnusablePicture) as raised:
+        with pytest.raises(UnusableImage) as raised:
             levels(whole[: int(len(whole) * share)], 60)
         assert raised.value.reason in {"not a clip", "cut short"}
 
@@ -57,13 +57,13 @@ def test_sound_without_pictures_is_no_clip() -> None:
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(UnusablePicture, match="no video stream"):
+    with pytest.raises(UnusableImage, match="no video stream"):
         levels(file.getvalue(), 3)
 
 
 @pytest.mark.data
 def test_real_clips_give_at_most_the_frames_asked_for(data_packs: Path) -> None:
     for path in sorted((data_packs / "msrvtt/videos").glob("*.mp4"))[:20]:
-        clip = list(decode_clip(path.read_bytes(), frames=4, max_pixels=50_000, min_side=16))
+        clip = list(decode_video(path.read_bytes(), frames=4, max_pixels=50_000, min_side=16))
         assert 2 <= len(clip) <= 4
         assert {frame.size for frame in clip} == {(160, 120)}

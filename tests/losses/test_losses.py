@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cots.losses.alignment import symmetric_kl
 from cots.losses.contrastive import contrastive_logits, info_nce
-from cots.losses.filter import MomentumFilter, kept_by_all
+from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
 from cots.losses.masked import masked_cross_entropy
 
 SIZES = [(1, 0), (1, 1), (2, 7), (5, 3), (17, 16)]
@@ -44,7 +44,7 @@ def slow_softmax(row: list[float]) -> list[float]:
 def test_info_nce_agrees_with_loops(batch: int, queue_size: int) -> None:
     query, key, queue = unit_rows(batch, 8, 0), unit_rows(batch, 8, 1), unit_rows(queue_size, 8, 2)
     excluded = some_excluded(batch, queue_size)
-    logits = contrastive_logits(query, key, queue, excluded=excluded, temperature=0.07)
+    logits = contrastive_logits(query, key, queue, ignore_mask=excluded, temperature=0.07)
     slow = [-math.log(slow_softmax(row)[i]) for i, row in enumerate(slow_logits(query, key, queue, excluded, 0.07))]
     assert float(info_nce(logits, torch.arange(batch))) == pytest.approx(sum(slow) / batch, rel=1e-12, abs=1e-12)
 
@@ -60,15 +60,15 @@ def test_rows_of_the_same_picture_are_no_negatives_of_it() -> None:
     query, key, queue = unit_rows(2, 8, 0), unit_rows(2, 8, 1), unit_rows(3, 8, 2)
     excluded = torch.zeros(2, 5, dtype=torch.bool)
     excluded[0, 2] = True
-    logits = contrastive_logits(query, key, queue, excluded=excluded, temperature=0.1)
-    without = contrastive_logits(query, key, queue[1:], excluded=excluded[:, 1:] & False, temperature=0.1)
+    logits = contrastive_logits(query, key, queue, ignore_mask=excluded, temperature=0.1)
+    without = contrastive_logits(query, key, queue[1:], ignore_mask=excluded[:, 1:] & False, temperature=0.1)
     torch.testing.assert_close(logits[0].softmax(0)[[0, 1, 3, 4]], without[0].softmax(0), rtol=1e-12, atol=1e-12)
 
 
 def test_with_the_batch_excluded_the_logits_are_those_of_moco() -> None:
     query, key, queue = unit_rows(3, 8, 0), unit_rows(3, 8, 1), unit_rows(4, 8, 2)
     excluded = torch.cat([~torch.eye(3, dtype=torch.bool), torch.zeros(3, 4, dtype=torch.bool)], dim=1)
-    loss = info_nce(contrastive_logits(query, key, queue, excluded=excluded, temperature=0.07), torch.arange(3))
+    loss = info_nce(contrastive_logits(query, key, queue, ignore_mask=excluded, temperature=0.07), torch.arange(3))
     moco = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T], dim=1) / 0.07
     torch.testing.assert_close(loss, -moco.log_softmax(1)[:, 0].mean(), rtol=1e-12, atol=1e-12)
 
@@ -79,7 +79,7 @@ def test_kl_agrees_with_loops_and_excluded_columns_add_nothing(batch: int, queue
     sides = []
     for seed in (0, 10):
         query, key, queue = unit_rows(batch, 8, seed), unit_rows(batch, 8, seed + 1), unit_rows(queue_size, 8, seed + 2)
-        fast = contrastive_logits(query, key, queue, excluded=excluded, temperature=0.2)
+        fast = contrastive_logits(query, key, queue, ignore_mask=excluded, temperature=0.2)
         sides.append((fast, [slow_softmax(row) for row in slow_logits(query, key, queue, excluded, 0.2)]))
     slow = 0.0
     for a, b in zip(sides[0][1], sides[1][1], strict=True):
@@ -112,10 +112,10 @@ def test_nothing_masked_costs_nothing_and_still_backpropagates() -> None:
 
 
 def test_filter_statistics_agree_with_weighted_sums_over_all_steps() -> None:
-    noise = MomentumFilter(warmup=0, deviations=2.0, momentum=0.9)
+    noise = AdaptiveMomentumFilter(warmup=0, deviations=2.0, momentum=0.9)
     steps = [torch.randn(size, dtype=torch.float64) for size in (1, 7, 16, 3)]
     for similarity in steps:
-        noise.observe(similarity)
+        noise.update(similarity)
     weights = [0.1 * 0.9 ** (len(steps) - 1 - i) for i in range(len(steps))]
     mean = sum(w * float(s.mean()) for w, s in zip(weights, steps, strict=True)) / sum(weights)
     second = sum(w * float((s**2).mean()) for w, s in zip(weights, steps, strict=True)) / sum(weights)
@@ -125,18 +125,18 @@ def test_filter_statistics_agree_with_weighted_sums_over_all_steps() -> None:
 
 
 def test_filter_drops_the_outlier_and_only_after_its_warm_up() -> None:
-    noise = MomentumFilter(warmup=2, deviations=2.0, momentum=0.5)
+    noise = AdaptiveMomentumFilter(warmup=2, deviations=2.0, momentum=0.5)
     usual, outlier = torch.tensor([0.7, 0.72, 0.68, 0.71]), torch.tensor([0.7, -0.5])
-    noise.observe(usual)
-    assert noise.keep(outlier).tolist() == [True, True]
-    noise.observe(usual)
-    assert noise.keep(outlier).tolist() == [True, False]
+    noise.update(usual)
+    assert noise.keep_mask(outlier).tolist() == [True, True]
+    noise.update(usual)
+    assert noise.keep_mask(outlier).tolist() == [True, False]
 
 
 def test_filter_never_drops_a_whole_batch() -> None:
-    noise = MomentumFilter(warmup=0, deviations=1.0, momentum=0.0)
-    noise.observe(torch.tensor([0.8, 0.9]))
-    assert noise.keep(torch.tensor([-1.0, -0.9])).all()
+    noise = AdaptiveMomentumFilter(warmup=0, deviations=1.0, momentum=0.0)
+    noise.update(torch.tensor([0.8, 0.9]))
+    assert noise.keep_mask(torch.tensor([-1.0, -0.9])).all()
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_a_process_keeps_its_likeliest_pairs_where_the_filter_leaves_it_too_few(
     monkeypatch.setattr("cots.losses.filter.shares", lambda count: [slice(0, 3), slice(3, count)])
     kept = torch.tensor([False, True, False, False, False, False, False])
     similarity = torch.tensor([0.2, -0.5, 0.1, 0.0, 0.3, 0.9, 0.1])
-    assert kept_by_all(kept, similarity, least=least).int().tolist() == expected
+    assert keep_at_least(kept, similarity, least=least).int().tolist() == expected
     assert kept.int().tolist() == [0, 1, 0, 0, 0, 0, 0]
 
 
 def test_reading_the_filter_changes_nothing() -> None:
-    noise = MomentumFilter(warmup=0, deviations=2.0, momentum=0.9)
-    noise.observe(torch.randn(8))
+    noise = AdaptiveMomentumFilter(warmup=0, deviations=2.0, momentum=0.9)
+    noise.update(torch.randn(8))
     before = {name: value.clone() for name, value in noise.state_dict().items()}
-    noise.keep(torch.randn(8))
+    noise.keep_mask(torch.randn(8))
     assert all(torch.equal(before[name], value) for name, value in noise.state_dict().items())

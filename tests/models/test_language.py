@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from cots.errors import BadInput
 from cots.models.language import BERTS, HfTextBackbone
-from cots.models.places import Places
-from cots.models.stream import TextStream
+from cots.models.places import TokenIndex
+from cots.models.stream import TextEncoder
 from tests.foreign import save_text
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -77,7 +77,7 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
     assert chosen != "some" or 0 < mask.sum() < attended.sum()
     weights = list(made.parameters())
     found, gradients = [], []
-    for tokens in (made.at(ids, attended, Places.of(mask)), made(ids, attended)[mask]):
+    for tokens in (made.encode_at(ids, attended, TokenIndex.of(mask)), made(ids, attended)[mask]):
         found.append(tokens)
         gradients.append(torch.autograd.grad(tokens.sin().sum(), weights, materialize_grads=True))
     torch.testing.assert_close(*found)
@@ -90,16 +90,16 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
 @pytest.mark.parametrize("name", BERTS)
 def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form: str) -> None:
     made, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
-    asked, seen = Places.of(ids == ids[0, 2]), []
+    asked, seen = TokenIndex.of(ids == ids[0, 2]), []
     last: Any = made.blocks[-1]
     if form == "checkpointed":
-        made.checkpoint_gradients()
+        made.set_grad_checkpointing()
     if form == "compiled":
         last.compile(backend="eager")
     expected = made(ids, attended)  # whose compiled form must not be taken for the other's
     with last.intermediate.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1])):
-        tokens = made.at(ids, attended, asked)
-    torch.testing.assert_close(tokens, asked.among(expected))
+        tokens = made.encode_at(ids, attended, asked)
+    torch.testing.assert_close(tokens, asked.select(expected))
     tokens.sum().backward()  # type: ignore[no-untyped-call]
     if form == "plain":
         assert seen == [asked.flat.shape]
@@ -109,7 +109,7 @@ def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form
 def test_a_pass_that_fails_leaves_the_last_block_as_it_was() -> None:
     made, (ids, attended) = backbone(), words()
     with pytest.raises(IndexError):
-        made.at(ids + 100, attended, Places.of(attended))
+        made.encode_at(ids + 100, attended, TokenIndex.of(attended))
     assert made(ids, attended).shape == (2, 7, made.width)
 
 
@@ -133,7 +133,7 @@ def test_a_table_of_relative_positions_that_every_block_reads_is_an_embedding(na
     options = SIZES | ({"relative_attention": True, "norm_rel_ebd": "layer_norm"} if name == "deberta-v2" else {})
     made = backbone(name, options=options)
     tables = {n for n, _ in made.encoder.named_parameters() if "rel" in n and ".layer." not in n}
-    below = {id(parameter) for parameter in TextStream(made, dim=8, pool="mean").layers()[0]}
+    below = {id(parameter) for parameter in TextEncoder(made, dim=8, pool="mean").layer_groups()[0]}
     assert tables
     assert all(id(parameter) in below for n, parameter in made.encoder.named_parameters() if n in tables)
     assert made.final == []

@@ -140,13 +140,13 @@ def test_a_saved_import_loads_as_the_same_dvae_and_can_be_imported_again(tmp_pat
 
 
 def test_the_settings_tell_which_dvae_a_folder_holds(tmp_path: Path) -> None:
-    save_dvae(Dvae(codes=4, hidden=4, blocks=1), tmp_path)
+    save_dvae(Dvae(num_codes=4, hidden=4, blocks=1), tmp_path)
     assert isinstance(load_dvae(tmp_path), Dvae)
 
 
 @pytest.mark.parametrize("damage", ["{}", '{"kind": "other"}', "[", '{"kind": "own", "codes": 5, "hidden": 4}', None])
 def test_a_damaged_folder_is_told_with_the_command_that_mends_it(tmp_path: Path, damage: str | None) -> None:
-    save_dvae(Dvae(codes=4, hidden=4, blocks=1), tmp_path)
+    save_dvae(Dvae(num_codes=4, hidden=4, blocks=1), tmp_path)
     if damage is None:
         (tmp_path / "dvae.safetensors").write_bytes(b"short")
     else:

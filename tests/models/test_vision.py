@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cots.errors import BadInput
-from cots.models.places import Places
-from cots.models.stream import ImageStream
+from cots.models.places import TokenIndex
+from cots.models.stream import ImageEncoder
 from cots.models.vision import VitBackbone
 from tests.foreign import VIT, save_vit
 
@@ -44,7 +44,7 @@ def test_tokens_are_those_of_timm_s_own_forward(variant: str) -> None:
     name, options = VARIANTS[variant]
     made, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
     tokens = made(images)
-    assert tokens.shape == (2, made.prefix + 16, 32)
+    assert tokens.shape == (2, made.num_prefix_tokens + 16, 32)
     torch.testing.assert_close(tokens, made.vit.fc_norm(made.vit.forward_features(images)))
 
 
@@ -54,10 +54,10 @@ def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
     made, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
     hidden = HALF_GRID.reshape(2, 1, 4, 4).float()
     other = images + F.interpolate(hidden, scale_factor=8) * torch.randn_like(images)
-    asked = Places.of(HALF_GRID).after(made.prefix)
+    asked = TokenIndex.of(HALF_GRID).shifted_by(made.num_prefix_tokens)
     torch.testing.assert_close(
-        made.clean_and_masked(images, HALF_GRID, asked=asked)[1],
-        made.clean_and_masked(other, HALF_GRID, asked=asked)[1],
+        made.forward_clean_and_masked(images, HALF_GRID, asked=asked)[1],
+        made.forward_clean_and_masked(other, HALF_GRID, asked=asked)[1],
     )
     assert not torch.allclose(made(images), made(other))
 
@@ -66,8 +66,12 @@ def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_
     fixed, free = backbone(), backbone(options=VIT | {"dynamic_img_size": True})
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(
-        free.clean_and_masked(images, HALF_GRID, asked=Places.of(HALF_GRID).after(free.prefix)),
-        fixed.clean_and_masked(images, HALF_GRID, asked=Places.of(HALF_GRID).after(fixed.prefix)),
+        free.forward_clean_and_masked(
+            images, HALF_GRID, asked=TokenIndex.of(HALF_GRID).shifted_by(free.num_prefix_tokens)
+        ),
+        fixed.forward_clean_and_masked(
+            images, HALF_GRID, asked=TokenIndex.of(HALF_GRID).shifted_by(fixed.num_prefix_tokens)
+        ),
     )
 
 
@@ -109,8 +113,8 @@ def test_a_convolutional_stem_needs_a_power_of_two() -> None:
 @pytest.mark.parametrize("name", ["vit_medium_patch16_reg1_gap_256", "vit_base_patch16_siglip_224"])
 def test_the_class_token_cannot_be_projected_where_there_is_none(name: str) -> None:
     with pytest.raises(BadInput, match="has no class token: give mean"):
-        ImageStream(backbone(name), dim=8, pool="class")
-    ImageStream(backbone(name), dim=8, pool="mean")
+        ImageEncoder(backbone(name), dim=8, pool="class")
+    ImageEncoder(backbone(name), dim=8, pool="mean")
 
 
 def test_weights_of_a_local_folder_are_taken_exactly(tmp_path: Path) -> None:
@@ -182,8 +186,10 @@ def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: 
     made = backbone(name, options=VIT | options)
     made.resize(48)
     masked = torch.arange(36).expand(2, 36) % 3 == 0
-    clean, hidden = made.clean_and_masked(torch.randn(2, 3, 48, 48), masked, asked=Places.of(masked).after(made.prefix))
-    assert clean.shape == (2, made.prefix + 36, 32)
+    clean, hidden = made.forward_clean_and_masked(
+        torch.randn(2, 3, 48, 48), masked, asked=TokenIndex.of(masked).shifted_by(made.num_prefix_tokens)
+    )
+    assert clean.shape == (2, made.num_prefix_tokens + 36, 32)
     assert hidden.shape == (24, 32)
 
 
@@ -194,18 +200,20 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
     made = backbone(name, options=VIT | options).double().eval()
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     masked = torch.rand(3, 16) < share
-    clean, hidden = made.clean_and_masked(images, masked, asked=Places.of(masked).after(made.prefix))
-    again, view = made.clean_and_masked(images, masked, asked=None)
+    clean, hidden = made.forward_clean_and_masked(
+        images, masked, asked=TokenIndex.of(masked).shifted_by(made.num_prefix_tokens)
+    )
+    again, view = made.forward_clean_and_masked(images, masked, asked=None)
     torch.testing.assert_close(clean, made(images))
     torch.testing.assert_close(again, clean)
 
     def hide(_: Any, __: Any, patches: Tensor) -> Tensor:
         patches = patches.clone()
-        patches.view(3, 16, -1)[masked] = made.mask_embedding
+        patches.view(3, 16, -1)[masked] = made.mask_token
         return patches
 
     made.vit.patch_embed.register_forward_hook(hide)
-    torch.testing.assert_close(hidden, made(images)[:, made.prefix :][masked])
+    torch.testing.assert_close(hidden, made(images)[:, made.num_prefix_tokens :][masked])
     torch.testing.assert_close(view, made(images))
 
 
@@ -214,18 +222,18 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
 def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are(
     pool: Literal["class", "mean"], view: bool
 ) -> None:
-    stream = ImageStream(backbone(), dim=8, pool=pool).double()
-    clips = stream.backbone.at_once(torch.empty(1, 3, 32, 32)) // 2 + 3
+    stream = ImageEncoder(backbone(), dim=8, pool=pool).double()
+    clips = stream.backbone.micro_batch_size(torch.empty(1, 3, 32, 32)) // 2 + 3
     frames = torch.randn(clips, 2, 3, 32, 32, dtype=torch.float64)
     masked = torch.rand(2 * clips, 16) < 0.3
-    feature, hidden = stream.clean_and_masked(frames, masked, view=view)
+    feature, hidden = stream.forward_clean_and_masked(frames, masked, view=view)
     torch.testing.assert_close(stream(frames), feature)
     torch.testing.assert_close(stream(frames[-5:]), feature[-5:])
-    _, last = stream.clean_and_masked(frames[-5:], masked[-10:], view=view)
+    _, last = stream.forward_clean_and_masked(frames[-5:], masked[-10:], view=view)
     torch.testing.assert_close(last.tokens, hidden.tokens[-len(last.tokens) :])
-    assert (hidden.feature is not None) == view
-    if hidden.feature is not None:
-        torch.testing.assert_close(last.feature, hidden.feature[-5:])
+    assert (hidden.embedding is not None) == view
+    if hidden.embedding is not None:
+        torch.testing.assert_close(last.embedding, hidden.embedding[-5:])
 
 
 def test_only_the_positions_of_patches_change() -> None:

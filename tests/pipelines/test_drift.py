@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cots.model import RetrievalModel
+from cots.model import DualEncoder
 from pipelines.drift import as_markdown
 from tests.deployed import FOREIGN, deploy, write_log
 from tests.pipelines.conftest import Server
@@ -19,7 +19,7 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
 ) -> None:
     project = tmp_path / "project"
     deploy(project, data=tiny_data, model=tiny_model, made=tiny_package.parent)
-    write_log(project / "queries/1.jsonl", RetrievalModel.load(tiny_model), FOREIGN)
+    write_log(project / "queries/1.jsonl", DualEncoder.load(tiny_model), FOREIGN)
     flow = server.ask("/flows/", {"name": "retrain"})["id"]
     nightly = server.ask("/deployments/", {"name": "nightly", "flow_id": flow})["id"]
     before = len(server.runs("retrain"))

@@ -10,8 +10,8 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
-from cots.retrieval.metric_table import scores
-from cots.retrieval.metrics import Direction, Doubles, retrieval
+from cots.retrieval.metric_table import summarize
+from cots.retrieval.metrics import RankedQueries, Doubles, rank_queries
 
 
 def told_by_torchmetrics(
@@ -37,12 +37,14 @@ def told_by_torchmetrics(
     return {name: means[name] for name in ("R@1", "R@5", "R@10", "mAP@R")} | {"MdR": median, "mean_rank": means["rank"]}
 
 
-def agree(items: Doubles, texts: Doubles, owners: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[Direction, ...]:
+def agree(
+    items: Doubles, texts: Doubles, owners: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> tuple[RankedQueries, ...]:
     similarity = np.array([[float(np.dot(item, text)) for text in texts] for item in items])
     right = np.arange(len(items))[:, None] == owners
-    ways = retrieval(items, texts, owners)
+    ways = rank_queries(items, texts, owners)
     for way, table, wanted in zip(ways, (similarity, similarity.T), (right, right.T), strict=True):
-        assert scores(way) == pytest.approx(told_by_torchmetrics(table, wanted), abs=1e-4)
+        assert summarize(way) == pytest.approx(told_by_torchmetrics(table, wanted), abs=1e-4)
     return ways
 
 
@@ -73,4 +75,4 @@ def test_two_identical_pictures() -> None:
 def test_a_model_that_says_the_same_of_everything() -> None:
     owners = np.repeat(np.arange(6), 5)
     i2t, t2i = agree(np.ones((6, 2)), np.ones((30, 2)), owners)
-    assert scores(i2t)["R@10"] == scores(t2i)["R@5"] == 0
+    assert summarize(i2t)["R@10"] == summarize(t2i)["R@5"] == 0

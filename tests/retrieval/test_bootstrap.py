@@ -7,24 +7,26 @@ import pytest
 
 from cots.retrieval import metric_table, metrics
 from cots.retrieval.bootstrap import bootstrap
-from cots.retrieval.metrics import Direction
+from cots.retrieval.metrics import RankedQueries
 
 
-def direction(ranks: list[int], candidates: int) -> Direction:
+def direction(ranks: list[int], candidates: int) -> RankedQueries:
     queries = np.arange(len(ranks))
-    return Direction(np.array(ranks), queries, np.ones(len(ranks), np.int64), candidates, 1.0 / np.array(ranks))
+    return RankedQueries(np.array(ranks), queries, np.ones(len(ranks), np.int64), candidates, 1.0 / np.array(ranks))
 
 
-def random_ways(random: np.random.Generator, counts: list[int]) -> dict[str, Direction]:
+def random_ways(random: np.random.Generator, counts: list[int]) -> dict[str, RankedQueries]:
     owners = np.repeat(np.arange(len(counts)), counts)
     items, texts = random.normal(size=(len(counts), 4)), random.normal(size=(len(owners), 4))
-    return dict(zip(("i2t", "t2i"), metrics.retrieval(items, texts, owners), strict=True))
+    return dict(zip(("i2t", "t2i"), metrics.rank_queries(items, texts, owners), strict=True))
 
 
-def drawn_again(way: Direction, items: list[int]) -> Direction:
+def drawn_again(way: RankedQueries, items: list[int]) -> RankedQueries:
     """The direction with the queries of these items, as often as each is listed."""
-    rows = np.concatenate([np.flatnonzero(way.owners == item) for item in items])
-    return Direction(way.ranks[rows], way.owners[rows], way.relevant[rows], way.candidates, way.average_precision[rows])
+    rows = np.concatenate([np.flatnonzero(way.text_to_item == item) for item in items])
+    return RankedQueries(
+        way.ranks[rows], way.text_to_item[rows], way.relevant[rows], way.candidates, way.average_precision[rows]
+    )
 
 
 @pytest.mark.parametrize("parts", [[[3, 1, 4, 2, 2]], [[2] * 4, [1, 3, 2]]])
@@ -36,7 +38,8 @@ def test_intervals_are_those_of_the_scores_of_sets_that_were_really_drawn(parts:
         items = [random.integers(len(counts), size=len(counts)).tolist() for counts in parts]
         sets = [{n: drawn_again(way, i) for n, way in fold.items()} for fold, i in zip(folds, items, strict=True)]
         figures = [
-            {(n, score): v for n, way in one.items() for score, v in metric_table.scores(way).items()} for one in sets
+            {(n, score): v for n, way in one.items() for score, v in metric_table.summarize(way).items()}
+            for one in sets
         ]
         draws.append({key: np.mean([one[key] for one in figures]) for key in figures[0]})
         draws[-1]["rsum", ""] = np.mean([metrics.rsum(one) for one in sets])
@@ -64,7 +67,9 @@ def test_captions_of_one_picture_are_no_independent_evidence() -> None:
     of_pictures = random.integers(1, 3, size=100)
     alone = direction(of_pictures.tolist(), 100)
     owners = np.repeat(np.arange(100), 5)
-    repeated = Direction(np.repeat(of_pictures, 5), owners, np.ones(500, np.int64), 100, np.repeat(1 / of_pictures, 5))
+    repeated = RankedQueries(
+        np.repeat(of_pictures, 5), owners, np.ones(500, np.int64), 100, np.repeat(1 / of_pictures, 5)
+    )
     wide, narrow = (bootstrap([{"t2i": way}], resamples=300, seed=0) for way in (alone, repeated))
     assert wide["t2i"] == {name: pytest.approx(interval) for name, interval in narrow["t2i"].items()}
     assert wide["rsum"] == pytest.approx(narrow["rsum"])

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cots.retrieval import choice
-from cots.retrieval.choice import chosen_index, recall_of
+from cots.retrieval.choice import choose_index, recall_of
 from cots.retrieval.index import EmbeddingIndex
 
 Rows = NDArray[np.float32]
@@ -40,7 +40,7 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_small_gallery_is_searched_exactly() -> None:
     rows, asked, _ = gallery(500)
-    made = chosen_index(rows, asked, recall=0.5, k=10)
+    made = choose_index(rows, asked, recall=0.5, k=10)
     assert (made.kind, made.settings) == ("Flat", "")
 
 
@@ -48,7 +48,7 @@ def test_a_small_gallery_is_searched_exactly() -> None:
 @pytest.mark.parametrize("recall", [0.7, 0.95, 0.99])
 def test_a_large_one_is_searched_by_a_graph_that_finds_enough_for_other_queries_too(recall: float) -> None:
     rows, asked, others = gallery(6_000)
-    made = chosen_index(rows, asked, recall=recall, k=10)
+    made = choose_index(rows, asked, recall=recall, k=10)
     assert made.kind == "HNSW16,SQfp16"
     nearest = EmbeddingIndex.build(rows, "Flat").search(others, 10)[1]
     assert share_found(made.index.search(others, 10)[1], nearest) >= recall
@@ -59,7 +59,7 @@ def test_a_large_one_is_searched_by_a_graph_that_finds_enough_for_other_queries_
 def test_more_recall_takes_more_effort() -> None:
     rows, asked, _ = gallery(6_000, dim=64)
     efforts = [
-        int(chosen_index(rows, asked, recall=recall, k=10).settings.removeprefix("efSearch="))
+        int(choose_index(rows, asked, recall=recall, k=10).settings.removeprefix("efSearch="))
         for recall in (0.5, 0.9, 0.995)
     ]
     assert efforts == sorted(efforts)
@@ -70,37 +70,37 @@ def test_more_recall_takes_more_effort() -> None:
 @pytest.mark.usefixtures("small_limit")
 def test_settings_and_bytes_outlive_a_file_and_hold_for_a_selection(tmp_path: Path) -> None:
     rows, asked, others = gallery(6_000)
-    first, second = (chosen_index(rows, asked, recall=0.9, k=10).index for _ in range(2))
+    first, second = (choose_index(rows, asked, recall=0.9, k=10).index for _ in range(2))
     first.save(tmp_path / "first.faiss")
     second.save(tmp_path / "second.faiss")
     assert (tmp_path / "first.faiss").read_bytes() == (tmp_path / "second.faiss").read_bytes()
     loaded = EmbeddingIndex.load(tmp_path / "first.faiss")
     np.testing.assert_array_equal(loaded.search(others, 10)[1], first.search(others, 10)[1])
-    assert (loaded.search(others, 10, among=np.arange(6_000) % 3 == 0)[1] % 3 == 0).all()
+    assert (loaded.search(others, 10, id_filter=np.arange(6_000) % 3 == 0)[1] % 3 == 0).all()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_limit")
 def test_memory_decides_how_vectors_are_kept() -> None:
     rows, asked, _ = gallery(6_000)
-    assert chosen_index(rows, asked, recall=0.5, k=10, max_bytes=1.4 * MEBIBYTE).kind == "HNSW16,SQfp16"
-    assert chosen_index(rows, asked, recall=0.5, k=10, max_bytes=1.1 * MEBIBYTE).kind == "HNSW16,SQ8"
+    assert choose_index(rows, asked, recall=0.5, k=10, max_bytes=1.4 * MEBIBYTE).kind == "HNSW16,SQfp16"
+    assert choose_index(rows, asked, recall=0.5, k=10, max_bytes=1.1 * MEBIBYTE).kind == "HNSW16,SQ8"
     with pytest.raises(ValueError, match=r"no index of 0\.0001 GB finds 50%: the smallest form has 0\.00106"):
-        chosen_index(rows, asked, recall=0.5, k=10, max_bytes=1e5)
+        choose_index(rows, asked, recall=0.5, k=10, max_bytes=1e5)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_limit")
 def test_what_no_setting_finds_is_found_by_exact_search() -> None:
     rows, asked, _ = gallery(6_000)
-    assert chosen_index(rows, -asked, recall=1.0, k=10).kind == "Flat"  # codes of far vectors order them badly
+    assert choose_index(rows, -asked, recall=1.0, k=10).kind == "Flat"  # codes of far vectors order them badly
 
 
 @pytest.mark.usefixtures("small_limit")
 def test_pictures_that_occur_twice_do_not_stand_in_the_way() -> None:
     rows, asked, _ = gallery(6_000)
     rows[::2] = rows[1::2]
-    assert chosen_index(rows, asked, recall=0.95, k=9).kind.startswith("HNSW")  # of the ninth's two either is found
+    assert choose_index(rows, asked, recall=0.95, k=9).kind.startswith("HNSW")  # of the ninth's two either is found
 
 
 def test_what_is_as_near_as_the_last_counts() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cots.retrieval import gpu
-from cots.retrieval.gpu import GpuCopy
+from cots.retrieval.gpu import GpuIndex
 from cots.retrieval.index import EmbeddingIndex
 
 Rows = NDArray[np.float32]
@@ -77,7 +77,7 @@ def test_everything_is_searched_on_the_gpu_and_a_selection_is_not(embeddings: Ro
     assert rows[:, 0].tolist() == [0, 1, 2]
     index.search(embeddings[:3], gpu.MOST)
     index.search(embeddings[:3], gpu.MOST + 1)
-    index.search(embeddings[:3], 5, among=np.arange(9000) < 100)
+    index.search(embeddings[:3], 5, id_filter=np.arange(9000) < 100)
     assert [copy.asked for copy in sent] == [[5, gpu.MOST]]
 
 
@@ -107,4 +107,4 @@ def test_what_a_gpu_refuses_is_said_and_searched_on_the_processor(
 
 def test_without_a_gpu_nothing_is_sent(embeddings: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
-    assert GpuCopy.of(faiss.IndexFlatIP(1024)) is None
+    assert GpuIndex.of(faiss.IndexFlatIP(1024)) is None

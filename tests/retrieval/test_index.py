@@ -55,7 +55,7 @@ def test_flat_search_among_some_rows_is_exact(share: float, embeddings: NDArray[
     similarity = embeddings[:20] @ embeddings.T
     similarity[:, ~among] = -2
     k = min(7, int(among.sum()))
-    scores, rows = EmbeddingIndex.build(embeddings, "Flat").search(embeddings[:20], k, among=among)
+    scores, rows = EmbeddingIndex.build(embeddings, "Flat").search(embeddings[:20], k, id_filter=among)
     expected = np.argsort(-similarity, axis=1)[:, :k]
     assert rows.tolist() == expected.tolist()
     np.testing.assert_allclose(scores, np.take_along_axis(similarity, expected, axis=1), atol=1e-6)
@@ -65,12 +65,12 @@ def test_flat_search_among_some_rows_is_exact(share: float, embeddings: NDArray[
 def test_every_kind_finds_only_what_it_may(kind: str, embeddings: NDArray[np.float32]) -> None:
     among = np.arange(300) % 3 == 0
     index = EmbeddingIndex.build(embeddings, kind)
-    scores, rows = index.search(embeddings[among], 5, among=among)
+    scores, rows = index.search(embeddings[among], 5, id_filter=among)
     assert among[rows[rows >= 0]].all()
     assert (np.diff(np.where(rows >= 0, scores, -9), axis=1) <= 0).all()
     assert np.mean(rows[:, 0] == np.flatnonzero(among)) > 0.6
     with pytest.raises(ValueError, match="k must be from 1 to the 100 items of the index, not 101"):
-        index.search(embeddings, 101, among=among)
+        index.search(embeddings, 101, id_filter=among)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def unit(rows: NDArray[np.float64]) -> Rows:
 
 def recall(crowd: tuple[Rows, Rows, EmbeddingIndex], k: int, among: NDArray[np.bool_] | None = None) -> float:
     rows, queries, graph = crowd
-    nearest = EmbeddingIndex.build(rows, "Flat").search(queries, k, among=among)[1]
-    found = graph.search(queries, k, among=among)[1]
+    nearest = EmbeddingIndex.build(rows, "Flat").search(queries, k, id_filter=among)[1]
+    found = graph.search(queries, k, id_filter=among)[1]
     return float(np.mean([len({*mine} & {*theirs}) / k for mine, theirs in zip(found, nearest, strict=True)]))
 
 

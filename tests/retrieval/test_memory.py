@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cots.retrieval.memory import VectorMemory, digest_of
+from cots.retrieval.memory import EmbeddingCache, digest_of
 
 THINGS = [b"one", b"two", b"three", b"two"]
 DIGESTS = [digest_of(thing) for thing in THINGS]
@@ -25,11 +25,11 @@ class Encoder:
 
 def test_only_what_is_unknown_is_encoded_and_everything_keeps_its_place(tmp_path: Path) -> None:
     first, again = Encoder(THINGS), Encoder([*THINGS, b"fifth"])
-    memory = VectorMemory.load(tmp_path / "none.safetensors")
+    memory = EmbeddingCache.load(tmp_path / "none.safetensors")
     found = memory.rows(DIGESTS, first)
     assert [rows.shape for rows in found] == [(3, 2), (3, 2), (5, 2), (3, 2)]
     memory.save(tmp_path / "kept.safetensors")
-    later = VectorMemory.load(tmp_path / "kept.safetensors").rows([*DIGESTS, digest_of(b"fifth")], again)
+    later = EmbeddingCache.load(tmp_path / "kept.safetensors").rows([*DIGESTS, digest_of(b"fifth")], again)
     assert again.calls == [[4]]
     for mine, theirs in zip(later, [*found, np.full((5, 2), 5)], strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -38,7 +38,7 @@ def test_only_what_is_unknown_is_encoded_and_everything_keeps_its_place(tmp_path
 def test_what_is_not_asked_for_any_more_is_forgotten(tmp_path: Path) -> None:
     path, encoder = tmp_path / "kept.safetensors", Encoder(THINGS)
     for digests in (DIGESTS, DIGESTS[:1], DIGESTS):
-        memory = VectorMemory.load(path)
+        memory = EmbeddingCache.load(path)
         memory.rows(digests, encoder)
         memory.save(path)
     assert encoder.calls == [[0, 1, 2, 3], [1, 2, 3]]
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_told_and_everything_is_encoded_anew(
 ) -> None:
     path, encoder = tmp_path / "kept.safetensors", Encoder(THINGS)
     path.write_bytes(content)
-    assert len(VectorMemory.load(path).rows(DIGESTS, encoder)) == 4
+    assert len(EmbeddingCache.load(path).rows(DIGESTS, encoder)) == 4
     assert "is damaged, everything is encoded anew" in caplog.text
 
 

@@ -9,18 +9,18 @@ import pytest
 
 from cots.cli.tables import retrieval_table
 from cots.config.params import Params
-from cots.evaluation import Embedded, measure
-from cots.reporting.page import Report, Standing, Table, write_page
+from cots.evaluation import EmbeddedSplit, evaluate_retrieval
+from cots.reporting.page import Report, ResultsTable, Table, write_page
 from cots.retrieval import metric_table
-from cots.retrieval.metric_table import Metric, chance, scores
-from cots.retrieval.metrics import Direction, retrieval
-from cots.retrieval.paired import paired_difference
-from cots.serving.cards import Facts, model_card
+from cots.retrieval.metric_table import Metric, chance_level, summarize
+from cots.retrieval.metrics import RankedQueries, rank_queries
+from cots.retrieval.paired import paired_bootstrap
+from cots.serving.cards import CardContext, model_card
 
 PROJECT = Path(__file__).parents[2]
 
 
-def one_right_candidate(direction: Direction) -> float:
+def one_right_candidate(direction: RankedQueries) -> float:
     """The mean of 1/rank over all ranks."""
     return float(np.mean(1 / np.arange(1, direction.candidates + 1)))
 
@@ -46,30 +46,30 @@ def units(seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 @pytest.fixture
-def directions() -> dict[str, Direction]:
-    return dict(zip(("i2t", "t2i"), retrieval(units(0), units(1), np.arange(30)), strict=True))
+def directions() -> dict[str, RankedQueries]:
+    return dict(zip(("i2t", "t2i"), rank_queries(units(0), units(1), np.arange(30)), strict=True))
 
 
 @pytest.fixture
 def measured() -> dict[str, Any]:
     """What stage `evaluate` writes of one target."""
     ids, captions = (tuple(f"{kind}{number}" for number in range(30)) for kind in ("id", "caption"))
-    embedded = Embedded(
+    embedded = EmbeddedSplit(
         ids=ids,
         captions=captions,
-        owners=np.arange(30),
+        text_to_item=np.arange(30),
         items=units(0),
         texts=units(1),
         item_seconds=1.0,
         text_seconds=1.0,
     )
-    return measure(embedded, media="image", folds=1, resamples=20, seed=0).metrics
+    return evaluate_retrieval(embedded, media="image", folds=1, resamples=20, seed=0).metrics
 
 
-def test_it_is_among_the_scores_and_what_chance_gives(directions: dict[str, Direction]) -> None:
+def test_it_is_among_the_scores_and_what_chance_gives(directions: dict[str, RankedQueries]) -> None:
     for direction in directions.values():
-        assert scores(direction)["MRR"] == pytest.approx(100 * np.mean(1 / direction.ranks))
-        assert chance(direction)["MRR"] == pytest.approx(100 * sum(1 / k for k in range(1, 31)) / 30)
+        assert summarize(direction)["MRR"] == pytest.approx(100 * np.mean(1 / direction.ranks))
+        assert chance_level(direction)["MRR"] == pytest.approx(100 * sum(1 / k for k in range(1, 31)) / 30)
 
 
 def test_it_has_an_interval_around_it(measured: dict[str, Any]) -> None:
@@ -78,15 +78,15 @@ def test_it_has_an_interval_around_it(measured: dict[str, Any]) -> None:
         assert interval["low"] < measured[way]["MRR"] < interval["high"]
 
 
-def test_two_models_are_compared_by_it(directions: dict[str, Direction]) -> None:
-    worse = {way: Direction(one.ranks + 1, *direction_but_ranks(one)) for way, one in directions.items()}
-    difference = paired_difference([directions], [worse], resamples=20, seed=0)["t2i"]["MRR"]
+def test_two_models_are_compared_by_it(directions: dict[str, RankedQueries]) -> None:
+    worse = {way: RankedQueries(one.ranks + 1, *direction_but_ranks(one)) for way, one in directions.items()}
+    difference = paired_bootstrap([directions], [worse], resamples=20, seed=0)["t2i"]["MRR"]
     assert difference["difference"] == pytest.approx(difference["challenger"] - difference["champion"])
     assert difference["low"] > 0
 
 
-def direction_but_ranks(one: Direction) -> tuple[Any, ...]:
-    return one.owners, one.relevant, one.candidates, one.average_precision
+def direction_but_ranks(one: RankedQueries) -> tuple[Any, ...]:
+    return one.text_to_item, one.relevant, one.candidates, one.average_precision
 
 
 def test_the_sum_of_recalls_is_of_recalls_alone(measured: dict[str, Any]) -> None:
@@ -117,11 +117,11 @@ def test_the_report_shows_it_with_its_interval_and_says_which_way_is_better(
     report = Report(
         title="",
         about="",
-        standings=[Standing("Images", {"i2t": "Image to text", "t2i": "Text to image"}, {"Mine": measured})],
+        results=[ResultsTable("Images", {"i2t": "Image to text", "t2i": "Text to image"}, {"Mine": measured})],
         notes=[],
         speed=nothing,
         galleries=[],
-        looks=[],
+        attention_maps=[],
         runs={},
         dvae=None,
         noise=None,
@@ -139,7 +139,7 @@ def test_the_report_shows_it_with_its_interval_and_says_which_way_is_better(
 
 
 def test_the_model_card_states_it_to_people_and_to_the_hub(measured: dict[str, Any]) -> None:
-    facts = Facts(
+    facts = CardContext(
         target="image-text",
         params=Params.load(PROJECT / "params.yaml").recipe(),
         metrics={"image-text": measured},

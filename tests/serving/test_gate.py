@@ -3,7 +3,7 @@ import re
 import pytest
 
 from cots.config.gate import GateConfig
-from cots.serving.gate import Contest, Difference, gate
+from cots.serving.gate import GateInputs, Difference, decide
 
 RULES = GateConfig(
     non_inferiority_margin=2.0, max_champion_drop=5.0, min_recall=0.9, max_latency_ms=10.0, bootstrap_resamples=10
@@ -15,13 +15,13 @@ GAINED = {
 }
 
 
-def contest(**changed: object) -> Contest:
+def contest(**changed: object) -> GateInputs:
     usual = {"differences": GAINED, "fall": 0.0, "recall": 1.0, "milliseconds": 1.0, "validated": True}
-    return Contest(**(usual | changed))  # type: ignore[arg-type]
+    return GateInputs(**(usual | changed))  # type: ignore[arg-type]
 
 
 def test_a_gain_that_loses_nowhere_is_promoted_with_its_figures() -> None:
-    decision = gate(contest(), RULES)
+    decision = decide(contest(), RULES)
     assert decision.promote
     assert decision.reasons[-1] == "mean recall of both directions 41.50 % against 40.00 (+1.50, +0.10 to +2.50)"
 
@@ -38,28 +38,28 @@ def test_a_gain_that_loses_nowhere_is_promoted_with_its_figures() -> None:
     ],
 )
 def test_each_rule_refuses_by_itself_and_says_why(changed: dict[str, object], reason: str) -> None:
-    decision = gate(contest(**changed), RULES)
+    decision = decide(contest(**changed), RULES)
     assert not decision.promote
     [told] = decision.reasons
     assert re.search(reason, told)
 
 
 def test_everything_that_speaks_against_it_is_told() -> None:
-    decision = gate(contest(validated=False, recall=0.0, milliseconds=99.0, fall=9.0), RULES)
+    decision = decide(contest(validated=False, recall=0.0, milliseconds=99.0, fall=9.0), RULES)
     assert len(decision.reasons) == 4
 
 
 def test_a_bound_that_is_met_exactly_is_met() -> None:
     edge = GAINED | {"i2t": Difference(40.0, 40.0, -2.0, 2.0)}
-    assert gate(contest(differences=edge, fall=5.0, recall=0.9, milliseconds=10.0), RULES).promote
+    assert decide(contest(differences=edge, fall=5.0, recall=0.9, milliseconds=10.0), RULES).promote
 
 
 def test_where_nothing_must_gain_no_loss_is_enough() -> None:
     same = dict.fromkeys(GAINED, Difference(40.0, 40.0, -1.0, 1.0))
-    assert not gate(contest(differences=same), RULES).promote
-    assert gate(contest(differences=same), RULES.model_copy(update={"must_improve": None})).promote
+    assert not decide(contest(differences=same), RULES).promote
+    assert decide(contest(differences=same), RULES.model_copy(update={"must_improve": None})).promote
 
 
 def test_the_same_encoders_need_not_gain_but_their_index_must_be_sound() -> None:
-    assert gate(contest(differences=None), RULES).reasons == ("the encoders are the champion's",)
-    assert not gate(contest(differences=None, recall=0.5), RULES).promote
+    assert decide(contest(differences=None), RULES).reasons == ("the encoders are the champion's",)
+    assert not decide(contest(differences=None, recall=0.5), RULES).promote

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from cots.errors import BadInput, RunFailed
-from cots.model import RetrievalModel
+from cots.model import DualEncoder
 from cots.serving.models import ENCODERS, INDEX
-from cots.serving.promotions import Move, Promotions
+from cots.serving.promotions import Promotion, PromotionLog
 from cots.serving.registry import Published, Registry
 from tests.conftest import ranked, tracked_in
 from tests.deployed import register
@@ -129,7 +129,7 @@ def test_on_other_test_queries_the_champion_is_asked_them_too(
     harder = told(shutil.copytree(other_package, tmp_path / "harder"), **{"queries.digest": "others"})
     digests = []
 
-    def asked(model: RetrievalModel) -> pd.DataFrame:
+    def asked(model: DualEncoder) -> pd.DataFrame:
         digests.append(model.digest)
         return ranked(35.0)
 
@@ -258,17 +258,17 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
 
 
 def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Registry) -> None:
-    moves = Promotions(mlflow.MlflowClient(), INDEX)
+    moves = PromotionLog(mlflow.MlflowClient(), INDEX)
     last = moves.last()
 
-    def append(what: Literal["promote", "rollback"], follows: int) -> Move | None:
+    def append(what: Literal["promote", "rollback"], follows: int) -> Promotion | None:
         return moves.append(what, who="a", why="b", before=1, after=1, follows=follows)
 
     assert append("promote", last) is None
     overtaken = append("rollback", last)
     assert overtaken is not None
     assert (overtaken.what, overtaken.number) == ("promote", last + 1)
-    assert [move.what for move in moves.moves()] == ["promote", "promote"]
+    assert [move.what for move in moves.entries()] == ["promote", "promote"]
     assert append("rollback", moves.last()) is None
 
 

@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from cots.config.params import Params
-from cots.data.intake import Intake, Taken
+from cots.data.intake import Ingestor, IngestedSample
 from cots.data.manifest import SCHEMA, write_table
 from cots.data.pictures import encode_jpeg
 from cots.data.samples import Sample
-from cots.data.storing import ShardFolder
+from cots.data.storing import ShardWriter
 from cots.errors import BadInput
-from cots.retrieval.frames import FrameVectors
-from cots.serving.queries import Query, Sought, vectors
-from cots.serving.search import Search
+from cots.retrieval.frames import FrameEmbeddings
+from cots.serving.queries import Query, ResultMedia, encode_queries
+from cots.serving.search import SearchEngine
 from cots.stages.index import stage
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def samples() -> list[Sample]:
             split="test",
             media="image" if name in pictures else "video",
             captions=(f"a {name} thing",),
-            wrong=(False,),
+            is_mismatched=(False,),
             content=content,
             origin="drawn",
         )
@@ -54,9 +54,9 @@ def samples() -> list[Sample]:
 def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """What stage `index` makes of three pictures and three clips."""
     folder = tmp_path_factory.mktemp("search")
-    shards = ShardFolder(folder / "shards", samples_per_shard=10)
-    take = Intake(root=folder, withdrawn={}, size=32, frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99)
-    taken = [one for one in map(take, samples()) if isinstance(one, Taken)]
+    shards = ShardWriter(folder / "shards", samples_per_shard=10)
+    take = Ingestor(root=folder, withdrawn={}, size=32, frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99)
+    taken = [one for one in map(take, samples()) if isinstance(one, IngestedSample)]
     rows = [shards.add(one) for one in taken]
     shards.close()
     write_table(folder / "manifest.parquet", sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
@@ -66,18 +66,18 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def search(tiny_model: Path, index: Path) -> Search:
-    return Search.load(tiny_model, index)
+def search(tiny_model: Path, index: Path) -> SearchEngine:
+    return SearchEngine.load(tiny_model, index)
 
 
 @pytest.mark.parametrize(
     "content", ["a red square", "a blue square", "green", square("purple"), square("yellow"), square("white")]
 )
 def test_a_clip_names_the_frame_that_is_nearest_to_the_query_by_itself(
-    search: Search, content: str | Image.Image
+    search: SearchEngine, content: str | Image.Image
 ) -> None:
     [results] = search([Query(content, 6)], batch=4)
-    [query] = vectors(search.model, [Query(content, 6)], batch=1)
+    [query] = encode_queries(search.model, [Query(content, 6)], batch=1)
     named = {hit["id"]: hit["frame"] for hit in results}
     assert named.keys() == set(CLIPS) | set(PICTURES)
     for name, colours in CLIPS.items():
@@ -86,7 +86,7 @@ def test_a_clip_names_the_frame_that_is_nearest_to_the_query_by_itself(
     assert {named[name] for name in PICTURES} == {0}
 
 
-def test_a_frame_that_is_looked_for_is_the_frame_that_is_found(search: Search) -> None:
+def test_a_frame_that_is_looked_for_is_the_frame_that_is_found(search: SearchEngine) -> None:
     frames = [(name, number, colour) for name, colours in CLIPS.items() for number, colour in enumerate(colours)]
     for name, number, colour in frames:
         [results] = search([Query(square(colour), 6)], batch=4)
@@ -94,7 +94,7 @@ def test_a_frame_that_is_looked_for_is_the_frame_that_is_found(search: Search) -
         assert CLIPS[name][found] == colour, (name, number)
 
 
-def test_every_query_of_a_batch_has_best_frames_of_its_own(search: Search) -> None:
+def test_every_query_of_a_batch_has_best_frames_of_its_own(search: SearchEngine) -> None:
     queries = [Query(square("yellow"), 6), Query("a red square", 2), Query(square("blue"), 4)]
     together = search(queries, batch=4)
     for query, results in zip(queries, together, strict=True):
@@ -102,7 +102,7 @@ def test_every_query_of_a_batch_has_best_frames_of_its_own(search: Search) -> No
         assert [(hit["id"], hit["frame"]) for hit in alone] == [(hit["id"], hit["frame"]) for hit in results]
 
 
-def test_what_is_shown_of_a_result_is_its_best_frame_or_the_picture(search: Search) -> None:
+def test_what_is_shown_of_a_result_is_its_best_frame_or_the_picture(search: SearchEngine) -> None:
     [results] = search([Query(square("navy"), 6)], batch=4)
     for hit, picture in zip(results, search.pictures(results), strict=True):
         expected = CLIPS[hit["id"]][hit["frame"]] if hit["media"] == "video" else hit["id"]
@@ -115,19 +115,19 @@ def test_an_index_without_frames_or_previews_is_refused_with_the_command_that_ma
 ) -> None:
     copy = shutil.copytree(index, tmp_path / "index")
     (copy / "previews.tar").unlink()
-    found = Search.load(tiny_model, copy)
+    found = SearchEngine.load(tiny_model, copy)
     with pytest.raises(BadInput, match="no previews in .*: run `dvc repro --force index package`"):
         found.pictures(found([Query("red", 1)], batch=1)[0])
     (copy / "frames.safetensors").unlink()
     with pytest.raises(BadInput, match="no frames .*: run `dvc repro --force index`"):
-        Search.load(tiny_model, copy)
+        SearchEngine.load(tiny_model, copy)
 
 
 @pytest.mark.parametrize("content", ["a blue thing", square("navy")])
 def test_results_of_one_kind_are_those_of_all_kinds_without_the_others(
-    search: Search, content: str | Image.Image
+    search: SearchEngine, content: str | Image.Image
 ) -> None:
-    media: list[Sought] = ["any", "image", "video"]
+    media: list[ResultMedia] = ["any", "image", "video"]
     everything, *some = search([Query(content, 6, kind) for kind in media], batch=1)
     for kind, results in zip(media[1:], some, strict=True):
         expected = [hit for hit in everything if hit["media"] == kind]
@@ -137,7 +137,7 @@ def test_results_of_one_kind_are_those_of_all_kinds_without_the_others(
     assert best["id"] == some[1][0]["id"]
 
 
-def test_captions_are_ranked_by_their_own_similarity_and_name_the_item_they_describe(search: Search) -> None:
+def test_captions_are_ranked_by_their_own_similarity_and_name_the_item_they_describe(search: SearchEngine) -> None:
     [results] = search([Query(square("lime"), 9, "text")], batch=1)
     [query] = search.model.encode_images([square("lime")], batch=1)
     names = [*CLIPS, *PICTURES]
@@ -150,7 +150,7 @@ def test_captions_are_ranked_by_their_own_similarity_and_name_the_item_they_desc
 
 
 def test_a_kind_that_is_not_indexed_has_no_results(tiny_model: Path, tiny_index: Path) -> None:
-    assert Search.load(tiny_model, tiny_index)([Query("red", 3, "video"), Query("red", 3)], batch=2)[0] == []
+    assert SearchEngine.load(tiny_model, tiny_index)([Query("red", 3, "video"), Query("red", 3)], batch=2)[0] == []
 
 
 def test_captions_that_do_not_fit_their_vectors_are_refused(tiny_model: Path, index: Path, tmp_path: Path) -> None:
@@ -158,14 +158,14 @@ def test_captions_that_do_not_fit_their_vectors_are_refused(tiny_model: Path, in
     captions = pd.read_parquet(copy / "captions.parquet")
     captions.iloc[1:].to_parquet(copy / "captions.parquet")
     with pytest.raises(BadInput, match=r"6 vectors for 5 captions.*: run `dvc repro --force index`"):
-        Search.load(tiny_model, copy)
+        SearchEngine.load(tiny_model, copy)
     (copy / "captions.faiss").unlink()
     with pytest.raises(BadInput, match=r"no index .*captions\.faiss.*: run `dvc repro --force index`"):
-        Search.load(tiny_model, copy)
+        SearchEngine.load(tiny_model, copy)
 
 
 def test_frames_of_other_items_are_refused(tiny_model: Path, index: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(index, tmp_path / "index")
-    FrameVectors.of(np.zeros((0, 16), np.float32), [0] * 5).save(copy / "frames.safetensors")
+    FrameEmbeddings.of(np.zeros((0, 16), np.float32), [0] * 5).save(copy / "frames.safetensors")
     with pytest.raises(BadInput, match="6 vectors for 6 items and the frames of 5"):
-        Search.load(tiny_model, copy)
+        SearchEngine.load(tiny_model, copy)

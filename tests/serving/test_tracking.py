@@ -13,7 +13,7 @@ import pytest
 from cots.config.params import Params
 from cots.errors import RunFailed
 from cots.serving.lineage import file_digest
-from cots.serving.tracking import flattened, logged_run
+from cots.serving.tracking import flattened, start_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def opened(project: Path) -> tuple[mlflow.MlflowClient, str, dict[str, str]]:
     params = Params.load(ROOT / "params.yaml")
     sections = {"pretrain": params.pretrain, "model": params.model}
     out = project / "runs" / "pretrain.json"
-    with logged_run("pretrain", sections, out, manifest=project / "manifest.parquet") as run:
+    with start_run("pretrain", sections, out, manifest=project / "manifest.parquet") as run:
         run.log_curves(pd.DataFrame({"step": [0, 1, 2], "total": [3.0, 2.0, 1.5], "kept": [1.0, float("nan"), 0.5]}))
         run.log_metrics({"i2t/R_at_1": 0.25})
         (project / "curves.csv").write_text("step,total\n")
@@ -82,7 +82,7 @@ def test_the_parameter_digest_changes_with_a_value_and_only_then(project: Path) 
     assert len(digests) == 1
     params = Params.load(ROOT / "params.yaml")
     changed = {"pretrain": params.pretrain.model_copy(update={"steps": 7}), "model": params.model}
-    with logged_run("pretrain", changed, project / "x.json", manifest=project / "manifest.parquet") as run:
+    with start_run("pretrain", changed, project / "x.json", manifest=project / "manifest.parquet") as run:
         assert client.get_run(run.run_id).data.tags["params.digest"] not in digests
 
 
@@ -105,7 +105,7 @@ def test_a_failed_stage_leaves_a_failed_run_and_no_run_file(project: Path) -> No
     out = project / "runs" / "evaluate.json"
     with (
         pytest.raises(ZeroDivisionError),
-        logged_run("evaluate", {}, out, manifest=project / "manifest.parquet") as run,
+        start_run("evaluate", {}, out, manifest=project / "manifest.parquet") as run,
     ):
         run_id = run.run_id
         1 / 0  # noqa: B018
@@ -115,7 +115,7 @@ def test_a_failed_stage_leaves_a_failed_run_and_no_run_file(project: Path) -> No
 
 def test_a_curve_longer_than_one_call_of_the_server_arrives_whole(project: Path) -> None:
     table = pd.DataFrame({"step": range(2500), "total": range(2500)})
-    with logged_run("pretrain", {}, project / "x.json", manifest=project / "manifest.parquet") as run:
+    with start_run("pretrain", {}, project / "x.json", manifest=project / "manifest.parquet") as run:
         run.log_curves(table)
     history = mlflow.MlflowClient().get_metric_history(run.run_id, "total")
     assert [m.value for m in history] == list(range(2500))
@@ -129,7 +129,7 @@ def test_a_server_that_is_down_is_told_within_seconds(project: Path, monkeypatch
     start = time.monotonic()
     with (
         pytest.raises(RunFailed, match="no MLflow server at http://127.0.0.1") as told,
-        logged_run("pretrain", {}, project / "x.json", manifest=project / "manifest.parquet"),
+        start_run("pretrain", {}, project / "x.json", manifest=project / "manifest.parquet"),
     ):
         pytest.fail("the work must not start")
     assert time.monotonic() - start < 5
@@ -145,7 +145,7 @@ def test_something_that_is_no_http_server_is_told_like_one_that_is_down(
         threading.Thread(target=greet, args=(server,), daemon=True).start()
         with (
             pytest.raises(RunFailed, match="no MLflow server"),
-            logged_run("pretrain", {}, project / "x.json", manifest=project / "manifest.parquet"),
+            start_run("pretrain", {}, project / "x.json", manifest=project / "manifest.parquet"),
         ):
             pytest.fail("the work must not start")
 

@@ -13,11 +13,11 @@ from cots.config.index import IndexConfig
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
-from cots.evaluation import embed, open_frames, stored_samples
-from cots.model import RetrievalModel
-from cots.retrieval.frames import FrameVectors
+from cots.evaluation import embed, decode_frames, read_stored_samples
+from cots.model import DualEncoder
+from cots.retrieval.frames import FrameEmbeddings
 from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.previews import Previews
+from cots.retrieval.previews import Thumbnails
 from cots.stages.index import stage
 from tests.launched import launched
 
@@ -55,7 +55,7 @@ def test_row_i_of_items_is_vector_i(built: Path, tiny_model: Path, tiny_data: Pa
     assert list(items) == ["id", "media", "split", "captions", "origin"]
     assert items["id"].tolist() == manifest["id"].tolist()
     assert len(index) == len(items) == 27
-    vectors = embed(RetrievalModel.load(tiny_model), stored_samples(tiny_data / "shards", manifest), batch=8).items
+    vectors = embed(DualEncoder.load(tiny_model), read_stored_samples(tiny_data / "shards", manifest), batch=8).items
     scores, _ = index.search(vectors, 1)
     np.testing.assert_allclose(scores[:, 0], 1, atol=0.02)  # bfloat16 in other batches
 
@@ -66,25 +66,25 @@ def test_previews_of_all_frames_lie_in_the_order_of_the_rows(built: Path) -> Non
     with tarfile.open(built / "previews.tar") as tar:
         assert tar.getnames() == [f"{row:09d}.{n:03d}.jpg" for row, n in frames]
     # Frame n is 40 + 2 n wide and 32 high.
-    previews = Previews(built / "previews.tar")
+    previews = Thumbnails(built / "previews.tar")
     sizes = [previews.picture(*frame).size for frame in frames]
     assert sizes == [(24, round(24 * 32 / (40 + 2 * n))) for _, n in frames]
 
 
 def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
     run(tiny_data, tiny_model, tmp_path / "index", thumbnail_size=500)
-    assert Previews(tmp_path / "index" / "previews.tar").picture(0, 0).size == (40, 32)
+    assert Thumbnails(tmp_path / "index" / "previews.tar").picture(0, 0).size == (40, 32)
 
 
 def test_each_frame_of_a_clip_has_its_own_vector_and_a_picture_has_none(
     built: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
     manifest = read_manifest(tiny_data / "manifest.parquet")
-    model, frames = RetrievalModel.load(tiny_model), FrameVectors.load(built / "frames.safetensors")
+    model, frames = DualEncoder.load(tiny_model), FrameEmbeddings.load(built / "frames.safetensors")
     assert len(frames) == len(manifest)
-    for row, sample in enumerate(stored_samples(tiny_data / "shards", manifest)):
+    for row, sample in enumerate(read_stored_samples(tiny_data / "shards", manifest)):
         own = frames.vectors[frames.starts[row] : frames.starts[row + 1]]
-        several = open_frames(sample) if len(sample.frames) > 1 else []
+        several = decode_frames(sample) if len(sample.frames) > 1 else []
         np.testing.assert_allclose(own, model.encode_images(several, batch=8), atol=0.02)
 
 
@@ -94,7 +94,7 @@ def test_every_caption_is_a_vector_once_and_names_the_items_that_it_describes(bu
     described = {(caption, row) for caption, rows in captions.itertuples(index=False) for row in rows}
     assert described == {(caption, row) for row, own in enumerate(items["captions"]) for caption in own}
     index = EmbeddingIndex.load(built / "captions.faiss")
-    vectors = RetrievalModel.load(tiny_model).encode_texts(captions["caption"].tolist(), batch=8)
+    vectors = DualEncoder.load(tiny_model).encode_texts(captions["caption"].tolist(), batch=8)
     assert len(index) == len(captions)
     np.testing.assert_allclose(index.search(vectors, 1)[0][:, 0], 1, atol=0.02)  # bfloat16 in other batches
 
@@ -102,7 +102,7 @@ def test_every_caption_is_a_vector_once_and_names_the_items_that_it_describes(bu
 def test_the_index_tells_what_made_it_and_how_well_it_finds(built: Path, tiny_model: Path) -> None:
     about = json.loads((built / "index.json").read_text())
     assert about.pop("ms_per_query") > 0
-    digest = RetrievalModel.load(tiny_model).digest
+    digest = DualEncoder.load(tiny_model).digest
     made = {"kind": "Flat", "settings": "", "dim": 16, "size": 27, "captions": 27}
     assert about == made | {"encoder": digest, "recall": 1.0}
 
@@ -202,8 +202,8 @@ def test_what_was_indexed_before_is_not_encoded_again_and_what_left_is_forgotten
     [kept] = (tmp_path / "memory").iterdir()
     size = kept.stat().st_size
     with monkeypatch.context() as patch:
-        patch.setattr(RetrievalModel, "encode_videos_and_frames", None)
-        patch.setattr(RetrievalModel, "encode_text_batches", None)
+        patch.setattr(DualEncoder, "encode_videos_and_frames", None)
+        patch.setattr(DualEncoder, "encode_text_batches", None)
         second = remembering("second")
         assert remembering("fewer", splits=["test"]).is_dir()
     assert kept.stat().st_size < size

@@ -16,7 +16,7 @@ from PIL import Image
 from cots.config.params import Params
 from cots.errors import BadInput
 from cots.import_closure import import_closure
-from cots.model import RetrievalModel
+from cots.model import DualEncoder
 from cots.serving.cards import DATA_CARD, MODEL_CARD
 from cots.serving.lineage import content_digest, file_digest
 from cots.serving.packaging import REQUIREMENTS, save_index
@@ -75,7 +75,7 @@ def test_the_signature_names_the_fields_of_a_result(index_model: Any) -> None:
 
 def test_a_list_of_texts_gets_one_ranking_each(index_model: Any, tiny_model: Path, tiny_index: Path) -> None:
     found = index_model.predict(["a red square", "blue"], params={"k": 6})
-    model = RetrievalModel.load(tiny_model)
+    model = DualEncoder.load(tiny_model)
     pictures = model.encode_images([Image.new("RGB", (40, 32), colour) for colour in COLOURS], batch=6)
     similarities = model.encode_texts(["a red square", "blue"], batch=2) @ pictures.T
     for ranked, row in zip(found, similarities, strict=True):
@@ -139,7 +139,7 @@ def test_a_query_that_cannot_be_one_is_refused_with_its_row(index_model: Any, qu
 
 
 def test_encoders_give_the_vectors_of_the_model_they_hold(encoders_model: Any, tiny_model: Path) -> None:
-    model = RetrievalModel.load(tiny_model)
+    model = DualEncoder.load(tiny_model)
     texts = ["a red square", "a square", "blue"]
     np.testing.assert_allclose(encoders_model.predict(texts), model.encode_texts(texts, batch=3), atol=1e-5)
     mixed = encoders_model.predict(pd.DataFrame({"text": ["blue", None], "image": [None, encoded("red")]}))
@@ -182,7 +182,7 @@ def test_other_weights_give_other_content(tiny_package: Path, other_package: Pat
 def test_lineage_names_everything_a_version_came_from(tiny_package: Path, tiny_model: Path) -> None:
     lineage = json.loads((tiny_package / "lineage.json").read_text())
     project = tiny_package.parent
-    assert lineage["encoder.digest"] == RetrievalModel.load(tiny_model).digest
+    assert lineage["encoder.digest"] == DualEncoder.load(tiny_model).digest
     assert lineage["index.digest"] == file_digest(project / "index" / "index.faiss")
     assert lineage["manifest.digest"] == file_digest(project / "data" / "manifest.parquet")
     assert lineage["index.content"] == content_digest(tiny_package / "index")

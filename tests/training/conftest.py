@@ -55,7 +55,7 @@ def tokenized(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path
 
     folder = tmp_path_factory.mktemp("tokenized")
     torch.manual_seed(0)
-    save_dvae(Dvae(codes=16, hidden=8, blocks=1), folder / "dvae")
+    save_dvae(Dvae(num_codes=16, hidden=8, blocks=1), folder / "dvae")
     paths = (
         tiny_data / "shards",
         tiny_data / "manifest.parquet",

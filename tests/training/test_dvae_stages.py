@@ -12,7 +12,7 @@ from PIL import Image
 
 from cots.config.dvae import OpenAiDvaeConfig
 from cots.config.params import Params
-from cots.data.views import Views
+from cots.data.views import CropViews
 from cots.errors import BadInput
 from cots.models import openai_dvae
 from cots.models.dvae import Dvae
@@ -66,7 +66,7 @@ def test_an_imported_dvae_gives_every_view_the_codes_of_the_published_encoder(
     shards = tiny_data / "shards"
     paths = (shards, tiny_data / "manifest.parquet", tmp_path / "dvae", tmp_path / "tokens", tmp_path / "tokenizer")
     tokenize.stage(*paths, params=importing)
-    tokens = Views.load(tmp_path / "tokens/train/image-00000.safetensors").tokens
+    tokens = CropViews.load(tmp_path / "tokens/train/image-00000.safetensors").tokens
     encoder = torch.load(tmp_path / "openai/encoder.pkl", weights_only=False)
     for row, colour in enumerate(("red", "green")):  # plain pictures: every crop is the same
         plain = torch.from_numpy(np.asarray(Image.new("RGB", (32, 32), colour)) / np.float32(255)).movedim(-1, 0)[None]

@@ -6,27 +6,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from cots.losses.filter import MomentumFilter
-from cots.models.heads import TokenHead
+from cots.losses.filter import AdaptiveMomentumFilter
+from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
-from cots.models.stream import ImageStream, TextStream
+from cots.models.stream import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature
-from cots.objective import CotsObjective, Levels
+from cots.objective import CotsObjective, LossWeights
 from cots.objectives.protocol import Batch
-from cots.training.groups import parameter_groups
-from cots.training.loop import update
+from cots.training.groups import build_param_groups
+from cots.training.loop import train_step
 from tests.backbones import encoder, language, vision, vit
 
 DIM, WORDS, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24
 
 
-def full_size_streams() -> tuple[ImageStream, TextStream]:
+def full_size_streams() -> tuple[ImageEncoder, TextEncoder]:
     """ViT-B/16 and BERT-base from random weights, the last six blocks of each trainable, activations not kept."""
     pictures, words = vision(size=224, patch=16, name="vit_base_patch16_224"), language(vocab=WORDS)
-    image, text = ImageStream(pictures, dim=DIM, pool="class"), TextStream(words, dim=DIM, pool="class")
+    image, text = ImageEncoder(pictures, dim=DIM, pool="class"), TextEncoder(words, dim=DIM, pool="class")
     for stream in (image, text):
-        stream.freeze_but_last(6)
-        stream.checkpoint_gradients()
+        stream.freeze_except_last(6)
+        stream.set_grad_checkpointing()
     return image, text
 
 
@@ -36,11 +36,11 @@ def full_size_objective() -> CotsObjective:
     return CotsObjective(
         image=image,
         text=text,
-        patch_head=TokenHead(width=image.backbone.width, dim=DIM, vocab=CODES),
-        word_head=TokenHead(width=text.backbone.width, dim=DIM, vocab=WORDS),
+        patch_head=MaskedTokenHead(width=image.backbone.width, dim=DIM, vocab=CODES),
+        word_head=MaskedTokenHead(width=text.backbone.width, dim=DIM, vocab=WORDS),
         queue=PairQueue(size=1024, dim=DIM, warmup=0),
-        noise_filter=MomentumFilter(warmup=100, deviations=2.0, momentum=0.99),
-        weights=Levels(instance=1.0, token=1.0, task=1.0, masked_views=1.0),
+        noise_filter=AdaptiveMomentumFilter(warmup=100, deviations=2.0, momentum=0.99),
+        weights=LossWeights(instance=1.0, token=1.0, task=1.0, masked_views=1.0),
         temperature=Temperature(start=0.07, learned=True, least=0.01),
         batch_negatives="momentum",
         momentum=0.99,
@@ -52,15 +52,15 @@ def random_batch() -> Batch:
     ids = torch.randint(1000, WORDS, (PAIRS, LENGTH))
     hidden_words = torch.arange(LENGTH).expand(PAIRS, LENGTH) % 7 == 3
     return Batch(
-        samples=torch.arange(PAIRS),
-        captions=torch.arange(PAIRS),
+        image_index=torch.arange(PAIRS),
+        caption_index=torch.arange(PAIRS),
         frames=torch.randn(PAIRS, 1, 3, 224, 224),
-        ids=ids,
-        attended=torch.ones(PAIRS, LENGTH, dtype=torch.bool),
-        masked_patches=torch.rand(PAIRS, 196).argsort(dim=1) < 78,
+        input_ids=ids,
+        attention_mask=torch.ones(PAIRS, LENGTH, dtype=torch.bool),
+        bool_masked_pos=torch.rand(PAIRS, 196).argsort(dim=1) < 78,
         visual_tokens=torch.randint(0, CODES, (PAIRS, 196)),
-        corrupted_ids=ids.masked_fill(hidden_words, 103),
-        masked_words=hidden_words,
+        mlm_input_ids=ids.masked_fill(hidden_words, 103),
+        mlm_mask=hidden_words,
     )
 
 
@@ -69,10 +69,10 @@ def random_batch() -> Batch:
 def test_one_real_step_of_the_full_size_model_learns_in_its_last_six_blocks() -> None:
     torch.manual_seed(0)
     objective, batch = full_size_objective().train(), random_batch()
-    groups = parameter_groups(objective, weight_decay=0.02, layer_decay=0.9)
+    groups = build_param_groups(objective, weight_decay=0.02, layer_decay=0.9)
     optimizer = torch.optim.AdamW(groups)
     fingers = {name: finger(value) for name, value in objective.named_parameters()}
-    _, figures = update(objective, optimizer, batch, rate=1e-4, max_grad_norm=1.0, parts=2)
+    _, figures = train_step(objective, optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, parts=2)
     moved = {name for name, value in objective.named_parameters() if finger(value) != fingers[name]}
     learning = {name for name, value in objective.named_parameters() if value.requires_grad}
     assert math.isfinite(figures["total"])

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from cots.errors import BadInput
-from cots.models.momentum import MomentumCopy
-from cots.models.stream import ImageStream, TextStream
-from cots.training.groups import parameter_groups
+from cots.models.momentum import MomentumEncoder
+from cots.models.stream import ImageEncoder, TextEncoder
+from cots.training.groups import build_param_groups
 from tests.backbones import language, vision
 
 
@@ -18,14 +18,14 @@ class Heads(nn.Module):
         super().__init__()
         pictures = vision(size=16, embed_dim=16, depth=2, num_heads=2)
         words = language(vocab=20, name=kind, hidden_size=16, num_hidden_layers=3, num_attention_heads=2)
-        self.image, self.text = ImageStream(pictures, dim=4, pool="class"), TextStream(words, dim=4, pool="class")
-        self.image_slow, self.text_slow = MomentumCopy(self.image), MomentumCopy(self.text)
+        self.image, self.text = ImageEncoder(pictures, dim=4, pool="class"), TextEncoder(words, dim=4, pool="class")
+        self.image_slow, self.text_slow = MomentumEncoder(self.image), MomentumEncoder(self.text)
         self.head = nn.Linear(16, 7)
 
 
 def scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
     """Each trainable parameter's scale; every one is in exactly one group, and no other is in any."""
-    groups = parameter_groups(module, weight_decay=0.1, layer_decay=layer_decay)
+    groups = build_param_groups(module, weight_decay=0.1, layer_decay=layer_decay)
     pairs = [(id(parameter), group["scale"]) for group in groups for parameter in group["params"]]
     trained = {id(parameter): name for name, parameter in module.named_parameters() if parameter.requires_grad}
     assert sorted(trained) == sorted(number for number, _ in pairs)
@@ -34,7 +34,7 @@ def scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
 
 def test_without_layer_decay_matrices_decay_vectors_do_not_and_all_learn_alike() -> None:
     module = Heads()
-    first, second = parameter_groups(module, weight_decay=0.1, layer_decay=1.0)
+    first, second = build_param_groups(module, weight_decay=0.1, layer_decay=1.0)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for group, decay, expected in (
         (first, 0.1, [p for p in trained if p.ndim > 1]),
@@ -71,15 +71,15 @@ def test_the_same_parameters_decay_at_every_depth() -> None:
     module = Heads()
     decaying = []
     for layer_decay in (1.0, 0.7):
-        groups = parameter_groups(module, weight_decay=0.1, layer_decay=layer_decay)
+        groups = build_param_groups(module, weight_decay=0.1, layer_decay=layer_decay)
         decaying.append({id(p) for group in groups if group["weight_decay"] for p in group["params"]})
     assert decaying[0] == decaying[1]
 
 
 def test_frozen_parameters_are_in_no_group() -> None:
     module = Heads()
-    module.image.freeze_but_last(1)
-    module.text.freeze_but_last(0)
+    module.image.freeze_except_last(1)
+    module.text.freeze_except_last(0)
     found = scales(module, 0.5)
     assert set(found.values()) == {1, 1 / 2}
     assert {name.split(".")[3] for name, scale in found.items() if scale == 1 / 2} == {"blocks"}
@@ -88,7 +88,7 @@ def test_frozen_parameters_are_in_no_group() -> None:
 def test_a_step_moves_each_depth_by_its_share_of_the_rate() -> None:
     """Adam's first step is the rate itself for every weight, whatever the gradient's size."""
     module = Heads()
-    groups = parameter_groups(module, weight_decay=0.0, layer_decay=0.5)
+    groups = build_param_groups(module, weight_decay=0.0, layer_decay=0.5)
     optimizer = torch.optim.AdamW(groups, eps=1e-30)
     for group in optimizer.param_groups:
         group["lr"] = 0.01 * group["scale"]
@@ -103,6 +103,6 @@ def test_a_step_moves_each_depth_by_its_share_of_the_rate() -> None:
 
 
 def test_layer_decay_needs_a_list_of_blocks_and_its_absence_does_not() -> None:
-    assert len(parameter_groups(Heads("albert"), weight_decay=0.1, layer_decay=1.0)) == 2
+    assert len(build_param_groups(Heads("albert"), weight_decay=0.1, layer_decay=1.0)) == 2
     with pytest.raises(BadInput, match="albert has 0 lists of 3 blocks"):
-        parameter_groups(Heads("albert"), weight_decay=0.1, layer_decay=0.9)
+        build_param_groups(Heads("albert"), weight_decay=0.1, layer_decay=0.9)

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cots.build import new_model
+from cots.build import build_model
 from tests.servers import waited_for
 from tests.training.conftest import tiny_params
 
@@ -151,7 +151,7 @@ def test_a_run_with_sharded_weights_leaves_the_streams_of_a_run_without(
         assert done.returncode == 0, done.stderr
         left[out] = load_file(project / out / "model/model.safetensors")
     torch.manual_seed(0)
-    begun = new_model(tiny_params().model, tokenized / "tokenizer")
+    begun = build_model(tiny_params().model, tokenized / "tokenizer")
     start = {
         f"{name}.{key}": value for name in ("image", "text") for key, value in getattr(begun, name).state_dict().items()
     }

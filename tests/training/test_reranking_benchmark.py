@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks import reranking
 from benchmarks._single_stream.cross_encoder import CrossEncoder
-from cots.build import new_model
+from cots.build import build_model
 from tests.training.conftest import tiny_params
 
 
@@ -23,7 +23,7 @@ def project(tiny_data: Path, tokenized: Path, tmp_path: Path, monkeypatch: pytes
         (tmp_path / "data" / name).symlink_to(tiny_data / name)
     (tmp_path / "data/tokens").symlink_to(tokenized / "tokens")
     torch.manual_seed(0)
-    new_model(params.model, tokenized / "tokenizer").save(tmp_path / "models/finetuned/image-text")
+    build_model(params.model, tokenized / "tokenizer").save(tmp_path / "models/finetuned/image-text")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

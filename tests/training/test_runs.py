@@ -12,24 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cots.build import new_model, new_objective, training_batches
+from cots.build import build_model, build_objective, build_train_loader
 from cots.config.params import Params
 from cots.config.training import TrainConfig
-from cots.data.batches import Arrays
+from cots.data.batches import NumpyBatch
 from cots.data.manifest import part, read_manifest
 from cots.data.shards import read_shard
-from cots.data.views import Views
+from cots.data.views import CropViews
 from cots.errors import BadInput, RunFailed
-from cots.evaluation import embed, measure, stored_samples
-from cots.model import RetrievalModel
+from cots.evaluation import embed, evaluate_retrieval, read_stored_samples
+from cots.model import DualEncoder
 from cots.objective import CotsObjective
-from cots.objectives.protocol import WHOLE, Batch, Outcome
+from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput
 from cots.progress import Progress
 from cots.stages import finetune, tokenize
 from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
-from cots.training.groups import parameter_groups
-from cots.training.loop import to_device, update, waited_for
+from cots.training.groups import build_param_groups
+from cots.training.loop import to_device, train_step, with_wait_seconds
 from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -48,7 +48,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(data: Path, tokenized: Path, out: Path, params: Params) -> Path:
     torch.manual_seed(params.pretrain.seed)
-    model = new_model(params.model, tokenized / "tokenizer")
+    model = build_model(params.model, tokenized / "tokenizer")
     inputs = Inputs(data / "shards", data / "manifest.parquet", tokenized / "tokens")
     fit(model, inputs, out / "report", name="pretrain", training=params.pretrain, codes=16, media=BOTH)
     model.save(out / "model")
@@ -108,7 +108,7 @@ def test_waiting_for_an_item_is_the_time_that_it_takes_to_come() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cots.training.loop.time.perf_counter", lambda: next(moments))
-        assert list(waited_for(iter("ab"))) == [("a", 5.0), ("b", 0.0)]
+        assert list(with_wait_seconds(iter("ab"))) == [("a", 5.0), ("b", 0.0)]
 
 
 def test_curves_tell_what_share_of_the_time_the_run_waited(usual: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, token
     still = {"momentum": 1.0, "save": "ema"}  # a momentum stream that never moves is what the run began with
     out = run(tiny_data, tokenized, tmp_path / "still", tiny_params(objective=still))
     torch.manual_seed(tiny_params().pretrain.seed)
-    start = new_model(tiny_params().model, tokenized / "tokenizer")
+    start = build_model(tiny_params().model, tokenized / "tokenizer")
     found = load_file(out / "model" / "model.safetensors")
     assert torch.equal(found["image.projection.weight"], start.image.projection.weight)
     trained = run(tiny_data, tokenized, tmp_path / "trained", tiny_params(objective=still | {"save": "online"}))
@@ -196,11 +196,11 @@ def test_a_model_is_fine_tuned_and_measured_at_another_resolution(
     files = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "tokens", start)
     out = (tmp_path / "tuned", tmp_path / "report", tmp_path / "run.json")
     finetune.stage("image-text", *files, *out, params=params)
-    model = RetrievalModel.load(tmp_path / "tuned")
-    assert model.settings["image"]["size"] == 48
+    model = DualEncoder.load(tmp_path / "tuned")
+    assert model.config["image"]["size"] == 48
     rows = part(read_manifest(tiny_data / "manifest.parquet"), "test", "image")
-    embedded = embed(model, stored_samples(tiny_data / "shards", rows), batch=4)
-    metrics = measure(embedded, media="image", folds=1, resamples=2, seed=0).metrics
+    embedded = embed(model, read_stored_samples(tiny_data / "shards", rows), batch=4)
+    metrics = evaluate_retrieval(embedded, media="image", folds=1, resamples=2, seed=0).metrics
     assert metrics["queries"]["items"] == len(rows)
     positions = load_file(tmp_path / "tuned" / "model.safetensors")["image.backbone.vit.pos_embed"]
     assert positions.shape[1] == 1 + (48 // 8) ** 2
@@ -211,30 +211,30 @@ def test_other_seeds_give_other_weights(tiny_data: Path, tokenized: Path, tmp_pa
     assert weights(other) != weights(usual)
 
 
-def objective_and_batch(data: Path, tokenized: Path, params: Params) -> tuple[CotsObjective, Arrays]:
+def objective_and_batch(data: Path, tokenized: Path, params: Params) -> tuple[CotsObjective, NumpyBatch]:
     torch.manual_seed(0)
-    model = new_model(params.model, tokenized / "tokenizer")
+    model = build_model(params.model, tokenized / "tokenizer")
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
-    batches = training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
-    objective = new_objective(model, params.pretrain.objective, codes=16)
+    batches = build_train_loader(*paths, model=model, training=params.pretrain, media=BOTH)
+    objective = build_objective(model, params.pretrain.objective, codes=16)
     assert isinstance(objective, CotsObjective)
-    return objective, next(batches.starting(0))
+    return objective, next(batches.iter_from(0))
 
 
-def whole(objective: CotsObjective, batch: Batch) -> Outcome:
-    outcome: Outcome = objective(batch, objective.keys(batch, [WHOLE]))
+def whole(objective: CotsObjective, batch: Batch) -> LossOutput:
+    outcome: LossOutput = objective(batch, objective.compute_keys(batch, [ALL_ROWS]))
     return outcome
 
 
 def test_two_forwards_leave_every_buffer_and_weight_bit_identical(tiny_data: Path, tokenized: Path) -> None:
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     batch = to_device(arrays, PIXELS, torch.device("cpu"))
-    optimizer = torch.optim.AdamW(parameter_groups(objective, weight_decay=0.02, layer_decay=1.0))
+    optimizer = torch.optim.AdamW(build_param_groups(objective, weight_decay=0.02, layer_decay=1.0))
     for _ in range(4):
-        update(objective, optimizer, batch, rate=1e-3, max_grad_norm=1.0, parts=1)
+        train_step(objective, optimizer, batch, learning_rate=1e-3, max_grad_norm=1.0, parts=1)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     first, second = whole(objective, batch), whole(objective, batch)
-    assert torch.equal(first.total, second.total)
+    assert torch.equal(first.loss, second.loss)
     assert all(torch.equal(before[name], value) for name, value in objective.state_dict().items())
 
 
@@ -244,7 +244,7 @@ def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_d
         for parameter in objective.image.parameters():
             parameter.add_(0.1)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    objective.advance(objective.keys(to_device(arrays, PIXELS, torch.device("cpu")), [WHOLE]))
+    objective.update_state(objective.compute_keys(to_device(arrays, PIXELS, torch.device("cpu")), [ALL_ROWS]))
     moved = {
         name.split(".")[0] for name, value in objective.state_dict().items() if not torch.equal(before[name], value)
     }
@@ -254,23 +254,23 @@ def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_d
 def test_a_dropped_pair_adds_to_no_loss_and_its_keys_stay_out_of_the_queue(tiny_data: Path, tokenized: Path) -> None:
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     batch = to_device(arrays, PIXELS, torch.device("cpu"))
-    similarity = objective.keys(batch, [WHOLE]).similarity.sort().values
+    similarity = objective.compute_keys(batch, [ALL_ROWS]).similarity.sort().values
     objective.noise_filter.steps.fill_(10)
     halfway = float((similarity[0] + similarity[1]) / 2)  # between the worst pair and the next
-    objective.noise_filter.first.fill_(halfway * (1 - 0.9**10))
-    objective.noise_filter.second.fill_(halfway**2 * (1 - 0.9**10))
-    keys = objective.keys(batch, [WHOLE])
-    assert int(keys.kept.sum()) == len(batch.samples) - 1
-    rest = batch.take(keys.kept.nonzero()[:, 0])
-    torch.testing.assert_close(whole(objective, batch).total, whole(objective, rest).total, rtol=1e-5, atol=0)
-    objective.advance(keys)
-    assert int(objective.queue.count) == len(batch.samples) - 1
+    objective.noise_filter.ema_mean.fill_(halfway * (1 - 0.9**10))
+    objective.noise_filter.ema_square.fill_(halfway**2 * (1 - 0.9**10))
+    keys = objective.compute_keys(batch, [ALL_ROWS])
+    assert int(keys.keep_mask.sum()) == len(batch.image_index) - 1
+    rest = batch.select(keys.keep_mask.nonzero()[:, 0])
+    torch.testing.assert_close(whole(objective, batch).loss, whole(objective, rest).loss, rtol=1e-5, atol=0)
+    objective.update_state(keys)
+    assert int(objective.queue.count) == len(batch.image_index) - 1
 
 
 def test_a_level_of_weight_zero_is_not_computed(tiny_data: Path, tokenized: Path) -> None:
     params = tiny_params(objective={"loss_weights": {"instance": 1.0, "token": 0.0, "task": 0.0, "masked_views": 0.0}})
     objective, arrays = objective_and_batch(tiny_data, tokenized, params)
-    assert arrays.masked_patches.shape[1] == arrays.corrupted_ids.shape[1] == 0
+    assert arrays.bool_masked_pos.shape[1] == arrays.mlm_input_ids.shape[1] == 0
     calls = []
     objective.image.register_forward_hook(lambda *_: calls.append("image"))
     objective.patch_head.register_forward_hook(lambda *_: calls.append("head"))
@@ -282,49 +282,49 @@ def test_a_level_of_weight_zero_is_not_computed(tiny_data: Path, tokenized: Path
 def test_every_weight_learns_under_the_whole_objective(tiny_data: Path, tokenized: Path) -> None:
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     batch = to_device(arrays, PIXELS, torch.device("cpu"))
-    objective.advance(objective.keys(batch, [WHOLE]))
-    whole(objective, batch._replace(samples=batch.samples + 1000)).total.backward()  # type: ignore[no-untyped-call]
+    objective.update_state(objective.compute_keys(batch, [ALL_ROWS]))
+    whole(objective, batch._replace(samples=batch.image_index + 1000)).loss.backward()  # type: ignore[no-untyped-call]
     idle = [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
 
 
 def test_an_epoch_takes_each_sample_once_with_the_view_that_was_tokenized(tiny_data: Path, tokenized: Path) -> None:
     params = tiny_params(pretrain={"batch_size": 3})
-    model = new_model(params.model, tokenized / "tokenizer")
+    model = build_model(params.model, tokenized / "tokenizer")
     paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
-    batches = training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
-    drawn = batches.starting(0)
+    batches = build_train_loader(*paths, model=model, training=params.pretrain, media=BOTH)
+    drawn = batches.iter_from(0)
     epoch = [next(drawn) for _ in range(3)]
     table = read_manifest(tiny_data / "manifest.parquet")
-    numbers = np.concatenate([batch.samples for batch in epoch])
+    numbers = np.concatenate([batch.image_index for batch in epoch])
     assert sorted(numbers) == list(np.flatnonzero(table["split"] == "train"))
     views = {
-        sample.key: Views.load((tokenized / "tokens" / name).with_suffix(".safetensors")).tokens[row, 0]
+        sample.key: CropViews.load((tokenized / "tokens" / name).with_suffix(".safetensors")).tokens[row, 0]
         for name in ("train/image-00000.tar", "train/video-00000.tar")
         for row, sample in enumerate(read_shard(tiny_data / "shards" / name))
     }
     for batch in epoch:
-        for number, tokens in zip(batch.samples, batch.visual_tokens, strict=True):
+        for number, tokens in zip(batch.image_index, batch.visual_tokens, strict=True):
             assert np.array_equal(tokens, views[table["key"][number]])
 
 
 def test_batches_from_the_middle_are_the_batches_of_the_beginning(tiny_data: Path, tokenized: Path) -> None:
     params = tiny_params()
-    model = new_model(params.model, tokenized / "tokenizer")
+    model = build_model(params.model, tokenized / "tokenizer")
     paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
-    batches = training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
-    straight = [arrays for arrays, _ in zip(batches.starting(0), range(6), strict=False)]
+    batches = build_train_loader(*paths, model=model, training=params.pretrain, media=BOTH)
+    straight = [arrays for arrays, _ in zip(batches.iter_from(0), range(6), strict=False)]
     for step in (1, 2, 5):
-        for mine, theirs in zip(next(batches.starting(step)), straight[step], strict=True):
+        for mine, theirs in zip(next(batches.iter_from(step)), straight[step], strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_both_numbers(tiny_data: Path, tokenized: Path) -> None:
     params = tiny_params(pretrain={"batch_size": 64})
-    model = new_model(params.model, tokenized / "tokenizer")
+    model = build_model(params.model, tokenized / "tokenizer")
     paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
     with pytest.raises(BadInput, match=r"9 training samples .* batch needs 64"):
-        training_batches(*paths, model=model, training=params.pretrain, media=BOTH)
+        build_train_loader(*paths, model=model, training=params.pretrain, media=BOTH)
 
 
 @pytest.mark.slow
@@ -334,7 +334,7 @@ def test_a_loss_that_is_no_number_ends_the_run_in_words(tiny_data: Path, tokeniz
 
 
 def test_a_model_folder_gives_the_same_vectors_after_loading(usual: Path) -> None:
-    model = RetrievalModel.load(usual / "model")
+    model = DualEncoder.load(usual / "model")
     texts = ["a red square", "one blue plain image", "a"]
     rows = model.encode_texts(texts, batch=2)
     assert rows.shape == (3, 16)

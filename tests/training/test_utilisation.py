@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from cots.training.utilisation import Utilisation, matmul_rate
+from cots.training.utilisation import MfuMeter, matmul_rate
 
 CPU = torch.device("cpu")
 
 
 def test_the_share_is_that_of_operations_counted_by_hand() -> None:
     layers, rows = nn.Sequential(nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 8)), torch.randn(20, 48)
-    used = Utilisation(CPU)
+    used = MfuMeter(CPU)
     with used.counting():
         layers(rows).sum().backward()
     forward = 2 * 20 * (48 * 32 + 32 * 8)
@@ -21,7 +21,7 @@ def test_the_share_is_that_of_operations_counted_by_hand() -> None:
 
 def test_products_of_large_matrices_use_the_machine_about_whole() -> None:
     factor = torch.randn(512, 512)
-    used = Utilisation(CPU)
+    used = MfuMeter(CPU)
     with used.counting():
         factor @ factor
     assert used.at(used.rate / (2 * 512**3)) == pytest.approx(1)

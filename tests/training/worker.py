@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from cots.build import new_model, new_objective, training_batches
+from cots.build import build_model, build_objective, build_train_loader
 from cots.config.params import Params
 from cots.config.training import TrainConfig
-from cots.dist import processes, rank, world
-from cots.training.groups import parameter_groups
-from cots.training.loop import to_device, update
-from cots.training.sharding import shard, whole
+from cots.dist import init_distributed, rank, world_size
+from cots.training.groups import build_param_groups
+from cots.training.loop import to_device, train_step
+from cots.training.sharding import apply_fsdp, full_state_dict
 from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -60,23 +60,30 @@ def params_of(objective: dict[str, Any], parts: int) -> Params:
 def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
     """The figures of each step, and the state at the end."""
     torch.manual_seed(0)
-    model = new_model(params.model, tokenized / "tokenizer")
-    objective = new_objective(model, params.pretrain.objective, codes=16).double()
+    model = build_model(params.model, tokenized / "tokenizer")
+    objective = build_objective(model, params.pretrain.objective, codes=16).double()
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
-    batches = training_batches(*paths, model=model, training=params.pretrain, media=("image", "video"))
+    batches = build_train_loader(*paths, model=model, training=params.pretrain, media=("image", "video"))
     if name.startswith("sharded"):
-        shard(objective)
-        assert world() == 1 or any(isinstance(module, FSDPModule) for module in objective.modules())
-    optimizer = torch.optim.SGD(parameter_groups(objective, weight_decay=0.0, layer_decay=1.0))
+        apply_fsdp(objective)
+        assert world_size() == 1 or any(isinstance(module, FSDPModule) for module in objective.modules())
+    optimizer = torch.optim.SGD(build_param_groups(objective, weight_decay=0.0, layer_decay=1.0))
     rows, sizes = [], []
-    for _, arrays in zip(range(STEPS), batches.starting(0), strict=False):
+    for _, arrays in zip(range(STEPS), batches.iter_from(0), strict=False):
         batch = to_device(arrays, PIXELS, torch.device("cpu"))
         batch = batch._replace(frames=batch.frames.double())
         rows.append(
-            update(objective, optimizer, batch, rate=0.1, max_grad_norm=1.0, parts=params.pretrain.grad_accum_steps)[1]
+            train_step(
+                objective,
+                optimizer,
+                batch,
+                learning_rate=0.1,
+                max_grad_norm=1.0,
+                parts=params.pretrain.grad_accum_steps,
+            )[1]
         )
-        sizes.append(len(batch.samples))
-    return {"rows": rows, "state": whole(objective.state_dict()), "sizes": sizes}
+        sizes.append(len(batch.image_index))
+    return {"rows": rows, "state": full_state_dict(objective.state_dict()), "sizes": sizes}
 
 
 def main(data: str, tokenized: str, out: str) -> None:
@@ -87,5 +94,5 @@ def main(data: str, tokenized: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    with processes():
+    with init_distributed():
         main(*sys.argv[1:])

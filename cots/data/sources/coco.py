@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cots.data.samples import Sample
-from cots.data.sources.reading import described, folder_of, laid_out_as, need_folder, read_json, split_named
+from cots.data.sources.reading import make_sample, folder_of, laid_out_as, require_folder, read_json, split_named
 from cots.errors import BadInput
 
 
@@ -16,7 +16,7 @@ def read_coco(path: Path) -> Iterator[Sample]:
     Raises:
         BadInput: no such folder, no such files, files of several years, or not in this layout.
     """
-    need_folder(path)
+    require_folder(path)
     tables = sorted(path.glob("annotations/captions_*.json"))
     years = sorted({table.stem[-4:] for table in tables})
     if len(years) != 1:
@@ -36,4 +36,4 @@ def _samples(root: Path, table: Path) -> Iterator[Sample]:
         names = {image["id"]: f"{part}/{image['file_name']}" for image in content["images"]}
         pictures = folder_of(root, list(names.values()))
         for number, name in names.items():
-            yield described(name, pictures / name, captions[number], split=split, origin=f"{table.name}: {number}")
+            yield make_sample(name, pictures / name, captions[number], split=split, origin=f"{table.name}: {number}")

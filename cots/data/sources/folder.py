@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from cots.data.samples import Sample, Split, is_utf8
-from cots.data.sources.reading import described, media_of, need_folder, split_by_hash, split_named
+from cots.data.sources.reading import make_sample, media_of, require_folder, split_by_hash, split_named
 from cots.errors import BadInput
 
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -39,7 +39,7 @@ def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Itera
     Raises:
         BadInput: no such folder; no table, several, or one without rows or without these columns; an unknown split.
     """
-    need_folder(path)
+    require_folder(path)
     table = _table(path)
     pictures: dict[str, _Picture] = {}
     broken: list[Sample] = []
@@ -65,7 +65,7 @@ def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Itera
 
 
 def _sample(folder: Path, name: str, captions: Sequence[str], split: Split, origin: str) -> Sample:
-    return described(name, folder / name, captions, split=split, origin=origin, media=media_of(name))
+    return make_sample(name, folder / name, captions, split=split, origin=origin, media=media_of(name))
 
 
 def _table(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cots.data.samples import Sample
-from cots.data.sources.reading import described, folder_of, laid_out_as, need_folder, read_json, split_named
+from cots.data.sources.reading import make_sample, folder_of, laid_out_as, require_folder, read_json, split_named
 from cots.errors import BadInput
 
 
@@ -15,7 +15,7 @@ def read_karpathy(path: Path) -> Iterator[Sample]:
     Raises:
         BadInput: no such folder, none or several such files, or not in this layout.
     """
-    need_folder(path)
+    require_folder(path)
     tables = sorted(path.glob("dataset*.json"))
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"
@@ -30,7 +30,7 @@ def _sample(entry: dict[str, Any], pictures: Path, table: Path) -> Sample:
     name = _name(entry)
     captions = [sentence["raw"] for sentence in entry["sentences"]]
     split = split_named(entry["split"], f"{table}, {name}")
-    return described(name, pictures / name, captions, split=split, origin=f"{table.name}: {name}")
+    return make_sample(name, pictures / name, captions, split=split, origin=f"{table.name}: {name}")
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cots.data.samples import Sample, Split
-from cots.data.sources.reading import described, laid_out_as, need_folder, read_csv, read_json, split_named
+from cots.data.sources.reading import make_sample, laid_out_as, require_folder, read_csv, read_json, split_named
 from cots.errors import BadInput
 
 Protocol = Literal["full", "1k-A"]
@@ -37,7 +37,7 @@ def read_msrvtt(path: Path, *, protocol: Protocol) -> Iterator[Sample]:
 
     Source: MSR-VTT, CVPR 2016; 1k-A is of JSFusion, arXiv:1808.02559, its 9,000 videos of arXiv:2007.10639.
     """
-    need_folder(path)
+    require_folder(path)
     tables = sorted(path.glob("MSRVTT_data.json")) or sorted(path.glob("*videodatainfo.json"))
     if not tables:
         raise BadInput(f"{path} holds neither MSRVTT_data.json nor *videodatainfo.json of the MSR-VTT layout")
@@ -48,7 +48,7 @@ def read_msrvtt(path: Path, *, protocol: Protocol) -> Iterator[Sample]:
     files = {name: clips.get(f"{name}.mp4", path / f"{name}.mp4") for name in videos}
     return iter(
         [
-            described(name, files[name], captions, split=split, origin=origin, media="video")
+            make_sample(name, files[name], captions, split=split, origin=origin, media="video")
             for name, (split, captions, origin) in videos.items()
         ]
     )

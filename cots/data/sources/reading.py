@@ -24,7 +24,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-CLIPS = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # endings of clips; files with others are pictures
+VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # endings of clips; files with others are pictures
 PROBED = 20  # names that are looked for to find the folder of the files
 
 
@@ -47,22 +47,22 @@ def split_by_hash(name: str, *, seed: int, val: float, test: float) -> Split:
     return "test" if share < test else "val" if share < test + val else "train"
 
 
-def described(
+def make_sample(
     name: str, content: Path | bytes, captions: Sequence[str], *, split: Split, origin: str, media: Media = "image"
 ) -> Sample:
     """A sample whose captions are all taken at their word."""
     wrong = (False,) * len(captions)
     return Sample(
-        id=name, split=split, media=media, captions=tuple(captions), wrong=wrong, content=content, origin=origin
+        id=name, split=split, media=media, captions=tuple(captions), is_mismatched=wrong, content=content, origin=origin
     )
 
 
 def media_of(name: str) -> Media:
     """Whether a file is a clip or a picture, by the ending of its name."""
-    return "video" if Path(name).suffix.removeprefix(".").lower() in CLIPS else "image"
+    return "video" if Path(name).suffix.removeprefix(".").lower() in VIDEO_SUFFIXES else "image"
 
 
-def need_folder(path: Path) -> None:
+def require_folder(path: Path) -> None:
     """Check that the data set is there.
 
     Raises:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cots.data.sources.scene_grammar import Grammar
-from cots.data.sources.scene_layout import Scene, Thing, pick
+from cots.data.sources.scene_layout import Scene, SceneObject, pick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Statement:
     motion: str | None
 
 
-def relation_between(a: Thing, b: Thing) -> str:
+def relation_between(a: SceneObject, b: SceneObject) -> str:
     """Where `a` stands, seen from `b`, along the axis on which they are farther apart."""
     if abs(a.x - b.x) >= abs(a.y - b.y):
         return "left" if a.x < b.x else "right"
@@ -60,17 +60,17 @@ def tell(rng: np.random.Generator, grammar: Grammar, scene: Scene) -> Statement:
     )
 
 
-def _told(rng: np.random.Generator, grammar: Grammar, scene: Scene) -> list[Thing]:
+def _told(rng: np.random.Generator, grammar: Grammar, scene: Scene) -> list[SceneObject]:
     """The things that are mentioned: the moving one first, else larger ones rather than smaller, then in any order."""
     odds = (1.0, grammar.mention.second, grammar.mention.third)
     if scene.motion is not None:
-        return [thing for thing, p in zip(scene.things, odds, strict=False) if rng.random() < p]
-    by_size = sorted(scene.things, key=lambda thing: -thing.across)
+        return [thing for thing, p in zip(scene.objects, odds, strict=False) if rng.random() < p]
+    by_size = sorted(scene.objects, key=lambda thing: -thing.across)
     told = [thing for thing, p in zip(by_size, odds, strict=False) if rng.random() < p]
     return [told[i] for i in rng.permutation(len(told))]
 
 
-def _mention(rng: np.random.Generator, grammar: Grammar, thing: Thing, *, still: bool) -> Mentioned:
+def _mention(rng: np.random.Generator, grammar: Grammar, thing: SceneObject, *, still: bool) -> Mentioned:
     odds = grammar.mention
     texture_odds = odds.plain if thing.texture == "plain" else odds.texture
     return Mentioned(

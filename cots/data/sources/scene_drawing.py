@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
 from cots.data.sources.scene_grammar import Background
-from cots.data.sources.scene_layout import Scene, Thing
+from cots.data.sources.scene_layout import Scene, SceneObject
 
 FINER = 4  # subpixels along a pixel's side
 TILE = 256  # subpixels along the side of the square around the unit circle, in which patterns are kept
@@ -76,7 +76,7 @@ def draw(scene: Scene, background: Background, *, grain: NDArray[np.float64]) ->
         grain: (size, size), added to the ground, of 255; size is the picture's side in pixels.
     """
     picture = _ground(background, grain)
-    for thing in scene.things:
+    for thing in scene.objects:
         _put(picture, thing)
     return picture
 
@@ -88,7 +88,7 @@ def _ground(background: Background, grain: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def _put(picture: Image.Image, thing: Thing) -> None:
+def _put(picture: Image.Image, thing: SceneObject) -> None:
     """Paste the thing, then the second tone of its texture, each through its share of every pixel."""
     radius = thing.across / 2 * picture.width
     left, top = math.floor(thing.x * picture.width - radius), math.floor(thing.y * picture.height - radius)
@@ -101,7 +101,7 @@ def _put(picture: Image.Image, thing: Thing) -> None:
         picture.paste(_second_tone(thing.rgb), (left, top), ImageChops.multiply(shape, pattern).reduce(FINER))
 
 
-def _silhouette(thing: Thing, side: int, centre: tuple[float, float], radius: float) -> Image.Image:
+def _silhouette(thing: SceneObject, side: int, centre: tuple[float, float], radius: float) -> Image.Image:
     mask = Image.new("L", (side, side))
     pen = ImageDraw.Draw(mask)
     cos, sin = math.cos(thing.turn), math.sin(thing.turn)
@@ -112,7 +112,7 @@ def _silhouette(thing: Thing, side: int, centre: tuple[float, float], radius: fl
     return mask
 
 
-def _pattern_under(thing: Thing, side: int, centre: tuple[float, float], radius: float) -> Image.Image:
+def _pattern_under(thing: SceneObject, side: int, centre: tuple[float, float], radius: float) -> Image.Image:
     """The texture's second tone as a mask, turned and scaled with the thing."""
     (x, y), scale = centre, TILE / 2 / radius
     cos, sin = math.cos(thing.turn) * scale, math.sin(thing.turn) * scale

@@ -14,7 +14,7 @@ MOTIONS = ("right", "left", "down", "up", "bounce", "grow", "shrink", "spin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thing:
+class SceneObject:
     """One drawn shape.
 
     Attributes:
@@ -45,7 +45,7 @@ class Scene:
     """
 
     background: str
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     motion: str | None
 
 
@@ -54,14 +54,14 @@ def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
     return items[int(rng.integers(len(items)))]
 
 
-def imagine_picture(rng: np.random.Generator, grammar: Grammar, *, unseen: bool) -> Scene:
+def sample_image_scene(rng: np.random.Generator, grammar: Grammar, *, unseen: bool) -> Scene:
     """A scene at rest; with `unseen`, its first thing is a pair that train never shows."""
     objects = grammar.look.objects
     number = int(rng.choice(list(objects), p=list(objects.values())))
     return _imagine(rng, grammar, number=number, unseen=unseen, motion=None)
 
 
-def imagine_clip(rng: np.random.Generator, grammar: Grammar, *, unseen: bool) -> Scene:
+def sample_video_scene(rng: np.random.Generator, grammar: Grammar, *, unseen: bool) -> Scene:
     """A scene whose first thing moves, at times beside one that rests."""
     number = 1 + int(rng.random() < grammar.look.bystander)
     return _imagine(rng, grammar, number=number, unseen=unseen, motion=pick(rng, list(grammar.motions)))
@@ -73,7 +73,7 @@ def _imagine(rng: np.random.Generator, grammar: Grammar, *, number: int, unseen:
         background = pick(rng, list(grammar.backgrounds))
         pairs = _pairs(rng, grammar, background, number=number, unseen=unseen)
         things = tuple(_thing(rng, grammar, pair) for pair in pairs)
-        scene = Scene(background=background, things=things, motion=motion)
+        scene = Scene(background=background, objects=things, motion=motion)
         if _has_room(scene, grammar) and not (motion == "spin" and things[0].shape in grammar.round):
             return scene
 
@@ -87,13 +87,13 @@ def _pairs(rng: np.random.Generator, grammar: Grammar, background: str, *, numbe
     return chosen
 
 
-def _thing(rng: np.random.Generator, grammar: Grammar, pair: Pair) -> Thing:
+def _thing(rng: np.random.Generator, grammar: Grammar, pair: Pair) -> SceneObject:
     look, size = grammar.look, pick(rng, list(grammar.sizes))
     across = grammar.sizes[size].across * (1 + rng.uniform(-look.scale, look.scale))
     x, y = rng.uniform(across / 2, 1 - across / 2, size=2)
     tint = rng.integers(-look.tint, look.tint, size=3, endpoint=True).tolist()
     red, green, blue = (min(max(c + t, 0), 255) for c, t in zip(grammar.colours[pair[1]].rgb, tint, strict=True))
-    return Thing(
+    return SceneObject(
         shape=pair[0],
         colour=pair[1],
         texture=pick(rng, list(grammar.textures)),
@@ -108,7 +108,7 @@ def _thing(rng: np.random.Generator, grammar: Grammar, pair: Pair) -> Thing:
 
 def _has_room(scene: Scene, grammar: Grammar) -> bool:
     """Whether the circles around the things keep apart, all along the motion."""
-    for frame in (scene.things,) if scene.motion is None else (f.things for f in frames_of(scene, 12)):
+    for frame in (scene.objects,) if scene.motion is None else (f.objects for f in frames_of(scene, 12)):
         for i, a in enumerate(frame):
             for b in frame[:i]:
                 if math.dist((a.x, a.y), (b.x, b.y)) < (a.across + b.across) / 2 + grammar.look.apart:
@@ -119,10 +119,10 @@ def _has_room(scene: Scene, grammar: Grammar) -> bool:
 def frames_of(scene: Scene, number: int) -> list[Scene]:
     """The scene at evenly spaced moments, first and last included; without motion the same each time."""
     moments = [i / max(number - 1, 1) for i in range(number)]
-    return [replace(scene, things=(_moved(scene.things[0], scene.motion, t), *scene.things[1:])) for t in moments]
+    return [replace(scene, things=(_moved(scene.objects[0], scene.motion, t), *scene.objects[1:])) for t in moments]
 
 
-def _moved(thing: Thing, motion: str | None, t: float) -> Thing:
+def _moved(thing: SceneObject, motion: str | None, t: float) -> SceneObject:
     near, far = thing.across / 2, 1 - thing.across / 2
     match motion:
         case "right" | "left":

@@ -10,7 +10,7 @@ from cots.data.samples import SPLITS, Sample, Split
 from cots.data.sources.scene_captions import caption
 from cots.data.sources.scene_drawing import OUTLINES, PATTERNS, draw
 from cots.data.sources.scene_grammar import Grammar
-from cots.data.sources.scene_layout import MOTIONS, Scene, frames_of, imagine_clip, imagine_picture
+from cots.data.sources.scene_layout import MOTIONS, Scene, frames_of, sample_video_scene, sample_image_scene
 from cots.directions import MEDIA, Media
 from cots.errors import BadInput
 
@@ -47,7 +47,7 @@ def draw_scenes(
         for media in MEDIA:
             key = [seed, SPLITS.index(split), MEDIA.index(media)]
             total = (images if media == "image" else videos)[split]
-            album = [imagined(grammar, _rng(key, 0, i), split, media) for i in range(total)]
+            album = [sample_scene(grammar, _rng(key, 0, i), split, media) for i in range(total)]
             for number, scene in enumerate(album):
                 texts, wrong = _captions(_rng(key, 1, number), grammar, scene, album, number=captions, wrong=share)
                 yield Sample(
@@ -55,21 +55,21 @@ def draw_scenes(
                     split=split,
                     media=media,
                     captions=texts,
-                    wrong=wrong,
+                    is_mismatched=wrong,
                     content=_drawn(_rng(key, 2, number), grammar, scene, size=size, frames=video_frames, media=media),
                     origin=f"drawn: {in_full(scene)}",
                 )
 
 
-def imagined(grammar: Grammar, rng: np.random.Generator, split: Split, media: Media) -> Scene:
+def sample_scene(grammar: Grammar, rng: np.random.Generator, split: Split, media: Media) -> Scene:
     """A scene for that split: only test holds pairs of shape and colour that are never seen in training."""
     unseen = split == "test" and rng.random() < grammar.unseen.share
-    return (imagine_picture if media == "image" else imagine_clip)(rng, grammar, unseen=unseen)
+    return (sample_image_scene if media == "image" else sample_video_scene)(rng, grammar, unseen=unseen)
 
 
 def in_full(scene: Scene) -> str:
     """All that the scene holds, without leaving out a detail."""
-    things = [f"{thing.size} {thing.colour} {thing.texture} {thing.shape}" for thing in scene.things]
+    things = [f"{thing.size} {thing.colour} {thing.texture} {thing.shape}" for thing in scene.objects]
     moving = f", the first: {scene.motion}" if scene.motion else ""
     return f"{', '.join(things)} on {scene.background}{moving}"
 
@@ -100,7 +100,7 @@ def _stranger(rng: np.random.Generator, scene: Scene, album: Sequence[Scene]) ->
 
 
 def _traits(scene: Scene) -> set[str]:
-    traits = {trait for thing in scene.things for trait in (thing.shape, thing.colour)}
+    traits = {trait for thing in scene.objects for trait in (thing.shape, thing.colour)}
     return traits if scene.motion is None else traits | {f"motion {scene.motion}"}
 
 

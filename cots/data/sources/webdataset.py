@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from cots.data.samples import Sample
-from cots.data.sources.reading import CLIPS, described, media_of, need_folder, split_by_hash
+from cots.data.sources.reading import VIDEO_SUFFIXES, make_sample, media_of, require_folder, split_by_hash
 from cots.errors import BadInput
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -24,17 +24,17 @@ def read_webdataset(path: Path, *, seed: int, holdout: Mapping[str, float]) -> I
     Raises:
         BadInput: no such folder, no tar file in it, or one is damaged.
     """
-    need_folder(path)
+    require_folder(path)
     tars = sorted(path.glob("*.tar"))
     if not tars:
         raise BadInput(f"{path} holds no .tar file: set source.path to the folder of tars")
     for tar in tars:
         for key, members in _grouped(tar):
             name = f"{tar.stem}/{key}"
-            kind = next((kind for kind in (*PICTURES, *CLIPS) if kind in members), "")
+            kind = next((kind for kind in (*PICTURES, *VIDEO_SUFFIXES) if kind in members), "")
             split = split_by_hash(name, seed=seed, val=holdout["val"], test=holdout["test"])
             content, media = members.get(kind, b""), media_of(f"{key}.{kind}")
-            yield described(name, content, [_caption(members)], split=split, origin=tar.name, media=media)
+            yield make_sample(name, content, [_caption(members)], split=split, origin=tar.name, media=media)
 
 
 def _grouped(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

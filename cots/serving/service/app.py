@@ -10,19 +10,19 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from cots.serving.service.batching import Batcher
-from cots.serving.service.guards import Admission, Bounds, Door, Limits
-from cots.serving.service.meters import Meters
+from cots.serving.service.batching import DynamicBatcher
+from cots.serving.service.guards import AuthMiddleware, LimitsMiddleware, MetricsMiddleware, RequestLimits
+from cots.serving.service.meters import ServiceMetrics
 from cots.serving.service.page import page_routes
-from cots.serving.service.pictures import PictureReader
-from cots.serving.service.query_log import QueryLog
+from cots.serving.service.pictures import ImageReader
+from cots.serving.service.query_log import QueryLogWriter
 from cots.serving.service.refusals import tell_refusals
 from cots.serving.service.routes import Service, router
-from cots.serving.service.switching import Deployment
+from cots.serving.service.switching import VersionManager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ServiceSettings:
     """How a service is run.
 
     Attributes:
@@ -36,25 +36,25 @@ class Settings:
 
     uri: str
     poll: float
-    limits: Limits
+    limits: RequestLimits
     hosts: Collection[str]
     token: str | None
     log_queries: Path | None
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: ServiceSettings) -> FastAPI:
     """An application that loads its version when it starts, and follows the alias until it stops.
 
     Raises:
         BadInput: the folder for the queries cannot be made.
     """
-    meters = Meters()
+    meters = ServiceMetrics()
     service = Service(
-        deployment=Deployment(settings.uri, poll=settings.poll, meters=meters),
-        batcher=Batcher(meters),
-        pictures=PictureReader(settings.limits.pixels),
+        deployment=VersionManager(settings.uri, poll=settings.poll, meters=meters),
+        batcher=DynamicBatcher(meters),
+        pictures=ImageReader(settings.limits.pixels),
         meters=meters,
-        log=QueryLog(settings.log_queries, meters) if settings.log_queries else None,
+        log=QueryLogWriter(settings.log_queries, meters) if settings.log_queries else None,
     )
 
     @asynccontextmanager
@@ -71,9 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=lifespan,
         middleware=[
-            Middleware(Door, meters=meters),
-            Middleware(Admission, hosts=settings.hosts, token=settings.token),
-            Middleware(Bounds, limits=settings.limits, meters=meters),
+            Middleware(MetricsMiddleware, meters=meters),
+            Middleware(AuthMiddleware, hosts=settings.hosts, token=settings.token),
+            Middleware(LimitsMiddleware, limits=settings.limits, meters=meters),
         ],
     )
     app.include_router(router(service, token=settings.token is not None))

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cots.serving.queries import Query, vectors
-from cots.serving.service.deployed import Deployed
-from cots.serving.service.meters import Meters
+from cots.serving.queries import Query, encode_queries
+from cots.serving.service.deployed import LoadedVersion
+from cots.serving.service.meters import ServiceMetrics
 
 WAIT_SECONDS = 0.002  # that a query which comes alone waits for company
 
 
-class Found(NamedTuple):
+class BatchAnswer(NamedTuple):
     """What became of one query."""
 
     results: list[dict[str, Any]]  # as `Search.ranked` gives them
@@ -25,15 +25,15 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingQuery:
     """A query, the version that is to answer it, and where the answer goes."""
 
-    deployed: Deployed
+    deployed: LoadedVersion
     query: Query
-    answer: asyncio.Future[Found]
+    answer: asyncio.Future[BatchAnswer]
 
 
-class Batcher:
+class DynamicBatcher:
     """Gathers queries while the thread is busy, and for a moment when it is not.
 
     A batch holds queries of one version only, in the order in which they came.
@@ -42,16 +42,16 @@ class Batcher:
         meters: told the size of each batch.
     """
 
-    def __init__(self, meters: Meters) -> None:
+    def __init__(self, meters: ServiceMetrics) -> None:
         self._meters = meters
-        self._queue: deque[Waiting] = deque()
+        self._queue: deque[PendingQuery] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cots-encoding")
 
-    async def ask(self, deployed: Deployed, query: Query) -> Found:
+    async def submit(self, deployed: LoadedVersion, query: Query) -> BatchAnswer:
         """The answer of `deployed` to a query."""
-        answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(deployed, query, answer))
+        answer: asyncio.Future[BatchAnswer] = asyncio.get_running_loop().create_future()
+        self._queue.append(PendingQuery(deployed, query, answer))
         self._arrived.set()
         return await answer
 
@@ -78,28 +78,28 @@ class Batcher:
         """Let the thread end."""
         self._thread.shutdown()
 
-    def _next(self) -> list[Waiting]:
+    def _next(self) -> list[PendingQuery]:
         """From the front of the queue, of one version; without those whose askers have gone."""
-        batch: list[Waiting] = []
+        batch: list[PendingQuery] = []
         while self._queue and (not batch or self._fits(batch)):
             waiting = self._queue.popleft()
             if not waiting.answer.done():
                 batch.append(waiting)
         return batch
 
-    def _fits(self, batch: Sequence[Waiting]) -> bool:
+    def _fits(self, batch: Sequence[PendingQuery]) -> bool:
         deployed = batch[0].deployed
         return self._queue[0].deployed is deployed and len(batch) < deployed.batch
 
 
-def _found(batch: Sequence[Waiting]) -> list[Found]:
+def _found(batch: Sequence[PendingQuery]) -> list[BatchAnswer]:
     deployed, queries = batch[0].deployed, [waiting.query for waiting in batch]
-    asked = vectors(deployed.search.model, queries, batch=deployed.batch)
-    results = deployed.search.ranked(queries, asked)
-    return [Found(*one) for one in zip(results, asked, strict=True)]
+    asked = encode_queries(deployed.search.model, queries, batch=deployed.batch)
+    results = deployed.search.search_vectors(queries, asked)
+    return [BatchAnswer(*one) for one in zip(results, asked, strict=True)]
 
 
-def _settle(batch: Sequence[Waiting], outcomes: Sequence[Found | Exception]) -> None:
+def _settle(batch: Sequence[PendingQuery], outcomes: Sequence[BatchAnswer | Exception]) -> None:
     for waiting, outcome in zip(batch, outcomes, strict=True):
         if waiting.answer.done():
             continue

@@ -12,21 +12,21 @@ from mlflow.exceptions import MlflowException
 
 from cots.errors import BadInput
 from cots.file_names import LINEAGE
-from cots.retrieval.previews import Previews
+from cots.retrieval.previews import Thumbnails
 from cots.serving.lineage import file_digest
 from cots.serving.loading import check_known, model_folder
 from cots.serving.models import ENCODERS, INDEX
 from cots.serving.packaged import describe
 from cots.serving.queries import Query
-from cots.serving.search import Search
-from cots.serving.tracking import connect, told_as_failed_run
+from cots.serving.search import SearchEngine
+from cots.serving.tracking import connect, mlflow_errors
 
 PREFIX = "models:/"
 UNREGISTERED = "folder"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class VersionTarget:
     """A version that an address stands for at the moment.
 
     Attributes:
@@ -43,7 +43,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class VersionView:
     """What can still be looked up of a version after it has answered.
 
     Attributes:
@@ -54,10 +54,10 @@ class Shelf:
         gone: rows of items that a later version no longer holds; they are not shown any more.
     """
 
-    target: Target
+    target: VersionTarget
     encoders: str
     items: pd.DataFrame
-    previews: Previews
+    previews: Thumbnails
     gone: frozenset[int] = frozenset()
 
     def beside(self, later: Self) -> Self:
@@ -77,7 +77,7 @@ class Shelf:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
+class LoadedVersion:
     """A loaded version: everything that an answer is made of.
 
     Attributes:
@@ -86,14 +86,14 @@ class Deployed:
         batch: queries encoded at once; max_pixels, min_side: of pictures, as the version was packed.
     """
 
-    shelf: Shelf
-    search: Search
+    view: VersionView
+    search: SearchEngine
     batch: int
     max_pixels: int
     min_side: int
 
     @classmethod
-    def load(cls, target: Target) -> Self:
+    def load(cls, target: VersionTarget) -> Self:
         """Fetch and open a version, and ask it one query. The package's code is not run, nor are its files kept.
 
         Raises:
@@ -103,18 +103,18 @@ class Deployed:
         with tempfile.TemporaryDirectory(prefix="cots-serve-") as scratch:
             folder = model_folder(target.uri, into=Path(scratch))
             paths, config = describe(folder)
-            search = Search.load(paths["encoders"], paths["index"])
+            search = SearchEngine.load(paths["encoders"], paths["index"])
             try:
-                previews = Previews(search.previews)
+                previews = Thumbnails(search.previews)
             except ValueError as error:
                 raise BadInput(f"{error}: run `dvc repro --force index package`") from None
-        deployed = cls(Shelf(target, search.model.digest, search.items, previews), search, **config)
+        deployed = cls(VersionView(target, search.model.digest, search.items, previews), search, **config)
         deployed._try()
         return deployed
 
     def _try(self) -> None:
         if not self.search([Query("a", 1)], batch=1)[0]:
-            raise BadInput(f"{self.shelf.target.uri} finds nothing: its index is empty")
+            raise BadInput(f"{self.view.target.uri} finds nothing: its index is empty")
 
 
 def follows(uri: str) -> bool:
@@ -122,7 +122,7 @@ def follows(uri: str) -> bool:
     return uri.startswith(PREFIX) and "@" in uri
 
 
-def resolve(uri: str) -> Target:
+def resolve(uri: str) -> VersionTarget:
     """The version that an address stands for now.
 
     Args:
@@ -141,15 +141,15 @@ def resolve(uri: str) -> Target:
         found = client.get_model_version_by_alias(name, alias) if followed else client.get_model_version(name, number)
     except MlflowException as error:
         check_known(uri, error)
-        with told_as_failed_run():
+        with mlflow_errors():
             raise
-    return Target(f"{PREFIX}{name}/{found.version}", name, str(found.version), dict(found.tags))
+    return VersionTarget(f"{PREFIX}{name}/{found.version}", name, str(found.version), dict(found.tags))
 
 
-def _of_folder(folder: Path) -> Target:
+def _of_folder(folder: Path) -> VersionTarget:
     paths, _ = describe(folder)
     lineage = folder.parent / LINEAGE
     told: dict[str, Any] = json.loads(lineage.read_text(encoding="utf8")) if lineage.is_file() else {}
     version = f"{UNREGISTERED}-{file_digest(paths['index'] / 'index.faiss')[:12]}"
     tags = {name: value for name, value in told.items() if isinstance(value, str)}
-    return Target(str(folder.absolute()), INDEX, version, tags)
+    return VersionTarget(str(folder.absolute()), INDEX, version, tags)

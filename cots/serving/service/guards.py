@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cots.serving.service.meters import Meters
+from cots.serving.service.meters import ServiceMetrics
 from cots.serving.service.page import FILES
-from cots.serving.service.refusals import Refused, refusal
+from cots.serving.service.refusals import RequestRefused, refusal
 
 # The page asks for the token, so it must be there without one. It holds nothing of the index.
 OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz"})
@@ -30,7 +30,7 @@ DRAINED = 4  # times the limit: what is read of a body that is too large, so tha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RequestLimits:
     """What a request may cost.
 
     Attributes:
@@ -46,10 +46,10 @@ class Limits:
     seconds: float
 
 
-class Door:
+class MetricsMiddleware:
     """Counts and times what passes, and puts the security headers on every answer."""
 
-    def __init__(self, app: ASGIApp, *, meters: Meters) -> None:
+    def __init__(self, app: ASGIApp, *, meters: ServiceMetrics) -> None:
         self._app, self._meters = app, meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +77,7 @@ class Door:
             self._meters.seconds.labels(route).observe(time.perf_counter() - started)
 
 
-class Admission:
+class AuthMiddleware:
     """Lets in those who name the right host and, where there is a token, the token.
 
     Args:
@@ -95,7 +95,7 @@ class Admission:
         if scope["type"] == "http":
             try:
                 self._check(scope)
-            except Refused as error:
+            except RequestRefused as error:
                 await refusal(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -104,20 +104,22 @@ class Admission:
         headers = Headers(scope=scope)
         host = _host(headers.get("host", ""))
         if self._hosts and host not in self._hosts:
-            raise Refused(
+            raise RequestRefused(
                 400, f"this service is not known as {host[:100]!r}: start it with --allow-host to change that"
             )
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self._token.encode()):
-            raise Refused(401, "give the service's token: Authorization: Bearer TOKEN", WWW_Authenticate="Bearer")
+            raise RequestRefused(
+                401, "give the service's token: Authorization: Bearer TOKEN", WWW_Authenticate="Bearer"
+            )
 
 
-class Bounds:
+class LimitsMiddleware:
     """Reads bodies up to a size and a time, and lets in so many queries at once."""
 
-    def __init__(self, app: ASGIApp, *, limits: Limits, meters: Meters) -> None:
+    def __init__(self, app: ASGIApp, *, limits: RequestLimits, meters: ServiceMetrics) -> None:
         self._app, self._limits, self._meters = app, limits, meters
         self._in_flight = 0
 
@@ -127,7 +129,7 @@ class Bounds:
             await self._app(scope, receive, send)
             return
         if self._in_flight >= self._limits.in_flight:
-            busy = Refused(429, f"{self._in_flight} queries are being answered: try again", Retry_After="1")
+            busy = RequestRefused(429, f"{self._in_flight} queries are being answered: try again", Retry_After="1")
             await refusal(busy)(scope, receive, send)
             return
         self._in_flight += 1
@@ -141,7 +143,7 @@ class Bounds:
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await self._body(receive)
-        except Refused as error:
+        except RequestRefused as error:
             await refusal(error)(scope, receive, send)
             return
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -163,9 +165,11 @@ class Bounds:
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
-            raise Refused(408, f"the body took longer than {self._limits.seconds:g} s", Connection="close") from None
+            raise RequestRefused(
+                408, f"the body took longer than {self._limits.seconds:g} s", Connection="close"
+            ) from None
         if size > limit:
-            raise Refused(413, f"the body is larger than {limit:,} bytes", Connection="close")
+            raise RequestRefused(413, f"the body is larger than {limit:,} bytes", Connection="close")
         return b"".join(chunks)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cots.serving.service.deployed import Shelf
+from cots.serving.service.deployed import VersionView
 from cots.serving.versions import under
 
 DIGESTS = {
@@ -16,14 +16,14 @@ DIGESTS = {
 GROUPS = {"runs": "run.", "gate": "gate.", "metrics": "metrics."}
 
 
-def version_lineage(shelf: Shelf) -> dict[str, Any]:
+def version_lineage(shelf: VersionView) -> dict[str, Any]:
     """Versions, digests, commit, runs, the gate's decision and the metrics of a version."""
     tags = shelf.target.tags
     groups = {group: under(tags, prefix) for group, prefix in GROUPS.items()}
     return {"versions": shelf.versions, **{name: tags.get(tag) for name, tag in DIGESTS.items()}, **groups}
 
 
-def item_lineage(shelf: Shelf, row: int) -> dict[str, Any]:
+def item_lineage(shelf: VersionView, row: int) -> dict[str, Any]:
     """The same, and what the item in a row is."""
     item = shelf.items.iloc[row]
     shown = {name: item[name] for name in ("id", "media", "split", "origin")} | {"captions": list(item["captions"])}

@@ -8,7 +8,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 QUERIES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-class Meters:
+class ServiceMetrics:
     """Counters of one application; two in a process do not mix."""
 
     def __init__(self) -> None:

@@ -9,16 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image, UnidentifiedImageError
 
-from cots.data.pictures import UnusablePicture, decode_picture
-from cots.data.views import centre
-from cots.serving.service.deployed import Deployed
-from cots.serving.service.refusals import Refused
+from cots.data.pictures import UnusableImage, decode_image
+from cots.data.views import resize_squash
+from cots.serving.service.deployed import LoadedVersion
+from cots.serving.service.refusals import RequestRefused
 
 # Of a stranger's bytes no other decoder is tried: Pillow would hand EPS to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
-class PictureReader:
+class ImageReader:
     """Decodes in threads, at most one a core at a time: so many full pictures are in memory.
 
     Args:
@@ -29,7 +29,7 @@ class PictureReader:
         self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="cots-decoding")
 
-    async def __call__(self, deployed: Deployed, data: bytes | str) -> Image.Image:
+    async def __call__(self, deployed: LoadedVersion, data: bytes | str) -> Image.Image:
         """The picture as the encoders of a version see it; they make of it what they would make of the original.
 
         Args:
@@ -45,29 +45,29 @@ class PictureReader:
         """Let the threads end."""
         self._threads.shutdown()
 
-    def _read(self, deployed: Deployed, data: bytes | str) -> Image.Image:
+    def _read(self, deployed: LoadedVersion, data: bytes | str) -> Image.Image:
         content = _decoded(data) if isinstance(data, str) else data
         _check_format(content)
         try:
-            picture = decode_picture(
+            picture = decode_image(
                 content, max_pixels=min(self._max_pixels, deployed.max_pixels), min_side=deployed.min_side
             )
-        except UnusablePicture as error:
-            raise Refused(422, f"the image cannot be used: {error}") from None
-        return Image.fromarray(centre(picture, deployed.search.model.settings["image"]["size"]))
+        except UnusableImage as error:
+            raise RequestRefused(422, f"the image cannot be used: {error}") from None
+        return Image.fromarray(resize_squash(picture, deployed.search.model.config["image"]["size"]))
 
 
 def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Refused(422, "the image is not base64") from None
+        raise RequestRefused(422, "the image is not base64") from None
 
 
 def _check_format(content: bytes) -> None:
     try:
         Image.open(io.BytesIO(content), formats=FORMATS).close()
     except UnidentifiedImageError:
-        raise Refused(422, f"the image is none of {', '.join(FORMATS)}") from None
+        raise RequestRefused(422, f"the image is none of {', '.join(FORMATS)}") from None
     except Exception:  # noqa: S110  damaged in its first bytes: `decode_picture` says how
         pass

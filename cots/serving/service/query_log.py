@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from cots.errors import BadInput
 from cots.serving.queries import Query
-from cots.serving.service.meters import Meters
+from cots.serving.service.meters import ServiceMetrics
 
 log = logging.getLogger(__name__)
 
 
-class QueryLog:
+class QueryLogWriter:
     """Files by day (UTC) in a folder; a query that cannot be written is counted, and answered all the same.
 
     Args:
@@ -29,7 +29,7 @@ class QueryLog:
         BadInput: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, meters: Meters) -> None:
+    def __init__(self, folder: Path, meters: ServiceMetrics) -> None:
         self._folder, self._meters, self._lock = folder, meters, threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 QUERY_FIELDS = "a query is a text or an image, with k and media if wanted"
 
 
-class Refused(HTTPException):
+class RequestRefused(HTTPException):
     """A request that is not answered, and why."""
 
     def __init__(self, status: int, sentence: str, **headers: str) -> None:
@@ -40,11 +40,11 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return refusal(Refused(422, sentence(error.errors())))
+    return refusal(RequestRefused(422, sentence(error.errors())))
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
-    return refusal(Refused(500, "the service failed at this request; its log says why"))
+    return refusal(RequestRefused(500, "the service failed at this request; its log says why"))
 
 
 def sentence(errors: Sequence[dict[str, Any]]) -> str:

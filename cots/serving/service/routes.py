@@ -12,14 +12,14 @@ from starlette.background import BackgroundTask
 
 from cots.serving.queries import Query as SearchQuery
 from cots.serving.service import schemas
-from cots.serving.service.batching import Batcher
-from cots.serving.service.deployed import Deployed, Shelf
+from cots.serving.service.batching import DynamicBatcher
+from cots.serving.service.deployed import LoadedVersion, VersionView
 from cots.serving.service.lineage import item_lineage, version_lineage
-from cots.serving.service.meters import Meters
-from cots.serving.service.pictures import FORMATS, PictureReader
-from cots.serving.service.query_log import QueryLog
-from cots.serving.service.refusals import Refused
-from cots.serving.service.switching import Deployment
+from cots.serving.service.meters import ServiceMetrics
+from cots.serving.service.pictures import FORMATS, ImageReader
+from cots.serving.service.query_log import QueryLogWriter
+from cots.serving.service.refusals import RequestRefused
+from cots.serving.service.switching import VersionManager
 
 WORDS = {
     400: "the Host header or the request is wrong",
@@ -53,11 +53,11 @@ class Service:
         log: of the queries, if there is one.
     """
 
-    deployment: Deployment
-    batcher: Batcher
-    pictures: PictureReader
-    meters: Meters
-    log: QueryLog | None
+    deployment: VersionManager
+    batcher: DynamicBatcher
+    pictures: ImageReader
+    meters: ServiceMetrics
+    log: QueryLogWriter | None
 
     async def search(self, query: Annotated[schemas.AnyQuery, Body()]) -> Response:
         """What is most similar to a text, or to a picture in base64."""
@@ -81,7 +81,7 @@ class Service:
         except ValueError:
             data = None
         if data is None:
-            raise Refused(404, f"version {version} holds no frame {frame} of item {row}")
+            raise RequestRefused(404, f"version {version} holds no frame {frame} of item {row}")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": PREVIEW_CACHE})
 
     async def lineage(self, version: schemas.VersionName) -> Response:
@@ -92,7 +92,7 @@ class Service:
         """What an answer came from: the item, and what the version that found it was made from."""
         shelf = self._shelf(version)
         if not shelf.holds(row):
-            raise Refused(404, f"version {version} holds no item {row}")
+            raise RequestRefused(404, f"version {version} holds no item {row}")
         return JSONResponse(item_lineage(shelf, row))
 
     async def alive(self) -> Response:
@@ -101,35 +101,35 @@ class Service:
 
     async def ready(self) -> Response:
         """A version is loaded; and why a newer one is not, where that is so."""
-        versions = self._deployed().shelf.versions
+        versions = self._deployed().view.versions
         return JSONResponse({"versions": versions, "trouble": self.deployment.trouble})
 
     async def metrics(self) -> Response:
         """Counters in Prometheus's text format."""
         return PlainTextResponse(self.meters.shown(), media_type="text/plain; version=0.0.4")
 
-    async def _answer(self, deployed: Deployed, query: SearchQuery, started: float) -> Response:
-        found = await self.batcher.ask(deployed, query)
-        versions = deployed.shelf.versions
+    async def _answer(self, deployed: LoadedVersion, query: SearchQuery, started: float) -> Response:
+        found = await self.batcher.submit(deployed, query)
+        versions = deployed.view.versions
         content = {
             "versions": versions,
             "milliseconds": round(1000 * (time.perf_counter() - started), 1),
-            "results": [_linked(result, deployed.shelf.target.version) for result in found.results],
+            "results": [_linked(result, deployed.view.target.version) for result in found.results],
         }
         logged = BackgroundTask(self.log.add, query, found.vector, versions) if self.log else None
         return JSONResponse(content, background=logged)
 
-    def _deployed(self) -> Deployed:
+    def _deployed(self) -> LoadedVersion:
         deployed = self.deployment.current
         if deployed is None:
             why = self.deployment.trouble or "it is being loaded"
-            raise Refused(503, f"no version answers yet: {why}", Retry_After="2")
+            raise RequestRefused(503, f"no version answers yet: {why}", Retry_After="2")
         return deployed
 
-    def _shelf(self, version: str) -> Shelf:
-        shelf = self.deployment.shelf(version)
+    def _shelf(self, version: str) -> VersionView:
+        shelf = self.deployment.view(version)
         if shelf is None:
-            raise Refused(404, f"version {version} is not deployed, nor was it the one before")
+            raise RequestRefused(404, f"version {version} is not deployed, nor was it the one before")
         return shelf
 
 

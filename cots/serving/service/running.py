@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cots.errors import BadInput
-from cots.serving.service.app import Settings, create_app
+from cots.serving.service.app import ServiceSettings, create_app
 from cots.serving.service.deployed import follows, resolve
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -57,7 +57,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(settings: Settings, *, host: str, port: int) -> None:
+def serve(settings: ServiceSettings, *, host: str, port: int) -> None:
     """Answer until SIGTERM or Ctrl-C; requests in flight are finished.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from cots.serving.queries import DEFAULT_K, DEFAULT_MEDIA, Sought
+from cots.serving.queries import DEFAULT_K, DEFAULT_MEDIA, ResultMedia
 
 MAX_K = 100
 MAX_CHARS = 1000  # of a text; the model cuts what is over its own length in tokens
@@ -19,7 +19,7 @@ def _whole(value: object) -> object:
 
 
 K = Annotated[int, Field(ge=1, le=MAX_K, description="Results at most."), BeforeValidator(_whole)]
-Media = Annotated[Sought, Field(description="Pictures, clips, captions (text), or pictures and clips (any).")]
+Media = Annotated[ResultMedia, Field(description="Pictures, clips, captions (text), or pictures and clips (any).")]
 
 Place = Annotated[int, Path(ge=0, le=2**53 - 1)]
 VersionName = Annotated[str, Path(pattern="^[A-Za-z0-9-]{1,64}$")]

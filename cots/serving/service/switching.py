@@ -5,8 +5,8 @@ import threading
 import time
 
 from cots.errors import CotsError
-from cots.serving.service.deployed import Deployed, Shelf, follows, resolve
-from cots.serving.service.meters import Meters
+from cots.serving.service.deployed import LoadedVersion, VersionView, follows, resolve
+from cots.serving.service.meters import ServiceMetrics
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ RETRY_SECONDS = 60.0  # before a version that could not be loaded is tried again
 JOIN_SECONDS = 5.0  # that stopping waits for a load in progress
 
 
-class Deployment:
+class VersionManager:
     """The version that answers, kept in step with an address by a thread of its own.
 
     A request reads `current` once and makes its whole answer of that version.
@@ -25,11 +25,11 @@ class Deployment:
         meters: told of switches and failures.
     """
 
-    def __init__(self, uri: str, *, poll: float, meters: Meters) -> None:
+    def __init__(self, uri: str, *, poll: float, meters: ServiceMetrics) -> None:
         self.uri, self._poll, self._meters = uri, poll, meters
-        self.current: Deployed | None = None
+        self.current: LoadedVersion | None = None
         self.trouble: str | None = None
-        self._previous: Shelf | None = None
+        self._previous: VersionView | None = None
         self._refused: tuple[str, float] = ("", 0.0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="cots-switching", daemon=True)
@@ -43,10 +43,10 @@ class Deployment:
         self._stop.set()
         self._thread.join(JOIN_SECONDS)
 
-    def shelf(self, version: str) -> Shelf | None:
+    def view(self, version: str) -> VersionView | None:
         """Items and previews of the version that answers, or of the one before."""
         current = self.current
-        for shelf in (current and current.shelf, self._previous):
+        for shelf in (current and current.view, self._previous):
             if shelf and shelf.target.version == version:
                 return shelf
         return None
@@ -59,29 +59,29 @@ class Deployment:
         """
         target = resolve(self.uri)
         current = self.current
-        if current and target.version == current.shelf.target.version:
+        if current and target.version == current.view.target.version:
             self.trouble = None
             return
         if self._refused[0] == target.version and time.monotonic() < self._refused[1]:
             return
         try:
-            loaded = Deployed.load(target)
+            loaded = LoadedVersion.load(target)
         except Exception:
             self._refused = (target.version, time.monotonic() + RETRY_SECONDS)
             self._meters.failed_loads.inc()
             raise
         self._change(loaded)
 
-    def _change(self, loaded: Deployed) -> None:
+    def _change(self, loaded: LoadedVersion) -> None:
         before = self.current
         if before:
-            self._previous = before.shelf.beside(loaded.shelf)
+            self._previous = before.view.beside(loaded.view)
             self._meters.switches.inc()
         self.current = loaded
         self.trouble = None
-        self._meters.answering(loaded.shelf.versions)
-        old = f", instead of version {before.shelf.target.version}" if before else ""
-        log.info("%s version %s answers%s", loaded.shelf.target.name, loaded.shelf.target.version, old)
+        self._meters.answering(loaded.view.versions)
+        old = f", instead of version {before.view.target.version}" if before else ""
+        log.info("%s version %s answers%s", loaded.view.target.name, loaded.view.target.version, old)
 
     def _follow(self) -> None:
         while not self._stop.is_set():

@@ -75,7 +75,7 @@ def test_karpathy_entries_become_samples_with_all_their_sentences(tmp_path: Path
     touch(tmp_path / "images/a.jpg")
     (sample,) = read_karpathy(tmp_path)
     assert (sample.id, sample.split, sample.media) == ("a.jpg", "train", "image")
-    assert (sample.captions, sample.wrong) == (("one", "two"), (False, False))
+    assert (sample.captions, sample.is_mismatched) == (("one", "two"), (False, False))
     assert sample.content == tmp_path / "images/a.jpg"
 
 

@@ -11,7 +11,14 @@ from cots.data.samples import Sample
 from cots.data.sources.scene_captions import caption
 from cots.data.sources.scene_drawing import OUTLINES, draw
 from cots.data.sources.scene_grammar import Grammar
-from cots.data.sources.scene_layout import MOTIONS, Scene, Thing, frames_of, imagine_clip, imagine_picture
+from cots.data.sources.scene_layout import (
+    MOTIONS,
+    Scene,
+    SceneObject,
+    frames_of,
+    sample_video_scene,
+    sample_image_scene,
+)
 from cots.data.sources.scenes import draw_scenes
 from cots.errors import BadInput
 
@@ -39,7 +46,7 @@ def drawn(path: Path = GRAMMAR_FILE, *, pictures: int = 30, wrong: float = 0.1, 
 
 
 def scenes_of(grammar: Grammar, number: int) -> list[Scene]:
-    makers = (imagine_picture, imagine_clip)
+    makers = (sample_image_scene, sample_video_scene)
     return [make(np.random.default_rng(i), grammar, unseen=i % 3 == 0) for i in range(number) for make in makers]
 
 
@@ -50,10 +57,10 @@ def described(scene: Scene, grammar: Grammar, text: str) -> str:
     if scene.motion:
         for phrase in sorted(grammar.motions[scene.motion], key=len, reverse=True):
             text = text.replace(f" {phrase}", " ~", 1)
-    found: list[list[Thing]] = []
+    found: list[list[SceneObject]] = []
 
     def strike(match: re.Match[str]) -> str:
-        fits = [thing for thing in scene.things if is_said_of(thing, match[0].split(" ", 1)[1], grammar)]
+        fits = [thing for thing in scene.objects if is_said_of(thing, match[0].split(" ", 1)[1], grammar)]
         found.append(fits)
         return f"<{len(found)}>" if fits else match[0]
 
@@ -68,7 +75,7 @@ def described(scene: Scene, grammar: Grammar, text: str) -> str:
     return " ".join(re.sub(r"<\d>|~|,", " ", text).split())
 
 
-def is_said_of(thing: Thing, words: str, grammar: Grammar) -> bool:
+def is_said_of(thing: SceneObject, words: str, grammar: Grammar) -> bool:
     said = f" {words} "
     for named in (
         grammar.sizes[thing.size].words,
@@ -81,7 +88,7 @@ def is_said_of(thing: Thing, words: str, grammar: Grammar) -> bool:
     return not said.strip()
 
 
-def stands(relation: str, a: Thing, b: Thing) -> bool:
+def stands(relation: str, a: SceneObject, b: SceneObject) -> bool:
     dx, dy = b.x - a.x, b.y - a.y
     along = {"left": dx, "right": -dx, "above": dy, "below": -dy}[relation]
     return along > 0 and along == max(abs(dx), abs(dy))
@@ -108,30 +115,30 @@ def test_captions_say_nothing_that_is_not_so(grammar: Grammar) -> None:
 
 
 def test_the_reading_of_captions_finds_what_is_not_so(grammar: Grammar) -> None:
-    scene = Scene(background="sky", things=(thing(shape="star", x=0.2), thing(shape="ring", x=0.8)), motion=None)
+    scene = Scene(background="sky", objects=(thing(shape="star", x=0.2), thing(shape="ring", x=0.8)), motion=None)
     assert described(scene, grammar, "a red star left of a red ring on the sky") == ""
     for lie in ("a red star right of a red ring", "a blue star", "a red star on sand", "a large red star", "a house"):
         assert described(scene, grammar, lie) != ""
 
 
-def thing(**changed: object) -> Thing:
+def thing(**changed: object) -> SceneObject:
     about: dict[str, object] = {"shape": "square", "colour": "red", "texture": "plain", "size": "small"}
     place = {"x": 0.5, "y": 0.5, "across": 0.25, "turn": 0.0, "rgb": (222, 36, 40)}
-    return Thing(**(about | place | changed))  # type: ignore[arg-type]
+    return SceneObject(**(about | place | changed))  # type: ignore[arg-type]
 
 
 def test_things_keep_apart_and_inside_at_every_moment(grammar: Grammar) -> None:
     for scene in scenes_of(grammar, 60):
         for moment in frames_of(scene, 12 if scene.motion else 1):
-            for i, a in enumerate(moment.things):
+            for i, a in enumerate(moment.objects):
                 assert a.across / 2 <= a.x <= 1 - a.across / 2
                 assert a.across / 2 <= a.y <= 1 - a.across / 2
-                assert all(np.hypot(a.x - b.x, a.y - b.y) >= (a.across + b.across) / 2 for b in moment.things[:i])
+                assert all(np.hypot(a.x - b.x, a.y - b.y) >= (a.across + b.across) / 2 for b in moment.objects[:i])
 
 
 @pytest.mark.parametrize("shape", sorted(set(OUTLINES) - {"ring", "crescent"}))
 def test_a_plain_thing_has_its_colour_in_the_middle_and_none_outside_its_circle(grammar: Grammar, shape: str) -> None:
-    scene = Scene(background="sky", things=(thing(shape=shape, x=0.3, y=0.6, across=0.4),), motion=None)
+    scene = Scene(background="sky", objects=(thing(shape=shape, x=0.3, y=0.6, across=0.4),), motion=None)
     pixels = np.asarray(draw(scene, grammar.backgrounds["sky"], grain=np.zeros((64, 64)))).astype(int)
     assert np.abs(pixels[38, 19] - (222, 36, 40)).max() <= 1
     red = pixels[:, :, 0] - pixels[:, :, 2] > 40
@@ -143,7 +150,7 @@ def test_no_two_shapes_look_the_same() -> None:
     grids = []
     for shape in OUTLINES:
         ground = Grammar.load(GRAMMAR_FILE).backgrounds["sky"]
-        scene = Scene(background="sky", things=(thing(shape=shape, across=0.5),), motion=None)
+        scene = Scene(background="sky", objects=(thing(shape=shape, across=0.5),), motion=None)
         grids.append(np.asarray(draw(scene, ground, grain=np.zeros((64, 64))))[:, :, 1] < 100)
     for i, a in enumerate(grids):
         assert all((a ^ b).sum() > 0.1 * (a | b).sum() for b in grids[:i])
@@ -151,8 +158,8 @@ def test_no_two_shapes_look_the_same() -> None:
 
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_clips_move_as_they_are_said_to(motion: str) -> None:
-    first, *_, last = frames_of(Scene(background="sky", things=(thing(), thing(x=0.9)), motion=motion), 6)
-    a, b = first.things[0], last.things[0]
+    first, *_, last = frames_of(Scene(background="sky", objects=(thing(), thing(x=0.9)), motion=motion), 6)
+    a, b = first.objects[0], last.objects[0]
     grown = {
         "right": b.x - a.x,
         "left": a.x - b.x,
@@ -164,7 +171,7 @@ def test_clips_move_as_they_are_said_to(motion: str) -> None:
         "bounce": 1.0,
     }
     assert grown[motion] > 0.1
-    assert first.things[1] == last.things[1]
+    assert first.objects[1] == last.objects[1]
 
 
 @pytest.mark.slow
@@ -192,9 +199,9 @@ def test_pairs_that_are_never_drawn_for_train_and_val_are_drawn_for_test(grammar
 @pytest.mark.slow
 def test_wrong_captions_are_flagged_and_only_in_train_and_about_as_many_as_asked(grammar: Grammar) -> None:
     samples = drawn(pictures=300, wrong=0.2)
-    flags = [flag for sample in samples if sample.split == "train" for flag in sample.wrong]
+    flags = [flag for sample in samples if sample.split == "train" for flag in sample.is_mismatched]
     assert 0.15 < np.mean(flags) < 0.25
-    assert not any(flag for sample in samples if sample.split != "train" for flag in sample.wrong)
+    assert not any(flag for sample in samples if sample.split != "train" for flag in sample.is_mismatched)
 
 
 def test_a_wrong_caption_names_no_shape_and_no_colour_of_the_picture(grammar: Grammar) -> None:
@@ -203,7 +210,7 @@ def test_a_wrong_caption_names_no_shape_and_no_colour_of_the_picture(grammar: Gr
         things = sample.origin.removeprefix("drawn: ").split(" on ")[0].split(", ")
         for _, colour, _, shape in (thing.split() for thing in things):
             words = grammar.colours[colour].words + grammar.shapes[shape].words
-            for text, wrong in zip(sample.captions, sample.wrong, strict=True):
+            for text, wrong in zip(sample.captions, sample.is_mismatched, strict=True):
                 if wrong:
                     body = re.sub(r"(a light blue background)|(a pale background)", "", text)
                     assert not re.search(rf"\b({'|'.join(words)})\b", body), f"{sample.origin}: {text}"

@@ -19,15 +19,15 @@ from PIL import Image
 
 from cots.config.params import Params
 from cots.serving.models import INDEX
-from cots.serving.packaging import Limits as Packed
+from cots.serving.packaging import InferenceConfig as Packed
 from cots.serving.packaging import save_index
-from cots.serving.service.app import Settings, create_app
-from cots.serving.service.guards import Limits
+from cots.serving.service.app import ServiceSettings, create_app
+from cots.serving.service.guards import RequestLimits
 from cots.serving.service.running import LOOPBACK, configured
 from cots.stages.index import stage
 
 ROOT = Path(__file__).parents[3]
-LIMITS = Limits(body=200_000, pixels=1_000_000, in_flight=64, seconds=5.0)
+LIMITS = RequestLimits(body=200_000, pixels=1_000_000, in_flight=64, seconds=5.0)
 
 
 def encoded(colour: str, form: str = "PNG", size: tuple[int, int] = (40, 32)) -> bytes:
@@ -75,7 +75,7 @@ def serving(uri: str | Path, *, ready: bool = True, **changed: Any) -> Iterator[
         "token": None,
         "log_queries": None,
     } | changed
-    app = create_app(Settings(uri=str(uri), **settings))
+    app = create_app(ServiceSettings(uri=str(uri), **settings))
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(configured(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

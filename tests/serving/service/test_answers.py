@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cots.model import RetrievalModel
+from cots.model import DualEncoder
 from cots.serving.queries import Query
-from cots.serving.search import Search
+from cots.serving.search import SearchEngine
 
 from .conftest import Served, encoded, in_base64, serving
 
@@ -23,9 +23,9 @@ IMAGES, CLIPS, CAPTIONS = 18, 9, 27
 
 
 @pytest.fixture(scope="module")
-def search(mixed_package: Path) -> Search:
+def search(mixed_package: Path) -> SearchEngine:
     model = mlflow.pyfunc.load_model(str(mixed_package)).unwrap_python_model()
-    found: Search = model.search
+    found: SearchEngine = model.search
     return found
 
 
@@ -65,8 +65,8 @@ def test_an_indexed_picture_finds_itself_and_a_caption_finds_itself(served: Serv
     assert first["score"] == pytest.approx(1, abs=1e-3)
 
 
-def test_scores_are_the_cosines_of_the_encoders_vectors(served: Served, search: Search) -> None:
-    model: RetrievalModel = search.model
+def test_scores_are_the_cosines_of_the_encoders_vectors(served: Served, search: SearchEngine) -> None:
+    model: DualEncoder = search.model
     texts = search.captions.texts
     [query] = model.encode_images([Image.new("RGB", (40, 32), "red")], batch=1)
     expected = dict(zip(texts, (model.encode_texts(texts, batch=9) @ query).tolist(), strict=True))
@@ -80,7 +80,7 @@ def test_a_picture_as_the_body_gets_the_answer_of_the_same_in_base64(served: Ser
     assert raw["results"] == served.search(image=in_base64(picture), k=5)["results"]
 
 
-def test_a_picture_that_was_reduced_for_the_queue_scores_as_the_whole_one(served: Served, search: Search) -> None:
+def test_a_picture_that_was_reduced_for_the_queue_scores_as_the_whole_one(served: Served, search: SearchEngine) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 210, 3), dtype=np.uint8))
     file = io.BytesIO()
     picture.save(file, "PNG")
@@ -111,7 +111,7 @@ def test_queries_that_come_together_are_answered_as_those_that_come_alone(served
     assert sizes["cots_batch_queries_sum"] > sizes["cots_batch_queries_count"]  # some were encoded together
 
 
-def test_an_answer_names_its_versions_and_leads_to_picture_and_lineage(served: Served, search: Search) -> None:
+def test_an_answer_names_its_versions_and_leads_to_picture_and_lineage(served: Served, search: SearchEngine) -> None:
     answer = served.search(text="a red square", k=27)
     version = answer["versions"]["index"]["version"]
     assert version.startswith("folder-")
@@ -142,7 +142,7 @@ def test_metrics_count_by_route_and_status_and_name_the_version(served: Served) 
     assert "nowhere" not in shown
 
 
-def test_queries_are_logged_where_that_is_asked_for(mixed_package: Path, tmp_path: Path, search: Search) -> None:
+def test_queries_are_logged_where_that_is_asked_for(mixed_package: Path, tmp_path: Path, search: SearchEngine) -> None:
     with serving(mixed_package, log_queries=tmp_path / "queries") as logging:
         versions = logging.search(text="a réd square")["versions"]
         logging.search(image=in_base64(encoded("red")))

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cots.errors import BadInput
-from cots.serving.service.guards import Limits
+from cots.serving.service.guards import RequestLimits
 from cots.serving.service.running import LOOPBACK, hosts, token
 
 from .conftest import LIMITS, Served, encoded, in_base64, serving
@@ -128,7 +128,7 @@ def test_a_body_without_end_is_not_read_to_its_end(served: Served) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(mixed_package: Path) -> None:
-    quick = Limits(body=1000, pixels=1000, in_flight=4, seconds=0.2)
+    quick = RequestLimits(body=1000, pixels=1000, in_flight=4, seconds=0.2)
     with serving(mixed_package, limits=quick) as served:
         address = urlsplit(served.url)
         with socket.create_connection((address.hostname, address.port), timeout=20) as slow:
@@ -140,7 +140,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(mixed_package: Path) -> Non
 
 
 def test_more_queries_than_are_allowed_at_a_time_are_told_to_come_again(mixed_package: Path) -> None:
-    with serving(mixed_package, limits=Limits(body=1000, pixels=1000, in_flight=1, seconds=20)) as served:
+    with serving(mixed_package, limits=RequestLimits(body=1000, pixels=1000, in_flight=1, seconds=20)) as served:
         address = urlsplit(served.url)
         with socket.create_connection((address.hostname, address.port), timeout=20) as slow:
             body = b'{"text": "a red square"}'

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from cots.serving.service.guards import Limits
+from cots.serving.service.guards import RequestLimits
 
 from .conftest import LIMITS, Served, encoded, serving
 
@@ -191,7 +191,7 @@ def test_a_service_that_is_busy_is_told_and_asked_again(opened: Page) -> None:
 
 
 def test_a_picture_over_the_services_limit_is_told(browser: Browser, mixed_package: Path) -> None:
-    small = Limits(body=LIMITS.body, pixels=1000, in_flight=8, seconds=5)
+    small = RequestLimits(body=LIMITS.body, pixels=1000, in_flight=8, seconds=5)
     with serving(mixed_package, limits=small) as served:
         for page in open_page(browser, served.url):
             page.evaluate(DROP, [list(encoded("blue")), "drop"])
