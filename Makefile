@@ -39,13 +39,13 @@ demo: setup
 COMPOSE ?= $(shell docker compose ls >/dev/null 2>&1 && echo docker compose -f infra/compose.yaml)
 
 up: setup
-	$(if $(COMPOSE),$(COMPOSE) up --detach --wait,python -m pipelines.local up $(ARGS))
+	$(if $(COMPOSE),$(COMPOSE) up --detach --wait,python -m cots.flows.local up $(ARGS))
 
 down: setup
-	$(if $(COMPOSE),$(COMPOSE) down $(if $(PURGE),--volumes),python -m pipelines.local down $(if $(PURGE),--purge) $(ARGS))
+	$(if $(COMPOSE),$(COMPOSE) down $(if $(PURGE),--volumes),python -m cots.flows.local down $(if $(PURGE),--purge) $(ARGS))
 
 status: setup
-	$(if $(COMPOSE),$(COMPOSE) ps,python -m pipelines.local status $(ARGS))
+	$(if $(COMPOSE),$(COMPOSE) ps,python -m cots.flows.local status $(ARGS))
 
 test: setup
 	pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder

@@ -22,9 +22,10 @@ from transformers import (
 )
 
 from benchmarks._rounds import Call
-from cots.model import DualEncoder, autocast, default_device
-from cots.models.language import HfTextBackbone
-from cots.models.vision import VitBackbone
+from cots.devices import autocast, default_device
+from cots.models.dual_encoder import DualEncoder
+from cots.models.hf_text import HfTextBackbone
+from cots.models.vit import VitBackbone
 from cots.objectives.protocol import Batch
 
 TAU = 0.07

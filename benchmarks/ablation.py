@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from cots.comparison import compare_query_tables, directions_of, query_tables
 from cots.config.objective import (
     ClipObjectiveConfig,
     CotsObjectiveConfig,
@@ -32,12 +31,15 @@ from cots.config.objective import (
 from cots.config.params import Params
 from cots.config.training import TrainConfig
 from cots.data.manifest import part, read_manifest
+from cots.data.stored_samples import read_stored_samples
 from cots.directions import MEDIA_OF
 from cots.errors import exit_on_error
-from cots.evaluation import embed, evaluate_retrieval, read_stored_samples
-from cots.model import DualEncoder
-from cots.reporting.results import write_query_table
-from cots.retrieval.metrics import rsum
+from cots.evaluation.comparison import compare_query_tables, directions_of, query_tables
+from cots.evaluation.embedding import embed
+from cots.evaluation.metrics import rsum
+from cots.evaluation.retrieval import evaluate_retrieval
+from cots.models.dual_encoder import DualEncoder
+from cots.report.results import write_query_table
 
 PARAMS, OUT = Path("params.yaml"), Path("reports/ablation")
 CLIP, SIGLIP = ClipObjectiveConfig(), SiglipObjectiveConfig()

@@ -21,11 +21,12 @@ from torch import Tensor
 from benchmarks._peers import open_clip_model
 from benchmarks._rounds import Call, in_turn
 from benchmarks.step import SIZES
-from cots.build import build_model
 from cots.config.params import Params
-from cots.data.text import train_tokenizer
-from cots.model import DualEncoder, autocast, default_device
-from cots.models.language import HfTextBackbone
+from cots.data.wordpiece import train_tokenizer
+from cots.devices import autocast, default_device
+from cots.factory.model import build_model
+from cots.models.dual_encoder import DualEncoder
+from cots.models.hf_text import HfTextBackbone
 
 CAPTIONS = ["a red star above a blue ring", "two green squares left of a small yellow cross on a grey field"]
 BATCH = {"small": (128, 512), "base": (16, 64)}  # pictures, texts of a round on a processor

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from benchmarks._rounds import Call, in_turn, times_faster
 from benchmarks.ablation import CLIP, unfiltered
 from benchmarks.step import LEVELS, SIZES, operations, pairs_of, random_batch, training_objective, training_step
-from cots.build import build_model
 from cots.config.objective import CotsObjectiveConfig, ObjectiveConfig
 from cots.config.params import Params
-from cots.data.text import train_tokenizer
-from cots.model import default_device
-from cots.models.stream import compile_blocks
+from cots.data.wordpiece import train_tokenizer
+from cots.devices import default_device
+from cots.factory.model import build_model
+from cots.models.encoder import compile_blocks
 from cots.objectives.protocol import Batch, Objective
-from cots.training.utilisation import matmul_rate
+from cots.training.mfu import matmul_rate
 
 Form = Callable[[Objective[Any], Batch], Call]
 

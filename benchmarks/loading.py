@@ -28,11 +28,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks._rounds import Call, in_turn, times_faster
-from cots.build import build_model, build_train_loader
 from cots.config.params import Params
-from cots.data.batches import TrainLoader
-from cots.models.dvae import Dvae
-from cots.models.dvae_folder import save_dvae
+from cots.data.loader import TrainLoader
+from cots.factory.model import build_model
+from cots.factory.train_loader import build_train_loader
+from cots.models.dvae.io import save_dvae
+from cots.models.dvae.vae import Dvae
 from cots.stages import prepare, tokenize
 
 SIDES, QUALITY, BATCH = (320, 240), 90, 64

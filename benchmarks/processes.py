@@ -16,15 +16,17 @@ import torch
 
 from benchmarks._rounds import times_faster
 from benchmarks.step import random_batch
-from cots.build import build_model, build_objective
 from cots.config.objective import CotsObjectiveConfig
 from cots.config.params import Params
-from cots.data.text import train_tokenizer
-from cots.dist import local_slice, init_distributed, rank
-from cots.model import default_device
-from cots.training.groups import build_param_groups
-from cots.training.loop import train_step
-from cots.training.sharding import apply_fsdp
+from cots.data.wordpiece import train_tokenizer
+from cots.devices import default_device
+from cots.distributed import local_slice, rank
+from cots.factory.model import build_model
+from cots.factory.objective import build_objective
+from cots.init_distributed import init_distributed
+from cots.training.fsdp import apply_fsdp
+from cots.training.optim import build_param_groups
+from cots.training.trainer import train_step
 
 STEPS = 12
 ALONE = "1 process, 1 thread"

@@ -14,19 +14,21 @@ import torch
 from PIL import Image
 
 from benchmarks._single_stream.cross_encoder import CrossEncoder
-from benchmarks._single_stream.matching import TemperatureSchedule, ITMObjective
+from benchmarks._single_stream.matching import ITMObjective, TemperatureSchedule
 from benchmarks._single_stream.reranking import rerank
-from cots.build import build_train_loader
 from cots.config.params import Params
 from cots.data.manifest import part, read_manifest
+from cots.data.stored_samples import decode_frames, read_stored_samples
+from cots.devices import default_device
 from cots.errors import exit_on_error
-from cots.evaluation import EmbeddedSplit, embed, decode_frames, read_stored_samples
-from cots.model import DualEncoder, default_device
+from cots.evaluation.embedding import EmbeddedSplit, embed
+from cots.evaluation.metrics import RECALL_KS, Floats, Ints, rank_queries, recall_at_k
+from cots.factory.train_loader import build_train_loader
+from cots.fingerprint import fingerprint
+from cots.models.dual_encoder import DualEncoder
 from cots.progress import Progress
-from cots.retrieval.metrics import RECALL_KS, Floats, Ints, recall_at_k, rank_queries
-from cots.training.checkpoint import fingerprint
-from cots.training.groups import build_param_groups
-from cots.training.loop import train
+from cots.training.optim import build_param_groups
+from cots.training.trainer import train
 
 STREAMS, OUT = Path("models/finetuned/image-text"), Path("runs/cross-encoder")
 MANIFEST, SHARDS, TOKENS = Path("data/manifest.parquet"), Path("data/shards"), Path("data/tokens")

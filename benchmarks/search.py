@@ -23,8 +23,8 @@ from usearch.index import Index as UsearchIndex
 
 from benchmarks._rounds import in_turn
 from benchmarks._vectors import DIM, Rows, gallery, share_found
-from cots.retrieval.choice import choose_index
-from cots.retrieval.index import EmbeddingIndex
+from cots.index.auto_index import choose_index
+from cots.index.embedding_index import EmbeddingIndex
 
 K, RECALL = 10, 0.95
 QUERIES, SINGLE = 1_000, 500

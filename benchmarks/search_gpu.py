@@ -12,8 +12,8 @@ import faiss
 
 from benchmarks._rounds import Call, in_turn, times_faster
 from benchmarks._vectors import DIM, Rows, gallery, share_found
-from cots.retrieval import gpu
-from cots.retrieval.index import EmbeddingIndex
+from cots.index import gpu
+from cots.index.embedding_index import EmbeddingIndex
 
 K, QUERIES = 10, 1_000
 PROBED = 16  # lists

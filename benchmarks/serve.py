@@ -28,9 +28,9 @@ import pandas as pd
 
 from cots.config.params import Params
 from cots.errors import exit_on_error
-from cots.retrieval.previews import Thumbnails
-from cots.serving.models import CHAMPION, INDEX
-from cots.serving.packaging import save_index
+from cots.index.thumbnails import Thumbnails
+from cots.registry.client import CHAMPION, INDEX
+from cots.registry.packaging import save_index
 from cots.stages.index import stage
 from cots.stages.package import limits_of
 

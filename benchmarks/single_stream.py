@@ -21,12 +21,13 @@ from torch import Tensor
 
 from benchmarks._rounds import in_turn
 from benchmarks._single_stream.cross_encoder import CrossEncoder
-from cots.build import build_model
 from cots.config.model import ModelConfig
 from cots.config.params import Params
-from cots.data.text import train_tokenizer
-from cots.model import DualEncoder, autocast, default_device
-from cots.retrieval.index import EmbeddingIndex
+from cots.data.wordpiece import train_tokenizer
+from cots.devices import autocast, default_device
+from cots.factory.model import build_model
+from cots.index.embedding_index import EmbeddingIndex
+from cots.models.dual_encoder import DualEncoder
 
 PICTURES, TEXTS, CLAIM = 5_000, 25_000, 10_800
 WORDS = 15  # 13 words and two special tokens, the length of COCO's captions

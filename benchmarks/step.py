@@ -20,16 +20,18 @@ from benchmarks._peers import albef_step, dual_encoder_step, open_clip_step
 from benchmarks._rounds import Call, in_turn, times_faster
 from benchmarks.ablation import CLIP, SIGLIP, unfiltered
 from benchmarks.single_stream import section
-from cots.build import build_model, build_objective
 from cots.config.model import ModelConfig
 from cots.config.objective import CotsObjectiveConfig, LossWeightsConfig, ObjectiveConfig
 from cots.config.params import Params
-from cots.data.text import train_tokenizer
-from cots.model import DualEncoder, default_device
+from cots.data.wordpiece import train_tokenizer
+from cots.devices import default_device
+from cots.factory.model import build_model
+from cots.factory.objective import build_objective
+from cots.models.dual_encoder import DualEncoder
 from cots.objectives.protocol import Batch, Objective
-from cots.training.groups import build_param_groups
-from cots.training.loop import train_step
-from cots.training.utilisation import matmul_rate
+from cots.training.mfu import matmul_rate
+from cots.training.optim import build_param_groups
+from cots.training.trainer import train_step
 
 ACCELERATED = 256  # pairs
 WORDS = (8, 24)  # tokens of a caption: from, and fewer than

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks._rounds import in_turn, times_faster
-from cots.model import default_device
-from cots.models.openai_dvae import OpenAiDvae
-from cots.models.openai_weights import import_openai_dvae, weights_digest
+from cots.devices import default_device
+from cots.models.dvae.openai import OpenAiDvae
+from cots.models.dvae.openai_weights import import_openai_dvae, weights_digest
 
 Variant = Callable[[], Tensor]
 

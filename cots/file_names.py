@@ -1,4 +1,4 @@
-"""Names of files that one part writes and others read; `cots.retrieval.index_folder` has those of an index."""
+"""Names of files that one part writes and others read; `cots.index.index_folder` has those of an index."""
 
 MANIFEST = "manifest.parquet"  # data/
 CURVES, PAIRS = "curves.csv", "pairs.parquet"  # reports/pretrain, reports/finetune/<target>; the former in reports/dvae

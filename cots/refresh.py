@@ -4,19 +4,20 @@ import shutil
 from pathlib import Path
 
 from cots.config.params import Params
+from cots.digests import file_digest
 from cots.file_names import LINEAGE, MANIFEST
 from cots.files import write_json
-from cots.serving.cards import DATA_CARD, MODEL_CARD
-from cots.serving.evidence import PARAMS
-from cots.serving.lineage import file_digest, git_state
-from cots.serving.loading import encoders_in, model_folder
-from cots.serving.models import INDEX
-from cots.serving.packaging import save_index
-from cots.serving.publishing import judge_of, published
-from cots.serving.registry import Published, Registry
-from cots.serving.versions import VersionInfo
+from cots.registry.cards import DATA_CARD, MODEL_CARD
+from cots.registry.client import INDEX
+from cots.registry.evidence import PARAMS
+from cots.registry.loading import encoders_in, model_folder
+from cots.registry.packaging import save_index
+from cots.registry.publishing import judge_of, published
+from cots.registry.registry import Published, Registry
+from cots.registry.versions import VersionInfo
 from cots.stages.index import stage as index_stage
 from cots.stages.package import index_facts, limits_of, read_validation
+from cots.tracking.git import git_state
 
 WORK, MEMORY = Path("runs/refresh"), Path("runs/vectors")
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from cots.models.language import HfTextBackbone
-from cots.models.stream import ImageEncoder, TextEncoder
-from cots.models.vision import VitBackbone
+from cots.models.encoder import ImageEncoder, TextEncoder
+from cots.models.hf_text import HfTextBackbone
+from cots.models.vit import VitBackbone
 
 
 def vision(

@@ -42,7 +42,7 @@ COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database, made once: that takes seconds."""
 
-    from cots.serving.tracking import connect
+    from cots.tracking.runs import connect
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     with tracked_in(path):
@@ -108,8 +108,8 @@ def cots(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 def save_tiny_model(folder: Path, seed: int) -> None:
     """A model folder with random streams of one small layer."""
-    from cots.data.text import train_tokenizer
-    from cots.model import DualEncoder
+    from cots.data.wordpiece import train_tokenizer
+    from cots.models.dual_encoder import DualEncoder
 
     torch.manual_seed(seed)
     settings = {
@@ -147,10 +147,10 @@ def save_index(folder: Path, encoders: Path) -> None:
     """The index of one plain square a colour, as stage `index` leaves it."""
     import webdataset as wds
 
-    from cots.model import DualEncoder
-    from cots.retrieval.frames import FrameEmbeddings
-    from cots.retrieval.index import EmbeddingIndex
-    from cots.retrieval.previews import thumbnail_members
+    from cots.index.embedding_index import EmbeddingIndex
+    from cots.index.frame_embeddings import FrameEmbeddings
+    from cots.index.thumbnails import thumbnail_members
+    from cots.models.dual_encoder import DualEncoder
 
     model = DualEncoder.load(encoders)
     pictures = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
@@ -305,7 +305,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[dict[str, object]]:
-    from cots.data.pictures import encode_jpeg, image_hashes
+    from cots.data.image_hashes import image_hashes
+    from cots.data.images import encode_jpeg
     from cots.data.samples import StoredSample
     from cots.data.shards import shard_name, write_shard
 
@@ -391,7 +392,7 @@ def squares_champion(
 ) -> Path:
     """A DVC project of plain squares, in which the process stands, and a champion that learnt from other pictures."""
     from cots.config.params import Params
-    from cots.serving.publishing import publish
+    from cots.registry.publishing import publish
     from tests.deployed import squares_project
 
     folder = squares_project(tmp_path / "project", tiny_package, fork_python)

@@ -16,10 +16,10 @@ from PIL import Image
 
 from cots.config.gate import GateConfig
 from cots.config.params import Params
-from cots.model import DualEncoder
-from cots.serving.judging import ChallengerEvaluator
-from cots.serving.publishing import publish
-from cots.serving.registry import Published, Registry
+from cots.models.dual_encoder import DualEncoder
+from cots.registry.challenger import ChallengerEvaluator
+from cots.registry.publishing import publish
+from cots.registry.registry import Published, Registry
 from cots.stages.package import stage
 from tests.conftest import COLOURS, tracked_in
 

@@ -20,7 +20,7 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-from cots.data.text import train_tokenizer
+from cots.data.wordpiece import train_tokenizer
 
 CAPTIONS = [f"a {colour} {shape} on the left" for colour in ("red", "green", "blue") for shape in ("ring", "square")]
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}

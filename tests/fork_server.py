@@ -46,7 +46,7 @@ PRELOADED = (
     *("torch", "torchvision", "timm", "transformers", "mlflow.pyfunc", "great_expectations", "prefect.main"),
     *("torch.distributed.run", "matplotlib.pyplot", "dvc.repo", "dvc.cli.parser", "dulwich.repo", "uvicorn"),
     *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "alembic.command"),
-    *("pipelines.retrain", "pipelines.refresh_index", "pipelines.drift", "pipelines.promotion", "cots.cli"),
+    *("cots.flows.retrain", "cots.flows.refresh_index", "cots.flows.drift", "cots.flows.promotion", "cots.cli"),
 )
 COMMANDS = {"dvc": "dvc", "cots": "cots"}  # installed commands, by the module that they run
 

@@ -6,8 +6,8 @@ import pytest
 from cots.config.objective import LossWeightsConfig
 from cots.curves import loss_columns
 from cots.progress import Progress
-from cots.reporting.plots import curves
-from tests.test_objective import batch, objective
+from cots.report.plots import curves
+from tests.objectives.test_cots import batch, objective
 
 
 @pytest.mark.parametrize("negatives", ["none", "online"])

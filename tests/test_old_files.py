@@ -22,11 +22,12 @@ from safetensors.numpy import load_file
 from cots.config.dvae import TrainedDvaeConfig
 from cots.config.objective import CotsObjectiveConfig
 from cots.config.params import Params
-from cots.model import DualEncoder, default_device, compute_dtype
-from cots.serving.loading import load_encoders
-from cots.serving.queries import RESULT_MEDIA, Query
-from cots.serving.registry import Registry
-from cots.serving.search import SearchEngine
+from cots.devices import compute_dtype, default_device
+from cots.models.dual_encoder import DualEncoder
+from cots.registry.loading import load_encoders
+from cots.registry.registry import Registry
+from cots.search.engine import SearchEngine
+from cots.search.queries import RESULT_MEDIA, Query
 from cots.stages import finetune, pretrain
 from tests.conftest import Cots
 

@@ -14,9 +14,9 @@ from cots.data.manifest import SCHEMA, write_table
 from cots.errors import BadInput
 from cots.files import write_json
 from cots.refresh import refresh
-from cots.serving.models import INDEX
-from cots.serving.packaged import opened_search
-from cots.serving.registry import Published, Registry
+from cots.registry.client import INDEX
+from cots.registry.packaged import opened_search
+from cots.registry.registry import Published, Registry
 from tests.deployed import register
 
 ROOT = Path(__file__).parents[1]

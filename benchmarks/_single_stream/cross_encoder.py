@@ -18,22 +18,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from cots.data.text import tokenize, load_tokenizer
-from cots.data.views import resize_squash
+from cots.batching import batched
+from cots.data.resizing import resize_squash
+from cots.data.token_batch import tokenize
+from cots.data.tokenizer import load_tokenizer
+from cots.devices import autocast, default_device
 from cots.errors import BadInput
-from cots.model import (
-    TOKENIZER,
-    DualEncoder,
-    autocast,
-    batched,
-    default_device,
-    normalize_pixels,
-    model_load_errors,
-    save_model_folder,
-)
-from cots.models.language import HfTextBackbone
-from cots.models.stream import Pool
-from cots.models.vision import VitBackbone
+from cots.models.dual_encoder import DualEncoder
+from cots.models.encoder import Pool
+from cots.models.hf_text import HfTextBackbone
+from cots.models.model_folder import TOKENIZER, model_load_errors, save_model_folder
+from cots.models.pixels import normalize_pixels
+from cots.models.vit import VitBackbone
 
 WEIGHTS, SETTINGS = "cross_encoder.safetensors", "cross_encoder.json"
 

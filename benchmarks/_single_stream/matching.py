@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks._single_stream.cross_encoder import SingleStreamEncoder
+from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.momentum import MomentumEncoder
-from cots.models.stream import ImageEncoder, TextEncoder
-from cots.objectives.protocol import ALL_ROWS, Batch, Objective, LossOutput
+from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput, Objective
 
 
 def sample_hard_negatives(similarity: Tensor, samples: Tensor, *, temperature: float) -> Tensor:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.metrics import Floats, Ints, rank_queries
+from cots.evaluation.metrics import Floats, Ints, rank_queries
+from cots.index.embedding_index import EmbeddingIndex
 
 PairScorer = Callable[[Ints], Floats]
 

@@ -23,7 +23,7 @@ def compare(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Compare two models on the same queries: A less B with 95 % intervals and two-sided p."""
-    from cots.comparison import compare_query_tables, query_tables
+    from cots.evaluation.comparison import compare_query_tables, query_tables
 
     ours, theirs = query_tables(challenger), query_tables(champion)
     shared = [target for target in ours if target in theirs]

@@ -10,7 +10,7 @@ from cots.cli.tables import table
 from cots.errors import BadInput
 
 if TYPE_CHECKING:
-    from cots.serving.registry import Registry
+    from cots.registry.registry import Registry
 
 data = typer.Typer(
     help="Samples: several data sets into one, which versions learnt from them, and taking them back.",
@@ -32,7 +32,7 @@ MANIFEST, WITHDRAWN = Path("data/manifest.parquet"), Path("withdrawn.csv")
 @data.command()
 def lineage(ids: Ids) -> None:
     """Show which versions learnt from a sample, and which hold it in their index."""
-    from cots.serving.registry import Registry
+    from cots.registry.registry import Registry
 
     typer.echo(_told(ids, _used(Registry(), ids)))
 
@@ -48,7 +48,7 @@ def withdraw(
     """
     from cots.cli.registry import refresh
     from cots.data.withdrawn import add_withdrawn
-    from cots.serving.registry import Registry
+    from cots.registry.registry import Registry
 
     registry = Registry()
     used = _used(registry, ids)
@@ -75,7 +75,7 @@ def merge(
     release's own splits are taken.
     """
     from cots.cli.files import writing
-    from cots.data.gathering import merge
+    from cots.data.ingest.merge import merge
     from cots.data.sources import SOURCES
 
     asked = [_kind_and_path(source) for source in sources]

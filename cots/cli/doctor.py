@@ -88,7 +88,7 @@ def _processor() -> str:
 
 
 def _mlflow() -> str:
-    from cots.serving.tracking import connect, without_credentials, tracking_uri
+    from cots.tracking.runs import connect, tracking_uri, without_credentials
 
     connect()
     return without_credentials(tracking_uri())

@@ -13,8 +13,8 @@ from cots.errors import BadInput
 from cots.files import write_json
 
 if TYPE_CHECKING:
-    from cots.drift import DriftCheck
-    from cots.serving.versions import VersionInfo
+    from cots.monitoring.drift import DriftCheck
+    from cots.registry.versions import VersionInfo
 
 
 def drift(
@@ -30,10 +30,10 @@ def drift(
     """Compare queries and new samples with what the champion learnt from; exit code 0 whatever is found."""
     from cots.config.params import Params
     from cots.data.manifest import read_manifest
-    from cots.data.query_log import read_queries
-    from cots.drift import DriftMonitor, summary
-    from cots.serving.lineage import file_digest
-    from cots.serving.loading import load_encoders
+    from cots.digests import file_digest
+    from cots.monitoring.drift import DriftMonitor, summary
+    from cots.monitoring.query_log import read_queries
+    from cots.registry.loading import load_encoders
 
     limits = Params.load().drift
     current = read_manifest(manifest)
@@ -59,9 +59,9 @@ def drift(
 
 def _learnt(model: str, manifest: Path) -> Path:
     """The manifest that the champion's encoders were trained on: the current one, or an earlier one of this folder."""
-    from cots.data.past import past_versions
-    from cots.serving.lineage import file_digest
-    from cots.serving.registry import Registry
+    from cots.data.dvc_history import past_versions
+    from cots.digests import file_digest
+    from cots.registry.registry import Registry
 
     if model != CHAMPION:
         raise BadInput(f"which data {model} learnt from is not known: give their manifest with --reference")
@@ -84,7 +84,7 @@ def digest_of_training_data(versions: "Sequence[VersionInfo]") -> str:
     Raises:
         BadInput: there is no champion.
     """
-    from cots.serving.versions import deployed
+    from cots.registry.versions import deployed
 
     champion = deployed(versions)
     if champion is None:

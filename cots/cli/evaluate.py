@@ -16,10 +16,10 @@ from cots.errors import BadInput
 from cots.files import write_json
 
 if TYPE_CHECKING:
-    from cots.data.intake import Rejected
+    from cots.data.ingest.ingestor import Rejected
     from cots.data.samples import Sample, StoredSample
     from cots.directions import Media
-    from cots.model import DualEncoder
+    from cots.models.dual_encoder import DualEncoder
 
 Format = Literal["karpathy", "coco", "folder", "webdataset", "msrvtt", "scenes"]
 NAMED_CHARS = 100  # of the samples that could not be used; --json has all of them
@@ -52,9 +52,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
 ) -> None:
     """Measure retrieval in both directions on a data set."""
-    from cots.data.intake import Ingestor
-    from cots.evaluation import ingest_by_media
-    from cots.serving.loading import load_encoders
+    from cots.data.ingest.by_media import ingest_by_media
+    from cots.data.ingest.ingestor import Ingestor
+    from cots.registry.loading import load_encoders
 
     root = data.resolve() if data.is_dir() else data.resolve().parent
     limits = {"min_side": min_side, "max_pixels": max_pixels, "max_caption_chars": max_caption_chars}
@@ -102,8 +102,9 @@ def _measured(
     **settings: int,
 ) -> dict[str, Any]:
     """All figures, by kind of media; every query's rank is written where it is wanted."""
-    from cots.evaluation import embed, evaluate_retrieval
-    from cots.reporting.results import write_query_table
+    from cots.evaluation.embedding import embed
+    from cots.evaluation.retrieval import evaluate_retrieval
+    from cots.report.results import write_query_table
 
     metrics: dict[str, Any] = {}
     for media, samples in usable.items():

@@ -19,11 +19,11 @@ def explain(
     max_pixels: Annotated[int, typer.Option(min=1, help="A larger picture is not opened.")] = 50_000_000,
 ) -> None:
     """Draw which parts of a picture speak for a text and for each of its words."""
-    from cots.cli.sheet import labelled_sheet, write_sheet
-    from cots.data.pictures import UnusableImage, decode_image
-    from cots.explain import explain as explained
-    from cots.explain import overlay
-    from cots.serving.loading import load_encoders
+    from cots.cli.result_grid import labelled_sheet, write_sheet
+    from cots.data.image_decoding import UnusableImage, decode_image
+    from cots.evaluation.explain import explain as explained
+    from cots.evaluation.explain import overlay
+    from cots.registry.loading import load_encoders
 
     if not text.strip():
         raise BadInput("the text is blank")

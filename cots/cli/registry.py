@@ -9,8 +9,8 @@ import typer
 from cots.cli.tables import table
 
 if TYPE_CHECKING:
-    from cots.serving.registry import Published
-    from cots.serving.versions import VersionInfo
+    from cots.registry.registry import Published
+    from cots.registry.versions import VersionInfo
 
 registry = typer.Typer(help="Versions of the search index: publish, compare, promote, rollback.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
@@ -20,7 +20,7 @@ Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
 def publish() -> None:
     """Register what `dvc repro` packaged, once for each content; deploy it if the gate lets it pass."""
     from cots.config.params import Params
-    from cots.serving.publishing import publish as publish_package
+    from cots.registry.publishing import publish as publish_package
 
     typer.echo(_told(publish_package(Params.load())))
 
@@ -44,7 +44,7 @@ def refresh() -> None:
 @registry.command(name="list")
 def list_versions() -> None:
     """List the versions, the newest first."""
-    from cots.serving.catalog import versions
+    from cots.registry.catalog import versions
 
     typer.echo(versions_table(versions()))
 
@@ -52,7 +52,7 @@ def list_versions() -> None:
 @registry.command()
 def history() -> None:
     """List every move of the champion, oldest first, with who and why."""
-    from cots.serving.catalog import history as read_history
+    from cots.registry.catalog import history as read_history
 
     moves = read_history()
     rows = [
@@ -67,8 +67,8 @@ def promote(
     reason: Reason,
 ) -> None:
     """Deploy a version, whatever the gate said of it."""
-    from cots.serving.models import INDEX
-    from cots.serving.registry import Registry
+    from cots.registry.client import INDEX
+    from cots.registry.registry import Registry
 
     moved = Registry().promote(version, why=reason)
     typer.echo(f"{INDEX} version {version} is the champion" + ("" if moved else " already: nothing changed"))
@@ -77,8 +77,8 @@ def promote(
 @registry.command()
 def rollback(reason: Reason) -> None:
     """Go back to the version that was deployed before."""
-    from cots.serving.models import INDEX
-    from cots.serving.registry import Registry
+    from cots.registry.client import INDEX
+    from cots.registry.registry import Registry
 
     typer.echo(f"{INDEX} version {Registry().rollback(why=reason)} is the champion")
 
@@ -90,7 +90,7 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what differs between two versions: parameters, data, metrics."""
-    from cots.serving.registry import Registry
+    from cots.registry.registry import Registry
 
     found = Registry().difference(before, after)
     if as_json:
@@ -107,7 +107,7 @@ def lineage(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a list.")] = False,
 ) -> None:
     """Show where a version came from: encoders, runs, parameters, code commit, data manifest, the gate's decision."""
-    from cots.serving.registry import Registry
+    from cots.registry.registry import Registry
 
     known = Registry()
     found = (known.champion() if version is None else known.listed(version)).lineage()

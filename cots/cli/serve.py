@@ -28,10 +28,10 @@ def serve(
     ] = None,
 ) -> None:
     """Answer searches over HTTP, with a page at /; a new champion is taken over while it runs."""
-    from cots.serving.service.app import ServiceSettings
-    from cots.serving.service.guards import RequestLimits
-    from cots.serving.service.running import BODY_SECONDS, hosts, token
-    from cots.serving.service.running import serve as run
+    from cots.service.app import ServiceSettings
+    from cots.service.middleware import RequestLimits
+    from cots.service.server import BODY_SECONDS, hosts, token
+    from cots.service.server import serve as run
 
     limits = RequestLimits(
         body=int(max_body * 2**20), pixels=int(max_pixels * 1e6), in_flight=max_queries, seconds=BODY_SECONDS

@@ -16,7 +16,7 @@ def summary(
     page: Annotated[Path, typer.Option(help="The report of stage `evaluate`.")] = Path("reports/index.html"),
 ) -> None:
     """Print the retrieval table, the registered versions, where the report is and what to try next."""
-    from cots.serving.catalog import versions
+    from cots.registry.catalog import versions
 
     measured = {name: values for name, values in _read(metrics).items() if "queries" in values}
     typer.echo("Retrieval, recall in per cent and median rank\n\n" + retrieval_table(measured))

@@ -22,8 +22,8 @@ def suspects(
     import pandas as pd
 
     from cots.data.manifest import read_manifest
-    from cots.data.suspects import suspects as found_in
-    from cots.data.suspects import write_suspects
+    from cots.data.quality.suspects import suspects as found_in
+    from cots.data.quality.suspects import write_suspects
 
     if not pairs.is_file():
         raise BadInput(f"no pairs {pairs}: run `dvc repro pretrain`")

@@ -43,9 +43,9 @@ def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """The headline metrics of each model and direction, with chance in the line below.
 
     Args:
-        metrics: by name, what `cots.evaluation.measure` gives.
+        metrics: by name, what `cots.evaluation.retrieval.measure` gives.
     """
-    from cots.retrieval.metric_table import headline
+    from cots.evaluation.metric_table import headline
 
     columns = [metric.name for metric in headline()]
     rows = [row for name, values in _with_folds(metrics) for row in _model_rows(name, values, columns)]

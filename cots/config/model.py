@@ -9,11 +9,11 @@ from cots.config.values import Config
 
 
 class ImageEncoderConfig(Config):
-    """The image encoder: a timm vision transformer, or what else of the table in cots/model.py `kind` names."""
+    """The image encoder: a timm vision transformer, or what else of the table in cots/models/dual_encoder.py `kind` names."""
 
     kind: str = Field(
         default="timm",
-        description="The kind of backbone. timm alone, until the table in cots/model.py has another.",
+        description="The kind of backbone. timm alone, until the table in cots/models/dual_encoder.py has another.",
         exclude_if=lambda kind: kind == "timm",  # as in model folders and parameter files of before
     )
     name: str = Field(
@@ -59,11 +59,11 @@ class ImageEncoderConfig(Config):
 
 
 class TextEncoderConfig(Config):
-    """The text encoder: one of transformers, or what else of the table in cots/model.py `kind` names."""
+    """The text encoder: one of transformers, or what else of the table in cots/models/dual_encoder.py `kind` names."""
 
     kind: str = Field(
         default="transformers",
-        description="The kind of backbone. transformers alone, until the table in cots/model.py has another.",
+        description="The kind of backbone. transformers alone, until the table in cots/models/dual_encoder.py has another.",
         exclude_if=lambda kind: kind == "transformers",
     )
     name: str = Field(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cots.dist import local_slice
+from cots.distributed import local_slice
 
 IGNORED_LOGIT = -1e4  # a logit that no softmax sees; finite, so that a KL term stays free of inf - inf
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cots.dist import rank_slices
+from cots.distributed import rank_slices
 
 
 class AdaptiveMomentumFilter(nn.Module):

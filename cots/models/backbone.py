@@ -1,4 +1,4 @@
-"""What an encoder asks of its backbone. A new kind is a class behind one of these and a line in cots/model.py's tables.
+"""What an encoder asks of its backbone. A new kind is a class behind one of these and a line in cots/models/dual_encoder.py's tables.
 
 They are abstract modules, not `typing.Protocol`s, which could not say that a backbone is a module too.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cots.models.places import TokenIndex
+from cots.models.token_index import TokenIndex
 
 
 class Backbone(nn.Module, ABC):

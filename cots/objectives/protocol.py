@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cots.dist import all_gather_with_grad
+from cots.distributed import all_gather_with_grad
 
 ALL_ROWS = slice(None)
 

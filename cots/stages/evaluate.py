@@ -14,19 +14,24 @@ import yaml
 
 from cots.config.stages.evaluate import EvaluateParams
 from cots.data.manifest import part, read_manifest
+from cots.data.stored_samples import read_stored_by_id, read_stored_samples
+from cots.digests import file_digest
 from cots.directions import MEDIA_OF, Target
-from cots.dist import init_distributed, rank
+from cots.distributed import rank
 from cots.errors import exit_on_error
-from cots.evaluation import EmbeddedSplit, embed, evaluate_retrieval, rounded, read_stored_by_id, read_stored_samples
+from cots.evaluation.embedding import EmbeddedSplit, embed
+from cots.evaluation.retrieval import evaluate_retrieval
 from cots.file_names import CODEBOOK_USAGE
 from cots.files import write_json
-from cots.model import DualEncoder
-from cots.reporting.attention import AttentionMap, attention_maps
-from cots.reporting.compose import StageOutputs, build_report
-from cots.reporting.page import Report, write_page
-from cots.reporting.results import Evaluated, flat, write_queries
-from cots.serving.lineage import file_digest, git_state
-from cots.serving.tracking import start_run
+from cots.init_distributed import init_distributed
+from cots.models.dual_encoder import DualEncoder
+from cots.report.attention import AttentionMap, attention_maps
+from cots.report.build import StageOutputs, build_report
+from cots.report.page import Report, write_page
+from cots.report.results import Evaluated, flat, write_queries
+from cots.rounding import rounded
+from cots.tracking.git import git_state
+from cots.tracking.runs import start_run
 
 PACKAGES = ("torch", "timm", "transformers", "webdataset", "faiss-cpu", "mlflow", "dvc")
 

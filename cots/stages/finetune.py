@@ -8,10 +8,11 @@ from pydantic import TypeAdapter
 
 from cots.config.stages.finetune import FinetuneParams
 from cots.directions import MEDIA_OF, Target
-from cots.dist import init_distributed, rank
+from cots.distributed import rank
 from cots.errors import exit_on_error
-from cots.model import DualEncoder
-from cots.serving.tracking import start_run
+from cots.init_distributed import init_distributed
+from cots.models.dual_encoder import DualEncoder
+from cots.tracking.runs import start_run
 from cots.training.fit import Inputs, fit
 
 

@@ -12,19 +12,21 @@ import webdataset as wds
 from numpy.typing import NDArray
 from PIL import Image
 
+from cots.batching import batched
 from cots.config.index import IndexConfig
 from cots.config.stages.index import IndexParams
 from cots.data.manifest import read_manifest, write_table
 from cots.data.samples import StoredSample
-from cots.dist import all_gather_object, init_distributed, rank, world_size
+from cots.data.stored_samples import decode_frames, read_stored_samples
+from cots.distributed import all_gather_object, rank, world_size
 from cots.errors import BadInput, exit_on_error
-from cots.evaluation import embed_texts, decode_frames, rounded, read_stored_samples
+from cots.evaluation.embedding import embed_texts
 from cots.files import atomic_folder, write_json
-from cots.model import DualEncoder, batched
-from cots.retrieval.choice import IndexChoice, choose_index, recall_of
-from cots.retrieval.frames import FrameEmbeddings
-from cots.retrieval.index import NEAREST, EmbeddingIndex
-from cots.retrieval.index_folder import (
+from cots.index.auto_index import IndexChoice, choose_index, recall_of
+from cots.index.embedding_cache import EmbeddingCache, digest_of
+from cots.index.embedding_index import NEAREST, EmbeddingIndex
+from cots.index.frame_embeddings import FrameEmbeddings
+from cots.index.index_folder import (
     ABOUT,
     CAPTION_SCHEMA,
     CAPTIONS,
@@ -35,8 +37,10 @@ from cots.retrieval.index_folder import (
     PREVIEWS,
     TEXTS,
 )
-from cots.retrieval.memory import EmbeddingCache, digest_of
-from cots.retrieval.previews import thumbnail_members
+from cots.index.thumbnails import thumbnail_members
+from cots.init_distributed import init_distributed
+from cots.models.dual_encoder import DualEncoder
+from cots.rounding import rounded
 
 
 def stage(

@@ -10,16 +10,17 @@ import pandas as pd
 
 from cots.config.stages.package import PackageParams
 from cots.data.manifest import part, read_manifest
+from cots.digests import content_digest, file_digest, text_digest
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput, exit_on_error
 from cots.file_names import LINEAGE, SUMMARY
 from cots.files import write_json
-from cots.retrieval.index_folder import INDEX
-from cots.serving.cards import DATA_CARD, MODEL_CARD, CardContext, data_card, model_card
-from cots.serving.evidence import EVIDENCE, save_evidence
-from cots.serving.lineage import content_digest, file_digest, git_state, text_digest
-from cots.serving.packaging import InferenceConfig, save_encoders, save_index
-from cots.serving.search import SearchEngine, read_about
+from cots.index.index_folder import INDEX
+from cots.registry.cards import DATA_CARD, MODEL_CARD, CardContext, data_card, model_card
+from cots.registry.evidence import EVIDENCE, save_evidence
+from cots.registry.packaging import InferenceConfig, save_encoders, save_index
+from cots.search.engine import SearchEngine, read_about
+from cots.tracking.git import git_state
 
 
 def stage(

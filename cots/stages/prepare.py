@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cots.config.stages.prepare import PrepareParams
-from cots.data.intake import Ingestor, Rejected
+from cots.data.ingest.ingestor import Ingestor, Rejected
+from cots.data.ingest.shard_writer import ShardWriter, ingest
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 from cots.data.sources import SOURCES
-from cots.data.storing import ShardWriter, ingest
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput, RunFailed, exit_on_error
 from cots.progress import Progress

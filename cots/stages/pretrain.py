@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from cots.build import build_model
 from cots.config.stages.pretrain import PretrainParams
-from cots.dist import init_distributed, rank
+from cots.distributed import rank
 from cots.errors import exit_on_error
-from cots.serving.tracking import start_run
+from cots.factory.model import build_model
+from cots.init_distributed import init_distributed
+from cots.tracking.runs import start_run
 from cots.training.fit import Inputs, fit
 
 

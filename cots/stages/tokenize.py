@@ -9,23 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cots.build import dvae_image_size
+from cots.batching import batched
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.stages.tokenize import TokenizeParams
 from cots.config.tokenize import TokenizeConfig
-from cots.data.batches import draw_view
+from cots.data.crop_views import CropViews
 from cots.data.manifest import read_manifest
+from cots.data.random_crop import crop, draw_view
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
-from cots.data.text import train_tokenizer
-from cots.data.views import CropViews, crop
-from cots.dist import init_distributed, rank, barrier, world_size
+from cots.data.wordpiece import train_tokenizer
+from cots.devices import autocast, default_device
+from cots.distributed import barrier, rank, world_size
 from cots.errors import exit_on_error
-from cots.model import autocast, batched, default_device
-from cots.models.dvae_folder import AnyDvae, load_dvae
+from cots.factory.dvae_size import dvae_image_size
+from cots.fingerprint import fingerprint
+from cots.init_distributed import init_distributed
+from cots.models.dvae.io import AnyDvae, load_dvae
+from cots.models.dvae.pixels import to_pixels
 from cots.progress import Progress
-from cots.training.checkpoint import fingerprint
-from cots.training.dvae import to_pixels
 
 
 def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: TokenizeParams) -> None:

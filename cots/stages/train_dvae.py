@@ -10,20 +10,21 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cots.build import build_dvae_crops
 from cots.config.dvae import TrainedDvaeConfig
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.stages.train_dvae import TrainDvaeParams
-from cots.data.batches import RandomCrops
+from cots.data.random_crops import RandomCrops
+from cots.devices import autocast, default_device
 from cots.errors import exit_on_error
+from cots.factory.dvae_crops import build_dvae_crops
 from cots.file_names import CODEBOOK_USAGE, CURVES
-from cots.model import autocast, default_device
-from cots.models.dvae import Dvae, perplexity
-from cots.models.dvae_folder import AnyDvae, save_dvae
-from cots.models.openai_weights import import_openai_dvae
+from cots.fingerprint import fingerprint
+from cots.models.dvae.io import AnyDvae, save_dvae
+from cots.models.dvae.openai_weights import import_openai_dvae
+from cots.models.dvae.pixels import to_pixels
+from cots.models.dvae.vae import Dvae, perplexity
 from cots.progress import Progress
-from cots.training.checkpoint import fingerprint
-from cots.training.dvae import Metrics, to_pixels, train_dvae
+from cots.training.dvae import Metrics, train_dvae
 
 SHOWN = 12  # pictures beside their reconstructions
 CHECKED = 16  # batches that measure the use of the codebook

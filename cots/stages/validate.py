@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cots.config.stages.validate import ValidateParams
-from cots.data.audit import ALIKE_BITS, audit_manifest
-from cots.data.expectations import CheckResult, validate_manifest
 from cots.data.manifest import SCHEMA, read_manifest
-from cots.data.suspects import read_suspects
+from cots.data.quality.audit import ALIKE_BITS, audit_manifest
+from cots.data.quality.expectations import CheckResult, validate_manifest
+from cots.data.quality.suspects import read_suspects
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput, RunFailed, exit_on_error
 from cots.file_names import SUMMARY

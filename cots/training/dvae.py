@@ -3,26 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cots.config.dvae import TrainedDvaeConfig
-from cots.data.batches import RandomCrops
-from cots.model import autocast
-from cots.models.dvae import Dvae, perplexity, kl_to_uniform
+from cots.data.random_crops import RandomCrops
+from cots.devices import autocast
+from cots.models.dvae.pixels import to_pixels
+from cots.models.dvae.vae import Dvae, kl_to_uniform, perplexity
 from cots.training import checkpoint
 from cots.training.schedule import exponential, warmup_cosine
 
 Metrics = dict[str, float]
-
-
-def to_pixels(batch: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Bytes (B, H, W, 3) to (B, 3, H, W) in [0, 1], channels last in memory."""
-    scaled = torch.from_numpy(batch).to(device).movedim(-1, 1).float().div_(255)
-    return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def train_dvae(

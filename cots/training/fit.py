@@ -8,18 +8,20 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from cots.build import build_objective, build_train_loader
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.training import TrainConfig
 from cots.data.manifest import read_manifest
-from cots.dist import rank
+from cots.devices import default_device
+from cots.distributed import rank
+from cots.factory.objective import build_objective
+from cots.factory.train_loader import build_train_loader
 from cots.file_names import CURVES, PAIRS
-from cots.model import DualEncoder, default_device
+from cots.fingerprint import fingerprint
+from cots.models.dual_encoder import DualEncoder
 from cots.progress import Progress
-from cots.training.checkpoint import fingerprint
-from cots.training.groups import build_param_groups
-from cots.training.loop import train
-from cots.training.sharding import apply_fsdp, full_state_dict
+from cots.training.fsdp import apply_fsdp, full_state_dict
+from cots.training.optim import build_param_groups
+from cots.training.trainer import train
 
 
 class Inputs(NamedTuple):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks._single_stream.cross_encoder import SETTINGS, WEIGHTS, CrossEncoder, SingleStreamEncoder
 from cots.errors import BadInput
-from cots.model import DualEncoder
-from cots.models.language import HfTextBackbone
-from cots.models.vision import VitBackbone
+from cots.models.dual_encoder import DualEncoder
+from cots.models.hf_text import HfTextBackbone
+from cots.models.vit import VitBackbone
 from tests.conftest import COLOURS
 
 TEXTS = [f"a {colour} square" for colour in COLOURS] + ["square", "a red red blue green square"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks._single_stream.cross_encoder import CrossEncoder
-from benchmarks._single_stream.matching import TemperatureSchedule, ITMObjective, sample_hard_negatives
-from cots.model import DualEncoder
+from benchmarks._single_stream.matching import ITMObjective, TemperatureSchedule, sample_hard_negatives
+from cots.models.dual_encoder import DualEncoder
 from cots.objectives.protocol import Batch
 
 SCHEDULE = TemperatureSchedule(start=0.8, end=0.2, steps=4)

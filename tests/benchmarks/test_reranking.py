@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks._single_stream.reranking import rerank
-from cots.retrieval.metrics import Floats, Ints, rank_queries
+from cots.evaluation.metrics import Floats, Ints, rank_queries
 
 OWNERS = np.repeat(np.arange(12), [1, 3, 2, 1, 4, 1, 2, 2, 1, 5, 1, 1])
 

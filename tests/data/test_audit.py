@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cots.data.audit import ALIKE_BITS, SOUND, audit_manifest
-from cots.data.intake import Ingestor, IngestedSample
+from cots.data.ingest.ingestor import IngestedSample, Ingestor
+from cots.data.ingest.shard_writer import ShardWriter
+from cots.data.quality.audit import ALIKE_BITS, SOUND, audit_manifest
 from cots.data.samples import SPLITS, Sample, StoredSample
 from cots.data.shards import read_shard, write_shard
-from cots.data.storing import ShardWriter
 
 Encoded = Callable[..., bytes]
 

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cots.data.masking import random_block_mask, mask_tokens
-from cots.data.views import CropViews, crop, random_resized_crop_box
+from cots.data.crop_views import CropViews
+from cots.data.masking import mask_tokens, random_block_mask
+from cots.data.random_crop import crop, random_resized_crop_box
 from cots.errors import BadInput
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cots.data.suspects import read_suspects, suspects, write_suspects
+from cots.data.quality.suspects import read_suspects, suspects, write_suspects
 from cots.errors import BadInput
 
 MANIFEST = pd.DataFrame({"id": ["a", "b"], "captions": [["a cat", "a dog"], ['a, quoted "red" bus']]})

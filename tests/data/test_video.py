@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cots.data.pictures import UnusableImage
-from cots.data.video import decode_video
+from cots.data.image_decoding import UnusableImage
+from cots.data.ingest.video import decode_video
 
 Encoded = Callable[..., bytes]
 

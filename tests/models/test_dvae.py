@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cots.models.dvae import gumbel_softmax
+from cots.models.dvae.vae import gumbel_softmax
 
 
 @pytest.mark.parametrize("temperature", [2.0, 0.05])

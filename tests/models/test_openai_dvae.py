@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cots.errors import BadInput
-from cots.models.dvae import Dvae
-from cots.models.dvae_folder import load_dvae, save_dvae
-from cots.models.openai_dvae import OpenAiDvae
-from cots.models.openai_weights import import_openai_dvae, weight_files
+from cots.models.dvae.io import load_dvae, save_dvae
+from cots.models.dvae.openai import OpenAiDvae
+from cots.models.dvae.openai_weights import import_openai_dvae, weight_files
+from cots.models.dvae.vae import Dvae
 
 TINY = {"n_hid": 8, "n_blk_per_group": 2, "vocab_size": 32}
 Published = tuple[nn.Module, nn.Module]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cots.serving.registry import Registry
+from cots.registry.registry import Registry
 from tests.deployed import register
 
 ROOT = Path(__file__).parents[2]
@@ -113,5 +113,5 @@ def test_moves_of_the_champion_and_looks_at_the_registry_load_no_model() -> None
 
 
 def test_flows_load_no_model() -> None:
-    door = opened("import pipelines.drift, pipelines.promotion, pipelines.refresh_index, pipelines.retrain")
+    door = opened("import cots.flows.drift, cots.flows.promotion, cots.flows.refresh_index, cots.flows.retrain")
     assert door.libraries & HEAVY == set()

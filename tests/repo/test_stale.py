@@ -72,7 +72,7 @@ def imports() -> grimp.ImportGraph:
     return grimp.build_graph("cots", "pipelines", cache_dir=None, exclude_type_checking_imports=True)
 
 
-@pytest.mark.parametrize("module", ["cots.cli", "pipelines.retrain", *(f"cots.stages.{name}" for name in STAGES)])
+@pytest.mark.parametrize("module", ["cots.cli", "cots.flows.retrain", *(f"cots.stages.{name}" for name in STAGES)])
 def test_the_closure_is_that_which_grimp_finds(module: str, imports: grimp.ImportGraph) -> None:
     found: set[str] = set()
     waiting = {module}
@@ -134,10 +134,10 @@ def test_every_file_that_is_no_python_belongs_to_a_module_that_names_it() -> Non
     owned = {str(path.relative_to(ROOT)) for path in data_files(modules)}
     others = {file for file in code_files(ROOT) if not file.endswith(".py")}
     assert others - owned == {
-        "cots/data/scenes.yaml",  # a source, which params.yaml names
+        "cots/data/sources/scenes/grammar.yaml",  # a source, which params.yaml names
         "cots/py.typed",  # for type checkers
     }
-    assert {"cots/reporting/templates/page.html.j2", "cots/reporting/templates/page.css"} <= listed("evaluate")
+    assert {"cots/report/templates/page.html.j2", "cots/report/templates/page.css"} <= listed("evaluate")
 
 
 def stale(pattern: str) -> set[str]:
@@ -155,8 +155,8 @@ TRAINING = {"pretrain", "finetune"}
     [
         r"cots/progress\.py|cots/launch\.py",
         r"cots/drift\.py|cots/data/(profiles|past|query_log)\.py|cots/retrieval/two_sample\.py",
-        r"cots/serving/(gate|judging|registry|champion|promotions|publishing|models|versions|loading|tracking)\.py",
-        r"cots/serving/service/.*",
+        r"cots/registry/(gate|judging|registry|champion|promotions|publishing|models|versions|loading|tracking)\.py",
+        r"cots/service/.*",
         r"cots/cli/.*|cots/(refresh|comparison)\.py",
         r"pipelines/.*",
         r"cots/retrieval/(paired|reranking)\.py|cots/baselines/(cross_encoder|matching)\.py",
@@ -171,10 +171,10 @@ def test_the_wording_of_errors_makes_stale_only_the_package_that_carries_it() ->
 
 
 def test_the_packed_model_carries_what_answers_queries_and_the_report_is_of_evaluate_alone() -> None:
-    assert stale(r"cots/serving/(queries|search|cards|packaging|pyfunc_\w+)\.py|cots/serving/templates/.*") == {
+    assert stale(r"cots/registry/(queries|search|cards|packaging|pyfunc_\w+)\.py|cots/registry/templates/.*") == {
         "package"
     }
-    assert stale(r"cots/reporting/.*|cots/explain\.py") == {"evaluate"}
+    assert stale(r"cots/report/.*|cots/explain\.py") == {"evaluate"}
 
 
 def test_training_is_of_pretrain_and_finetune_alone() -> None:
@@ -226,7 +226,7 @@ def test_dvc_finds_stale_what_the_table_says(tmp_path: Path) -> None:
     """A stage that ran again and made the same leaves those below it as they are."""
     tiny_pipeline(tmp_path)
     subprocess.run(["dvc", "init", "--quiet", "--no-scm"], cwd=tmp_path, check=True)
-    files = ["cots/progress.py", "cots/errors.py", "cots/training/loop.py", "cots/retrieval/choice.py"]
+    files = ["cots/progress.py", "cots/errors.py", "cots/training/trainer.py", "cots/index/auto_index.py"]
     command = [sys.executable, "-c", EDITED, *files]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

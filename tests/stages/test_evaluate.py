@@ -19,7 +19,7 @@ from cots.config.evaluate import EvaluateConfig
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
-from cots.retrieval.metrics import recall_at_k
+from cots.evaluation.metrics import recall_at_k
 from cots.stages.evaluate import stage
 from tests.launched import launched
 

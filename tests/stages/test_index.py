@@ -12,12 +12,13 @@ import pytest
 from cots.config.index import IndexConfig
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
+from cots.data.stored_samples import decode_frames, read_stored_samples
 from cots.errors import BadInput
-from cots.evaluation import embed, decode_frames, read_stored_samples
-from cots.model import DualEncoder
-from cots.retrieval.frames import FrameEmbeddings
-from cots.retrieval.index import EmbeddingIndex
-from cots.retrieval.previews import Thumbnails
+from cots.evaluation.embedding import embed
+from cots.index.embedding_index import EmbeddingIndex
+from cots.index.frame_embeddings import FrameEmbeddings
+from cots.index.thumbnails import Thumbnails
+from cots.models.dual_encoder import DualEncoder
 from cots.stages.index import stage
 from tests.launched import launched
 

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from cots.config.params import Params
+from cots.digests import content_digest, file_digest
 from cots.errors import BadInput
 from cots.import_closure import import_closure
-from cots.model import DualEncoder
-from cots.serving.cards import DATA_CARD, MODEL_CARD
-from cots.serving.lineage import content_digest, file_digest
-from cots.serving.packaging import REQUIREMENTS, save_index
+from cots.models.dual_encoder import DualEncoder
+from cots.registry.cards import DATA_CARD, MODEL_CARD
+from cots.registry.packaging import REQUIREMENTS, save_index
 from cots.stages.package import limits_of, stage
 from tests.hits import up_to_rounding
 
@@ -47,9 +47,9 @@ def encoded(colour: str, form: str = "PNG") -> bytes:
 def test_a_packed_model_carries_the_code_that_it_needs_and_no_other(name: str, tiny_package: Path) -> None:
     code = tiny_package / name / "code"
     carried = {str(file.relative_to(code)) for file in code.rglob("*.py")}
-    needed = import_closure([f"cots.serving.pyfunc_{name}"], ROOT)
+    needed = import_closure([f"cots.registry.pyfunc_{name}"], ROOT)
     assert carried == {str(file.relative_to(ROOT)) for file in needed.values()}
-    assert ("cots/serving/search.py" in carried) == (name == "index")
+    assert ("cots/search/engine.py" in carried) == (name == "index")
     assert not [file for file in carried if "stages" in file or "training" in file or "service/" in file]
 
 
@@ -151,7 +151,7 @@ def test_what_the_packaged_code_imports_is_declared() -> None:
     import grimp
 
     graph = grimp.build_graph("cots", include_external_packages=True)
-    modules = {"cots.serving.pyfunc_index", "cots.serving.pyfunc_encoders"}
+    modules = {"cots.registry.pyfunc_index", "cots.registry.pyfunc_encoders"}
     closure = modules | {up for module in modules for up in graph.find_upstream_modules(module)}
     outside = {name for name in closure if not name.startswith("cots")} - set(sys.stdlib_module_names)
     distributions = {"PIL": "pillow", "faiss": "faiss-cpu"}

@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from cots.config.params import Params
-from cots.models.dvae import Dvae
-from cots.models.dvae_folder import save_dvae
+from cots.models.dvae.io import save_dvae
+from cots.models.dvae.vae import Dvae
 
 TINY: dict[str, dict[str, Any]] = {
     "dvae": {"codebook_size": 16, "width": 8, "steps": 4, "batch_size": 4, "checkpoint_every": 2},

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from cots.losses.filter import AdaptiveMomentumFilter
+from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
-from cots.models.stream import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature
-from cots.objective import CotsObjective, LossWeights
+from cots.objectives.cots import CotsObjective, LossWeights
 from cots.objectives.protocol import Batch
-from cots.training.groups import build_param_groups
-from cots.training.loop import train_step
+from cots.training.optim import build_param_groups
+from cots.training.trainer import train_step
 from tests.backbones import encoder, language, vision, vit
 
 DIM, WORDS, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from cots.build import build_model
+from cots.factory.model import build_model
 from tests.servers import waited_for
 from tests.training.conftest import tiny_params
 

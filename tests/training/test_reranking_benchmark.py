@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks import reranking
 from benchmarks._single_stream.cross_encoder import CrossEncoder
-from cots.build import build_model
+from cots.factory.model import build_model
 from tests.training.conftest import tiny_params
 
 

@@ -12,24 +12,28 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cots.build import build_model, build_objective, build_train_loader
 from cots.config.params import Params
 from cots.config.training import TrainConfig
-from cots.data.batches import NumpyBatch
+from cots.data.crop_views import CropViews
+from cots.data.loader import NumpyBatch
 from cots.data.manifest import part, read_manifest
 from cots.data.shards import read_shard
-from cots.data.views import CropViews
+from cots.data.stored_samples import read_stored_samples
 from cots.errors import BadInput, RunFailed
-from cots.evaluation import embed, evaluate_retrieval, read_stored_samples
-from cots.model import DualEncoder
-from cots.objective import CotsObjective
+from cots.evaluation.embedding import embed
+from cots.evaluation.retrieval import evaluate_retrieval
+from cots.factory.model import build_model
+from cots.factory.objective import build_objective
+from cots.factory.train_loader import build_train_loader
+from cots.models.dual_encoder import DualEncoder
+from cots.objectives.cots import CotsObjective
 from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput
 from cots.progress import Progress
 from cots.stages import finetune, tokenize
 from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
-from cots.training.groups import build_param_groups
-from cots.training.loop import to_device, train_step, with_wait_seconds
+from cots.training.optim import build_param_groups
+from cots.training.trainer import to_device, train_step, with_wait_seconds
 from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -107,7 +111,7 @@ def test_waiting_for_an_item_is_the_time_that_it_takes_to_come() -> None:
     moments = iter([0.0, 5.0, 6.0, 6.0, 9.0])  # asked, there, asked again, there
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cots.training.loop.time.perf_counter", lambda: next(moments))
+        patch.setattr("cots.training.trainer.time.perf_counter", lambda: next(moments))
         assert list(with_wait_seconds(iter("ab"))) == [("a", 5.0), ("b", 0.0)]
 
 

@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from cots.build import build_model, build_objective, build_train_loader
 from cots.config.params import Params
 from cots.config.training import TrainConfig
-from cots.dist import init_distributed, rank, world_size
-from cots.training.groups import build_param_groups
-from cots.training.loop import to_device, train_step
-from cots.training.sharding import apply_fsdp, full_state_dict
+from cots.distributed import rank, world_size
+from cots.factory.model import build_model
+from cots.factory.objective import build_objective
+from cots.factory.train_loader import build_train_loader
+from cots.init_distributed import init_distributed
+from cots.training.fsdp import apply_fsdp, full_state_dict
+from cots.training.optim import build_param_groups
+from cots.training.trainer import to_device, train_step
 from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

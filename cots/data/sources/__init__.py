@@ -7,7 +7,7 @@ from cots.data.sources.coco import read_coco
 from cots.data.sources.folder import read_folder
 from cots.data.sources.karpathy import read_karpathy
 from cots.data.sources.msrvtt import read_msrvtt
-from cots.data.sources.scenes import draw_scenes
+from cots.data.sources.scenes.source import draw_scenes
 from cots.data.sources.webdataset import read_webdataset
 
 SOURCES: dict[str, Callable[..., Iterator[Sample]]] = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cots.data.samples import Sample
-from cots.data.sources.reading import make_sample, folder_of, laid_out_as, require_folder, read_json, split_named
+from cots.data.sources.layout_io import folder_of, laid_out_as, make_sample, read_json, require_folder, split_named
 from cots.errors import BadInput
 
 

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from cots.data.samples import Sample, Split, is_utf8
-from cots.data.sources.reading import make_sample, media_of, require_folder, split_by_hash, split_named
+from cots.data.sources.layout_io import make_sample, media_of, require_folder, split_by_hash, split_named
 from cots.errors import BadInput
 
 TABLES = (".csv", ".tsv", ".jsonl")

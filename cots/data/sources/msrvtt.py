@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cots.data.samples import Sample, Split
-from cots.data.sources.reading import make_sample, laid_out_as, require_folder, read_csv, read_json, split_named
+from cots.data.sources.layout_io import laid_out_as, make_sample, read_csv, read_json, require_folder, split_named
 from cots.errors import BadInput
 
 Protocol = Literal["full", "1k-A"]

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from cots.data.samples import Sample
-from cots.data.sources.reading import VIDEO_SUFFIXES, make_sample, media_of, require_folder, split_by_hash
+from cots.data.sources.layout_io import VIDEO_SUFFIXES, make_sample, media_of, require_folder, split_by_hash
 from cots.errors import BadInput
 
 PICTURES = ("jpg", "jpeg", "png", "webp")

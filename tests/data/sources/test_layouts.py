@@ -20,8 +20,8 @@ from cots.data.sources import SOURCES
 from cots.data.sources.coco import read_coco
 from cots.data.sources.folder import read_folder
 from cots.data.sources.karpathy import read_karpathy
+from cots.data.sources.layout_io import split_by_hash
 from cots.data.sources.msrvtt import read_msrvtt
-from cots.data.sources.reading import split_by_hash
 from cots.data.sources.webdataset import read_webdataset
 from cots.errors import BadInput
 

@@ -8,21 +8,21 @@ import yaml
 from PIL import Image
 
 from cots.data.samples import Sample
-from cots.data.sources.scene_captions import caption
-from cots.data.sources.scene_drawing import OUTLINES, draw
-from cots.data.sources.scene_grammar import Grammar
-from cots.data.sources.scene_layout import (
+from cots.data.sources.scenes.captions import caption
+from cots.data.sources.scenes.drawing import OUTLINES, draw
+from cots.data.sources.scenes.grammar import Grammar
+from cots.data.sources.scenes.layout import (
     MOTIONS,
     Scene,
     SceneObject,
     frames_of,
-    sample_video_scene,
     sample_image_scene,
+    sample_video_scene,
 )
-from cots.data.sources.scenes import draw_scenes
+from cots.data.sources.scenes.source import draw_scenes
 from cots.errors import BadInput
 
-GRAMMAR_FILE = Path(__file__).parents[3] / "cots/data/scenes.yaml"
+GRAMMAR_FILE = Path(__file__).parents[3] / "cots/data/sources/scenes/grammar.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""A random frame of a sample and a random box in it."""
+
+import io
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cots.data.samples import StoredSample
+
+
+def open_frame(data: bytes) -> Image.Image:
+    """A stored frame; `prepare` made it, so it is a small RGB JPEG."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def draw_view(
+    rng: np.random.Generator, sample: StoredSample, *, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, Image.Image, Box]:
+    """A random frame's number, the frame, and a random box in it."""
+    number = int(rng.integers(len(sample.frames)))
+    frame = open_frame(sample.frames[number])
+    return number, frame, random_resized_crop_box(rng, aspect=frame.width / frame.height, scale=scale, ratio=ratio)
+
+
+Box = tuple[float, float, float, float]
+
+
+def random_resized_crop_box(
+    rng: np.random.Generator, *, aspect: float, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Box:
+    """A random resized crop: area uniform in `scale`, aspect ratio log-uniform in `ratio`, position uniform.
+
+    Args:
+        rng: where the randomness comes from.
+        aspect: width over height of the picture.
+        scale: share of the picture's area, in (0, 1].
+        ratio: width over height of the crop in pixels.
+
+    Returns:
+        left, top, right, bottom as shares of the picture. Crops that would stick out are cut to the picture.
+
+    Source: Inception crops, arXiv:1409.4842, as every vision-language recipe uses them.
+    """
+    area = rng.uniform(*scale)
+    shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]))) / aspect
+    width, height = min(math.sqrt(area * shape), 1.0), min(math.sqrt(area / shape), 1.0)
+    left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+    return left, top, left + width, top + height
+
+
+def crop(picture: Image.Image, box: Box, size: int) -> NDArray[np.uint8]:
+    """Cut a box out of a picture and resize it to (size, size, 3)."""
+    width, height = picture.size
+    corners = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+    resized = picture.resize((size, size), Image.Resampling.BICUBIC, box=corners, reducing_gap=2.0)
+    return np.asarray(resized)

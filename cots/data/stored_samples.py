@@ -1,0 +1,50 @@
+"""Stored samples, read by rows of the manifest or by id, and their decoded frames."""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from cots.data.samples import StoredSample
+from cots.data.shards import read_shard
+from cots.errors import BadInput
+
+
+def read_stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSample]:
+    """The stored samples of some rows of the manifest, in their order.
+
+    Args:
+        shards: the shard folder.
+        rows: all rows of one shard or of several, as whole splits or kinds of media are.
+
+    Raises:
+        BadInput: a shard is missing, damaged, or holds other samples than the rows say.
+    """
+    for name, group in rows.groupby("shard", sort=False):
+        samples = list(read_shard(shards / str(name)))
+        if [sample.key for sample in samples] != group["key"].tolist():
+            raise BadInput(
+                f"shard {shards / str(name)} does not hold what the manifest says: run `dvc repro --force prepare`"
+            )
+        yield from samples
+
+
+def read_stored_by_id(shards: Path, manifest: pd.DataFrame, ids: Iterable[str]) -> dict[str, StoredSample]:
+    """The stored samples of these ids; only the shards that hold one of them are read."""
+    wanted = set(ids)
+    names = manifest.loc[manifest["id"].isin(wanted), "shard"].unique()
+    return {sample.id: sample for name in names for sample in read_shard(shards / name) if sample.id in wanted}
+
+
+def decode_frames(sample: StoredSample) -> list[Image.Image]:
+    """The decoded frames of a stored sample.
+
+    Raises:
+        BadInput: a frame cannot be decoded.
+    """
+    try:
+        return [Image.open(io.BytesIO(frame)).convert("RGB") for frame in sample.frames]
+    except (OSError, UnidentifiedImageError) as error:
+        raise BadInput(f"a stored frame of {sample.id} is damaged ({error}): run `dvc repro --force prepare`") from None

@@ -1,0 +1,33 @@
+"""A batch of texts as token ids."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from cots.data.tokenizer import pad_token_ids
+
+
+class TokenBatch(NamedTuple):
+    """A batch of token ids."""
+
+    input_ids: NDArray[np.int64]  # (B, L), L the longest text of the batch
+    attention_mask: NDArray[np.bool_]  # (B, L), False = padding
+    maskable: NDArray[np.bool_]  # (B, L), False = padding or a special token
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> TokenBatch:
+    """Token ids of texts, cut to `max_tokens` and padded to the longest of them."""
+    found = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_tokens,
+        return_attention_mask=False,
+        return_special_tokens_mask=True,
+        return_token_type_ids=False,
+    )
+    ids, attended = pad_token_ids(found["input_ids"], pad_token=tokenizer.pad_token_id)
+    special, _ = pad_token_ids(found["special_tokens_mask"], pad_token=1)
+    return TokenBatch(ids, attended, special == 0)

@@ -1,0 +1,30 @@
+"""Digests of texts, files and folders."""
+
+import hashlib
+from pathlib import Path
+
+from cots.errors import BadInput
+
+
+def text_digest(text: str) -> str:
+    """Sha256 of a text in UTF-8, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Sha256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_digest(folder: Path) -> str:
+    """Sha256 over everything in an MLflow model folder but `MLmodel`, which carries a date and a random id.
+
+    Raises:
+        BadInput: the folder is not an MLflow model.
+    """
+    if not (folder / "MLmodel").is_file():
+        raise BadInput(f"{folder} is not an MLflow model folder: run `dvc repro package`")
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    kept = [(name, path) for name, path in files if name != "MLmodel" and "__pycache__" not in path.parts]
+    return text_digest("\n".join(f"{file_digest(path)} {name}" for name, path in kept))

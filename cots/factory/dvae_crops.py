@@ -1,0 +1,29 @@
+"""The dVAE's training crops from their configuration."""
+
+from pathlib import Path
+
+from cots.config.stages.train_dvae import TrainDvaeParams
+from cots.data.manifest import read_manifest
+from cots.data.random_crops import RandomCrops
+from cots.decode_threads import num_decode_threads
+from cots.devices import default_device
+from cots.errors import BadInput
+from cots.factory.dvae_size import dvae_image_size
+
+
+def build_dvae_crops(manifest: Path, shards: Path, params: TrainDvaeParams) -> RandomCrops:
+    """Crops of all training samples, in the form that `tokenize` will cut them."""
+    table = read_manifest(manifest)
+    chosen = table[table["split"] == "train"]
+    if len(chosen) < params.dvae.batch_size:
+        raise BadInput(f"{len(chosen)} training samples in {manifest}: dvae.batch_size is {params.dvae.batch_size}")
+    return RandomCrops(
+        shards=tuple(shards / name for name in sorted(chosen["shard"].unique())),
+        num_samples=len(chosen),
+        batch_size=params.dvae.batch_size,
+        size=dvae_image_size(params),
+        scale=params.tokenize.scale,
+        ratio=params.tokenize.ratio,
+        seed=params.dvae.seed,
+        threads=num_decode_threads(default_device()),
+    )

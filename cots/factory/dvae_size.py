@@ -1,0 +1,10 @@
+"""The size of the crops that the dVAE tokenizes."""
+
+from cots.config.stages.tokenize import TokenizeParams
+from cots.config.stages.train_dvae import TrainDvaeParams
+from cots.models.dvae.vae import DOWNSAMPLING
+
+
+def dvae_image_size(params: TokenizeParams | TrainDvaeParams) -> int:
+    """Pixels along a side of the dVAE's crops: one token for each patch of the image stream."""
+    return params.model.image.grid * DOWNSAMPLING

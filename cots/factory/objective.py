@@ -1,0 +1,58 @@
+"""Parameter sections to objects: the only file that knows both."""
+
+from collections.abc import Callable
+from typing import Any
+
+from cots.config.objective import ClipObjectiveConfig, CotsObjectiveConfig, ObjectiveConfig, SiglipObjectiveConfig
+from cots.losses.filter import AdaptiveMomentumFilter
+from cots.models.dual_encoder import DualEncoder
+from cots.models.heads import MaskedTokenHead
+from cots.models.queue import PairQueue
+from cots.models.temperature import Temperature
+from cots.objectives.clip import ClipObjective
+from cots.objectives.cots import CotsObjective, LossWeights
+from cots.objectives.protocol import Objective
+from cots.objectives.siglip import SiglipObjective
+
+
+def build_objective(model: DualEncoder, section: ObjectiveConfig, *, codes: int) -> Objective[Any]:
+    """The training objective around a model's streams; `codes` is the size of the dVAE's codebook."""
+    chosen = section.temperature
+    temperature = Temperature(start=chosen.init, learned=chosen.learnable, least=chosen.min)
+    return OBJECTIVES[section.kind](model, section, temperature, codes)
+
+
+def _cots(model: DualEncoder, section: CotsObjectiveConfig, temperature: Temperature, codes: int) -> CotsObjective:
+    image, text, dim, noise = model.image, model.text, model.dim, section.filter
+    return CotsObjective(
+        image=image,
+        text=text,
+        patch_head=MaskedTokenHead(width=image.backbone.width, dim=dim, vocab=codes),
+        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab=len(model.tokenizer)),
+        queue=PairQueue(size=section.queue_size, dim=dim, warmup=section.queue_warmup_steps),
+        noise_filter=AdaptiveMomentumFilter(
+            warmup=noise.warmup_steps, deviations=noise.num_std, momentum=noise.momentum
+        ),
+        weights=LossWeights(**section.loss_weights.model_dump()),
+        temperature=temperature,
+        batch_negatives=section.in_batch_negatives,
+        momentum=section.momentum,
+    )
+
+
+def _clip(model: DualEncoder, section: ClipObjectiveConfig, temperature: Temperature, codes: int) -> ClipObjective:
+    return ClipObjective(image=model.image, text=model.text, temperature=temperature)
+
+
+def _siglip(
+    model: DualEncoder, section: SiglipObjectiveConfig, temperature: Temperature, codes: int
+) -> SiglipObjective:
+    return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=section.bias)
+
+
+# Each takes the model, its own section, the temperature and the size of the dVAE's codebook.
+OBJECTIVES: dict[str, Callable[[DualEncoder, Any, Temperature, int], Objective[Any]]] = {
+    "cots": _cots,
+    "clip": _clip,
+    "siglip": _siglip,
+}

@@ -1,0 +1,42 @@
+"""Retraining: when and where it happens and what follows. What is stale, DVC knows; what is deployed, the registry."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from cots.flows.commands import has_remote, stages, stale_stages
+from cots.flows.exclusive_run import exclusive_run
+from cots.flows.limits import time_limit
+from cots.flows.parent_run import parent_run
+from cots.flows.retrain_report import RetrainReport, report_run
+from cots.flows.tasks import publish, pull, push, repro
+
+
+@flow
+def retrain(hours: float | None = None) -> State[Any]:
+    """Train on the current data; deploy the result if the gate lets it pass; at most so many hours, if given."""
+    with exclusive_run(flow_run.name), report_run("retrain") as report, time_limit(hours):
+        shared = has_remote()
+        if shared:
+            pull()
+        report.stale = stale_stages()
+        if report.stale:
+            bring_up_to_date(report)
+        report.conclude(publish())
+        if shared:
+            push()
+    return Completed(message=report.outcome)
+
+
+def bring_up_to_date(report: RetrainReport) -> None:
+    """Every stage in turn, under one MLflow run; what was up to date is passed over in a second."""
+    with parent_run(flow_run.name):
+        for stage in stages():
+            report.add(stage, repro(stage))
+
+
+if __name__ == "__main__":
+    retrain()

@@ -1,0 +1,43 @@
+"""The folder of a dVAE, of either kind: settings that tell which one it is, and weights."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cots.errors import BadInput
+from cots.files import atomic_folder
+from cots.models.dvae.openai import OpenAiDvae
+from cots.models.dvae.vae import Dvae
+
+AnyDvae = Dvae | OpenAiDvae  # both have codes, settings, encode and decode
+KINDS: dict[str, type[AnyDvae]] = {"own": Dvae, "openai": OpenAiDvae}
+WEIGHTS, SETTINGS = "dvae.safetensors", "dvae.json"
+
+
+def save_dvae(dvae: AnyDvae, folder: Path) -> None:
+    """Write a folder of weights and settings; one that is there is replaced."""
+    (kind,) = (kind for kind, made in KINDS.items() if type(dvae) is made)
+    weights = {name: value.detach().cpu().contiguous() for name, value in dvae.state_dict().items()}
+    with atomic_folder(folder, durable=True) as aside:
+        save_file(weights, aside / WEIGHTS)
+        (aside / SETTINGS).write_text(json.dumps({"kind": kind, **dvae.settings}), encoding="utf8")
+
+
+def load_dvae(folder: Path) -> AnyDvae:
+    """Read a folder that `save_dvae` wrote.
+
+    Raises:
+        BadInput: there is none, or it is damaged.
+    """
+    if not (folder / SETTINGS).is_file():
+        raise BadInput(f"no dVAE in {folder}: run `dvc repro train_dvae`")
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
+        dvae = KINDS[settings.pop("kind")](**settings)
+        dvae.load_state_dict(load_file(folder / WEIGHTS))
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{folder} is a damaged dVAE, run `dvc repro --force train_dvae`: {reason}") from None
+    return dvae

@@ -1,0 +1,132 @@
+"""Import of OpenAI's dVAE: pickled modules as published, or safetensors."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cots.errors import BadInput
+from cots.models.dvae.openai import OpenAiDvae
+from cots.models.dvae.pickled import MAX_BYTES, read_pickled
+
+PARTS = ("encoder", "decoder")
+RENAMED = (  # names in the published modules to ours, which these patterns leave alone
+    (r"^blocks\.", ""),
+    (r"\.res_path\.", ".path."),
+    (r"\.id_path\.", ".shortcut."),
+    (r"^output\.conv\.", "output."),
+    (r"\.w$", ".weight"),
+    (r"\.b$", ".bias"),
+)
+
+
+def import_openai_dvae(folder: Path, *, sha256: str, codes: int) -> OpenAiDvae:
+    """OpenAI's dVAE with the weights of a folder.
+
+    Args:
+        folder: with `encoder.pkl` and `decoder.pkl` as published, or the same two in safetensors (under the published
+            names or ours), or `dvae.safetensors` alone, as models/dvae has it.
+        sha256: of the files one behind the other: `cat encoder.pkl decoder.pkl | sha256sum`.
+        codes: size of the codebook.
+
+    Raises:
+        BadInput: no such files, another digest, or not the weights of such a dVAE.
+    """
+    files = weight_files(folder)
+    if (found := weights_digest(folder)) != sha256:
+        named = ", ".join(file.name for file in files)
+        raise BadInput(
+            f"{named} in {folder} have sha256 {found}, not {sha256}: give the right files, or write the digest that"
+            " was found into dvae.sha256"
+        )
+    if len(files) == 1:
+        weights = _safetensors(files[0])
+    else:
+        weights = {f"{part}.{name}": w for part, file in zip(PARTS, files, strict=True) for name, w in _part(file)}
+    dvae = _assembled(weights, folder)
+    if dvae.num_codes != codes:
+        raise BadInput(f"dvae.codebook_size is {codes}, the weights in {folder} have {dvae.num_codes}")
+    return dvae
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """`dvae.safetensors`, or the encoder's and the decoder's file.
+
+    Raises:
+        BadInput: there are none, or too large ones.
+    """
+    candidates = [
+        [folder / "dvae.safetensors"],
+        *([folder / f"{part}{kind}" for part in PARTS] for kind in READERS),
+    ]
+    chosen = next((files for files in candidates if all(file.is_file() for file in files)), None)
+    if chosen is None:
+        raise BadInput(
+            f"no OpenAI dVAE in {folder}: dvae.path names the folder with encoder.pkl and decoder.pkl (from"
+            " github.com/openai/DALL-E), or the same two as .safetensors"
+        )
+    for file in chosen:
+        if file.stat().st_size > MAX_BYTES:
+            raise BadInput(f"{file} has {file.stat().st_size} bytes: a dVAE has at most {MAX_BYTES}")
+    return chosen
+
+
+def weights_digest(folder: Path) -> str:
+    """Sha256 of the folder's weight files one behind the other, in hexadecimal digits."""
+    sha = hashlib.sha256()
+    for file in weight_files(folder):
+        with file.open("rb") as opened:
+            while block := opened.read(2**20):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+def _part(file: Path) -> list[tuple[str, Tensor]]:
+    weights = READERS[file.suffix](file)
+    for pattern, ours in RENAMED:
+        weights = {re.sub(pattern, ours, name): weight for name, weight in weights.items()}
+    return list(weights.items())
+
+
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{file} is not a safetensors file, or damaged: {str(error).splitlines()[0]}") from None
+    return weights
+
+
+READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {".safetensors": _safetensors, ".pkl": read_pickled}
+
+
+def _assembled(weights: dict[str, Tensor], folder: Path) -> OpenAiDvae:
+    """The dVAE whose sizes the weights tell; it is laid out without memory first, so that wrong shapes cost none."""
+    try:
+        sizes = {
+            "codes": weights["encoder.output.weight"].shape[0],
+            "hidden": weights["encoder.input.weight"].shape[0],
+            "start": weights["decoder.input.weight"].shape[0],
+            "blocks": len({name.split(".")[2] for name in weights if name.startswith("encoder.group_1.block_")}),
+        }
+        with torch.device("meta"):
+            dvae = OpenAiDvae(**sizes)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise BadInput(f"{folder} does not hold the weights of an OpenAI dVAE: no usable {error}") from None
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    expected = {name: tuple(weight.shape) for name, weight in dvae.state_dict().items()}
+    wrong = sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))
+    if wrong:
+        first, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise BadInput(
+            f"{folder} does not hold the weights of an OpenAI dVAE: {first} is {shapes.get(first, 'absent')},"
+            f" expected {expected.get(first, 'none')}{more}"
+        )
+    if not all(weight.is_floating_point() for weight in weights.values()):
+        raise BadInput(f"{folder} does not hold the weights of an OpenAI dVAE: some are not floating-point numbers")
+    dvae.load_state_dict({name: weight.float().contiguous() for name, weight in weights.items()}, assign=True)
+    return dvae.eval().requires_grad_(False)

@@ -1,0 +1,56 @@
+"""A model folder on disk: written aside, and its faults told as the folder's."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cots.errors import BadInput
+from cots.files import atomic_folder
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
+
+
+@contextmanager
+def model_load_errors(folder: Path, files: Sequence[str], *, kind: str) -> Iterator[None]:
+    """Loading of a model folder, whose faults are told as the folder's.
+
+    Args:
+        folder: what is loaded; files: what must be in it.
+        kind: of model, for the message.
+
+    Raises:
+        BadInput: a file is missing, or what happens inside says that one is damaged.
+    """
+    missing = [name for name in files if not (folder / name).exists()]
+    if missing:
+        raise BadInput(f"{folder} is not a {kind}: no {', '.join(missing)} in it")
+    try:
+        yield
+    except (BadInput, ValueError, KeyError, RuntimeError, OSError) as error:
+        raise BadInput(f"{folder} is a damaged {kind}: {str(error).splitlines()[0]}") from None
+
+
+def save_model_folder(
+    folder: Path,
+    *,
+    weights: tuple[str, dict[str, Tensor]],
+    settings: tuple[str, dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Write a model folder, whole or not at all.
+
+    Args:
+        folder: where to; one that is there is replaced.
+        weights: file name and tensors; settings: file name and values.
+        tokenizer: goes into a folder of its own beside them.
+    """
+    with atomic_folder(folder, durable=True) as aside:
+        save_file({key: value.cpu().contiguous() for key, value in weights[1].items()}, aside / weights[0])
+        (aside / settings[0]).write_text(json.dumps(settings[1], indent=1, sort_keys=True), encoding="utf8")
+        tokenizer.save_pretrained(aside / TOKENIZER)

@@ -1,0 +1,111 @@
+"""What is registered, for those who only look: read from the registry's SQLite file where it is one, without MLflow.
+
+`import mlflow` and its first connection take three seconds, a look at the file a hundredth. Whatever changes something
+goes through MLflow (`cots.registry.registry`); so does every look where the registry is a server, or where the file is
+not as this release of MLflow leaves it.
+"""
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from cots.registry.client import INDEX
+from cots.registry.promotions import PROMOTIONS, Promotion, moves_that_count
+from cots.registry.versions import VersionInfo
+from cots.tracking.runs import tracking_uri
+
+SQLITE, FILE, MODELS = "sqlite:///", "file", "models:/"
+VERSIONS = """
+    select version, creation_time, storage_location from model_versions
+    where name = ? and workspace = 'default' and current_stage != 'Deleted_Internal'
+"""
+TAGS = "select version, key, value from model_version_tags where name = ? and workspace = 'default'"
+ALIASES = "select alias, version from registered_model_aliases where name = ? and workspace = 'default'"
+
+
+class Entry(NamedTuple):
+    """A version of a registered model, in MLflow's words."""
+
+    version: int
+    creation_timestamp: int  # milliseconds since 1970
+    tags: Mapping[str, str]
+    folder: str  # address of its files
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """All versions of one registered model, the newest first, and the version that each alias names."""
+
+    entries: list[Entry]
+    aliases: Mapping[str, int]
+
+
+def versions() -> list[VersionInfo]:
+    """As `Registry.versions`.
+
+    Raises:
+        RunFailed: MLflow is asked, and is down or refuses.
+    """
+    model = read_model(INDEX)
+    if model is None:
+        from cots.registry.registry import Registry
+
+        return Registry().versions()
+    return [
+        VersionInfo.of(entry, [alias for alias, version in model.aliases.items() if version == entry.version])
+        for entry in model.entries
+    ]
+
+
+def history() -> list[Promotion]:
+    """As `Registry.history`.
+
+    Raises:
+        RunFailed: MLflow is asked, and is down or refuses.
+    """
+    model = read_model(PROMOTIONS)
+    if model is None:
+        from cots.registry.registry import Registry
+
+        return Registry().history()
+    return moves_that_count(model.entries)
+
+
+def local_files(uri: str) -> Path | None:
+    """The folder of a registered version, where registry and files are on this machine.
+
+    Args:
+        uri: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    """
+    name, followed, alias = uri.removeprefix(MODELS).partition("@")
+    name, _, number = name.partition("/")
+    model = read_model(name) if uri.startswith(MODELS) else None
+    if model is None:
+        return None
+    version = model.aliases.get(alias) if followed else int(number) if number.isdecimal() else None
+    addresses = [urlsplit(entry.folder) for entry in model.entries if entry.version == version]
+    folders = [Path(unquote(address.path)) for address in addresses if address.scheme == FILE]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def read_model(name: str) -> RegisteredModel | None:
+    """What the registry's SQLite file says of a model; None where there is no such file, or it is of another form."""
+    uri = tracking_uri()
+    path = Path(uri.removeprefix(SQLITE))
+    if "MLFLOW_REGISTRY_URI" in os.environ or not uri.startswith(SQLITE) or not path.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
+            tags: dict[int, dict[str, str]] = {}
+            for version, key, value in file.execute(TAGS, (name,)):
+                tags.setdefault(version, {})[key] = value
+            rows = sorted(file.execute(VERSIONS, (name,)), reverse=True)
+            entries = [Entry(version, created, tags.get(version, {}), folder) for version, created, folder in rows]
+            return RegisteredModel(entries, dict(file.execute(ALIASES, (name,)).fetchall()))
+    except sqlite3.DatabaseError:
+        return None

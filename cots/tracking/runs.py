@@ -1,0 +1,216 @@
+"""What was measured: one MLflow run a stage, with its parameters, curves, files and lineage."""
+
+import json
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from itertools import islice
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from cots.digests import file_digest, text_digest
+from cots.errors import RunFailed
+from cots.files import write_json
+from cots.flatten import flatten
+from cots.tracking.git import git_state
+
+if TYPE_CHECKING:
+    import mlflow
+    import pandas as pd
+
+EXPERIMENT = "cots"
+METRICS_A_CALL = 1000  # MLflow's limit for one batch
+PARAMS_A_CALL = 100  # likewise
+PROBE_SECONDS = 5
+# They tell every migration of a new store, and of a wait that a server does not need.
+NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
+
+
+def tracking_uri() -> str:
+    """Where runs and models are kept: `MLFLOW_TRACKING_URI`, else a SQLite file in the project's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def connect() -> "mlflow.MlflowClient":
+    """A client of the tracking store and registry, which is created when it is a local file that is not there yet.
+
+    Raises:
+        RunFailed: the server does not answer, or the store cannot be opened; within seconds.
+    """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 by default: minutes of silence
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # that is where results go
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = tracking_uri()
+    _answers(uri)
+    import mlflow  # two seconds: only who gets this far pays them
+
+    mlflow.set_tracking_uri(uri)
+    with mlflow_errors():
+        client = mlflow.MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _answers(uri: str) -> None:
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return
+    try:
+        urllib.request.urlopen(without_credentials(uri), timeout=PROBE_SECONDS).close()  # noqa: S310  the scheme is checked above
+    except urllib.error.HTTPError:
+        return  # it answers; what it refuses, MLflow will tell
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise RunFailed(
+            f"no MLflow server at {without_credentials(uri)} ({reason}): start it, or unset MLFLOW_TRACKING_URI for the local store"
+        ) from None
+
+
+def without_credentials(uri: str) -> str:
+    """The address without the user and password that it may carry."""
+    scheme, separator, rest = uri.partition("://")
+    host, *path = rest.split("/")
+    return "/".join([f"{scheme}{separator}{host.rpartition('@')[2]}", *path])
+
+
+@contextmanager
+def mlflow_errors() -> Iterator[None]:
+    """Turn what MLflow raises into a `RunFailed` of one line."""
+    try:
+        yield
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if not isinstance(error, MlflowException | SQLAlchemyError):
+            raise
+        raise RunFailed(
+            f"MLflow at {without_credentials(tracking_uri())}: {str(error).splitlines()[0][:300]}"
+        ) from error
+
+
+def experiment_id(client: "mlflow.MlflowClient") -> str:
+    """The experiment of this project, created where it does not exist."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    return found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
+
+
+def _artifacts() -> str | None:
+    """Beside the database when that is a local file: MLflow's own choice is wherever the process stands."""
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """An open MLflow run.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+    """
+
+    client: "mlflow.MlflowClient"
+    run_id: str
+
+    def log_curves(self, table: "pd.DataFrame") -> None:
+        """Log metrics by step, a thousand values a call.
+
+        Args:
+            table: a column `step` and one for each metric.
+        """
+        steps = table["step"].tolist()
+        curves = table.drop(columns="step").astype(float)
+        self._log(
+            (str(name), value, step)
+            for name in curves
+            for step, value in zip(steps, curves[name].tolist(), strict=True)
+        )
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Log results that belong to no step; MLflow allows letters, digits and `_-./ :` in their names."""
+        self._log((name, float(value), 0) for name, value in values.items())
+
+    def _log(self, values: Iterable[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time() * 1000)
+        metrics = (Metric(name, value, now, step) for name, value, step in values)
+        while chunk := list(islice(metrics, METRICS_A_CALL)):
+            with mlflow_errors():
+                self.client.log_batch(self.run_id, metrics=chunk)
+
+    def log_artifact(self, path: Path) -> None:
+        """Log a file, or a folder with everything in it under its own name."""
+        with mlflow_errors():
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), path.name)
+            else:
+                self.client.log_artifact(self.run_id, str(path))
+
+
+@contextmanager
+def start_run(
+    stage: str, sections: Mapping[str, BaseModel] | BaseModel, out: Path, *, manifest: Path
+) -> Iterator[LoggedRun]:
+    """One MLflow run around the work of a stage; `COTS_PARENT_RUN` names the run it belongs under, if any.
+
+    Args:
+        stage: the name in dvc.yaml, `finetune@image-text` included; the run's name.
+        sections: the parameters that the stage reads, by section.
+        out: written when the work has succeeded: {"run_id", "experiment", "tracking_uri"}.
+        manifest: the data's manifest, whose digest the run is tagged with.
+
+    Raises:
+        RunFailed: the tracking server is down or refuses.
+    """
+    client = connect()
+    from mlflow.entities import Param, RunStatus
+
+    values = flattened(sections)
+    with mlflow_errors():
+        experiment = experiment_id(client)
+        run = client.create_run(experiment, run_name=stage, tags=_tags(stage, values, manifest)).info.run_id
+        for start in range(0, len(values), PARAMS_A_CALL):
+            chunk = list(values.items())[start : start + PARAMS_A_CALL]
+            client.log_batch(run, params=[Param(name, value) for name, value in chunk])
+    try:
+        yield LoggedRun(client, run)
+    except BaseException:
+        client.set_terminated(run, RunStatus.to_string(RunStatus.FAILED))
+        raise
+    with mlflow_errors():
+        client.set_terminated(run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": without_credentials(tracking_uri())})
+
+
+def flattened(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:
+    """Parameters by dotted name, as text: {"pretrain.mask.image": "0.4", ...}."""
+    whole = {"": sections} if isinstance(sections, BaseModel) else sections
+    plain = {name: section.model_dump(mode="json", by_alias=True) for name, section in whole.items()}
+    flat = flatten(plain.get("", plain))
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat.items()}
+
+
+def _tags(stage: str, values: Mapping[str, str], manifest: Path) -> dict[str, str]:
+    parent = os.environ.get("COTS_PARENT_RUN")
+    return {
+        "dvc.stage": stage,
+        "params.digest": text_digest(json.dumps(values, sort_keys=True)),
+        "manifest.digest": file_digest(manifest),
+        **git_state(),
+        **({"mlflow.parentRunId": parent} if parent else {}),
+    }

@@ -1,0 +1,645 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from cots.cli.tables import table
+from cots.config.params import Params
+from cots.models.dual_encoder import DualEncoder
+from tests.conftest import Cots
+
+ROOT = Path(__file__).parents[1]
+COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A committed project with params.yaml and the presets."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "presets", folder / "presets")
+    shutil.copy(ROOT / "params.yaml", folder)
+    monkeypatch.chdir(folder)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *command], check=True)
+    return folder
+
+
+@pytest.fixture
+def published(cots: Cots, store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry whose champion is the tiny package, and its project around."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert publish(cots, tiny_package)[0] == 0
+
+
+def publish(cots: Cots, package: Path) -> tuple[int, str, str]:
+    """Publish a copy of the package from the project's folder."""
+    shutil.copytree(package, "package", dirs_exist_ok=True)
+    return cots("registry", "publish")
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """A folder of six pictures in the layout `folder`, and three more that cannot be used."""
+    folder = tmp_path / "squares"
+    folder.mkdir()
+    rows = ["image,caption"]
+    for colour in COLOURS:
+        Image.new("RGB", (40, 32), colour).save(folder / f"{colour}.png")
+        rows += [f"{colour}.png,a {colour} square", f"{colour}.png,a square"]
+    whole = (folder / "red.png").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("this is no picture")
+    rows += ["cut.jpg,a cut square", "text.jpg,a text", "absent.jpg,not there"]
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def one_line(text: str) -> str:
+    assert text.startswith("error: "), text
+    assert len(text.splitlines()) == 1, text
+    return text
+
+
+# --- the command line as such
+
+
+def test_help_is_there_within_a_second() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "cots", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "registry" in done.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    heavy = {"torch", "mlflow", "pandas", "numpy", "transformers", "timm", "faiss", "pydantic", "prefect", "dvc"}
+    assert not imported & (heavy - {"pydantic"})
+
+
+def test_the_version_is_the_package_s(cots: Cots) -> None:
+    assert cots("--version") == (0, f"cots {version('cots')}\n", "")
+
+
+def test_the_shell_completes_a_verb() -> None:
+    asked = {"_COTS_COMPLETE": "complete_bash", "COMP_WORDS": "cots reg", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "cots"]
+    done = subprocess.run(command, env=dict(os.environ) | asked, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["registry"]
+
+
+def test_a_terminal_gets_long_cells_wrapped_and_a_pipe_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["1", "much worse than the one before " * 9 + "[end]"]]
+    assert len(table(["version", "gate"], rows).splitlines()) == 2
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    head, *lines = table(["version", "gate"], rows).splitlines()
+    assert head == "version  gate"
+    assert max(map(len, lines)) <= 60
+    assert " ".join(" ".join(lines).split()) == "1 " + rows[0][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serch"], "No such command 'serch'"),
+        (["search"], "give either a text or --image FILE"),
+        (["search", "a", "--image", "b.jpg"], "give either a text or --image FILE"),
+        (["search", "--image", "/nowhere/b.jpg"], "cannot read the picture /nowhere/b.jpg"),
+        (["search", "a", "--k", "0"], "Invalid value for '--k'"),
+        (["search", "a", "--model", "/nowhere"], "no model /nowhere"),
+        (["search", "a", "--save-grid", "a.gif"], "a grid is a file .png, .jpg, .jpeg, .webp"),
+        (["search", "a", "--save-grid", "/nowhere/a.png"], "there is no folder /nowhere"),
+        (["evaluate"], "Missing option '--model'"),
+        (["registry", "promote", "--reason", "x"], "Missing option '--version'"),
+        (["registry", "promote", "--version", "best", "--reason", "x"], "Invalid value for '--version'"),
+        (["summary", "--metrics", "/nowhere"], "run `dvc repro` first"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(cots: Cots, arguments: list[str], said: str) -> None:
+    code, out, err = cots(*arguments)
+    assert code == 2
+    assert out == ""
+    assert said in one_line(err)
+
+
+def test_without_a_verb_the_help_is_shown(cots: Cots) -> None:
+    code, _, err = cots()
+    assert code == 2
+    assert "Usage: cots" in err
+
+
+def test_numbers_stand_right_and_words_left() -> None:
+    assert table(["name", "n"], [["a", 1], ["bcdefg", 100]]) == "name      n\na         1\nbcdefg  100"
+
+
+# --- init
+
+
+def test_the_committed_parameter_file_is_what_the_preset_scenes_becomes(cots: Cots, project: Path) -> None:
+    (project / "params.yaml").unlink()
+    assert cots("init", "scenes")[0] == 0
+    assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")))
+def test_every_preset_becomes_valid_parameters_with_the_path_given(cots: Cots, project: Path, preset: str) -> None:
+    data = project / "pictures: a #1"
+    data.mkdir()
+    code, out, err = cots("init", preset, "--data", data)
+    assert (code, err) == (0, "")
+    params = Params.load(project / "params.yaml")
+    assert params.source.path == data
+    assert params.finetune.keys() >= {params.index.target}
+    text = (project / "params.yaml").read_text()
+    assert text.startswith("#")
+    assert "dvc repro" in out
+
+
+def test_a_preset_says_what_it_is_what_it_needs_and_what_to_expect() -> None:
+    for path in (ROOT / "presets").glob("*.yaml"):
+        if path.stem != "scenes":
+            header = path.read_text().partition("source:")[0]
+            assert "Hardware:" in header, path
+            assert "Expected:" in header, path
+
+
+def test_the_file_says_every_key_once_and_the_preset_nothing_but_its_path_otherwise(cots: Cots, project: Path) -> None:
+    assert cots("init", "flickr8k", "--data", project)[0] == 0
+    preset = Params.load(project / "presets" / "flickr8k.yaml").whole()
+    text = (project / "params.yaml").read_text()
+    assert yaml.safe_load(text) == preset | {"source": preset["source"] | {"path": str(project)}}
+    assert "# Any timm vision transformer" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_name_of_before_does_the_same_and_tells_the_present_one(cots: Cots, project: Path) -> None:
+    code, out, err = cots("use", "flickr8k", "--data", project)
+    assert (code, err) == (0, "cots use is now called cots init\n")
+    assert "dvc repro" in out
+    assert "use " not in cots("--help")[1]
+
+
+def test_an_upgrade_rewrites_a_file_of_before_with_the_same_values(cots: Cots, project: Path) -> None:
+    old = (ROOT / "tests/fixtures/v0_1/params.yaml").read_text().replace("steps: 250", "steps: 251")
+    (project / "params.yaml").write_text(old)
+    before = Params.load(project / "params.yaml")
+    assert cots("init", "--upgrade")[0] == 0
+    assert Params.load(project / "params.yaml") == before
+    assert before.pretrain.steps == 251
+    text = (project / "params.yaml").read_text()
+    assert text.startswith("# The demo")
+    assert "batch_size: 128" in text
+    assert (project / "params.yaml.bak").read_text() == old
+
+
+def test_an_upgrade_takes_no_preset_and_no_preset_is_not_a_choice(cots: Cots, project: Path) -> None:
+    assert "--upgrade" in one_line(cots("init", "scenes", "--upgrade")[2])
+    assert "flickr8k" in one_line(cots("init")[2])
+
+
+def test_an_unknown_preset_is_told_with_those_that_there_are(cots: Cots, project: Path) -> None:
+    code, _, err = cots("init", "flicker", "--data", project)
+    assert code == 2
+    assert "flickr8k" in one_line(err)
+
+
+def test_a_path_that_is_not_there_leaves_the_parameters_alone(cots: Cots, project: Path) -> None:
+    code, _, err = cots("init", "flickr8k", "--data", project / "nowhere")
+    assert code == 2
+    assert "nowhere" in one_line(err)
+    assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+def test_a_data_set_must_be_named(cots: Cots, project: Path) -> None:
+    code, _, err = cots("init", "folder")
+    assert code == 2
+    assert "--data" in one_line(err)
+
+
+def test_edits_by_hand_are_not_lost(cots: Cots, project: Path) -> None:
+    edited = (project / "params.yaml").read_text().replace("steps:", "steps:  ")
+    (project / "params.yaml").write_text(edited)
+    code, _, err = cots("init", "flickr8k", "--data", project)
+    assert code == 2
+    assert "--force" in one_line(err)
+    assert (project / "params.yaml").read_text() == edited
+    assert cots("init", "flickr8k", "--data", project, "--force")[0] == 0
+    assert (project / "params.yaml.bak").read_text() == edited
+
+
+def test_one_preset_may_follow_another(cots: Cots, project: Path) -> None:
+    for preset in ("flickr8k", "folder", "flickr8k"):
+        assert cots("init", preset, "--data", project)[0] == 0
+    assert cots("init", "scenes")[0] == 0
+    assert Params.load(project / "params.yaml").source.kind == "scenes"
+    assert not (project / "params.yaml.bak").exists()
+
+
+def test_a_preset_with_a_wrong_key_is_refused_and_nothing_written(cots: Cots, project: Path) -> None:
+    preset = project / "presets" / "flickr8k.yaml"
+    preset.write_text(preset.read_text() + "surprise: 1\n")
+    code, _, err = cots("init", "flickr8k", "--data", project)
+    assert code == 2
+    assert "surprise" in one_line(err)
+    assert not list(project.glob("*.partial"))
+
+
+# --- search and registry
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("published")
+def test_a_text_gets_a_table_of_ranked_results(cots: Cots) -> None:
+    code, out, err = cots("search", "a red square", "--k", "3")
+    assert (code, err) == (0, "")
+    head, *rows = out.splitlines()
+    assert head.split() == ["rank", "score", "id", "caption"]
+    assert [row.split()[0] for row in rows] == ["1", "2", "3"]
+    assert all(row.split()[2] in COLOURS for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("published")
+def test_a_picture_finds_itself(cots: Cots, squares: Path) -> None:
+    code, out, _ = cots("search", "--image", squares / "blue.png", "--json")
+    results = json.loads(out)
+    assert code == 0
+    assert results[0]["id"] == "blue"
+    assert len(results) == len(COLOURS)
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("option", ["--save-grid", "--sheet"])
+def test_results_are_also_written_as_a_grid_of_images(cots: Cots, squares: Path, tmp_path: Path, option: str) -> None:
+    grid = tmp_path / "grid.png"
+    code, out, _ = cots("search", "--image", squares / "blue.png", "--k", 1, "--json", option, grid)
+    assert (code, json.loads(out)[0]["frame"]) == (0, 0)
+    with Image.open(grid) as opened:
+        red, green, blue = opened.convert("RGB").resize((1, 1), box=(60, 120, 100, 160)).getpixel((0, 0))  # type: ignore[misc]
+    assert (red < 20, green < 20, blue > 235) == (True, True, True)
+
+
+def test_clips_are_listed_with_their_best_frames(cots: Cots, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+    from cots.registry.packaging import InferenceConfig, save_index
+    from cots.stages.index import stage
+
+    params = Params.load(ROOT / "params.yaml")
+    stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, tmp_path / "index", params=params)
+    limits = InferenceConfig(batch=8, max_pixels=10_000, min_side=8)
+    save_index(tmp_path / "package", tiny_model, tmp_path / "index", limits=limits, cards={})
+    code, out, _ = cots("search", "a red square", "--model", tmp_path / "package", "--k", 27)
+    assert code == 0
+    head, *rows = out.splitlines()
+    assert head.split() == ["rank", "score", "id", "frame", "caption"]
+    named = {row.split()[2]: row.split()[3] for row in rows}
+    assert len(named) == 27
+    assert all((frame in "012") == ("-video-" in name) for name, frame in named.items())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("name", ["cut.jpg", "text.jpg", "captions.csv"])
+def test_a_file_that_is_no_picture_is_told_in_one_line(cots: Cots, squares: Path, name: str) -> None:
+    code, _, err = cots("search", "--image", squares / name)
+    assert code == 2
+    assert "cannot be used" in one_line(err)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("published")
+def test_an_empty_query_is_told_in_one_line(cots: Cots) -> None:
+    code, _, err = cots("search", " ")
+    assert code == 2
+    assert "blank" in one_line(err)
+
+
+@pytest.mark.usefixtures("store")
+def test_before_anything_is_published_the_next_step_is_named(cots: Cots) -> None:
+    code, _, err = cots("search", "a red square")
+    assert code == 2
+    assert "cots registry publish" in one_line(err)
+    assert "cots registry publish" in cots("registry", "list")[1]
+
+
+def test_a_package_can_be_searched_without_a_registry(cots: Cots, tiny_package: Path) -> None:
+    code, out, _ = cots("search", "blue", "--model", tiny_package / "index", "--k", "1")
+    assert code == 0
+    assert len(out.splitlines()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("published")
+def test_captions_are_found_for_a_picture(cots: Cots, tiny_package: Path, squares: Path) -> None:
+    model = ("--model", tiny_package / "index")
+    code, out, _ = cots("search", "--image", squares / "blue.png", "--media", "text", "--json", *model)
+    assert code == 0
+    assert {hit["media"] for hit in json.loads(out)} == {"text"}
+    assert len(json.loads(out)) == len(COLOURS) + 1
+
+
+def test_encoders_are_not_searched(cots: Cots, tiny_model: Path) -> None:
+    code, _, err = cots("search", "blue", "--model", tiny_model)
+    assert code == 2
+    assert "not an MLflow model folder" in one_line(err)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("published")
+def test_versions_are_published_listed_promoted_and_taken_back(
+    cots: Cots, tiny_package: Path, other_package: Path
+) -> None:
+    assert "was registered already" in publish(cots, tiny_package)[1]
+    assert "version 2 registered; it is the champion" in publish(cots, other_package)[1]
+    rows = cots("registry", "list")[1].splitlines()
+    assert [row.split()[:3] for row in rows[1:]] == [["2", "2", "champion"], ["1", "1", "previous"]]
+    assert "version 1 is the champion" in cots("registry", "rollback", "--reason", "colours look wrong")[1]
+    assert "version 2 is the champion" in cots("registry", "promote", "--version", "2", "--reason", "they did not")[1]
+    assert "encoders.version" in cots("registry", "lineage", "--version", "1")[1]
+    assert json.loads(cots("registry", "lineage", "--json")[1])["index"]["version"] == 2
+    code, beside, err = cots("registry", "diff", "1", "2")
+    assert (code, err) == (0, "")
+    assert ["rsum", "240.0", "300.0"] in [line.split() for line in beside.splitlines()]
+    assert json.loads(cots("registry", "diff", "1", "2", "--json")[1])["metrics"]["rsum"] == [240.0, 300.0]
+    told = cots("registry", "history")[1]
+    assert "colours look wrong" in told
+    assert "they did not" in told
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("published")
+def test_a_version_that_is_not_there_is_told_in_one_line(cots: Cots) -> None:
+    code, _, err = cots("registry", "promote", "--version", "9", "--reason", "x")
+    assert code == 2
+    assert "there are 1" in one_line(err)
+    code, _, err = cots("registry", "rollback", "--reason", "x")
+    assert code == 2
+    one_line(err)
+
+
+def test_a_server_that_is_down_is_told_in_one_line(cots: Cots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for arguments in (["registry", "list"], ["search", "a"]):
+        code, _, err = cots(*arguments)
+        assert code == 1
+        assert "no MLflow server" in one_line(err)
+
+
+# --- evaluate and summary
+
+
+def evaluated(cots: Cots, model: object, data: Path, folder: Path, *more: object) -> tuple[str, dict[str, Any]]:
+    out = folder / "figures.json"
+    common = ["--model", model, "--data", data, "--json", out]
+    code, told, err = cots("evaluate", *common, *(more or ("--format", "folder", "--split", "test")))
+    assert (code, err) == (0, "")
+    found: dict[str, Any] = json.loads(out.read_text())
+    return told, found
+
+
+def test_pictures_that_cannot_be_used_are_counted_and_named(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    told, found = evaluated(cots, tiny_model, squares, tmp_path)
+    assert found["used"] == 6
+    assert {one["id"]: one["reason"] for one in found["rejected"]} == {
+        "cut.jpg": "cut short",
+        "text.jpg": "not a picture",
+        "absent.jpg": "no such file",
+    }
+    assert "3 of 9 samples could not be used" in told
+    assert "absent.jpg" in told
+
+
+def test_the_table_shows_chance_beside_what_was_measured(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    told, found = evaluated(cots, tiny_model, squares, tmp_path)
+    assert "text to image" in told
+    assert "image to text" in told
+    assert told.count("by chance") == 2
+    assert found["metrics"]["image"]["chance"]["t2i"]["R@1"] == pytest.approx(100 / 6, abs=1e-3)
+    assert found["metrics"]["image"]["queries"] == {"items": 6, "texts": 12}
+
+
+def test_folds_stand_in_the_table_and_in_the_file(cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path) -> None:
+    common = ("--format", "folder", "--split", "test")
+    told, found = evaluated(cots, tiny_model, squares, tmp_path, *common, "--folds", 2)
+    assert "image, mean of 2 folds, text to image" in told
+    assert "mAP@R" in told
+    folds = found["metrics"]["image"]["folds"]
+    assert (folds["number"], folds["queries"]) == (2, {"items": 3, "texts": 6})
+    assert "folds" not in evaluated(cots, tiny_model, squares, tmp_path, *common)[1]["metrics"]["image"]
+
+
+def test_more_folds_than_pictures_are_told_in_one_line(cots: Cots, tiny_model: Path, squares: Path) -> None:
+    arguments = ["--model", tiny_model, "--data", squares, "--format", "folder", "--split", "test", "--folds", 7]
+    code, _, err = cots("evaluate", *arguments)
+    assert code == 2
+    assert "7 folds of 6 items" in one_line(err)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("published")
+def test_a_registered_version_a_package_and_a_model_folder_measure_the_same(
+    cots: Cots, tiny_model: Path, tiny_package: Path, squares: Path, tmp_path: Path
+) -> None:
+    addresses = [
+        tiny_model,
+        tiny_package / "index",
+        tiny_package / "encoders",
+        "models:/cots-index@champion",
+        "models:/cots-encoders/1",
+    ]
+    figures = [evaluated(cots, address, squares, tmp_path)[1]["metrics"]["image"]["t2i"] for address in addresses]
+    assert all(one == figures[0] for one in figures)
+
+
+def test_a_model_taken_from_64_to_96_pixels_is_measured_like_any_other(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    small = DualEncoder.load(tiny_model).with_image_size(64)
+    measured = []
+    for size in (64, 96):
+        small.with_image_size(size).save(tmp_path / f"at-{size}")
+        measured.append(evaluated(cots, tmp_path / f"at-{size}", squares, tmp_path)[1])
+    assert [found["metrics"]["image"]["queries"] for found in measured] == [{"items": 6, "texts": 12}] * 2
+    assert measured[0]["encoder"] == small.digest != measured[1]["encoder"]
+
+
+def test_drawn_scenes_can_be_measured_from_a_parameter_file(
+    cots: Cots, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["source"]["images"] = {"train": 20, "val": 1, "test": 8}
+    params["source"]["videos"] = {"train": 5, "val": 1, "test": 3}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(params))
+    told, found = evaluated(
+        cots, tiny_model, tmp_path / "small.yaml", tmp_path, "--format", "scenes", "--split", "test"
+    )
+    assert found["metrics"]["image"]["queries"]["items"] == 8
+    assert found["metrics"]["video"]["queries"]["items"] == 3
+    assert "video to text" in told
+
+
+def test_clips_are_measured_by_the_protocol_that_is_asked_for(
+    cots: Cots, tiny_model: Path, tmp_path: Path, clip: Callable[..., bytes]
+) -> None:
+    data = tmp_path / "msrvtt"
+    data.mkdir()
+    videos = [{"video_id": f"video{n}", "split": "test"} for n in range(5)]
+    sentences = [{"video_id": f"video{n}", "caption": f"{word} {n}"} for n in range(5) for word in ("grey", "plain")]
+    (data / "MSRVTT_data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
+    (data / "MSRVTT_JSFUSION_test.csv").write_text(
+        "key,vid_key,video_id,sentence\nret0,msr1,video1,one\nret1,msr2,video2,two\n"
+    )
+    for n in range(5):
+        (data / f"video{n}.mp4").write_bytes(clip(2 + n))
+    for protocol, queries in (("full", {"items": 5, "texts": 10}), ("1k-A", {"items": 2, "texts": 2})):
+        asked = ("--format", "msrvtt", "--protocol", protocol, "--split", "test", "--bootstrap", 10)
+        told, found = evaluated(cots, tiny_model, data, tmp_path, *asked)
+        assert "text to video" in told
+        assert found["metrics"]["video"]["queries"] == queries
+        assert found["protocol"] == protocol
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format", "folder", "--split", "val"], "no sample of split val"),
+        (["--format", "folder", "--split", "validation"], "Invalid value for '--split'"),
+        (["--format", "csv", "--split", "test"], "Invalid value for '--format'"),
+        (["--format", "karpathy", "--split", "test"], "dataset_*.json"),
+        (["--format", "webdataset", "--split", "test"], ".tar"),
+        (["--format", "msrvtt", "--split", "test"], "--format msrvtt needs --protocol full or 1k-A"),
+        (["--format", "folder", "--split", "test", "--protocol", "full"], "which no other format has"),
+        (["--format", "msrvtt", "--split", "test", "--protocol", "1k-B"], "Invalid value for '--protocol'"),
+        (["--format", "folder", "--split", "test", "--json", "/nowhere/x.json"], "cannot write /nowhere/x.json"),
+        (["--format", "folder", "--split", "test", "--queries", "/dev/null"], "cannot write /dev/null"),
+    ],
+)
+def test_data_that_does_not_fit_is_told_in_one_line(
+    cots: Cots, tiny_model: Path, squares: Path, arguments: list[str], said: str
+) -> None:
+    code, _, err = cots("evaluate", "--model", tiny_model, "--data", squares, *arguments)
+    assert code == 2
+    assert said in one_line(err)
+
+
+def test_a_data_set_without_a_usable_picture_is_told_in_one_line(cots: Cots, tiny_model: Path, squares: Path) -> None:
+    (squares / "captions.csv").write_text("image,caption\ncut.jpg,a\ntext.jpg,b\n")
+    code, _, err = cots("evaluate", "--model", tiny_model, "--data", squares, "--format", "folder", "--split", "test")
+    assert code == 2
+    assert "none of 2 samples" in one_line(err)
+
+
+# --- compare
+
+
+def asked(cots: Cots, model: Path, squares: Path, folder: Path) -> Path:
+    """The folder of the tables of the queries of a model."""
+    arguments = ["--model", model, "--data", squares, "--format", "folder", "--split", "test"]
+    code, _, err = cots("evaluate", *arguments, "--queries", folder)
+    assert (code, err) == (0, "")
+    return folder
+
+
+def test_two_models_are_compared_on_the_same_queries(
+    cots: Cots, tiny_model: Path, other_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    a, b = asked(cots, tiny_model, squares, tmp_path / "a"), asked(cots, other_model, squares, tmp_path / "b")
+    code, out, err = cots("compare", a, b, "--resamples", 50, "--json", tmp_path / "found.json")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].split() == ["A", "B", "A", "-", "B", "low", "high", "p"]
+    assert len(out.splitlines()) == 2 + 2 * 5 + 1
+    rsum = json.loads((tmp_path / "found.json").read_text())["difference"]["image-text"]["rsum"]
+    assert rsum["difference"] == pytest.approx(rsum["challenger"] - rsum["champion"])
+    assert rsum["low"] <= rsum["difference"] <= rsum["high"]
+    assert f"{rsum['difference']:.2f}" in out.splitlines()[-1]
+
+
+def test_several_runs_of_each_method_are_pooled(
+    cots: Cots, tiny_model: Path, other_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    for name, model in (("a/seed-0", tiny_model), ("a/seed-1", other_model), ("b/0", other_model), ("b/1", tiny_model)):
+        asked(cots, model, squares, tmp_path / name)
+    code, out, _ = cots("compare", tmp_path / "a", tmp_path / "b", "--resamples", 50)
+    assert code == 0
+    assert "items and of the 2 runs" in out
+    a, b, difference = out.splitlines()[-1].split()[1:4]
+    assert a == b
+    assert float(difference) == 0
+
+
+def test_what_cannot_be_compared_is_told_in_one_line(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    whole = asked(cots, tiny_model, squares, tmp_path / "whole")
+    (squares / "captions.csv").write_text("image,caption\nred.png,a red square\nblue.png,a blue square\n")
+    part = asked(cots, tiny_model, squares, tmp_path / "part")
+    for one, other, said in (
+        (whole, part, "not measured on the same data"),
+        (whole, tmp_path / "nowhere", "holds no image-text.parquet"),
+        (whole, squares / "captions.csv", "is no table of queries"),
+        (whole, tmp_path, "in pairs, not 1 with 2"),
+    ):
+        code, out, err = cots("compare", one, other)
+        assert (code, out) == (2, "")
+        assert said in one_line(err)
+
+
+@pytest.mark.data
+def test_real_photographs_in_the_karpathy_layout_are_measured_whole(
+    cots: Cots, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = Path(os.environ.get("COTS_DATA", ROOT.parent / "shared" / "data")) / "flickr8k"
+    if not data.is_dir():
+        pytest.skip(f"the pack of real pictures is not at {data}: set COTS_DATA")
+    _, found = evaluated(
+        cots, tiny_model, data, tmp_path, "--format", "karpathy", "--split", "val", "--bootstrap", "10"
+    )
+    assert found["used"] == 1000
+    assert found["metrics"]["image"]["queries"]["texts"] == 5000
+
+
+@pytest.mark.usefixtures("published")
+def test_the_summary_shows_results_versions_report_and_what_to_try(cots: Cots, tiny_package: Path) -> None:
+    metrics = tiny_package.parent / "reports" / "metrics.json"
+    code, out, _ = cots("summary", "--metrics", metrics)
+    assert code == 0
+    assert "40.0" in out
+    assert "by chance" in out
+    assert "champion" in out
+    assert "reports/index.html" in out
+    assert out.count("  cots ") == 3
+
+
+@pytest.mark.slow
+def test_the_doctor_finds_this_environment_sound(
+    cots: Cots, store: str, fork_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([fork_python, "-m", "dvc", "init", "-q"], check=True)
+    code, out, _ = cots("doctor")
+    assert code == 0, out
+    assert "BROKEN" not in out
+    assert "bf16" in out
+    assert store in out
+
+
+def test_the_doctor_names_what_is_broken(cots: Cots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, out, _ = cots("doctor")
+    assert code == 1
+    broken = [line.split()[0] for line in out.splitlines() if "BROKEN" in line]
+    assert broken == ["mlflow", "dvc"]

@@ -1,0 +1,218 @@
+"""A project of toy stages, a Prefect server for single flows, and the whole platform for what needs all of it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cots.flows.local.postgres import installed
+from tests.servers import free_port, serving, waited_for
+
+ROOT = Path(__file__).parents[2]
+UP_SECONDS = 240
+RUN_SECONDS = 300
+
+PACKAGE = """
+  package:
+    cmd: cp -r {package} package && cp figures.txt package/index/figures.txt
+    deps: [figures.txt]
+    outs: [package]
+"""
+PIPELINE = f"""
+stages:
+  evaluate:
+    cmd: cp data.txt figures.txt && echo once >> evaluated
+    deps: [data.txt]
+    outs: [figures.txt]
+{PACKAGE}"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Prefect server.
+
+    Attributes:
+        url: of its API.
+        environment: for processes that are to use it.
+        python: which starts them.
+    """
+
+    url: str
+    environment: dict[str, str]
+    python: str
+
+    def ask(self, path: str, body: object = None) -> Any:
+        """Post to the API, or get where there is no body."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def runs(self, flow: str) -> list[dict[str, Any]]:
+        """The runs of a flow, the newest first."""
+        found: list[dict[str, Any]] = self.ask(
+            "/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        )
+        return found
+
+    def page(self, run: str) -> str:
+        """The artifact that a run left."""
+        wanted = {"flow_run_id": {"any_": [run]}, "type": {"any_": ["markdown"]}}
+        [found] = self.ask("/artifacts/filter", {"artifacts": wanted})
+        return str(found["data"])
+
+
+@dataclass(frozen=True)
+class Platform(Server):
+    """The servers that `make up` starts, for a project of toy stages.
+
+    Attributes:
+        project: the folder whose deployments the worker runs.
+        state: the servers' folder.
+        ports: arguments of `up`.
+    """
+
+    project: Path
+    state: Path
+    ports: tuple[str, ...]
+
+    def local(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m cots.flows.local VERB` in the project."""
+        command = [self.python, "-m", "cots.flows.local", verb, "--state", str(self.state), *arguments]
+        return subprocess.run(
+            command, cwd=self.project, env=self.environment, capture_output=True, text=True, check=False, timeout=600
+        )
+
+    def up(self) -> str:
+        """Start what is down; what was said."""
+        done = self.local("up", *self.ports)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def pid(self, name: str) -> int:
+        """Of a process that `up` started."""
+        if name == "postgres":
+            return int((self.state / "postgres/data/postmaster.pid").read_text().split()[0])
+        return int(json.loads((self.state / f"{name}.json").read_text())["pid"])
+
+    def begin(self, flow: str, deployment: str, **parameters: object) -> str:
+        """`prefect deployment run FLOW/DEPLOYMENT`; the run's id."""
+        found = self.ask(f"/deployments/name/{flow}/{deployment}")
+        run = self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        return str(run["id"])
+
+    def state_of(self, run: str) -> dict[str, Any]:
+        """A run's state."""
+        found: dict[str, Any] = self.ask(f"/flow_runs/{run}")["state"]
+        return found
+
+    def ended(self, run: str) -> tuple[str, str]:
+        """Type and message of the run's last state, waited for."""
+        waited_for(lambda: self.state_of(run)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), RUN_SECONDS)
+        return self.state_of(run)["type"], self.state_of(run)["message"]
+
+    def completed(self, run: str) -> str:
+        """The message of a run that is to end well, waited for."""
+        state, message = self.ended(run)
+        assert state == "COMPLETED", message
+        return message
+
+
+@pytest.fixture(scope="session")
+def toy_project(
+    tiny_package: Path, fork_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], Path]:
+    """Makes a DVC repository of two toy stages whose package can be published."""
+    model = tmp_path_factory.mktemp("toy") / "project"
+    model.mkdir()
+    (model / "data.txt").write_text("one")
+    (model / "dvc.yaml").write_text(PIPELINE.format(package=tiny_package))
+    shutil.copy(ROOT / "params.yaml", model)
+    subprocess.run(["git", "init", "-q"], cwd=model, check=True)
+    dvc(fork_python, model, "init", "-q")
+    dvc(fork_python, model, "config", "core.analytics", "false")
+    return lambda folder: Path(shutil.copytree(model, folder))
+
+
+@pytest.fixture
+def project(tmp_path: Path, toy_project: Callable[[Path], Path]) -> Path:
+    """Such a repository of one test."""
+    return toy_project(tmp_path / "project")
+
+
+def dvc(python: str, folder: Path, *arguments: str) -> None:
+    """Run DVC in a folder."""
+    subprocess.run([python, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def alive(process: int) -> bool:
+    """Whether the process goes on."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of the loopback address that no one listens at."""
+    probes = [socket.socket() for _ in range(number)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterator[Server]:
+    """A Prefect server on a free port, with a home of its own."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_CLI_PROMPT": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    found = Server(environment["PREFECT_API_URL"], environment, fork_python)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with serving(command, answers=f"{found.url}/health", folder=home, environment=environment):
+        yield found
+
+
+@pytest.fixture(scope="session")
+def platform(toy_project: Callable[[Path], Path]) -> Iterator[Platform]:
+    """The platform, up, on free ports; in a folder through which PostgreSQL's user may pass."""
+    if not installed():
+        pytest.skip("PostgreSQL is not installed: apt install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="cots-platform-"))
+    folder.chmod(0o755)
+    project = toy_project(folder / "project")
+    shutil.copy(ROOT / "prefect.yaml", project)
+    shutil.copytree(ROOT / "pipelines", project / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
+    mlflow, prefect, postgres = map(str, free_ports(3))
+    ports = ("--mlflow-port", mlflow, "--prefect-port", prefect, "--postgres-port", postgres)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environment = outside | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    found = Platform(f"http://127.0.0.1:{prefect}/api", environment, sys.executable, project, folder / "state", ports)
+    try:
+        found.up()
+        yield found
+    finally:
+        found.local("down", "--purge")
+        shutil.rmtree(folder)

@@ -1,0 +1,171 @@
+"""What `make up` starts: deployments that are scheduled, run and queue; and what is left when a part of it dies."""
+
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+
+from tests.flows.conftest import PACKAGE, ROOT, Platform, alive
+from tests.servers import waited_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # seconds, for a machine with other work
+
+# A stage that says when it has begun and goes on when it may.
+HELD = f"""
+stages:
+  train:
+    cmd: echo $$ > begun && until [ -f go ]; do sleep 0.1; done && cp data.txt figures.txt
+    deps: [data.txt]
+    outs: [figures.txt]
+{PACKAGE}"""
+
+
+@pytest.fixture
+def registry(platform: Platform) -> mlflow.MlflowClient:
+    """The client of the platform's MLflow server."""
+    return mlflow.MlflowClient(f"http://127.0.0.1:{platform.ports[1]}")
+
+
+def champion(registry: mlflow.MlflowClient) -> int:
+    return int(registry.get_model_version_by_alias("cots-index", "champion").version)
+
+
+def prepare_held_run(platform: Platform, tiny_package: Path, data: str) -> None:
+    for file in ("begun", "go"):
+        (platform.project / file).unlink(missing_ok=True)
+    (platform.project / "dvc.yaml").write_text(HELD.format(package=tiny_package))
+    (platform.project / "data.txt").write_text(data)
+
+
+def begun_stage(platform: Platform) -> int:
+    file = platform.project / "begun"
+    waited_for(lambda: file.is_file() and file.read_text().strip() != "", 300)
+    return int(file.read_text())
+
+
+def test_the_deployments_of_the_project_are_accepted_and_scheduled(platform: Platform) -> None:
+    found = {one["name"]: one for one in platform.ask("/deployments/filter", {})}
+    assert sorted(found) == ["daily", "hourly", "nightly", "promote", "rollback"]
+    intervals = {name: [one["schedule"]["interval"] for one in found[name]["schedules"]] for name in found}
+    assert intervals == {"daily": [86400.0], "nightly": [86400.0], "hourly": [3600.0], "promote": [], "rollback": []}
+    assert {name: one["work_queue_name"] for name, one in found.items()} == {
+        "daily": "folder",
+        "nightly": "folder",
+        "hourly": "folder",
+        "promote": "default",
+        "rollback": "default",
+    }
+    assert platform.ask("/work_pools/cots/queues/folder")["concurrency_limit"] == 1
+    assert all(one["parameters"]["hours"] > 0 for name, one in found.items() if name in ("nightly", "hourly"))
+
+
+def test_the_password_is_on_no_command_line_and_no_one_else_may_read_it(platform: Platform) -> None:
+    password_file = platform.state / "pgpass"
+    password = password_file.read_text().strip().split(":")[-1]
+    assert len(password) >= 32
+    assert password_file.stat().st_mode & 0o077 == 0
+    lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert any("mlflow server" in line for line in lines)
+    assert not any(password in line for line in lines)
+
+
+def test_a_second_up_finds_everything_running_and_status_agrees(platform: Platform) -> None:
+    said = platform.up()
+    for name in ("PostgreSQL", "mlflow", "prefect", "worker"):
+        assert f"{name}: runs already" in said
+    status = platform.local("status")
+    assert (status.returncode, status.stdout.count(": up")) == (0, 4)
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(platform: Platform, tmp_path: Path) -> None:
+    taken = platform.ports[-1]
+    done = platform.local("up", "--state", str(tmp_path / "other"), "--postgres-port", taken)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: port {taken} for postgres cannot be used (Address already in use): "
+        "stop what listens there, or choose another with --postgres-port"
+    ]
+
+
+def test_a_schedule_fires_and_the_champion_moves(
+    platform: Platform, registry: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    first = datetime.now(UTC) + timedelta(seconds=20)
+    often = (ROOT / "prefect.yaml").read_text()
+    often = often.replace("interval: 86400 ", "interval: 600 ").replace("2026-01-01T02:00:00+00:00", first.isoformat())
+    (platform.project / "prefect.yaml").write_text(often)
+    platform.up()
+    waited_for(lambda: any(run["state_type"] == "COMPLETED" for run in platform.runs("retrain")), 400)
+    [run] = [run for run in platform.runs("retrain") if run["state_type"] == "COMPLETED"]
+    assert run["auto_scheduled"]
+    assert champion(registry) == 1
+    (platform.project / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
+    platform.up()
+
+
+def test_a_second_run_waits_in_the_queue_and_a_cancelled_one_leaves_no_stage_behind(
+    platform: Platform, tiny_package: Path
+) -> None:
+    prepare_held_run(platform, tiny_package, "cancelled")
+    first = platform.begin("retrain", "nightly")
+    stage = begun_stage(platform)
+    second = platform.begin("retrain", "nightly")
+    assert platform.state_of(second)["type"] == "SCHEDULED"
+    cancelling = {"state": {"type": "CANCELLING"}}
+    platform.ask(f"/flow_runs/{first}/set_state", cancelling)
+    assert platform.ended(first)[0] == "CANCELLED"
+    waited_for(lambda: not alive(stage))
+    (platform.project / "go").touch()
+    platform.completed(second)
+
+
+@pytest.mark.parametrize("victim", ["worker", "prefect", "mlflow", "postgres"])
+def test_what_is_killed_in_the_middle_of_a_run_leaves_a_state_from_which_the_same_command_finishes(
+    platform: Platform, registry: mlflow.MlflowClient, tiny_package: Path, victim: str
+) -> None:
+    prepare_held_run(platform, tiny_package, f"after {victim} died")
+    platform.begin("retrain", "nightly")
+    begun_stage(platform)
+    os.kill(platform.pid(victim), signal.SIGKILL)
+    (platform.project / "go").touch()
+    said = platform.up()
+    assert f"{'PostgreSQL' if victim == 'postgres' else victim}: started" in said
+
+    again = platform.begin("retrain", "nightly")
+    platform.completed(again)
+    newest, *_ = registry.search_model_versions("name = 'cots-index'", order_by=["version_number DESC"])
+    assert newest.run_id
+    content = Path(registry.download_artifacts(newest.run_id, "cots-index/figures.txt")).read_text()
+    assert content == f"after {victim} died"
+    assert champion(registry) == int(newest.version)
+    for one in registry.search_model_versions("name = 'cots-index'"):
+        assert {"gate.promote", "gate.reasons", "content.digest", "encoders.version"} <= set(one.tags)
+    experiments = [one.experiment_id for one in registry.search_experiments()]
+    assert registry.search_runs(experiments, "attributes.status = 'RUNNING'") == []
+
+
+def test_promotion_and_rollback_move_the_champion_and_are_remembered(
+    platform: Platform, registry: mlflow.MlflowClient
+) -> None:
+    before = champion(registry)
+    platform.completed(platform.begin("promote", "promote", version=1, reason="it was fine"))
+    assert champion(registry) == 1
+    back = platform.completed(platform.begin("rollback", "rollback", reason="it was not"))
+    assert back == f"cots-index version {before} is the champion"
+    assert champion(registry) == before
+    moves = registry.search_model_versions("name = 'cots-promotions'", order_by=["version_number DESC"])
+    assert [one.tags["why"] for one in moves[:2]] == ["it was not", "it was fine"]
+
+
+def test_down_stops_what_up_started_and_leaves_the_data(platform: Platform) -> None:
+    pids = [platform.pid(name) for name in ("worker", "prefect", "mlflow", "postgres")]
+    done = platform.local("down")
+    assert (done.returncode, done.stdout.count(": stopped")) == (0, 4), done.stderr
+    assert not any(map(alive, pids))
+    assert (platform.state / "postgres/data/PG_VERSION").is_file()
+    assert platform.local("down").stdout.count(": was not running") == 4
+    assert platform.local("status").returncode == 1

@@ -1,0 +1,194 @@
+"""Both streams: which parts learn, and gradients without kept activations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cots.errors import BadInput
+from cots.models.encoder import Encoder, ImageEncoder, TextEncoder
+from cots.models.momentum import MomentumEncoder
+from cots.models.token_index import TokenIndex
+from tests.backbones import language, vision
+
+DEPTH = 3
+
+
+def image_stream(**options: Any) -> ImageEncoder:
+    torch.manual_seed(0)
+    backbone = vision(size=32, **{"embed_dim": 32, "depth": DEPTH, "num_heads": 2} | options)
+    return ImageEncoder(backbone, dim=8, pool="class")
+
+
+def text_stream(name: str = "bert", dropout: float = 0.0) -> TextEncoder:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2}
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    backbone = language(vocab=50, name=name, **sizes | ({} if name == "modernbert" else rates))
+    return TextEncoder(backbone, dim=8, pool="mean")
+
+
+def encoded(stream: Encoder) -> Tensor:
+    """Sum over everything that a stream makes of a batch, a hidden pass included where there is one."""
+    draw = torch.Generator().manual_seed(5)
+    kind = next(stream.parameters()).dtype
+    if isinstance(stream, ImageEncoder):
+        frames = torch.randn(2, 1, 3, 32, 32, generator=draw, dtype=kind)
+        hidden = torch.rand(2, 16, generator=draw) < 0.4
+        feature, (tokens, view) = stream.forward_clean_and_masked(frames, hidden, view=True)
+    else:
+        assert isinstance(stream, TextEncoder)
+        ids, attended = torch.randint(5, 50, (2, 6), generator=draw), torch.arange(6) < torch.tensor([[6], [4]])
+        feature, (tokens, view) = (
+            stream(ids, attended),
+            stream.forward_masked(ids, attended, TokenIndex.of(attended), view=True),
+        )
+    assert view is not None
+    return (tokens**3).mean() + feature[:, 0].sum() + (view**3).mean()
+
+
+def learnt(stream: Encoder) -> set[str]:
+    stream.zero_grad(set_to_none=True)
+    encoded(stream).backward()  # type: ignore[no-untyped-call]
+    return {name for name, parameter in stream.named_parameters() if parameter.grad is not None}
+
+
+STREAMS: list[Callable[[], Encoder]] = [image_stream, text_stream, lambda: text_stream("megatron-bert")]
+both = pytest.mark.parametrize("make", STREAMS, ids=["image", "text", "text with a final norm"])
+
+
+def inside(names: set[str], modules: list[nn.Module], stream: Encoder) -> set[str]:
+    """Of parameter names, those that belong to the modules."""
+    wanted = {id(parameter) for module in modules for parameter in module.parameters()}
+    return {name for name, parameter in stream.named_parameters() if name in names and id(parameter) in wanted}
+
+
+@both
+@pytest.mark.parametrize("n", [0, 1, 2, DEPTH, DEPTH + 4])
+def test_gradients_reach_the_last_blocks_final_norm_and_projection_alone(make: Callable[[], Encoder], n: int) -> None:
+    stream = make()
+    everything = {name for name, _ in stream.named_parameters()}
+    blocks = stream.backbone.blocks
+    stream.freeze_except_last(n)
+    expected = inside(everything, [*blocks[DEPTH - min(n, DEPTH) :], *stream.backbone.final, stream.projection], stream)
+    assert learnt(stream) == expected
+    assert {name for name, parameter in stream.named_parameters() if parameter.requires_grad} == expected
+    assert inside(everything, [stream.projection], stream) <= expected
+    assert len(inside(expected, blocks, stream)) == min(n, DEPTH) * len(inside(everything, blocks[:1], stream))
+
+
+@both
+def test_without_freezing_every_weight_learns(make: Callable[[], Encoder]) -> None:
+    stream = make()
+    assert learnt(stream) == {name for name, _ in stream.named_parameters()}
+
+
+@both
+def test_a_choice_can_be_widened_and_narrowed_again(make: Callable[[], Encoder]) -> None:
+    stream, fresh = make(), make()
+    for n in (1, 3, 2):
+        stream.freeze_except_last(n)
+    fresh.freeze_except_last(2)
+    assert learnt(stream) == learnt(fresh)
+    assert [m.training for m in stream.modules()] == [m.training for m in fresh.modules()]
+
+
+NOISY: list[Callable[[], Encoder]] = [
+    lambda: image_stream(pos_drop_rate=0.5, proj_drop_rate=0.5, attn_drop_rate=0.5),
+    lambda: text_stream(dropout=0.5),
+]
+
+
+@pytest.mark.parametrize("make", NOISY, ids=["image", "text"])
+def test_frozen_parts_have_no_dropout_in_training_and_the_others_have(make: Callable[[], Encoder]) -> None:
+    stream = make().train()
+    stream.freeze_except_last(0)
+    assert torch.equal(encoded(stream), encoded(stream.train()))
+    stream.freeze_except_last(1)
+    assert not torch.equal(encoded(stream), encoded(stream))
+    assert stream.training
+    assert [block.training for block in stream.backbone.blocks] == [False, False, True]
+    assert torch.equal(encoded(stream.eval()), encoded(stream.eval()))
+    assert not any(block.training for block in stream.backbone.blocks)
+
+
+def test_a_text_model_without_a_list_of_blocks_cannot_be_frozen_in_part() -> None:
+    with pytest.raises(BadInput, match="train all of it"):
+        text_stream("albert").freeze_except_last(1)
+
+
+def test_a_momentum_copy_of_a_frozen_stream_never_trains_and_stays_where_frozen() -> None:
+    stream = image_stream()
+    stream.freeze_except_last(1)
+    slow = MomentumEncoder(stream).train()
+    assert not any(part.training for part in slow.modules())
+    before = {name: value.clone() for name, value in slow.module.named_parameters()}
+    with torch.no_grad():
+        for parameter in stream.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    slow.update(stream, 0.9)
+    moved = {name for name, value in slow.module.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {name for name, parameter in stream.named_parameters() if parameter.requires_grad}
+
+
+# --- gradient checkpointing
+
+
+def gradients(stream: Encoder) -> dict[str, Tensor]:
+    learnt(stream)
+    return {name: parameter.grad for name, parameter in stream.named_parameters() if parameter.grad is not None}
+
+
+CHECKPOINTED = [*STREAMS, lambda: text_stream("modernbert"), lambda: image_stream(dynamic_img_size=True)]
+
+
+@pytest.mark.parametrize("make", CHECKPOINTED)
+@pytest.mark.parametrize("n", [None, 2])
+def test_checkpointed_gradients_equal_kept_ones_in_double_precision(make: Callable[[], Encoder], n: int | None) -> None:
+    plain, saving = make().double().train(), make().double().train()
+    saving.set_grad_checkpointing()
+    if n is not None:
+        plain.freeze_except_last(n)
+        saving.freeze_except_last(n)
+    mine, theirs = gradients(saving), gradients(plain)
+    assert mine.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-12, atol=1e-14)
+
+
+@both
+def test_checkpointed_blocks_run_a_second_time_for_the_gradient_if_they_learn(make: Callable[[], Encoder]) -> None:
+    stream, runs = make().train(), [0] * DEPTH
+    stream.set_grad_checkpointing()
+    stream.freeze_except_last(2)
+    for number, block in enumerate(stream.backbone.blocks):
+        inner = next(module for module in block.modules() if isinstance(module, nn.Linear))
+
+        def count(*_: Any, number: int = number) -> None:
+            runs[number] += 1
+
+        inner.register_forward_hook(count)
+    total = encoded(stream)
+    forward = runs[0]
+    total.backward()  # type: ignore[no-untyped-call]
+    assert runs == [forward, 2 * forward, 2 * forward]
+
+
+@pytest.mark.parametrize("make", NOISY, ids=["image", "text"])
+def test_the_second_run_draws_the_same_dropout(make: Callable[[], Encoder]) -> None:
+    plain, saving = make().double().train(), make().double().train()
+    saving.set_grad_checkpointing()
+    torch.manual_seed(9)
+    theirs = gradients(plain)
+    torch.manual_seed(9)
+    mine = gradients(saving)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_a_text_model_that_transformers_cannot_checkpoint_is_refused() -> None:
+    with pytest.raises(BadInput, match="mpnet has no gradient checkpointing"):
+        text_stream("mpnet").set_grad_checkpointing()

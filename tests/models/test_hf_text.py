@@ -1,0 +1,245 @@
+"""The text backbone: any encoder of transformers, from scratch or from a folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cots.errors import BadInput
+from cots.models.encoder import TextEncoder
+from cots.models.hf_text import BERTS, HfTextBackbone
+from cots.models.token_index import TokenIndex
+from tests.foreign import save_text
+
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+ENCODERS = [
+    "bert",
+    "roberta",
+    "distilbert",
+    "mpnet",
+    "electra",
+    "deberta",
+    "deberta-v2",
+    "xlm-roberta",
+    "camembert",
+    "megatron-bert",
+    "roberta-prelayernorm",
+    "eurobert",
+    "nomic_bert",
+    "modernbert",
+]
+
+
+def backbone(name: str = "bert", **changes: Any) -> HfTextBackbone:
+    settings: dict[str, Any] = {"pretrained": False, "vocab_size": 100, "pad_token": 0, "fused_attention": False}
+    torch.manual_seed(0)
+    return HfTextBackbone(name=name, **({"options": SIZES} | settings | changes)).eval()
+
+
+def words() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two texts of seven tokens, the second one's last three are padding."""
+    ids = torch.randint(5, 100, (2, 7), generator=torch.Generator().manual_seed(3))
+    ids[1, 4:] = 0
+    return ids, ids != 0
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_padding_changes_no_vector_and_the_first_token_sees_the_last(name: str, fused: bool) -> None:
+    made, (ids, attended) = backbone(name, fused_attention=fused), words()
+    tokens = made(ids, attended)
+    assert tokens.shape == (2, 7, made.width)
+    torch.testing.assert_close(made(ids[1:, :4], attended[1:, :4])[0], tokens[1, :4], atol=1e-5, rtol=1e-4)
+    other = ids.clone()
+    other[1, 3] = 99 if ids[1, 3] != 99 else 98
+    assert not torch.allclose(made(other, attended)[1, 0], tokens[1, 0])
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "nomic_bert", "modernbert"])
+def test_a_ready_made_mask_says_what_transformers_makes_of_the_padding(name: str) -> None:
+    made = backbone(name, fused_attention=True, options=SIZES | {"max_position_embeddings": 400})
+    ids = torch.randint(5, 100, (2, 300), generator=torch.Generator().manual_seed(3))  # ModernBERT sees 64 to each side
+    ids[1, 200:] = 0
+    attended = ids != 0
+    expected = made.encoder(input_ids=ids, attention_mask=attended.long()).last_hidden_state
+    torch.testing.assert_close(made(ids, attended)[attended], expected[attended])
+
+
+@pytest.mark.parametrize("chosen", ["none", "some", "all"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: str, chosen: str) -> None:
+    made, (ids, attended) = backbone(name).double(), words()
+    mask = {"none": attended & False, "some": attended & (ids % 3 == 0), "all": attended}[chosen]
+    assert chosen != "some" or 0 < mask.sum() < attended.sum()
+    weights = list(made.parameters())
+    found, gradients = [], []
+    for tokens in (made.encode_at(ids, attended, TokenIndex.of(mask)), made(ids, attended)[mask]):
+        found.append(tokens)
+        gradients.append(torch.autograd.grad(tokens.sin().sum(), weights, materialize_grads=True))
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
+@pytest.mark.parametrize("form", ["plain", "checkpointed", "compiled"])
+@pytest.mark.parametrize("name", BERTS)
+def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form: str) -> None:
+    made, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
+    asked, seen = TokenIndex.of(ids == ids[0, 2]), []
+    last: Any = made.blocks[-1]
+    if form == "checkpointed":
+        made.set_grad_checkpointing()
+    if form == "compiled":
+        last.compile(backend="eager")
+    expected = made(ids, attended)  # whose compiled form must not be taken for the other's
+    with last.intermediate.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1])):
+        tokens = made.encode_at(ids, attended, asked)
+    torch.testing.assert_close(tokens, asked.select(expected))
+    tokens.sum().backward()  # type: ignore[no-untyped-call]
+    if form == "plain":
+        assert seen == [asked.flat.shape]
+    assert "feed_forward_chunk" not in vars(last)
+
+
+def test_a_pass_that_fails_leaves_the_last_block_as_it_was() -> None:
+    made, (ids, attended) = backbone(), words()
+    with pytest.raises(IndexError):
+        made.encode_at(ids + 100, attended, TokenIndex.of(attended))
+    assert made(ids, attended).shape == (2, 7, made.width)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_blocks_are_listed_in_the_order_in_which_they_run(name: str) -> None:
+    made, ran = backbone(name), []
+    for block in made.blocks:
+        block.register_forward_hook(lambda module, *_: ran.append(module))
+    made(*words())
+    assert ran == made.blocks
+    assert len(ran) == 3
+
+
+@pytest.mark.parametrize(("name", "final"), [("bert", 0), ("megatron-bert", 1), ("roberta-prelayernorm", 1)])
+def test_the_last_norm_follows_the_blocks_where_there_is_one(name: str, final: int) -> None:
+    assert [type(module).__name__ for module in backbone(name).final] == ["LayerNorm"] * final
+
+
+@pytest.mark.parametrize("name", ["deberta-v2", "mpnet"])
+def test_a_table_of_relative_positions_that_every_block_reads_is_an_embedding(name: str) -> None:
+    options = SIZES | ({"relative_attention": True, "norm_rel_ebd": "layer_norm"} if name == "deberta-v2" else {})
+    made = backbone(name, options=options)
+    tables = {n for n, _ in made.encoder.named_parameters() if "rel" in n and ".layer." not in n}
+    below = {id(parameter) for parameter in TextEncoder(made, dim=8, pool="mean").layer_groups()[0]}
+    assert tables
+    assert all(id(parameter) in below for n, parameter in made.encoder.named_parameters() if n in tables)
+    assert made.final == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("gpt2", {}, r"gpt2 \(gpt2\) is no text encoder: give one that reads both ways"),
+        ("llama", {}, "is no text encoder"),
+        ("t5", {}, "is no text encoder"),
+        ("bart", {}, "is no text encoder"),
+        ("clip_text_model", {}, "is no text encoder"),
+        ("bert", {"is_decoder": True}, "is no text encoder"),
+        ("berd", {}, "transformers cannot configure berd"),
+        ("bert", {"hidden_sze": 32}, "bert has no hidden_sze"),
+        ("bert", {"hidden_size": 33}, "33"),
+        ("bert", {"num_hidden_layers": "two"}, "num_hidden_layers"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(name: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said) as told:
+        backbone(name, options=options)
+    assert str(told.value).startswith("model.text")
+    assert "\n" not in str(told.value)
+
+
+def test_a_model_that_runs_one_block_many_times_can_be_used_but_has_no_blocks() -> None:
+    made = backbone("albert")
+    assert made(*words()).shape == (2, 7, 32)
+    with pytest.raises(BadInput, match="albert has 0 lists of 3 blocks"):
+        _ = made.blocks
+
+
+def test_positions_are_counted_as_the_model_counts_them() -> None:
+    assert backbone("bert", options=SIZES | {"max_position_embeddings": 20}).max_tokens == 20
+    assert backbone("roberta", options=SIZES | {"max_position_embeddings": 20}, pad_token=1).max_tokens == 18
+    assert backbone("eurobert").max_tokens is None
+    made = backbone("roberta", options=SIZES | {"max_position_embeddings": 20}, pad_token=1)
+    longest = torch.full((1, 18), 7)
+    assert made(longest, longest != 1).shape == (1, 18, 32)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_weights_of_a_local_folder_are_taken_exactly(kind: str, tmp_path: Path) -> None:
+    theirs = save_text(kind, tmp_path / "it").state_dict()
+    made = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={})
+    mine = made.encoder.state_dict()
+    assert mine.keys() == {name for name in theirs if not name.startswith("pooler.")}
+    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    assert made.name == kind
+
+
+def test_half_precision_weights_are_taken_as_float32(tmp_path: Path) -> None:
+    save_text("bert", tmp_path / "it").half().save_pretrained(tmp_path / "it")
+    made = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={})
+    assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
+
+
+def test_options_change_a_pretrained_configuration(tmp_path: Path) -> None:
+    save_text("bert", tmp_path / "it")
+    made = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={"hidden_dropout_prob": 0.37})
+    assert {layer.p for layer in made.modules() if isinstance(layer, torch.nn.Dropout)} >= {0.37}
+
+
+def pickled(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def incomplete(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def with_code(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text("raise SystemExit('this code was run')")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (pickled, "cannot build .*safetensors"),
+        (incomplete, r"lacks 1 weights of a BertModel, such as encoder\.layer\.1\.output\.dense\.weight"),
+        (cut, "cannot build"),
+        (with_code, "cannot configure"),
+    ],
+)
+def test_a_folder_is_not_used_if_pickled_incomplete_cut_or_with_code(damage: Any, said: str, tmp_path: Path) -> None:
+    save_text("bert", tmp_path / "it")
+    damage(tmp_path / "it")
+    with pytest.raises(BadInput, match=said) as told:
+        backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={})
+    assert "\n" not in str(told.value)
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    save_text("bert", tmp_path / "it")
+    with pytest.raises(BadInput, match=r"knows \d+ tokens, the tokenizer makes 5000"):
+        backbone(str(tmp_path / "it"), pretrained=True, vocab_size=5000, options={})

@@ -1,0 +1,306 @@
+"""The whole objective against a slow reference in float64, and its parts against the whole."""
+
+import copy
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cots.losses.filter import AdaptiveMomentumFilter
+from cots.models.encoder import ImageEncoder, TextEncoder
+from cots.models.heads import MaskedTokenHead
+from cots.models.queue import PairQueue
+from cots.models.temperature import Temperature
+from cots.objectives.cots import BatchNegatives, CotsObjective, LossWeights
+from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
+from cots.training.trainer import micro_batch_slices, train_step
+from tests.backbones import language, vision, vit
+
+PATCHES, WORDS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
+ALL = LossWeights(instance=1.0, token=0.5, task=0.25, masked_views=0.75)
+NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def objective(
+    *,
+    queue: int,
+    negatives: BatchNegatives,
+    weights: LossWeights = ALL,
+    deviations: float | None = 1.0,
+    fused: bool = False,
+) -> CotsObjective:
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
+    pictures = vision(size=16, fused=fused, embed_dim=16, depth=1, num_heads=2)
+    words = language(vocab=VOCAB, fused=fused, **sizes, **NO_DROPOUT)
+    return CotsObjective(
+        image=ImageEncoder(pictures, dim=DIM, pool="mean"),
+        text=TextEncoder(words, dim=DIM, pool="mean"),
+        patch_head=MaskedTokenHead(width=16, dim=DIM, vocab=CODES),
+        word_head=MaskedTokenHead(width=16, dim=DIM, vocab=VOCAB),
+        queue=PairQueue(size=queue, dim=DIM, warmup=0),
+        noise_filter=AdaptiveMomentumFilter(warmup=0, deviations=deviations, momentum=0.5),
+        weights=weights,
+        temperature=Temperature(start=0.2, learned=True, least=0.01),
+        batch_negatives=negatives,
+        momentum=0.9,
+    ).double()
+
+
+def batch(pairs: int) -> Batch:
+    ids = torch.randint(5, VOCAB, (pairs, WORDS))
+    masked = torch.zeros(pairs, PATCHES, dtype=torch.bool)
+    masked[:, :2] = True
+    words = torch.rand(pairs, WORDS) < 0.4
+    words[0] = False  # a text of which nothing is hidden
+    return Batch(
+        image_index=torch.arange(pairs) // 2,  # two captions of each picture
+        caption_index=torch.arange(pairs),
+        frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
+        input_ids=ids,
+        attention_mask=torch.ones(pairs, WORDS, dtype=torch.bool),
+        bool_masked_pos=masked,
+        visual_tokens=torch.randint(0, CODES, (pairs, PATCHES)),
+        mlm_input_ids=torch.where(words, 4, ids),
+        mlm_mask=words,
+    )
+
+
+def with_a_past(model: CotsObjective, batches: int, *, pairs: int) -> CotsObjective:
+    """The objective after some steps: queue filled, streams and their copies apart, filter at work."""
+    for number in range(batches):
+        past = batch(pairs)._replace(samples=torch.arange(pairs) + 3 * number)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        model.update_state(model.compute_keys(past, [ALL_ROWS]))
+    return model
+
+
+@torch.no_grad()
+def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[str, float]:
+    """The formulas of the paper with loops over pairs, candidates and positions."""
+    kept = [row for row in range(len(some.image_index)) if keys.keep_mask[row]]
+    image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
+    tau, queued = float(model.temperature()), range(int(model.queue.count))
+    by_gradient = model.batch_negatives == "online"
+
+    def distribution(query: Tensor, own: int, keys_of: Tensor, features: Tensor, queue: Tensor) -> dict[object, float]:
+        among = features if by_gradient else keys_of
+        scores: dict[object, float] = {"own": float(query @ among[own]) / tau}
+        for other in kept:
+            if model.batch_negatives != "none" and some.image_index[other] != some.image_index[own]:
+                scores[other] = float(query @ among[other]) / tau
+        for row in queued:
+            if model.queue.samples[row] != some.image_index[own]:
+                scores[f"queue {row}"] = float(query @ queue[row]) / tau
+        mass = sum(math.exp(value) for value in scores.values())
+        return {name: math.exp(value) / mass for name, value in scores.items()}
+
+    def contrast(image: Tensor, text: Tensor) -> tuple[float, float]:
+        instance = task = 0.0
+        for row in kept:
+            i2t = distribution(image[row], row, keys.texts, text, model.queue.texts)
+            t2i = distribution(text[row], row, keys.images, image, model.queue.images)
+            instance -= (math.log(i2t["own"]) + math.log(t2i["own"])) / len(kept)
+            task += sum((i2t[c] - t2i[c]) * math.log(i2t[c] / t2i[c]) for c in i2t) / 2 / len(kept)
+        return instance, task
+
+    instance, task = contrast(image, text)
+    patches = masked_pass(model, some)
+    words = model.text.backbone(some.mlm_input_ids, some.attention_mask)
+    masked_text = model.text(some.mlm_input_ids, some.attention_mask)
+    masked_views, _ = contrast(F.normalize(model.image.projection(patches.mean(dim=(1, 2)))), masked_text)
+    vision = [
+        surprise(model.patch_head, patches[row, 0, place], text[row], some.visual_tokens[row, place])
+        for row in kept
+        for place in range(PATCHES)
+        if some.bool_masked_pos[row, place]
+    ]
+    language = [
+        surprise(model.word_head, words[row, place], image[row], some.input_ids[row, place])
+        for row in kept
+        for place in range(WORDS)
+        if some.mlm_mask[row, place]
+    ]
+    token = sum(vision) / len(vision) + (sum(language) / len(language) if language else 0.0)
+    return {"instance": instance, "token": token, "task": task, "masked_views": masked_views}
+
+
+def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
+    """(B, T, N, W): the patches' tokens where the hidden ones are replaced by one vector, by itself."""
+    stream, layers, frames = model.image.backbone, vit(model.image), []
+    for frame in some.frames.unbind(dim=1):
+        seen = layers.patch_embed(frame)
+        seen[some.bool_masked_pos] = stream.mask_embedding
+        frames.append(layers.norm(layers.blocks(layers._pos_embed(seen)))[:, stream.num_prefix_tokens :])
+    return torch.stack(frames, dim=1)
+
+
+def surprise(head: MaskedTokenHead, hidden: Tensor, paired: Tensor, target: Tensor) -> float:
+    logits = head.output(head.transform(hidden + head.fuse(paired)))
+    return -float(logits.log_softmax(0)[target])
+
+
+@pytest.mark.parametrize("masked_views", [0.75, 0.0])
+@pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
+@pytest.mark.parametrize(("pairs", "queue", "past"), [(1, 3, 1), (2, 5, 0), (5, 7, 2), (7, 3, 3)])
+def test_the_losses_agree_with_loops_over_the_papers_formulas(
+    negatives: BatchNegatives, pairs: int, queue: int, past: int, masked_views: float
+) -> None:
+    weighted = ALL._replace(masked_views=masked_views)
+    model = with_a_past(objective(queue=queue, negatives=negatives, weights=weighted), past, pairs=4)
+    some = batch(pairs)
+    keys = model.compute_keys(some, [ALL_ROWS])
+    outcome, slow = model(some, keys), slow_losses(model, some, keys)
+    if not masked_views:
+        del slow["masked_views"]
+    assert {name: float(loss) for name, loss in outcome.losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
+    weights = model.weights._asdict()
+    total = float(outcome.total.detach())
+    assert total == pytest.approx(sum(weights[name] * loss for name, loss in slow.items()), rel=1e-9)
+
+
+@pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
+def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negatives: BatchNegatives) -> None:
+    model = with_a_past(objective(queue=7, negatives=negatives, weights=ALL._replace(token=0.0)), 2, pairs=4)
+    some = batch(5)._replace(frames=torch.randn(5, 3, 3, 16, 16, dtype=torch.float64))
+    some.bool_masked_pos[1::2] = some.bool_masked_pos[1::2].flip(dims=(1,))
+    keys = model.compute_keys(some, [ALL_ROWS])
+    losses, slow = model(some, keys).losses, slow_losses(model, some, keys)
+    del slow["token"]
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("negatives", ["none", "momentum"])
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
+    negatives: BatchNegatives, parts: int
+) -> None:
+    model = with_a_past(objective(queue=5, negatives=negatives), 2, pairs=6)
+    some = batch(7)
+    keys = model.compute_keys(some, micro_batch_slices(7, parts))
+    model(some, keys).total.backward()
+    whole = gradients(model)
+    for rows in micro_batch_slices(int(keys.keep_mask.sum()), parts):
+        model(some, keys, rows).total.backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("count", "parts", "lengths"), [(7, 3, [2, 3, 2]), (2, 5, [1, 1]), (1, 1, [1]), (8, 2, [4, 4])]
+)
+def test_slices_cover_everything_and_none_is_empty(count: int, parts: int, lengths: list[int]) -> None:
+    found = micro_batch_slices(count, parts)
+    assert [rows.stop - rows.start for rows in found] == lengths
+    assert [row for rows in found for row in range(count)[rows]] == list(range(count))
+
+
+def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
+    model = objective(queue=3, negatives="online")
+    optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "scale": 1.0}], lr=1.0)
+    before = float(model.temperature().detach())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cots.training.trainer.autocast", lambda _: torch.autocast("cpu", enabled=False))
+        for _ in range(3):
+            _, row = train_step(model, optimizer, batch(4), learning_rate=0.3, max_grad_norm=1.0, parts=1)
+    assert row["temperature"] != pytest.approx(before)
+    model.temperature.log_tau.data.fill_(-9.0)
+    assert float(model.temperature().detach()) == pytest.approx(0.01)
+
+
+def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_same() -> None:
+    model = objective(queue=0, negatives="online", deviations=None)
+    asking = copy.deepcopy(model)
+    asking.queue = PairQueue(size=3, dim=DIM, warmup=9).double()  # which is not filled yet
+    ran = []
+    for slow in (model.image_m, model.text_m):
+        slow.module.register_forward_hook(lambda *_: ran.append("momentum"))
+    some = batch(5)
+    image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
+    expected = asking(some, asking.compute_keys(some, [ALL_ROWS]))
+    found = model(some, model.compute_keys(some, [ALL_ROWS]))
+    assert torch.equal(found.total, expected.total)
+
+    def stepped(one: CotsObjective) -> tuple[KeyFeatures | None, dict[str, float]]:
+        groups = [{"params": list(one.parameters()), "scale": 1.0}]
+        return train_step(one, torch.optim.SGD(groups, lr=0.1), some, learning_rate=0.1, max_grad_norm=100.0, parts=1)
+
+    (_, slow_row), (keys, row) = stepped(asking), stepped(model)
+    assert isinstance(keys, KeyFeatures)
+    assert ran == []
+    assert {name: row[name] for name in found.losses} == {name: slow_row[name] for name in found.losses}
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), asking.parameters(), strict=True))
+    torch.testing.assert_close(keys.similarity, (image * text).sum(dim=1))
+    assert model.noise_filter.mean == pytest.approx(float(keys.similarity.mean()))
+
+
+class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operation whose result has a size or a branch that an accelerator would have to tell."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.asked: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(one, Tensor) and one.dtype is torch.bool
+            for one in (args[1] if isinstance(args[1], list) else [])
+        )
+        if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select"):
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("weights", [ALL, ALL._replace(masked_views=0.0), LossWeights(1.0, 0.0, 1.0, 0.0)])
+@pytest.mark.parametrize(("negatives", "queue"), [("none", 5), ("momentum", 5), ("online", 0)])
+def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
+    negatives: BatchNegatives, queue: int, weights: LossWeights
+) -> None:
+    model = with_a_past(objective(queue=queue, negatives=negatives, weights=weights, fused=True), 2, pairs=6)
+    some = batch(7)
+    some.attention_mask[::2, 4:] = False
+    keys, questions = model.compute_keys(some, [ALL_ROWS]), Questions()
+    with ExitStack() as stack:
+        started = vit(model.image).patch_embed.register_forward_pre_hook(
+            lambda *_: stack.enter_context(questions) and None
+        )
+        model(some, keys).total.backward()
+    assert questions.asked == []
+    started.remove()
+    with questions:
+        model(some, keys)
+    assert questions.asked  # before the first pass, that is
+
+
+def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
+    model = objective(queue=0, negatives="online", weights=LossWeights(0.0, 0.0, 1.0, 0.0))
+    some = batch(3)
+    feature = F.normalize(torch.randn(3, DIM, dtype=torch.float64))
+    keys = KeyFeatures(
+        feature, feature, some.image_index, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool)
+    )
+    similar = model.compute_logits(feature, feature, keys, model.candidate_set(keys, torch.arange(3)))
+    torch.testing.assert_close(similar.i2t, similar.t2i)

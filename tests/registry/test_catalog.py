@@ -1,0 +1,72 @@
+"""What is read from the registry's file is what MLflow would say."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from cots.registry import catalog
+from cots.registry.client import ENCODERS, INDEX
+from cots.registry.registry import Registry
+from cots.tracking.runs import connect
+from tests.deployed import register
+
+
+@pytest.fixture
+def registry(store: str, tiny_package: Path, other_package: Path) -> Registry:
+    """Two versions, promoted there and back."""
+    registry = Registry()
+    for package in (tiny_package, other_package):
+        register(registry, package)
+    registry.promote(1, why="first")
+    registry.rollback(why="back")
+    return registry
+
+
+def test_versions_and_moves_are_those_that_mlflow_tells(registry: Registry) -> None:
+    assert [version.version for version in catalog.versions()] == [2, 1]
+    assert catalog.versions() == registry.versions()
+    assert [move.why for move in catalog.history()][-2:] == ["first", "back"]
+    assert catalog.history() == registry.history()
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_deleted_version_is_listed_no_more() -> None:
+    connect().delete_model_version(INDEX, "1")
+    assert [version.version for version in catalog.versions()] == [2]
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_files_of_a_version_are_found_where_they_are() -> None:
+    champion = catalog.local_files(f"models:/{INDEX}@champion")
+    assert champion is not None
+    assert (champion / "MLmodel").is_file()
+    assert champion == catalog.local_files(f"models:/{INDEX}/2") != catalog.local_files(f"models:/{INDEX}/1")
+    assert catalog.local_files(f"models:/{ENCODERS}/1") is not None
+    unknown = [f"models:/{INDEX}/3", f"models:/{INDEX}@nobody", f"models:/{INDEX}/best", "models:/other/1", "package"]
+    assert [catalog.local_files(uri) for uri in unknown] == [None] * 5
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "sqlite:////nowhere/mlflow.db", "postgresql://a@b/c"])
+def test_a_registry_that_is_no_file_here_is_left_to_mlflow(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert catalog.read_model(INDEX) is None
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registry_beside_the_tracking_store_is_left_to_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert catalog.read_model(INDEX) is not None
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:1")
+    assert catalog.read_model(INDEX) is None
+
+
+def test_a_file_of_another_form_is_left_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    file.write_text("no database " * 100)
+    assert catalog.read_model(INDEX) is None
+    file.unlink()
+    database = sqlite3.connect(file)
+    database.execute("create table model_versions (name text)")
+    database.close()
+    assert catalog.read_model(INDEX) is None

@@ -1,0 +1,65 @@
+import re
+
+import pytest
+
+from cots.config.gate import GateConfig
+from cots.registry.gate import Difference, GateInputs, decide
+
+RULES = GateConfig(
+    non_inferiority_margin=2.0, max_champion_drop=5.0, min_recall=0.9, max_latency_ms=10.0, bootstrap_resamples=10
+)
+GAINED = {
+    "i2t": Difference(41.0, 40.0, -1.9, 3.0),
+    "t2i": Difference(42.0, 40.0, 1.0, 3.0),
+    "both": Difference(41.5, 40.0, 0.1, 2.5),
+}
+
+
+def contest(**changed: object) -> GateInputs:
+    usual = {"differences": GAINED, "fall": 0.0, "recall": 1.0, "milliseconds": 1.0, "validated": True}
+    return GateInputs(**(usual | changed))  # type: ignore[arg-type]
+
+
+def test_a_gain_that_loses_nowhere_is_promoted_with_its_figures() -> None:
+    decision = decide(contest(), RULES)
+    assert decision.promote
+    assert decision.reasons[-1] == "mean recall of both directions 41.50 % against 40.00 (+1.50, +0.10 to +2.50)"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"validated": False}, "the data did not meet every expectation"),
+        ({"recall": 0.899}, "the index finds 89.9% of what exact search finds, less than 90.0%"),
+        ({"milliseconds": 10.5}, "the index takes 10.50 ms a query, more than 10"),
+        ({"fall": 5.1}, "the champion itself scores 5.1 points less"),
+        ({"differences": GAINED | {"i2t": Difference(41.0, 40.0, -2.1, 4.0)}}, "image to text .* may be worse"),
+        ({"differences": GAINED | {"both": Difference(41.0, 40.0, -0.1, 2.0)}}, "both directions .* not shown"),
+    ],
+)
+def test_each_rule_refuses_by_itself_and_says_why(changed: dict[str, object], reason: str) -> None:
+    decision = decide(contest(**changed), RULES)
+    assert not decision.promote
+    [told] = decision.reasons
+    assert re.search(reason, told)
+
+
+def test_everything_that_speaks_against_it_is_told() -> None:
+    decision = decide(contest(validated=False, recall=0.0, milliseconds=99.0, fall=9.0), RULES)
+    assert len(decision.reasons) == 4
+
+
+def test_a_bound_that_is_met_exactly_is_met() -> None:
+    edge = GAINED | {"i2t": Difference(40.0, 40.0, -2.0, 2.0)}
+    assert decide(contest(differences=edge, fall=5.0, recall=0.9, milliseconds=10.0), RULES).promote
+
+
+def test_where_nothing_must_gain_no_loss_is_enough() -> None:
+    same = dict.fromkeys(GAINED, Difference(40.0, 40.0, -1.0, 1.0))
+    assert not decide(contest(differences=same), RULES).promote
+    assert decide(contest(differences=same), RULES.model_copy(update={"must_improve": None})).promote
+
+
+def test_the_same_encoders_need_not_gain_but_their_index_must_be_sound() -> None:
+    assert decide(contest(differences=None), RULES).reasons == ("the encoders are the champion's",)
+    assert not decide(contest(differences=None, recall=0.5), RULES).promote

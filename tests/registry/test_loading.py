@@ -1,0 +1,29 @@
+"""From an address to a model."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cots.registry.client import INDEX
+from cots.registry.loading import load_encoders
+from cots.registry.packaged import opened_search
+from cots.registry.registry import Registry
+from tests.deployed import register
+
+
+@pytest.mark.slow
+def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
+    store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(Registry(), tiny_package)
+    here = tmp_path / "temporary"
+    here.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
+    encoders = load_encoders(f"models:/{INDEX}@champion")
+    with opened_search(f"models:/{INDEX}@champion") as search:
+        [found] = search.ask(["a red square"], k=10, media="any")
+        assert search.search.pictures(found)
+    assert encoders.encode_texts(["a red square"], batch=1).shape[0] == 1
+    assert found
+    assert not list(here.iterdir())

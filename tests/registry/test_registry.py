@@ -1,0 +1,439 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import mlflow
+import pandas as pd
+import pytest
+
+from cots.errors import BadInput, RunFailed
+from cots.models.dual_encoder import DualEncoder
+from cots.registry.client import ENCODERS, INDEX
+from cots.registry.promotions import Promotion, PromotionLog
+from cots.registry.registry import Published, Registry
+from tests.conftest import ranked, tracked_in
+from tests.deployed import register
+from tests.servers import free_port, serving
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def registry(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.chdir(tmp_path)
+    return Registry()
+
+
+@pytest.fixture
+def registry_of_one(store_of_one_version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry in which `tiny_package` is version 1."""
+    monkeypatch.chdir(tmp_path)
+    with tracked_in(Path(shutil.copy(store_of_one_version, tmp_path))):
+        yield Registry()
+
+
+@pytest.fixture
+def registry_of_two(store_of_two_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry in which `other_package`, version 2, took over from `tiny_package`, version 1."""
+    monkeypatch.chdir(tmp_path)
+    with tracked_in(Path(shutil.copy(store_of_two_versions, tmp_path))):
+        yield Registry()
+
+
+def measured(package: Path, folder: Path, *, recall: float) -> Path:
+    """A copy of the package whose encoders find the queries that they were registered with to `recall` per cent."""
+    copy = shutil.copytree(package, folder)
+    ranked(recall).to_parquet(copy / "evidence" / "queries.parquet")
+    return copy
+
+
+def reindexed(package: Path, folder: Path) -> Path:
+    """A copy of the package with another index: the encoders are the same."""
+    copy = shutil.copytree(package, folder)
+    (copy / "index" / "artifacts" / "index" / "note.txt").write_text("another")
+    return copy
+
+
+def told(package: Path, **changed: object) -> Path:
+    """The package, with other words in its lineage."""
+    lineage = json.loads((package / "lineage.json").read_text())
+    (package / "lineage.json").write_text(json.dumps(lineage | changed))
+    return package
+
+
+def aliases(name: str) -> dict[str, int]:
+    found = mlflow.MlflowClient().get_registered_model(name).aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def test_the_first_version_is_deployed_by_rule(registry: Registry, tiny_package: Path) -> None:
+    assert register(registry, tiny_package) == Published(1, True, True, "it is the first version", {})
+    assert aliases(INDEX) == {"champion": 1}
+    assert aliases(ENCODERS) == {"champion": 1}
+
+
+def test_publishing_again_registers_nothing(registry: Registry, tiny_package: Path) -> None:
+    register(registry, tiny_package)
+    again = register(registry, tiny_package)
+    assert (again.version, again.new, again.champion) == (1, False, True)
+    assert [one.version for one in registry.versions()] == [1]
+    assert len(registry.history()) == 1
+
+
+@pytest.mark.slow
+def test_a_better_version_takes_over_and_the_old_one_is_kept_for_rollback(
+    registry: Registry, tiny_package: Path, other_package: Path
+) -> None:
+    register(registry, tiny_package)
+    published = register(registry, other_package)
+    assert (published.version, published.champion) == (2, True)
+    assert aliases(INDEX) == {"champion": 2, "previous": 1}
+    assert aliases(ENCODERS) == {"champion": 2, "previous": 1}
+
+
+@pytest.mark.slow
+def test_a_worse_version_waits_as_challenger_with_the_reason(
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
+) -> None:
+    published = register(registry_of_one, measured(other_package, tmp_path / "worse", recall=20.0))
+    assert (published.version, published.new, published.champion) == (2, True, False)
+    assert "mean recall of image to text 20.00 % against 40.00" in published.reasons
+    assert "may be worse by more than 5" in published.reasons
+    assert published.contest["differences"]["both"]["champion"] == 40.0
+    assert aliases(INDEX) == {"champion": 1, "challenger": 2}
+    tags = registry_of_one.versions()[0].tags
+    assert tags["gate.promote"] == "false"
+    assert tags["gate.reasons"] == published.reasons
+
+
+@pytest.mark.slow
+def test_an_equal_version_is_not_shown_to_be_better(
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
+) -> None:
+    published = register(registry_of_one, measured(other_package, tmp_path / "same", recall=40.0))
+    assert not published.champion
+    assert "is not shown to be better" in published.reasons
+
+
+@pytest.mark.slow
+def test_on_other_test_queries_the_champion_is_asked_them_too(
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
+) -> None:
+    harder = told(shutil.copytree(other_package, tmp_path / "harder"), **{"queries.digest": "others"})
+    digests = []
+
+    def asked(model: DualEncoder) -> pd.DataFrame:
+        digests.append(model.digest)
+        return ranked(35.0)
+
+    published = register(registry_of_one, harder, asked)
+    assert digests == [registry_of_one.versions()[-1].tags["encoder.digest"]]
+    assert published.champion
+    assert published.contest["fall"] == pytest.approx(5.0)
+    assert published.contest["differences"]["both"]["champion"] == pytest.approx(35.0)
+
+
+@pytest.mark.slow
+def test_where_the_champion_fails_the_new_queries_too_the_queries_are_to_blame(
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
+) -> None:
+    spoiled = told(shutil.copytree(other_package, tmp_path / "spoiled"), **{"queries.digest": "others"})
+    published = register(registry_of_one, spoiled, lambda model: ranked(1.0))
+    assert not published.champion
+    assert "the champion itself scores 39.0 points less than when it was registered" in published.reasons
+
+
+@pytest.mark.slow
+def test_an_index_below_the_bounds_is_not_deployed_however_good_its_encoders(
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
+) -> None:
+    lossy = told(shutil.copytree(other_package, tmp_path / "lossy"), index={"recall": 0.5, "ms_per_query": 0.1})
+    assert "finds 50.0% of what exact search finds" in register(registry_of_one, lossy).reasons
+
+
+@pytest.mark.slow
+def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
+    registry_of_one: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    register(registry_of_one, reindexed(tiny_package, tmp_path / "more"))
+    assert [(one.version, one.encoders) for one in registry_of_one.versions()] == [(2, 1), (1, 1)]
+    assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
+
+
+@pytest.mark.slow
+def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
+) -> None:
+    register(registry_of_one, measured(other_package, tmp_path / "worse", recall=20.0))
+    assert registry_of_one.promote(2, why="it is faster")
+    assert aliases(INDEX) == {"champion": 2, "previous": 1}
+    assert registry_of_one.rollback(why="it was not") == 1
+    assert aliases(INDEX) == {"champion": 1, "previous": 2}
+    assert registry_of_one.rollback(why="it was after all") == 2
+    moves = [(move.what, move.before, move.after, move.why) for move in registry_of_one.history()]
+    assert moves == [
+        ("promote", None, 1, "it is the first version"),
+        ("promote", 1, 2, "it is faster"),
+        ("rollback", 2, 1, "it was not"),
+        ("rollback", 1, 2, "it was after all"),
+    ]
+    assert all(move.who for move in registry_of_one.history())
+    assert sorted(registry_of_one.history(), key=lambda move: move.when) == registry_of_one.history()
+
+
+def test_promoting_what_is_deployed_changes_nothing(registry_of_one: Registry) -> None:
+    assert not registry_of_one.promote(1, why="again")
+    assert aliases(INDEX) == {"champion": 1}
+    assert len(registry_of_one.history()) == 1
+
+
+@pytest.mark.slow
+def test_a_promotion_that_was_cut_off_is_repaired_by_repeating_it(registry_of_two: Registry) -> None:
+    mlflow.MlflowClient().set_registered_model_alias(ENCODERS, "champion", "1")
+    registry_of_two.promote(2, why="repair")
+    assert aliases(ENCODERS)["champion"] == 2
+
+
+@pytest.mark.slow
+def test_a_registration_that_was_cut_off_before_the_gate_is_decided_the_next_time(
+    registry_of_one: Registry, tiny_package: Path
+) -> None:
+    client = mlflow.MlflowClient()
+    client.delete_model_version_tag(INDEX, "1", "gate.promote")
+    client.delete_registered_model_alias(INDEX, "champion")
+    assert register(registry_of_one, tiny_package).champion
+
+
+@pytest.mark.slow
+def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_it_had(
+    registry_of_one: Registry, other_package: Path
+) -> None:
+    before = register(registry_of_one, other_package)
+    mlflow.MlflowClient().delete_model_version_tag(INDEX, "2", "gate.promote")
+    again = register(registry_of_one, other_package)
+    assert (again.champion, again.reasons, again.contest) == (True, before.reasons, before.contest)
+    assert registry_of_one.versions()[0].tags["gate.promote"] == "true"
+    assert len(registry_of_one.history()) == 2
+
+
+@pytest.mark.slow
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
+    registry_of_two: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    """Many times over: every round two threads promote different versions, starting together."""
+    registry = registry_of_two
+    register(registry, reindexed(tiny_package, tmp_path / "third"))
+    deployed = aliases(INDEX)["champion"]
+    for _ in range(5):
+        rivals = [version for version in (1, 2, 3) if version != deployed]
+        together = threading.Barrier(len(rivals))
+
+        def promote(version: int, together: threading.Barrier = together) -> str:
+            mine = Registry()
+            together.wait()
+            try:
+                mine.promote(version, why="race")
+            except RunFailed as error:
+                return str(error)
+            return ""
+
+        before = len(registry.history())
+        with ThreadPoolExecutor(len(rivals)) as pool:
+            said = list(pool.map(promote, rivals))
+        moves = registry.history()[before:]
+        assert len(moves) == said.count("")
+        for told_to in filter(None, said):
+            assert told_to.startswith("another promote came first, to version ")
+        deployed = aliases(INDEX)["champion"]
+        assert deployed == moves[-1].after
+        assert aliases(ENCODERS)["champion"] == int(registry.listed(deployed).encoders)
+        assert aliases(INDEX)["previous"] == moves[-1].before
+
+
+def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Registry) -> None:
+    moves = PromotionLog(mlflow.MlflowClient(), INDEX)
+    last = moves.last()
+
+    def append(what: Literal["promote", "rollback"], follows: int) -> Promotion | None:
+        return moves.append(what, who="a", why="b", before=1, after=1, follows=follows)
+
+    assert append("promote", last) is None
+    overtaken = append("rollback", last)
+    assert overtaken is not None
+    assert (overtaken.what, overtaken.number) == ("promote", last + 1)
+    assert [move.what for move in moves.entries()] == ["promote", "promote"]
+    assert append("rollback", moves.last()) is None
+
+
+@pytest.mark.slow
+def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(registry_of_two: Registry) -> None:
+    registry_of_two.withdraw({"red": "its owner asked"})
+    with pytest.raises(BadInput, match="cots-index version 1 holds withdrawn red: run `cots registry refresh`"):
+        registry_of_two.rollback(why="to the old one")
+    assert aliases(INDEX)["champion"] == 2
+    assert len(registry_of_two.history()) == 2
+
+
+def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry, tiny_package: Path) -> None:
+    Path("runs").mkdir()
+    Path("runs/pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
+    register(registry, tiny_package)
+    lineage, packed = registry.champion().lineage(), json.loads((tiny_package / "lineage.json").read_text())
+    assert lineage["index"]["version"] == 1
+    assert lineage["encoders"] == {"version": 1, "digest": packed["encoder.digest"], "target": "image-text"}
+    assert lineage["data"]["manifest"] == packed["manifest.digest"]
+    assert lineage["runs"] == {"pretrain": "f" * 32}
+    assert lineage["metrics"]["i2t.R1"] == 40.0
+    assert json.loads(json.dumps(lineage)) == lineage
+
+
+@pytest.mark.slow
+def test_two_versions_are_laid_side_by_side(registry_of_two: Registry) -> None:
+    found = registry_of_two.difference(1, 2)
+    assert found["metrics"]["rsum"] == (240.0, 300.0)
+    assert found["parameters"] == {}
+    assert found["data"] == {}
+
+
+def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry_of_one: Registry) -> None:
+    assert registry_of_one.kept(1).learnt() == {"1", "2"}
+    assert "red" in registry_of_one.kept(1).items()
+
+
+@pytest.mark.slow
+def test_a_rollback_that_was_cut_off_behind_its_first_alias_leaves_a_way_back(registry_of_two: Registry) -> None:
+    registry_of_two.rollback(why="it was worse")
+    mlflow.MlflowClient().set_registered_model_alias(
+        INDEX, "previous", "1"
+    )  # champion moved to 1, previous not yet to 2
+    assert registry_of_two.rollback(why="it was not") == 2
+    assert aliases(INDEX) == {"champion": 2, "previous": 1}
+
+
+def test_a_version_that_does_not_exist_cannot_be_promoted(registry_of_one: Registry) -> None:
+    with pytest.raises(BadInput, match="cots-index has no version 7: there are 1"):
+        registry_of_one.promote(7, why="luck")
+
+
+@pytest.mark.slow
+def test_without_a_previous_version_there_is_no_way_back(registry: Registry, tiny_package: Path) -> None:
+    with pytest.raises(BadInput, match="no version of cots-index to go back to"):
+        registry.rollback(why="nothing there")
+    register(registry, tiny_package)
+    with pytest.raises(BadInput, match="no version of cots-index to go back to"):
+        registry.rollback(why="only one there")
+
+
+def test_an_unfinished_package_is_not_published(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no finished package"):
+        register(registry, tmp_path / "package")
+    assert registry.versions() == []
+
+
+def test_a_version_is_tagged_with_its_lineage_runs_and_results(
+    registry: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    register(registry, tiny_package)
+    tags = registry.versions()[0].tags
+    lineage = json.loads((tiny_package / "lineage.json").read_text())
+    assert tags["run.pretrain"] == "f" * 32
+    assert tags["metrics.rsum"] == "240.0"
+    assert tags["metrics.i2t.R1"] == "40.0"
+    assert tags["metrics.chance.t2i.R10"] == "2.0"
+    assert tags["content.digest"] == lineage["index.content"]
+    for name in ("manifest.digest", "params.digest", "encoder.digest", "index.digest"):
+        assert tags[name] == lineage[name]
+    assert len(tags["dvc.lock.digest"]) == 64
+
+
+def test_a_version_outlives_the_folder_that_it_was_published_from(
+    registry: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    package = shutil.copytree(tiny_package, tmp_path / "package")
+    register(registry, package)
+    shutil.rmtree(package)
+    found = mlflow.pyfunc.load_model("models:/cots-index@champion").predict(["a red square"])
+    assert len(found[0]) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("registry_of_one")
+def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout_as_its_package_does_here(
+    tiny_package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    code = (
+        f"import sys; sys.path = [path for path in sys.path if path != {str(ROOT)!r}]\n"
+        "import json, mlflow\n"
+        "model = mlflow.pyfunc.load_model('models:/cots-index@champion')\n"
+        "found = model.predict(['a red square', 'blue'], params={'k': 3})\n"
+        "import cots; print(json.dumps([cots.__file__, found]))"
+    )
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "OMP_NUM_THREADS")}
+    environment = kept | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        cwd=tmp_path_factory.mktemp("far"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    file, found = json.loads(done.stdout.splitlines()[-1])
+    assert "mlartifacts" in file
+    here = mlflow.pyfunc.load_model(str(tiny_package / "index")).predict(["a red square", "blue"], params={"k": 3})
+    assert [[(hit["rank"], hit["id"]) for hit in hits] for hits in found] == [
+        [(hit["rank"], hit["id"]) for hit in hits] for hits in here
+    ]
+
+
+@pytest.fixture
+def server(tmp_path: Path, empty_store: Path, fork_python: str) -> Iterator[str]:
+    """The address of an MLflow server that keeps the artefacts itself."""
+    shutil.copy(empty_store, tmp_path / "s.db")
+    port = free_port()
+    options = ["--backend-store-uri", "sqlite:///s.db", "--artifacts-destination", "kept", "--workers", "1"]
+    command = [fork_python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *options]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    address = f"http://127.0.0.1:{port}"
+    with serving(command, answers=f"{address}/health", folder=tmp_path, environment=os.environ | quiet):
+        yield address
+
+
+@pytest.mark.slow
+def test_a_server_keeps_versions_and_files_and_prints_nothing_between_results(
+    server: str, tiny_package: Path, fork_python: str, tmp_path: Path
+) -> None:
+    package = shutil.copytree(tiny_package, tmp_path / "package")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+
+    def cots(*arguments: str, python: str = fork_python) -> str:
+        command = [python, "-m", "cots", *arguments]
+        environment = os.environ | {"MLFLOW_TRACKING_URI": server}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert cots("registry", "publish").startswith("cots-index version 1 registered; it is the champion")
+    assert "was registered already" in cots("registry", "publish")
+    shutil.rmtree(package)
+    # One real start: what libraries say when they are imported would also stand between results.
+    assert len(json.loads(cots("search", "a red square", "--json", python=sys.executable))) == 6
+
+
+def test_a_registry_that_cannot_be_opened_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database, whatever its name says" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(RunFailed, match="file is not a database") as told:
+        Registry()
+    assert "\n" not in str(told.value)

@@ -1,0 +1,137 @@
+"""Real services on free ports, over tiny packages."""
+
+import base64
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pytest
+import uvicorn
+from PIL import Image
+
+from cots.config.params import Params
+from cots.registry.client import INDEX
+from cots.registry.packaging import InferenceConfig as Packed
+from cots.registry.packaging import save_index
+from cots.service.app import ServiceSettings, create_app
+from cots.service.middleware import RequestLimits
+from cots.service.server import LOOPBACK, configured
+from cots.stages.index import stage
+
+ROOT = Path(__file__).parents[3]
+LIMITS = RequestLimits(body=200_000, pixels=1_000_000, in_flight=64, seconds=5.0)
+
+
+def encoded(colour: str, form: str = "PNG", size: tuple[int, int] = (40, 32)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, form)
+    return file.getvalue()
+
+
+def in_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service that runs, and a client of it."""
+
+    url: str
+    client: httpx.Client
+    stop: Callable[[], None]
+
+    def search(self, **query: object) -> dict[str, Any]:
+        answer = self.client.post("/search", json=query)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Wait for something that another thread brings about."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, "it did not happen"
+            time.sleep(0.02)
+
+
+Serve = Callable[..., AbstractContextManager[Served]]
+
+
+@contextmanager
+def serving(uri: str | Path, *, ready: bool = True, **changed: Any) -> Iterator[Served]:
+    """A service in a thread of this process, ready to answer unless `ready` is False."""
+    settings: dict[str, Any] = {
+        "poll": 0.1,
+        "limits": LIMITS,
+        "hosts": LOOPBACK,
+        "token": None,
+        "log_queries": None,
+    } | changed
+    app = create_app(ServiceSettings(uri=str(uri), **settings))
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(configured(app))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with httpx.Client(base_url=url, timeout=20) as client:
+        served = Served(url, client, stop)
+        try:
+            if ready:
+                served.until(lambda: client.get("/readyz").status_code == 200)
+            yield served
+        finally:
+            stop()
+
+
+@pytest.fixture(scope="session")
+def mixed_package(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_data: Path) -> Path:
+    """A packaged index of 18 pictures and 9 clips; not to be written to."""
+    folder = tmp_path_factory.mktemp("mixed")
+    params = Params.load(ROOT / "params.yaml")
+    stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, folder / "index", params=params)
+    limits = Packed(batch=16, max_pixels=2_000_000, min_side=8)
+    save_index(folder / "package", tiny_model, folder / "index", limits=limits, cards={})
+    return folder / "package"
+
+
+@pytest.fixture(scope="session")
+def served(mixed_package: Path) -> Iterator[Served]:
+    """A service over `mixed_package` that the tests share."""
+    with serving(mixed_package) as served:
+        yield served
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A registry in which the champion is moved without a gate."""
+
+    client: mlflow.MlflowClient
+
+    def register(self, package: Path) -> str:
+        number = len(self.client.search_model_versions(f"name = '{INDEX}'")) + 1
+        tags = {"encoders.version": str(10 * number), "git.commit": f"commit-{number}"}
+        return str(self.client.create_model_version(INDEX, (package).as_uri(), tags=tags).version)
+
+    def move(self, version: str) -> None:
+        self.client.set_registered_model_alias(INDEX, "champion", version)
+
+
+@pytest.fixture
+def champion(store: str) -> Champion:
+    client = mlflow.MlflowClient(store)
+    client.create_registered_model(INDEX)
+    return Champion(client)

@@ -1,0 +1,300 @@
+"""What the service refuses: each with a status of 4xx and one sentence."""
+
+import http.client
+import io
+import json
+import socket
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from PIL import Image
+
+from cots.errors import BadInput
+from cots.service.middleware import RequestLimits
+from cots.service.server import LOOPBACK, hosts, token
+
+from .conftest import LIMITS, Served, encoded, in_base64, serving
+
+pytestmark = pytest.mark.slow
+SECRET = "a-secret-of-enough-characters"
+
+
+def told(answer: httpx.Response, status: int) -> str:
+    """The sentence of a refusal."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert set(body) == {"error"}
+    sentence: str = body["error"]
+    assert sentence
+    assert "\n" not in sentence
+    return sentence
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A small PNG that says it has this size."""
+    small = encoded("red")
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + small[24:29]
+    return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({"text": "a" * 1001}, "text: string should have at most 1000 characters"),
+        ({"text": ""}, "text: string should have at least 1 character"),
+        ({"text": "  \n"}, "text: it is blank"),
+        ({"text": 3}, "text: input should be a valid string"),
+        ({"text": "a", "k": 101}, "k: input should be less than or equal to 100"),
+        ({"text": "a", "k": 0}, "k: input should be greater than or equal to 1"),
+        ({"text": "a", "k": "3"}, "k: input should be a valid integer"),
+        ({"text": "a", "k": True}, "k: input should be a valid integer"),
+        ({"text": "a", "media": "audio"}, "media: input should be 'any', 'image', 'video' or 'text'"),
+        ({"text": "a", "colour": "red"}, "unexpected field colour: a query is a text or an image"),
+        ({"text": "a", "image": in_base64(encoded("red"))}, "unexpected field image: a query is a text or an image"),
+        ({}, "no text: a query is a text or an image"),
+        ([], "a query is a text or an image"),
+        ("a", "a query is a text or an image"),
+        (None, "a query is a text or an image"),
+        ({"image": "%%%"}, "the image is not base64"),
+        ({"image": "é"}, "the image is not base64"),
+        ({"image": ""}, "image: string should have at least 1 character"),
+        ({"image": in_base64(b"no picture")}, "the image is none of JPEG, PNG"),
+        ({"image": in_base64(encoded("red", "EPS"))}, "the image is none of JPEG, PNG"),
+        ({"image": in_base64(encoded("red")[:70])}, "the image cannot be used: "),
+        ({"image": in_base64(encoded("red", size=(7, 40)))}, "the image cannot be used: too small: 7 x 40"),
+        ({"image": in_base64(png_of(2000, 1000))}, "too many pixels: 2000 x 1000, at most 1000000 are opened"),
+        ({"image": in_base64(png_of(60000, 60000))}, "the image cannot be used: too many pixels"),
+    ],
+)
+def test_a_query_that_cannot_be_one_is_refused_in_a_sentence(served: Served, query: object, sentence: str) -> None:
+    assert sentence in told(served.client.post("/search", json=query), 422)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "sentence"),
+    [
+        (b"{", "application/json", "the body is not JSON"),
+        (b'{"text": "\\ud800"}', "application/json", "text: "),
+        (b'{"text": "a"}', "text/plain", "a query is a text or an image"),
+        (b"\xff\xfe", "application/json", ""),
+        (b"[" * 50_000, "application/json", ""),
+        (b'{"text": "a", "k": 1' + b"0" * 5_000 + b"}", "application/json", ""),
+        (b"", "application/json", ""),
+    ],
+)
+def test_a_body_that_is_no_query_is_refused(served: Served, body: bytes, kind: str, sentence: str) -> None:
+    answer = served.client.post("/search", content=body, headers={"Content-Type": kind})
+    assert answer.status_code in (400, 422), answer.text
+    assert sentence in told(answer, answer.status_code)
+
+
+@pytest.mark.parametrize("parameters", ["k=0", "k=101", "k=x", "media=audio", "colour=red"])
+def test_the_parameters_beside_a_picture_are_held_to_the_same(served: Served, parameters: str) -> None:
+    told(served.client.post(f"/search/image?{parameters}", content=encoded("red")), 422)
+
+
+@pytest.mark.parametrize("path", ["/search", "/search/image"])
+def test_a_body_that_is_too_large_is_refused(served: Served, path: str) -> None:
+    large = b"x" * (LIMITS.body + 1)
+    assert told(served.client.post(path, content=large), 413) == "the body is larger than 200,000 bytes"
+    chunks = (large[start : start + 10_000] for start in range(0, len(large), 10_000))
+    assert told(served.client.post(path, content=chunks), 413) == "the body is larger than 200,000 bytes"
+    assert served.search(text="a red square")
+
+
+def test_a_body_without_end_is_not_read_to_its_end(served: Served) -> None:
+    """The sender of chunks is answered, or cut off, while it still sends."""
+    address = urlsplit(served.url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
+    connection.putrequest("POST", "/search")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    chunk = b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n"
+    sent = 0
+    try:
+        while sent < 400 * len(chunk):
+            connection.send(chunk)
+            sent += len(chunk)
+    except OSError:
+        pass
+    connection.close()
+    assert sent < 400 * len(chunk)
+    assert served.search(text="a red square")
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(mixed_package: Path) -> None:
+    quick = RequestLimits(body=1000, pixels=1000, in_flight=4, seconds=0.2)
+    with serving(mixed_package, limits=quick) as served:
+        address = urlsplit(served.url)
+        with socket.create_connection((address.hostname, address.port), timeout=20) as slow:
+            slow.sendall(b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            answer = http.client.HTTPResponse(slow)
+            answer.begin()
+            assert answer.status == 408
+            assert json.loads(answer.read())["error"] == "the body took longer than 0.2 s"
+
+
+def test_more_queries_than_are_allowed_at_a_time_are_told_to_come_again(mixed_package: Path) -> None:
+    with serving(mixed_package, limits=RequestLimits(body=1000, pixels=1000, in_flight=1, seconds=20)) as served:
+        address = urlsplit(served.url)
+        with socket.create_connection((address.hostname, address.port), timeout=20) as slow:
+            body = b'{"text": "a red square"}'
+            head = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            slow.sendall(b"POST /search HTTP/1.1\r\n" + head.encode() + body[:5])
+            served.until(lambda: "cots_queries_in_flight 1.0" in served.client.get("/metrics").text)
+            refused = served.client.post("/search", json={"text": "a"})
+            assert 'route="/search",status="429"' in served.client.get("/metrics").text
+            assert told(refused, 429) == "1 queries are being answered: try again"
+            assert refused.headers["retry-after"] == "1"
+            slow.sendall(body[5:])
+            answer = http.client.HTTPResponse(slow)
+            answer.begin()
+            assert answer.status == 200
+        assert served.search(text="a")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/preview/{version}/0/7",
+        "/preview/{version}/999/0",
+        "/preview/{version}/9007199254740991/0",
+        "/preview/other/0/0",
+        "/preview/{version}/0",
+        "/preview/{version}/0/..%2f..%2fitems.parquet",
+        "/preview/..%2f..%2findex/0/0",
+        "/preview/%2e%2e/%2e%2e/etc/passwd",
+        "/preview//etc/passwd/0",
+        "/preview/{version}/-1/0",
+        "/preview/{version}/0/000000000.000.jpg",
+        "/preview/{version}/0%00/0",
+        "/lineage/other",
+        "/lineage/other/0",
+        "/lineage/{version}/27",
+        "/lineage/{version}/-1",
+        "/page.html",
+        "/api.py",
+        "/../conftest.py",
+        "/docs",
+        "/redoc",
+        "/index.faiss",
+    ],
+)
+def test_nothing_but_indexed_previews_can_be_read(served: Served, path: str) -> None:
+    version = served.client.get("/readyz").json()["versions"]["index"]["version"]
+    address = urlsplit(served.url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
+    connection.request("GET", path.replace("{version}", version))  # as it stands: a client would tidy it
+    answer = connection.getresponse()
+    assert answer.status in (404, 422)
+    assert json.loads(answer.read())["error"]
+    connection.close()
+
+
+def test_another_method_is_refused_and_the_right_one_named(served: Served) -> None:
+    answer = served.client.get("/search")
+    assert told(answer, 405)
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil", ""])
+def test_a_page_of_another_host_that_resolves_to_this_machine_is_kept_out(served: Served, host: str) -> None:
+    assert "this service is not known as" in told(served.client.get("/healthz", headers={"Host": host}), 400)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]", "[::1]:8080"])
+def test_this_machines_own_names_are_let_in(served: Served, host: str) -> None:
+    assert served.client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_every_answer_forbids_other_hosts_and_guessing(served: Served) -> None:
+    for path in ("/", "/healthz", "/nowhere", "/metrics"):
+        headers = served.client.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+    assert "http" not in served.client.get("/").text.replace(served.url, "")
+
+
+@pytest.fixture(scope="module")
+def guarded(mixed_package: Path) -> Iterator[Served]:
+    with serving(mixed_package, token=SECRET) as served:
+        yield served
+
+
+def test_a_token_is_wanted_for_everything_but_the_page_and_the_probes(guarded: Served) -> None:
+    for path in ("/", "/page.js", "/page.css", "/api.js", "/cards.js", "/icon.svg", "/healthz", "/readyz"):
+        assert guarded.client.get(path).status_code == 200, path
+    for path in ("/metrics", "/openapi.json", "/preview/a/0/0", "/lineage/a", "/nowhere"):
+        assert "Authorization: Bearer" in told(guarded.client.get(path), 401)
+    refused = guarded.client.post("/search", json={"text": "a"})
+    assert refused.headers["www-authenticate"] == "Bearer"
+    told(refused, 401)
+
+
+@pytest.mark.parametrize(
+    "given", ["Bearer wrong", f"Basic {SECRET}", SECRET, f"Bearer {SECRET}x", "Bearer", "Bearer é"]
+)
+def test_another_token_is_refused(guarded: Served, given: str) -> None:
+    headers = {b"Authorization": given.encode()}
+    told(guarded.client.post("/search", json={"text": "a"}, headers=headers), 401)
+
+
+def test_the_token_lets_in_and_the_openapi_says_where_it_is_wanted(guarded: Served) -> None:
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    paths = guarded.client.get("/openapi.json", headers=headers).json()["paths"]
+    wanted = {path for path, methods in paths.items() if "security" in next(iter(methods.values()))}
+    assert wanted == set(paths) - {"/healthz", "/readyz"}
+    answer = guarded.client.post("/search", json={"text": "a"}, headers=headers).json()
+    assert guarded.client.get(answer["results"][0]["preview"], headers=headers).status_code == 200
+
+
+def test_listening_beyond_this_machine_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COTS_TOKEN", raising=False)
+    for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
+        assert token(host) is None
+    for host in ("0.0.0.0", "::", "192.168.1.2", "example.org"):
+        with pytest.raises(BadInput, match="set COTS_TOKEN"):
+            token(host)
+    monkeypatch.setenv("COTS_TOKEN", "short")
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with pytest.raises(BadInput, match="COTS_TOKEN has 5 characters: give at least 16"):
+            token(host)
+    monkeypatch.setenv("COTS_TOKEN", SECRET)
+    assert token("0.0.0.0") == token("127.0.0.1") == SECRET
+
+
+def test_names_are_checked_on_this_machine_and_where_some_are_given() -> None:
+    assert hosts("127.0.0.1", []) == set(LOOPBACK)
+    assert hosts("0.0.0.0", []) == set()
+    assert hosts("0.0.0.0", ["Search.example.org"]) == {*LOOPBACK, "search.example.org"}
+
+
+def test_an_animated_picture_counts_as_its_first(served: Served) -> None:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (40, 32), colour) for colour in ("blue", "red")]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    [first] = served.client.post("/search/image?k=1&media=image", content=file.getvalue()).json()["results"]
+    assert first["id"].endswith("image-blue")
+
+
+def test_many_clients_that_break_off_leave_the_service_answering(served: Served) -> None:
+    address = urlsplit(served.url)
+
+    def break_off() -> None:
+        with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+            client.sendall(b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+
+    threads = [threading.Thread(target=break_off) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    served.until(lambda: "cots_queries_in_flight 0.0" in served.client.get("/metrics").text)
+    assert served.search(text="a red square")

@@ -1,0 +1,57 @@
+"""The OpenAPI is true: schemathesis sends what it allows and what it forbids, and holds the answers against it."""
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings, strategies
+from schemathesis import GenerationMode
+
+from cots.service.images import FORMATS
+from cots.service.schemas import PICTURE_FORMAT
+
+from .conftest import Served, encoded, in_base64
+
+pytestmark = pytest.mark.slow
+
+PICTURES = strategies.builds(encoded, strategies.sampled_from(["red", "blue"]), strategies.sampled_from(FORMATS))
+OPERATIONS = [
+    ("/search", "POST"),
+    ("/search/image", "POST"),
+    ("/lineage/{version}", "GET"),
+    ("/lineage/{version}/{row}", "GET"),
+    ("/preview/{version}/{row}/{frame}", "GET"),
+    ("/healthz", "GET"),
+    ("/readyz", "GET"),
+    ("/metrics", "GET"),
+]
+NOTHING_TO_GET_WRONG = {"/healthz", "/readyz", "/metrics"}
+ASKED = [
+    (path, method, mode)
+    for path, method in OPERATIONS
+    for mode in GenerationMode
+    if mode.is_positive or path not in NOTHING_TO_GET_WRONG
+]
+
+
+@pytest.fixture(scope="module")
+def described(served: Served) -> Any:
+    schemathesis.openapi.format(PICTURE_FORMAT, PICTURES.map(in_base64))
+    for kind in FORMATS:
+        schemathesis.openapi.media_type(f"image/{kind.lower()}", PICTURES)
+    return schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+
+
+def test_every_operation_is_tried(described: Any) -> None:
+    found = {(one.ok().path, one.ok().method.upper()) for one in described.get_all_operations()}
+    assert found == set(OPERATIONS)
+
+
+@pytest.mark.parametrize(("path", "method", "mode"), ASKED)
+def test_answers_are_as_the_openapi_says(described: Any, path: str, method: str, mode: GenerationMode) -> None:
+    @given(case=described[path][method].as_strategy(generation_mode=mode))
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    def holds(case: Any) -> None:
+        case.call_and_validate()
+
+    holds()
