@@ -32,7 +32,7 @@ class ScenesSourceConfig(Config):
 
     kind: Literal["scenes"] = Field(default="scenes", description="Drawn scenes: needs no data.")
     path: Path = Field(
-        default=Path("cots/data/sources/scenes/grammar.yaml"),
+        default=Path("cots/data/scenes.yaml"),
         description="The grammar: shapes, colours, textures, words.",
     )
     seed: int = Field(default=0, description="Of drawing.")

@@ -9,6 +9,8 @@ from PIL import Image
 
 from cots.data.samples import StoredSample
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the image
+
 
 def open_frame(data: bytes) -> Image.Image:
     """A stored frame; `prepare` made it, so it is a small RGB JPEG."""
@@ -22,9 +24,6 @@ def draw_view(
     number = int(rng.integers(len(sample.frames)))
     frame = open_frame(sample.frames[number])
     return number, frame, random_resized_crop_box(rng, aspect=frame.width / frame.height, scale=scale, ratio=ratio)
-
-
-Box = tuple[float, float, float, float]
 
 
 def random_resized_crop_box(

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from cots.evaluation.metrics import RECALL_KS, Doubles, Ints, RankedQueries, weighted_median
-from cots.evaluation.retrieval import metric_table
+from cots.evaluation import metric_table
 
 TAILS = (2.5, 97.5)  # per cent; between them lies the 95 % interval
 RECALLS = tuple(f"R@{k}" for k in RECALL_KS)

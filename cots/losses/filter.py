@@ -33,8 +33,8 @@ class AdaptiveMomentumFilter(nn.Module):
         self.warmup = warmup
         self.deviations = deviations
         self.momentum: float = momentum
-        self.register_buffer("first", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("second", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("ema_mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("ema_square", torch.zeros((), dtype=torch.float64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     @property

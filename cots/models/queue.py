@@ -30,10 +30,10 @@ class PairQueue(nn.Module):
         super().__init__()
         self.warmup = warmup
         self.register_buffer("pushes", torch.zeros((), dtype=torch.long))
-        self.register_buffer("features_image", torch.zeros(size, dim))
-        self.register_buffer("features_text", torch.zeros(size, dim))
-        self.register_buffer("owners", torch.full((size,), -1))
-        self.register_buffer("cursor", torch.zeros((), dtype=torch.long))
+        self.register_buffer("image_queue", torch.zeros(size, dim))
+        self.register_buffer("text_queue", torch.zeros(size, dim))
+        self.register_buffer("sample_ids", torch.full((size,), -1))
+        self.register_buffer("ptr", torch.zeros((), dtype=torch.long))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     @property

@@ -21,6 +21,8 @@ from cots.models.token_index import TokenIndex
 CACHED = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
 SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
 
+SAVED_MASK_TOKEN = "mask_embedding"  # the name of `mask_token` on disk, and in the digests of models
+
 
 class VitBackbone(ImageBackbone):
     """Pictures to tokens.
@@ -70,6 +72,8 @@ class VitBackbone(ImageBackbone):
             self.vit.patch_embed.proj = conv_stem(self.width, patch)
         self.mask_token = nn.Parameter(torch.zeros(self.width))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.register_state_dict_post_hook(_saved_name)
+        self.register_load_state_dict_pre_hook(_loaded_name)
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -257,3 +261,12 @@ def conv_stem(width: int, patch: int) -> nn.Sequential:
     for into, out in pairwise(channels):
         layers += [nn.Conv2d(into, out, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, out), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
+
+
+def _saved_name(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    state[prefix + SAVED_MASK_TOKEN] = state.pop(f"{prefix}mask_token")
+
+
+def _loaded_name(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    if (saved := prefix + SAVED_MASK_TOKEN) in state:
+        state[f"{prefix}mask_token"] = state.pop(saved)

@@ -189,7 +189,7 @@ class CotsObjective(Objective[KeyFeatures]):
             image = self.image(part.frames)
         text = self.text(part.input_ids, part.attention_mask)
         similar = self.compute_logits(image, text, keys, among) if self._contrasts()[0] else None
-        share = len(chosen) / len(among.index)
+        share = len(chosen) / len(among.rows)
         return Passes(part, keys, among, share, image, text, similar, guessed, hidden, masked)
 
     def instance_loss(self, passes: Passes) -> Tensor:
@@ -240,7 +240,7 @@ class CotsObjective(Objective[KeyFeatures]):
         if self.batch_negatives == "online":
             images, texts = all_gather_with_grad(torch.stack([image, text], dim=1)).unbind(dim=1)
         else:
-            images, texts = keys.images[among.index], keys.texts[among.index]
+            images, texts = keys.images[among.rows], keys.texts[among.rows]
         temperature = self.temperature()
         return Logits(
             contrastive_logits(image, texts, among.texts, ignore_mask=among.ignore_mask, temperature=temperature),
@@ -275,7 +275,7 @@ class CotsObjective(Objective[KeyFeatures]):
         """What is hidden in some rows; None where no masked pass is asked for."""
         if not (self.weights.token or self.weights.masked_views):
             return None
-        words = int(keys.num_masked_tokens[among.index].sum())
+        words = int(keys.num_masked_tokens[among.rows].sum())
         return MaskedTargets(TokenIndex.of(part.bool_masked_pos), TokenIndex.of(part.mlm_mask), words)
 
     def mvm_loss(self, part: Batch, places: TokenIndex, hidden: Tensor, text: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cots.evaluation.retrieval import metric_table
+from cots.evaluation import metric_table
 from cots.files import atomic_file
 from cots.report.attention import AttentionMap
 from cots.report.gallery import GalleryQuery

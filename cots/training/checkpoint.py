@@ -10,6 +10,19 @@ from cots.files import atomic_file
 
 log = logging.getLogger(__name__)
 
+# Names in the objective's state of release 0.1, whose unfinished runs go on.
+RENAMED = {
+    "image_slow": "image_m",
+    "text_slow": "text_m",
+    "features_image": "image_queue",
+    "features_text": "text_queue",
+    "owners": "sample_ids",
+    "cursor": "ptr",
+    "first": "ema_mean",
+    "second": "ema_square",
+}
+OWNERS = ("image_slow.", "text_slow.", "queue.", "noise_filter.")  # whose names these are
+
 
 def save(path: Path, state: dict[str, Any], *, fingerprint: str) -> None:
     """Write a checkpoint; a killed run leaves the last whole one."""
@@ -33,4 +46,14 @@ def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
         log.info("%s belongs to other parameters or data: starting anew", path)
         return None
     state: dict[str, Any] = found["state"]
+    if "objective" in state:
+        state["objective"] = {_present_name(name): value for name, value in state["objective"].items()}
     return state
+
+
+def _present_name(name: str) -> str:
+    """The name of a tensor of the objective, which release 0.1 may have given another."""
+    if not name.startswith(OWNERS):
+        return name
+    owner, _, inner = name.partition(".")
+    return f"{RENAMED.get(owner, owner)}.{RENAMED.get(inner, inner)}"

@@ -108,7 +108,7 @@ def export_encoders(model: DualEncoder, objective: nn.Module, *, momentum: bool)
     """Give the model whole streams again: the trained ones, or the momentum streams; to the first process alone."""
     if not momentum and not isinstance(model.image.backbone, FSDPModule):
         return
-    streams = ("image_slow.module", "text_slow.module") if momentum else ("image", "text")
+    streams = ("image_m.module", "text_m.module") if momentum else ("image", "text")
     weights = [full_state_dict(objective.get_submodule(name).state_dict()) for name in streams]
     if rank() == 0:
         fresh = DualEncoder.build(model.config, model.tokenizer)

@@ -33,7 +33,7 @@ def apply_fsdp(objective: nn.Module) -> None:
             for module in (part.projection, *part.backbone.blocks, part.backbone):
                 _fully_shard(module)
         if isinstance(part, ImageEncoder):
-            register_fsdp_forward_method(part.backbone, "clean_and_masked")
+            register_fsdp_forward_method(part.backbone, "forward_clean_and_masked")
 
 
 def _fully_shard(module: nn.Module) -> None:

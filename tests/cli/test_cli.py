@@ -17,7 +17,7 @@ from cots.config.params import Params
 from cots.models.dual_encoder import DualEncoder
 from tests.conftest import Cots
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cots.evaluation.bootstrap import bootstrap
 from cots.evaluation.metrics import RankedQueries
-from cots.evaluation.retrieval import metric_table, metrics
+from cots.evaluation import metric_table, metrics
 
 
 def direction(ranks: list[int], candidates: int) -> RankedQueries:

@@ -13,7 +13,8 @@ from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.metric_table import Metric, chance_level, summarize
 from cots.evaluation.metrics import RankedQueries, rank_queries
 from cots.evaluation.paired import paired_bootstrap
-from cots.evaluation.retrieval import evaluate_retrieval, metric_table
+from cots.evaluation import metric_table
+from cots.evaluation.retrieval import evaluate_retrieval
 from cots.registry.cards import CardContext, model_card
 from cots.report.page import Report, ResultsTable, Table, write_page
 

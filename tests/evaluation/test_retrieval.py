@@ -152,7 +152,7 @@ def test_folds_stand_beside_the_whole_in_the_same_form(embedded: EmbeddedSplit) 
                 embedded,
                 ids=embedded.ids[part],
                 captions=embedded.captions[2 * part.start : 2 * part.stop],
-                owners=np.array([0, 0, 1, 1]),
+                text_to_item=np.array([0, 0, 1, 1]),
                 items=embedded.items[part],
                 texts=embedded.texts[2 * part.start : 2 * part.stop],
             ),

@@ -23,7 +23,7 @@ from cots.monitoring.drift import DriftCheck, DriftMonitor, summary
 from cots.monitoring.query_log import LoggedQueries
 from tests.conftest import COLOURS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LIMITS = Params.load(ROOT / "params.yaml").drift.model_copy(
     update={"min_rows": 4, "permutations": 199, "max_outside": 0.3, "max_oov": 0.6}
 )

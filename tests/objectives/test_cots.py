@@ -83,7 +83,7 @@ def batch(pairs: int) -> Batch:
 def with_a_past(model: CotsObjective, batches: int, *, pairs: int) -> CotsObjective:
     """The objective after some steps: queue filled, streams and their copies apart, filter at work."""
     for number in range(batches):
-        past = batch(pairs)._replace(samples=torch.arange(pairs) + 3 * number)
+        past = batch(pairs)._replace(image_index=torch.arange(pairs) + 3 * number)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
@@ -146,7 +146,7 @@ def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
     stream, layers, frames = model.image.backbone, vit(model.image), []
     for frame in some.frames.unbind(dim=1):
         seen = layers.patch_embed(frame)
-        seen[some.bool_masked_pos] = stream.mask_embedding
+        seen[some.bool_masked_pos] = stream.mask_token
         frames.append(layers.norm(layers.blocks(layers._pos_embed(seen)))[:, stream.num_prefix_tokens :])
     return torch.stack(frames, dim=1)
 

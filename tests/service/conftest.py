@@ -26,7 +26,7 @@ from cots.service.middleware import RequestLimits
 from cots.service.server import LOOPBACK, configured
 from cots.stages.index import stage
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 LIMITS = RequestLimits(body=200_000, pixels=1_000_000, in_flight=64, seconds=5.0)
 
 

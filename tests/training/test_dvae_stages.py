@@ -17,7 +17,7 @@ from cots.errors import BadInput
 from cots.models.dvae.io import load_dvae
 from cots.models.dvae.openai_weights import weights_digest
 from cots.models.dvae.vae import Dvae
-from cots.models.dvae.vae import openai as openai_dvae
+from cots.models.dvae import openai as openai_dvae
 from cots.report import sections
 from cots.stages import tokenize, train_dvae
 from tests.training.conftest import tiny_params

@@ -19,7 +19,7 @@ class Heads(nn.Module):
         pictures = vision(size=16, embed_dim=16, depth=2, num_heads=2)
         words = language(vocab=20, name=kind, hidden_size=16, num_hidden_layers=3, num_attention_heads=2)
         self.image, self.text = ImageEncoder(pictures, dim=4, pool="class"), TextEncoder(words, dim=4, pool="class")
-        self.image_slow, self.text_slow = MomentumEncoder(self.image), MomentumEncoder(self.text)
+        self.image_m, self.text_m = MomentumEncoder(self.image), MomentumEncoder(self.text)
         self.head = nn.Linear(16, 7)
 
 
@@ -47,7 +47,7 @@ def test_without_layer_decay_matrices_decay_vectors_do_not_and_all_learn_alike()
 def test_each_block_further_down_learns_slower_by_the_decay() -> None:
     found = scales(Heads(), 0.5)
     expected = {
-        "image.backbone.mask_embedding": 1 / 8,
+        "image.backbone.mask_token": 1 / 8,
         "image.backbone.vit.pos_embed": 1 / 8,
         "image.backbone.vit.cls_token": 1 / 8,
         "image.backbone.vit.patch_embed.proj.weight": 1 / 8,

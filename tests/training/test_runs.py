@@ -22,6 +22,7 @@ from cots.data.stored_samples import read_stored_samples
 from cots.errors import BadInput, RunFailed
 from cots.evaluation.embedding import embed
 from cots.evaluation.retrieval import evaluate_retrieval
+from cots.fingerprint import fingerprint
 from cots.factory.model import build_model
 from cots.factory.objective import build_objective
 from cots.factory.train_loader import build_train_loader
@@ -252,7 +253,7 @@ def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_d
     moved = {
         name.split(".")[0] for name, value in objective.state_dict().items() if not torch.equal(before[name], value)
     }
-    assert moved == {"image_slow", "queue", "noise_filter"}
+    assert moved == {"image_m", "queue", "noise_filter"}
 
 
 def test_a_dropped_pair_adds_to_no_loss_and_its_keys_stay_out_of_the_queue(tiny_data: Path, tokenized: Path) -> None:
@@ -287,7 +288,7 @@ def test_every_weight_learns_under_the_whole_objective(tiny_data: Path, tokenize
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     batch = to_device(arrays, PIXELS, torch.device("cpu"))
     objective.update_state(objective.compute_keys(batch, [ALL_ROWS]))
-    whole(objective, batch._replace(samples=batch.image_index + 1000)).loss.backward()  # type: ignore[no-untyped-call]
+    whole(objective, batch._replace(image_index=batch.image_index + 1000)).loss.backward()  # type: ignore[no-untyped-call]
     idle = [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
 
@@ -369,6 +370,6 @@ def test_tokenize_keeps_finished_shards_and_starts_over_for_other_parameters(
 
 def test_a_fingerprint_changes_with_values_and_with_file_contents(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
-    marks = {checkpoint.fingerprint({"x": 1}, tmp_path), checkpoint.fingerprint({"x": 2}, tmp_path)}
+    marks = {fingerprint({"x": 1}, tmp_path), fingerprint({"x": 2}, tmp_path)}
     (tmp_path / "a").write_text("2")
-    assert len(marks | {checkpoint.fingerprint({"x": 1}, tmp_path)}) == 3
+    assert len(marks | {fingerprint({"x": 1}, tmp_path)}) == 3

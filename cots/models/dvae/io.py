@@ -11,9 +11,10 @@ from cots.files import atomic_folder
 from cots.models.dvae.openai import OpenAiDvae
 from cots.models.dvae.vae import Dvae
 
-AnyDvae = Dvae | OpenAiDvae  # both have codes, settings, encode and decode
+AnyDvae = Dvae | OpenAiDvae  # both have num_codes, settings, encode and decode
 KINDS: dict[str, type[AnyDvae]] = {"own": Dvae, "openai": OpenAiDvae}
 WEIGHTS, SETTINGS = "dvae.safetensors", "dvae.json"
+CODES = "codes"  # the key of `num_codes` on disk
 
 
 def save_dvae(dvae: AnyDvae, folder: Path) -> None:
@@ -22,7 +23,9 @@ def save_dvae(dvae: AnyDvae, folder: Path) -> None:
     weights = {name: value.detach().cpu().contiguous() for name, value in dvae.state_dict().items()}
     with atomic_folder(folder, durable=True) as aside:
         save_file(weights, aside / WEIGHTS)
-        (aside / SETTINGS).write_text(json.dumps({"kind": kind, **dvae.settings}), encoding="utf8")
+        settings = {"kind": kind, CODES: dvae.num_codes}
+        settings |= {key: value for key, value in dvae.settings.items() if key != "num_codes"}
+        (aside / SETTINGS).write_text(json.dumps(settings), encoding="utf8")
 
 
 def load_dvae(folder: Path) -> AnyDvae:
@@ -35,7 +38,7 @@ def load_dvae(folder: Path) -> AnyDvae:
         raise BadInput(f"no dVAE in {folder}: run `dvc repro train_dvae`")
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
-        dvae = KINDS[settings.pop("kind")](**settings)
+        dvae = KINDS[settings.pop("kind")](num_codes=settings.pop(CODES), **settings)
         dvae.load_state_dict(load_file(folder / WEIGHTS))
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]

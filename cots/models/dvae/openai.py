@@ -67,7 +67,7 @@ class OpenAiDvae(nn.Module):
     """Encoder to code logits, decoder from codes to the parameters of a logit-Laplace; one code for 8 x 8 pixels.
 
     Args:
-        codes: codebook size (V), at least 4; 8,192 as published.
+        num_codes: codebook size (V), at least 4; 8,192 as published.
         hidden: channels at full resolution, a multiple of 4, 256 as published; twice as many at each lower one.
         start: channels of a code's embedding in the decoder, 128 as published.
         blocks: bottlenecks in each of the four groups, 2 as published.
@@ -78,7 +78,7 @@ class OpenAiDvae(nn.Module):
     def __init__(self, *, num_codes: int, hidden: int, start: int, blocks: int) -> None:
         super().__init__()
         self.num_codes = num_codes
-        self.settings = {"codes": num_codes, "hidden": hidden, "start": start, "blocks": blocks}
+        self.settings = {"num_codes": num_codes, "hidden": hidden, "start": start, "blocks": blocks}
         rising = [hidden * 2**level for level in range(GROUPS)]
         self.encoder = bottlenecks(
             nn.Conv2d(3, hidden, 7, padding=3),

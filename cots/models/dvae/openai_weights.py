@@ -108,7 +108,7 @@ def _assembled(weights: dict[str, Tensor], folder: Path) -> OpenAiDvae:
     """The dVAE whose sizes the weights tell; it is laid out without memory first, so that wrong shapes cost none."""
     try:
         sizes = {
-            "codes": weights["encoder.output.weight"].shape[0],
+            "num_codes": weights["encoder.output.weight"].shape[0],
             "hidden": weights["encoder.input.weight"].shape[0],
             "start": weights["decoder.input.weight"].shape[0],
             "blocks": len({name.split(".")[2] for name in weights if name.startswith("encoder.group_1.block_")}),

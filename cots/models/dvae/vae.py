@@ -49,7 +49,7 @@ class Dvae(nn.Module):
     codebooks trained on few pictures collapse (docs/decisions/0004-dvae.md).
 
     Args:
-        codes: codebook size (V).
+        num_codes: codebook size (V).
         hidden: channels at a quarter of the resolution; twice as many at an eighth.
         blocks: residual blocks at each resolution.
 
@@ -59,7 +59,7 @@ class Dvae(nn.Module):
     def __init__(self, *, num_codes: int, hidden: int, blocks: int) -> None:
         super().__init__()
         self.num_codes = num_codes
-        self.settings = {"codes": num_codes, "hidden": hidden, "blocks": blocks}
+        self.settings = {"num_codes": num_codes, "hidden": hidden, "blocks": blocks}
         wide = 2 * hidden
         self.encoder = nn.Sequential(
             nn.Conv2d(3, hidden, 4, stride=4),

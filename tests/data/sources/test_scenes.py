@@ -22,7 +22,7 @@ from cots.data.sources.scenes.layout import (
 from cots.data.sources.scenes.source import draw_scenes
 from cots.errors import BadInput
 
-GRAMMAR_FILE = Path(__file__).parents[3] / "cots/data/sources/scenes/grammar.yaml"
+GRAMMAR_FILE = Path(__file__).parents[3] / "cots/data/scenes.yaml"
 
 
 @pytest.fixture(scope="module")
