@@ -155,7 +155,9 @@ class Albef(nn.Module):
         ]
         right = torch.arange(3 * len(ids), device=ids.device) < len(ids)
         match = F.cross_entropy(self.matching(torch.cat([fused[:, 0] for fused in matches])), right.long())
-        corrupted, masked = padded(batch._replace(input_ids=batch.mlm_input_ids, attention_mask=batch.mlm_mask), self.length)
+        corrupted, masked = padded(
+            batch._replace(input_ids=batch.mlm_input_ids, attention_mask=batch.mlm_mask), self.length
+        )
         hidden = self.fused(self.text(corrupted, attended).last_hidden_state, attended, own)[masked]
         return contrast + match + F.cross_entropy(self.words(hidden), ids[masked])
 

@@ -9,7 +9,7 @@ from cots.config.values import Config
 
 
 class ImageEncoderConfig(Config):
-    """The image encoder: a timm vision transformer, or what else of the table in cots/models/dual_encoder.py `kind` names."""
+    """The image encoder: a timm vision transformer, or another `kind` of cots/models/dual_encoder.py."""
 
     kind: str = Field(
         default="timm",
@@ -59,11 +59,11 @@ class ImageEncoderConfig(Config):
 
 
 class TextEncoderConfig(Config):
-    """The text encoder: one of transformers, or what else of the table in cots/models/dual_encoder.py `kind` names."""
+    """The text encoder: one of transformers, or another `kind` of cots/models/dual_encoder.py."""
 
     kind: str = Field(
         default="transformers",
-        description="The kind of backbone. transformers alone, until the table in cots/models/dual_encoder.py has another.",
+        description="The kind of backbone. transformers alone, until another is registered.",
         exclude_if=lambda kind: kind == "transformers",
     )
     name: str = Field(

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from cots.evaluation.metrics import RECALL_KS, Doubles, Ints, RankedQueries, weighted_median
 from cots.evaluation import metric_table
+from cots.evaluation.metrics import RECALL_KS, Doubles, Ints, RankedQueries, weighted_median
 
 TAILS = (2.5, 97.5)  # per cent; between them lies the 95 % interval
 RECALLS = tuple(f"R@{k}" for k in RECALL_KS)

@@ -1,4 +1,4 @@
-"""Runs a command that ends when whoever started it ends, be it by `kill -9`: `python -m cots.flows.supervise MODULE ...`.
+"""Runs a command that ends with whoever started it, even by `kill -9`: `python -m cots.flows.supervise MODULE ...`.
 
 The starter holds the other end of this process's standard input; when that closes, the command's group is stopped.
 """

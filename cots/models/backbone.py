@@ -1,4 +1,4 @@
-"""What an encoder asks of its backbone. A new kind is a class behind one of these and a line in cots/models/dual_encoder.py's tables.
+"""What an encoder asks of its backbone. A new kind is a subclass and a line in the tables of dual_encoder.py.
 
 They are abstract modules, not `typing.Protocol`s, which could not say that a backbone is a module too.
 """

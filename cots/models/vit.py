@@ -1,5 +1,6 @@
 """The image backbone: a timm vision transformer that can hide patches."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -21,7 +22,7 @@ from cots.models.token_index import TokenIndex
 CACHED = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
 SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
 
-SAVED_MASK_TOKEN = "mask_embedding"  # the name of `mask_token` on disk, and in the digests of models
+SAVED_MASK = "mask_embedding"  # the name of `mask_token` on disk, and in the digests of models
 
 
 class VitBackbone(ImageBackbone):
@@ -72,8 +73,8 @@ class VitBackbone(ImageBackbone):
             self.vit.patch_embed.proj = conv_stem(self.width, patch)
         self.mask_token = nn.Parameter(torch.zeros(self.width))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.register_state_dict_post_hook(_saved_name)
-        self.register_load_state_dict_pre_hook(_loaded_name)
+        self.register_state_dict_post_hook(_saved_name)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_loaded_name)  # type: ignore[no-untyped-call]
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -263,10 +264,11 @@ def conv_stem(width: int, patch: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
 
 
-def _saved_name(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-    state[prefix + SAVED_MASK_TOKEN] = state.pop(f"{prefix}mask_token")
+def _saved_name(_: nn.Module, state: OrderedDict[str, Tensor], prefix: str, *rest: object) -> None:
+    state[prefix + SAVED_MASK] = state.pop(f"{prefix}mask_token")
+    state.move_to_end(prefix + SAVED_MASK, last=False)  # digests follow the order, in which it came first
 
 
 def _loaded_name(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-    if (saved := prefix + SAVED_MASK_TOKEN) in state:
+    if (saved := prefix + SAVED_MASK) in state:
         state[f"{prefix}mask_token"] = state.pop(saved)

@@ -43,7 +43,7 @@ class Logits(NamedTuple):
 class CandidateSet(NamedTuple):
     """What the queries of a forward pass are held against: the pairs that the filter kept, then the queue."""
 
-    index: Tensor  # (B,) number of each among the pairs of all processes
+    rows: Tensor  # (B,) number of each among the pairs of all processes
     targets: Tensor  # (R,) which of them the queries are
     ignore_mask: Tensor  # (R, B + K) bool, True = no negative of this query
     images: Tensor  # (K, D) the queue's

@@ -72,8 +72,8 @@ def _against(contest: GateInputs, rules: GateConfig) -> Iterator[str]:
         yield f"the index takes {contest.milliseconds:.2f} ms a query, more than {rules.max_latency_ms:g}"
     if contest.champion_drop > rules.max_champion_drop:
         yield (
-            f"on the present test queries the champion itself scores {contest.champion_drop:.1f} points less than when it was "
-            f"registered, more than {rules.max_champion_drop:g}: look at the captions of the test split"
+            f"on the present test queries the champion itself scores {contest.champion_drop:.1f} points less than "
+            f"when it was registered, more than {rules.max_champion_drop:g}: look at the captions of the test split"
         )
     for name, one in (contest.differences or {}).items():
         if name != BOTH and one.low < -rules.non_inferiority_margin:

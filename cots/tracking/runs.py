@@ -73,7 +73,8 @@ def _answers(uri: str) -> None:
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise RunFailed(
-            f"no MLflow server at {without_credentials(uri)} ({reason}): start it, or unset MLFLOW_TRACKING_URI for the local store"
+            f"no MLflow server at {without_credentials(uri)} ({reason}): start it, "
+            "or unset MLFLOW_TRACKING_URI for the local store"
         ) from None
 
 

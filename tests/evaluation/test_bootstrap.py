@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from cots.evaluation import metric_table, metrics
 from cots.evaluation.bootstrap import bootstrap
 from cots.evaluation.metrics import RankedQueries
-from cots.evaluation import metric_table, metrics
 
 
 def direction(ranks: list[int], candidates: int) -> RankedQueries:

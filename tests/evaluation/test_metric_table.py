@@ -9,11 +9,11 @@ import pytest
 
 from cots.cli.tables import retrieval_table
 from cots.config.params import Params
+from cots.evaluation import metric_table
 from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.metric_table import Metric, chance_level, summarize
 from cots.evaluation.metrics import RankedQueries, rank_queries
 from cots.evaluation.paired import paired_bootstrap
-from cots.evaluation import metric_table
 from cots.evaluation.retrieval import evaluate_retrieval
 from cots.registry.cards import CardContext, model_card
 from cots.report.page import Report, ResultsTable, Table, write_page

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from cots.evaluation.metrics import Floats, Ints, RankedQueries
 from cots.evaluation import metric_table, metrics
+from cots.evaluation.metrics import Floats, Ints, RankedQueries
 
 # Four pictures, two captions each; entry (i, j) is the similarity of picture i and caption j.
 SIMILARITY = np.array(

@@ -14,10 +14,10 @@ from cots.config.dvae import OpenAiDvaeConfig
 from cots.config.params import Params
 from cots.data.crop_views import CropViews
 from cots.errors import BadInput
+from cots.models.dvae import openai as openai_dvae
 from cots.models.dvae.io import load_dvae
 from cots.models.dvae.openai_weights import weights_digest
 from cots.models.dvae.vae import Dvae
-from cots.models.dvae import openai as openai_dvae
 from cots.report import sections
 from cots.stages import tokenize, train_dvae
 from tests.training.conftest import tiny_params

@@ -22,16 +22,15 @@ from cots.data.stored_samples import read_stored_samples
 from cots.errors import BadInput, RunFailed
 from cots.evaluation.embedding import embed
 from cots.evaluation.retrieval import evaluate_retrieval
-from cots.fingerprint import fingerprint
 from cots.factory.model import build_model
 from cots.factory.objective import build_objective
 from cots.factory.train_loader import build_train_loader
+from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
 from cots.objectives.cots import CotsObjective
 from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput
 from cots.progress import Progress
 from cots.stages import finetune, tokenize
-from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
 from cots.training.optim import build_param_groups
 from cots.training.trainer import to_device, train_step, with_wait_seconds

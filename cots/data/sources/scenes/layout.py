@@ -119,7 +119,7 @@ def _has_room(scene: Scene, grammar: Grammar) -> bool:
 def frames_of(scene: Scene, number: int) -> list[Scene]:
     """The scene at evenly spaced moments, first and last included; without motion the same each time."""
     moments = [i / max(number - 1, 1) for i in range(number)]
-    return [replace(scene, things=(_moved(scene.objects[0], scene.motion, t), *scene.objects[1:])) for t in moments]
+    return [replace(scene, objects=(_moved(scene.objects[0], scene.motion, t), *scene.objects[1:])) for t in moments]
 
 
 def _moved(thing: SceneObject, motion: str | None, t: float) -> SceneObject:
