@@ -80,7 +80,7 @@ def one_graph(objective: Objective[Any], batch: Batch) -> Call:
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(default_device().type, torch.bfloat16, cache_enabled=False):
-            total: Tensor = objective(batch, None).total
+            total: Tensor = objective(batch, None).loss
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

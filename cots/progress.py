@@ -8,7 +8,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from cots.curves import loss_columns
+from cots.curves import KEEP_RATE, loss_columns
 
 LOG_EVERY = 15.0  # seconds between two lines of a log
 
@@ -61,7 +61,7 @@ class Progress:
 
     def log_step(self, row: Mapping[str, float]) -> None:
         """Count one training step and show its losses."""
-        shown = [*loss_columns(row), *(name for name in ("perplexity", "kept") if name in row)]
+        shown = [*loss_columns(row), *(name for name in ("perplexity", KEEP_RATE) if name in row)]
         if self.done == 0 and "step" in row:
             self.done = self.skipped = int(row["step"])
             self.bar.initial = self.bar.n = self.done

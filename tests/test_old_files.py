@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from cots.config.dvae import TrainedDvaeConfig
 from cots.config.objective import CotsObjectiveConfig
 from cots.config.params import Params
+from cots.curves import loss_column
 from cots.devices import compute_dtype, default_device
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.loading import load_encoders
@@ -233,7 +234,7 @@ def test_twenty_steps_of_each_objective_lose_what_they_lost(objective: str, proj
     losses = {"total", "instance", "token", "task", "masked_views", "contrastive", "sigmoid"} & right.keys()
     assert len(losses) == {"cots": 5, "clip": 2, "siglip": 2}[objective]
     for name in losses:
-        found = curves[name] if name in curves else curves[f"loss/{name}"]
+        found = curves[loss_column(name)]
         np.testing.assert_allclose(found, right[name], rtol=0.1 if ROUNDED else 0.01, atol=1e-3, err_msg=name)
 
 

@@ -13,9 +13,9 @@ def test_a_resumed_run_reckons_its_rate_from_its_own_steps(
     with Progress("pretrain", total=1000, unit="steps") as told:
         for step in range(900, 940):
             now += 1.0
-            told.log_step({"step": step, "total": 2.0})
+            told.log_step({"step": step, "loss/total": 2.0})
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "pretrain: 916/1000 steps, 1.0/s, 84 s left total 2.000"
+    assert lines[0] == "pretrain: 916/1000 steps, 1.0/s, 84 s left loss/total 2.000"
     assert lines[-1] == "pretrain: 40 of 940 steps in 40 s"
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, SIMILARITY_STD
 from cots.distributed import all_gather_with_grad, local_slice
 from cots.losses.alignment import symmetric_kl
 from cots.losses.contrastive import contrastive_logits, info_nce, same_image_mask
@@ -303,9 +304,9 @@ class CotsObjective(Objective[KeyFeatures]):
         """What the curves show besides the losses."""
         noise = self.noise_filter
         return {
-            "kept": float(keys.keep_mask.float().mean()),
-            "mean": noise.mean,
-            "sigma": noise.sigma,
-            "threshold": max(noise.threshold, -1.0),
+            KEEP_RATE: float(keys.keep_mask.float().mean()),
+            SIMILARITY_MEAN: noise.mean,
+            SIMILARITY_STD: noise.sigma,
+            FILTER_THRESHOLD: max(noise.threshold, -1.0),
             "temperature": float(self.temperature().detach()),
         }

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cots.curves import loss_columns
+from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, TOTAL_LOSS, current_column, loss_columns
 from cots.data.stored_samples import decode_frames, read_stored_by_id
 from cots.directions import LABELS
 from cots.errors import BadInput
@@ -80,12 +80,12 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
     table = _curves(folder)
     steps = table["step"].to_numpy(dtype=np.float64)
     losses = {name: table[name].to_numpy() for name in loss_columns(map(str, table))}
-    explanation = "Nats; total is the weighted sum. A level of weight 0 is not drawn."
+    explanation = f"Nats; {TOTAL_LOSS} is the weighted sum. A level of weight 0 is not drawn."
     used = f"{table['utilisation'].iloc[-1]:.0%} of what the machine's matrix products reach"
     waited = f"{table['data_wait'].iloc[-1]:.1%} of the time was spent waiting"
     return [
         curves("Losses", run, steps, losses, caption=explanation),
-        *(_filtering(run, steps, table) if "kept" in table else []),
+        *(_filtering(run, steps, table) if KEEP_RATE in table else []),
         curves(
             "Speed, pairs/s",
             run,
@@ -98,21 +98,24 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
 
 def _filtering(run: str, steps: NDArray[np.float64], table: pd.DataFrame) -> list[Chart]:
     """What the filter saw and did; a baseline has none."""
-    similarity = {"mean": table["mean"].to_numpy(), "threshold": _unless(table["threshold"], NO_THRESHOLD)}
+    similarity = {
+        SIMILARITY_MEAN: table[SIMILARITY_MEAN].to_numpy(),
+        FILTER_THRESHOLD: _unless(table[FILTER_THRESHOLD], NO_THRESHOLD),
+    }
     return [
         curves(
             "Pair similarity",
             run,
             steps,
             similarity,
-            level="threshold",
+            level=FILTER_THRESHOLD,
             caption="Running mean over the training pairs, and the filter's threshold once it has warmed up.",
         ),
         curves(
             "Pairs kept, %",
             run,
             steps,
-            {"kept": 100 * table["kept"].to_numpy()},
+            {KEEP_RATE: 100 * table[KEEP_RATE].to_numpy()},
             caption="Share of each batch that the filter keeps.",
         ),
     ]
@@ -221,7 +224,7 @@ def _curves(folder: Path) -> pd.DataFrame:
     path = folder / CURVES
     if not path.is_file():
         raise BadInput(f"no curves {path}: run `dvc repro`")
-    return pd.read_csv(path)
+    return pd.read_csv(path).rename(columns=current_column)
 
 
 def _unless(column: pd.Series, nothing: float) -> Curve:

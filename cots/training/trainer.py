@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cots.config.training import TrainConfig
+from cots.curves import TOTAL_LOSS, current_column, loss_column
 from cots.data.loader import NumpyBatch, TrainLoader
 from cots.devices import autocast
 from cots.distributed import (
@@ -76,7 +77,8 @@ def train(
     start = 0
     if state := checkpoint.load(checkpoint_path, fingerprint=fingerprint):
         load_full_state(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
-        start, curves = state["step"], state["curves"]
+        start = state["step"]
+        curves = [{current_column(name): value for name, value in row.items()} for row in state["curves"]]
         pairs.restore(state["pairs"])
     objective.train()
     utilisation = MfuMeter(where)
@@ -106,8 +108,8 @@ def train(
         timing = {"pairs_per_second": speed * batches.batch_size, "utilisation": utilisation.at(speed)}
         timing["data_wait"] = waited / passed
         curves.append({"step": step} | row | {"learning_rate": rate} | timing)
-        if not math.isfinite(curves[-1]["total"]):
-            raise RunFailed(f"the loss is {curves[-1]['total']} at step {step}: lower the learning rate")
+        if not math.isfinite(row[TOTAL_LOSS]):
+            raise RunFailed(f"the loss is {row[TOTAL_LOSS]} at step {step}: lower the learning rate")
         on_step(curves[-1])
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             state = checkpoint_state(step + 1, objective, optimizer, curves, pairs)
@@ -160,8 +162,9 @@ def train_step(
         outcome.loss.backward()  # type: ignore[no-untyped-call]
         if outcome.similarity is not None:
             similarity.append(outcome.similarity)
-        for name, loss in (("total", outcome.loss.detach()), *outcome.losses.items()):
-            losses[name] = losses[name] + loss if name in losses else loss
+        for name, loss in {"total": outcome.loss.detach(), **outcome.losses}.items():
+            column = loss_column(name)
+            losses[column] = losses[column] + loss if column in losses else loss
     if keys is not None:
         keys = keys.with_similarity(similarity)
     all_reduce_gradients(objective)

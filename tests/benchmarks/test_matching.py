@@ -69,23 +69,23 @@ def test_a_batch_of_one_picture_is_refused_with_its_size() -> None:
 @pytest.mark.parametrize("samples", [[0, 1], [0, 1, 0, 2, 3]])
 def test_an_untrained_head_costs_ln_2(tiny_model: Path, samples: list[int]) -> None:
     outcome = objective(tiny_model)(batch(samples), None)
-    assert float(outcome.total.detach()) == pytest.approx(math.log(2), rel=1e-6)
-    assert outcome.total.requires_grad
-    assert float(outcome.losses["matching"]) == float(outcome.total.detach())
+    assert float(outcome.loss.detach()) == pytest.approx(math.log(2), rel=1e-6)
+    assert outcome.loss.requires_grad
+    assert float(outcome.losses["matching"]) == float(outcome.loss.detach())
 
 
 def test_a_head_that_calls_everything_right_pays_for_two_wrong_pairs_in_three(tiny_model: Path) -> None:
     matching = objective(tiny_model)
     torch.nn.init.constant_(matching.joint.head.bias, 3.0)
     right, wrong = math.log(1 + math.exp(-3)), math.log(1 + math.exp(3))
-    loss = matching(batch([0, 1, 2, 3]), None).total
+    loss = matching(batch([0, 1, 2, 3]), None).loss
     assert float(loss.detach()) == pytest.approx((right + 2 * wrong) / 3, rel=1e-5)
 
 
 def test_the_streams_that_mine_are_frozen_and_the_joint_encoder_learns(tiny_model: Path) -> None:
     matching = objective(tiny_model)
     torch.nn.init.normal_(matching.joint.head.weight)
-    matching(batch([0, 1, 2, 3]), None).total.backward()
+    matching(batch([0, 1, 2, 3]), None).loss.backward()
     assert all(
         p.grad is None and not p.requires_grad for p in (*matching.image.parameters(), *matching.text.parameters())
     )
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_loss(tiny_model: Path) -> None:
     torch.nn.init.normal_(matching.joint.head.weight)
     for seed in (3, 3, 4, 5, 6):
         torch.manual_seed(seed)
-        losses.append(float(matching(pairs, None).total.detach()))
+        losses.append(float(matching(pairs, None).loss.detach()))
     assert losses[0] == losses[1]
     assert len(set(losses)) > 1
 
@@ -119,7 +119,7 @@ def test_eight_pairs_can_be_learnt_by_heart(tiny_model: Path) -> None:
     matching.joint.reset_blocks()
     optimizer = torch.optim.AdamW(matching.joint.parameters(), lr=1e-3)
     for _ in range(300):
-        loss = matching(pairs, None).total
+        loss = matching(pairs, None).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cots.curves import loss_column
 from cots.losses.filter import AdaptiveMomentumFilter
 from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.heads import MaskedTokenHead
@@ -171,7 +172,7 @@ def test_the_losses_agree_with_loops_over_the_papers_formulas(
         del slow["masked_views"]
     assert {name: float(loss) for name, loss in outcome.losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
     weights = model.weights._asdict()
-    total = float(outcome.total.detach())
+    total = float(outcome.loss.detach())
     assert total == pytest.approx(sum(weights[name] * loss for name, loss in slow.items()), rel=1e-9)
 
 
@@ -200,10 +201,10 @@ def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
     model = with_a_past(objective(queue=5, negatives=negatives), 2, pairs=6)
     some = batch(7)
     keys = model.compute_keys(some, micro_batch_slices(7, parts))
-    model(some, keys).total.backward()
+    model(some, keys).loss.backward()
     whole = gradients(model)
     for rows in micro_batch_slices(int(keys.keep_mask.sum()), parts):
-        model(some, keys, rows).total.backward()
+        model(some, keys, rows).loss.backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, whole[name], rtol=1e-9, atol=1e-12, msg=name)
 
@@ -241,7 +242,7 @@ def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_
     image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
     expected = asking(some, asking.compute_keys(some, [ALL_ROWS]))
     found = model(some, model.compute_keys(some, [ALL_ROWS]))
-    assert torch.equal(found.total, expected.total)
+    assert torch.equal(found.loss, expected.loss)
 
     def stepped(one: CotsObjective) -> tuple[KeyFeatures | None, dict[str, float]]:
         groups = [{"params": list(one.parameters()), "scale": 1.0}]
@@ -250,7 +251,8 @@ def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_
     (_, slow_row), (keys, row) = stepped(asking), stepped(model)
     assert isinstance(keys, KeyFeatures)
     assert ran == []
-    assert {name: row[name] for name in found.losses} == {name: slow_row[name] for name in found.losses}
+    columns = [loss_column(name) for name in found.losses]
+    assert {name: row[name] for name in columns} == {name: slow_row[name] for name in columns}
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), asking.parameters(), strict=True))
     torch.testing.assert_close(keys.similarity, (image * text).sum(dim=1))
     assert model.noise_filter.mean == pytest.approx(float(keys.similarity.mean()))
@@ -287,7 +289,7 @@ def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
         started = vit(model.image).patch_embed.register_forward_pre_hook(
             lambda *_: stack.enter_context(questions) and None
         )
-        model(some, keys).total.backward()
+        model(some, keys).loss.backward()
     assert questions.asked == []
     started.remove()
     with questions:

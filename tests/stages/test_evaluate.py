@@ -58,11 +58,11 @@ def write_curves(folder: Path, steps: int) -> None:
     folder.mkdir(parents=True)
     falling = np.linspace(3, 1, steps)
     names = (
-        "total",
-        "instance",
-        "task",
-        "mean",
-        "sigma",
+        "loss/total",
+        "loss/instance",
+        "loss/task",
+        "similarity/mean",
+        "similarity/std",
         "learning_rate",
         "pairs_per_second",
         "utilisation",
@@ -70,7 +70,8 @@ def write_curves(folder: Path, steps: int) -> None:
     )
     table = pd.DataFrame({"step": np.arange(steps), **dict.fromkeys(names, falling)})
     threshold = np.where(np.arange(steps) < steps // 2, -1.0, 0.3)
-    table.assign(token=0.0, kept=1.0, threshold=threshold).to_csv(folder / "curves.csv", index=False)
+    table = table.assign(**{"loss/token": 0.0, "filter/keep_rate": 1.0, "filter/threshold": threshold})
+    table.to_csv(folder / "curves.csv", index=False)
 
 
 def write_reports(reports: Path, manifest: pd.DataFrame) -> None:

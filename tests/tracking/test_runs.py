@@ -31,9 +31,13 @@ def opened(project: Path) -> tuple[mlflow.MlflowClient, str, dict[str, str]]:
     sections = {"pretrain": params.pretrain, "model": params.model}
     out = project / "runs" / "pretrain.json"
     with start_run("pretrain", sections, out, manifest=project / "manifest.parquet") as run:
-        run.log_curves(pd.DataFrame({"step": [0, 1, 2], "total": [3.0, 2.0, 1.5], "kept": [1.0, float("nan"), 0.5]}))
+        run.log_curves(
+            pd.DataFrame(
+                {"step": [0, 1, 2], "loss/total": [3.0, 2.0, 1.5], "filter/keep_rate": [1.0, float("nan"), 0.5]}
+            )
+        )
         run.log_metrics({"i2t/R_at_1": 0.25})
-        (project / "curves.csv").write_text("step,total\n")
+        (project / "curves.csv").write_text("step,loss/total\n")
         run.log_artifact(project / "curves.csv")
     found = json.loads(out.read_text())
     return mlflow.MlflowClient(), found["run_id"], found
@@ -44,7 +48,11 @@ def test_a_stage_leaves_a_finished_run_with_its_curves_results_and_files(project
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "pretrain"
-    assert [(m.step, m.value) for m in client.get_metric_history(run_id, "total")] == [(0, 3.0), (1, 2.0), (2, 1.5)]
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id, "loss/total")] == [
+        (0, 3.0),
+        (1, 2.0),
+        (2, 1.5),
+    ]
     assert run.data.metrics["i2t/R_at_1"] == 0.25
     assert [file.path for file in client.list_artifacts(run_id)] == ["curves.csv"]
     assert found["experiment"] == "cots"
@@ -114,10 +122,10 @@ def test_a_failed_stage_leaves_a_failed_run_and_no_run_file(project: Path) -> No
 
 
 def test_a_curve_longer_than_one_call_of_the_server_arrives_whole(project: Path) -> None:
-    table = pd.DataFrame({"step": range(2500), "total": range(2500)})
+    table = pd.DataFrame({"step": range(2500), "loss/total": range(2500)})
     with start_run("pretrain", {}, project / "x.json", manifest=project / "manifest.parquet") as run:
         run.log_curves(table)
-    history = mlflow.MlflowClient().get_metric_history(run.run_id, "total")
+    history = mlflow.MlflowClient().get_metric_history(run.run_id, "loss/total")
     assert [m.value for m in history] == list(range(2500))
 
 

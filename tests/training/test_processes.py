@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from cots.curves import KEEP_RATE
 from tests.training.worker import OBJECTIVES, STEPS
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ def test_every_process_ends_with_the_same_weights_queue_and_filter(
 def test_a_process_whose_pairs_are_all_noise_keeps_its_likeliest_where_weights_are_sharded(
     found: dict[int, Found],
 ) -> None:
-    kept = {count: [row["kept"] for row in one[0]["sharded and dropped"]["rows"]] for count, one in found.items()}
+    kept = {count: [row[KEEP_RATE] for row in one[0]["sharded and dropped"]["rows"]] for count, one in found.items()}
     assert min(kept[1]) < min(kept[4]) < 1
 
 
@@ -79,5 +80,5 @@ def test_a_batch_that_does_not_divide_is_shared_as_evenly_as_it_can_be(found: di
 
 def test_the_filter_dropped_pairs_and_queues_were_filled_in_what_was_compared(found: dict[int, Found]) -> None:
     one = found[1][0]["keys"]
-    assert min(row["kept"] for row in one["rows"]) < 1
+    assert min(row[KEEP_RATE] for row in one["rows"]) < 1
     assert int(one["state"]["queue.count"]) == 20

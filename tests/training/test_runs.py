@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from cots.config.params import Params
 from cots.config.training import TrainConfig
+from cots.curves import TOTAL_LOSS, loss_column
 from cots.data.crop_views import CropViews
 from cots.data.loader import NumpyBatch
 from cots.data.manifest import part, read_manifest
@@ -138,7 +139,7 @@ def test_compiled_blocks_learn_what_others_do(
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])  # setuptools, which torch.compile imports, adds its own packages
     compiled = run(tiny_data, tokenized, tmp_path, tiny_params(pretrain={"torch_compile": True}, objective=UNFILTERED))
-    losses = ["total", "instance", "token", "task"]
+    losses = [TOTAL_LOSS, *map(loss_column, ("instance", "token", "task"))]
     mine, theirs = (pd.read_csv(out / "report/curves.csv")[losses] for out in (compiled, unfiltered))
     pd.testing.assert_frame_equal(mine[:3], theirs[:3], rtol=1e-3)  # the last one after the first compiled step
     pd.testing.assert_frame_equal(mine, theirs, rtol=1e-2, atol=2e-2)  # bf16 rounds otherwise, Adam makes much of it
@@ -160,7 +161,7 @@ def test_a_baseline_runs_through_the_same_loop_and_resumes(
     )
     whole = run(tiny_data, tokenized, tmp_path / "whole", params)
     curves = pd.read_csv(whole / "report/curves.csv")
-    assert curves[loss].notna().all()
+    assert curves[loss_column(loss)].notna().all()
     assert curves["temperature"].nunique() > 1
     assert pd.read_parquet(whole / "report/pairs.parquet").empty
 
@@ -173,7 +174,7 @@ def test_a_batch_in_parts_ends_with_nearly_the_same_weights(
         tiny_data, tokenized, tmp_path / "parts", tiny_params(pretrain={"grad_accum_steps": 3}, objective=UNFILTERED)
     )
     mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (parts, unfiltered))
-    np.testing.assert_allclose(mine["total"], theirs["total"], rtol=0.02)
+    np.testing.assert_allclose(mine[TOTAL_LOSS], theirs[TOTAL_LOSS], rtol=0.02)
     assert weights(parts) != weights(unfiltered)
 
 
