@@ -17,7 +17,7 @@ def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
         path: in a folder that exists.
         durable: survive a power cut as well, for the price of a flush to the disk: for what cannot be made again.
     """
-    aside = _aside(path)
+    aside = _partial_path(path)
     try:
         yield aside
         if durable:
@@ -40,7 +40,7 @@ def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
         path: the folders above it are made.
         durable: survive a power cut as well, for the price of a flush of every file.
     """
-    aside, old = _aside(path), _aside(path.with_name(path.name + ".old"))
+    aside, old = _partial_path(path), _partial_path(path.with_name(path.name + ".old"))
     if old.exists() and not path.exists():
         old.rename(path)
     shutil.rmtree(aside, ignore_errors=True)
@@ -63,7 +63,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         aside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
 
 
-def _aside(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 

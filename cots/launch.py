@@ -11,7 +11,7 @@ import sys
 
 from cots.errors import BadInput, RunFailed, exit_on_error
 
-VARIABLE = "COTS_PROCESSES"
+NUM_PROCESSES_VARIABLE = "COTS_PROCESSES"
 # For activations; a step takes 0.93 of the time (docs/log.md).
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
@@ -23,9 +23,9 @@ def launch(module: str, *arguments: str) -> None:
         BadInput: the variable holds no number from 1.
         RunFailed: one of several processes failed; it has told why before.
     """
-    count = os.environ.get(VARIABLE, "1")
+    count = os.environ.get(NUM_PROCESSES_VARIABLE, "1")
     if not count.isdecimal() or int(count) < 1:
-        raise BadInput(f"{VARIABLE}={count}: give a whole number from 1")
+        raise BadInput(f"{NUM_PROCESSES_VARIABLE}={count}: give a whole number from 1")
     environment = HUGE_PAGES | os.environ
     if int(count) == 1:
         os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)  # noqa: S606

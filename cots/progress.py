@@ -24,11 +24,11 @@ class Progress:
 
     def __init__(self, title: str, *, total: int | None, unit: str) -> None:
         self.title, self.unit = title, unit
-        self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=title, unit=f" {unit}", disable=not self.terminal, file=sys.stderr)
+        self.is_terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=title, unit=f" {unit}", disable=not self.is_terminal, file=sys.stderr)
         self.done, self.total = 0, total
         self.skipped = 0  # done by a run before this one
-        self.began = self.told = time.monotonic()
+        self.started = self.last_logged = time.monotonic()
 
     def __enter__(self) -> Self:
         """Start counting."""
@@ -39,8 +39,8 @@ class Progress:
     ) -> None:
         """End the bar, or say in one line how long it took."""
         self.bar.close()
-        if kind is None and not self.terminal:
-            took = time.monotonic() - self.began
+        if kind is None and not self.is_terminal:
+            took = time.monotonic() - self.started
             made = f"{self.done - self.skipped} of {self.done}" if self.skipped else str(self.done)
             print(f"{self.title}: {made} {self.unit} in {took:.0f} s", file=sys.stderr, flush=True)
 
@@ -50,9 +50,9 @@ class Progress:
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(amount)
         now = time.monotonic()
-        if not self.terminal and now - self.told > LOG_EVERY:
-            self.told = now
-            rate = (self.done - self.skipped) / (now - self.began)
+        if not self.is_terminal and now - self.last_logged > LOG_EVERY:
+            self.last_logged = now
+            rate = (self.done - self.skipped) / (now - self.started)
             of, left = "", ""
             if self.total is not None:
                 of, left = f"/{self.total}", f", {max(self.total - self.done, 0) / rate:.0f} s left"

@@ -15,11 +15,11 @@ from cots.objectives.protocol import Objective
 from cots.objectives.siglip import SiglipObjective
 
 
-def build_objective(model: DualEncoder, section: ObjectiveConfig, *, codes: int) -> Objective[Any]:
+def build_objective(model: DualEncoder, section: ObjectiveConfig, *, num_codes: int) -> Objective[Any]:
     """The training objective around a model's streams; `codes` is the size of the dVAE's codebook."""
     chosen = section.temperature
-    temperature = Temperature(start=chosen.init, learned=chosen.learnable, least=chosen.min)
-    return OBJECTIVES[section.kind](model, section, temperature, codes)
+    temperature = Temperature(init=chosen.init, learnable=chosen.learnable, min=chosen.min)
+    return OBJECTIVES[section.kind](model, section, temperature, num_codes)
 
 
 def _cots(model: DualEncoder, section: CotsObjectiveConfig, temperature: Temperature, codes: int) -> CotsObjective:
@@ -27,15 +27,15 @@ def _cots(model: DualEncoder, section: CotsObjectiveConfig, temperature: Tempera
     return CotsObjective(
         image=image,
         text=text,
-        patch_head=MaskedTokenHead(width=image.backbone.width, dim=dim, vocab=codes),
-        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab=len(model.tokenizer)),
-        queue=PairQueue(size=section.queue_size, dim=dim, warmup=section.queue_warmup_steps),
+        patch_head=MaskedTokenHead(width=image.backbone.width, dim=dim, vocab_size=codes),
+        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab_size=len(model.tokenizer)),
+        queue=PairQueue(size=section.queue_size, dim=dim, warmup_steps=section.queue_warmup_steps),
         noise_filter=AdaptiveMomentumFilter(
-            warmup=noise.warmup_steps, deviations=noise.num_std, momentum=noise.momentum
+            warmup_steps=noise.warmup_steps, num_std=noise.num_std, momentum=noise.momentum
         ),
-        weights=LossWeights(**section.loss_weights.model_dump()),
+        loss_weights=LossWeights(**section.loss_weights.model_dump()),
         temperature=temperature,
-        batch_negatives=section.in_batch_negatives,
+        in_batch_negatives=section.in_batch_negatives,
         momentum=section.momentum,
     )
 

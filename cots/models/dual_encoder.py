@@ -49,7 +49,7 @@ class TextBatch(NamedTuple):
     """Texts that are encoded together."""
 
     rows: list[int]  # where each stands among all texts
-    tokens: list[list[int]]  # of each its ids, cut to `max_tokens`
+    token_ids: list[list[int]]  # of each its ids, cut to `max_tokens`
 
 
 class DualEncoder:
@@ -64,24 +64,24 @@ class DualEncoder:
     """
 
     def __init__(
-        self, *, image: ImageEncoder, text: TextEncoder, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
+        self, *, image: ImageEncoder, text: TextEncoder, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]
     ) -> None:
-        self.image, self.text, self.tokenizer, self.config = image, text, tokenizer, settings
+        self.image, self.text, self.tokenizer, self.config = image, text, tokenizer, config
         self._digest: str | None = None  # of the weights before `for_queries`
 
     @classmethod
-    def build(cls, settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Self:
+    def build(cls, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Self:
         """A model from settings, with random weights or those that the settings name.
 
         Raises:
             BadInput: a stream cannot be built as the settings ask.
         """
         fused = default_device().type != "cpu"
-        vision, language = settings["image"], settings["text"]
-        image = _of_kind(IMAGE_BACKBONES, "image", vision)(
+        vision, language = config["image"], config["text"]
+        image = _backbone_class(IMAGE_BACKBONES, "image", vision)(
             **{key: vision[key] for key in IMAGE_BACKBONE_KEYS}, fused_attention=fused
         )
-        text = _of_kind(TEXT_BACKBONES, "text", language)(
+        text = _backbone_class(TEXT_BACKBONES, "text", language)(
             name=language["name"],
             pretrained=language["pretrained"],
             vocab_size=len(tokenizer),
@@ -92,15 +92,15 @@ class DualEncoder:
         if text.max_tokens is not None and text.max_tokens < language["max_tokens"]:
             asked = f"model.text.max_tokens is {language['max_tokens']}"
             raise BadInput(f"{asked}, and {language['name']} has positions for {text.max_tokens}: give less")
-        settings = settings | {
+        config = config | {
             "image": vision | {"pretrained": False, "name": image.name, "options": image.options},
             "text": language | {"pretrained": False, "name": text.name, "options": text.options},
         }
         return cls(
-            image=ImageEncoder(image, dim=settings["dim"], pool=vision["pool"]),
-            text=TextEncoder(text, dim=settings["dim"], pool=language["pool"]),
+            image=ImageEncoder(image, dim=config["dim"], pool=vision["pool"]),
+            text=TextEncoder(text, dim=config["dim"], pool=language["pool"]),
             tokenizer=tokenizer,
-            settings=settings,
+            settings=config,
         )
 
     @classmethod
@@ -159,7 +159,7 @@ class DualEncoder:
         weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
         weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
         settings = (CONFIG, self.config)
-        save_model_folder(folder, weights=(WEIGHTS, weights), settings=settings, tokenizer=self.tokenizer)
+        save_model_folder(folder, weights=(WEIGHTS, weights), config=settings, tokenizer=self.tokenizer)
 
     @property
     def dim(self) -> int:
@@ -178,11 +178,11 @@ class DualEncoder:
                 sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()
 
-    def encode_images(self, pictures: Iterable[Image.Image], *, batch: int) -> NDArray[np.float32]:
+    def encode_images(self, images: Iterable[Image.Image], *, batch: int) -> NDArray[np.float32]:
         """Unit rows (N, D) of RGB pictures of any size; they may come from a generator."""
-        return self.encode_videos(([picture] for picture in pictures), batch=batch)
+        return self.encode_videos(([picture] for picture in images), batch=batch)
 
-    def encode_videos(self, clips: Iterable[Sequence[Image.Image]], *, batch: int) -> NDArray[np.float32]:
+    def encode_videos(self, videos: Iterable[Sequence[Image.Image]], *, batch: int) -> NDArray[np.float32]:
         """Unit rows (N, D) of clips, each of one or more RGB frames; frames are averaged before the projection.
 
         Args:
@@ -190,11 +190,11 @@ class DualEncoder:
             batch: clips encoded at once.
         """
         return self._to_numpy(
-            self._project(own.mean(dim=0) for own in self._pool_videos(chunk)) for chunk in batched(clips, batch)
+            self._project(own.mean(dim=0) for own in self._pool_videos(chunk)) for chunk in batched(videos, batch)
         )
 
     def encode_videos_and_frames(
-        self, clips: Sequence[Sequence[Image.Image]], *, batch: int
+        self, videos: Sequence[Sequence[Image.Image]], *, batch: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What `encode_videos` gives, and each frame by itself, of one pass through the image stream.
 
@@ -203,9 +203,9 @@ class DualEncoder:
         """
         both = self._to_numpy(
             self._project(row for own in self._pool_videos(chunk) for row in (own.mean(dim=0), *own))
-            for chunk in batched(clips, batch)
+            for chunk in batched(videos, batch)
         )
-        sizes = np.array([1 + len(clip) for clip in clips], np.int64)
+        sizes = np.array([1 + len(clip) for clip in videos], np.int64)
         starts = np.cumsum(sizes) - sizes
         return both[starts], np.delete(both, starts, axis=0)
 
@@ -226,7 +226,7 @@ class DualEncoder:
 
     def encode_text_batches(self, batches: Iterable[TextBatch]) -> NDArray[np.float32]:
         """Unit rows (N, D) of the texts of some batches, one batch after the other."""
-        return self._to_numpy(self._encode_token_ids(one.tokens) for one in batches)
+        return self._to_numpy(self._encode_token_ids(one.token_ids) for one in batches)
 
     def _encode_token_ids(self, tokens: list[list[int]]) -> Tensor:
         ids, attended = pad_token_ids(tokens, pad_token=self.tokenizer.pad_token_id)
@@ -264,7 +264,7 @@ class DualEncoder:
         return np.concatenate(found) if found else np.zeros((0, self.dim), dtype=np.float32)
 
 
-def _of_kind(backbones: dict[str, B], modality: str, settings: dict[str, Any]) -> B:
+def _backbone_class(backbones: dict[str, B], modality: str, settings: dict[str, Any]) -> B:
     """The backbone that settings ask for; folders that name no kind are of the first one.
 
     Raises:

@@ -15,8 +15,8 @@ from cots.errors import BadInput
 from cots.models.backbone import TextBackbone
 from cots.models.token_index import TokenIndex
 
-BERTS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # nothing follows their blocks
-NO_OPTIONS = ("model_type", "dtype", "transformers_version", "architectures")  # what config.json has besides
+BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # nothing follows their blocks
+NOT_OPTIONS = ("model_type", "dtype", "transformers_version", "architectures")  # what config.json has besides
 REASON_CHARS = 160  # of another library's message; some list every model they know
 
 
@@ -52,17 +52,17 @@ class HfTextBackbone(TextBackbone):
     ) -> None:
         super().__init__()
         fitting = {} if pretrained else {"vocab_size": vocab_size, "pad_token_id": pad_token}
-        config = configuration(name, pretrained, fitting | options)
-        self.encoder = text_encoder(name, config, pretrained=pretrained, fused_attention=fused_attention)
+        config = load_config(name, pretrained, fitting | options)
+        self.encoder = build_hf_encoder(name, config, pretrained=pretrained, fused_attention=fused_attention)
         if config.vocab_size < vocab_size:
             raise BadInput(f"model.text: {name} knows {config.vocab_size} tokens, the tokenizer makes {vocab_size}")
         layers = getattr(config, "layer_types", None) or ()
-        self._reads_whole = config._attn_implementation == "sdpa" and "sliding_attention" not in layers
+        self._expands_mask = config._attn_implementation == "sdpa" and "sliding_attention" not in layers
         self.name, self.options = name, options
         if pretrained:
             settings = config.to_diff_dict() | {"vocab_size": config.vocab_size, "pad_token_id": config.pad_token_id}
             self.name = config.model_type
-            self.options = {k: v for k, v in settings.items() if k not in NO_OPTIONS and declared(config, k)}
+            self.options = {k: v for k, v in settings.items() if k not in NOT_OPTIONS and has_setting(config, k)}
         self.width = config.hidden_size
 
     @property
@@ -84,7 +84,7 @@ class HfTextBackbone(TextBackbone):
         return list(self.encoder.get_submodule(self._blocks_path()))
 
     @property
-    def final(self) -> list[nn.Module]:
+    def final_layers(self) -> list[nn.Module]:
         """What follows the blocks, the last norm where there is one; tables that every block reads are none of it."""
         found: list[nn.Module] = []
         holder: nn.Module = self.encoder
@@ -109,7 +109,7 @@ class HfTextBackbone(TextBackbone):
         # ready-made, or transformers would ask an accelerator whether anything is padded, and wait for it
         mask = (
             attention_mask[:, None, None].expand(-1, 1, input_ids.shape[1], -1)
-            if self._reads_whole
+            if self._expands_mask
             else attention_mask.long()
         )
         encoded: Tensor = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
@@ -130,7 +130,7 @@ class HfTextBackbone(TextBackbone):
             (A, W), in row order: those of `forward`.
         """
         config = self.encoder.config
-        last = self.blocks[-1] if config.model_type in BERTS and not config.chunk_size_feed_forward else None
+        last = self.blocks[-1] if config.model_type in BERT_LIKE and not config.chunk_size_feed_forward else None
         if last is None or last._compiled_call_impl is not None or self.encoder.is_activation_checkpointing:
             return positions.select(self(input_ids, attention_mask))
         with feed_forward_at(last, positions):
@@ -159,7 +159,7 @@ class HfTextBackbone(TextBackbone):
 
 
 @contextmanager
-def feed_forward_at(block: Any, asked: TokenIndex) -> Iterator[None]:  # noqa: ANN401  transformers' blocks have no common type
+def feed_forward_at(block: Any, positions: TokenIndex) -> Iterator[None]:  # noqa: ANN401  transformers' blocks have no common type
     """Let a block of BERT's kind put some tokens alone through its feed-forward layers, for the time being.
 
     Args:
@@ -167,33 +167,33 @@ def feed_forward_at(block: Any, asked: TokenIndex) -> Iterator[None]:  # noqa: A
         asked: which A of the tokens.
     """
     feed_forward = block.feed_forward_chunk
-    block.feed_forward_chunk = lambda tokens: feed_forward(asked.select(tokens))
+    block.feed_forward_chunk = lambda tokens: feed_forward(positions.select(tokens))
     try:
         yield
     finally:
         del block.feed_forward_chunk
 
 
-def configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  of any model type
+def load_config(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  of any model type
     """The configuration that a name and options stand for.
 
     Raises:
         BadInput: there is none, it is not a text encoder's, or an option is unknown to it.
     """
-    defaults = pretrained_configuration(name, pretrained, {})
+    defaults = auto_config(name, pretrained, {})
     kind = defaults.model_type
     if not is_bidirectional(defaults) or options.get("is_decoder"):
         raise BadInput(
             f"model.text: {name} ({kind}) is no text encoder: give one that reads both ways, such as bert, roberta, "
             "distilbert, mpnet, electra, deberta-v2 or modernbert"
         )
-    unknown = sorted(key for key in options if not declared(defaults, key))
+    unknown = sorted(key for key in options if not has_setting(defaults, key))
     if unknown:
         raise BadInput(f"model.text.options: {kind} has no {', '.join(unknown)}")
-    return pretrained_configuration(name, pretrained, options)
+    return auto_config(name, pretrained, options)
 
 
-def pretrained_configuration(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401
+def auto_config(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401
     """What transformers makes of a name: a hub name or folder if pretrained, else a model type.
 
     Raises:
@@ -204,10 +204,10 @@ def pretrained_configuration(name: str, pretrained: bool, options: dict[str, Any
             return AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
         return AutoConfig.for_model(name, **options)
     except Exception as error:  # a configuration class raises what it likes
-        raise BadInput(f"model.text: transformers cannot configure {name}: {first_line(error)}") from None
+        raise BadInput(f"model.text: transformers cannot configure {name}: {summarize_error(error)}") from None
 
 
-def declared(config: Any, setting: str) -> bool:  # noqa: ANN401  of any model type
+def has_setting(config: Any, setting: str) -> bool:  # noqa: ANN401  of any model type
     """Whether a model reads this setting: its configuration class has it, or, as with DeBERTa, only its code."""
     if hasattr(type(config)(), setting):
         return True
@@ -226,7 +226,7 @@ def is_bidirectional(config: Any) -> bool:  # noqa: ANN401  of any model type
     return {"input_ids", "attention_mask"} <= set(accepted) and "pixel_values" not in accepted
 
 
-def text_encoder(name: str, config: Any, *, pretrained: bool, fused_attention: bool) -> Any:  # noqa: ANN401  untyped
+def build_hf_encoder(name: str, config: Any, *, pretrained: bool, fused_attention: bool) -> Any:  # noqa: ANN401  untyped
     """The model of a configuration, without a pooling layer, in float32.
 
     Raises:
@@ -244,12 +244,12 @@ def text_encoder(name: str, config: Any, *, pretrained: bool, fused_attention: b
             name, config=config, use_safetensors=True, output_loading_info=True, **settings
         )
     except (AssertionError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        raise BadInput(f"model.text: transformers cannot build {name}: {first_line(error)}") from None
+        raise BadInput(f"model.text: transformers cannot build {name}: {summarize_error(error)}") from None
     if missing := sorted(loading["missing_keys"]):
         raise BadInput(f"model.text: {name} lacks {len(missing)} weights of a {kind.__name__}, such as {missing[0]}")
     return encoder
 
 
-def first_line(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """The start of another library's message."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:REASON_CHARS]}"

@@ -19,10 +19,10 @@ from cots.errors import BadInput
 from cots.models.backbone import ImageBackbone
 from cots.models.token_index import TokenIndex
 
-CACHED = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
-SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
+CACHE_BYTES = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
+SIZE_ARGUMENTS = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
 
-SAVED_MASK = "mask_embedding"  # the name of `mask_token` on disk, and in the digests of models
+SAVED_MASK_TOKEN = "mask_embedding"  # the name of `mask_token` on disk, and in the digests of models
 
 
 class VitBackbone(ImageBackbone):
@@ -59,13 +59,13 @@ class VitBackbone(ImageBackbone):
         fused_attention: bool,
     ) -> None:
         super().__init__()
-        self.vit = vision_transformer(name, pretrained, {"img_size": size, "patch_size": patch, **options})
+        self.vit = build_vit(name, pretrained, {"img_size": size, "patch_size": patch, **options})
         for layer in self.vit.modules():
             if hasattr(layer, "fused_attn"):
                 layer.fused_attn = fused_attention
         self.name, self.options = name, options
         if pretrained or ":" in name:
-            built_with = {key: value for key, value in self.vit._model_args.items() if key not in SIZES}
+            built_with = {key: value for key, value in self.vit._model_args.items() if key not in SIZE_ARGUMENTS}
             self.name = self.vit.pretrained_cfg["architecture"]
             self.options = built_with | {"global_pool": self.vit.global_pool}
         self.width = self.vit.embed_dim
@@ -73,8 +73,8 @@ class VitBackbone(ImageBackbone):
             self.vit.patch_embed.proj = conv_stem(self.width, patch)
         self.mask_token = nn.Parameter(torch.zeros(self.width))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.register_state_dict_post_hook(_saved_name)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_loaded_name)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_rename_mask_token_on_save)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_rename_mask_token_on_load)  # type: ignore[no-untyped-call]
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -92,7 +92,7 @@ class VitBackbone(ImageBackbone):
         return list(self.vit.blocks)
 
     @property
-    def final(self) -> list[nn.Module]:
+    def final_layers(self) -> list[nn.Module]:
         """What follows the blocks."""
         return [self.vit.norm, self.vit.fc_norm]
 
@@ -114,7 +114,7 @@ class VitBackbone(ImageBackbone):
         return self._encode_patches(self.vit.patch_embed(images))
 
     def forward_clean_and_masked(
-        self, images: Tensor, masked: Tensor, *, asked: TokenIndex | None
+        self, images: Tensor, bool_masked_pos: Tensor, *, positions: TokenIndex | None
     ) -> tuple[Tensor, Tensor]:
         """Encode pictures twice, as they are and with patches hidden, from one embedding of the patches.
 
@@ -130,15 +130,15 @@ class VitBackbone(ImageBackbone):
             What `forward` returns; the same of the masked pass, or (A, W), its tokens in row order.
         """
         patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
-        hidden = masked.view(*patches.shape[:-1], 1)
+        hidden = bool_masked_pos.view(*patches.shape[:-1], 1)
         tokens = self._add_positions(torch.where(hidden, self.mask_token.to(patches.dtype), patches))
         *blocks, last = self.vit.blocks
         for block in blocks:
             tokens = self._run_block(block, tokens)
         tokens = (
             self._run_block(last, tokens)
-            if asked is None
-            else self._run_block(partial(run_block_at, last, asked=asked), tokens)
+            if positions is None
+            else self._run_block(partial(run_block_at, last, positions=positions), tokens)
         )
         return self._encode_patches(patches), self._final_norm(tokens)
 
@@ -152,7 +152,7 @@ class VitBackbone(ImageBackbone):
             return max(len(images), 1)
         rows, columns = self.vit.patch_embed.patch_size
         tokens = self.num_prefix_tokens + images.shape[2] * images.shape[3] // (rows * columns)
-        room = max(CACHED, 2 * 12 * self.width**2)
+        room = max(CACHE_BYTES, 2 * 12 * self.width**2)
         return int(max(room // (2 * 4 * self.width * tokens), 1))
 
     def _encode_patches(self, patches: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class VitBackbone(ImageBackbone):
         self.vit.set_input_size(img_size=(size, size))
 
 
-def vision_transformer(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  timm is untyped
+def build_vit(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  timm is untyped
     """A timm vision transformer without its classifier and pooling.
 
     Raises:
@@ -225,7 +225,7 @@ def vision_transformer(name: str, pretrained: bool, options: dict[str, Any]) -> 
     return vit
 
 
-def run_block_at(block: Any, tokens: Tensor, *, asked: TokenIndex) -> Tensor:  # noqa: ANN401  timm is untyped
+def run_block_at(block: Any, tokens: Tensor, *, positions: TokenIndex) -> Tensor:  # noqa: ANN401  timm is untyped
     """What a block makes of some of the tokens, each of which attends to all tokens of its picture.
 
     Args:
@@ -236,8 +236,8 @@ def run_block_at(block: Any, tokens: Tensor, *, asked: TokenIndex) -> Tensor:  #
         (A, W), in row order: those of `block(tokens)`.
     """
     if type(block) is not Block or not isinstance(block.drop_path2, nn.Identity):
-        return asked.select(block(tokens))
-    rows = asked.select(tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))
+        return positions.select(block(tokens))
+    rows = positions.select(tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))
     chosen: Tensor = rows + block.ls2(block.mlp(block.norm2(rows)))
     return chosen
 
@@ -264,11 +264,11 @@ def conv_stem(width: int, patch: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
 
 
-def _saved_name(_: nn.Module, state: OrderedDict[str, Tensor], prefix: str, *rest: object) -> None:
-    state[prefix + SAVED_MASK] = state.pop(f"{prefix}mask_token")
-    state.move_to_end(prefix + SAVED_MASK, last=False)  # digests follow the order, in which it came first
+def _rename_mask_token_on_save(_: nn.Module, state: OrderedDict[str, Tensor], prefix: str, *rest: object) -> None:
+    state[prefix + SAVED_MASK_TOKEN] = state.pop(f"{prefix}mask_token")
+    state.move_to_end(prefix + SAVED_MASK_TOKEN, last=False)  # digests follow the order, in which it came first
 
 
-def _loaded_name(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-    if (saved := prefix + SAVED_MASK) in state:
+def _rename_mask_token_on_load(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    if (saved := prefix + SAVED_MASK_TOKEN) in state:
         state[f"{prefix}mask_token"] = state.pop(saved)

@@ -1,7 +1,7 @@
 """CLIP: every other pair of the batch is a negative, and both streams have the gradient."""
 
 from cots.distributed import all_gather_with_grad
-from cots.losses.contrastive import contrastive_logits, info_nce, whole_batch
+from cots.losses.contrastive import contrastive_logits, info_nce, global_targets
 from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature
 from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput, Objective
@@ -24,14 +24,14 @@ class ClipObjective(Objective[None]):
         super().__init__()
         self.image, self.text, self.temperature = image, text, temperature
 
-    def compute_keys(self, batch: Batch, parts: list[slice]) -> None:
+    def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> None:
         """None: there is no momentum stream."""
 
     def forward(self, batch: Batch, keys: None, rows: slice = ALL_ROWS) -> LossOutput:
         """The share of the batch's loss that this process's rows have."""
         image, text = self.image(batch.frames), self.text(batch.input_ids, batch.attention_mask)
         images, texts = all_gather_with_grad(image), all_gather_with_grad(text)
-        positives, excluded = whole_batch(batch.image_index, all_gather_with_grad(batch.image_index))
+        positives, excluded = global_targets(batch.image_index, all_gather_with_grad(batch.image_index))
         none, temperature = image[:0], self.temperature()
         i2t = contrastive_logits(image, texts, none, ignore_mask=excluded, temperature=temperature)
         t2i = contrastive_logits(text, images, none, ignore_mask=excluded, temperature=temperature)

@@ -21,7 +21,7 @@ from cots.models.temperature import Temperature
 from cots.models.token_index import TokenIndex
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures, LossOutput, Objective
 
-BatchNegatives = Literal["none", "momentum", "online"]
+InBatchNegatives = Literal["none", "momentum", "online"]
 
 
 class LossWeights(NamedTuple):
@@ -59,19 +59,19 @@ class MaskedTargets(NamedTuple):
     num_masked_tokens: int  # hidden words of the whole batch, all processes together
 
 
-class Passes(NamedTuple):
+class EncodedRows(NamedTuple):
     """What the streams make of some rows of a batch: all that the losses are computed from."""
 
     batch: Batch  # R rows
     keys: KeyFeatures
-    among: CandidateSet
+    candidates: CandidateSet
     share: float  # of the global batch's kept pairs, that these rows are
     image: Tensor  # (R, D)
     text: Tensor  # (R, D)
-    similar: Logits | None  # None where neither instance nor task level is trained
-    guessed: MaskedTargets | None  # None, and so the next two, where no masked pass is asked for
-    hidden: MaskedOutput | None  # of the masked pictures
-    masked: MaskedOutput | None  # of the masked texts
+    logits: Logits | None  # None where neither instance nor task level is trained
+    masked_targets: MaskedTargets | None  # None, and so the next two, where no masked pass is asked for
+    masked_image: MaskedOutput | None  # of the masked pictures
+    masked_text: MaskedOutput | None  # of the masked texts
 
 
 def symmetric_info_nce(logits: Logits) -> Tensor:
@@ -111,9 +111,9 @@ class CotsObjective(Objective[KeyFeatures]):
         word_head: MaskedTokenHead,
         queue: PairQueue,
         noise_filter: AdaptiveMomentumFilter,
-        weights: LossWeights,
+        loss_weights: LossWeights,
         temperature: Temperature,
-        batch_negatives: BatchNegatives,
+        in_batch_negatives: InBatchNegatives,
         momentum: float,
     ) -> None:
         super().__init__()
@@ -121,29 +121,29 @@ class CotsObjective(Objective[KeyFeatures]):
         self.image_m, self.text_m = MomentumEncoder(image), MomentumEncoder(text)
         self.patch_head, self.word_head = patch_head, word_head
         self.queue, self.noise_filter = queue, noise_filter
-        self.weights, self.temperature, self.momentum = weights, temperature, momentum
-        self.batch_negatives = batch_negatives
+        self.loss_weights, self.temperature, self.momentum = loss_weights, temperature, momentum
+        self.in_batch_negatives = in_batch_negatives
 
     @property
     def needs_momentum(self) -> bool:
         """Whether anything depends on the momentum streams: negatives, queue or filter."""
-        return self.batch_negatives != "online" or self.queue.size > 0 or self.noise_filter.deviations is not None
+        return self.in_batch_negatives != "online" or self.queue.size > 0 or self.noise_filter.num_std is not None
 
     @torch.no_grad()
-    def compute_keys(self, batch: Batch, parts: list[slice]) -> KeyFeatures:
+    def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> KeyFeatures:
         """Momentum features of the whole batch, computed part by part, and which pairs the filter keeps."""
         samples, words = all_gather_with_grad(batch.image_index), all_gather_with_grad(batch.mlm_mask.sum(dim=1))
         if not self.needs_momentum:
             none = self.queue.images[:0]
             return KeyFeatures(none, none, samples, words, none[:, 0], torch.ones_like(samples, dtype=torch.bool))
-        images = all_gather_with_grad(torch.cat([self.image_m(batch.frames[rows]) for rows in parts]))
+        images = all_gather_with_grad(torch.cat([self.image_m(batch.frames[rows]) for rows in micro_batches]))
         texts = all_gather_with_grad(
-            torch.cat([self.text_m(batch.input_ids[rows], batch.attention_mask[rows]) for rows in parts])
+            torch.cat([self.text_m(batch.input_ids[rows], batch.attention_mask[rows]) for rows in micro_batches])
         )
         similarity = (images * texts).sum(dim=1)
         kept = self.noise_filter.keep_mask(similarity)
         if isinstance(self.image.backbone, FSDPModule):  # whose processes must come to the same layers equally often
-            kept = keep_at_least(kept, similarity, least=len(parts))
+            kept = keep_at_least(kept, similarity, min_kept=len(micro_batches))
         return KeyFeatures(images, texts, samples, words, similarity, kept)
 
     def forward(self, batch: Batch, keys: KeyFeatures, rows: slice = ALL_ROWS) -> LossOutput:
@@ -156,15 +156,17 @@ class CotsObjective(Objective[KeyFeatures]):
         """
         chosen = keys.keep_mask[local_slice(len(keys.keep_mask))].nonzero()[rows, 0]
         if not len(chosen):
-            return self._no_loss(keys)
-        passes = self.passes(batch, keys, chosen)
-        levels = self.levels()
-        losses = {name: levels[name](passes) for name, weight in self.weights._asdict().items() if weight}
-        total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), passes.image.new_zeros(()))
+            return self._zero_loss(keys)
+        passes = self.encode_rows(batch, keys, chosen)
+        levels = self.loss_functions()
+        losses = {name: levels[name](passes) for name, weight in self.loss_weights._asdict().items() if weight}
+        total = sum(
+            (getattr(self.loss_weights, name) * loss for name, loss in losses.items()), passes.image.new_zeros(())
+        )
         alike = (passes.image * passes.text).detach().sum(dim=1)
         return LossOutput(total, {name: loss.detach() for name, loss in losses.items()}, alike)
 
-    def levels(self) -> dict[str, Callable[[Passes], Tensor]]:
+    def loss_functions(self) -> dict[str, Callable[[EncodedRows], Tensor]]:
         """Each loss by the name of its weight, as the share of the global batch's that the rows of a pass have."""
         return {
             "instance": self.instance_loss,
@@ -173,72 +175,76 @@ class CotsObjective(Objective[KeyFeatures]):
             "masked_views": self.masked_views_loss,
         }
 
-    def passes(self, batch: Batch, keys: KeyFeatures, chosen: Tensor) -> Passes:
+    def encode_rows(self, batch: Batch, keys: KeyFeatures, chosen: Tensor) -> EncodedRows:
         """Put (R,) these of this process's pairs through the streams, as often as the weights ask for.
 
         Nothing in it or in the losses asks an accelerator for a number, and so waits for it, but `candidates`.
         """
         whole = len(chosen) == len(batch.image_index)  # whose copy would take 1 % of a step on a processor
-        part, among = batch if whole else batch.select(chosen), self.candidate_set(keys, chosen)
-        guessed, hidden, masked = self.masked_targets(part, keys, among), None, None
+        part, among = batch if whole else batch.select(chosen), self.select_candidates(keys, chosen)
+        guessed, hidden, masked = self.find_masked_targets(part, keys, among), None, None
         if guessed is not None:
-            views = self.weights.masked_views > 0
+            views = self.loss_weights.masked_views > 0
             tubes = part.bool_masked_pos.repeat_interleave(part.frames.shape[1], dim=0)  # alike in all frames of a clip
-            image, hidden = self.image.forward_clean_and_masked(part.frames, tubes, view=views)
-            masked = self.text.forward_masked(part.mlm_input_ids, part.attention_mask, guessed.tokens, view=views)
+            image, hidden = self.image.forward_clean_and_masked(part.frames, tubes, embed_masked=views)
+            masked = self.text.forward_masked(
+                part.mlm_input_ids, part.attention_mask, guessed.tokens, embed_masked=views
+            )
         else:
             image = self.image(part.frames)
         text = self.text(part.input_ids, part.attention_mask)
-        similar = self.compute_logits(image, text, keys, among) if self._contrasts()[0] else None
+        similar = self.compute_logits(image, text, keys, among) if self._needs_logits()[0] else None
         share = len(chosen) / len(among.rows)
-        return Passes(part, keys, among, share, image, text, similar, guessed, hidden, masked)
+        return EncodedRows(part, keys, among, share, image, text, similar, guessed, hidden, masked)
 
-    def instance_loss(self, passes: Passes) -> Tensor:
+    def instance_loss(self, passes: EncodedRows) -> Tensor:
         """Momentum contrast in both directions."""
-        assert passes.similar is not None
-        return passes.share * symmetric_info_nce(passes.similar)
+        assert passes.logits is not None
+        return passes.share * symmetric_info_nce(passes.logits)
 
-    def token_loss(self, passes: Passes) -> Tensor:
+    def token_loss(self, passes: EncodedRows) -> Tensor:
         """Masked vision modelling and masked language modelling, each given the paired modality."""
-        assert passes.guessed is not None
-        assert passes.hidden is not None
-        assert passes.masked is not None
-        part, guessed = passes.batch, passes.guessed
-        seeing = self.mvm_loss(part, guessed.patches, passes.hidden.tokens, passes.text)
+        assert passes.masked_targets is not None
+        assert passes.masked_image is not None
+        assert passes.masked_text is not None
+        part, guessed = passes.batch, passes.masked_targets
+        seeing = self.mvm_loss(part, guessed.patches, passes.masked_image.tokens, passes.text)
         reading = self.mlm_loss(
-            part, guessed.tokens, passes.masked.tokens, passes.image, out_of=guessed.num_masked_tokens
+            part, guessed.tokens, passes.masked_text.tokens, passes.image, out_of=guessed.num_masked_tokens
         )
         return passes.share * seeing + reading
 
-    def task_loss(self, passes: Passes) -> Tensor:
+    def task_loss(self, passes: EncodedRows) -> Tensor:
         """How differently the two directions rank the candidates."""
-        assert passes.similar is not None
-        return passes.share * symmetric_kl(passes.similar.i2t, passes.similar.t2i)
+        assert passes.logits is not None
+        return passes.share * symmetric_kl(passes.logits.i2t, passes.logits.t2i)
 
-    def masked_views_loss(self, passes: Passes) -> Tensor:
+    def masked_views_loss(self, passes: EncodedRows) -> Tensor:
         """Momentum contrast between masked pictures and masked texts."""
-        assert passes.hidden is not None
-        assert passes.masked is not None
-        assert passes.hidden.embedding is not None
-        assert passes.masked.embedding is not None
-        views = self.compute_logits(passes.hidden.embedding, passes.masked.embedding, passes.keys, passes.among)
+        assert passes.masked_image is not None
+        assert passes.masked_text is not None
+        assert passes.masked_image.embedding is not None
+        assert passes.masked_text.embedding is not None
+        views = self.compute_logits(
+            passes.masked_image.embedding, passes.masked_text.embedding, passes.keys, passes.candidates
+        )
         return passes.share * symmetric_info_nce(views)
 
-    def _contrasts(self) -> tuple[bool, bool]:
+    def _needs_logits(self) -> tuple[bool, bool]:
         """Which similarities are computed: of the pairs, and of their masked views."""
-        return bool(self.weights.instance or self.weights.task), bool(self.weights.masked_views)
+        return bool(self.loss_weights.instance or self.loss_weights.task), bool(self.loss_weights.masked_views)
 
-    def candidate_set(self, keys: KeyFeatures, chosen: Tensor) -> CandidateSet:
+    def select_candidates(self, keys: KeyFeatures, chosen: Tensor) -> CandidateSet:
         """What the queries are held against, which are (R,) these of this process's pairs."""
         kept = keys.keep_mask.nonzero()[:, 0]
         number = keys.keep_mask.cumsum(dim=0) - 1  # of each pair among those that are kept
         positives = number[local_slice(len(keys.keep_mask))][chosen]
-        excluded = self.ignore_mask(keys.image_index[kept], positives)
+        excluded = self.build_ignore_mask(keys.image_index[kept], positives)
         return CandidateSet(kept, positives, excluded, self.queue.images, self.queue.texts)
 
     def compute_logits(self, image: Tensor, text: Tensor, keys: KeyFeatures, among: CandidateSet) -> Logits:
         """Logits of the queries `image` and `text`, (R, D) each."""
-        if self.batch_negatives == "online":
+        if self.in_batch_negatives == "online":
             images, texts = all_gather_with_grad(torch.stack([image, text], dim=1)).unbind(dim=1)
         else:
             images, texts = keys.images[among.rows], keys.texts[among.rows]
@@ -249,45 +255,45 @@ class CotsObjective(Objective[KeyFeatures]):
             among.targets,
         )
 
-    def _no_loss(self, keys: KeyFeatures) -> LossOutput:
+    def _zero_loss(self, keys: KeyFeatures) -> LossOutput:
         """Nothing, where the filter dropped every pair of this process; the others still meet it where they gather."""
         total = keys.images.new_zeros((), requires_grad=True)
-        if self.batch_negatives == "online":
-            for _ in range(sum(self._contrasts())):
+        if self.in_batch_negatives == "online":
+            for _ in range(sum(self._needs_logits())):
                 total = (
                     total
                     + all_gather_with_grad(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
                 )
-        losses = {name: total.detach() for name, weight in self.weights._asdict().items() if weight}
+        losses = {name: total.detach() for name, weight in self.loss_weights._asdict().items() if weight}
         return LossOutput(total, losses, total.new_zeros(0))
 
-    def ignore_mask(self, samples: Tensor, positives: Tensor) -> Tensor:
+    def build_ignore_mask(self, samples: Tensor, positives: Tensor) -> Tensor:
         """(R, B + K) bool: which candidates are no negatives of a query, its own picture's others above all.
 
         Args:
             samples: (B,) the kept pairs' pictures; positives: (R,) which of them the queries are.
         """
         mine = samples[positives]
-        others = same_image_mask(mine, samples) | (self.batch_negatives == "none")
+        others = same_image_mask(mine, samples) | (self.in_batch_negatives == "none")
         others = others.scatter(1, positives[:, None], False)
-        return torch.cat([others, same_image_mask(mine, self.queue.samples)], dim=1)
+        return torch.cat([others, same_image_mask(mine, self.queue.image_index)], dim=1)
 
-    def masked_targets(self, part: Batch, keys: KeyFeatures, among: CandidateSet) -> MaskedTargets | None:
+    def find_masked_targets(self, part: Batch, keys: KeyFeatures, among: CandidateSet) -> MaskedTargets | None:
         """What is hidden in some rows; None where no masked pass is asked for."""
-        if not (self.weights.token or self.weights.masked_views):
+        if not (self.loss_weights.token or self.loss_weights.masked_views):
             return None
         words = int(keys.num_masked_tokens[among.rows].sum())
-        return MaskedTargets(TokenIndex.of(part.bool_masked_pos), TokenIndex.of(part.mlm_mask), words)
+        return MaskedTargets(TokenIndex.from_mask(part.bool_masked_pos), TokenIndex.from_mask(part.mlm_mask), words)
 
     def mvm_loss(self, part: Batch, places: TokenIndex, hidden: Tensor, text: Tensor) -> Tensor:
         """Masked vision modelling, from tokens (M, W) of the hidden patches and the captions' features (R, D)."""
         logits = self.patch_head(hidden, places.rows, text)
-        return masked_cross_entropy(logits, places.select(part.visual_tokens), out_of=len(logits))
+        return masked_cross_entropy(logits, places.select(part.visual_tokens), num_masked=len(logits))
 
     def mlm_loss(self, part: Batch, places: TokenIndex, hidden: Tensor, image: Tensor, *, out_of: int) -> Tensor:
         """Masked language modelling, from tokens (M, W) of the hidden words and the pictures' features (R, D)."""
         logits = self.word_head(hidden, places.rows, image)
-        return masked_cross_entropy(logits, places.select(part.input_ids), out_of=out_of)
+        return masked_cross_entropy(logits, places.select(part.input_ids), num_masked=out_of)
 
     @torch.no_grad()
     def update_state(self, keys: KeyFeatures) -> None:
@@ -306,7 +312,7 @@ class CotsObjective(Objective[KeyFeatures]):
         return {
             KEEP_RATE: float(keys.keep_mask.float().mean()),
             SIMILARITY_MEAN: noise.mean,
-            SIMILARITY_STD: noise.sigma,
+            SIMILARITY_STD: noise.std,
             FILTER_THRESHOLD: max(noise.threshold, -1.0),
             "temperature": float(self.temperature().detach()),
         }

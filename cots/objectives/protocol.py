@@ -67,7 +67,7 @@ class Objective(nn.Module, ABC, Generic[K]):
     """
 
     @abstractmethod
-    def compute_keys(self, batch: Batch, parts: list[slice]) -> K:
+    def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> K:
         """What is computed without gradient for the whole batch before its parts; None where that is nothing.
 
         Args:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cots.distributed import all_gather_with_grad
-from cots.losses.contrastive import whole_batch
+from cots.losses.contrastive import global_targets
 from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature
 from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput, Objective
@@ -45,14 +45,14 @@ class SiglipObjective(Objective[None]):
         self.image, self.text, self.temperature = image, text, temperature
         self.bias = nn.Parameter(torch.tensor(bias))
 
-    def compute_keys(self, batch: Batch, parts: list[slice]) -> None:
+    def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> None:
         """None: there is no momentum stream."""
 
     def forward(self, batch: Batch, keys: None, rows: slice = ALL_ROWS) -> LossOutput:
         """The share of the batch's loss that this process's pictures have."""
         image, text = self.image(batch.frames), self.text(batch.input_ids, batch.attention_mask)
         texts = all_gather_with_grad(text)
-        positives, excluded = whole_batch(batch.image_index, all_gather_with_grad(batch.image_index))
+        positives, excluded = global_targets(batch.image_index, all_gather_with_grad(batch.image_index))
         loss = sigmoid_loss(image @ texts.T / self.temperature() + self.bias, positives, excluded)
         return LossOutput(loss, {"sigmoid": loss.detach()})
 

@@ -39,7 +39,7 @@ def fit(
     *,
     name: str,
     training: TrainConfig,
-    codes: int,
+    num_codes: int,
     media: tuple[str, ...],
 ) -> pd.DataFrame:
     """Train a model's streams in place; the first process writes curves and pair scores.
@@ -59,7 +59,7 @@ def fit(
     torch.manual_seed(training.seed)
     start = model.digest
     configure_trainable(model.to(default_device()), training)
-    objective = build_objective(model, training.objective, codes=codes).to(default_device())
+    objective = build_objective(model, training.objective, num_codes=num_codes).to(default_device())
     if training.fsdp:
         apply_fsdp(objective)
     groups = build_param_groups(objective, weight_decay=training.weight_decay, layer_decay=training.layer_decay)
@@ -68,7 +68,7 @@ def fit(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
     )
     values = dump_for_fingerprint(training, "pretrain")  # whose keys had the names of those of finetune
-    mark = fingerprint([start, codes, media, [values]], inputs.manifest, inputs.tokens)
+    mark = fingerprint([start, num_codes, media, [values]], inputs.manifest, inputs.tokens)
     vision = model.config["image"]
     with Progress(name, total=training.steps, unit="steps") as progress:
         trained = train(
@@ -76,7 +76,7 @@ def fit(
             optimizer,
             batches,
             config=training,
-            pixels=(vision["mean"], vision["std"]),
+            pixel_stats=(vision["mean"], vision["std"]),
             checkpoint_path=Path(f"runs/checkpoints/{name}.pt"),
             fingerprint=mark,
             on_step=progress.log_step,
@@ -84,7 +84,7 @@ def fit(
     export_encoders(model, objective, momentum=training.objective.saves_ema)
     curves = pd.DataFrame(trained.curves)
     if rank() == 0:
-        _write(report, curves, trained.pairs.table(read_manifest(inputs.manifest)))
+        _write(report, curves, trained.pairs.to_table(read_manifest(inputs.manifest)))
     return curves
 
 

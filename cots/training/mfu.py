@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cots.devices import compute_dtype
 
-SIDE = {"cpu": 2048}  # of the matrices whose product is timed; elsewhere:
-LARGE = 8192
+MATRIX_SIZE = {"cpu": 2048}  # of the matrices whose product is timed; elsewhere:
+ACCELERATOR_MATRIX_SIZE = 8192
 ROUNDS = 5
 
 
@@ -25,23 +25,23 @@ class MfuMeter:
         where: the device that trains.
     """
 
-    def __init__(self, where: torch.device) -> None:
-        self.rate = matmul_rate(where)
+    def __init__(self, device: torch.device) -> None:
+        self.rate = matmul_rate(device)
         self._counter = FlopCounterMode(display=False)
 
-    def counting(self) -> AbstractContextManager[object]:
+    def count_flops(self) -> AbstractContextManager[object]:
         """Around one step: its operations stand for every step's."""
         return self._counter
 
-    def at(self, steps_per_second: float) -> float:
+    def mfu(self, steps_per_second: float) -> float:
         """The share that is reached at this speed, >= 0; above 1 where the machine was slower when it was timed."""
         return self._counter.get_total_flops() * steps_per_second / self.rate
 
 
-def matmul_rate(where: torch.device) -> float:
+def matmul_rate(device: torch.device) -> float:
     """Operations a second of a product of two large square matrices, in the precision of training: the best of five."""
-    side = SIDE.get(where.type, LARGE)
-    factor = torch.randn(side, side, device=where, dtype=compute_dtype(where))
+    side = MATRIX_SIZE.get(device.type, ACCELERATOR_MATRIX_SIZE)
+    factor = torch.randn(side, side, device=device, dtype=compute_dtype(device))
     best = min(_seconds(factor) for _ in range(ROUNDS + 1))
     return 2 * side**3 / best
 

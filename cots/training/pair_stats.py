@@ -16,10 +16,10 @@ class PairStats:
         captions: number of captions in the manifest.
     """
 
-    def __init__(self, captions: int) -> None:
-        self.score = torch.full((captions,), float("nan"))
-        self.seen = torch.zeros(captions, dtype=torch.int32)
-        self.dropped = torch.zeros(captions, dtype=torch.int32)
+    def __init__(self, num_captions: int) -> None:
+        self.score = torch.full((num_captions,), float("nan"))
+        self.seen = torch.zeros(num_captions, dtype=torch.int32)
+        self.dropped = torch.zeros(num_captions, dtype=torch.int32)
 
     def update(self, captions: Tensor, keys: KeyFeatures) -> None:
         """Take in one step: the numbers of its captions, (B,), and what was said of the pairs."""
@@ -28,16 +28,16 @@ class PairStats:
         self.seen[captions] += 1
         self.dropped[captions] += (~keys.keep_mask).int().cpu()
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """For a checkpoint."""
         return {"score": self.score, "seen": self.seen, "dropped": self.dropped}
 
-    def restore(self, state: dict[str, Tensor]) -> Self:
+    def load_state_dict(self, state: dict[str, Tensor]) -> Self:
         """Go on from a checkpoint."""
         self.score, self.seen, self.dropped = state["score"], state["seen"], state["dropped"]
         return self
 
-    def table(self, manifest: pd.DataFrame) -> pd.DataFrame:
+    def to_table(self, manifest: pd.DataFrame) -> pd.DataFrame:
         """One row a caption that was seen: id, caption (its place among the picture's), score, seen, dropped."""
         rows = manifest.loc[:, ["id", "captions"]].explode("captions")
         rows["caption"] = rows.groupby(level=0).cumcount()

@@ -48,10 +48,10 @@ class TrainResult(NamedTuple):
 def train(
     objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
-    batches: TrainLoader,
+    loader: TrainLoader,
     *,
     config: TrainConfig,
-    pixels: tuple[tuple[float, ...], tuple[float, ...]],
+    pixel_stats: tuple[tuple[float, ...], tuple[float, ...]],
     checkpoint_path: Path,
     fingerprint: str,
     on_step: Callable[[Metrics], None],
@@ -73,31 +73,31 @@ def train(
     """
     where = next(objective.parameters()).device
     curves: list[Metrics] = []
-    pairs = PairStats(int(batches.caption_offsets[-1]))
+    pairs = PairStats(int(loader.caption_offsets[-1]))
     start = 0
     if state := checkpoint.load(checkpoint_path, fingerprint=fingerprint):
         load_full_state(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
         start = state["step"]
         curves = [{current_column(name): value for name, value in row.items()} for row in state["curves"]]
-        pairs.restore(state["pairs"])
+        pairs.load_state_dict(state["pairs"])
     objective.train()
     utilisation = MfuMeter(where)
     began, waited = time.perf_counter(), 0.0
     for step, (arrays, late) in zip(
-        range(start, config.steps), with_wait_seconds(batches.iter_from(start)), strict=False
+        range(start, config.steps), with_wait_seconds(loader.iter_from(start)), strict=False
     ):
         waited += late
         torch.manual_seed(hash((config.seed, step)) + rank())  # dropout too is a function of the step
         rate = config.learning_rate * warmup_cosine(step, warmup=config.warmup_steps, steps=config.steps)
-        batch = to_device(arrays, pixels, where)
-        with utilisation.counting() if step == start else nullcontext():
+        batch = to_device(arrays, pixel_stats, where)
+        with utilisation.count_flops() if step == start else nullcontext():
             keys, row = train_step(
                 objective,
                 optimizer,
                 batch,
                 learning_rate=rate,
                 max_grad_norm=config.max_grad_norm,
-                parts=config.grad_accum_steps,
+                grad_accum_steps=config.grad_accum_steps,
             )
         if step == start and config.torch_compile:  # torch.compile leaves alone what it has met while it was counted
             compile_blocks(objective)
@@ -105,7 +105,7 @@ def train(
             pairs.update(all_gather_with_grad(batch.caption_index), keys)
         passed = time.perf_counter() - began
         speed = (step + 1 - start) / passed
-        timing = {"pairs_per_second": speed * batches.batch_size, "utilisation": utilisation.at(speed)}
+        timing = {"pairs_per_second": speed * loader.batch_size, "utilisation": utilisation.mfu(speed)}
         timing["data_wait"] = waited / passed
         curves.append({"step": step} | row | {"learning_rate": rate} | timing)
         if not math.isfinite(row[TOTAL_LOSS]):
@@ -135,7 +135,7 @@ def train_step(
     *,
     learning_rate: float,
     max_grad_norm: float,
-    parts: int,
+    grad_accum_steps: int,
 ) -> tuple[KeyFeatures | None, Metrics]:
     """One training step: losses, gradients, weights, then queues and momentum.
 
@@ -152,11 +152,15 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]
     with autocast(batch.frames.device):
-        keys: KeyFeatures | None = objective.compute_keys(batch, micro_batch_slices(len(batch.image_index), parts))
+        keys: KeyFeatures | None = objective.compute_keys(
+            batch, micro_batch_slices(len(batch.image_index), grad_accum_steps)
+        )
     losses: dict[str, Tensor] = {}
     mine = len(batch.image_index) if keys is None else int(keys.keep_mask[local_slice(len(keys.keep_mask))].sum())
     similarity: list[Tensor] = []
-    for rows in micro_batch_slices(mine, parts) or [slice(0)]:  # no process may stay away where the others meet
+    for rows in micro_batch_slices(mine, grad_accum_steps) or [
+        slice(0)
+    ]:  # no process may stay away where the others meet
         with autocast(batch.frames.device):
             outcome: LossOutput = objective(batch, keys, rows)
         outcome.loss.backward()  # type: ignore[no-untyped-call]
@@ -184,15 +188,17 @@ def _sum_losses(losses: dict[str, Tensor]) -> Metrics:
     return {name: whole[name] for name in losses}
 
 
-def micro_batch_slices(count: int, parts: int) -> list[slice]:
+def micro_batch_slices(count: int, num_slices: int) -> list[slice]:
     """At most `parts` slices of nearly equal, non-zero length that cover 0 to `count`."""
-    ends = sorted({round(part * count / parts) for part in range(parts + 1)})
+    ends = sorted({round(part * count / num_slices) for part in range(num_slices + 1)})
     return [slice(*pair) for pair in pairwise(ends)]
 
 
-def to_device(arrays: NumpyBatch, pixels: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device) -> Batch:
+def to_device(
+    arrays: NumpyBatch, pixel_stats: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device
+) -> Batch:
     """A batch as tensors, pixels normalised on the device."""
-    frames = normalize_pixels(arrays.frames, mean=pixels[0], std=pixels[1], device=device)
+    frames = normalize_pixels(arrays.frames, mean=pixel_stats[0], std=pixel_stats[1], device=device)
     others = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name != "frames"}
     return Batch(frames=frames, **{name: values.to(device) for name, values in others.items()})
 
@@ -206,5 +212,5 @@ def checkpoint_state(
         "objective": full_state_dict(objective.state_dict()),
         "optimizer": full_state_dict(optimizer.state_dict()),
         "curves": curves,
-        "pairs": pairs.state(),
+        "pairs": pairs.state_dict(),
     }
