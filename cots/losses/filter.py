@@ -13,13 +13,13 @@ class AdaptiveMomentumFilter(nn.Module):
 
         keep pair  <=>  s >= mean - num_std * std,     s = k_image . k_text of the momentum encoders
 
-    Mean and mean square are exponential moving averages over steps, corrected for their start at zero as in Adam. Reading
-    and updating them are separate methods, so that a forward pass changes nothing.
+    Mean and mean square are exponential moving averages over steps, corrected for their start at zero as in Adam.
+    Reading and updating them are separate methods, so that a forward pass changes nothing.
 
     Args:
         warmup_steps: steps before any pair is dropped.
-        num_std: distance of the threshold below the mean, in standard deviations; None drops nothing, but the statistics
-            are still updated.
+        num_std: distance of the threshold below the mean, in standard deviations; None drops nothing, but the
+            statistics are still updated.
         momentum: of the moving averages, per step, in [0, 1).
 
     Source: COTS, arXiv:2204.07441, adaptive momentum filter; the two-sigma rule is unverified (docs/paper.md).

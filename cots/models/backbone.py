@@ -65,7 +65,7 @@ class ImageBackbone(Backbone):
     @property
     @abstractmethod
     def attentions(self) -> list[Any]:
-        """Each block's attention module, first to last, with timm's `fused_attn` and `attn_drop`, for attention maps."""
+        """Each block's attention, first to last, with timm's `fused_attn` and `attn_drop`; attention maps need it."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

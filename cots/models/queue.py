@@ -14,8 +14,8 @@ class PairQueue(nn.Module):
     Args:
         size: rows (K); 0 for no queue.
         dim: of the shared space (D).
-        warmup_steps: first calls of `enqueue` that store nothing. Encoders trained from scratch change so fast that keys
-            of an earlier step can be told from fresh ones by age alone, and would learn just that
+        warmup_steps: first calls of `enqueue` that store nothing. Encoders trained from scratch change so fast that
+            keys of an earlier step can be told from fresh ones by age alone, and would learn just that
             (docs/decisions/0003-queue-warm-up.md).
 
     Source: MoCo, arXiv:1911.05722; two queues as in COTS, arXiv:2204.07441.

@@ -8,8 +8,8 @@ from torch import Tensor
 class TokenIndex(NamedTuple):
     """The M true positions of a mask (B, L), in row order.
 
-    Counting them is a host-device sync; selecting by the indices afterwards is not. So it is done before a forward pass,
-    while the device has nothing queued.
+    Counting them is a host-device sync; selecting by the indices afterwards is not. So it is done before a forward
+    pass, while the device has nothing queued.
     """
 
     rows: Tensor  # (M,) row of each position

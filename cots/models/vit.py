@@ -22,7 +22,7 @@ from cots.models.token_index import TokenIndex
 CACHE_BYTES = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
 SIZE_ARGUMENTS = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
 
-SAVED_MASK_TOKEN = "mask_embedding"  # the name of `mask_token` on disk, and in the digests of models
+SAVED_MASK_NAME = "mask_embedding"  # the name of `mask_token` on disk, and in the digests of models
 
 
 class VitBackbone(ImageBackbone):
@@ -265,10 +265,10 @@ def conv_stem(width: int, patch: int) -> nn.Sequential:
 
 
 def _rename_mask_token_on_save(_: nn.Module, state: OrderedDict[str, Tensor], prefix: str, *rest: object) -> None:
-    state[prefix + SAVED_MASK_TOKEN] = state.pop(f"{prefix}mask_token")
-    state.move_to_end(prefix + SAVED_MASK_TOKEN, last=False)  # digests follow the order, in which it came first
+    state[prefix + SAVED_MASK_NAME] = state.pop(f"{prefix}mask_token")
+    state.move_to_end(prefix + SAVED_MASK_NAME, last=False)  # digests follow the order, in which it came first
 
 
 def _rename_mask_token_on_load(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-    if (saved := prefix + SAVED_MASK_TOKEN) in state:
+    if (saved := prefix + SAVED_MASK_NAME) in state:
         state[f"{prefix}mask_token"] = state.pop(saved)

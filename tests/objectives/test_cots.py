@@ -17,7 +17,7 @@ from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
-from cots.objectives.cots import InBatchNegatives, CotsObjective, LossWeights
+from cots.objectives.cots import CotsObjective, InBatchNegatives, LossWeights
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
 from cots.training.trainer import micro_batch_slices, train_step
 from tests.backbones import language, vision, vit
