@@ -81,7 +81,7 @@ def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_
         ("eva02_tiny_patch14_224", "is a Eva, not timm's VisionTransformer"),
         ("beit_base_patch16_224", "is a Beit, not timm's VisionTransformer"),
         ("vit_relpos_small_patch16_224", "not timm's VisionTransformer"),
-        ("vit_tiny_r_s16_p8_224", "makes its patches by HybridEmbed"),
+        ("vit_tiny_r_s16_p8_224", "embeds patches by HybridEmbed"),
         ("resnet18", "timm cannot build resnet18"),
         ("vit_huge_patch99", "Unknown model"),
         ("some/folder", "local-dir:some/folder"),
@@ -273,7 +273,7 @@ def test_smooth_positions_survive_the_way_to_a_finer_grid_and_back() -> None:
 
 
 def test_a_size_that_is_no_multiple_of_the_patch_is_refused_with_both() -> None:
-    with pytest.raises(BadInput, match=r"patches of 8 pixels .* pictures of 50"):
+    with pytest.raises(BadInput, match=r"patches of 8 pixels .* images of 50"):
         backbone().resize(50)
 
 
