@@ -84,7 +84,7 @@ def worker(steps: int, *, sharded: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
         model = build_model(params.model, Path(folder))
-    objective = build_objective(model, cots, codes=params.dvae.codebook_size).to(default_device())
+    objective = build_objective(model, cots, num_codes=params.dvae.codebook_size).to(default_device())
     whole = random_batch(
         params.model, cots, pairs=params.pretrain.batch_size, vocab=30, codes=params.dvae.codebook_size
     )
@@ -97,7 +97,7 @@ def worker(steps: int, *, sharded: bool) -> None:
     for step in range(steps + 2):
         if step == 2:  # warm
             start = time.perf_counter()
-        train_step(objective.train(), optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, parts=1)
+        train_step(objective.train(), optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, grad_accum_steps=1)
     if rank() == 0:
         print((time.perf_counter() - start) / steps)
 

@@ -82,7 +82,7 @@ def trained(model: DualEncoder, params: Params, steps: int) -> CrossEncoder:
             torch.optim.AdamW(groups, fused=True),
             batches,
             config=training,
-            pixels=(vision["mean"], vision["std"]),
+            pixel_stats=(vision["mean"], vision["std"]),
             checkpoint_path=Path("runs/checkpoints/cross-encoder.pt"),
             fingerprint=fingerprint([model.digest, hardening, training.model_dump(mode="json")], MANIFEST, TOKENS),
             on_step=progress.log_step,

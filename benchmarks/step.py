@@ -162,14 +162,14 @@ def _step(build: Callable[[], DualEncoder], section: ObjectiveConfig, batch: Bat
 
 def training_objective(build: Callable[[], DualEncoder], section: ObjectiveConfig, codes: int) -> Objective[Any]:
     """An objective over new streams, ready to train."""
-    objective = build_objective(build().to(default_device()), section, codes=codes).to(default_device())
+    objective = build_objective(build().to(default_device()), section, num_codes=codes).to(default_device())
     return objective.train()
 
 
 def training_step(objective: Objective[Any], batch: Batch) -> Call:
     """The step of training."""
     optimizer = torch.optim.AdamW(build_param_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
-    return partial(train_step, objective, optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, parts=1)
+    return partial(train_step, objective, optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, grad_accum_steps=1)
 
 
 if __name__ == "__main__":

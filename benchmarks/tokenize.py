@@ -73,7 +73,7 @@ def _pair() -> tuple[torch.nn.Module, OpenAiDvae]:
         folder = Path(name)
         torch.save(encoder, folder / "encoder.pkl")
         torch.save(decoder, folder / "decoder.pkl")
-        ours = import_openai_dvae(folder, sha256=weights_digest(folder), codes=encoder.vocab_size)
+        ours = import_openai_dvae(folder, sha256=weights_digest(folder), num_codes=encoder.vocab_size)
     return encoder.eval().to(default_device()), ours.to(default_device())
 
 

@@ -1,4 +1,4 @@
-"""Iterables cut into lists."""
+"""Iterables in batches."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most `size` items, in order."""
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+    """Consecutive lists of `size` items; the last one may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,14 +1,14 @@
-"""How many threads decode images."""
+"""Number of threads that decode images."""
 
 import os
 
 import torch
 
-MAX_DECODE_THREADS = 8  # threads at most: they share Python's lock with the thread that trains
+MAX_DECODE_THREADS = 8  # they share the GIL with the training thread
 
 
 def num_decode_threads(device: torch.device) -> int:
-    """How many threads decode pictures: one beside streams that compute on the same cores, else this process's cores.
+    """Number of threads that decode images: one if the model is on the CPU, else this process's share of the cores.
 
     Source: docs/performance.md, loading.
     """
@@ -18,5 +18,5 @@ def num_decode_threads(device: torch.device) -> int:
 
 
 def local_world_size() -> int:
-    """How many processes share this machine, this one among them."""
+    """Number of processes on this machine, this one included."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,10 +1,10 @@
-"""The device to compute on, and the precision of matrix products there."""
+"""The default device, and the precision of matrix products on a device."""
 
 import torch
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the processor computes in it, else the full precision: emulated, it is slower than float32."""
+    """Autocast to bfloat16, except on CPUs without bfloat16 instructions: emulated, it is slower than float32."""
     if device.type == "cpu":
         features = torch.cpu.get_capabilities()
         return torch.autocast(
@@ -14,11 +14,11 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """Of matrix products under `autocast`."""
+    """The dtype of matrix products under `autocast`."""
     with autocast(device):
         return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
 
 
 def default_device() -> torch.device:
-    """The accelerator, or the processor where there is none."""
+    """The accelerator, or the CPU if there is none."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -1,7 +1,4 @@
-"""Several processes as one: `torchrun` starts them, this file is all that the rest knows of them.
-
-Without `torchrun` there is one process, everything here is the identity, and no caller branches.
-"""
+"""Thin wrapper over torch.distributed; a no-op with one process, so that callers never branch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -17,68 +14,69 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """The number of this process, from 0; the first one writes files."""
+    """Rank of this process, from 0; rank 0 writes files."""
     return td.get_rank() if td.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return td.get_world_size() if td.is_initialized() else 1
 
 
 def barrier() -> None:
-    """Go on when every process has come this far."""
+    """Wait until every rank has reached this point."""
     if world_size() > 1:
         td.barrier()
 
 
 def local_slice(count: int) -> slice:
-    """Which of `count` things are this process's."""
+    """This rank's slice of `count` items."""
     return rank_slices(count)[rank()]
 
 
 def rank_slices(count: int) -> list[slice]:
-    """`count` things shared out: nearly as many to each process, in their order."""
-    return [slice(count * one // world_size(), count * (one + 1) // world_size()) for one in range(world_size())]
+    """Contiguous slices of `count` items, one per rank, of nearly equal length."""
+    size = world_size()
+    return [slice(count * index // size, count * (index + 1) // size) for index in range(size)]
 
 
-def round_robin(things: Iterable[T]) -> Iterator[T]:
-    """This process's share of things that are dealt out in turn, of which nobody knows how many there are."""
-    return islice(things, rank(), None, world_size())
+def round_robin(items: Iterable[T]) -> Iterator[T]:
+    """Every `world_size()`-th item, starting at this rank; the number of items need not be known."""
+    return islice(items, rank(), None, world_size())
 
 
-def gather_round_robin(mine: Sequence[T]) -> list[T]:
-    """All that was dealt, in its order, from what each process made of its share; one result for each thing."""
-    hands = all_gather_object(mine)
-    return [hand[row] for row in range(max(map(len, hands))) for hand in hands if row < len(hand)]
+def gather_round_robin(results: Sequence[T]) -> list[T]:
+    """The results of all ranks in the order of the items that `round_robin` dealt; one result per item."""
+    by_rank = all_gather_object(results)
+    return [part[row] for row in range(max(map(len, by_rank))) for part in by_rank if row < len(part)]
 
 
-def all_gather_object(mine: T) -> list[T]:
-    """What each process has, in their order."""
+def all_gather_object(value: T) -> list[T]:
+    """The values of all ranks, by rank."""
     if world_size() == 1:
-        return [mine]
-    found: list[Any] = [None] * world_size()
-    td.all_gather_object(found, mine)
-    return found
+        return [value]
+    values: list[Any] = [None] * world_size()
+    td.all_gather_object(values, value)
+    return values
 
 
 def all_gather_with_grad(rows: Tensor) -> Tensor:
-    """The rows of all processes, in their order; each may have another number. The gradient flows back to the owner.
+    """The rows of all ranks, concatenated by rank; the gradient flows back to the rank that a row came from.
 
     Args:
-        rows: (R, ...) of this process.
+        rows: (R, ...) of this rank; R may differ between ranks.
 
     Returns:
-        (sum of R, ...), the same in every process.
+        (sum of R, ...), the same on every rank.
     """
     if world_size() == 1:
         return rows
-    found: Tensor = _AllGather.apply(rows)  # type: ignore[no-untyped-call]
-    return found
+    gathered: Tensor = _AllGather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over all processes, elementwise."""
+    """The elementwise sum over all ranks."""
     if world_size() > 1:
         values = values.clone()
         td.all_reduce(values)
@@ -87,58 +85,58 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_reduce_gradients(module: nn.Module) -> None:
-    """Let every process have the sum of all gradients; what no process has a gradient of stays without.
+    """Sum gradients over all ranks; a parameter without gradient on every rank stays without.
 
-    Gradients of weights that are shared out have been summed by the backward pass.
+    Gradients of sharded weights (DTensor) were summed in the backward pass.
     """
-    parameters = [one for one in module.parameters() if one.requires_grad and not isinstance(one, DTensor)]
+    parameters = [p for p in module.parameters() if p.requires_grad and not isinstance(p, DTensor)]
     if world_size() == 1 or not parameters:
         return
-    having = all_reduce_sum(
-        torch.tensor([float(one.grad is not None) for one in parameters], device=parameters[0].device)
+    num_with_grad = all_reduce_sum(
+        torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
     )
-    for bucket in _buckets(one for one, any_has in zip(parameters, having.tolist(), strict=True) if any_has):
-        flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in bucket])
+    for bucket in _buckets(p for p, count in zip(parameters, num_with_grad.tolist(), strict=True) if count):
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
         td.all_reduce(flat)
-        for one, grad in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
-            one.grad = grad.view_as(one)
+        for p, grad in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
+            p.grad = grad.view_as(p)
 
 
 @torch.no_grad()
 def clip_grad_norm(module: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients down together to this norm, if theirs is larger; of shared weights each process has a part.
+    """Scale all gradients together so that their norm is at most `max_norm`; sharded gradients (DTensor) included.
 
     Args:
-        module: with the same gradients in every process.
+        module: with the same gradients on every rank, or shards of them.
         max_norm: > 0.
 
     Returns:
-        The norm before, a scalar, the same in every process.
+        The norm before clipping, a scalar, the same on every rank.
     """
-    gradients = [one.grad for one in module.parameters() if one.grad is not None]
-    parts = [one.to_local() for one in gradients if isinstance(one, DTensor)]
-    common = [one for one in gradients if not isinstance(one, DTensor)]
-    if not parts:
-        norm = get_total_norm(common)
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    shards = [gradient.to_local() for gradient in gradients if isinstance(gradient, DTensor)]
+    replicated = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+    if not shards:
+        norm = get_total_norm(replicated)
         clip_grads_with_norm_(module.parameters(), max_norm, norm)
         return norm
-    squares = all_reduce_sum(get_total_norm(parts).square()) + get_total_norm(common).square().to(parts[0].device)
+    squares = all_reduce_sum(get_total_norm(shards).square()) + get_total_norm(replicated).square().to(shards[0].device)
     norm = squares.sqrt()
-    for gradient in (*parts, *common):
+    for gradient in (*shards, *replicated):
         gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 
-BUCKET_SIZE = 2**23  # numbers sent at once; 32 MiB of float32
+BUCKET_SIZE = 2**23  # elements per all-reduce; 32 MiB of float32
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     bucket: list[nn.Parameter] = []
-    for one in parameters:
-        if bucket and sum(other.numel() for other in bucket) + one.numel() > BUCKET_SIZE:
+    for parameter in parameters:
+        if bucket and sum(p.numel() for p in bucket) + parameter.numel() > BUCKET_SIZE:
             yield bucket
             bucket = []
-        bucket.append(one)
+        bucket.append(parameter)
     if bucket:
         yield bucket
 
@@ -149,16 +147,16 @@ class _AllGather(torch.autograd.Function):
         counts = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world_size())]
         td.all_gather(counts, torch.tensor(len(rows), device=rows.device))
         sizes = [int(count) for count in counts]
-        ctx.own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
-        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))  # gloo and nccl send rows of one size
+        ctx.local_rows = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
+        padded = rows.new_zeros((max(sizes), *rows.shape[1:]))  # gloo and nccl gather tensors of equal size
         padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in range(world_size())]
-        td.all_gather(found, padded)
-        return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
+        gathered = [torch.empty_like(padded) for _ in range(world_size())]
+        td.all_gather(gathered, padded)
+        return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
         [gradient] = gradients
         gradient = gradient.contiguous()
         td.all_reduce(gradient)
-        return gradient[ctx.own]
+        return gradient[ctx.local_rows]

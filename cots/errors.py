@@ -1,8 +1,8 @@
-"""What can go wrong by a user's doing, and how it is told: one line, an exit code, no traceback.
+"""Errors for the user: a message of one line and an exit code, without a traceback.
 
 CotsError
 ├── BadInput   exit code 2: a file, a table, a parameter or an argument is wrong
-└── RunFailed  exit code 1: the input was usable, the run was not
+└── RunFailed  exit code 1: the input was usable, but the run failed
 """
 
 import sys
@@ -17,18 +17,18 @@ class CotsError(Exception):
 
 
 class BadInput(CotsError):
-    """Something that the user gave cannot be used."""
+    """A file, parameter or argument from the user cannot be used."""
 
     exit_code = 2
 
 
 class RunFailed(CotsError):
-    """The work itself failed: too many rejects, an expectation not met, a server that is down."""
+    """The work itself failed: too many rejections, an expectation not met, a server that is down."""
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn a `CotsError` into its message on standard error and its exit code."""
+    """On a `CotsError`, print its message to standard error and exit with its code."""
     try:
         yield
     except CotsError as error:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and small JSON files."""
+"""Atomic writing of files, folders and small JSON files."""
 
 import json
 import os
@@ -11,64 +11,63 @@ from typing import Any
 
 @contextmanager
 def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Where to write a file that takes the place of `path` at the end; after an error the old one is still there.
+    """A path to write to, which replaces `path` at the end; after an error the old file is unchanged.
 
     Args:
-        path: in a folder that exists.
-        durable: survive a power cut as well, for the price of a flush to the disk: for what cannot be made again.
+        path: in an existing folder.
+        durable: survive a power cut too, at the cost of a flush to disk; for files that cannot be recreated.
     """
-    aside = _aside(path)
+    partial = _partial_path(path)
     try:
-        yield aside
+        yield partial
         if durable:
-            _flush(aside)
-        aside.replace(path)
+            _flush(partial)
+        partial.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     if durable:
         _flush(path.parent)
 
 
 @contextmanager
 def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """An empty folder that takes the place of `path` at the end; after an error the old one is still there.
+    """An empty folder to write to, which replaces `path` at the end; after an error the old folder is unchanged.
 
-    A process that is killed between the two renames of the exchange leaves the old folder aside, where the next
-    writer finds it.
+    If the process is killed between the two renames of the exchange, the next writer restores the old folder.
 
     Args:
-        path: the folders above it are made.
-        durable: survive a power cut as well, for the price of a flush of every file.
+        path: parent folders are created.
+        durable: survive a power cut too, at the cost of a flush of every file.
     """
-    aside, old = _aside(path), _aside(path.with_name(path.name + ".old"))
+    partial, old = _partial_path(path), _partial_path(path.with_name(path.name + ".old"))
     if old.exists() and not path.exists():
         old.rename(path)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        yield aside
+        yield partial
         if durable:
-            for made in (*aside.rglob("*"), aside):
-                _flush(made)
-        _exchange(path, aside, old)
+            for written in (*partial.rglob("*"), partial):
+                _flush(written)
+        _exchange(path, partial, old)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     if durable:
         _flush(path.parent)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON into a folder that exists."""
-    with atomic_file(path) as aside:
-        aside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+    """Write JSON atomically into an existing folder."""
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
 
 
-def _aside(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
 def _exchange(path: Path, new: Path, old: Path) -> None:
-    """Put `new` where `path` is: no rename replaces a folder that is not empty."""
+    """Replace `path` by `new` in two renames: a rename cannot replace a non-empty folder."""
     shutil.rmtree(old, ignore_errors=True)
     if not path.exists():
         new.rename(path)
@@ -79,8 +78,8 @@ def _exchange(path: Path, new: Path, old: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)

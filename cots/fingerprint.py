@@ -1,4 +1,4 @@
-"""Digest of parameters and inputs: two runs with the same one end the same."""
+"""Digest of parameters and inputs: runs with equal fingerprints have equal results."""
 
 import hashlib
 import json
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def fingerprint(values: object, *inputs: Path) -> str:
-    """Digest of parameters (as JSON) and of input files and folders: two runs with the same one end the same.
+    """Digest of parameters (as JSON) and of input files and folders: equal fingerprints mean equal results.
 
     Args:
-        values: anything that JSON can hold.
-        inputs: files, or folders whose files count in the order of their names.
+        values: any JSON-serializable value.
+        inputs: files, or folders, whose files are read in the order of their paths.
     """
     sha = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for path in inputs:

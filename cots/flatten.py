@@ -1,4 +1,4 @@
-"""Nested values by dotted name, as MLflow and people read them."""
+"""Nested values by dotted name, as for MLflow."""
 
 from collections.abc import Mapping
 from typing import Any

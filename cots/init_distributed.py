@@ -1,4 +1,4 @@
-"""Joining the processes that torchrun started."""
+"""Set-up of the process group of torchrun."""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from datetime import timedelta
 import torch
 import torch.distributed as td
 
-PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)  # for the slowest process: the first one writes checkpoints and pictures
+PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)  # the others wait while rank 0 writes checkpoints and images
 
 
 @contextmanager
 def init_distributed() -> Iterator[None]:
-    """Join the other processes that `torchrun` started, and leave them at the end."""
+    """Initialize the process group if `torchrun` started this process, and destroy it at the end."""
     if "RANK" not in os.environ:
         yield
         return

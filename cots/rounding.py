@@ -1,4 +1,4 @@
-"""Figures rounded for files."""
+"""Numbers rounded for files."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ DIGITS = 6
 
 
 def rounded(value: Any) -> Any:  # noqa: ANN401  JSON in, JSON out
-    """Nested values with every float cut to six digits after the point."""
+    """Nested values with every float rounded to six decimal places."""
     if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     return round(value, DIGITS) if isinstance(value, float) else value

@@ -160,7 +160,7 @@ class CrossEncoder:
     def save(self, folder: Path) -> None:
         """Write weights, settings and tokenizer, aside first; nothing in it is pickled."""
         weights = (WEIGHTS, self.joint.state_dict())
-        save_model_folder(folder, weights=weights, settings=(SETTINGS, self.settings), tokenizer=self.tokenizer)
+        save_model_folder(folder, weights=weights, config=(SETTINGS, self.settings), tokenizer=self.tokenizer)
 
     def score(
         self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], *, batch: int

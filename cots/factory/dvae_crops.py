@@ -12,14 +12,14 @@ from cots.factory.dvae_size import dvae_image_size
 
 
 def build_dvae_crops(manifest: Path, shards: Path, params: TrainDvaeParams) -> RandomCrops:
-    """Crops of all training samples, in the form that `tokenize` will cut them."""
+    """Crops of all training samples, of the same distribution as those that `tokenize` cuts."""
     table = read_manifest(manifest)
-    chosen = table[table["split"] == "train"]
-    if len(chosen) < params.dvae.batch_size:
-        raise BadInput(f"{len(chosen)} training samples in {manifest}: dvae.batch_size is {params.dvae.batch_size}")
+    train = table[table["split"] == "train"]
+    if len(train) < params.dvae.batch_size:
+        raise BadInput(f"{len(train)} training samples in {manifest}: dvae.batch_size is {params.dvae.batch_size}")
     return RandomCrops(
-        shards=tuple(shards / name for name in sorted(chosen["shard"].unique())),
-        num_samples=len(chosen),
+        shards=tuple(shards / name for name in sorted(train["shard"].unique())),
+        num_samples=len(train),
         batch_size=params.dvae.batch_size,
         size=dvae_image_size(params),
         scale=params.tokenize.scale,

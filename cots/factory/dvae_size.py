@@ -6,5 +6,5 @@ from cots.models.dvae.vae import DOWNSAMPLING
 
 
 def dvae_image_size(params: TokenizeParams | TrainDvaeParams) -> int:
-    """Pixels along a side of the dVAE's crops: one token for each patch of the image stream."""
+    """Pixels along a side of the dVAE's crops: one visual token for each patch of the image encoder."""
     return params.model.image.grid * DOWNSAMPLING

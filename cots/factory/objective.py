@@ -1,4 +1,4 @@
-"""Parameter sections to objects: the only file that knows both."""
+"""The training objective from its configuration."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,44 +15,48 @@ from cots.objectives.protocol import Objective
 from cots.objectives.siglip import SiglipObjective
 
 
-def build_objective(model: DualEncoder, section: ObjectiveConfig, *, codes: int) -> Objective[Any]:
-    """The training objective around a model's streams; `codes` is the size of the dVAE's codebook."""
-    chosen = section.temperature
-    temperature = Temperature(start=chosen.init, learned=chosen.learnable, least=chosen.min)
-    return OBJECTIVES[section.kind](model, section, temperature, codes)
+def build_objective(model: DualEncoder, section: ObjectiveConfig, *, num_codes: int) -> Objective[Any]:
+    """The training objective around a model's encoders; `num_codes` is the size of the dVAE's codebook."""
+    config = section.temperature
+    temperature = Temperature(init=config.init, learnable=config.learnable, min=config.min)
+    return OBJECTIVES[section.kind](model, section, temperature, num_codes)
 
 
-def _cots(model: DualEncoder, section: CotsObjectiveConfig, temperature: Temperature, codes: int) -> CotsObjective:
-    image, text, dim, noise = model.image, model.text, model.dim, section.filter
+def _build_cots(
+    model: DualEncoder, section: CotsObjectiveConfig, temperature: Temperature, num_codes: int
+) -> CotsObjective:
+    image, text, dim, filter_config = model.image, model.text, model.dim, section.filter
     return CotsObjective(
         image=image,
         text=text,
-        patch_head=MaskedTokenHead(width=image.backbone.width, dim=dim, vocab=codes),
-        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab=len(model.tokenizer)),
-        queue=PairQueue(size=section.queue_size, dim=dim, warmup=section.queue_warmup_steps),
+        patch_head=MaskedTokenHead(width=image.backbone.width, dim=dim, vocab_size=num_codes),
+        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab_size=len(model.tokenizer)),
+        queue=PairQueue(size=section.queue_size, dim=dim, warmup_steps=section.queue_warmup_steps),
         noise_filter=AdaptiveMomentumFilter(
-            warmup=noise.warmup_steps, deviations=noise.num_std, momentum=noise.momentum
+            warmup_steps=filter_config.warmup_steps, num_std=filter_config.num_std, momentum=filter_config.momentum
         ),
-        weights=LossWeights(**section.loss_weights.model_dump()),
+        loss_weights=LossWeights(**section.loss_weights.model_dump()),
         temperature=temperature,
-        batch_negatives=section.in_batch_negatives,
+        in_batch_negatives=section.in_batch_negatives,
         momentum=section.momentum,
     )
 
 
-def _clip(model: DualEncoder, section: ClipObjectiveConfig, temperature: Temperature, codes: int) -> ClipObjective:
+def _build_clip(
+    model: DualEncoder, section: ClipObjectiveConfig, temperature: Temperature, num_codes: int
+) -> ClipObjective:
     return ClipObjective(image=model.image, text=model.text, temperature=temperature)
 
 
-def _siglip(
-    model: DualEncoder, section: SiglipObjectiveConfig, temperature: Temperature, codes: int
+def _build_siglip(
+    model: DualEncoder, section: SiglipObjectiveConfig, temperature: Temperature, num_codes: int
 ) -> SiglipObjective:
     return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=section.bias)
 
 
 # Each takes the model, its own section, the temperature and the size of the dVAE's codebook.
 OBJECTIVES: dict[str, Callable[[DualEncoder, Any, Temperature, int], Objective[Any]]] = {
-    "cots": _cots,
-    "clip": _clip,
-    "siglip": _siglip,
+    "cots": _build_cots,
+    "clip": _build_clip,
+    "siglip": _build_siglip,
 }

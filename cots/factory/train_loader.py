@@ -1,4 +1,4 @@
-"""The training split's loader from its configuration."""
+"""The loader of the training split from its configuration."""
 
 from pathlib import Path
 
@@ -18,31 +18,31 @@ from cots.models.dual_encoder import DualEncoder
 def build_train_loader(
     manifest: Path, shards: Path, tokens: Path, *, model: DualEncoder, training: TrainConfig, media: tuple[str, ...]
 ) -> TrainLoader:
-    """The training split's batches.
+    """The loader of the training split.
 
     Args:
-        manifest: the manifest file; shards: the shard folder; tokens: the views folder.
-        model: whose tokenizer and picture size apply.
+        manifest: the manifest file; shards: the folder of shards; tokens: the folder of visual tokens.
+        model: gives tokenizer and image size.
         training: the section of the run.
-        media: which samples take part, of "image" and "video".
+        media: "image" and/or "video": the samples to train on.
 
     Raises:
-        BadInput: there are fewer such samples than a batch has.
+        BadInput: there are fewer such samples than pairs in a batch, or the batch is too small for the ranks.
     """
     table = read_manifest(manifest)
-    chosen = table[(table["split"] == "train") & table["media"].isin(media)]
-    least = training.grad_accum_steps if training.fsdp else 1
-    if training.batch_size < world_size() * least:
-        asked = f"a batch of {training.batch_size}" + (f" in {least} parts" if least > 1 else "")
-        raise BadInput(f"{asked} for {world_size()} processes: start fewer, or raise the batch")
-    if len(chosen) < training.batch_size:
+    samples = table[(table["split"] == "train") & table["media"].isin(media)]
+    min_pairs = training.grad_accum_steps if training.fsdp else 1
+    if training.batch_size < world_size() * min_pairs:
+        batch = f"a batch of {training.batch_size}" + (f" in {min_pairs} micro-batches" if min_pairs > 1 else "")
+        raise BadInput(f"{batch} for {world_size()} processes: start fewer, or raise batch_size")
+    if len(samples) < training.batch_size:
         kinds = " or ".join(media)
         raise BadInput(
-            f"{len(chosen)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}"
+            f"{len(samples)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}"
         )
-    names = sorted(chosen["shard"].unique())
-    vision = model.config["image"]
-    grid = vision["size"] // vision["patch"]
+    names = sorted(samples["shard"].unique())
+    image_config = model.config["image"]
+    grid = image_config["size"] // image_config["patch"]
     mask = training.objective.masked
     masking = (
         Masking(grid=grid, patches=round(mask.patch_ratio * grid**2), block=mask.min_block, words=mask.mlm_probability)
@@ -54,12 +54,12 @@ def build_train_loader(
         views=tuple((tokens / name).with_suffix(".safetensors") for name in names),
         keys=table["key"].to_numpy().astype(np.int64),
         caption_offsets=caption_offsets(table),
-        num_samples=len(chosen),
+        num_samples=len(samples),
         tokenizer=model.tokenizer,
         max_tokens=model.config["text"]["max_tokens"],
         batch_size=training.batch_size,
         frames=training.frames,
-        size=vision["size"],
+        size=image_config["size"],
         masking=masking,
         rows=local_slice(training.batch_size),
         seed=training.seed,
@@ -68,5 +68,5 @@ def build_train_loader(
 
 
 def caption_offsets(manifest: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Per sample, the number of its first caption among all captions of the manifest; one more entry for the end."""
+    """Index of each sample's first caption among all captions of the manifest, and the number of captions."""
     return np.concatenate([[0], manifest["captions"].map(len).cumsum()]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Task level: the two retrieval directions should rank alike."""
+"""Task level: both retrieval directions should rank the candidates alike."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,11 +10,11 @@ def symmetric_kl(logits_a: Tensor, logits_b: Tensor) -> Tensor:
         mean over rows of (KL(a || b) + KL(b || a)) / 2,   a, b = softmax of the logits
 
     Args:
-        logits_a: (B, C), unnormalised; column j is the same candidate slot in both.
+        logits_a: (B, C), before softmax; column j stands for the same candidate in both.
         logits_b: (B, C).
 
     Returns:
-        Scalar, nats, >= 0; zero if and only if the two softmaxes are equal, or where there are no rows.
+        Scalar, nats, >= 0; zero if and only if both softmaxes are equal, or if there are no rows.
 
     Source: COTS, arXiv:2204.07441, task-level interaction.
     """

@@ -1,4 +1,4 @@
-"""Instance level: momentum contrast between the two streams."""
+"""Instance level: momentum contrast between the image and the text encoder."""
 
 import torch
 import torch.nn.functional as F
@@ -6,22 +6,22 @@ from torch import Tensor
 
 from cots.distributed import local_slice
 
-IGNORED_LOGIT = -1e4  # a logit that no softmax sees; finite, so that a KL term stays free of inf - inf
+IGNORED_LOGIT = -1e4  # vanishes in the softmax; finite, so that no KL term computes inf - inf
 
 
 def contrastive_logits(
     queries: Tensor, keys: Tensor, queue: Tensor, *, ignore_mask: Tensor, temperature: Tensor | float
 ) -> Tensor:
-    """Similarity of each query with the keys of its batch and with the queue.
+    """Cosine of each query with the keys of its batch and of the queue, divided by the temperature.
 
         [f . k_1 ... f . k_B, f . Q] / temperature
 
     Args:
-        query: (R, D) unit rows, with gradient: R rows of the batch.
-        keys: (B, D) unit rows of the other modality, one of each pair of the batch.
+        queries: (R, D) unit rows with gradient: R rows of the batch.
+        keys: (B, D) unit rows of the other modality, one for each pair of the batch.
         queue: (K, D) past keys of the other modality; K may be 0.
-        excluded: (R, B + K) bool, True = no candidate for this query. Everything but a query's own partner
-            excluded among the first B columns gives MoCo's [f . k, f . Q].
+        ignore_mask: (R, B + K) bool, True = not a candidate for this query. If it leaves only the query's partner
+            among the first B columns, the logits are MoCo's [f . k, f . Q].
         temperature: softmax temperature, > 0.
 
     Returns:
@@ -33,32 +33,33 @@ def contrastive_logits(
 
 
 def info_nce(logits: Tensor, targets: Tensor) -> Tensor:
-    """How far the positives are from being chosen: mean over rows i of -log softmax(logits_i)[positives_i].
+    """Cross-entropy of the positives: mean over rows i of -log softmax(logits_i)[targets_i].
 
     Args:
         logits: (R, C).
-        positives: (R,) column of each row's own partner.
+        targets: (R,) column of each row's positive.
 
     Returns:
-        Scalar, nats, >= 0; ln C for uniform logits; zero, still with a gradient path, where there are no rows.
+        Scalar, nats, >= 0; ln C for uniform logits; without rows zero, still with a gradient path.
     """
     return F.cross_entropy(logits, targets, reduction="sum") / max(len(logits), 1)
 
 
-def whole_batch(mine: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Where this process's pairs stand among those of all processes, and which of these are no negatives of theirs.
+def global_targets(image_index: Tensor, all_image_index: Tensor) -> tuple[Tensor, Tensor]:
+    """Targets and ignore mask of this rank's pairs among the pairs of the global batch.
 
     Args:
-        mine: (R,) the pairs' pictures, by number.
-        samples: (B,) the pictures of all processes.
+        image_index: (R,) image of each of this rank's pairs.
+        all_image_index: (B,) image of each pair of the global batch.
 
     Returns:
-        (R,) column of each pair's own partner; (R, B) bool, True for other pairs of its picture.
+        (R,) column of each pair's own partner; (R, B) bool, True for other pairs of the same image.
     """
-    positives = torch.arange(len(samples), device=samples.device)[local_slice(len(samples))]
-    return positives, same_image_mask(mine, samples).scatter(1, positives[:, None], False)
+    count = len(all_image_index)
+    targets = torch.arange(count, device=all_image_index.device)[local_slice(count)]
+    return targets, same_image_mask(image_index, all_image_index).scatter(1, targets[:, None], False)
 
 
-def same_image_mask(samples: Tensor, others: Tensor) -> Tensor:
-    """(R, C) bool: candidates that come from the query's own picture, by the numbers of the samples (R,) and (C,)."""
-    return samples[:, None] == others
+def same_image_mask(image_index: Tensor, candidates: Tensor) -> Tensor:
+    """(R, C) bool, True where a candidate (C,) has the image number of the query (R,)."""
+    return image_index[:, None] == candidates

@@ -1,4 +1,4 @@
-"""The adaptive momentum filter: pairs whose similarity falls far below the running mean are taken for noise."""
+"""The adaptive momentum filter drops pairs whose similarity is far below the running mean, as probable noise."""
 
 import math
 
@@ -9,17 +9,18 @@ from cots.distributed import rank_slices
 
 
 class AdaptiveMomentumFilter(nn.Module):
-    """Running statistics of the pair similarity, and the threshold that follows from them.
+    """Running mean and standard deviation of the pair similarity, and the threshold computed from them.
 
-        keep pair  <=>  s >= mu - deviations * sigma,     s = k_image . k_text of the momentum streams
+        keep pair  <=>  s >= mean - num_std * std,     s = k_image . k_text of the momentum encoders
 
-    mu and sigma are exponential moving averages over steps, unbiased for the zero start. Reading and moving the
-    statistics are two methods, so that a forward pass changes nothing.
+    Mean and mean square are exponential moving averages over steps, corrected for their start at zero as in Adam.
+    Reading and updating them are separate methods, so that a forward pass changes nothing.
 
     Args:
-        warmup: steps in which every pair is kept.
-        deviations: how many sigma below the mean the threshold lies; None drops nothing, and the statistics still run.
-        momentum: of the running averages, per step, in [0, 1).
+        warmup_steps: steps before any pair is dropped.
+        num_std: distance of the threshold below the mean, in standard deviations; None drops nothing, but the
+            statistics are still updated.
+        momentum: of the moving averages, per step, in [0, 1).
 
     Source: COTS, arXiv:2204.07441, adaptive momentum filter; the two-sigma rule is unverified (docs/paper.md).
     """
@@ -28,10 +29,10 @@ class AdaptiveMomentumFilter(nn.Module):
     ema_square: Tensor
     steps: Tensor
 
-    def __init__(self, *, warmup: int, deviations: float | None, momentum: float) -> None:
+    def __init__(self, *, warmup_steps: int, num_std: float | None, momentum: float) -> None:
         super().__init__()
-        self.warmup = warmup
-        self.deviations = deviations
+        self.warmup_steps = warmup_steps
+        self.num_std = num_std
         self.momentum: float = momentum
         self.register_buffer("ema_mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("ema_square", torch.zeros((), dtype=torch.float64))
@@ -40,50 +41,50 @@ class AdaptiveMomentumFilter(nn.Module):
     @property
     def mean(self) -> float:
         """Running mean of the similarity; 0 before the first step."""
-        return float(self.ema_mean) / self._mass()
+        return float(self.ema_mean) / self._bias_correction()
 
     @property
-    def sigma(self) -> float:
+    def std(self) -> float:
         """Running standard deviation of the similarity."""
-        return math.sqrt(max(float(self.ema_square) / self._mass() - self.mean**2, 0.0))
+        return math.sqrt(max(float(self.ema_square) / self._bias_correction() - self.mean**2, 0.0))
 
     @property
     def threshold(self) -> float:
-        """Pairs below it are dropped; minus infinity while warming up, or where nothing is dropped."""
-        if self.deviations is None or int(self.steps) < self.warmup:
+        """Pairs below it are dropped; minus infinity during warm-up or if nothing is to be dropped."""
+        if self.num_std is None or int(self.steps) < self.warmup_steps:
             return float("-inf")
-        return self.mean - self.deviations * self.sigma
+        return self.mean - self.num_std * self.std
 
-    def _mass(self) -> float:
+    def _bias_correction(self) -> float:
         steps = int(self.steps)
         return 1.0 - math.pow(self.momentum, steps) if steps else 1.0
 
     def keep_mask(self, similarity: Tensor) -> Tensor:
-        """(B,) bool, True = kept. A batch is never dropped whole: if all fall below, all are kept."""
-        kept = similarity >= self.threshold
-        return kept if bool(kept.any()) else torch.ones_like(kept)
+        """(B,) bool, True = keep. If every pair is below the threshold, all are kept: no batch is dropped whole."""
+        above = similarity >= self.threshold
+        return above if bool(above.any()) else torch.ones_like(above)
 
     @torch.no_grad()
     def update(self, similarity: Tensor) -> None:
-        """Take one step's similarities, (B,), into the running statistics; dropped pairs count too."""
+        """Update the statistics with the similarities (B,) of one step, dropped pairs included."""
         similarity = similarity.double()
         self.ema_mean.lerp_(similarity.mean(), 1 - self.momentum)
         self.ema_square.lerp_(similarity.square().mean(), 1 - self.momentum)
         self.steps.add_(1)
 
 
-def keep_at_least(kept: Tensor, similarity: Tensor, *, least: int) -> Tensor:
-    """What a filter keeps, and of a process that would be left with fewer pairs than `least` its likeliest besides.
+def keep_at_least(keep_mask: Tensor, similarity: Tensor, *, min_kept: int) -> Tensor:
+    """A keep mask in which every rank keeps at least `min_kept` pairs: those of highest similarity are added.
 
     Args:
-        kept: (B,) bool; similarity: (B,); of the pairs of all processes, one after another.
-        least: pairs for each process; one that has no more keeps all.
+        keep_mask: (B,) bool; similarity: (B,); of the global batch, ranks concatenated.
+        min_kept: pairs of each rank; a rank with fewer keeps all of them.
 
     Returns:
-        (B,) bool, the same in every process.
+        (B,) bool, the same on every rank.
     """
-    first = similarity.masked_fill(kept, float("inf"))
-    kept = kept.clone()
-    for share in rank_slices(len(kept)):
-        kept[share.start + first[share].argsort(descending=True, stable=True)[:least]] = True
-    return kept
+    first = similarity.masked_fill(keep_mask, float("inf"))
+    keep_mask = keep_mask.clone()
+    for share in rank_slices(len(keep_mask)):
+        keep_mask[share.start + first[share].argsort(descending=True, stable=True)[:min_kept]] = True
+    return keep_mask

@@ -1,22 +1,22 @@
-"""Token level: predict what was hidden."""
+"""Token level: predict the masked tokens."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def masked_cross_entropy(logits: Tensor, targets: Tensor, *, out_of: int) -> Tensor:
-    """Cross-entropy summed over hidden positions, as a share of all that the batch hides.
+def masked_cross_entropy(logits: Tensor, targets: Tensor, *, num_masked: int) -> Tensor:
+    """Cross-entropy summed over masked positions, divided by the number of masked positions of the global batch.
 
-        sum over positions of -log softmax(logits)[target] / out_of
+        sum over positions of -log softmax(logits)[target] / num_masked
 
     Args:
-        logits: (M, V) at hidden positions only.
+        logits: (M, V), at masked positions only.
         targets: (M,) token ids.
-        out_of: hidden positions of the whole batch; M gives the mean, and parts of a batch add up to it.
+        num_masked: masked positions of the global batch. M gives the mean; parts of a batch add up to its loss.
 
     Returns:
-        Scalar, nats, >= 0; ln V for uniform logits and M = out_of; zero, still with a gradient path, for M = 0.
+        Scalar, nats, >= 0; ln V for uniform logits and M = num_masked; for M = 0 zero, still with a gradient path.
     """
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(precise, targets, reduction="sum") / max(out_of, 1)
+    full_precision = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(full_precision, targets, reduction="sum") / max(num_masked, 1)

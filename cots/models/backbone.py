@@ -1,6 +1,6 @@
-"""What an encoder asks of its backbone. A new kind is a subclass and a line in the tables of dual_encoder.py.
+"""Interfaces of the backbones. A new kind is a subclass and a line in the tables of dual_encoder.py.
 
-They are abstract modules, not `typing.Protocol`s, which could not say that a backbone is a module too.
+They are abstract classes, because a `typing.Protocol` cannot require that a backbone is an `nn.Module`.
 """
 
 from abc import ABC, abstractmethod
@@ -12,11 +12,11 @@ from cots.models.token_index import TokenIndex
 
 
 class Backbone(nn.Module, ABC):
-    """What both modalities' backbones are asked for.
+    """Interface common to the backbones of both modalities.
 
     Attributes:
         width: of a token (W).
-        name, options: what builds the same layers again where neither hub nor folder is at hand.
+        name, options: enough to build the same layers again without a hub or the original folder.
     """
 
     width: int
@@ -26,7 +26,7 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The transformer's blocks, first to last: what freezing, layer decay, FSDP and torch.compile go by.
+        """The transformer's blocks, first to last; freezing, layer decay, FSDP and torch.compile work by block.
 
         Raises:
             BadInput: the model has no single list of them.
@@ -34,28 +34,28 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def final(self) -> list[nn.Module]:
-        """What follows the blocks; it learns whenever any block does."""
+    def final_layers(self) -> list[nn.Module]:
+        """The modules after the blocks; trainable whenever any block is."""
 
     @abstractmethod
     def set_grad_checkpointing(self) -> None:
-        """Keep no activations inside the blocks: they are computed again when gradients are.
+        """Recompute activations inside the blocks in the backward pass instead of storing them.
 
         Raises:
-            BadInput: the backbone's library offers none for this model.
+            BadInput: the backbone's library does not support it for this model.
         """
 
 
 class ImageBackbone(Backbone):
-    """Pictures to tokens, of which patches may be hidden.
+    """Images to tokens; patches can be masked.
 
-    The keywords that it is built from: name, pretrained, size, patch, stem, options, fused_attention.
+    Constructor keywords: name, pretrained, size, patch, stem, options, fused_attention.
     """
 
     @property
     @abstractmethod
     def num_prefix_tokens(self) -> int:
-        """How many tokens stand before the patches: class and distillation token, registers."""
+        """Number of tokens before the patches: class and distillation token, registers."""
 
     @property
     @abstractmethod
@@ -65,34 +65,34 @@ class ImageBackbone(Backbone):
     @property
     @abstractmethod
     def attentions(self) -> list[Any]:
-        """Each block's attention, first to last, with timm's `fused_attn` and `attn_drop`: attention maps read them."""
+        """Each block's attention, first to last, with timm's `fused_attn` and `attn_drop`; attention maps need it."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Encode pictures (B, 3, H, W), normalised, to (B, prefix + N, W) tokens after the last norm."""
+        """Encode normalized images (B, 3, H, W) to (B, prefix + N, W) tokens after the last norm."""
 
     @abstractmethod
     def forward_clean_and_masked(
-        self, images: Tensor, masked: Tensor, *, asked: TokenIndex | None
+        self, images: Tensor, bool_masked_pos: Tensor, *, positions: TokenIndex | None
     ) -> tuple[Tensor, Tensor]:
-        """Encode pictures twice, as they are and with patches hidden.
+        """Encode images twice: unmasked, and with patches masked.
 
         Args:
-            images: (B, 3, H, W), normalised.
-            masked: (B, N) bool over patches in row order, True = hidden.
-            asked: which A of the (B, prefix + N) tokens are wanted of the masked pass; None for all.
+            images: (B, 3, H, W), normalized.
+            bool_masked_pos: (B, N) bool over patches in row order, True = masked.
+            positions: A of the (B, prefix + N) tokens to return of the masked pass; None for all.
 
         Returns:
-            What `forward` returns; the same of the masked pass, or (A, W), its tokens in row order.
+            The output of `forward`, and that of the masked pass: all tokens, or (A, W) in row order.
         """
 
     @abstractmethod
     def micro_batch_size(self, images: Tensor) -> int:
-        """How many pictures are best encoded together, from 1."""
+        """The fastest number of images to encode at once, >= 1."""
 
     @abstractmethod
     def resize(self, size: int) -> None:
-        """Take pictures of another size, in pixels along a side, from now on.
+        """Change the size of the input images, in pixels along a side.
 
         Raises:
             BadInput: not a multiple of the patch.
@@ -102,18 +102,18 @@ class ImageBackbone(Backbone):
 class TextBackbone(Backbone):
     """Token ids to token vectors.
 
-    The keywords that it is built from: name, pretrained, vocab_size, pad_token, options, fused_attention.
+    Constructor keywords: name, pretrained, vocab_size, pad_token, options, fused_attention.
     """
 
     @property
     @abstractmethod
     def max_tokens(self) -> int | None:
-        """How many tokens have a position embedding; None where positions have no end."""
+        """Number of positions that have an embedding; None if positions are unlimited."""
 
     @abstractmethod
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Encode texts, (B, L) token ids and (B, L) bool, False = padding, to (B, L, W)."""
+        """Encode texts, (B, L) token ids and (B, L) bool (False = padding), to (B, L, W)."""
 
     @abstractmethod
     def encode_at(self, input_ids: Tensor, attention_mask: Tensor, positions: TokenIndex) -> Tensor:
-        """What `forward` gives at some tokens: (A, W), in row order, of the A that are asked."""
+        """The output of `forward` at A positions: (A, W), in row order."""

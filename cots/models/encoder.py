@@ -1,4 +1,4 @@
-"""One modality: a backbone over its tokens and a projection into the shared space."""
+"""The encoder of one modality: a backbone and a projection into the shared space."""
 
 from itertools import chain
 from typing import Literal, NamedTuple, Self
@@ -15,19 +15,19 @@ Pool = Literal["class", "mean"]
 
 
 class MaskedOutput(NamedTuple):
-    """What a stream makes of a batch with hidden patches or words."""
+    """An encoder's output for a batch with masked patches or tokens."""
 
-    tokens: Tensor  # (M, W) of the hidden ones, in row order
-    embedding: Tensor | None  # (B, D) unit rows in the shared space, where they were asked for
+    tokens: Tensor  # (M, W) at the masked positions, in row order
+    embedding: Tensor | None  # (B, D) unit rows in the shared space, if requested
 
 
 class Encoder(nn.Module):
-    """What both modalities share: which parts learn, and which activations are kept.
+    """Common to both modalities: freezing and gradient checkpointing.
 
     Args:
         backbone: inputs to tokens.
         dim: of the shared space (D).
-        pool: what is projected: the first token ("class") or the mean of the patches or words ("mean").
+        pool: "class" projects the first token, "mean" the mean of the patches or tokens.
     """
 
     def __init__(self, backbone: ImageBackbone | TextBackbone, *, dim: int, pool: Pool) -> None:
@@ -37,13 +37,13 @@ class Encoder(nn.Module):
         self.frozen: list[nn.Module] = []
 
     def freeze_except_last(self, n: int) -> None:
-        """Let only the last n blocks learn, with what follows them: the final norm and the projection.
+        """Train only the last n blocks, the final norm and the projection.
 
-        Embeddings, the vector that stands for a hidden patch among them, never learn after this, even if n reaches
-        all blocks; to train a whole stream, leave this out. Frozen parts stay in evaluation mode: no dropout there.
+        Embeddings, the mask token included, are frozen even if n covers all blocks; to train a whole encoder, do not
+        call this. Frozen parts stay in evaluation mode, without dropout.
 
         Args:
-            n: blocks counted from the last, >= 0; more than there are means all.
+            n: number of last blocks, >= 0; more than there are means all.
 
         Raises:
             BadInput: the backbone has no list of blocks.
@@ -51,50 +51,50 @@ class Encoder(nn.Module):
         Source: code of the same authors trains blocks 6 to 11 of 12; `all` or the last n is this project's parameter.
         """
         blocks = self.backbone.blocks
-        learning = [*blocks[max(len(blocks) - n, 0) :], *self.backbone.final, self.projection]
+        trainable = [*blocks[max(len(blocks) - n, 0) :], *self.backbone.final_layers, self.projection]
         self.requires_grad_(False)
-        for module in learning:
+        for module in trainable:
             module.requires_grad_(True)
-        parts = {id(part) for module in learning for part in module.modules()}
+        parts = {id(part) for module in trainable for part in module.modules()}
         self.frozen = [m for m in self.modules() if not any(id(part) in parts for part in m.modules())]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, or evaluation mode; frozen parts stay in the latter."""
+        """Set training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
         return self
 
     def set_grad_checkpointing(self) -> None:
-        """Compute activations inside the blocks a second time for the gradients instead of keeping them.
+        """Recompute activations inside the blocks in the backward pass instead of storing them.
 
         Raises:
-            BadInput: the backbone's library offers none for this model.
+            BadInput: the backbone's library does not support it for this model.
         """
         self.backbone.set_grad_checkpointing()
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        """The backbone's parameters from the bottom: embeddings, then block by block. What follows is in none.
+        """The backbone's parameters by depth: embeddings, then block by block; the final layers are in no group.
 
         Raises:
             BadInput: the backbone has no list of blocks.
         """
         blocks = [list(block.parameters()) for block in self.backbone.blocks]
-        above = {id(p) for p in chain(*blocks, *(module.parameters() for module in self.backbone.final))}
+        above = {id(p) for p in chain(*blocks, *(module.parameters() for module in self.backbone.final_layers))}
         return [[p for p in self.backbone.parameters() if id(p) not in above], *blocks]
 
 
 class ImageEncoder(Encoder):
-    """Pictures and clips. A clip's frames are encoded one by one and averaged before the projection.
+    """Encodes images and videos. Frames are encoded one by one and averaged before the projection.
 
     Args:
-        backbone: pictures to tokens.
+        backbone: images to tokens.
         dim: of the shared space (D).
-        pool: what is projected: the class token ("class") or the mean of the patches ("mean").
+        pool: "class" projects the class token, "mean" the mean of the patches.
 
     Raises:
-        BadInput: the class token is asked for and the backbone has none.
+        BadInput: pool is "class" and the backbone has no class token.
     """
 
     backbone: ImageBackbone
@@ -105,58 +105,64 @@ class ImageEncoder(Encoder):
         super().__init__(backbone, dim=dim, pool=pool)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Encode clips of T frames; pictures are clips of one.
+        """Encode videos of T frames; an image is a video of one.
 
         Args:
-            frames: (B, T, 3, H, W), normalised.
+            frames: (B, T, 3, H, W), normalized.
 
         Returns:
             (B, D) unit rows.
         """
         return self.project(self.pool_frames(frames).mean(dim=1))
 
-    def forward_clean_and_masked(self, frames: Tensor, masked: Tensor, *, view: bool) -> tuple[Tensor, MaskedOutput]:
-        """What `forward` gives, and a second pass in which some patches are hidden.
+    def forward_clean_and_masked(
+        self, frames: Tensor, bool_masked_pos: Tensor, *, embed_masked: bool
+    ) -> tuple[Tensor, MaskedOutput]:
+        """The output of `forward`, and that of a second pass with some patches masked.
 
         Args:
-            frames: (B, T, 3, H, W), normalised.
-            masked: (B * T, N) bool, True = hidden patch; M of them in all.
-            view: whether the second pass is wanted as a view of the picture, with a feature of its own.
+            frames: (B, T, 3, H, W), normalized.
+            bool_masked_pos: (B * T, N) bool, True = masked patch; M of them in all.
+            embed_masked: whether the second pass is to return an embedding too.
         """
-        clean, dim, tokens = [], [], []
+        clean, masked, tokens = [], [], []
         images = frames.flatten(0, 1)
         for piece, mask in zip(
-            self._micro_batches(images), torch.split(masked, self.backbone.micro_batch_size(images)), strict=True
+            self._micro_batches(images),
+            torch.split(bool_masked_pos, self.backbone.micro_batch_size(images)),
+            strict=True,
         ):
-            hidden = TokenIndex.of(mask).shifted_by(self.backbone.num_prefix_tokens)
-            seen, other = self.backbone.forward_clean_and_masked(piece, mask, asked=None if view else hidden)
-            clean.append(self.pool_tokens(seen))
-            if view:
-                dim.append(self.pool_tokens(other))
-            tokens.append(hidden.select(other) if view else other)
-        feature = self._embed(dim, frames) if view else None
-        return self._embed(clean, frames), MaskedOutput(torch.cat(tokens), feature)
+            positions = TokenIndex.from_mask(mask).shift(self.backbone.num_prefix_tokens)
+            clean_tokens, masked_tokens = self.backbone.forward_clean_and_masked(
+                piece, mask, positions=None if embed_masked else positions
+            )
+            clean.append(self.pool_tokens(clean_tokens))
+            if embed_masked:
+                masked.append(self.pool_tokens(masked_tokens))
+            tokens.append(positions.select(masked_tokens) if embed_masked else masked_tokens)
+        embedding = self._embed(masked, frames) if embed_masked else None
+        return self._embed(clean, frames), MaskedOutput(torch.cat(tokens), embedding)
 
     def pool_frames(self, frames: Tensor) -> Tensor:
-        """What `forward` averages and projects: every frame's own vector, (B, T, W)."""
-        return self._clips(
+        """Each frame's pooled vector, (B, T, W), which `forward` averages and projects."""
+        return self._group_frames(
             [self.pool_tokens(self.backbone(piece)) for piece in self._micro_batches(frames.flatten(0, 1))], frames
         )
 
     def _micro_batches(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What goes through the backbone together; of its tokens nothing is kept but what is asked."""
+        """The images in groups that go through the backbone at once; only pooled or selected tokens are stored."""
         return torch.split(images, self.backbone.micro_batch_size(images))
 
     def pool_tokens(self, tokens: Tensor) -> Tensor:
-        """Each picture's own vector (B, W), from the backbone's tokens (B, prefix + N, W)."""
+        """Each image's pooled vector (B, W) from the backbone's tokens (B, prefix + N, W)."""
         return tokens[:, 0] if self.pool == "class" else tokens[:, self.backbone.num_prefix_tokens :].mean(dim=1)
 
-    def _clips(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
+    def _group_frames(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
         whole = torch.cat(pooled)
         return whole.view(*frames.shape[:2], whole.shape[-1])
 
     def _embed(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
-        return self.project(self._clips(pooled, frames).mean(dim=1))
+        return self.project(self._group_frames(pooled, frames).mean(dim=1))
 
     def project(self, pooled: Tensor) -> Tensor:
         """(..., W) to unit rows (..., D) of the shared space."""
@@ -164,12 +170,12 @@ class ImageEncoder(Encoder):
 
 
 class TextEncoder(Encoder):
-    """Captions.
+    """Encodes texts.
 
     Args:
         backbone: token ids to token vectors.
         dim: of the shared space (D).
-        pool: what is projected: the first token ("class") or the mean of the text's tokens ("mean").
+        pool: "class" projects the first token, "mean" the mean of the tokens without padding.
     """
 
     backbone: TextBackbone
@@ -178,7 +184,7 @@ class TextEncoder(Encoder):
         """Encode texts.
 
         Args:
-            ids: (B, L) token ids; attended: (B, L) bool, False at padding.
+            input_ids: (B, L) token ids; attention_mask: (B, L) bool, False = padding.
 
         Returns:
             (B, D) unit rows.
@@ -186,19 +192,19 @@ class TextEncoder(Encoder):
         return self._embed(self.backbone(input_ids, attention_mask), attention_mask)
 
     def forward_masked(
-        self, input_ids: Tensor, attention_mask: Tensor, hidden: TokenIndex, *, view: bool
+        self, input_ids: Tensor, attention_mask: Tensor, positions: TokenIndex, *, embed_masked: bool
     ) -> MaskedOutput:
-        """Encode texts in which some words are hidden.
+        """Encode texts in which some tokens are masked.
 
         Args:
-            ids: (B, L) token ids; attended: (B, L) bool, False at padding.
-            hidden: which M of the words are asked.
-            view: whether the pass is wanted as a view of the text, with a feature of its own.
+            input_ids: (B, L) token ids; attention_mask: (B, L) bool, False = padding.
+            positions: the M tokens to return.
+            embed_masked: whether to return an embedding of the masked text too.
         """
-        if not view:
-            return MaskedOutput(self.backbone.encode_at(input_ids, attention_mask, hidden), None)
+        if not embed_masked:
+            return MaskedOutput(self.backbone.encode_at(input_ids, attention_mask, positions), None)
         tokens = self.backbone(input_ids, attention_mask)
-        return MaskedOutput(hidden.select(tokens), self._embed(tokens, attention_mask))
+        return MaskedOutput(positions.select(tokens), self._embed(tokens, attention_mask))
 
     def _embed(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         if self.pool == "class":
@@ -209,20 +215,20 @@ class TextEncoder(Encoder):
 
 
 def compile_blocks(module: nn.Module) -> None:
-    """Let torch.compile fuse what each block computes, from the next pass on, whose results differ by rounding.
+    """Compile each block with torch.compile from the next pass on; results differ by rounding.
 
     Args:
-        module: with streams anywhere inside.
+        module: contains encoders at any depth.
 
     Raises:
         BadInput: a backbone has no list of blocks.
     """
-    for stream in [part for part in module.modules() if isinstance(part, Encoder)]:
-        for block in stream.backbone.blocks:
+    for encoder in [part for part in module.modules() if isinstance(part, Encoder)]:
+        for block in encoder.backbone.blocks:
             block.compile()
 
 
 def l2_normalize(embeddings: Tensor) -> Tensor:
-    """Rows of length one, in float32 at least, whatever the precision around."""
+    """Rows of length one, in float32 at least, autocast or not."""
     with torch.autocast(embeddings.device.type, enabled=False):
         return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)

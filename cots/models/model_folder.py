@@ -1,4 +1,4 @@
-"""A model folder on disk: written aside, and its faults told as the folder's."""
+"""A model folder on disk: atomic writing, and one-line errors for a damaged one."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
 
 @contextmanager
 def model_load_errors(folder: Path, files: Sequence[str], *, kind: str) -> Iterator[None]:
-    """Loading of a model folder, whose faults are told as the folder's.
+    """Turn errors inside the block into one line that names the model folder.
 
     Args:
-        folder: what is loaded; files: what must be in it.
+        folder: the folder that is loaded; files: names that must be in it.
         kind: of model, for the message.
 
     Raises:
-        BadInput: a file is missing, or what happens inside says that one is damaged.
+        BadInput: a file is missing, or the block raised an error of reading it.
     """
     missing = [name for name in files if not (folder / name).exists()]
     if missing:
@@ -40,17 +40,17 @@ def save_model_folder(
     folder: Path,
     *,
     weights: tuple[str, dict[str, Tensor]],
-    settings: tuple[str, dict[str, Any]],
+    config: tuple[str, dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Write a model folder, whole or not at all.
+    """Write a model folder atomically.
 
     Args:
-        folder: where to; one that is there is replaced.
-        weights: file name and tensors; settings: file name and values.
-        tokenizer: goes into a folder of its own beside them.
+        folder: replaced if it exists.
+        weights: file name and tensors; config: file name and values.
+        tokenizer: written to a subfolder.
     """
     with atomic_folder(folder, durable=True) as aside:
         save_file({key: value.cpu().contiguous() for key, value in weights[1].items()}, aside / weights[0])
-        (aside / settings[0]).write_text(json.dumps(settings[1], indent=1, sort_keys=True), encoding="utf8")
+        (aside / config[0]).write_text(json.dumps(config[1], indent=1, sort_keys=True), encoding="utf8")
         tokenizer.save_pretrained(aside / TOKENIZER)

@@ -1,4 +1,4 @@
-"""The momentum copy of a stream: the same module, moved slowly, never trained."""
+"""The momentum encoder: an exponential moving average of an encoder, never trained by gradient."""
 
 import copy
 from typing import Any, Self
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class MomentumEncoder(nn.Module):
-    """A full copy of a module whose parameters follow the original's by an exponential moving average.
+    """A copy of a module whose parameters are an exponential moving average of the original's.
 
     Args:
-        source: the module to copy; it is not kept.
+        source: the module to copy; no reference to it is kept.
 
     Source: MoCo, arXiv:1911.05722, eq. 2.
     """
@@ -21,7 +21,7 @@ class MomentumEncoder(nn.Module):
         self.module = copy.deepcopy(source).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode whatever is asked: dropout in the keys would be noise."""
+        """Stay in evaluation mode for either value of `mode`: dropout would make the keys noisy."""
         return super().train(False)
 
     @torch.no_grad()
@@ -31,15 +31,15 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def update(self, source: nn.Module, momentum: float) -> None:
-        """Move the parameters: slow <- momentum * slow + (1 - momentum) * fast; buffers are copied.
+        """Update the parameters: slow <- momentum * slow + (1 - momentum) * fast; buffers are copied.
 
         Args:
             source: a module with the same parameters in the same order.
-            momentum: in [0, 1]; 1 stands still, 0 copies.
+            momentum: in [0, 1]; 1 changes nothing, 0 copies.
         """
         slow: list[Tensor] = list(self.module.parameters())
         fast: list[Tensor] = list(source.parameters())
         assert len(slow) == len(fast), f"{len(slow)} parameters cannot follow {len(fast)}"
         torch._foreach_lerp_(slow, fast, 1 - momentum)
-        for mine, theirs in zip(self.module.buffers(), source.buffers(), strict=True):
-            mine.copy_(theirs)
+        for buffer, source_buffer in zip(self.module.buffers(), source.buffers(), strict=True):
+            buffer.copy_(source_buffer)

@@ -1,20 +1,22 @@
-"""The queues of negatives: past keys of both modalities, one row a pair."""
+"""The queues of negatives: momentum features of past pairs, one row per pair in both modalities."""
 
 import torch
 from torch import Tensor, nn
 
 
 class PairQueue(nn.Module):
-    """Keys of past pairs, oldest overwritten first.
+    """Keys of past pairs; the oldest are overwritten first.
 
-    Both modalities live in one object, because the task level compares distributions over the same candidates: row j
-    of `images` and of `texts` is the same pair, always. Rows are negatives only once filled; nothing random stands in.
+    One object holds both modalities, because the task level compares distributions over the same candidates: row j of
+    `images` and row j of `texts` always belong to the same pair. Unfilled rows are no negatives; there is no random
+    initialization as in MoCo.
 
     Args:
-        size: rows kept (K); 0 keeps none.
+        size: rows (K); 0 for no queue.
         dim: of the shared space (D).
-        warmup: pushes that are not taken in. While streams learn from nothing, keys of a step ago are told from
-            fresh ones by their age alone, and that is then all that is learnt (docs/decisions/0003-queue-warm-up.md).
+        warmup_steps: first calls of `enqueue` that store nothing. Encoders trained from scratch change so fast that
+            keys of an earlier step can be told from fresh ones by age alone, and would learn just that
+            (docs/decisions/0003-queue-warm-up.md).
 
     Source: MoCo, arXiv:1911.05722; two queues as in COTS, arXiv:2204.07441.
     """
@@ -26,9 +28,9 @@ class PairQueue(nn.Module):
     pushes: Tensor
     count: Tensor
 
-    def __init__(self, *, size: int, dim: int, warmup: int) -> None:
+    def __init__(self, *, size: int, dim: int, warmup_steps: int) -> None:
         super().__init__()
-        self.warmup = warmup
+        self.warmup_steps = warmup_steps
         self.register_buffer("pushes", torch.zeros((), dtype=torch.long))
         self.register_buffer("image_queue", torch.zeros(size, dim))
         self.register_buffer("text_queue", torch.zeros(size, dim))
@@ -38,7 +40,7 @@ class PairQueue(nn.Module):
 
     @property
     def size(self) -> int:
-        """Rows that fit (K)."""
+        """Capacity in rows (K)."""
         return len(self.sample_ids)
 
     @property
@@ -48,25 +50,25 @@ class PairQueue(nn.Module):
 
     @property
     def texts(self) -> Tensor:
-        """(filled, D) text keys; row j belongs to the pair of row j of `images`."""
+        """(filled, D) text keys; row j belongs to the same pair as row j of `images`."""
         return self.text_queue[: int(self.count)]
 
     @property
-    def samples(self) -> Tensor:
-        """(filled,) number of the picture that each row comes from."""
+    def image_index(self) -> Tensor:
+        """(filled,) image number of each row."""
         return self.sample_ids[: int(self.count)]
 
     @torch.no_grad()
-    def enqueue(self, images: Tensor, texts: Tensor, samples: Tensor) -> None:
-        """Take in keys of pairs, (B, D) and (B, D), with their samples' numbers, (B,). B may be any size."""
+    def enqueue(self, images: Tensor, texts: Tensor, image_index: Tensor) -> None:
+        """Add keys of B pairs, (B, D) each, with their image numbers, (B,); B may exceed the queue's size."""
         self.pushes.add_(1)
         size = self.size
-        if int(self.pushes) <= self.warmup or not size:
+        if int(self.pushes) <= self.warmup_steps or not size:
             return
-        images, texts, samples = images[-size:], texts[-size:], samples[-size:]
-        rows = (self.ptr + torch.arange(len(samples), device=samples.device)) % size
+        images, texts, image_index = images[-size:], texts[-size:], image_index[-size:]
+        rows = (self.ptr + torch.arange(len(image_index), device=image_index.device)) % size
         self.image_queue[rows] = images.to(self.image_queue.dtype)
         self.text_queue[rows] = texts.to(self.text_queue.dtype)
-        self.sample_ids[rows] = samples
-        self.ptr.add_(len(samples)).remainder_(size)
-        self.count.add_(len(samples)).clamp_(max=size)
+        self.sample_ids[rows] = image_index
+        self.ptr.add_(len(image_index)).remainder_(size)
+        self.count.add_(len(image_index)).clamp_(max=size)

@@ -7,23 +7,23 @@ from torch import Tensor, nn
 
 
 class Temperature(nn.Module):
-    """A divisor of similarities, kept above a least value.
+    """A divisor of similarities, kept above a minimum.
 
-        tau = max(exp(log_tau), least)
+        tau = max(exp(log_tau), min)
 
     Args:
-        start: the value at the start, > 0, dimensionless.
-        learned: whether log_tau is trained.
-        least: > 0; below about 0.05 with many negatives the hardest one alone is learnt from.
+        init: initial value, > 0, dimensionless.
+        learnable: whether log_tau is trained.
+        min: lower bound, > 0. Below about 0.05, with many negatives, only the hardest one has a gradient to speak of.
 
     Source: CLIP, arXiv:2103.00020, section 2.3, learns log(1 / tau) and keeps tau above 0.01.
     """
 
-    def __init__(self, *, start: float, learned: bool, least: float) -> None:
+    def __init__(self, *, init: float, learnable: bool, min: float) -> None:
         super().__init__()
-        self.least = least
-        self.log_tau = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learned)
+        self.min = min
+        self.log_tau = nn.Parameter(torch.tensor(math.log(init)), requires_grad=learnable)
 
     def forward(self) -> Tensor:
         """The temperature, a scalar."""
-        return self.log_tau.exp().clamp(min=self.least)
+        return self.log_tau.exp().clamp(min=self.min)

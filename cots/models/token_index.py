@@ -1,4 +1,4 @@
-"""Where a mask is true, as numbers of rows and positions."""
+"""Positions of the true elements of a mask, as indices."""
 
 from typing import NamedTuple
 
@@ -8,23 +8,23 @@ from torch import Tensor
 class TokenIndex(NamedTuple):
     """The M true positions of a mask (B, L), in row order.
 
-    Counting them makes the processor wait for all that an accelerator has been given to do; what follows does not. So
-    they are counted before a pass, while there is nothing to wait for.
+    Counting them is a host-device sync; selecting by the indices afterwards is not. So it is done before a forward
+    pass, while the device has nothing queued.
     """
 
-    rows: Tensor  # (M,) each one's row
-    flat: Tensor  # (M,) its place in the flattened mask
+    rows: Tensor  # (M,) row of each position
+    flat: Tensor  # (M,) its index in the flattened mask
 
     @classmethod
-    def of(cls, mask: Tensor) -> "TokenIndex":
-        """Of a mask (B, L) of bool."""
+    def from_mask(cls, mask: Tensor) -> "TokenIndex":
+        """Indices of the true elements of a mask, (B, L) bool."""
         flat = mask.flatten().nonzero()[:, 0]
         return cls(flat // mask.shape[1], flat)
 
     def select(self, tokens: Tensor) -> Tensor:
-        """(M, ...) what stands there in (B, L, ...)."""
+        """The elements (M, ...) of (B, L, ...) at these positions."""
         return tokens.flatten(0, 1).index_select(0, self.flat)
 
-    def shifted_by(self, prefix: int) -> "TokenIndex":
-        """The same among (B, prefix + L, ...), whose first tokens the mask does not know."""
+    def shift(self, prefix: int) -> "TokenIndex":
+        """The same positions in (B, prefix + L, ...), where `prefix` tokens precede those of the mask."""
         return TokenIndex(self.rows, self.flat + prefix * (self.rows + 1))

@@ -1,4 +1,4 @@
-"""The image backbone: a timm vision transformer that can hide patches."""
+"""The image backbone: a timm vision transformer with patch masking."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,32 +19,32 @@ from cots.errors import BadInput
 from cots.models.backbone import ImageBackbone
 from cots.models.token_index import TokenIndex
 
-CACHED = 3 * 2**20  # bytes of activations in bf16 that a core works on best (docs/performance.md)
-SIZES = ("img_size", "patch_size", "num_classes")  # of timm's arguments, those that this class gives itself
+CACHE_BYTES = 3 * 2**20  # bytes of bfloat16 activations at which a core is fastest (docs/performance.md)
+SIZE_ARGUMENTS = ("img_size", "patch_size", "num_classes")  # timm's arguments that this class passes itself
 
-SAVED_MASK = "mask_embedding"  # the name of `mask_token` on disk, and in the digests of models
+SAVED_MASK_NAME = "mask_embedding"  # name of `mask_token` on disk and in model digests
 
 
 class VitBackbone(ImageBackbone):
-    """Pictures to tokens.
+    """Images to tokens.
 
     Args:
-        name: a timm model of class VisionTransformer, as timm spells it: `vit_base_patch16_224.augreg_in21k`,
+        name: a timm model of class VisionTransformer, by its timm name: `vit_base_patch16_224.augreg_in21k`,
             `hf-hub:owner/name`, or `local-dir:folder` with config.json and model.safetensors.
-        pretrained: load the weights that `name` stands for; position embeddings are interpolated to `size` and the
+        pretrained: load the weights of `name`; position embeddings are interpolated to `size` and the
             patch embedding to `patch`.
         size: pixels along a side; patch: pixels along a patch's side.
-        stem: "linear" is the ViT's own patch embedding; "convolutions" is a stack of small ones with the same output,
-            from random weights always, which learns from far fewer pictures (arXiv:2106.14881).
+        stem: "linear" is the ViT's own patch embedding; "convolutions" is a stack of small convolutions with the same
+            output, always from random weights, which needs far fewer images to train (arXiv:2106.14881).
         options: further arguments of the timm model (embed_dim, depth, num_heads, ...).
-        fused_attention: use scaled_dot_product_attention; plain attention is faster on CPUs at short lengths.
+        fused_attention: use scaled_dot_product_attention; on CPUs plain attention is faster for short sequences.
 
     Attributes:
         width: of a token (W).
-        name, options: what builds the same layers again where neither hub nor folder is at hand.
+        name, options: enough to build the same layers again without a hub or the original folder.
 
     Raises:
-        BadInput: timm cannot build or load it, or its layers are not a plain vision transformer's.
+        BadInput: timm cannot build or load it, or it is not a plain vision transformer.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class VitBackbone(ImageBackbone):
         fused_attention: bool,
     ) -> None:
         super().__init__()
-        self.vit = vision_transformer(name, pretrained, {"img_size": size, "patch_size": patch, **options})
+        self.vit = build_vit(name, pretrained, {"img_size": size, "patch_size": patch, **options})
         for layer in self.vit.modules():
             if hasattr(layer, "fused_attn"):
                 layer.fused_attn = fused_attention
         self.name, self.options = name, options
         if pretrained or ":" in name:
-            built_with = {key: value for key, value in self.vit._model_args.items() if key not in SIZES}
+            built_with = {key: value for key, value in self.vit._model_args.items() if key not in SIZE_ARGUMENTS}
             self.name = self.vit.pretrained_cfg["architecture"]
             self.options = built_with | {"global_pool": self.vit.global_pool}
         self.width = self.vit.embed_dim
@@ -73,12 +73,12 @@ class VitBackbone(ImageBackbone):
             self.vit.patch_embed.proj = conv_stem(self.width, patch)
         self.mask_token = nn.Parameter(torch.zeros(self.width))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.register_state_dict_post_hook(_saved_name)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_loaded_name)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_rename_mask_token_on_save)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_rename_mask_token_on_load)  # type: ignore[no-untyped-call]
 
     @property
     def num_prefix_tokens(self) -> int:
-        """How many tokens stand before the patches: class and distillation token, registers."""
+        """Number of tokens before the patches: class and distillation token, registers."""
         return int(self.vit.num_prefix_tokens)
 
     @property
@@ -92,8 +92,8 @@ class VitBackbone(ImageBackbone):
         return list(self.vit.blocks)
 
     @property
-    def final(self) -> list[nn.Module]:
-        """What follows the blocks."""
+    def final_layers(self) -> list[nn.Module]:
+        """The modules after the blocks."""
         return [self.vit.norm, self.vit.fc_norm]
 
     @property
@@ -102,58 +102,58 @@ class VitBackbone(ImageBackbone):
         return [block.attn for block in self.vit.blocks]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            images: (B, 3, H, W), normalised.
+            images: (B, 3, H, W), normalized.
 
         Returns:
-            (B, prefix + N, W) tokens after the last norm. Models that norm after their average pooling (`gap` in
-            timm's names) have that norm on each token here.
+            (B, prefix + N, W) tokens after the last norm. In models with a norm after average pooling (`gap` in
+            timm's names) that norm is applied to each token here.
         """
         return self._encode_patches(self.vit.patch_embed(images))
 
     def forward_clean_and_masked(
-        self, images: Tensor, masked: Tensor, *, asked: TokenIndex | None
+        self, images: Tensor, bool_masked_pos: Tensor, *, positions: TokenIndex | None
     ) -> tuple[Tensor, Tensor]:
-        """Encode pictures twice, as they are and with patches hidden, from one embedding of the patches.
+        """Encode images twice, unmasked and with patches masked, from one patch embedding.
 
-        Patches are hidden after projection and before their position is added (BEiT).
+        The mask token replaces patches after the projection and before positions are added, as in BEiT.
 
         Args:
-            images: (B, 3, H, W), normalised.
-            masked: (B, N) bool over patches in row order, True = hidden.
-            asked: which A of the (B, prefix + N) tokens are wanted of the masked pass, whose last feed-forward layers
-                see no others; None for all.
+            images: (B, 3, H, W), normalized.
+            bool_masked_pos: (B, N) bool over patches in row order, True = masked.
+            positions: A of the (B, prefix + N) tokens to return of the masked pass, whose last feed-forward layers then
+                process no others; None for all.
 
         Returns:
-            What `forward` returns; the same of the masked pass, or (A, W), its tokens in row order.
+            The output of `forward`, and that of the masked pass: all tokens, or (A, W) in row order.
         """
         patches = self.vit.patch_embed(images)  # (B, N, W); (B, rows, columns, W) with dynamic_img_size
-        hidden = masked.view(*patches.shape[:-1], 1)
-        tokens = self._add_positions(torch.where(hidden, self.mask_token.to(patches.dtype), patches))
+        mask = bool_masked_pos.view(*patches.shape[:-1], 1)
+        tokens = self._add_positions(torch.where(mask, self.mask_token.to(patches.dtype), patches))
         *blocks, last = self.vit.blocks
         for block in blocks:
             tokens = self._run_block(block, tokens)
         tokens = (
             self._run_block(last, tokens)
-            if asked is None
-            else self._run_block(partial(run_block_at, last, asked=asked), tokens)
+            if positions is None
+            else self._run_block(partial(run_block_at, last, positions=positions), tokens)
         )
         return self._encode_patches(patches), self._final_norm(tokens)
 
     def micro_batch_size(self, images: Tensor) -> int:
-        """How many pictures are best encoded together: on a processor as many as its cache holds, else all.
+        """The fastest number of images to encode at once: on a CPU as many as its cache holds, else all.
 
-        Their widest activations may take as much as the weights of a block, which are read for all of them. Weights
-        that are shared out among processes are fetched for all pictures at once.
+        The widest activations may take as much memory as the weights of a block, which are read once for all images.
+        With FSDP all images go at once, because each pass gathers the weights anew.
         """
         if images.device.type != "cpu" or isinstance(self, FSDPModule):
             return max(len(images), 1)
         rows, columns = self.vit.patch_embed.patch_size
         tokens = self.num_prefix_tokens + images.shape[2] * images.shape[3] // (rows * columns)
-        room = max(CACHED, 2 * 12 * self.width**2)
-        return int(max(room // (2 * 4 * self.width * tokens), 1))
+        max_bytes = max(CACHE_BYTES, 2 * 12 * self.width**2)
+        return int(max(max_bytes // (2 * 4 * self.width * tokens), 1))
 
     def _encode_patches(self, patches: Tensor) -> Tensor:
         tokens = self._add_positions(patches)
@@ -166,8 +166,8 @@ class VitBackbone(ImageBackbone):
         return tokens
 
     def _run_block(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        saving = self.vit.grad_checkpointing and torch.is_grad_enabled()
-        tokens: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
+        recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()
+        tokens: Tensor = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
         return tokens
 
     def _final_norm(self, tokens: Tensor) -> Tensor:
@@ -175,12 +175,12 @@ class VitBackbone(ImageBackbone):
         return encoded
 
     def set_grad_checkpointing(self) -> None:
-        """Keep no activations inside the blocks: they are computed again when gradients are."""
+        """Recompute activations inside the blocks in the backward pass instead of storing them."""
         self.vit.set_grad_checkpointing()
 
     @torch.no_grad()
     def resize(self, size: int) -> None:
-        """Take pictures of another size from now on; position embeddings are interpolated, all else stays.
+        """Change the size of the input images; position embeddings are interpolated, all else stays the same.
 
         Args:
             size: pixels along a side.
@@ -190,18 +190,18 @@ class VitBackbone(ImageBackbone):
         """
         patch = self.vit.patch_embed.patch_size[0]
         if size % patch:
-            raise BadInput(f"a model with patches of {patch} pixels cannot take pictures of {size}: give a multiple")
+            raise BadInput(f"a model with patches of {patch} pixels cannot take images of {size}: give a multiple")
         self.vit.set_input_size(img_size=(size, size))
 
 
-def vision_transformer(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  timm is untyped
-    """A timm vision transformer without its classifier and pooling.
+def build_vit(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # noqa: ANN401  timm is untyped
+    """A timm vision transformer without classifier and pooling.
 
     Raises:
-        BadInput: timm cannot build or load it, or its layers are not a plain vision transformer's.
+        BadInput: timm cannot build or load it, or it is not a plain vision transformer.
     """
     try:
-        if pretrained:  # without its classifier timm would load what there is and leave the rest random
+        if pretrained:  # with num_classes=0 timm would leave missing weights random without an error
             vit = timm.create_model(name, pretrained=True, **options)
             vit.reset_classifier(0)
         else:
@@ -211,46 +211,42 @@ def vision_transformer(name: str, pretrained: bool, options: dict[str, Any]) -> 
         raise BadInput(f"model.image: timm cannot build {name}: {type(error).__name__}: {reason}") from None
     if not isinstance(vit, VisionTransformer):
         kind = f"is a {type(vit).__name__}, not timm's VisionTransformer"
-        raise BadInput(
-            f"model.image: {name} {kind}: such a model cannot hide patches here; docs/streams.md lists others"
-        )
+        raise BadInput(f"model.image: {name} {kind}: its patches cannot be masked; docs/streams.md lists others")
     if type(vit.patch_embed) is not PatchEmbed:
-        kind = f"makes its patches by {type(vit.patch_embed).__name__}"
-        raise BadInput(
-            f"model.image: {name} {kind}: only plain patches fit the token level; docs/streams.md lists others"
-        )
+        kind = f"embeds patches by {type(vit.patch_embed).__name__}"
+        raise BadInput(f"model.image: {name} {kind}: the token level needs PatchEmbed; docs/streams.md lists others")
     if not isinstance(vit.patch_drop, nn.Identity):
         raise BadInput("model.image.options.patch_drop_rate: the token level needs every patch: leave it out")
-    vit.attn_pool = None  # SigLIP's: a stream pools by its class token or the mean
+    vit.attn_pool = None  # SigLIP's; the encoder pools by the class token or the mean
     return vit
 
 
-def run_block_at(block: Any, tokens: Tensor, *, asked: TokenIndex) -> Tensor:  # noqa: ANN401  timm is untyped
-    """What a block makes of some of the tokens, each of which attends to all tokens of its picture.
+def run_block_at(block: Any, tokens: Tensor, *, positions: TokenIndex) -> Tensor:  # noqa: ANN401  timm is untyped
+    """The output of a block at some positions; these attend to all tokens of their image.
 
     Args:
-        block: timm's; of a plain `Block` without stochastic depth the feed-forward layers see these tokens alone.
-        tokens: (B, L, W); asked: which A of them.
+        block: timm's; a plain `Block` without stochastic depth applies its feed-forward layers to these tokens only.
+        tokens: (B, L, W); positions: of A of them.
 
     Returns:
-        (A, W), in row order: those of `block(tokens)`.
+        (A, W), in row order, as in `block(tokens)`.
     """
     if type(block) is not Block or not isinstance(block.drop_path2, nn.Identity):
-        return asked.select(block(tokens))
-    rows = asked.select(tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))
-    chosen: Tensor = rows + block.ls2(block.mlp(block.norm2(rows)))
-    return chosen
+        return positions.select(block(tokens))
+    rows = positions.select(tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens)))))
+    selected: Tensor = rows + block.ls2(block.mlp(block.norm2(rows)))
+    return selected
 
 
 def conv_stem(width: int, patch: int) -> nn.Sequential:
-    """Halve the picture until one position is one patch, doubling the channels, and project.
+    """Convolutions that halve the resolution to one position per patch and double the channels, and a projection.
 
     Args:
         width: channels out (W).
         patch: pixels along a patch's side, a power of two.
 
     Raises:
-        BadInput: the patch is no power of two.
+        BadInput: the patch size is not a power of two.
 
     Source: Early Convolutions Help Transformers See Better, arXiv:2106.14881.
     """
@@ -259,16 +255,16 @@ def conv_stem(width: int, patch: int) -> nn.Sequential:
         raise BadInput(f"model.image.patch is {patch}: a convolutional stem needs a power of two")
     channels = [3, *(max(width >> (halvings - 1 - level), 16) for level in range(halvings))]
     layers: list[nn.Module] = []
-    for into, out in pairwise(channels):
-        layers += [nn.Conv2d(into, out, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, out), nn.ReLU()]
+    for before, after in pairwise(channels):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
 
 
-def _saved_name(_: nn.Module, state: OrderedDict[str, Tensor], prefix: str, *rest: object) -> None:
-    state[prefix + SAVED_MASK] = state.pop(f"{prefix}mask_token")
-    state.move_to_end(prefix + SAVED_MASK, last=False)  # digests follow the order, in which it came first
+def _rename_mask_token_on_save(_: nn.Module, state: OrderedDict[str, Tensor], prefix: str, *rest: object) -> None:
+    state[prefix + SAVED_MASK_NAME] = state.pop(f"{prefix}mask_token")
+    state.move_to_end(prefix + SAVED_MASK_NAME, last=False)  # first, as digests depend on the order
 
 
-def _loaded_name(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-    if (saved := prefix + SAVED_MASK) in state:
+def _rename_mask_token_on_load(_: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    if (saved := prefix + SAVED_MASK_NAME) in state:
         state[f"{prefix}mask_token"] = state.pop(saved)

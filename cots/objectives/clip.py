@@ -1,7 +1,7 @@
-"""CLIP: every other pair of the batch is a negative, and both streams have the gradient."""
+"""CLIP: every other pair of the batch is a negative, with gradient through both encoders."""
 
 from cots.distributed import all_gather_with_grad
-from cots.losses.contrastive import contrastive_logits, info_nce, whole_batch
+from cots.losses.contrastive import contrastive_logits, global_targets, info_nce
 from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature
 from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput, Objective
@@ -12,10 +12,10 @@ class ClipObjective(Objective[None]):
 
         L = (info_nce(f_v F_l^T / tau) + info_nce(f_l F_v^T / tau)) / 2
 
-    Two captions of one picture are no negatives of each other, as in COTS, so that the comparison is fair.
+    Captions of the same image are no negatives of each other, as in COTS, for a fair comparison.
 
     Args:
-        image: the image stream; text: the text stream; temperature: tau, learned as a rule.
+        image: the image encoder; text: the text encoder; temperature: tau, usually learnable.
 
     Source: CLIP, arXiv:2103.00020, figure 3; ALIGN, arXiv:2102.05918.
     """
@@ -24,23 +24,23 @@ class ClipObjective(Objective[None]):
         super().__init__()
         self.image, self.text, self.temperature = image, text, temperature
 
-    def compute_keys(self, batch: Batch, parts: list[slice]) -> None:
-        """None: there is no momentum stream."""
+    def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> None:
+        """None: there is no momentum encoder."""
 
     def forward(self, batch: Batch, keys: None, rows: slice = ALL_ROWS) -> LossOutput:
-        """The share of the batch's loss that this process's rows have."""
+        """This rank's share of the global batch's loss."""
         image, text = self.image(batch.frames), self.text(batch.input_ids, batch.attention_mask)
         images, texts = all_gather_with_grad(image), all_gather_with_grad(text)
-        positives, excluded = whole_batch(batch.image_index, all_gather_with_grad(batch.image_index))
-        none, temperature = image[:0], self.temperature()
-        i2t = contrastive_logits(image, texts, none, ignore_mask=excluded, temperature=temperature)
-        t2i = contrastive_logits(text, images, none, ignore_mask=excluded, temperature=temperature)
+        targets, ignore_mask = global_targets(batch.image_index, all_gather_with_grad(batch.image_index))
+        no_queue, temperature = image[:0], self.temperature()
+        i2t = contrastive_logits(image, texts, no_queue, ignore_mask=ignore_mask, temperature=temperature)
+        t2i = contrastive_logits(text, images, no_queue, ignore_mask=ignore_mask, temperature=temperature)
         share = len(image) / len(images)
-        loss = share * (info_nce(i2t, positives) + info_nce(t2i, positives)) / 2
+        loss = share * (info_nce(i2t, targets) + info_nce(t2i, targets)) / 2
         return LossOutput(loss, {"contrastive": loss.detach()})
 
     def update_state(self, keys: None) -> None:
-        """Nothing moves between steps."""
+        """Nothing to update between steps."""
 
     def metrics(self, keys: None) -> dict[str, float]:
         """The temperature, for the curves."""

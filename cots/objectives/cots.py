@@ -1,4 +1,4 @@
-"""The paper on one screen: the losses of a batch, and the one method that moves queues and momentum."""
+"""The COTS objective: the losses of a batch, and one method that updates queues, momentum encoders and filter."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -21,11 +21,11 @@ from cots.models.temperature import Temperature
 from cots.models.token_index import TokenIndex
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures, LossOutput, Objective
 
-BatchNegatives = Literal["none", "momentum", "online"]
+InBatchNegatives = Literal["none", "momentum", "online"]
 
 
 class LossWeights(NamedTuple):
-    """Weights of the three levels of interaction, and of the instance level between masked views, >= 0."""
+    """Weights, >= 0, of the three levels of interaction and of the instance level between masked views."""
 
     instance: float
     token: float
@@ -34,44 +34,44 @@ class LossWeights(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """Both directions over the same candidates: the batch's pairs, then the queue's."""
+    """Logits of both directions over the same candidates: the pairs of the batch, then those of the queue."""
 
-    i2t: Tensor  # (R, B + K) logits
+    i2t: Tensor  # (R, B + K)
     t2i: Tensor  # (R, B + K)
     targets: Tensor  # (R,) column of each row's own partner
 
 
 class CandidateSet(NamedTuple):
-    """What the queries of a forward pass are held against: the pairs that the filter kept, then the queue."""
+    """The candidates of a forward pass: the pairs that the filter kept, then the queue."""
 
-    rows: Tensor  # (B,) number of each among the pairs of all processes
-    targets: Tensor  # (R,) which of them the queries are
-    ignore_mask: Tensor  # (R, B + K) bool, True = no negative of this query
-    images: Tensor  # (K, D) the queue's
-    texts: Tensor  # (K, D)
+    rows: Tensor  # (B,) indices of the kept pairs in the global batch
+    targets: Tensor  # (R,) index of each query's own pair among them
+    ignore_mask: Tensor  # (R, B + K) bool, True = not a negative of this query
+    images: Tensor  # (K, D) of the queue
+    texts: Tensor  # (K, D) of the queue
 
 
 class MaskedTargets(NamedTuple):
-    """What the token level guesses: the hidden patches and words of some rows."""
+    """Positions of the masked patches and tokens of some rows."""
 
     patches: TokenIndex
     tokens: TokenIndex
-    num_masked_tokens: int  # hidden words of the whole batch, all processes together
+    num_masked_tokens: int  # of the global batch
 
 
-class Passes(NamedTuple):
-    """What the streams make of some rows of a batch: all that the losses are computed from."""
+class EncodedRows(NamedTuple):
+    """The encoders' outputs for some rows of a batch, from which every loss is computed."""
 
     batch: Batch  # R rows
     keys: KeyFeatures
-    among: CandidateSet
-    share: float  # of the global batch's kept pairs, that these rows are
+    candidates: CandidateSet
+    share: float  # of these rows in the kept pairs of the global batch
     image: Tensor  # (R, D)
     text: Tensor  # (R, D)
-    similar: Logits | None  # None where neither instance nor task level is trained
-    guessed: MaskedTargets | None  # None, and so the next two, where no masked pass is asked for
-    hidden: MaskedOutput | None  # of the masked pictures
-    masked: MaskedOutput | None  # of the masked texts
+    logits: Logits | None  # None if neither instance nor task level has a weight
+    masked_targets: MaskedTargets | None  # None, as the next two, if no loss needs a masked pass
+    masked_image: MaskedOutput | None
+    masked_text: MaskedOutput | None
 
 
 def symmetric_info_nce(logits: Logits) -> Tensor:
@@ -82,22 +82,22 @@ def symmetric_info_nce(logits: Logits) -> Tensor:
 class CotsObjective(Objective[KeyFeatures]):
     """The COTS training objective: L = w_instance (L_i2t + L_t2i) + w_token (L_mvm + L_mlm) + w_task L_task.
 
-    A fourth term is this project's: w_masked_views (L_i2t + L_t2i) of the masked pictures and the masked texts, which
-    the token level has encoded anyway (docs/decisions/0007).
+    This project adds a fourth term: w_masked_views (L_i2t + L_t2i) between the masked images and the masked texts,
+    which the token level encodes anyway (docs/decisions/0007).
 
-    `forward` is pure: it reads queues, momentum streams and filter, and changes none of them; `advance` does that.
-    It may be given the rows of a batch part by part: with keys as negatives, the parts' losses and gradients add up
-    to the whole batch's. A level of weight 0 is not computed.
+    `forward` reads queues, momentum encoders and filter and changes none of them; `update_state` does that. It can be
+    called on micro-batches: with momentum features as negatives, their losses and gradients add up to those of the
+    whole batch. A loss of weight 0 is not computed.
 
     Args:
-        image: the image stream; text: the text stream.
-        patch_head: predicts visual tokens; word_head: predicts words.
-        queue: past keys; noise_filter: the adaptive momentum filter.
-        weights: of the three levels.
+        image: the image encoder; text: the text encoder.
+        patch_head: predicts visual tokens; word_head: predicts text tokens.
+        queue: keys of past pairs; noise_filter: the adaptive momentum filter.
+        loss_weights: by loss.
         temperature: of the contrastive softmax.
-        batch_negatives: what stands beside the queue: "none", as the paper writes it; the batch's other
-            "momentum" features, or its other "online" ones, whose gradient teaches both (docs/decisions/0002).
-        momentum: of the momentum streams, per step, in [0, 1].
+        in_batch_negatives: negatives besides the queue: "none", as in the paper; "momentum" features of the batch's
+            other pairs; or their "online" features, whose gradient trains both encoders (docs/decisions/0002).
+        momentum: of the momentum encoders, per step, in [0, 1].
 
     Source: COTS, arXiv:2204.07441, section 3.
     """
@@ -111,9 +111,9 @@ class CotsObjective(Objective[KeyFeatures]):
         word_head: MaskedTokenHead,
         queue: PairQueue,
         noise_filter: AdaptiveMomentumFilter,
-        weights: LossWeights,
+        loss_weights: LossWeights,
         temperature: Temperature,
-        batch_negatives: BatchNegatives,
+        in_batch_negatives: InBatchNegatives,
         momentum: float,
     ) -> None:
         super().__init__()
@@ -121,51 +121,53 @@ class CotsObjective(Objective[KeyFeatures]):
         self.image_m, self.text_m = MomentumEncoder(image), MomentumEncoder(text)
         self.patch_head, self.word_head = patch_head, word_head
         self.queue, self.noise_filter = queue, noise_filter
-        self.weights, self.temperature, self.momentum = weights, temperature, momentum
-        self.batch_negatives = batch_negatives
+        self.loss_weights, self.temperature, self.momentum = loss_weights, temperature, momentum
+        self.in_batch_negatives = in_batch_negatives
 
     @property
     def needs_momentum(self) -> bool:
-        """Whether anything depends on the momentum streams: negatives, queue or filter."""
-        return self.batch_negatives != "online" or self.queue.size > 0 or self.noise_filter.deviations is not None
+        """Whether negatives, queue or filter need the momentum encoders."""
+        return self.in_batch_negatives != "online" or self.queue.size > 0 or self.noise_filter.num_std is not None
 
     @torch.no_grad()
-    def compute_keys(self, batch: Batch, parts: list[slice]) -> KeyFeatures:
-        """Momentum features of the whole batch, computed part by part, and which pairs the filter keeps."""
-        samples, words = all_gather_with_grad(batch.image_index), all_gather_with_grad(batch.mlm_mask.sum(dim=1))
+    def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> KeyFeatures:
+        """Momentum features of the global batch, computed by micro-batch, and which pairs the filter keeps."""
+        image_index = all_gather_with_grad(batch.image_index)
+        num_masked = all_gather_with_grad(batch.mlm_mask.sum(dim=1))
         if not self.needs_momentum:
-            none = self.queue.images[:0]
-            return KeyFeatures(none, none, samples, words, none[:, 0], torch.ones_like(samples, dtype=torch.bool))
-        images = all_gather_with_grad(torch.cat([self.image_m(batch.frames[rows]) for rows in parts]))
+            empty, keep_all = self.queue.images[:0], torch.ones_like(image_index, dtype=torch.bool)
+            return KeyFeatures(empty, empty, image_index, num_masked, empty[:, 0], keep_all)
+        images = all_gather_with_grad(torch.cat([self.image_m(batch.frames[rows]) for rows in micro_batches]))
         texts = all_gather_with_grad(
-            torch.cat([self.text_m(batch.input_ids[rows], batch.attention_mask[rows]) for rows in parts])
+            torch.cat([self.text_m(batch.input_ids[rows], batch.attention_mask[rows]) for rows in micro_batches])
         )
         similarity = (images * texts).sum(dim=1)
-        kept = self.noise_filter.keep_mask(similarity)
-        if isinstance(self.image.backbone, FSDPModule):  # whose processes must come to the same layers equally often
-            kept = keep_at_least(kept, similarity, least=len(parts))
-        return KeyFeatures(images, texts, samples, words, similarity, kept)
+        keep_mask = self.noise_filter.keep_mask(similarity)
+        if isinstance(self.image.backbone, FSDPModule):  # every rank must run each layer equally often
+            keep_mask = keep_at_least(keep_mask, similarity, min_kept=len(micro_batches))
+        return KeyFeatures(images, texts, image_index, num_masked, similarity, keep_mask)
 
     def forward(self, batch: Batch, keys: KeyFeatures, rows: slice = ALL_ROWS) -> LossOutput:
-        """The losses of some rows of a batch, as shares of the whole batch's, all processes together.
+        """The losses of some rows, as shares of the global batch's losses.
 
         Args:
-            batch: pairs of this process.
-            keys: of all processes.
-            rows: which of the batch's pairs that the filter kept are queries here.
+            batch: this rank's pairs.
+            keys: of the global batch.
+            rows: slice of this rank's kept pairs; these are the queries.
         """
-        chosen = keys.keep_mask[local_slice(len(keys.keep_mask))].nonzero()[rows, 0]
-        if not len(chosen):
-            return self._no_loss(keys)
-        passes = self.passes(batch, keys, chosen)
-        levels = self.levels()
-        losses = {name: levels[name](passes) for name, weight in self.weights._asdict().items() if weight}
-        total = sum((getattr(self.weights, name) * loss for name, loss in losses.items()), passes.image.new_zeros(()))
-        alike = (passes.image * passes.text).detach().sum(dim=1)
-        return LossOutput(total, {name: loss.detach() for name, loss in losses.items()}, alike)
+        queries = keys.keep_mask[local_slice(len(keys.keep_mask))].nonzero()[rows, 0]
+        if not len(queries):
+            return self._zero_loss(keys)
+        encoded, functions = self.encode_rows(batch, keys, queries), self.loss_functions()
+        losses = {name: functions[name](encoded) for name, weight in self.loss_weights._asdict().items() if weight}
+        total = sum(
+            (getattr(self.loss_weights, name) * loss for name, loss in losses.items()), encoded.image.new_zeros(())
+        )
+        similarity = (encoded.image * encoded.text).detach().sum(dim=1)
+        return LossOutput(total, {name: loss.detach() for name, loss in losses.items()}, similarity)
 
-    def levels(self) -> dict[str, Callable[[Passes], Tensor]]:
-        """Each loss by the name of its weight, as the share of the global batch's that the rows of a pass have."""
+    def loss_functions(self) -> dict[str, Callable[[EncodedRows], Tensor]]:
+        """By the name of its weight, each loss: the share that some encoded rows have in the global batch's loss."""
         return {
             "instance": self.instance_loss,
             "token": self.token_loss,
@@ -173,125 +175,138 @@ class CotsObjective(Objective[KeyFeatures]):
             "masked_views": self.masked_views_loss,
         }
 
-    def passes(self, batch: Batch, keys: KeyFeatures, chosen: Tensor) -> Passes:
-        """Put (R,) these of this process's pairs through the streams, as often as the weights ask for.
+    def encode_rows(self, batch: Batch, keys: KeyFeatures, queries: Tensor) -> EncodedRows:
+        """Run the encoders on some of this rank's pairs, (R,), unmasked and, if a loss needs it, masked.
 
-        Nothing in it or in the losses asks an accelerator for a number, and so waits for it, but `candidates`.
+        There is no host-device sync after `select_candidates` and `find_masked_targets`, nor in the losses.
         """
-        whole = len(chosen) == len(batch.image_index)  # whose copy would take 1 % of a step on a processor
-        part, among = batch if whole else batch.select(chosen), self.candidate_set(keys, chosen)
-        guessed, hidden, masked = self.masked_targets(part, keys, among), None, None
-        if guessed is not None:
-            views = self.weights.masked_views > 0
-            tubes = part.bool_masked_pos.repeat_interleave(part.frames.shape[1], dim=0)  # alike in all frames of a clip
-            image, hidden = self.image.forward_clean_and_masked(part.frames, tubes, view=views)
-            masked = self.text.forward_masked(part.mlm_input_ids, part.attention_mask, guessed.tokens, view=views)
+        all_rows = len(queries) == len(batch.image_index)  # a copy of the batch would take 1 % of a step on a CPU
+        rows = batch if all_rows else batch.select(queries)
+        candidates = self.select_candidates(keys, queries)
+        targets, masked_image, masked_text = self.find_masked_targets(rows, keys, candidates), None, None
+        if targets is not None:
+            embed_masked = self.loss_weights.masked_views > 0
+            frame_mask = rows.bool_masked_pos.repeat_interleave(rows.frames.shape[1], dim=0)  # the same in all frames
+            image, masked_image = self.image.forward_clean_and_masked(
+                rows.frames, frame_mask, embed_masked=embed_masked
+            )
+            masked_text = self.text.forward_masked(
+                rows.mlm_input_ids, rows.attention_mask, targets.tokens, embed_masked=embed_masked
+            )
         else:
-            image = self.image(part.frames)
-        text = self.text(part.input_ids, part.attention_mask)
-        similar = self.compute_logits(image, text, keys, among) if self._contrasts()[0] else None
-        share = len(chosen) / len(among.rows)
-        return Passes(part, keys, among, share, image, text, similar, guessed, hidden, masked)
+            image = self.image(rows.frames)
+        text = self.text(rows.input_ids, rows.attention_mask)
+        logits = self.compute_logits(image, text, keys, candidates) if self._needs_logits()[0] else None
+        share = len(queries) / len(candidates.rows)
+        return EncodedRows(rows, keys, candidates, share, image, text, logits, targets, masked_image, masked_text)
 
-    def instance_loss(self, passes: Passes) -> Tensor:
+    def instance_loss(self, encoded: EncodedRows) -> Tensor:
         """Momentum contrast in both directions."""
-        assert passes.similar is not None
-        return passes.share * symmetric_info_nce(passes.similar)
+        assert encoded.logits is not None
+        return encoded.share * symmetric_info_nce(encoded.logits)
 
-    def token_loss(self, passes: Passes) -> Tensor:
-        """Masked vision modelling and masked language modelling, each given the paired modality."""
-        assert passes.guessed is not None
-        assert passes.hidden is not None
-        assert passes.masked is not None
-        part, guessed = passes.batch, passes.guessed
-        seeing = self.mvm_loss(part, guessed.patches, passes.hidden.tokens, passes.text)
-        reading = self.mlm_loss(
-            part, guessed.tokens, passes.masked.tokens, passes.image, out_of=guessed.num_masked_tokens
+    def token_loss(self, encoded: EncodedRows) -> Tensor:
+        """Masked vision and masked language modeling, each given the embedding of the paired modality."""
+        assert encoded.masked_targets is not None
+        assert encoded.masked_image is not None
+        assert encoded.masked_text is not None
+        rows, targets = encoded.batch, encoded.masked_targets
+        mvm = self.mvm_loss(rows, targets.patches, encoded.masked_image.tokens, encoded.text)
+        mlm = self.mlm_loss(
+            rows, targets.tokens, encoded.masked_text.tokens, encoded.image, num_masked=targets.num_masked_tokens
         )
-        return passes.share * seeing + reading
+        return encoded.share * mvm + mlm
 
-    def task_loss(self, passes: Passes) -> Tensor:
+    def task_loss(self, encoded: EncodedRows) -> Tensor:
         """How differently the two directions rank the candidates."""
-        assert passes.similar is not None
-        return passes.share * symmetric_kl(passes.similar.i2t, passes.similar.t2i)
+        assert encoded.logits is not None
+        return encoded.share * symmetric_kl(encoded.logits.i2t, encoded.logits.t2i)
 
-    def masked_views_loss(self, passes: Passes) -> Tensor:
-        """Momentum contrast between masked pictures and masked texts."""
-        assert passes.hidden is not None
-        assert passes.masked is not None
-        assert passes.hidden.embedding is not None
-        assert passes.masked.embedding is not None
-        views = self.compute_logits(passes.hidden.embedding, passes.masked.embedding, passes.keys, passes.among)
-        return passes.share * symmetric_info_nce(views)
+    def masked_views_loss(self, encoded: EncodedRows) -> Tensor:
+        """Momentum contrast between masked images and masked texts."""
+        assert encoded.masked_image is not None
+        assert encoded.masked_text is not None
+        assert encoded.masked_image.embedding is not None
+        assert encoded.masked_text.embedding is not None
+        logits = self.compute_logits(
+            encoded.masked_image.embedding, encoded.masked_text.embedding, encoded.keys, encoded.candidates
+        )
+        return encoded.share * symmetric_info_nce(logits)
 
-    def _contrasts(self) -> tuple[bool, bool]:
-        """Which similarities are computed: of the pairs, and of their masked views."""
-        return bool(self.weights.instance or self.weights.task), bool(self.weights.masked_views)
+    def _needs_logits(self) -> tuple[bool, bool]:
+        """Which logits are needed: those of the pairs, and those of their masked views."""
+        return bool(self.loss_weights.instance or self.loss_weights.task), bool(self.loss_weights.masked_views)
 
-    def candidate_set(self, keys: KeyFeatures, chosen: Tensor) -> CandidateSet:
-        """What the queries are held against, which are (R,) these of this process's pairs."""
+    def select_candidates(self, keys: KeyFeatures, queries: Tensor) -> CandidateSet:
+        """The candidates of some of this rank's pairs, (R,)."""
         kept = keys.keep_mask.nonzero()[:, 0]
-        number = keys.keep_mask.cumsum(dim=0) - 1  # of each pair among those that are kept
-        positives = number[local_slice(len(keys.keep_mask))][chosen]
-        excluded = self.ignore_mask(keys.image_index[kept], positives)
-        return CandidateSet(kept, positives, excluded, self.queue.images, self.queue.texts)
+        index_among_kept = keys.keep_mask.cumsum(dim=0) - 1  # of each pair of the global batch
+        targets = index_among_kept[local_slice(len(keys.keep_mask))][queries]
+        ignore_mask = self.build_ignore_mask(keys.image_index[kept], targets)
+        return CandidateSet(kept, targets, ignore_mask, self.queue.images, self.queue.texts)
 
-    def compute_logits(self, image: Tensor, text: Tensor, keys: KeyFeatures, among: CandidateSet) -> Logits:
+    def compute_logits(self, image: Tensor, text: Tensor, keys: KeyFeatures, candidates: CandidateSet) -> Logits:
         """Logits of the queries `image` and `text`, (R, D) each."""
-        if self.batch_negatives == "online":
+        if self.in_batch_negatives == "online":
             images, texts = all_gather_with_grad(torch.stack([image, text], dim=1)).unbind(dim=1)
         else:
-            images, texts = keys.images[among.rows], keys.texts[among.rows]
+            images, texts = keys.images[candidates.rows], keys.texts[candidates.rows]
         temperature = self.temperature()
         return Logits(
-            contrastive_logits(image, texts, among.texts, ignore_mask=among.ignore_mask, temperature=temperature),
-            contrastive_logits(text, images, among.images, ignore_mask=among.ignore_mask, temperature=temperature),
-            among.targets,
+            contrastive_logits(
+                image, texts, candidates.texts, ignore_mask=candidates.ignore_mask, temperature=temperature
+            ),
+            contrastive_logits(
+                text, images, candidates.images, ignore_mask=candidates.ignore_mask, temperature=temperature
+            ),
+            candidates.targets,
         )
 
-    def _no_loss(self, keys: KeyFeatures) -> LossOutput:
-        """Nothing, where the filter dropped every pair of this process; the others still meet it where they gather."""
+    def _zero_loss(self, keys: KeyFeatures) -> LossOutput:
+        """A loss of zero, if the filter dropped every pair of this rank; it still takes part in the collectives."""
         total = keys.images.new_zeros((), requires_grad=True)
-        if self.batch_negatives == "online":
-            for _ in range(sum(self._contrasts())):
+        if self.in_batch_negatives == "online":
+            for _ in range(sum(self._needs_logits())):
                 total = (
                     total
                     + all_gather_with_grad(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
                 )
-        losses = {name: total.detach() for name, weight in self.weights._asdict().items() if weight}
+        losses = {name: total.detach() for name, weight in self.loss_weights._asdict().items() if weight}
         return LossOutput(total, losses, total.new_zeros(0))
 
-    def ignore_mask(self, samples: Tensor, positives: Tensor) -> Tensor:
-        """(R, B + K) bool: which candidates are no negatives of a query, its own picture's others above all.
+    def build_ignore_mask(self, image_index: Tensor, targets: Tensor) -> Tensor:
+        """(R, B + K) bool, True = not a negative of the query, above all other pairs of the same image.
 
         Args:
-            samples: (B,) the kept pairs' pictures; positives: (R,) which of them the queries are.
+            image_index: (B,) image numbers of the kept pairs; targets: (R,) index of each query among them.
         """
-        mine = samples[positives]
-        others = same_image_mask(mine, samples) | (self.batch_negatives == "none")
-        others = others.scatter(1, positives[:, None], False)
-        return torch.cat([others, same_image_mask(mine, self.queue.samples)], dim=1)
+        query_images = image_index[targets]
+        in_batch = same_image_mask(query_images, image_index) | (self.in_batch_negatives == "none")
+        in_batch = in_batch.scatter(1, targets[:, None], False)
+        return torch.cat([in_batch, same_image_mask(query_images, self.queue.image_index)], dim=1)
 
-    def masked_targets(self, part: Batch, keys: KeyFeatures, among: CandidateSet) -> MaskedTargets | None:
-        """What is hidden in some rows; None where no masked pass is asked for."""
-        if not (self.weights.token or self.weights.masked_views):
+    def find_masked_targets(self, rows: Batch, keys: KeyFeatures, candidates: CandidateSet) -> MaskedTargets | None:
+        """Masked positions of some rows; None if no loss needs a masked pass."""
+        if not (self.loss_weights.token or self.loss_weights.masked_views):
             return None
-        words = int(keys.num_masked_tokens[among.rows].sum())
-        return MaskedTargets(TokenIndex.of(part.bool_masked_pos), TokenIndex.of(part.mlm_mask), words)
+        num_masked = int(keys.num_masked_tokens[candidates.rows].sum())
+        return MaskedTargets(
+            TokenIndex.from_mask(rows.bool_masked_pos), TokenIndex.from_mask(rows.mlm_mask), num_masked
+        )
 
-    def mvm_loss(self, part: Batch, places: TokenIndex, hidden: Tensor, text: Tensor) -> Tensor:
-        """Masked vision modelling, from tokens (M, W) of the hidden patches and the captions' features (R, D)."""
-        logits = self.patch_head(hidden, places.rows, text)
-        return masked_cross_entropy(logits, places.select(part.visual_tokens), out_of=len(logits))
+    def mvm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, text: Tensor) -> Tensor:
+        """Masked vision modeling, from tokens (M, W) at the masked patches and text embeddings (R, D)."""
+        logits = self.patch_head(tokens, positions.rows, text)
+        return masked_cross_entropy(logits, positions.select(rows.visual_tokens), num_masked=len(logits))
 
-    def mlm_loss(self, part: Batch, places: TokenIndex, hidden: Tensor, image: Tensor, *, out_of: int) -> Tensor:
-        """Masked language modelling, from tokens (M, W) of the hidden words and the pictures' features (R, D)."""
-        logits = self.word_head(hidden, places.rows, image)
-        return masked_cross_entropy(logits, places.select(part.input_ids), out_of=out_of)
+    def mlm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, image: Tensor, *, num_masked: int) -> Tensor:
+        """Masked language modeling, from tokens (M, W) at the masked positions and image embeddings (R, D)."""
+        logits = self.word_head(tokens, positions.rows, image)
+        return masked_cross_entropy(logits, positions.select(rows.input_ids), num_masked=num_masked)
 
     @torch.no_grad()
     def update_state(self, keys: KeyFeatures) -> None:
-        """Move the momentum streams, the queues and the filter one step; called once after each optimiser step."""
+        """Update momentum encoders, queues and filter; called once after each optimizer step."""
         self.image_m.update(self.image, self.momentum)
         self.text_m.update(self.text, self.momentum)
         if self.needs_momentum:
@@ -306,7 +321,7 @@ class CotsObjective(Objective[KeyFeatures]):
         return {
             KEEP_RATE: float(keys.keep_mask.float().mean()),
             SIMILARITY_MEAN: noise.mean,
-            SIMILARITY_STD: noise.sigma,
+            SIMILARITY_STD: noise.std,
             FILTER_THRESHOLD: max(noise.threshold, -1.0),
             "temperature": float(self.temperature().detach()),
         }

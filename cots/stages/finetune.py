@@ -37,7 +37,7 @@ def stage(
         report,
         name=f"finetune-{target}",
         training=params.finetune[target],
-        codes=params.dvae.codebook_size,
+        num_codes=params.dvae.codebook_size,
         media=(MEDIA_OF[target],),
     )
     if rank():  # the first process writes

@@ -36,7 +36,7 @@ def stage(
         report,
         name="pretrain",
         training=params.pretrain,
-        codes=params.dvae.codebook_size,
+        num_codes=params.dvae.codebook_size,
         media=("image", "video"),
     )
     if rank():  # the first process writes

@@ -44,7 +44,9 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     else:
         section = params.dvae
         dvae, curves = (
-            import_openai_dvae(section.path, sha256=section.sha256, codes=section.codebook_size).to(default_device()),
+            import_openai_dvae(section.path, sha256=section.sha256, num_codes=section.codebook_size).to(
+                default_device()
+            ),
             [],
         )
     save_dvae(dvae, out)

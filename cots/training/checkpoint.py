@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped, and whose run it is."""
+"""Checkpoints: the whole state of an unfinished run, with the fingerprint of the run."""
 
 import logging
 from pathlib import Path
@@ -10,7 +10,7 @@ from cots.files import atomic_file
 
 log = logging.getLogger(__name__)
 
-# Names in the objective's state of release 0.1, whose unfinished runs go on.
+# Names in the objective's state as of release 0.1, whose unfinished runs can be resumed.
 RENAMED = {
     "image_slow": "image_m",
     "text_slow": "text_m",
@@ -21,38 +21,37 @@ RENAMED = {
     "first": "ema_mean",
     "second": "ema_square",
 }
-OWNERS = ("image_slow.", "text_slow.", "queue.", "noise_filter.")  # whose names these are
+OWNERS = ("image_slow.", "text_slow.", "queue.", "noise_filter.")  # modules of the objective that had these names
 
 
 def save(path: Path, state: dict[str, Any], *, fingerprint: str) -> None:
-    """Write a checkpoint; a killed run leaves the last whole one."""
+    """Write a checkpoint atomically: a killed run leaves the last complete one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, durable=True) as aside:
         torch.save({"fingerprint": fingerprint, "state": state}, aside)
 
 
 def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
-    """The state of an unfinished run, or None where there is none of this fingerprint.
+    """The state of an unfinished run, or None if there is no checkpoint with this fingerprint.
 
     Args:
         path: the file.
-        fingerprint: digest of parameters and inputs. Another run's checkpoint is of no use: it is left behind, and
-            the log says so.
+        fingerprint: digest of parameters and inputs. A checkpoint with another one is logged and ignored.
     """
     if not path.is_file():
         return None
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    if found["fingerprint"] != fingerprint:
-        log.info("%s belongs to other parameters or data: starting anew", path)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if saved["fingerprint"] != fingerprint:
+        log.info("%s belongs to other parameters or data: starting from the beginning", path)
         return None
-    state: dict[str, Any] = found["state"]
+    state: dict[str, Any] = saved["state"]
     if "objective" in state:
-        state["objective"] = {_present_name(name): value for name, value in state["objective"].items()}
+        state["objective"] = {_current_name(name): value for name, value in state["objective"].items()}
     return state
 
 
-def _present_name(name: str) -> str:
-    """The name of a tensor of the objective, which release 0.1 may have given another."""
+def _current_name(name: str) -> str:
+    """Today's name of a tensor of the objective that release 0.1 may have named otherwise."""
     if not name.startswith(OWNERS):
         return name
     owner, _, inner = name.partition(".")

@@ -1,4 +1,4 @@
-"""Training of the dVAE: reconstruction, and a pull of the codes towards equal use."""
+"""Training of the dVAE: reconstruction loss, plus a KL term that pulls the codes towards uniform use."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,19 +27,20 @@ def train_dvae(
     fingerprint: str,
     on_step: Callable[[Metrics], None],
 ) -> list[Metrics]:
-    """Train in place; a killed run goes on from its checkpoint.
+    """Train in place; a killed run resumes from its checkpoint.
 
     Args:
         dvae: on its device, channels last.
-        crops: endless, a function of the step.
+        crops: endless; a function of the step.
         config: the section of the run.
-        saved: the checkpoint file, removed at the end; fingerprint: digest of parameters and data.
-        report: called with each step's figures.
+        checkpoint_path: the checkpoint file, removed at the end.
+        fingerprint: digest of parameters and data.
+        on_step: called with the metrics of each step.
 
     Returns:
-        The curves, one row a step.
+        The curves, one row per step.
     """
-    where = next(dvae.parameters()).device
+    device = next(dvae.parameters()).device
     optimizer = torch.optim.AdamW(dvae.parameters(), fused=True, weight_decay=0.0)
     start, curves = 0, list[Metrics]()
     if state := checkpoint.load(checkpoint_path, fingerprint=fingerprint):
@@ -48,11 +49,11 @@ def train_dvae(
         start, curves = state["step"], state["curves"]
     for step, batch in zip(range(start, config.steps), crops.iter_from(start), strict=False):
         torch.manual_seed(hash((config.seed, step)))  # the Gumbel noise is a function of the step
-        curves.append({"step": step} | dvae_step(dvae, optimizer, to_pixels(batch, where), step, config))
+        curves.append({"step": step} | dvae_step(dvae, optimizer, to_pixels(batch, device), step, config))
         on_step(curves[-1])
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-            parts = {"dvae": dvae.state_dict(), "optimizer": optimizer.state_dict()}
-            checkpoint.save(checkpoint_path, parts | {"step": step + 1, "curves": curves}, fingerprint=fingerprint)
+            state = {"dvae": dvae.state_dict(), "optimizer": optimizer.state_dict()}
+            checkpoint.save(checkpoint_path, state | {"step": step + 1, "curves": curves}, fingerprint=fingerprint)
     checkpoint_path.unlink(missing_ok=True)
     return curves
 
@@ -60,25 +61,25 @@ def train_dvae(
 def dvae_step(
     dvae: Dvae, optimizer: torch.optim.Optimizer, batch: Tensor, step: int, config: TrainedDvaeConfig
 ) -> Metrics:
-    """One update; returns its figures."""
+    """One training step; returns its metrics."""
     temperature = exponential(step, start=config.temperature.start, end=config.temperature.end, steps=config.steps)
-    kl_weight = config.kl_weight * min(1.0, 2 * step / config.steps)  # reached half way, then kept
-    rate = config.learning_rate * warmup_cosine(step, warmup=config.steps // 20, steps=config.steps)
+    kl_weight = config.kl_weight * min(1.0, 2 * step / config.steps)  # full weight from half way on
+    learning_rate = config.learning_rate * warmup_cosine(step, warmup=config.steps // 20, steps=config.steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate
     with autocast(batch.device):
-        made = dvae(batch, temperature)
-    reconstruction = F.mse_loss(made.pixels, batch)
-    divergence = kl_to_uniform(made.log_probs)
+        output = dvae(batch, temperature)
+    reconstruction = F.mse_loss(output.pixels, batch)
+    divergence = kl_to_uniform(output.log_probs)
     (reconstruction + kl_weight * divergence).backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(dvae.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    counts = torch.bincount(made.log_probs.argmax(dim=1).flatten(), minlength=dvae.num_codes)
+    counts = torch.bincount(output.log_probs.argmax(dim=1).flatten(), minlength=dvae.num_codes)
     return {
         "reconstruction": float(reconstruction.detach()),
         "kl": float(divergence.detach()),
         "perplexity": perplexity(counts),
         "temperature": temperature,
-        "learning_rate": rate,
+        "learning_rate": learning_rate,
     }

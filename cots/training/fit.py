@@ -1,4 +1,4 @@
-"""One run of the objective over the files of the pipeline: what `pretrain` and `finetune` have in common."""
+"""One training run over the pipeline's files, common to `pretrain` and `finetune`."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -39,52 +39,52 @@ def fit(
     *,
     name: str,
     training: TrainConfig,
-    codes: int,
+    num_codes: int,
     media: tuple[str, ...],
 ) -> pd.DataFrame:
-    """Train a model's streams in place; the first process writes curves and pair scores.
+    """Train a model in place; rank 0 writes curves and pair statistics.
 
     Args:
-        model: with its starting weights.
-        inputs: shards, manifest, views.
+        model: with its initial weights.
+        inputs: shards, manifest, visual tokens.
         report: folder for curves.csv and pairs.parquet.
-        name: of the run, for progress and checkpoint.
+        name: of the run, for the progress bar and the checkpoint file.
         training: the section of the run.
-        codes: size of the dVAE's codebook.
-        media: which samples take part.
+        num_codes: size of the dVAE's codebook.
+        media: "image" and/or "video": the samples to train on.
 
     Returns:
-        The curves, one row a step.
+        The curves, one row per step.
     """
     torch.manual_seed(training.seed)
-    start = model.digest
+    initial_digest = model.digest
     configure_trainable(model.to(default_device()), training)
-    objective = build_objective(model, training.objective, codes=codes).to(default_device())
+    objective = build_objective(model, training.objective, num_codes=num_codes).to(default_device())
     if training.fsdp:
         apply_fsdp(objective)
     groups = build_param_groups(objective, weight_decay=training.weight_decay, layer_decay=training.layer_decay)
     optimizer = torch.optim.AdamW(groups, fused=True)
-    batches = build_train_loader(
+    loader = build_train_loader(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
     )
-    values = dump_for_fingerprint(training, "pretrain")  # whose keys had the names of those of finetune
-    mark = fingerprint([start, codes, media, [values]], inputs.manifest, inputs.tokens)
-    vision = model.config["image"]
+    values = dump_for_fingerprint(training, "pretrain")  # fine-tuning too: the names decide the fingerprint
+    run_fingerprint = fingerprint([initial_digest, num_codes, media, [values]], inputs.manifest, inputs.tokens)
+    image_config = model.config["image"]
     with Progress(name, total=training.steps, unit="steps") as progress:
-        trained = train(
+        result = train(
             objective,
             optimizer,
-            batches,
+            loader,
             config=training,
-            pixels=(vision["mean"], vision["std"]),
+            pixel_stats=(image_config["mean"], image_config["std"]),
             checkpoint_path=Path(f"runs/checkpoints/{name}.pt"),
-            fingerprint=mark,
+            fingerprint=run_fingerprint,
             on_step=progress.log_step,
         )
     export_encoders(model, objective, momentum=training.objective.saves_ema)
-    curves = pd.DataFrame(trained.curves)
+    curves = pd.DataFrame(result.curves)
     if rank() == 0:
-        _write(report, curves, trained.pairs.table(read_manifest(inputs.manifest)))
+        _write(report, curves, result.pairs.to_table(read_manifest(inputs.manifest)))
     return curves
 
 
@@ -95,21 +95,21 @@ def _write(report: Path, curves: pd.DataFrame, pairs: pd.DataFrame) -> None:
 
 
 def configure_trainable(model: DualEncoder, training: TrainConfig) -> None:
-    """Freeze the blocks that are not trained, and trade memory for time where asked."""
-    trained = training.trainable_blocks
-    for stream, blocks in ((model.image, trained.image), (model.text, trained.text)):
+    """Freeze blocks and switch on gradient checkpointing, as the section says."""
+    trainable = training.trainable_blocks
+    for encoder, blocks in ((model.image, trainable.image), (model.text, trainable.text)):
         if blocks != "all":
-            stream.freeze_except_last(blocks)
+            encoder.freeze_except_last(blocks)
         if training.gradient_checkpointing:
-            stream.set_grad_checkpointing()
+            encoder.set_grad_checkpointing()
 
 
 def export_encoders(model: DualEncoder, objective: nn.Module, *, momentum: bool) -> None:
-    """Give the model whole streams again: the trained ones, or the momentum streams; to the first process alone."""
+    """Put the online or the momentum encoders into the model, unsharded; on rank 0 only."""
     if not momentum and not isinstance(model.image.backbone, FSDPModule):
         return
-    streams = ("image_m.module", "text_m.module") if momentum else ("image", "text")
-    weights = [full_state_dict(objective.get_submodule(name).state_dict()) for name in streams]
+    encoders = ("image_m.module", "text_m.module") if momentum else ("image", "text")
+    weights = [full_state_dict(objective.get_submodule(name).state_dict()) for name in encoders]
     if rank() == 0:
         fresh = DualEncoder.build(model.config, model.tokenizer)
         fresh.image.load_state_dict(weights[0])

@@ -1,4 +1,4 @@
-"""Weights that are shared out among the processes (FSDP2), for streams that do not fit one device."""
+"""Fully sharded data parallel training (FSDP2), for encoders that do not fit on one device."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from cots.models.heads import MaskedTokenHead
 
 
 def apply_fsdp(objective: nn.Module) -> None:
-    """Leave every process its share of the weights; the others' are fetched block by block, whenever they are needed.
+    """Shard the weights over the ranks; each block's are gathered when it runs.
 
-    Streams, momentum streams and heads are shared out, and so are their gradients and what an optimiser that is made
-    afterwards keeps of them; single numbers are not. With one process nothing changes.
+    Encoders, momentum encoders and heads are sharded, and so are their gradients and the state of an optimizer created
+    afterwards; scalars are not. With one process nothing changes.
 
     Args:
-        objective: with streams anywhere inside, on its device.
+        objective: contains encoders at any depth; on its device.
 
     Raises:
-        BadInput: a stream's blocks are no list.
+        BadInput: an encoder has no list of blocks.
     """
     if world_size() == 1:
         return
@@ -39,15 +39,15 @@ def apply_fsdp(objective: nn.Module) -> None:
 def _fully_shard(module: nn.Module) -> None:
     fully_shard(module, reshard_after_forward=True)
     assert isinstance(module, FSDPModule)
-    module.set_gradient_divide_factor(1.0)  # losses are shares of the whole batch's: gradients add up,
+    module.set_gradient_divide_factor(1.0)  # losses are shares of the global batch's: gradients add up,
     module.set_force_sum_reduction_for_comms(True)  # with gloo too
 
 
 def full_state_dict(state: Any) -> Any:  # noqa: ANN401  a nested state dict
-    """A state dict with whole tensors, for the first process; the others, which must ask too, get none of the shared.
+    """A state dict with unsharded tensors on rank 0; elsewhere sharded ones become None. A collective.
 
     Args:
-        state: dicts and lists around tensors and anything else, of a module or an optimiser.
+        state: nested dicts and lists with tensors and other values, of a module or an optimizer.
     """
     if isinstance(state, DTensor):
         tensor: Tensor = state.full_tensor()
@@ -60,24 +60,24 @@ def full_state_dict(state: Any) -> Any:  # noqa: ANN401  a nested state dict
 
 
 def load_full_state(objective: nn.Module, optimizer: torch.optim.Optimizer, *, weights: Any, moments: Any) -> None:  # noqa: ANN401
-    """Go on from whole state dicts, of which each process takes its share.
+    """Load unsharded state dicts; each rank takes its shard.
 
     Args:
-        objective: whose weights they are; optimizer: over its parameters.
-        weights: `objective.state_dict()`, and moments: `optimizer.state_dict()`, of any number of processes.
+        objective: to be loaded; optimizer: over its parameters.
+        weights: of `objective.state_dict()`; moments: of `optimizer.state_dict()`; saved with any number of ranks.
     """
-    own = objective.state_dict()
-    objective.load_state_dict({key: _like(own[key], value) for key, value in weights.items()})
+    current = objective.state_dict()
+    objective.load_state_dict({key: _shard_like(current[key], value) for key, value in weights.items()})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    shared = {
-        number: {key: _like(parameters[number], value) for key, value in its.items()}
-        for number, its in moments["state"].items()
+    sharded = {
+        number: {key: _shard_like(parameters[number], value) for key, value in state.items()}
+        for number, state in moments["state"].items()
     }
-    optimizer.load_state_dict(moments | {"state": shared})
+    optimizer.load_state_dict(moments | {"state": sharded})
 
 
-def _like(model: Tensor, value: Any) -> Any:  # noqa: ANN401
-    if not isinstance(model, DTensor) or not isinstance(value, Tensor) or value.shape != model.shape:
-        return value  # an optimiser's count of steps is no tensor like its parameter
-    here = value.to(model.device)
-    return distribute_tensor(here, model.device_mesh, model.placements, src_data_rank=None)
+def _shard_like(reference: Tensor, value: Any) -> Any:  # noqa: ANN401
+    if not isinstance(reference, DTensor) or not isinstance(value, Tensor) or value.shape != reference.shape:
+        return value  # the optimizer's step count is a scalar
+    tensor = value.to(reference.device)
+    return distribute_tensor(tensor, reference.device_mesh, reference.placements, src_data_rank=None)

@@ -1,4 +1,4 @@
-"""Model FLOP utilisation: which share of the machine's own rate of matrix products a training run reaches."""
+"""Model FLOPs utilization (MFU): the fraction of the device's matrix-product rate that a training run reaches."""
 
 import time
 from contextlib import AbstractContextManager
@@ -8,40 +8,40 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cots.devices import compute_dtype
 
-SIDE = {"cpu": 2048}  # of the matrices whose product is timed; elsewhere:
-LARGE = 8192
+MATRIX_SIZE = {"cpu": 2048}  # side of the square matrices whose product is timed, by device type
+ACCELERATOR_MATRIX_SIZE = 8192
 ROUNDS = 5
 
 
 class MfuMeter:
-    """Floating-point operations of a step, counted once, against what the machine multiplies in the same time.
+    """FLOPs of a training step, counted once, relative to the measured rate of large matrix products.
 
-        utilisation = operations of a step * steps a second / operations of a matrix product a second
+        MFU = FLOPs per step * steps per second / FLOPs per second of a matrix product in the precision of training
 
-    Matrix products, convolutions and their gradients are counted, in training's precision; what gradient checkpointing
-    computes again counts too. With several processes both sides are one process's.
+    Matrix products, convolutions and their gradients are counted, and so is recomputation by gradient checkpointing.
+    With several processes, both numbers are those of one process.
 
     Args:
-        where: the device that trains.
+        device: on which the model is trained.
     """
 
-    def __init__(self, where: torch.device) -> None:
-        self.rate = matmul_rate(where)
+    def __init__(self, device: torch.device) -> None:
+        self.rate = matmul_rate(device)
         self._counter = FlopCounterMode(display=False)
 
-    def counting(self) -> AbstractContextManager[object]:
-        """Around one step: its operations stand for every step's."""
+    def count_flops(self) -> AbstractContextManager[object]:
+        """Context in which to run one step; its FLOPs are taken as those of every step."""
         return self._counter
 
-    def at(self, steps_per_second: float) -> float:
-        """The share that is reached at this speed, >= 0; above 1 where the machine was slower when it was timed."""
+    def mfu(self, steps_per_second: float) -> float:
+        """MFU at this speed, >= 0; above 1 if the device was slower when its rate was measured."""
         return self._counter.get_total_flops() * steps_per_second / self.rate
 
 
-def matmul_rate(where: torch.device) -> float:
-    """Operations a second of a product of two large square matrices, in the precision of training: the best of five."""
-    side = SIDE.get(where.type, LARGE)
-    factor = torch.randn(side, side, device=where, dtype=compute_dtype(where))
+def matmul_rate(device: torch.device) -> float:
+    """FLOPs per second of a product of two large square matrices in the precision of training: the best of five."""
+    side = MATRIX_SIZE.get(device.type, ACCELERATOR_MATRIX_SIZE)
+    factor = torch.randn(side, side, device=device, dtype=compute_dtype(device))
     best = min(_seconds(factor) for _ in range(ROUNDS + 1))
     return 2 * side**3 / best
 

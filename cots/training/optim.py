@@ -1,4 +1,4 @@
-"""Parameter groups for the optimiser: what decays, and how fast each depth learns."""
+"""Parameter groups for the optimizer: weight decay, and layer-wise learning rate decay."""
 
 from typing import Any
 
@@ -8,34 +8,36 @@ from cots.models.encoder import Encoder
 
 
 def build_param_groups(module: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters by weight decay and depth, the fastest group first.
+    """Trainable parameters grouped by weight decay and depth, the highest learning rate first.
 
-        learning rate of a group = scale * the run's rate,   scale = layer_decay ** (depth distance from the top)
+        learning rate of a group = scale * learning rate of the run,   scale = layer_decay ** distance from the top
 
-    The distance is 0 for heads, projections and final norms, 1 for the last block of a stream, one more for each block
-    below, and one more again for the embeddings. Matrices decay, vectors (biases, norms) do not, nor single numbers (a
-    learned temperature), which have groups of their own: they alone are never shared out among processes. With
-    layer_decay 1 there are at most three groups, of scale 1.
+    The distance is 0 for heads, projections and final norms, 1 for the last block of an encoder, one more for each
+    block below, and one more again for the embeddings. Matrices decay; vectors (biases, norms) and scalars (a learnable
+    temperature) do not. Scalars have groups of their own, because FSDP does not shard them. With layer_decay 1 there
+    are at most three groups, of scale 1.
 
     Args:
-        module: with streams anywhere inside; momentum copies have nothing trainable.
+        module: contains encoders at any depth; momentum encoders have nothing trainable.
         weight_decay: of the matrices, >= 0.
         layer_decay: in (0, 1].
 
     Returns:
-        Groups of `params`, `weight_decay` and `scale`; a loop sets each group's `lr` from its `scale`.
+        Groups of `params`, `weight_decay` and `scale`; the training loop sets each group's `lr` from its `scale`.
 
     Raises:
-        BadInput: layer_decay is below 1 and a stream's blocks are no list.
+        BadInput: layer_decay is below 1 and an encoder has no list of blocks.
 
     Source: BEiT, arXiv:2106.08254, appendix; github.com/microsoft/unilm/tree/master/beit (optim_factory.py).
     """
     scales = scale_by_depth(module, layer_decay) if layer_decay < 1 else {}
-    trained = [(parameter, scales.get(parameter, 1.0)) for parameter in module.parameters() if parameter.requires_grad]
-    kinds = sorted({(its, min(p.ndim, 2)) for p, its in trained}, reverse=True)
+    trainable = [
+        (parameter, scales.get(parameter, 1.0)) for parameter in module.parameters() if parameter.requires_grad
+    ]
+    kinds = sorted({(scale, min(p.ndim, 2)) for p, scale in trainable}, reverse=True)
     return [
         {
-            "params": [p for p, its in trained if (its, min(p.ndim, 2)) == (scale, axes)],
+            "params": [p for p, p_scale in trainable if (p_scale, min(p.ndim, 2)) == (scale, axes)],
             "weight_decay": weight_decay if axes == 2 else 0.0,
             "scale": scale,
         }
@@ -44,11 +46,11 @@ def build_param_groups(module: nn.Module, *, weight_decay: float, layer_decay: f
 
 
 def scale_by_depth(module: nn.Module, layer_decay: float) -> dict[nn.Parameter, float]:
-    """layer_decay ** distance for the parameters of every stream's embeddings and blocks; all others are at the top."""
-    streams = [part for part in module.modules() if isinstance(part, Encoder)]
+    """layer_decay ** distance of the parameters in every encoder's embeddings and blocks; others have distance 0."""
+    encoders = [part for part in module.modules() if isinstance(part, Encoder)]
     return {
         parameter: layer_decay**distance
-        for stream in streams
-        for distance, layer in enumerate(reversed(stream.layer_groups()), start=1)
+        for encoder in encoders
+        for distance, layer in enumerate(reversed(encoder.layer_groups()), start=1)
         for parameter in layer
     }

@@ -1,10 +1,10 @@
-"""How values move over a run."""
+"""Schedules of values over a run."""
 
 import math
 
 
 def warmup_cosine(step: int, *, warmup: int, steps: int) -> float:
-    """Factor of the learning rate at a step, counted from 0: a linear rise over `warmup`, then half a cosine to 0.
+    """Factor of the learning rate at a step, from 0: linear warm-up over `warmup` steps, then cosine decay to 0.
 
     Returns:
         In (0, 1]; 1 at the end of the warm-up.
@@ -15,5 +15,5 @@ def warmup_cosine(step: int, *, warmup: int, steps: int) -> float:
 
 
 def exponential(step: int, *, start: float, end: float, steps: int) -> float:
-    """A value that moves from start to end by a constant factor a step; both > 0."""
+    """A value that changes from start to end by a constant factor per step; both > 0."""
     return float(start * (end / start) ** (step / max(steps - 1, 1)))

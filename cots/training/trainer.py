@@ -1,4 +1,4 @@
-"""The loop: one for pre-training and fine-tuning, for COTS and its baselines."""
+"""The training loop, for pre-training and fine-tuning, for COTS and the baselines."""
 
 import math
 import time
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class TrainResult(NamedTuple):
-    """What is left of a run besides the weights."""
+    """What a run returns besides the trained weights."""
 
     curves: list[Metrics]
     pairs: PairStats
@@ -48,84 +48,86 @@ class TrainResult(NamedTuple):
 def train(
     objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
-    batches: TrainLoader,
+    loader: TrainLoader,
     *,
     config: TrainConfig,
-    pixels: tuple[tuple[float, ...], tuple[float, ...]],
+    pixel_stats: tuple[tuple[float, ...], tuple[float, ...]],
     checkpoint_path: Path,
     fingerprint: str,
     on_step: Callable[[Metrics], None],
 ) -> TrainResult:
-    """Train the objective's streams in place; a killed run goes on from its checkpoint and ends with the same weights.
+    """Train the objective in place; a killed run resumes from its checkpoint and ends with the same weights.
 
     Args:
         objective: on its device.
-        optimizer: over its parameters; each group's `scale` is a factor of the learning rate.
-        batches: endless, a function of the step.
-        config: the run's section; of its learning rate, steps and the like.
-        pixels: mean and deviation by channel.
-        saved: the checkpoint file; it is removed at the end.
+        optimizer: over its parameters; each group's `scale` multiplies the learning rate.
+        loader: endless; its batches are a function of the step.
+        config: the section of the run.
+        pixel_stats: mean and standard deviation by channel.
+        checkpoint_path: the checkpoint file, removed at the end.
         fingerprint: digest of parameters and inputs.
-        report: called with each step's figures.
+        on_step: called with the metrics of each step.
 
     Raises:
-        RunFailed: the loss is no longer a number.
+        RunFailed: the loss is not finite.
     """
-    where = next(objective.parameters()).device
+    device = next(objective.parameters()).device
     curves: list[Metrics] = []
-    pairs = PairStats(int(batches.caption_offsets[-1]))
+    pairs = PairStats(int(loader.caption_offsets[-1]))
     start = 0
     if state := checkpoint.load(checkpoint_path, fingerprint=fingerprint):
         load_full_state(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
         start = state["step"]
         curves = [{current_column(name): value for name, value in row.items()} for row in state["curves"]]
-        pairs.restore(state["pairs"])
+        pairs.load_state_dict(state["pairs"])
     objective.train()
-    utilisation = MfuMeter(where)
-    began, waited = time.perf_counter(), 0.0
-    for step, (arrays, late) in zip(
-        range(start, config.steps), with_wait_seconds(batches.iter_from(start)), strict=False
+    meter = MfuMeter(device)
+    started, wait_seconds = time.perf_counter(), 0.0
+    for step, (arrays, waited) in zip(
+        range(start, config.steps), with_wait_seconds(loader.iter_from(start)), strict=False
     ):
-        waited += late
+        wait_seconds += waited
         torch.manual_seed(hash((config.seed, step)) + rank())  # dropout too is a function of the step
         rate = config.learning_rate * warmup_cosine(step, warmup=config.warmup_steps, steps=config.steps)
-        batch = to_device(arrays, pixels, where)
-        with utilisation.counting() if step == start else nullcontext():
-            keys, row = train_step(
+        batch = to_device(arrays, pixel_stats, device)
+        with meter.count_flops() if step == start else nullcontext():
+            keys, metrics = train_step(
                 objective,
                 optimizer,
                 batch,
                 learning_rate=rate,
                 max_grad_norm=config.max_grad_norm,
-                parts=config.grad_accum_steps,
+                grad_accum_steps=config.grad_accum_steps,
             )
-        if step == start and config.torch_compile:  # torch.compile leaves alone what it has met while it was counted
+        if (
+            step == start and config.torch_compile
+        ):  # after FLOPs are counted: torch.compile skips code that it first sees then
             compile_blocks(objective)
         if keys is not None:
             pairs.update(all_gather_with_grad(batch.caption_index), keys)
-        passed = time.perf_counter() - began
-        speed = (step + 1 - start) / passed
-        timing = {"pairs_per_second": speed * batches.batch_size, "utilisation": utilisation.at(speed)}
-        timing["data_wait"] = waited / passed
-        curves.append({"step": step} | row | {"learning_rate": rate} | timing)
-        if not math.isfinite(row[TOTAL_LOSS]):
-            raise RunFailed(f"the loss is {row[TOTAL_LOSS]} at step {step}: lower the learning rate")
+        elapsed = time.perf_counter() - started
+        steps_per_second = (step + 1 - start) / elapsed
+        timing = {"pairs_per_second": steps_per_second * loader.batch_size, "utilisation": meter.mfu(steps_per_second)}
+        timing["data_wait"] = wait_seconds / elapsed
+        curves.append({"step": step} | metrics | {"learning_rate": rate} | timing)
+        if not math.isfinite(metrics[TOTAL_LOSS]):
+            raise RunFailed(f"the loss is {metrics[TOTAL_LOSS]} at step {step}: lower the learning rate")
         on_step(curves[-1])
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             state = checkpoint_state(step + 1, objective, optimizer, curves, pairs)
             if rank() == 0:
                 checkpoint.save(checkpoint_path, state, fingerprint=fingerprint)
-    barrier()  # for those that may still go on from the checkpoint
+    barrier()  # a slower rank may still load the checkpoint
     checkpoint_path.unlink(missing_ok=True)
     return TrainResult(curves, pairs)
 
 
 def with_wait_seconds(items: Iterator[T]) -> Iterator[tuple[T, float]]:
-    """Each item with the seconds that passed between asking for it and having it."""
-    asked = time.perf_counter()
+    """Each item with the seconds spent waiting for it."""
+    requested = time.perf_counter()
     for item in items:
-        yield item, time.perf_counter() - asked
-        asked = time.perf_counter()
+        yield item, time.perf_counter() - requested
+        requested = time.perf_counter()
 
 
 def train_step(
@@ -135,34 +137,41 @@ def train_step(
     *,
     learning_rate: float,
     max_grad_norm: float,
-    parts: int,
+    grad_accum_steps: int,
 ) -> tuple[KeyFeatures | None, Metrics]:
-    """One training step: losses, gradients, weights, then queues and momentum.
+    """One training step: losses, gradients and weights, then queues and momentum encoders.
 
     Args:
-        objective: with the optimizer over its parameters.
+        objective: to be trained.
+        optimizer: over its parameters.
         batch: on the objective's device.
-        rate: learning rate of groups of scale 1.
+        learning_rate: of parameter groups of scale 1.
         max_grad_norm: of all gradients together.
-        parts: how many parts the batch is computed in; activations of one are held at a time.
+        grad_accum_steps: number of micro-batches; activations of one are held at a time.
 
     Returns:
-        The batch's keys, and the figures of the step.
+        The keys of the batch, and the metrics of the step.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]
     with autocast(batch.frames.device):
-        keys: KeyFeatures | None = objective.compute_keys(batch, micro_batch_slices(len(batch.image_index), parts))
+        keys: KeyFeatures | None = objective.compute_keys(
+            batch, micro_batch_slices(len(batch.image_index), grad_accum_steps)
+        )
     losses: dict[str, Tensor] = {}
-    mine = len(batch.image_index) if keys is None else int(keys.keep_mask[local_slice(len(keys.keep_mask))].sum())
+    num_queries = (
+        len(batch.image_index) if keys is None else int(keys.keep_mask[local_slice(len(keys.keep_mask))].sum())
+    )
     similarity: list[Tensor] = []
-    for rows in micro_batch_slices(mine, parts) or [slice(0)]:  # no process may stay away where the others meet
+    for rows in micro_batch_slices(num_queries, grad_accum_steps) or [
+        slice(0)
+    ]:  # every rank must take part in the collectives
         with autocast(batch.frames.device):
-            outcome: LossOutput = objective(batch, keys, rows)
-        outcome.loss.backward()  # type: ignore[no-untyped-call]
-        if outcome.similarity is not None:
-            similarity.append(outcome.similarity)
-        for name, loss in {"total": outcome.loss.detach(), **outcome.losses}.items():
+            output: LossOutput = objective(batch, keys, rows)
+        output.loss.backward()  # type: ignore[no-untyped-call]
+        if output.similarity is not None:
+            similarity.append(output.similarity)
+        for name, loss in {"total": output.loss.detach(), **output.losses}.items():
             column = loss_column(name)
             losses[column] = losses[column] + loss if column in losses else loss
     if keys is not None:
@@ -176,23 +185,23 @@ def train_step(
 
 
 def _sum_losses(losses: dict[str, Tensor]) -> Metrics:
-    """The losses of the whole batch, from the shares of all processes; a GPU is waited for here, not before."""
-    names = sorted(losses)  # which processes may hold in different orders
-    whole = dict(
-        zip(names, all_reduce_sum(torch.stack([losses[name].float() for name in names])).tolist(), strict=True)
-    )
-    return {name: whole[name] for name in losses}
+    """The losses of the global batch: the sum of all ranks' shares. The first host-device sync of the losses."""
+    names = sorted(losses)  # ranks may hold them in different orders
+    sums = dict(zip(names, all_reduce_sum(torch.stack([losses[name].float() for name in names])).tolist(), strict=True))
+    return {name: sums[name] for name in losses}
 
 
-def micro_batch_slices(count: int, parts: int) -> list[slice]:
-    """At most `parts` slices of nearly equal, non-zero length that cover 0 to `count`."""
-    ends = sorted({round(part * count / parts) for part in range(parts + 1)})
+def micro_batch_slices(count: int, num_slices: int) -> list[slice]:
+    """At most `num_slices` slices of nearly equal, non-zero length that cover 0 to `count`."""
+    ends = sorted({round(number * count / num_slices) for number in range(num_slices + 1)})
     return [slice(*pair) for pair in pairwise(ends)]
 
 
-def to_device(arrays: NumpyBatch, pixels: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device) -> Batch:
-    """A batch as tensors, pixels normalised on the device."""
-    frames = normalize_pixels(arrays.frames, mean=pixels[0], std=pixels[1], device=device)
+def to_device(
+    arrays: NumpyBatch, pixel_stats: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device
+) -> Batch:
+    """A batch as tensors on the device, with normalized pixels."""
+    frames = normalize_pixels(arrays.frames, mean=pixel_stats[0], std=pixel_stats[1], device=device)
     others = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name != "frames"}
     return Batch(frames=frames, **{name: values.to(device) for name, values in others.items()})
 
@@ -200,11 +209,11 @@ def to_device(arrays: NumpyBatch, pixels: tuple[tuple[float, ...], tuple[float, 
 def checkpoint_state(
     step: int, objective: nn.Module, optimizer: torch.optim.Optimizer, curves: list[Metrics], pairs: PairStats
 ) -> dict[str, Any]:
-    """Everything that the next step depends on, for the first process; every process must ask for it."""
+    """Everything that the next step depends on, complete on rank 0 only; a collective that every rank must call."""
     return {
         "step": step,
         "objective": full_state_dict(objective.state_dict()),
         "optimizer": full_state_dict(optimizer.state_dict()),
         "curves": curves,
-        "pairs": pairs.state(),
+        "pairs": pairs.state_dict(),
     }

@@ -15,5 +15,5 @@ def test_every_kind_of_objective_that_the_configuration_allows_has_a_builder() -
 
 
 def test_every_loss_that_has_a_weight_is_computed_by_a_level_of_its_name() -> None:
-    levels = objective(queue=0, negatives="online").levels()
+    levels = objective(queue=0, negatives="online").loss_functions()
     assert set(LossWeights._fields) == LossWeightsConfig.model_fields.keys() == levels.keys()

@@ -51,7 +51,7 @@ def test_info_nce_agrees_with_loops(batch: int, queue_size: int) -> None:
 
 def test_uniform_logits_cost_log_of_the_number_of_candidates() -> None:
     assert float(info_nce(torch.zeros(3, 11), torch.arange(3))) == pytest.approx(math.log(11), rel=1e-6)
-    assert float(masked_cross_entropy(torch.zeros(4, 256), torch.arange(4), out_of=4)) == pytest.approx(
+    assert float(masked_cross_entropy(torch.zeros(4, 256), torch.arange(4), num_masked=4)) == pytest.approx(
         math.log(256), rel=1e-6
     )
 
@@ -106,13 +106,13 @@ def test_gradient_of_the_kl_reaches_both_directions() -> None:
 
 def test_nothing_masked_costs_nothing_and_still_backpropagates() -> None:
     logits = torch.zeros(0, 5, requires_grad=True)
-    loss = masked_cross_entropy(logits, torch.zeros(0, dtype=torch.long), out_of=0)
+    loss = masked_cross_entropy(logits, torch.zeros(0, dtype=torch.long), num_masked=0)
     loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss.detach()) == 0
 
 
 def test_filter_statistics_agree_with_weighted_sums_over_all_steps() -> None:
-    noise = AdaptiveMomentumFilter(warmup=0, deviations=2.0, momentum=0.9)
+    noise = AdaptiveMomentumFilter(warmup_steps=0, num_std=2.0, momentum=0.9)
     steps = [torch.randn(size, dtype=torch.float64) for size in (1, 7, 16, 3)]
     for similarity in steps:
         noise.update(similarity)
@@ -120,12 +120,12 @@ def test_filter_statistics_agree_with_weighted_sums_over_all_steps() -> None:
     mean = sum(w * float(s.mean()) for w, s in zip(weights, steps, strict=True)) / sum(weights)
     second = sum(w * float((s**2).mean()) for w, s in zip(weights, steps, strict=True)) / sum(weights)
     assert noise.mean == pytest.approx(mean, rel=1e-12)
-    assert noise.sigma == pytest.approx(math.sqrt(second - mean**2), rel=1e-9)
-    assert noise.threshold == pytest.approx(noise.mean - 2 * noise.sigma)
+    assert noise.std == pytest.approx(math.sqrt(second - mean**2), rel=1e-9)
+    assert noise.threshold == pytest.approx(noise.mean - 2 * noise.std)
 
 
 def test_filter_drops_the_outlier_and_only_after_its_warm_up() -> None:
-    noise = AdaptiveMomentumFilter(warmup=2, deviations=2.0, momentum=0.5)
+    noise = AdaptiveMomentumFilter(warmup_steps=2, num_std=2.0, momentum=0.5)
     usual, outlier = torch.tensor([0.7, 0.72, 0.68, 0.71]), torch.tensor([0.7, -0.5])
     noise.update(usual)
     assert noise.keep_mask(outlier).tolist() == [True, True]
@@ -134,7 +134,7 @@ def test_filter_drops_the_outlier_and_only_after_its_warm_up() -> None:
 
 
 def test_filter_never_drops_a_whole_batch() -> None:
-    noise = AdaptiveMomentumFilter(warmup=0, deviations=1.0, momentum=0.0)
+    noise = AdaptiveMomentumFilter(warmup_steps=0, num_std=1.0, momentum=0.0)
     noise.update(torch.tensor([0.8, 0.9]))
     assert noise.keep_mask(torch.tensor([-1.0, -0.9])).all()
 
@@ -146,15 +146,15 @@ def test_filter_never_drops_a_whole_batch() -> None:
 def test_a_process_keeps_its_likeliest_pairs_where_the_filter_leaves_it_too_few(
     least: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cots.losses.filter.shares", lambda count: [slice(0, 3), slice(3, count)])
+    monkeypatch.setattr("cots.losses.filter.rank_slices", lambda count: [slice(0, 3), slice(3, count)])
     kept = torch.tensor([False, True, False, False, False, False, False])
     similarity = torch.tensor([0.2, -0.5, 0.1, 0.0, 0.3, 0.9, 0.1])
-    assert keep_at_least(kept, similarity, least=least).int().tolist() == expected
+    assert keep_at_least(kept, similarity, min_kept=least).int().tolist() == expected
     assert kept.int().tolist() == [0, 1, 0, 0, 0, 0, 0]
 
 
 def test_reading_the_filter_changes_nothing() -> None:
-    noise = AdaptiveMomentumFilter(warmup=0, deviations=2.0, momentum=0.9)
+    noise = AdaptiveMomentumFilter(warmup_steps=0, num_std=2.0, momentum=0.9)
     noise.update(torch.randn(8))
     before = {name: value.clone() for name, value in noise.state_dict().items()}
     noise.keep_mask(torch.randn(8))

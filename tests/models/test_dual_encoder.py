@@ -128,8 +128,8 @@ def test_texts_of_like_length_are_encoded_together_and_each_of_them_once(tiny_mo
     assert sorted(row for one in batches for row in one.rows) == list(range(250))
     assert {len(one.rows) for one in batches} == {2}
     for one in batches:
-        assert one.tokens == token_ids(model.tokenizer, [texts[row] for row in one.rows], max_tokens=32)
-    padding = sum(abs(len(first) - len(second)) for first, second in (one.tokens for one in batches))
+        assert one.token_ids == token_ids(model.tokenizer, [texts[row] for row in one.rows], max_tokens=32)
+    padding = sum(abs(len(first) - len(second)) for first, second in (one.token_ids for one in batches))
     assert padding <= 2 * 9  # a step of one token for each length that occurs, in each of two windows
     vectors = model.encode_texts(texts, batch=2)
     alone = np.concatenate([model.encode_texts([text], batch=2) for text in texts[:20]])

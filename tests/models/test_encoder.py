@@ -37,13 +37,13 @@ def encoded(stream: Encoder) -> Tensor:
     if isinstance(stream, ImageEncoder):
         frames = torch.randn(2, 1, 3, 32, 32, generator=draw, dtype=kind)
         hidden = torch.rand(2, 16, generator=draw) < 0.4
-        feature, (tokens, view) = stream.forward_clean_and_masked(frames, hidden, view=True)
+        feature, (tokens, view) = stream.forward_clean_and_masked(frames, hidden, embed_masked=True)
     else:
         assert isinstance(stream, TextEncoder)
         ids, attended = torch.randint(5, 50, (2, 6), generator=draw), torch.arange(6) < torch.tensor([[6], [4]])
         feature, (tokens, view) = (
             stream(ids, attended),
-            stream.forward_masked(ids, attended, TokenIndex.of(attended), view=True),
+            stream.forward_masked(ids, attended, TokenIndex.from_mask(attended), embed_masked=True),
         )
     assert view is not None
     return (tokens**3).mean() + feature[:, 0].sum() + (view**3).mean()
@@ -72,7 +72,9 @@ def test_gradients_reach_the_last_blocks_final_norm_and_projection_alone(make: C
     everything = {name for name, _ in stream.named_parameters()}
     blocks = stream.backbone.blocks
     stream.freeze_except_last(n)
-    expected = inside(everything, [*blocks[DEPTH - min(n, DEPTH) :], *stream.backbone.final, stream.projection], stream)
+    expected = inside(
+        everything, [*blocks[DEPTH - min(n, DEPTH) :], *stream.backbone.final_layers, stream.projection], stream
+    )
     assert learnt(stream) == expected
     assert {name for name, parameter in stream.named_parameters() if parameter.requires_grad} == expected
     assert inside(everything, [stream.projection], stream) <= expected

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from cots.errors import BadInput
 from cots.models.encoder import TextEncoder
-from cots.models.hf_text import BERTS, HfTextBackbone
+from cots.models.hf_text import BERT_LIKE, HfTextBackbone
 from cots.models.token_index import TokenIndex
 from tests.foreign import save_text
 
@@ -77,7 +77,7 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
     assert chosen != "some" or 0 < mask.sum() < attended.sum()
     weights = list(made.parameters())
     found, gradients = [], []
-    for tokens in (made.encode_at(ids, attended, TokenIndex.of(mask)), made(ids, attended)[mask]):
+    for tokens in (made.encode_at(ids, attended, TokenIndex.from_mask(mask)), made(ids, attended)[mask]):
         found.append(tokens)
         gradients.append(torch.autograd.grad(tokens.sin().sum(), weights, materialize_grads=True))
     torch.testing.assert_close(*found)
@@ -87,10 +87,10 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
 @pytest.mark.parametrize("form", ["plain", "checkpointed", "compiled"])
-@pytest.mark.parametrize("name", BERTS)
+@pytest.mark.parametrize("name", BERT_LIKE)
 def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form: str) -> None:
     made, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
-    asked, seen = TokenIndex.of(ids == ids[0, 2]), []
+    asked, seen = TokenIndex.from_mask(ids == ids[0, 2]), []
     last: Any = made.blocks[-1]
     if form == "checkpointed":
         made.set_grad_checkpointing()
@@ -109,7 +109,7 @@ def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form
 def test_a_pass_that_fails_leaves_the_last_block_as_it_was() -> None:
     made, (ids, attended) = backbone(), words()
     with pytest.raises(IndexError):
-        made.encode_at(ids + 100, attended, TokenIndex.of(attended))
+        made.encode_at(ids + 100, attended, TokenIndex.from_mask(attended))
     assert made(ids, attended).shape == (2, 7, made.width)
 
 
@@ -125,7 +125,7 @@ def test_blocks_are_listed_in_the_order_in_which_they_run(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "final"), [("bert", 0), ("megatron-bert", 1), ("roberta-prelayernorm", 1)])
 def test_the_last_norm_follows_the_blocks_where_there_is_one(name: str, final: int) -> None:
-    assert [type(module).__name__ for module in backbone(name).final] == ["LayerNorm"] * final
+    assert [type(module).__name__ for module in backbone(name).final_layers] == ["LayerNorm"] * final
 
 
 @pytest.mark.parametrize("name", ["deberta-v2", "mpnet"])
@@ -136,7 +136,7 @@ def test_a_table_of_relative_positions_that_every_block_reads_is_an_embedding(na
     below = {id(parameter) for parameter in TextEncoder(made, dim=8, pool="mean").layer_groups()[0]}
     assert tables
     assert all(id(parameter) in below for n, parameter in made.encoder.named_parameters() if n in tables)
-    assert made.final == []
+    assert made.final_layers == []
 
 
 @pytest.mark.parametrize(

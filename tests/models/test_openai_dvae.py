@@ -58,7 +58,7 @@ def imported(folder: Path, *, codes: int = 32) -> OpenAiDvae:
     """The import of whatever lies there, its digest being right."""
     files = weight_files(folder)
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return import_openai_dvae(folder, sha256=digest, codes=codes)
+    return import_openai_dvae(folder, sha256=digest, num_codes=codes)
 
 
 def refused(folder: Path, **options: int) -> str:
@@ -246,7 +246,7 @@ def test_absent_files_another_digest_and_another_codebook_are_told(tmp_path: Pat
     saved(tmp_path, published(**TINY))
     assert "dvae.codebook_size is 8192, the weights" in refused(tmp_path, codes=8192)
     with pytest.raises(BadInput, match=r"have sha256 [0-9a-f]{64}, not 0{64}"):
-        import_openai_dvae(tmp_path, sha256="0" * 64, codes=32)
+        import_openai_dvae(tmp_path, sha256="0" * 64, num_codes=32)
     (tmp_path / "decoder.pkl").unlink()
     assert "no OpenAI dVAE" in refused(tmp_path)
 

@@ -16,7 +16,7 @@ def numbered(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 @pytest.mark.parametrize("sizes", [[1], [4], [3, 3], [4, 1, 2], [9], [2, 9, 1], [4, 4, 4]])
 def test_queue_keeps_the_newest_pairs_whatever_the_batch_sizes(sizes: list[int]) -> None:
-    queue, pushed = PairQueue(size=4, dim=3, warmup=0), 0
+    queue, pushed = PairQueue(size=4, dim=3, warmup_steps=0), 0
     for size in sizes:
         queue.enqueue(*numbered(pushed, size))
         pushed += size
@@ -26,28 +26,28 @@ def test_queue_keeps_the_newest_pairs_whatever_the_batch_sizes(sizes: list[int])
 
 
 def test_both_modalities_hold_the_same_pair_in_the_same_row() -> None:
-    queue = PairQueue(size=5, dim=3, warmup=0)
+    queue = PairQueue(size=5, dim=3, warmup_steps=0)
     for size in (3, 4, 2):
         queue.enqueue(*numbered(int(queue.count) * 10, size))
         torch.testing.assert_close(queue.images, -queue.texts)
 
 
 def test_an_empty_queue_offers_no_negatives() -> None:
-    queue = PairQueue(size=5, dim=3, warmup=0)
+    queue = PairQueue(size=5, dim=3, warmup_steps=0)
     assert queue.images.shape == (0, 3)
-    assert queue.samples.shape == (0,)
+    assert queue.image_index.shape == (0,)
 
 
 def test_a_queue_of_no_rows_stays_empty() -> None:
-    queue = PairQueue(size=0, dim=3, warmup=0)
+    queue = PairQueue(size=0, dim=3, warmup_steps=0)
     queue.enqueue(*numbered(0, 3))
     assert queue.images.shape == (0, 3)
 
 
 def test_rows_of_the_same_sample_are_found() -> None:
-    queue = PairQueue(size=5, dim=3, warmup=0)
+    queue = PairQueue(size=5, dim=3, warmup_steps=0)
     queue.enqueue(*numbered(10, 3))
-    assert same_image_mask(torch.tensor([11, 7]), queue.samples).tolist() == [
+    assert same_image_mask(torch.tensor([11, 7]), queue.image_index).tolist() == [
         [False, True, False],
         [False, False, False],
     ]
@@ -82,7 +82,7 @@ def test_momentum_copy_refuses_another_architecture() -> None:
 
 
 def test_queue_takes_nothing_in_while_it_warms_up() -> None:
-    queue = PairQueue(size=5, dim=3, warmup=2)
+    queue = PairQueue(size=5, dim=3, warmup_steps=2)
     for size in (3, 4, 2):
         queue.enqueue(*numbered(0, size))
     assert len(queue.images) == 2

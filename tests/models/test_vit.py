@@ -54,10 +54,10 @@ def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
     made, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
     hidden = HALF_GRID.reshape(2, 1, 4, 4).float()
     other = images + F.interpolate(hidden, scale_factor=8) * torch.randn_like(images)
-    asked = TokenIndex.of(HALF_GRID).shifted_by(made.num_prefix_tokens)
+    asked = TokenIndex.from_mask(HALF_GRID).shift(made.num_prefix_tokens)
     torch.testing.assert_close(
-        made.forward_clean_and_masked(images, HALF_GRID, asked=asked)[1],
-        made.forward_clean_and_masked(other, HALF_GRID, asked=asked)[1],
+        made.forward_clean_and_masked(images, HALF_GRID, positions=asked)[1],
+        made.forward_clean_and_masked(other, HALF_GRID, positions=asked)[1],
     )
     assert not torch.allclose(made(images), made(other))
 
@@ -67,10 +67,10 @@ def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(
         free.forward_clean_and_masked(
-            images, HALF_GRID, asked=TokenIndex.of(HALF_GRID).shifted_by(free.num_prefix_tokens)
+            images, HALF_GRID, positions=TokenIndex.from_mask(HALF_GRID).shift(free.num_prefix_tokens)
         ),
         fixed.forward_clean_and_masked(
-            images, HALF_GRID, asked=TokenIndex.of(HALF_GRID).shifted_by(fixed.num_prefix_tokens)
+            images, HALF_GRID, positions=TokenIndex.from_mask(HALF_GRID).shift(fixed.num_prefix_tokens)
         ),
     )
 
@@ -81,7 +81,7 @@ def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_
         ("eva02_tiny_patch14_224", "is a Eva, not timm's VisionTransformer"),
         ("beit_base_patch16_224", "is a Beit, not timm's VisionTransformer"),
         ("vit_relpos_small_patch16_224", "not timm's VisionTransformer"),
-        ("vit_tiny_r_s16_p8_224", "makes its patches by HybridEmbed"),
+        ("vit_tiny_r_s16_p8_224", "embeds patches by HybridEmbed"),
         ("resnet18", "timm cannot build resnet18"),
         ("vit_huge_patch99", "Unknown model"),
         ("some/folder", "local-dir:some/folder"),
@@ -187,7 +187,7 @@ def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: 
     made.resize(48)
     masked = torch.arange(36).expand(2, 36) % 3 == 0
     clean, hidden = made.forward_clean_and_masked(
-        torch.randn(2, 3, 48, 48), masked, asked=TokenIndex.of(masked).shifted_by(made.num_prefix_tokens)
+        torch.randn(2, 3, 48, 48), masked, positions=TokenIndex.from_mask(masked).shift(made.num_prefix_tokens)
     )
     assert clean.shape == (2, made.num_prefix_tokens + 36, 32)
     assert hidden.shape == (24, 32)
@@ -201,9 +201,9 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     masked = torch.rand(3, 16) < share
     clean, hidden = made.forward_clean_and_masked(
-        images, masked, asked=TokenIndex.of(masked).shifted_by(made.num_prefix_tokens)
+        images, masked, positions=TokenIndex.from_mask(masked).shift(made.num_prefix_tokens)
     )
-    again, view = made.forward_clean_and_masked(images, masked, asked=None)
+    again, view = made.forward_clean_and_masked(images, masked, positions=None)
     torch.testing.assert_close(clean, made(images))
     torch.testing.assert_close(again, clean)
 
@@ -226,10 +226,10 @@ def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are(
     clips = stream.backbone.micro_batch_size(torch.empty(1, 3, 32, 32)) // 2 + 3
     frames = torch.randn(clips, 2, 3, 32, 32, dtype=torch.float64)
     masked = torch.rand(2 * clips, 16) < 0.3
-    feature, hidden = stream.forward_clean_and_masked(frames, masked, view=view)
+    feature, hidden = stream.forward_clean_and_masked(frames, masked, embed_masked=view)
     torch.testing.assert_close(stream(frames), feature)
     torch.testing.assert_close(stream(frames[-5:]), feature[-5:])
-    _, last = stream.forward_clean_and_masked(frames[-5:], masked[-10:], view=view)
+    _, last = stream.forward_clean_and_masked(frames[-5:], masked[-10:], embed_masked=view)
     torch.testing.assert_close(last.tokens, hidden.tokens[-len(last.tokens) :])
     assert (hidden.embedding is not None) == view
     if hidden.embedding is not None:
@@ -273,7 +273,7 @@ def test_smooth_positions_survive_the_way_to_a_finer_grid_and_back() -> None:
 
 
 def test_a_size_that_is_no_multiple_of_the_patch_is_refused_with_both() -> None:
-    with pytest.raises(BadInput, match=r"patches of 8 pixels .* pictures of 50"):
+    with pytest.raises(BadInput, match=r"patches of 8 pixels .* images of 50"):
         backbone().resize(50)
 
 

@@ -17,7 +17,7 @@ from tests.objectives.test_cots import batch, objective
 def outcome(kind: str, pairs: int) -> tuple[LossOutput, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     streams, some = objective(queue=1, negatives="online"), batch(pairs)
-    temperature = Temperature(start=0.2, learned=True, least=0.01)
+    temperature = Temperature(init=0.2, learnable=True, min=0.01)
     model = (
         ClipObjective(image=streams.image, text=streams.text, temperature=temperature)
         if kind == "clip"

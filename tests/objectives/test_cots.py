@@ -17,7 +17,7 @@ from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
-from cots.objectives.cots import BatchNegatives, CotsObjective, LossWeights
+from cots.objectives.cots import CotsObjective, InBatchNegatives, LossWeights
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
 from cots.training.trainer import micro_batch_slices, train_step
 from tests.backbones import language, vision, vit
@@ -35,7 +35,7 @@ def _seeded() -> None:
 def objective(
     *,
     queue: int,
-    negatives: BatchNegatives,
+    negatives: InBatchNegatives,
     weights: LossWeights = ALL,
     deviations: float | None = 1.0,
     fused: bool = False,
@@ -51,13 +51,13 @@ def objective(
     return CotsObjective(
         image=ImageEncoder(pictures, dim=DIM, pool="mean"),
         text=TextEncoder(words, dim=DIM, pool="mean"),
-        patch_head=MaskedTokenHead(width=16, dim=DIM, vocab=CODES),
-        word_head=MaskedTokenHead(width=16, dim=DIM, vocab=VOCAB),
-        queue=PairQueue(size=queue, dim=DIM, warmup=0),
-        noise_filter=AdaptiveMomentumFilter(warmup=0, deviations=deviations, momentum=0.5),
-        weights=weights,
-        temperature=Temperature(start=0.2, learned=True, least=0.01),
-        batch_negatives=negatives,
+        patch_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=CODES),
+        word_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=VOCAB),
+        queue=PairQueue(size=queue, dim=DIM, warmup_steps=0),
+        noise_filter=AdaptiveMomentumFilter(warmup_steps=0, num_std=deviations, momentum=0.5),
+        loss_weights=weights,
+        temperature=Temperature(init=0.2, learnable=True, min=0.01),
+        in_batch_negatives=negatives,
         momentum=0.9,
     ).double()
 
@@ -98,16 +98,16 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
     kept = [row for row in range(len(some.image_index)) if keys.keep_mask[row]]
     image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
     tau, queued = float(model.temperature()), range(int(model.queue.count))
-    by_gradient = model.batch_negatives == "online"
+    by_gradient = model.in_batch_negatives == "online"
 
     def distribution(query: Tensor, own: int, keys_of: Tensor, features: Tensor, queue: Tensor) -> dict[object, float]:
         among = features if by_gradient else keys_of
         scores: dict[object, float] = {"own": float(query @ among[own]) / tau}
         for other in kept:
-            if model.batch_negatives != "none" and some.image_index[other] != some.image_index[own]:
+            if model.in_batch_negatives != "none" and some.image_index[other] != some.image_index[own]:
                 scores[other] = float(query @ among[other]) / tau
         for row in queued:
-            if model.queue.samples[row] != some.image_index[own]:
+            if model.queue.image_index[row] != some.image_index[own]:
                 scores[f"queue {row}"] = float(query @ queue[row]) / tau
         mass = sum(math.exp(value) for value in scores.values())
         return {name: math.exp(value) / mass for name, value in scores.items()}
@@ -161,7 +161,7 @@ def surprise(head: MaskedTokenHead, hidden: Tensor, paired: Tensor, target: Tens
 @pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
 @pytest.mark.parametrize(("pairs", "queue", "past"), [(1, 3, 1), (2, 5, 0), (5, 7, 2), (7, 3, 3)])
 def test_the_losses_agree_with_loops_over_the_papers_formulas(
-    negatives: BatchNegatives, pairs: int, queue: int, past: int, masked_views: float
+    negatives: InBatchNegatives, pairs: int, queue: int, past: int, masked_views: float
 ) -> None:
     weighted = ALL._replace(masked_views=masked_views)
     model = with_a_past(objective(queue=queue, negatives=negatives, weights=weighted), past, pairs=4)
@@ -171,13 +171,13 @@ def test_the_losses_agree_with_loops_over_the_papers_formulas(
     if not masked_views:
         del slow["masked_views"]
     assert {name: float(loss) for name, loss in outcome.losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
-    weights = model.weights._asdict()
+    weights = model.loss_weights._asdict()
     total = float(outcome.loss.detach())
     assert total == pytest.approx(sum(weights[name] * loss for name, loss in slow.items()), rel=1e-9)
 
 
 @pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
-def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negatives: BatchNegatives) -> None:
+def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negatives: InBatchNegatives) -> None:
     model = with_a_past(objective(queue=7, negatives=negatives, weights=ALL._replace(token=0.0)), 2, pairs=4)
     some = batch(5)._replace(frames=torch.randn(5, 3, 3, 16, 16, dtype=torch.float64))
     some.bool_masked_pos[1::2] = some.bool_masked_pos[1::2].flip(dims=(1,))
@@ -196,7 +196,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("negatives", ["none", "momentum"])
 @pytest.mark.parametrize("parts", [2, 3, 7])
 def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
-    negatives: BatchNegatives, parts: int
+    negatives: InBatchNegatives, parts: int
 ) -> None:
     model = with_a_past(objective(queue=5, negatives=negatives), 2, pairs=6)
     some = batch(7)
@@ -225,7 +225,7 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cots.training.trainer.autocast", lambda _: torch.autocast("cpu", enabled=False))
         for _ in range(3):
-            _, row = train_step(model, optimizer, batch(4), learning_rate=0.3, max_grad_norm=1.0, parts=1)
+            _, row = train_step(model, optimizer, batch(4), learning_rate=0.3, max_grad_norm=1.0, grad_accum_steps=1)
     assert row["temperature"] != pytest.approx(before)
     model.temperature.log_tau.data.fill_(-9.0)
     assert float(model.temperature().detach()) == pytest.approx(0.01)
@@ -234,7 +234,7 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
 def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_same() -> None:
     model = objective(queue=0, negatives="online", deviations=None)
     asking = copy.deepcopy(model)
-    asking.queue = PairQueue(size=3, dim=DIM, warmup=9).double()  # which is not filled yet
+    asking.queue = PairQueue(size=3, dim=DIM, warmup_steps=9).double()  # which is not filled yet
     ran = []
     for slow in (model.image_m, model.text_m):
         slow.module.register_forward_hook(lambda *_: ran.append("momentum"))
@@ -246,7 +246,9 @@ def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_
 
     def stepped(one: CotsObjective) -> tuple[KeyFeatures | None, dict[str, float]]:
         groups = [{"params": list(one.parameters()), "scale": 1.0}]
-        return train_step(one, torch.optim.SGD(groups, lr=0.1), some, learning_rate=0.1, max_grad_norm=100.0, parts=1)
+        return train_step(
+            one, torch.optim.SGD(groups, lr=0.1), some, learning_rate=0.1, max_grad_norm=100.0, grad_accum_steps=1
+        )
 
     (_, slow_row), (keys, row) = stepped(asking), stepped(model)
     assert isinstance(keys, KeyFeatures)
@@ -279,7 +281,7 @@ class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]
 @pytest.mark.parametrize("weights", [ALL, ALL._replace(masked_views=0.0), LossWeights(1.0, 0.0, 1.0, 0.0)])
 @pytest.mark.parametrize(("negatives", "queue"), [("none", 5), ("momentum", 5), ("online", 0)])
 def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
-    negatives: BatchNegatives, queue: int, weights: LossWeights
+    negatives: InBatchNegatives, queue: int, weights: LossWeights
 ) -> None:
     model = with_a_past(objective(queue=queue, negatives=negatives, weights=weights, fused=True), 2, pairs=6)
     some = batch(7)
@@ -304,5 +306,5 @@ def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
     keys = KeyFeatures(
         feature, feature, some.image_index, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool)
     )
-    similar = model.compute_logits(feature, feature, keys, model.candidate_set(keys, torch.arange(3)))
+    similar = model.compute_logits(feature, feature, keys, model.select_candidates(keys, torch.arange(3)))
     torch.testing.assert_close(similar.i2t, similar.t2i)

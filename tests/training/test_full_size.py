@@ -37,13 +37,13 @@ def full_size_objective() -> CotsObjective:
     return CotsObjective(
         image=image,
         text=text,
-        patch_head=MaskedTokenHead(width=image.backbone.width, dim=DIM, vocab=CODES),
-        word_head=MaskedTokenHead(width=text.backbone.width, dim=DIM, vocab=WORDS),
-        queue=PairQueue(size=1024, dim=DIM, warmup=0),
-        noise_filter=AdaptiveMomentumFilter(warmup=100, deviations=2.0, momentum=0.99),
-        weights=LossWeights(instance=1.0, token=1.0, task=1.0, masked_views=1.0),
-        temperature=Temperature(start=0.07, learned=True, least=0.01),
-        batch_negatives="momentum",
+        patch_head=MaskedTokenHead(width=image.backbone.width, dim=DIM, vocab_size=CODES),
+        word_head=MaskedTokenHead(width=text.backbone.width, dim=DIM, vocab_size=WORDS),
+        queue=PairQueue(size=1024, dim=DIM, warmup_steps=0),
+        noise_filter=AdaptiveMomentumFilter(warmup_steps=100, num_std=2.0, momentum=0.99),
+        loss_weights=LossWeights(instance=1.0, token=1.0, task=1.0, masked_views=1.0),
+        temperature=Temperature(init=0.07, learnable=True, min=0.01),
+        in_batch_negatives="momentum",
         momentum=0.99,
     )
 
@@ -73,7 +73,7 @@ def test_one_real_step_of_the_full_size_model_learns_in_its_last_six_blocks() ->
     groups = build_param_groups(objective, weight_decay=0.02, layer_decay=0.9)
     optimizer = torch.optim.AdamW(groups)
     fingers = {name: finger(value) for name, value in objective.named_parameters()}
-    _, figures = train_step(objective, optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, parts=2)
+    _, figures = train_step(objective, optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, grad_accum_steps=2)
     moved = {name for name, value in objective.named_parameters() if finger(value) != fingers[name]}
     learning = {name for name, value in objective.named_parameters() if value.requires_grad}
     assert math.isfinite(figures[TOTAL_LOSS])

@@ -137,7 +137,10 @@ def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_w
     written(project, fsdp=True, grad_accum_steps=3)
     done = ended([fork_python, *command(tiny_data, tokenized, "out")], 2)
     assert done.returncode == 1
-    assert "error: a batch of 4 in 3 parts for 2 processes: start fewer, or raise the batch" in done.stderr.splitlines()
+    assert (
+        "error: a batch of 4 in 3 micro-batches for 2 processes: start fewer, or raise batch_size"
+        in done.stderr.splitlines()
+    )
 
 
 @pytest.mark.parametrize("save", ["online", "ema"])

@@ -55,7 +55,7 @@ def run(data: Path, tokenized: Path, out: Path, params: Params) -> Path:
     torch.manual_seed(params.pretrain.seed)
     model = build_model(params.model, tokenized / "tokenizer")
     inputs = Inputs(data / "shards", data / "manifest.parquet", tokenized / "tokens")
-    fit(model, inputs, out / "report", name="pretrain", training=params.pretrain, codes=16, media=BOTH)
+    fit(model, inputs, out / "report", name="pretrain", training=params.pretrain, num_codes=16, media=BOTH)
     model.save(out / "model")
     return out
 
@@ -88,7 +88,7 @@ def killed_run(step: int, data: Path, tokenized: Path, tmp_path: Path) -> None:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "row", row)
+        patch.setattr(Progress, "log_step", row)
         with pytest.raises(Killed):
             run(data, tokenized, tmp_path / "killed", tiny_params())
 
@@ -221,7 +221,7 @@ def objective_and_batch(data: Path, tokenized: Path, params: Params) -> tuple[Co
     model = build_model(params.model, tokenized / "tokenizer")
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
     batches = build_train_loader(*paths, model=model, training=params.pretrain, media=BOTH)
-    objective = build_objective(model, params.pretrain.objective, codes=16)
+    objective = build_objective(model, params.pretrain.objective, num_codes=16)
     assert isinstance(objective, CotsObjective)
     return objective, next(batches.iter_from(0))
 
@@ -236,7 +236,7 @@ def test_two_forwards_leave_every_buffer_and_weight_bit_identical(tiny_data: Pat
     batch = to_device(arrays, PIXELS, torch.device("cpu"))
     optimizer = torch.optim.AdamW(build_param_groups(objective, weight_decay=0.02, layer_decay=1.0))
     for _ in range(4):
-        train_step(objective, optimizer, batch, learning_rate=1e-3, max_grad_norm=1.0, parts=1)
+        train_step(objective, optimizer, batch, learning_rate=1e-3, max_grad_norm=1.0, grad_accum_steps=1)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     first, second = whole(objective, batch), whole(objective, batch)
     assert torch.equal(first.loss, second.loss)

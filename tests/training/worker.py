@@ -64,7 +64,7 @@ def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, A
     """The figures of each step, and the state at the end."""
     torch.manual_seed(0)
     model = build_model(params.model, tokenized / "tokenizer")
-    objective = build_objective(model, params.pretrain.objective, codes=16).double()
+    objective = build_objective(model, params.pretrain.objective, num_codes=16).double()
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
     batches = build_train_loader(*paths, model=model, training=params.pretrain, media=("image", "video"))
     if name.startswith("sharded"):
@@ -82,7 +82,7 @@ def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, A
                 batch,
                 learning_rate=0.1,
                 max_grad_norm=1.0,
-                parts=params.pretrain.grad_accum_steps,
+                grad_accum_steps=params.pretrain.grad_accum_steps,
             )[1]
         )
         sizes.append(len(batch.image_index))

@@ -1,4 +1,4 @@
-"""The folder of a dVAE, of either kind: settings that tell which one it is, and weights."""
+"""The folder of a dVAE of either kind: weights, and settings that say which kind it is."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ CODES = "codes"  # the key of `num_codes` on disk
 
 
 def save_dvae(dvae: AnyDvae, folder: Path) -> None:
-    """Write a folder of weights and settings; one that is there is replaced."""
-    (kind,) = (kind for kind, made in KINDS.items() if type(dvae) is made)
+    """Write weights and settings to a folder, replacing it if it exists."""
+    (kind,) = (kind for kind, cls in KINDS.items() if type(dvae) is cls)
     weights = {name: value.detach().cpu().contiguous() for name, value in dvae.state_dict().items()}
     with atomic_folder(folder, durable=True) as aside:
         save_file(weights, aside / WEIGHTS)
@@ -29,7 +29,7 @@ def save_dvae(dvae: AnyDvae, folder: Path) -> None:
 
 
 def load_dvae(folder: Path) -> AnyDvae:
-    """Read a folder that `save_dvae` wrote.
+    """Load a folder that `save_dvae` wrote.
 
     Raises:
         BadInput: there is none, or it is damaged.

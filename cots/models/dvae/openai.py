@@ -1,4 +1,4 @@
-"""OpenAI's discrete VAE, whose codes the paper's token level predicts: the architecture; its weights are imported."""
+"""The architecture of OpenAI's discrete VAE, whose codes the paper's token level predicts; weights are imported."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUPS = 4  # with a change of resolution between them: three of those make the downsampling of 8
-SHORTLIST = 4  # codes; with 2, float32 chose another one in 0.3 % of the places, with 4 in none of 1,568
-MARGIN = 0.1  # pixels are mapped into [0.1, 0.9], where the logit is finite
+GROUPS = 4  # the resolution is halved between them: three times, 8 in all
+SHORTLIST = 4  # codes; against float32 over all codes, 2 gave another code at 0.3 % of 1,568 positions, 4 at none
+MARGIN = 0.1  # pixels are mapped to [0.1, 0.9], where the logit is finite
 
 
 class Bottleneck(nn.Module):
@@ -30,9 +30,9 @@ class Bottleneck(nn.Module):
         self.shortcut = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
         widths = pairwise((before, after // 4, after // 4, after // 4, after))
         path: OrderedDict[str, nn.Module] = OrderedDict()
-        for place, ((narrow, wide), kernel) in enumerate(zip(widths, kernels, strict=True), start=1):
-            path[f"relu_{place}"] = nn.ReLU(inplace=place > 1)  # the first one's input is the shortcut's as well
-            path[f"conv_{place}"] = nn.Conv2d(narrow, wide, kernel, padding=kernel // 2)
+        for number, ((channels_in, channels_out), kernel) in enumerate(zip(widths, kernels, strict=True), start=1):
+            path[f"relu_{number}"] = nn.ReLU(inplace=number > 1)  # the shortcut needs the first one's input
+            path[f"conv_{number}"] = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2)
         self.path = nn.Sequential(path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ def bottlenecks(
     Args:
         first: to `widths[0]` channels; last: from `widths[-1]` channels.
         widths: channels before the first group and after each of the four.
-        kernels: of each bottleneck; blocks: bottlenecks a group.
-        resize: after every group but the last; it has no weights.
+        kernels: of each bottleneck; blocks: bottlenecks per group.
+        resize: after every group except the last; without weights.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict(input=first)
     for number, (before, after) in enumerate(pairwise(widths), start=1):
@@ -64,7 +64,7 @@ def bottlenecks(
 
 
 class OpenAiDvae(nn.Module):
-    """Encoder to code logits, decoder from codes to the parameters of a logit-Laplace; one code for 8 x 8 pixels.
+    """Encoder to code logits, decoder from codes to logit-Laplace parameters; one code per 8 x 8 pixels.
 
     Args:
         num_codes: codebook size (V), at least 4; 8,192 as published.
@@ -98,23 +98,23 @@ class OpenAiDvae(nn.Module):
         )
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Codes of pictures: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers.
+        """Codes of images: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers.
 
-        The encoder's last convolution, 1 x 1, is a matrix product. Under autocast it is rounded, and the likeliest of
-        8,192 codes are often equal then: float32 decides among the first few, as it would among all at a third of the
-        cost of the whole encoder.
+        The encoder's last convolution, 1 x 1, is a matrix product. Under autocast its rounding often makes the highest
+        of 8,192 logits equal, so float32 decides among the highest few. Computing all of them in float32 would cost a
+        third of the whole encoder.
         """
         features = self.encoder[:-1]((1 - 2 * MARGIN) * pixels + MARGIN).movedim(1, -1)  # (B, h, w, 8 hidden)
         weight, bias = self.encoder.get_parameter("output.weight").flatten(1), self.encoder.get_parameter("output.bias")
-        likely = F.linear(features, weight, bias).topk(SHORTLIST).indices  # (B, h, w, SHORTLIST)
-        logits = (features.float().unsqueeze(-2) * weight[likely]).sum(dim=-1) + bias[likely]
-        return likely.gather(-1, logits.argmax(dim=-1, keepdim=True)).squeeze(-1)
+        shortlist = F.linear(features, weight, bias).topk(SHORTLIST).indices  # (B, h, w, SHORTLIST)
+        logits = (features.float().unsqueeze(-2) * weight[shortlist]).sum(dim=-1) + bias[shortlist]
+        return shortlist.gather(-1, logits.argmax(dim=-1, keepdim=True)).squeeze(-1)
 
     def logit_laplace(self, codes: Tensor) -> Tensor:
         """Mean (3 channels) and log-scale (3) of each pixel's logit: (B, h, w) codes to (B, 6, 8 h, 8 w).
 
-        The decoder's first convolution on one-hot codes picks a column of its weights, so the column is looked up: at
-        8,192 codes the one-hot picture would be the largest tensor of all.
+        The decoder's first convolution on one-hot codes selects a column of its weights, so it is a lookup here: with
+        8,192 codes the one-hot image would be the largest tensor of all.
         """
         table = self.decoder.get_parameter("input.weight").flatten(1).T  # (V, start)
         embedded = F.embedding(codes, table) + self.decoder.get_parameter("input.bias")  # (B, h, w, start)
@@ -122,6 +122,6 @@ class OpenAiDvae(nn.Module):
         return stats.float()
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The mean picture of codes: (B, h, w) to (B, 3, 8 h, 8 w) in [0, 1]."""
+        """The mean image of codes: (B, h, w) to (B, 3, 8 h, 8 w) in [0, 1]."""
         mapped = self.logit_laplace(codes)[:, :3].sigmoid()
         return ((mapped - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)

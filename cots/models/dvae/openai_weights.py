@@ -15,7 +15,7 @@ from cots.models.dvae.openai import OpenAiDvae
 from cots.models.dvae.pickled import MAX_BYTES, read_pickled
 
 PARTS = ("encoder", "decoder")
-RENAMED = (  # names in the published modules to ours, which these patterns leave alone
+RENAMED = (  # names in the published modules to ours; our names match none of these patterns
     (r"^blocks\.", ""),
     (r"\.res_path\.", ".path."),
     (r"\.id_path\.", ".shortcut."),
@@ -25,32 +25,32 @@ RENAMED = (  # names in the published modules to ours, which these patterns leav
 )
 
 
-def import_openai_dvae(folder: Path, *, sha256: str, codes: int) -> OpenAiDvae:
-    """OpenAI's dVAE with the weights of a folder.
+def import_openai_dvae(folder: Path, *, sha256: str, num_codes: int) -> OpenAiDvae:
+    """OpenAI's dVAE with weights from a folder.
 
     Args:
         folder: with `encoder.pkl` and `decoder.pkl` as published, or the same two in safetensors (under the published
-            names or ours), or `dvae.safetensors` alone, as models/dvae has it.
-        sha256: of the files one behind the other: `cat encoder.pkl decoder.pkl | sha256sum`.
-        codes: size of the codebook.
+            names or ours), or only `dvae.safetensors`, as in models/dvae.
+        sha256: of the concatenated files: `cat encoder.pkl decoder.pkl | sha256sum`.
+        num_codes: size of the codebook.
 
     Raises:
-        BadInput: no such files, another digest, or not the weights of such a dVAE.
+        BadInput: the files are missing, have another digest, or are not the weights of such a dVAE.
     """
     files = weight_files(folder)
-    if (found := weights_digest(folder)) != sha256:
-        named = ", ".join(file.name for file in files)
+    if (digest := weights_digest(folder)) != sha256:
+        names = ", ".join(file.name for file in files)
         raise BadInput(
-            f"{named} in {folder} have sha256 {found}, not {sha256}: give the right files, or write the digest that"
-            " was found into dvae.sha256"
+            f"{names} in {folder} have sha256 {digest}, not {sha256}: give the right files, or set dvae.sha256 to the"
+            " actual digest"
         )
     if len(files) == 1:
-        weights = _safetensors(files[0])
+        weights = _load_safetensors(files[0])
     else:
-        weights = {f"{part}.{name}": w for part, file in zip(PARTS, files, strict=True) for name, w in _part(file)}
-    dvae = _assembled(weights, folder)
-    if dvae.num_codes != codes:
-        raise BadInput(f"dvae.codebook_size is {codes}, the weights in {folder} have {dvae.num_codes}")
+        weights = {f"{part}.{name}": w for part, file in zip(PARTS, files, strict=True) for name, w in _load_part(file)}
+    dvae = _build_dvae(weights, folder)
+    if dvae.num_codes != num_codes:
+        raise BadInput(f"dvae.codebook_size is {num_codes}, the weights in {folder} have {dvae.num_codes}")
     return dvae
 
 
@@ -58,26 +58,26 @@ def weight_files(folder: Path) -> list[Path]:
     """`dvae.safetensors`, or the encoder's and the decoder's file.
 
     Raises:
-        BadInput: there are none, or too large ones.
+        BadInput: there are none, or they are too large.
     """
     candidates = [
         [folder / "dvae.safetensors"],
         *([folder / f"{part}{kind}" for part in PARTS] for kind in READERS),
     ]
-    chosen = next((files for files in candidates if all(file.is_file() for file in files)), None)
-    if chosen is None:
+    paths = next((files for files in candidates if all(file.is_file() for file in files)), None)
+    if paths is None:
         raise BadInput(
             f"no OpenAI dVAE in {folder}: dvae.path names the folder with encoder.pkl and decoder.pkl (from"
             " github.com/openai/DALL-E), or the same two as .safetensors"
         )
-    for file in chosen:
+    for file in paths:
         if file.stat().st_size > MAX_BYTES:
             raise BadInput(f"{file} has {file.stat().st_size} bytes: a dVAE has at most {MAX_BYTES}")
-    return chosen
+    return paths
 
 
 def weights_digest(folder: Path) -> str:
-    """Sha256 of the folder's weight files one behind the other, in hexadecimal digits."""
+    """SHA-256 of the folder's concatenated weight files, in hexadecimal."""
     sha = hashlib.sha256()
     for file in weight_files(folder):
         with file.open("rb") as opened:
@@ -86,14 +86,14 @@ def weights_digest(folder: Path) -> str:
     return sha.hexdigest()
 
 
-def _part(file: Path) -> list[tuple[str, Tensor]]:
+def _load_part(file: Path) -> list[tuple[str, Tensor]]:
     weights = READERS[file.suffix](file)
-    for pattern, ours in RENAMED:
-        weights = {re.sub(pattern, ours, name): weight for name, weight in weights.items()}
+    for pattern, replacement in RENAMED:
+        weights = {re.sub(pattern, replacement, name): weight for name, weight in weights.items()}
     return list(weights.items())
 
 
-def _safetensors(file: Path) -> dict[str, Tensor]:
+def _load_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_file(file)
     except (SafetensorError, OSError) as error:
@@ -101,11 +101,11 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     return weights
 
 
-READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {".safetensors": _safetensors, ".pkl": read_pickled}
+READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {".safetensors": _load_safetensors, ".pkl": read_pickled}
 
 
-def _assembled(weights: dict[str, Tensor], folder: Path) -> OpenAiDvae:
-    """The dVAE whose sizes the weights tell; it is laid out without memory first, so that wrong shapes cost none."""
+def _build_dvae(weights: dict[str, Tensor], folder: Path) -> OpenAiDvae:
+    """The dVAE of the sizes of these weights; built on the meta device first, so that wrong shapes cost no memory."""
     try:
         sizes = {
             "num_codes": weights["encoder.output.weight"].shape[0],
@@ -119,9 +119,9 @@ def _assembled(weights: dict[str, Tensor], folder: Path) -> OpenAiDvae:
         raise BadInput(f"{folder} does not hold the weights of an OpenAI dVAE: no usable {error}") from None
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     expected = {name: tuple(weight.shape) for name, weight in dvae.state_dict().items()}
-    wrong = sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))
-    if wrong:
-        first, more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    mismatched = sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))
+    if mismatched:
+        first, more = mismatched[0], f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
         raise BadInput(
             f"{folder} does not hold the weights of an OpenAI dVAE: {first} is {shapes.get(first, 'absent')},"
             f" expected {expected.get(first, 'none')}{more}"

@@ -1,8 +1,8 @@
-"""Interpreter of a pickled torch module that unpickles nothing: no class is looked up and nothing is called.
+"""Safe interpreter of a pickled torch module: it imports no class and calls nothing.
 
 `torch.save(module)` writes a program that builds the module's objects. `torch.load(weights_only=True)` refuses it, and
-for the format before torch 1.6 no list of safe classes changes that. Here each instruction makes a plain value or an
-inert `Node`; a name that is not among NAMES and MODULES, or an instruction without a step, refuses the file.
+in the format before torch 1.6 even a list of safe globals does not help. Here each instruction makes a plain value or
+an inert `Node`; a name outside NAMES and MODULES, or an unknown instruction, rejects the file.
 """
 
 import pickletools
@@ -25,16 +25,16 @@ NAMES = {*DTYPES, *TENSORS, PARAMETER, "torch.device", "torch.float32", "torch.f
     "__builtin__.set",
     "builtins.set",
 }
-MODULES = ("dall_e.", "torch.nn.modules.")  # whose every name may occur
+MODULES = ("dall_e.", "torch.nn.modules.")  # prefixes of allowed names
 
 
-class Refused(Exception):
-    """The file is not a pickled module of known parts; the message says why, for the end of a sentence."""
+class UnsafePickle(Exception):
+    """The file is not a pickled module of known parts; the message is the end of a sentence that says why."""
 
 
 @dataclass
 class Node:
-    """What the program would have made: a name, or the result of calling one."""
+    """Stands for an object of the program: a global by its name, or the result of calling one."""
 
     name: str
     args: Any = None
@@ -42,7 +42,7 @@ class Node:
 
 
 class PickleInterpreter:
-    """The instructions of a pickle on a stack of plain values; one method an instruction, named as pickletools does."""
+    """Runs a pickle's instructions on a stack of plain values; STEPS maps pickletools' opcode names to methods."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -51,7 +51,7 @@ class PickleInterpreter:
         self.dtypes: dict[str, torch.dtype] = {}  # of the storages, by key
 
     def run(self, file: IO[bytes]) -> Any:  # noqa: ANN401 - a pickle holds anything
-        """The value that the program at the file's position leaves; the file then stands behind it."""
+        """The result of the program at the file's position; the position moves behind the program."""
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name == "STOP":
                 return self.stack.pop()
@@ -62,25 +62,25 @@ class PickleInterpreter:
             elif opcode.name in STEPS:
                 STEPS[opcode.name](self, argument)
             else:
-                raise Refused(f"it has the instruction {opcode.name}")
-        raise Refused("it ends early")
+                raise UnsafePickle(f"it has the instruction {opcode.name}")
+        raise UnsafePickle("it ends early")
 
     def _global(self, argument: str) -> None:
         name = argument.replace(" ", ".")
         if name not in NAMES and not name.startswith(MODULES):
-            raise Refused(f"it names {name[:80]!r}")
+            raise UnsafePickle(f"it names {name[:80]!r}")
         self.stack.append(Node(name))
 
     def _call(self, _: object) -> None:
-        args, called = self.stack.pop(), self.stack.pop()
-        if called.name == "collections.OrderedDict":
+        args, function = self.stack.pop(), self.stack.pop()
+        if function.name == "collections.OrderedDict":
             self.stack.append(dict(*args))
         else:
-            self.stack.append(Node(called.name, args))
+            self.stack.append(Node(function.name, args))
 
     def _build(self, _: object) -> None:
         state = self.stack.pop()
-        if isinstance(self.stack[-1], Node):  # a dictionary's own attributes hold no weights
+        if isinstance(self.stack[-1], Node):  # attributes of a dict hold no weights
             self.stack[-1].state = state
 
     def _persistent(self, _: object) -> None:
@@ -90,7 +90,7 @@ class PickleInterpreter:
             return
         scalar, key, _, _, *view = rest
         if any(view):
-            raise Refused("its storages are views of others")
+            raise UnsafePickle("its storages are views of others")
         self.dtypes[key] = DTYPES[scalar.name]
         self.stack.append(Node("storage", key))
 
@@ -98,16 +98,16 @@ class PickleInterpreter:
         self.marks.append(self.stack)
         self.stack = []
 
-    def _since_mark(self) -> list[Any]:
+    def _pop_to_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
         return items
 
     def _tuple(self, _: object) -> None:
-        items = self._since_mark()
+        items = self._pop_to_mark()
         self.stack.append(tuple(items))
 
     def _appends(self, _: object) -> None:
-        items = self._since_mark()
+        items = self._pop_to_mark()
         self.stack[-1].extend(items)
 
     def _append(self, _: object) -> None:
@@ -115,21 +115,21 @@ class PickleInterpreter:
         self.stack[-1].append(item)
 
     def _setitems(self, _: object) -> None:
-        items = self._since_mark()
+        items = self._pop_to_mark()
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def _setitem(self, _: object) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self.stack[-1][key] = value
 
-    def _last(self, count: int) -> None:
+    def _tuple_of(self, count: int) -> None:
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
-    def _put(self, place: int) -> None:
-        self.memo[place] = self.stack[-1]
+    def _put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
 
-    def _get(self, place: int) -> None:
-        self.stack.append(self.memo[place])
+    def _get(self, index: int) -> None:
+        self.stack.append(self.memo[index])
 
 
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "BINSTRING"}
@@ -143,7 +143,7 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": set,
 }
 STEPS: dict[str, Callable[[PickleInterpreter, Any], None]] = {
-    "PROTO": lambda machine, version: None,
+    "PROTO": lambda interpreter, version: None,
     "GLOBAL": PickleInterpreter._global,
     "REDUCE": PickleInterpreter._call,
     "NEWOBJ": PickleInterpreter._call,
@@ -151,9 +151,9 @@ STEPS: dict[str, Callable[[PickleInterpreter, Any], None]] = {
     "BINPERSID": PickleInterpreter._persistent,
     "MARK": PickleInterpreter._mark,
     "TUPLE": PickleInterpreter._tuple,
-    "TUPLE1": lambda machine, _: machine._last(1),
-    "TUPLE2": lambda machine, _: machine._last(2),
-    "TUPLE3": lambda machine, _: machine._last(3),
+    "TUPLE1": lambda interpreter, _: interpreter._tuple_of(1),
+    "TUPLE2": lambda interpreter, _: interpreter._tuple_of(2),
+    "TUPLE3": lambda interpreter, _: interpreter._tuple_of(3),
     "APPEND": PickleInterpreter._append,
     "APPENDS": PickleInterpreter._appends,
     "SETITEM": PickleInterpreter._setitem,

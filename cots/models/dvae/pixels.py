@@ -1,4 +1,4 @@
-"""Image bytes as the dVAE takes them."""
+"""Image bytes to the input of the dVAE."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Our own discrete VAE, to be trained on the pictures at hand."""
+"""This project's discrete VAE, trained on the images of the data set."""
 
 import math
 from typing import NamedTuple
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DOWNSAMPLING = 8  # pixels along a side for one token
-FAINT = -60.0  # nats below the likeliest code of a draw
-SHARPNESS = 6.0  # deviation of a code's logit over positions at the start; below about 4 the noise drowns the choice
+FAINT = -60.0  # nats below the most probable code; lower scores are clamped
+SHARPNESS = 6.0  # initial standard deviation of a code's logit over positions; below about 4 Gumbel noise dominates
 
 
 class Residual(nn.Module):
@@ -35,18 +35,18 @@ class Residual(nn.Module):
 
 
 class Reconstruction(NamedTuple):
-    """What training needs of a pass."""
+    """The output of a training pass."""
 
     log_probs: Tensor  # (B, V, h, w) of the codes
-    pixels: Tensor  # (B, 3, H, W), about [0, 1]
+    pixels: Tensor  # (B, 3, H, W), roughly in [0, 1]
 
 
 class Dvae(nn.Module):
-    """Encoder to code logits, decoder from one-hot codes; one code for 8 x 8 pixels.
+    """Encoder to code logits, decoder from one-hot codes; one code per 8 x 8 pixels.
 
-    Work is done at a quarter and an eighth of the resolution, so that a picture costs about a hundredth of DALL-E's
-    encoder. The logits are batch-normalised to one learnt deviation: no code can be likely everywhere, which is how
-    codebooks trained on few pictures collapse (docs/decisions/0004-dvae.md).
+    It works at a quarter and an eighth of the resolution, so that an image costs about a hundredth of DALL-E's encoder.
+    The logits are batch-normalized to a learned standard deviation, so that no code can be likely everywhere, which is
+    how codebooks trained on few images collapse (docs/decisions/0004-dvae.md).
 
     Args:
         num_codes: codebook size (V).
@@ -89,36 +89,36 @@ class Dvae(nn.Module):
         return self.sharpness * spread
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Codes of pictures: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers."""
+        """Codes of images: (B, 3, H, W) in [0, 1], H and W multiples of 8, to (B, H / 8, W / 8) integers."""
         return self.logits(pixels).argmax(dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The mean picture of codes: (B, h, w) to (B, 3, 8 h, 8 w) in [0, 1]."""
+        """The mean image of codes: (B, h, w) to (B, 3, 8 h, 8 w) in [0, 1]."""
         one_hot = F.one_hot(codes, self.num_codes).movedim(-1, 1).float()
         pixels: Tensor = self.decoder(one_hot) + 0.5
         return pixels.clamp(0, 1)
 
     def forward(self, pixels: Tensor, temperature: float) -> Reconstruction:
-        """Encode, draw relaxed codes by Gumbel-softmax, decode.
+        """Encode, sample relaxed codes by Gumbel-softmax, decode.
 
         Args:
             pixels: (B, 3, H, W) in [0, 1].
-            temperature: of the relaxation, > 0; near 0 the draws are one-hot.
+            temperature: of the relaxation, > 0; near 0 the samples are one-hot.
         """
         log_probs = self.logits(pixels).log_softmax(dim=1)
-        drawn = gumbel_softmax(log_probs, temperature)
-        return Reconstruction(log_probs, self.decoder(drawn).float() + 0.5)
+        sampled = gumbel_softmax(log_probs, temperature)
+        return Reconstruction(log_probs, self.decoder(sampled).float() + 0.5)
 
 
 def gumbel_softmax(log_probs: Tensor, temperature: float) -> Tensor:
-    """Relaxed draws of codes: softmax((log p + g) / temperature), g = -log(-log u), u uniform in (0, 1).
+    """Relaxed samples of codes: softmax((log p + g) / temperature), g = -log(-log u), u uniform in (0, 1).
 
-    torch's own draws its noise in another memory layout than channels last, and at low temperatures nearly all of its
-    results are denormal numbers, which processors are slow at: codes less likely than FAINT are as likely as that here.
+    Unlike torch's own, it keeps the channels-last layout, and clamps scores at FAINT: at low temperatures nearly all
+    results would be denormal numbers, on which CPUs are slow.
 
     Args:
         log_probs: (B, V, h, w).
-        temperature: > 0; near 0 the draws are one-hot.
+        temperature: > 0; near 0 the samples are one-hot.
 
     Returns:
         (B, V, h, w), each position's codes summing to 1.
@@ -127,8 +127,8 @@ def gumbel_softmax(log_probs: Tensor, temperature: float) -> Tensor:
     """
     uniform = torch.rand_like(log_probs).clamp_(min=torch.finfo(log_probs.dtype).tiny)
     scores = (log_probs - uniform.log_().neg_().log_()) / temperature
-    likeliest = scores.detach().amax(dim=1, keepdim=True)
-    return (scores - likeliest).clamp(min=FAINT).softmax(dim=1)
+    highest = scores.detach().amax(dim=1, keepdim=True)
+    return (scores - highest).clamp(min=FAINT).softmax(dim=1)
 
 
 def kl_to_uniform(log_probs: Tensor) -> Tensor:
