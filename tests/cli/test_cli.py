@@ -3,7 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from PIL import Image
 from cots.cli.tables import table
 from cots.config.params import Params
 from cots.models.dual_encoder import DualEncoder
-from tests.conftest import Cots
+from tests.conftest import Cots, tracked_in
 
 ROOT = Path(__file__).parents[2]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
@@ -35,11 +35,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def published(cots: Cots, store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def published(store_of_one_version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A registry whose champion is the tiny package, and its project around."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    assert publish(cots, tiny_package)[0] == 0
+    with tracked_in(Path(shutil.copy(store_of_one_version, tmp_path))):
+        yield
 
 
 def publish(cots: Cots, package: Path) -> tuple[int, str, str]:
@@ -352,10 +353,13 @@ def test_encoders_are_not_searched(cots: Cots, tiny_model: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("store")
 def test_versions_are_published_listed_promoted_and_taken_back(
-    cots: Cots, tiny_package: Path, other_package: Path
+    cots: Cots, tiny_package: Path, other_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert "version 1 registered; it is the champion" in publish(cots, tiny_package)[1]
     assert "was registered already" in publish(cots, tiny_package)[1]
     assert "version 2 registered; it is the champion" in publish(cots, other_package)[1]
     rows = cots("registry", "list")[1].splitlines()

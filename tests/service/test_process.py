@@ -24,9 +24,9 @@ BODY = b'{"text": "a red square"}'
 
 
 @contextmanager
-def started(python: str, *arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process and its port, when it has said where it listens."""
-    command = [python, "-m", "cots", "serve", "--port", "0", *map(str, arguments)]
+    command = [sys.executable, "-m", "cots", "serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
     assert process.stderr
     try:
@@ -53,10 +53,10 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_champion_is_served_and_sigterm_finishes_the_requests_in_flight(
-    champion: Champion, tiny_package: Path, fork_python: str
+    champion: Champion, tiny_package: Path
 ) -> None:
     champion.move(champion.register(tiny_package / "index"))
-    with started(fork_python) as (process, port):
+    with started() as (process, port):
         assert process.stderr
         assert "INFO cots-index version 1 answers" in process.stderr.readline()
         with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
