@@ -39,7 +39,7 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
 
 
 def watched(project: Path, server: Server, store: str, parameters: str) -> None:
-    command = [server.python, "-c", f"from cots.flows.drift import watch; watch({parameters})"]
+    command = [server.python, "-c", f"from cots.flows.drift import check_drift; check_drift({parameters})"]
     environment = server.environment | {"MLFLOW_TRACKING_URI": store}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -176,8 +176,8 @@ def test_lists_and_texts_are_flattened_as_they_read_in_the_file() -> None:
 @pytest.mark.slow
 def test_a_new_store_is_made_without_a_word(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from cots.tracking.runs import logged_run\n"
-        "with logged_run('x', {}, Path('x.json'), manifest=Path('m')): pass"
+        "from pathlib import Path; from cots.tracking.runs import start_run\n"
+        "with start_run('x', {}, Path('x.json'), manifest=Path('m')): pass"
     )
     (tmp_path / "m").write_bytes(b"")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
