@@ -348,7 +348,7 @@ def test_captions_are_found_for_a_picture(cots: Cots, tiny_package: Path, square
 def test_encoders_are_not_searched(cots: Cots, tiny_model: Path) -> None:
     code, _, err = cots("search", "blue", "--model", tiny_model)
     assert code == 2
-    assert "not an MLflow model folder" in one_line(err)
+    assert "packaged index" in one_line(err)
 
 
 @pytest.mark.slow
