@@ -15,11 +15,11 @@ help:
 	@echo "make demo   set up, run the pipeline on drawn scenes, publish, show the result"
 	@echo "make up     MLflow and Prefect on PostgreSQL, the deployments, a worker (docs/operate.md); make status"
 	@echo "make down   stop them; PURGE=1 also deletes their data"
-	@echo "make test   the test suite, 8 minutes on two cores; make test-fast: what takes 90 seconds of it (tests/README.md)"
-	@echo "make check  format, lint, types, import floors, generated files, duplicates"
-	@echo "make fix    format, mend what can be mended, write generated files (dvc.yaml's deps, docs/)"
-	@echo "make bench  benchmarks: make bench ONLY=step runs one, ONLY=smoke all at their smallest"
-	@echo "make ablation   what each level is worth, by dvc exp over seeds, on params.yaml's data"
+	@echo "make test   all tests, 8 minutes on two cores; make test-fast: 90 seconds (tests/README.md)"
+	@echo "make check  format, lint, types, import layers, generated files, duplicates"
+	@echo "make fix    format, fix lint, write generated files (deps in dvc.yaml, docs/)"
+	@echo "make bench  all benchmarks; ONLY=step runs one, ONLY=smoke all at their smallest size"
+	@echo "make ablation   trains with and without each loss level, over seeds, on the data of params.yaml"
 
 setup: .venv/.ready
 
@@ -35,7 +35,7 @@ demo: setup
 	cots registry publish
 	cots summary
 
-# In containers where Docker runs with compose, else as plain processes; COMPOSE= chooses these.
+# In containers if Docker Compose is installed, else as plain processes; COMPOSE= forces the latter.
 COMPOSE ?= $(shell docker compose ls >/dev/null 2>&1 && echo docker compose -f infra/compose.yaml)
 
 up: setup

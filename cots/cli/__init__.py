@@ -1,4 +1,4 @@
-"""The console script `cots`, for people. A verb imports what it uses when it runs: `cots --help` is instant."""
+"""The console script `cots`. Each command imports what it needs when it runs, so `cots --help` is instant."""
 
 import gc
 import sys
@@ -21,23 +21,23 @@ from cots.cli.summary import summary
 from cots.cli.suspects import suspects
 from cots.errors import BadInput, exit_on_error
 
-GC_THRESHOLD = 100_000  # new objects between two searches for garbage; Python's own is 700
+GC_THRESHOLD = 100_000  # new objects between two garbage collections; Python's default is 700
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (init, search, serve, evaluate, compare, explain, suspects, drift, summary, doctor):
-    app.command()(verb)
+for command in (init, search, serve, evaluate, compare, explain, suspects, drift, summary, doctor):
+    app.command()(command)
 app.command(hidden=True)(use)
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version of this package and end."""
-    if wanted:
+def show_version(requested: bool) -> None:
+    """Print the version of this package and exit."""
+    if requested:
         typer.echo(f"cots {version('cots')}")
         raise typer.Exit
 
@@ -48,20 +48,20 @@ def root(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Two-stream vision-language retrieval: search, measure, deploy."""
+    """Two-stream vision-language retrieval: train, search, evaluate, deploy."""
 
 
 def main() -> None:
-    """Run the command line; a mistake is told in one line, with exit code 2."""
-    gc.set_threshold(GC_THRESHOLD)  # imports make objects that stay: searching them for garbage is a tenth of the start
+    """Run the command line; a mistake prints one line and exits with code 2."""
+    gc.set_threshold(GC_THRESHOLD)  # imports create objects that stay; collecting among them takes a tenth of the start
     with exit_on_error():
         try:
             sys.exit(app(prog_name="cots", standalone_mode=False))
         except typer.TyperException as error:
             message = error.format_message()
-            if "\n" in message:  # the help, because no verb was given
+            if "\n" in message:  # the help, because no command was given
                 print(message, file=sys.stderr)
                 sys.exit(2)
-            raise BadInput(f"{message} (`cots --help` shows what there is)") from None
+            raise BadInput(f"{message} (see `cots --help`)") from None
         except typer.Abort:
             sys.exit(1)

@@ -1,3 +1,3 @@
-"""What a verb takes where the user names no model; light, for every verb is read when `cots` starts."""
+"""The model that commands use by default. Imports nothing, because `cots` reads it at every start."""
 
 CHAMPION = "models:/cots-index@champion"

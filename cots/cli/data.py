@@ -1,4 +1,4 @@
-"""`cots data`: several data sets into one, which versions learnt from a sample, and how to take it back."""
+"""`cots data`: merge data sets, see which versions were trained on a sample, and withdraw it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from cots.registry.registry import Registry
 
 data = typer.Typer(
-    help="Samples: several data sets into one, which versions learnt from them, and taking them back.",
+    help="Merge data sets, see which versions were trained on a sample, withdraw samples.",
     no_args_is_help=True,
 )
 Ids = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Of samples, as the manifest and the results name them.")
+    list[str], typer.Argument(metavar="ID...", help="Ids of samples, as in the manifest and in search results.")
 ]
-Used = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it learnt from, ids that its index holds
-MERGED: Mapping[str, Mapping[str, Any]] = {  # sources of files, and what they are asked beside their place
+Usage = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it was trained on, ids in its index
+MERGED: Mapping[str, Mapping[str, Any]] = {  # sources that are files, and their arguments besides the path
     "coco": {},
     "folder": {"seed": 0, "holdout": {"val": 0.0, "test": 0.0}},
     "karpathy": {},
@@ -31,92 +31,92 @@ MANIFEST, WITHDRAWN = Path("data/manifest.parquet"), Path("withdrawn.csv")
 
 @data.command()
 def lineage(ids: Ids) -> None:
-    """Show which versions learnt from a sample, and which hold it in their index."""
+    """Show which versions were trained on a sample, and which have it in their index."""
     from cots.registry.registry import Registry
 
-    typer.echo(_told(ids, _used(Registry(), ids)))
+    typer.echo(_format_usage(ids, _usage(Registry(), ids)))
 
 
 @data.command()
 def withdraw(
     ids: Ids,
-    reason: Annotated[str, typer.Option(help="Why; it is kept in withdrawn.csv and in the registry.")],
+    reason: Annotated[str, typer.Option(help="Why; stored in withdrawn.csv and in the registry.")],
 ) -> None:
-    """Take samples out of the data and of the deployed index, and name the versions that learnt from them.
+    """Take samples out of the data and the deployed index, and name the versions that were trained on them.
 
-    The source is not changed: withdrawn.csv keeps them out. Versions that hold them can be deployed no more.
+    The source is not changed: withdrawn.csv keeps them out. Versions whose index holds them can no longer be deployed.
     """
     from cots.cli.registry import refresh
     from cots.data.withdrawn import add_withdrawn
     from cots.registry.registry import Registry
 
     registry = Registry()
-    used = _used(registry, ids)
-    _check_known(ids, used)
+    usage = _usage(registry, ids)
+    _check_known(ids, usage)
     add_withdrawn(WITHDRAWN, dict.fromkeys(ids, reason))
     registry.withdraw(dict.fromkeys(ids, reason))
-    typer.echo(_told(ids, used))
+    typer.echo(_format_usage(ids, usage))
     if registry.versions():
         refresh()
     typer.echo(f"\n{WITHDRAWN} names {', '.join(ids)}: commit it; the next `dvc repro` trains without them")
 
 
 @data.command()
-@data.command(name="gather", hidden=True)  # its name until 0.1
+@data.command(name="gather", hidden=True)  # its name in 0.1
 def merge(
     out: Annotated[
         Path, typer.Argument(help="The new folder, for `cots init folder --data` or `cots init clips --data`.")
     ],
     sources: Annotated[list[str], typer.Argument(metavar="KIND:PATH...", help=f"Kinds: {', '.join(MERGED)}.")],
 ) -> None:
-    """Make one folder of several data sets, of pictures and of clips, each in the splits that it names.
+    """Merge several data sets of images and videos into one folder; each keeps its splits.
 
-    Files are linked, or copied from another disk. A folder that names no splits is train as a whole; of MSR-VTT the
-    release's own splits are taken.
+    Files are linked, or copied if they are on another disk. A folder without splits becomes training data as a whole;
+    MSR-VTT keeps the splits of its release.
     """
     from cots.cli.files import writing
     from cots.data.ingest.merge import merge
     from cots.data.sources import SOURCES
 
-    asked = [_kind_and_path(source) for source in sources]
-    names = [path.resolve().name for _, path in asked]
+    located = [_kind_and_path(source) for source in sources]
+    names = [path.resolve().name for _, path in located]
     if len(set(names)) < len(names):
         raise BadInput(f"data sets need different names: {', '.join(names)}")
-    read = [(path, SOURCES[kind](path=path, **MERGED[kind])) for kind, path in asked]
-    opened = dict(zip(names, read, strict=True))
+    readers = [(path, SOURCES[kind](path=path, **MERGED[kind])) for kind, path in located]
+    named = dict(zip(names, readers, strict=True))
     with writing(out):
-        counts = merge(opened, out)
+        counts = merge(named, out)
     typer.echo(table(["data set", "samples"], list(counts.items())))
 
 
 def _kind_and_path(source: str) -> tuple[str, Path]:
     kind, _, path = source.partition(":")
     if kind not in MERGED or not path:
-        raise BadInput(f"{source!r} is not KIND:PATH with a kind of {', '.join(MERGED)}")
+        raise BadInput(f"{source!r} is not KIND:PATH, where KIND is one of {', '.join(MERGED)}")
     return kind, Path(path).expanduser()
 
 
-def _check_known(ids: Sequence[str], used: Used) -> None:
-    """Refuse ids that neither the present data nor a version knows: a slip of the keyboard withdraws nothing."""
+def _check_known(ids: Sequence[str], usage: Usage) -> None:
+    """Refuse ids that are neither in the data nor in a version, so that a typing error withdraws nothing."""
     from cots.data.manifest import read_manifest
     from cots.data.withdrawn import read_withdrawn
 
     known = set(read_manifest(MANIFEST)["id"]) | set(read_withdrawn(WITHDRAWN))
-    registered = set[str]().union(*(some for both in used.values() for some in both))
-    if strangers := [one for one in ids if one not in known | registered]:
-        raise BadInput(f"no sample {', '.join(strangers)}: neither {MANIFEST} nor a registered version knows it")
+    registered = set[str]().union(*(known_ids for both in usage.values() for known_ids in both))
+    if unknown := [sample for sample in ids if sample not in known | registered]:
+        raise BadInput(f"no sample {', '.join(unknown)}: it is neither in {MANIFEST} nor in a registered version")
 
 
-def _used(registry: "Registry", ids: Sequence[str]) -> Used:
-    """By version: which of the ids it learnt from, and which its index holds."""
-    asked = set(ids)
-    kept = {one.version: registry.kept(one.version) for one in registry.versions()}
-    found = {version: (asked & files.learnt(), asked & files.items()) for version, files in kept.items()}
-    return {version: both for version, both in found.items() if any(both)}
+def _usage(registry: "Registry", ids: Sequence[str]) -> Usage:
+    """By version: which of the ids it was trained on, and which are in its index."""
+    wanted = set(ids)
+    artifacts = {info.version: registry.kept(info.version) for info in registry.versions()}
+    usage = {version: (wanted & files.learnt(), wanted & files.items()) for version, files in artifacts.items()}
+    return {version: both for version, both in usage.items() if any(both)}
 
 
-def _told(ids: Sequence[str], used: Used) -> str:
-    if not used:
-        return f"no registered version learnt from {', '.join(ids)} or holds it"
-    rows = [[version, *(", ".join(sorted(some)) or "-" for some in both)] for version, both in used.items()]
-    return table(["version", "learnt from", "holds"], rows)
+def _format_usage(ids: Sequence[str], usage: Usage) -> str:
+    if not usage:
+        return f"no registered version was trained on {', '.join(ids)} or has it in its index"
+    rows = [[version, *(", ".join(sorted(known_ids)) or "-" for known_ids in both)] for version, both in usage.items()]
+    return table(["version", "trained on", "in its index"], rows)

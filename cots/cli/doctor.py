@@ -1,4 +1,4 @@
-"""`cots doctor`: whether this machine and this environment can do the work."""
+"""`cots doctor`: checks whether this machine and this environment are fit for use."""
 
 import importlib
 import json
@@ -31,11 +31,11 @@ PACKAGES = (
 
 
 class BrokenError(Exception):
-    """A check that failed, and what to do."""
+    """A failed check; the message says what to do."""
 
 
 def doctor() -> None:
-    """Check versions, known traps, processor, MLflow and DVC; exit code 1 where something is broken."""
+    """Check versions, known traps, processor, MLflow and DVC; exit code 1 if something is broken."""
     rows = [[name, *_outcome(check)] for name, check in CHECKS.items()]
     typer.echo(table(["check", "", "found"], rows))
     typer.echo("\n" + table(["package", "version"], [[name, _version(name)] for name in PACKAGES]))
@@ -58,9 +58,11 @@ def _torchvision() -> str:
     try:
         importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:
-        words = str(error).splitlines()[0]
-        raise BrokenError(f"timm does not import ({words}): torch and torchvision must come from one place") from None
-    return "timm imports: torch and torchvision belong together"
+        reason = str(error).splitlines()[0]
+        raise BrokenError(
+            f"timm does not import ({reason}): torch and torchvision must come from the same package index"
+        ) from None
+    return "timm imports: torch and torchvision match"
 
 
 def _fastapi() -> str:
@@ -79,12 +81,12 @@ def _processor() -> str:
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a driver that does not fit is told below by its absence
+        warnings.simplefilter("ignore")  # an unfit driver shows below as a missing accelerator
         accelerator = torch.accelerator.current_accelerator(check_available=True)
     features = torch.cpu.get_capabilities()
     native = features.get("avx512_bf16") or features.get("amx_bf16")
-    where = f"accelerator {accelerator}" if accelerator else "no accelerator"
-    return f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, bf16 {'yes' if native else 'no'}, {where}"
+    device = f"accelerator {accelerator}" if accelerator else "no accelerator"
+    return f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, bf16 {'yes' if native else 'no'}, {device}"
 
 
 def _mlflow() -> str:
@@ -96,10 +98,10 @@ def _mlflow() -> str:
 
 def _dvc() -> str:
     command = [sys.executable, "-m", "dvc", "status", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise BrokenError(done.stderr.strip().splitlines()[0])
-    stale = json.loads(done.stdout)
+    status = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if status.returncode:
+        raise BrokenError(status.stderr.strip().splitlines()[0])
+    stale = json.loads(status.stdout)
     return f"out of date: {', '.join(stale)}; run `dvc repro`" if stale else "everything is up to date"
 
 

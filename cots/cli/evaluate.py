@@ -1,4 +1,4 @@
-"""`cots evaluate`: a model on any pictures in a known layout, also such as it has never seen."""
+"""`cots evaluate`: measures a model on any data set in a known layout."""
 
 from __future__ import annotations
 
@@ -22,34 +22,36 @@ if TYPE_CHECKING:
     from cots.models.dual_encoder import DualEncoder
 
 Format = Literal["karpathy", "coco", "folder", "webdataset", "msrvtt", "scenes"]
-NAMED_CHARS = 100  # of the samples that could not be used; --json has all of them
+MAX_ID_CHARS = 100  # of the ids of unusable samples in a row; --json has all of them
 
 
 def evaluate(
     model: Annotated[str, typer.Option(help="A registered version (models:/...), an MLflow or a model folder.")],
-    data: Annotated[Path, typer.Option(help="The data set; for scenes a parameter file whose source draws them.")],
+    data: Annotated[Path, typer.Option(help="The data set; for scenes, a parameter file with their source.")],
     layout: Annotated[Format, typer.Option("--format", help="Its layout.")],
     split: Annotated[
         Literal["train", "val", "test"],
-        typer.Option(help="Which part; a folder or webdataset that names no splits is `test` as a whole."),
+        typer.Option(help="Which split; a folder or webdataset without splits is `test` as a whole."),
     ],
     protocol: Annotated[
         Literal["full", "1k-A"] | None,
-        typer.Option(help="Of msrvtt: its own splits (full), or 1,000 test clips with one caption each (1k-A)."),
+        typer.Option(help="For msrvtt: its own splits (full), or 1,000 test videos with one caption each (1k-A)."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Write all results to this file.")] = None,
     queries: Annotated[
         Path | None, typer.Option(help="Write every query's rank to this folder, for `cots compare`.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures encoded at once.")] = 128,
-    size: Annotated[int, typer.Option(min=1, help="Larger pictures are reduced to this shorter side first.")] = 256,
-    frames: Annotated[int, typer.Option(min=1, help="Frames taken of a clip, at most.")] = 6,
-    min_side: Annotated[int, typer.Option(min=1, help="Smaller pictures are not used.")] = 16,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are not opened.")] = 50_000_000,
+    batch: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 128,
+    size: Annotated[int, typer.Option(min=1, help="Larger images are first reduced to this shorter side.")] = 256,
+    frames: Annotated[int, typer.Option(min=1, help="Frames taken from a video, at most.")] = 6,
+    min_side: Annotated[int, typer.Option(min=1, help="Smaller images are not used.")] = 16,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are not opened.")] = 50_000_000,
     max_caption_chars: Annotated[int, typer.Option(min=1, help="Longer captions are left out.")] = 500,
-    folds: Annotated[int, typer.Option(min=1, help="Parts whose mean is shown too, 5 for COCO's 1K; 1: none.")] = 1,
-    bootstrap: Annotated[int, typer.Option(min=1, help="Resamples behind the 95 % intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    folds: Annotated[
+        int, typer.Option(min=1, help="Also show the mean over this many folds, 5 for COCO's 1K; 1: none.")
+    ] = 1,
+    bootstrap: Annotated[int, typer.Option(min=1, help="Bootstrap resamples for the 95 % intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
 ) -> None:
     """Measure retrieval in both directions on a data set."""
     from cots.data.ingest.by_media import ingest_by_media
@@ -64,16 +66,18 @@ def evaluate(
     encoders = load_encoders(model)
     usable, rejected = ingest_by_media(chosen, Ingestor(root=root, withdrawn={}, size=size, frames=frames, **limits))
     if not usable:
-        raise BadInput(f"{data}: none of {len(rejected)} samples of split {split} can be used; {_first(rejected)}")
-    chosen_by = {"folds": folds, "resamples": bootstrap, "seed": seed}
-    measured = _measured(encoders, usable, queries, batch=batch, **chosen_by)
+        raise BadInput(
+            f"{data}: none of {len(rejected)} samples of split {split} can be used; {_format_first(rejected)}"
+        )
+    options = {"folds": folds, "resamples": bootstrap, "seed": seed}
+    measured = _evaluate_by_media(encoders, usable, queries, batch=batch, **options)
     used = sum(map(len, usable.values()))
-    typer.echo(retrieval_table(measured) + "\n" + _told(rejected, used))
+    typer.echo(retrieval_table(measured) + "\n" + _format_rejected(rejected, used))
     if out:
-        refused = [{"id": one.id, "reason": one.reason, "detail": one.detail} for one in rejected]
+        reasons = [{"id": sample.id, "reason": sample.reason, "detail": sample.detail} for sample in rejected]
         about = {"model": model, "encoder": encoders.digest, "data": str(data), "format": layout, "split": split}
         with writing(out):
-            write_json(out, about | {"protocol": protocol, "used": used, "rejected": refused, "metrics": measured})
+            write_json(out, about | {"protocol": protocol, "used": used, "rejected": reasons, "metrics": measured})
 
 
 def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sample]:
@@ -82,18 +86,22 @@ def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sampl
     from cots.data.sources import SOURCES
 
     if (layout == "msrvtt") != (protocol is not None):
-        raise BadInput("--format msrvtt needs --protocol full or 1k-A, which no other format has")
+        raise BadInput("--format msrvtt needs --protocol full or 1k-A; no other format has one")
     undivided = {"seed": 0, "holdout": {"val": 0.0, "test": 1.0}}
-    own: dict[str, dict[str, Any]] = {"folder": undivided, "webdataset": undivided, "msrvtt": {"protocol": protocol}}
+    arguments: dict[str, dict[str, Any]] = {
+        "folder": undivided,
+        "webdataset": undivided,
+        "msrvtt": {"protocol": protocol},
+    }
     if layout != "scenes":
-        return SOURCES[layout](path=data, **own.get(layout, {}))
+        return SOURCES[layout](path=data, **arguments.get(layout, {}))
     source = SourceSection.load(data).source
     if not isinstance(source, ScenesSourceConfig):
-        raise BadInput(f"{data}: its source is {source.kind}, which draws no scenes")
+        raise BadInput(f"{data}: its source is {source.kind}, not scenes")
     return SOURCES[layout](**source.model_dump(exclude={"kind"}))
 
 
-def _measured(
+def _evaluate_by_media(
     encoders: DualEncoder,
     usable: dict[Media, list[StoredSample]],
     queries: Path | None,
@@ -101,7 +109,7 @@ def _measured(
     batch: int,
     **settings: int,
 ) -> dict[str, Any]:
-    """All figures, by kind of media; every query's rank is written where it is wanted."""
+    """All metrics by kind of media; also writes every query's rank to the folder `queries`, if given."""
     from cots.evaluation.embedding import embed
     from cots.evaluation.retrieval import evaluate_retrieval
     from cots.report.results import write_query_table
@@ -109,26 +117,26 @@ def _measured(
     metrics: dict[str, Any] = {}
     for media, samples in usable.items():
         embedded = embed(encoders, samples, batch=batch)
-        measured = evaluate_retrieval(embedded, media=media, **settings)
-        metrics[media] = measured.metrics
+        evaluation = evaluate_retrieval(embedded, media=media, **settings)
+        metrics[media] = evaluation.metrics
         if queries:
             with writing(queries):
-                write_query_table(queries / f"{TARGET_OF[media]}.parquet", embedded, measured)
+                write_query_table(queries / f"{TARGET_OF[media]}.parquet", embedded, evaluation)
     return metrics
 
 
-def _told(rejected: Sequence[Rejected], used: int) -> str:
-    """How many samples were left out, why, and which."""
+def _format_rejected(rejected: Sequence[Rejected], used: int) -> str:
+    """How many samples were rejected, why, and which."""
     if not rejected:
         return f"\nall {used} samples were used"
-    reasons = Counter(one.reason for one in rejected)
+    reasons = Counter(sample.reason for sample in rejected)
     rows = [
-        [reason, number, ", ".join(one.id for one in rejected if one.reason == reason)[:NAMED_CHARS]]
+        [reason, number, ", ".join(sample.id for sample in rejected if sample.reason == reason)[:MAX_ID_CHARS]]
         for reason, number in reasons.most_common()
     ]
     total = used + len(rejected)
     return f"\n{len(rejected)} of {total} samples could not be used\n" + table(["why", "how many", "which"], rows)
 
 
-def _first(rejected: Sequence[Rejected]) -> str:
+def _format_first(rejected: Sequence[Rejected]) -> str:
     return f"the first: {rejected[0].id}: {rejected[0].reason} ({rejected[0].detail})"

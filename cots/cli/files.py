@@ -1,4 +1,4 @@
-"""Files that a verb writes where the user says."""
+"""Writing files to paths that the user gives."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ from cots.errors import BadInput
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what stands in the way of a file into one line.
+    """Turn a failed write into an error of one line.
 
     Raises:
-        BadInput: the block below could not write.
+        BadInput: the body could not write.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""`cots init`: a preset becomes `params.yaml`, whole and commented."""
+"""`cots init`: writes `params.yaml`, whole and commented, from the defaults and a preset."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PARAMS, PRESETS = Path("params.yaml"), Path("presets")
 Data = Annotated[Path | None, typer.Option(help="Where the images and captions are.")]
-Force = Annotated[bool, typer.Option(help="Replace params.yaml with its own edits; they go to params.yaml.bak.")]
+Force = Annotated[bool, typer.Option(help="Replace an edited params.yaml; the old file becomes params.yaml.bak.")]
 
 
 def init(
@@ -25,27 +25,27 @@ def init(
     data: Data = None,
     force: Force = False,
     upgrade: Annotated[
-        bool, typer.Option("--upgrade", help="Instead rewrite params.yaml: the same values under the present names.")
+        bool, typer.Option("--upgrade", help="Instead rewrite params.yaml: the same values under the current names.")
     ] = False,
 ) -> None:
-    """Write params.yaml for a data set: the defaults, and what a preset changes of them."""
+    """Write params.yaml for a data set: the defaults, with the changes of a preset."""
     if upgrade:
         if preset or data:
             raise BadInput("--upgrade rewrites params.yaml as it is: give it no preset and no --data")
         _upgrade()
         return
     if preset is None:
-        raise BadInput(f"name a preset: there are {', '.join(_known())}")
-    text = _rendered(preset, _with_data(preset, data))
+        raise BadInput(f"name a preset, one of {', '.join(_preset_names())}")
+    text = _render(preset, _read_preset(preset, data))
     edited = PARAMS.is_file() and _is_edited()
     if edited and not force:
-        raise BadInput(f"{PARAMS} has edits that no commit and no preset holds: commit them, or repeat with --force")
+        raise BadInput(f"{PARAMS} has edits that are in no commit and no preset: commit them, or repeat with --force")
     _write(text, keep=edited)
     typer.echo(f"{PARAMS} is preset {preset}; now run: dvc repro")
 
 
 def use(preset: Annotated[str, typer.Argument()], data: Data = None, force: Force = False) -> None:
-    """Do what `cots init` does, under its name before 0.2.0."""
+    """Old name of `cots init`."""
     print("cots use is now called cots init", file=sys.stderr)
     init(preset, data, force)
 
@@ -56,31 +56,31 @@ def _upgrade() -> None:
 
     params = Params.load(PARAMS)
     _write(render(params, _header(PARAMS)), keep=True)
-    typer.echo(f"{PARAMS} has the present names and every key; as it was, it is {PARAMS}.bak")
+    typer.echo(f"{PARAMS} has the current names and every key; the old file is {PARAMS}.bak")
 
 
-def _known() -> list[str]:
+def _preset_names() -> list[str]:
     """Names of the presets.
 
     Raises:
         BadInput: this is not the project's folder.
     """
-    if known := sorted(path.stem for path in PRESETS.glob("*.yaml")):
-        return known
+    if names := sorted(path.stem for path in PRESETS.glob("*.yaml")):
+        return names
     raise BadInput(f"no folder {PRESETS} here: run in the project's folder")
 
 
-def _file(preset: str) -> Path:
-    if preset not in _known():
-        raise BadInput(f"no preset {preset!r}: there are {', '.join(_known())}")
+def _preset_file(preset: str) -> Path:
+    if preset not in _preset_names():
+        raise BadInput(f"no preset {preset!r}: give one of {', '.join(_preset_names())}")
     return PRESETS / f"{preset}.yaml"
 
 
-def _with_data(preset: str, data: Path | None) -> dict[str, Any]:
-    """A preset's values, its source at the path of the data."""
+def _read_preset(preset: str, data: Path | None) -> dict[str, Any]:
+    """A preset's values, with the path of the data as its source."""
     from cots.config.sections import read_yaml
 
-    values: dict[str, Any] = read_yaml(_file(preset))
+    values: dict[str, Any] = read_yaml(_preset_file(preset))
     if data is None:
         if preset != "scenes":
             raise BadInput(f"preset {preset} needs --data PATH: where its images and captions are")
@@ -91,7 +91,7 @@ def _with_data(preset: str, data: Path | None) -> dict[str, Any]:
     return values | {"source": values.get("source", {}) | {"path": str(data)}}
 
 
-def _rendered(preset: str, values: dict[str, Any]) -> str:
+def _render(preset: str, values: dict[str, Any]) -> str:
     """The whole file.
 
     Raises:
@@ -100,7 +100,7 @@ def _rendered(preset: str, values: dict[str, Any]) -> str:
     from cots.config.params import Params
     from cots.config.render import render
 
-    return render(Params.parse(values, _file(preset)), _header(_file(preset)))
+    return render(Params.parse(values, _preset_file(preset)), _header(_preset_file(preset)))
 
 
 def _header(path: Path) -> str:
@@ -110,32 +110,32 @@ def _header(path: Path) -> str:
 
 
 def _is_edited() -> bool:
-    """Whether params.yaml holds something that neither git nor a preset could give back."""
+    """Whether params.yaml has changes that neither git nor a preset could restore."""
     from cots.config.params import Params
 
     current = PARAMS.read_text(encoding="utf8")
-    done = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)  # noqa: S603, S607
-    if done.returncode == 0 and done.stdout.decode() == current:
+    committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)  # noqa: S603, S607
+    if committed.returncode == 0 and committed.stdout.decode() == current:
         return False
     try:
         params = Params.load(PARAMS)
     except BadInput:
         return True
-    return current not in _texts_of_presets(params)
+    return current not in _render_presets(params)
 
 
-def _texts_of_presets(params: "Params") -> Iterator[str]:
-    """What `cots init` would write from each preset for the data of some parameters."""
+def _render_presets(params: "Params") -> Iterator[str]:
+    """What `cots init` would write from each preset for the same data."""
     from cots.config.sections import read_yaml
 
-    for preset in _known():
-        values: dict[str, Any] = read_yaml(_file(preset))
+    for preset in _preset_names():
+        values: dict[str, Any] = read_yaml(_preset_file(preset))
         source = values.get("source", {}) | {"path": str(params.source.path)}
-        yield _rendered(preset, values | {"source": source})
+        yield _render(preset, values | {"source": source})
 
 
 def _write(text: str, *, keep: bool) -> None:
-    with atomic_file(PARAMS) as aside:
-        aside.write_text(text, encoding="utf8")
+    with atomic_file(PARAMS) as temporary:
+        temporary.write_text(text, encoding="utf8")
         if keep:
             PARAMS.replace(f"{PARAMS}.bak")

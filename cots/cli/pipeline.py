@@ -1,4 +1,4 @@
-"""The pipeline, called from a verb: DVC in a process of its own, its lines as they come."""
+"""Runs the pipeline from a command: DVC in a child process, its output passed through."""
 
 import subprocess
 import sys
@@ -7,10 +7,10 @@ from cots.errors import RunFailed
 
 
 def reproduce(stage: str) -> None:
-    """Run one stage if it is stale, and none of those it depends on.
+    """Run one stage if it is stale, but none of the stages it depends on.
 
     Raises:
-        RunFailed: the stage failed; it has told why.
+        RunFailed: the stage failed; its own output says why.
     """
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     if code := subprocess.run(command, check=False).returncode:  # noqa: S603

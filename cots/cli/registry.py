@@ -1,4 +1,4 @@
-"""`cots registry`: which versions there are, where they came from, and which one is deployed."""
+"""`cots registry`: publishes, compares and deploys versions, and shows where they came from."""
 
 import json
 from collections.abc import Mapping
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from cots.registry.versions import VersionInfo
 
 registry = typer.Typer(help="Versions of the search index: publish, compare, promote, rollback.", no_args_is_help=True)
-Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
+Reason = Annotated[str, typer.Option(help="Why; stored in the history.")]
 
 
 @registry.command()
 def publish() -> None:
-    """Register what `dvc repro` packaged, once for each content; deploy it if the gate lets it pass."""
+    """Register the package of `dvc repro`, unless the same one is registered; deploy it if it passes the gate."""
     from cots.config.params import Params
     from cots.registry.publishing import publish as publish_package
 
-    typer.echo(_told(publish_package(Params.load())))
+    typer.echo(_format_published(publish_package(Params.load())))
 
 
 @registry.command()
 def refresh() -> None:
-    """Index the present pictures with the deployed encoders, without training; deploy that index.
+    """Index the current images with the deployed encoders, without training; deploy that index.
 
-    Brings data/ up to date by `dvc repro --single-item` first, so that pictures that came or went are seen.
+    First brings data/ up to date with `dvc repro --single-item`, so that the index has all added and no removed images.
     """
     from cots.cli.pipeline import reproduce
     from cots.config.params import Params
@@ -37,13 +37,15 @@ def refresh() -> None:
 
     for stage in ("prepare", "validate"):
         reproduce(stage)
-    done = refresh_index(Params.load())
-    typer.echo(_told(done) if done else "nothing new: the champion's index holds the present pictures")
+    published = refresh_index(Params.load())
+    typer.echo(
+        _format_published(published) if published else "nothing new: the champion's index holds the current images"
+    )
 
 
 @registry.command(name="list")
 def list_versions() -> None:
-    """List the versions, the newest first."""
+    """List the versions, newest first."""
     from cots.registry.catalog import versions
 
     typer.echo(versions_table(versions()))
@@ -51,27 +53,27 @@ def list_versions() -> None:
 
 @registry.command()
 def history() -> None:
-    """List every move of the champion, oldest first, with who and why."""
+    """List every promotion and rollback, oldest first, with who and why."""
     from cots.registry.catalog import history as read_history
 
-    moves = read_history()
-    rows = [
-        [f"{one.when:%Y-%m-%d %H:%M:%S}", one.what, one.before or "-", one.after, one.who, one.why] for one in moves
-    ]
-    typer.echo(table(["when (UTC)", "what", "from", "to", "who", "why"], rows) if rows else "nothing was deployed yet")
+    promotions = read_history()
+    rows = [[f"{p.when:%Y-%m-%d %H:%M:%S}", p.what, p.before or "-", p.after, p.who, p.why] for p in promotions]
+    typer.echo(
+        table(["when (UTC)", "what", "from", "to", "who", "why"], rows) if rows else "nothing has been deployed yet"
+    )
 
 
 @registry.command()
 def promote(
-    version: Annotated[int, typer.Option(help="Of cots-index.")],
+    version: Annotated[int, typer.Option(help="A version of cots-index.")],
     reason: Reason,
 ) -> None:
-    """Deploy a version, whatever the gate said of it."""
+    """Deploy a version, whatever the gate decided."""
     from cots.registry.client import INDEX
     from cots.registry.registry import Registry
 
-    moved = Registry().promote(version, why=reason)
-    typer.echo(f"{INDEX} version {version} is the champion" + ("" if moved else " already: nothing changed"))
+    promoted = Registry().promote(version, why=reason)
+    typer.echo(f"{INDEX} version {version} is the champion" + ("" if promoted else " already: nothing changed"))
 
 
 @registry.command()
@@ -92,55 +94,55 @@ def diff(
     """Show what differs between two versions: parameters, data, metrics."""
     from cots.registry.registry import Registry
 
-    found = Registry().difference(before, after)
+    differences = Registry().difference(before, after)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(differences, indent=2))
         return
-    for name, values in found.items():
-        rows = [[key, *("-" if one is None else one for one in pair)] for key, pair in values.items()]
+    for name, values in differences.items():
+        rows = [[key, *("-" if value is None else value for value in pair)] for key, pair in values.items()]
         typer.echo(f"{name}\n" + (table(["", str(before), str(after)], rows) if rows else "  the same") + "\n")
 
 
 @registry.command()
 def lineage(
-    version: Annotated[int | None, typer.Option(help="Of cots-index; the champion where none is given.")] = None,
+    version: Annotated[int | None, typer.Option(help="A version of cots-index; the champion if none is given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a list.")] = False,
 ) -> None:
     """Show where a version came from: encoders, runs, parameters, code commit, data manifest, the gate's decision."""
     from cots.registry.registry import Registry
 
-    known = Registry()
-    found = (known.champion() if version is None else known.listed(version)).lineage()
+    client = Registry()
+    facts = (client.champion() if version is None else client.listed(version)).lineage()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(facts, indent=2))
         return
-    rows = [row for name, value in found.items() for row in _rows(name, value)]
+    rows = [row for name, value in facts.items() for row in _rows(name, value)]
     typer.echo(table(["what", "value"], rows))
 
 
 def versions_table(versions: "list[VersionInfo]") -> str:
-    """One line a version."""
+    """A table with one line for each version."""
     if not versions:
         return "no version is registered: run `dvc repro` and `cots registry publish`"
     rows = [
         [
-            one.version,
-            one.encoders,
-            ",".join(one.aliases) or "-",
-            one.created.strftime("%Y-%m-%d %H:%M"),
-            one.tags.get("metrics.rsum", "-"),
-            one.tags.get("git.commit", "-")[:10],
-            one.tags.get("gate.reasons", "-"),
+            info.version,
+            info.encoders,
+            ",".join(info.aliases) or "-",
+            info.created.strftime("%Y-%m-%d %H:%M"),
+            info.tags.get("metrics.rsum", "-"),
+            info.tags.get("git.commit", "-")[:10],
+            info.tags.get("gate.reasons", "-"),
         ]
-        for one in versions
+        for info in versions
     ]
     return table(["version", "encoders", "alias", "registered (UTC)", "rsum", "commit", "gate"], rows)
 
 
-def _told(done: "Published") -> str:
-    what = "registered" if done.new else "was registered already: the content is the same"
-    role = "the champion" if done.champion else "not the champion"
-    return f"cots-index version {done.version} {what}; it is {role} ({done.reasons})"
+def _format_published(published: "Published") -> str:
+    what = "registered" if published.new else "was registered already: the content is the same"
+    role = "the champion" if published.champion else "not the champion"
+    return f"cots-index version {published.version} {what}; it is {role} ({published.reasons})"
 
 
 def _rows(name: str, value: Any) -> list[list[str]]:  # noqa: ANN401  JSON

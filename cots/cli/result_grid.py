@@ -1,4 +1,4 @@
-"""A contact sheet: the results of a search as one picture."""
+"""The results of a search as a grid in one image."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from cots.errors import BadInput
 from cots.files import atomic_file
 
 COLUMNS = 5
-SIDE = 192  # of the square in which a picture stands, pixels
+SIDE = 192  # of the square for an image, pixels
 GAP = 16
 LINE = 17  # height of a line of text
 CAPTION_LINES = 3
@@ -22,66 +22,66 @@ CELL = (SIDE + GAP, SIDE + (1 + CAPTION_LINES) * LINE + GAP)
 PAPER, INK, FAINT = "white", "#1a1a1a", "#6b6b6b"
 
 
-def contact_sheet(results: Sequence[dict[str, Any]], pictures: Sequence[Image.Image], *, title: str) -> Image.Image:
-    """Results in rows of at most `COLUMNS`, best first: the picture, rank, score, frame of a clip, first caption.
+def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image], *, title: str) -> Image.Image:
+    """Results in rows of at most `COLUMNS`, best first: image, rank, score, frame of a video, first caption.
 
     Args:
-        results: of one query, as `cots.search.engine.Search` gives them.
-        pictures: one for each.
-        title: what was looked for.
+        results: of one query, as `cots.search.engine.SearchEngine` returns them.
+        images: one for each result.
+        title: the query.
 
     Returns:
         RGB, GAP + columns * CELL[0] wide and HEAD + rows * CELL[1] high.
     """
-    labels = [(_figures(hit), hit["captions"][0]) for hit in results]
-    return labelled_sheet(pictures, labels, title=title)
+    labels = [(_rank_and_score(hit), hit["captions"][0]) for hit in results]
+    return labelled_grid(images, labels, title=title)
 
 
-def labelled_sheet(pictures: Sequence[Image.Image], labels: Sequence[tuple[str, str]], *, title: str) -> Image.Image:
-    """Pictures in rows of at most `COLUMNS`, each over a faint line and a text of a few lines.
+def labelled_grid(images: Sequence[Image.Image], labels: Sequence[tuple[str, str]], *, title: str) -> Image.Image:
+    """Images in rows of at most `COLUMNS`, each above a faint line and a text of a few lines.
 
     Args:
-        pictures: of any size.
-        labels: line and text of each.
-        title: over all of them.
+        images: of any size.
+        labels: line and text of each image.
+        title: above the grid.
     """
-    columns = min(max(len(pictures), 1), COLUMNS)
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (GAP + columns * CELL[0], HEAD + rows * CELL[1]), PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font()
-    wide = int((sheet.width - 2 * GAP) / font.getlength("m"))
-    draw.text((GAP, GAP), textwrap.shorten(title, wide, placeholder="…"), INK, font)
-    for number, (picture, (line, text)) in enumerate(zip(pictures, labels, strict=True)):
+    columns = min(max(len(images), 1), COLUMNS)
+    rows = -(-len(images) // columns)
+    grid = Image.new("RGB", (GAP + columns * CELL[0], HEAD + rows * CELL[1]), PAPER)
+    draw, font = ImageDraw.Draw(grid), _font()
+    title_chars = int((grid.width - 2 * GAP) / font.getlength("m"))
+    draw.text((GAP, GAP), textwrap.shorten(title, title_chars, placeholder="…"), INK, font)
+    for number, (image, (line, text)) in enumerate(zip(images, labels, strict=True)):
         left, top = GAP + number % columns * CELL[0], HEAD + number // columns * CELL[1]
-        sheet.paste(ImageOps.pad(picture, (SIDE, SIDE), Image.Resampling.LANCZOS, color=PAPER), (left, top))
+        grid.paste(ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.LANCZOS, color=PAPER), (left, top))
         draw.text((left, top + SIDE + LINE // 4), line, FAINT, font)
         draw.text((left, top + SIDE + LINE * 5 // 4), _caption(text, font), INK, font, spacing=3)
-    return sheet
+    return grid
 
 
-def write_sheet(path: Path, sheet: Image.Image) -> None:
-    """Write a picture file in the format that its suffix names.
+def write_grid(path: Path, grid: Image.Image) -> None:
+    """Write an image file in the format of its suffix.
 
     Raises:
         BadInput: the file cannot be written.
     """
     try:
-        with atomic_file(path) as aside:
-            sheet.save(aside, Image.registered_extensions().get(path.suffix.lower()))
-    except (OSError, ValueError) as error:  # the latter of a suffix that Pillow does not know
+        with atomic_file(path) as temporary:
+            grid.save(temporary, Image.registered_extensions().get(path.suffix.lower()))
+    except (OSError, ValueError) as error:  # ValueError: Pillow does not know the suffix
         raise BadInput(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _figures(hit: dict[str, Any]) -> str:
+def _rank_and_score(hit: dict[str, Any]) -> str:
     return f"{hit['rank']}  {hit['score']:.3f}" + (f"  frame {hit['frame']}" if hit["media"] == "video" else "")
 
 
 def _caption(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """As much of it as fits under a picture: letters are equally wide."""
+    """As much of the text as fits under an image; the font is monospaced."""
     width = int(SIDE / font.getlength("m"))
     return "\n".join(textwrap.wrap(text, width, max_lines=CAPTION_LINES, placeholder="…"))
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """Matplotlib's copy of DejaVu: Pillow's own font knows little beyond ASCII."""
+    """Matplotlib's copy of DejaVu; Pillow's own font has little beyond ASCII."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSansMono.ttf", FONT_SIZE)

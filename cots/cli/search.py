@@ -1,4 +1,4 @@
-"""`cots search`: pictures, clips or captions for a text or a picture, from the deployed version."""
+"""`cots search`: finds images, videos or captions by a text or an image, with the deployed version."""
 
 import json
 from pathlib import Path
@@ -16,20 +16,21 @@ GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture to look for instead of a text.")] = None,
+    image: Annotated[Path | None, typer.Option(help="An image to search by, instead of a text.")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many results.")] = 10,
     media: Annotated[
         Literal["any", "image", "video", "text"],
-        typer.Option(help="What to find: pictures, clips, captions (text), or pictures and clips together (any)."),
+        typer.Option(help="What to find: images, videos, captions (text), or images and videos together (any)."),
     ] = "any",
     model: Annotated[str, typer.Option(help="A version of cots-index, or a folder such as package/index.")] = CHAMPION,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     save_grid: Annotated[
-        Path | None, typer.Option(help="Also write the results as an image (.png, .jpg, .webp), videos as best frames.")
+        Path | None,
+        typer.Option(help="Also write the results as one image (.png, .jpg, .webp); videos show their best frame."),
     ] = None,
-    sheet: Annotated[Path | None, typer.Option(hidden=True, help="The name of --save-grid until 0.1.")] = None,
+    sheet: Annotated[Path | None, typer.Option(hidden=True, help="The old name of --save-grid.")] = None,
 ) -> None:
-    """Find pictures, clips or captions by a text or by a picture."""
+    """Find images, videos or captions by a text or by an image."""
     query = _query(text, image)
     grid = save_grid or sheet
     if grid:
@@ -38,12 +39,12 @@ def search(
 
     with opened_search(model) as deployed:
         [results] = deployed.ask([query], k=k, media=media)
-        typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _shown(results))
+        typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _format_results(results))
         if grid:
-            from cots.cli.result_grid import contact_sheet, write_sheet
+            from cots.cli.result_grid import result_grid, write_grid
 
-            pictures = deployed.search.pictures(results)
-            write_sheet(grid, contact_sheet(results, pictures, title=text or f"like {image}"))
+            images = deployed.search.pictures(results)
+            write_grid(grid, result_grid(results, images, title=text or f"like {image}"))
 
 
 def _query(text: str | None, image: Path | None) -> dict[str, object]:
@@ -54,19 +55,19 @@ def _query(text: str | None, image: Path | None) -> dict[str, object]:
     try:
         return {"image": image.expanduser().read_bytes()}
     except OSError as error:
-        raise BadInput(f"cannot read the picture {image}: {error.strerror}") from None
+        raise BadInput(f"cannot read the image {image}: {error.strerror}") from None
 
 
 def _check_grid(path: Path) -> None:
-    """Refuse, before anything is loaded, what no grid can be written to."""
+    """Refuse a path that no grid can be written to, before a model is loaded."""
     if path.suffix.lower() not in GRID_SUFFIXES:
-        raise BadInput(f"cannot write {path}: a grid is a file {', '.join(GRID_SUFFIXES)}")
+        raise BadInput(f"cannot write {path}: the file name must end in {', '.join(GRID_SUFFIXES)}")
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: there is no folder {path.parent}")
 
 
-def _shown(results: list[dict[str, Any]]) -> str:
-    """The results as a table, with the best frames where there are clips."""
+def _format_results(results: list[dict[str, Any]]) -> str:
+    """The results as a table, with the best frame of each video."""
     columns: dict[str, list[object]] = {
         "rank": [hit["rank"] for hit in results],
         "score": [f"{hit['score']:.3f}" for hit in results],

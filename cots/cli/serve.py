@@ -13,21 +13,19 @@ def serve(
         str, typer.Option(help="An alias or version of cots-index, or a folder such as package/index.")
     ] = CHAMPION,
     host: Annotated[
-        str, typer.Option(help="Where to listen; beyond this machine COTS_TOKEN must be set.")
+        str, typer.Option(help="Address to listen on; other than loopback needs COTS_TOKEN.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
-    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at the alias.")] = 5.0,
-    max_body: Annotated[float, typer.Option(min=0.01, help="Of a request, MiB.")] = 16.0,
-    max_pixels: Annotated[float, typer.Option(min=0.01, help="Of a picture, millions.")] = 40.0,
-    max_queries: Annotated[int, typer.Option(min=1, help="Answered at a time; more are told to try again.")] = 128,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name the service is known by; repeat for more.")
-    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8080,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between checks of the alias.")] = 5.0,
+    max_body: Annotated[float, typer.Option(min=0.01, help="Largest request, MiB.")] = 16.0,
+    max_pixels: Annotated[float, typer.Option(min=0.01, help="Largest image, millions of pixels.")] = 40.0,
+    max_queries: Annotated[int, typer.Option(min=1, help="Queries in flight; more get status 429.")] = 128,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A host name of the service; repeat for more.")] = None,
     log_queries: Annotated[
-        Path | None, typer.Option(help="Folder that keeps every query and its vector, a file a day.")
+        Path | None, typer.Option(help="Log every query and its embedding to this folder, one file a day.")
     ] = None,
 ) -> None:
-    """Answer searches over HTTP, with a page at /; a new champion is taken over while it runs."""
+    """Serve searches over HTTP, with a page at /; switches to a new champion while it runs."""
     from cots.service.app import ServiceSettings
     from cots.service.middleware import RequestLimits
     from cots.service.server import BODY_SECONDS, hosts, token

@@ -1,4 +1,4 @@
-"""`cots summary`: what came out of the last run of the pipeline."""
+"""`cots summary`: the results of the last run of the pipeline."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from cots.errors import BadInput
 
 
 def summary(
-    metrics: Annotated[Path, typer.Option(help="What stage `evaluate` measured.")] = Path("reports/metrics.json"),
+    metrics: Annotated[Path, typer.Option(help="The metrics of stage `evaluate`.")] = Path("reports/metrics.json"),
     page: Annotated[Path, typer.Option(help="The report of stage `evaluate`.")] = Path("reports/index.html"),
 ) -> None:
-    """Print the retrieval table, the registered versions, where the report is and what to try next."""
+    """Print retrieval metrics, registered versions, the path of the report and what to try next."""
     from cots.registry.catalog import versions
 
     measured = {name: values for name, values in _read(metrics).items() if "queries" in values}
@@ -34,5 +34,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"no results in {path} ({error}): run `dvc repro` first") from None
+        raise BadInput(f"no metrics in {path} ({error}): run `dvc repro` first") from None
     return values

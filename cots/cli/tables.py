@@ -10,16 +10,16 @@ from cots.directions import LABELS, TEXT_FIRST
 
 NUMBER = re.compile(r"-?[0-9.]*")
 GAP = 2  # spaces between columns
-UNLIMITED = 100_000  # characters in a line, where no person reads at a terminal
+UNLIMITED = 100_000  # characters in a line, when output is not a terminal
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns side by side; columns of numbers are aligned right, the others left.
+    """Columns side by side; numbers are aligned right, the rest left.
 
-    A terminal gets lines of its own width: long cells are wrapped within their column. A pipe or a file gets one line
-    a row, however long, so that `grep` and `cut` see what they always saw.
+    On a terminal, long cells are wrapped within their column. A pipe or a file gets one line for each row, however
+    long, for `grep` and `cut`.
     """
-    from rich.console import Console  # here, because `cots --help` reads this file and prints no table
+    from rich.console import Console  # imported here, because `cots --help` prints no table
     from rich.table import Table
     from rich.text import Text
 
@@ -40,10 +40,10 @@ def _width() -> int:
 
 
 def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """The headline metrics of each model and direction, with chance in the line below.
+    """The headline metrics of each model and direction, each with its chance level below.
 
     Args:
-        metrics: by name, what `cots.evaluation.retrieval.measure` gives.
+        metrics: by name, the metrics of `cots.evaluation.retrieval.evaluate_retrieval`.
     """
     from cots.evaluation.metric_table import headline
 
@@ -53,7 +53,7 @@ def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _with_folds(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every model's figures of the whole set, then those of its folds where there are any."""
+    """Every model's metrics on the whole set, then the mean of its folds, if there are any."""
     for name, values in metrics.items():
         yield name, values
         if "folds" in values:
@@ -71,5 +71,5 @@ def _model_rows(name: str, values: Mapping[str, Any], columns: Sequence[str]) ->
 
 
 def _cells(scores: Mapping[str, float], columns: Sequence[str]) -> list[str]:
-    """Empty where the figures are older than the metric."""
+    """Empty for metrics that did not exist when the model was measured."""
     return [f"{scores[column]:.1f}" if column in scores else "" for column in columns]

@@ -64,5 +64,5 @@ def test_an_unknown_picture_withdraws_nothing(refreshed: Path, cots: Cots) -> No
     before = (refreshed / "withdrawn.csv").read_bytes()
     done = cots("data", "withdraw", "nobody.png", "blue48.png", "--reason", "x")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: no sample nobody.png: neither")
+    assert done.stderr.splitlines()[-1].startswith("error: no sample nobody.png: it is neither")
     assert (refreshed / "withdrawn.csv").read_bytes() == before

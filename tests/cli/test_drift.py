@@ -58,7 +58,7 @@ def test_a_model_folder_does_not_say_what_it_learnt_from(deployed: Path, cots: C
     code, _, err = cots("drift", "--model", "package/encoders")
     assert (code, err.splitlines()) == (
         2,
-        ["error: which data package/encoders learnt from is not known: give their manifest with --reference"],
+        ["error: the training data of package/encoders are not known: give their manifest with --reference"],
     )
 
 

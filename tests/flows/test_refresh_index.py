@@ -40,5 +40,5 @@ def test_new_pictures_are_indexed_by_the_deployed_encoders_once(
     assert not (squares_champion / "models").exists()
 
     message, _ = refreshed(squares_champion, server, store)
-    assert message.endswith("nothing new: the champion's index holds the present pictures")
+    assert message.endswith("nothing new: the champion's index holds the current images")
     assert [one.version for one in registry.versions()] == [3, 2, 1]
