@@ -110,8 +110,10 @@ def _check_known(ids: Sequence[str], used: Used) -> None:
 def _used(registry: "Registry", ids: Sequence[str]) -> Used:
     """By version: which of the ids it learnt from, and which its index holds."""
     asked = set(ids)
-    kept = {one.version: registry.kept(one.version) for one in registry.versions()}
-    found = {version: (asked & files.learnt(), asked & files.items()) for version, files in kept.items()}
+    kept = {one.version: registry.artifacts(one.version) for one in registry.versions()}
+    found = {
+        version: (asked & files.load_training_ids(), asked & files.load_item_ids()) for version, files in kept.items()
+    }
     return {version: both for version, both in found.items() if any(both)}
 
 

@@ -9,7 +9,7 @@ import typer
 from cots.cli.tables import table
 
 if TYPE_CHECKING:
-    from cots.registry.registry import Published
+    from cots.registry.registry import PublishResult
     from cots.registry.versions import VersionInfo
 
 registry = typer.Typer(help="Versions of the search index: publish, compare, promote, rollback.", no_args_is_help=True)
@@ -92,7 +92,7 @@ def diff(
     """Show what differs between two versions: parameters, data, metrics."""
     from cots.registry.registry import Registry
 
-    found = Registry().difference(before, after)
+    found = Registry().diff_versions(before, after)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -110,7 +110,7 @@ def lineage(
     from cots.registry.registry import Registry
 
     known = Registry()
-    found = (known.champion() if version is None else known.listed(version)).lineage()
+    found = (known.champion() if version is None else known.get_version(version)).lineage()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -137,7 +137,7 @@ def versions_table(versions: "list[VersionInfo]") -> str:
     return table(["version", "encoders", "alias", "registered (UTC)", "rsum", "commit", "gate"], rows)
 
 
-def _told(done: "Published") -> str:
+def _told(done: "PublishResult") -> str:
     what = "registered" if done.new else "was registered already: the content is the same"
     role = "the champion" if done.champion else "not the champion"
     return f"cots-index version {done.version} {what}; it is {role} ({done.reasons})"

@@ -20,7 +20,7 @@ from cots.import_closure import import_closure
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.cards import DATA_CARD, MODEL_CARD
 from cots.registry.packaging import REQUIREMENTS, save_index
-from cots.stages.package import limits_of, stage
+from cots.stages.package import inference_config, stage
 from tests.hits import up_to_rounding
 
 ROOT = Path(__file__).parents[2]
@@ -167,9 +167,9 @@ def test_requirements_are_exact_and_carry_no_local_part(tiny_package: Path) -> N
 
 def test_packing_the_same_again_gives_the_same_content(tiny_package: Path, tiny_model: Path, tmp_path: Path) -> None:
     params = Params.load(ROOT / "params.yaml")
-    limits = limits_of(params)
+    limits = inference_config(params)
     cards = {name: (tiny_package / "index" / name).read_text() for name in (MODEL_CARD, DATA_CARD)}
-    save_index(tmp_path / "again", tiny_model, tiny_package.parent / "index", limits=limits, cards=cards)
+    save_index(tmp_path / "again", tiny_model, tiny_package.parent / "index", config=limits, cards=cards)
     assert content_digest(tmp_path / "again") == content_digest(tiny_package / "index")
     assert (tmp_path / "again" / "MLmodel").read_text() != (tiny_package / "index" / "MLmodel").read_text()
 
