@@ -89,16 +89,14 @@ class VersionManager:
                 self.refresh()
             except CotsError as error:
                 self._report_error(str(error))
-            except (
-                Exception
-            ) as error:  # whatever a library raises on a version's files, the old version keeps answering
+            except Exception as error:  # any error of a library on a version's files: the old version keeps answering
                 self._report_error(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             if self.current and not is_alias(self.uri):
                 return
             self._stop.wait(self._poll)
 
-    def _report_error(self, last_error: str) -> None:
+    def _report_error(self, message: str) -> None:
         """Log an error once, not at every check."""
-        if last_error != self.last_error:
-            log.warning("%s%s", last_error, "; the previous version keeps answering" if self.current else "")
-        self.last_error = last_error
+        if message != self.last_error:
+            log.warning("%s%s", message, "; the previous version keeps answering" if self.current else "")
+        self.last_error = message

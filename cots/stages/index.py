@@ -72,29 +72,28 @@ def stage(
         _encode_items(model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch=batch)
         embed_texts(model, [str(row["caption"]) for row in captions], batch=batch)
         return
-    kept = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
-    cache = EmbeddingCache.load(kept) if kept else None
-    with atomic_folder(out) as aside:
-        with wds.TarWriter(str(aside / PREVIEWS), mtime=0, encoder=False) as previews:
+    cache_path = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
+    cache = EmbeddingCache.load(cache_path) if cache_path else None
+    with atomic_folder(out) as partial:
+        with wds.TarWriter(str(partial / PREVIEWS), mtime=0, encoder=False) as previews:
             samples = read_stored_samples(shards, items)
             vectors, frames = _encode_items(model, samples, previews, cache, side=settings.thumbnail_size, batch=batch)
-        frames.save(aside / FRAMES)
-        write_table(aside / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
+        frames.save(partial / FRAMES)
+        write_table(partial / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
         texts = _encode_texts(model, [str(row["caption"]) for row in captions], cache, batch=batch)
-        write_table(aside / CAPTIONS, captions, CAPTION_SCHEMA)
-        queries = evenly_spaced(
-            texts, 2 * settings.recall_queries
-        )  # every other one chooses the index, the rest measure it
-        chosen = _build_index(vectors, queries[::2], settings)
-        chosen.index.save(aside / INDEX)
-        _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(aside / TEXTS)
-        about = {"kind": chosen.kind, "settings": chosen.settings, "dim": chosen.index.dim, "size": len(chosen.index)}
+        write_table(partial / CAPTIONS, captions, CAPTION_SCHEMA)
+        # Every other query chooses the index, the rest measure it.
+        queries = evenly_spaced(texts, 2 * settings.recall_queries)
+        choice = _build_index(vectors, queries[::2], settings)
+        choice.index.save(partial / INDEX)
+        _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(partial / TEXTS)
+        about = {"kind": choice.kind, "settings": choice.settings, "dim": choice.index.dim, "size": len(choice.index)}
         about |= {"captions": len(captions), "encoder": model.digest}
-        write_json(aside / ABOUT, about | rounded(_measure_index(chosen.index, vectors, queries[1::2])))
-    if cache and kept:
-        cache.save(kept)
-        for other in kept.parent.glob("*.safetensors"):
-            if other != kept:
+        write_json(partial / ABOUT, about | rounded(_measure_index(choice.index, vectors, queries[1::2])))
+    if cache and cache_path:
+        cache.save(cache_path)
+        for other in cache_path.parent.glob("*.safetensors"):
+            if other != cache_path:
                 other.unlink()
 
 
@@ -112,41 +111,41 @@ def _encode_items(
     Batches are distributed over ranks; each rank makes the thumbnails of its batches, the rank with a tar writes them.
     """
     whole: list[NDArray[np.float32]] = []
-    own: list[NDArray[np.float32]] = []
+    per_frame: list[NDArray[np.float32]] = []
     counts: list[int] = []
     for number, chunk in enumerate(batched(samples, batch * world_size())):
         start = rank() * batch
         share = chunk[start : start + batch]
-        clips = [decode_frames(sample) for sample in share]
+        videos = [decode_frames(sample) for sample in share]
         first = number * batch * world_size() + start
-        small = [thumbnail_members(row, frames, side=side) for row, frames in enumerate(clips, start=first)]
-        lengths = np.array([len(clip) for clip in clips], np.int64)
-        mine = (*_encode_videos(model, share, clips, cache, batch=batch), lengths, small)
-        for rows, single, lengths, members in all_gather_object(mine):
+        small = [thumbnail_members(row, frames, side=side) for row, frames in enumerate(videos, start=first)]
+        lengths = np.array([len(frames) for frames in videos], np.int64)
+        local = (*_encode_videos(model, share, videos, cache, batch=batch), lengths, small)
+        for rows, single, lengths, members in all_gather_object(local):
             whole.append(rows)
-            own.append(single[np.repeat(lengths > 1, lengths)])
+            per_frame.append(single[np.repeat(lengths > 1, lengths)])
             counts += np.where(lengths > 1, lengths, 0).tolist()
             if previews is not None:
                 for sample in members:
                     previews.write(sample)
-    return np.concatenate(whole), FrameEmbeddings.of(np.concatenate(own), counts)
+    return np.concatenate(whole), FrameEmbeddings.of(np.concatenate(per_frame), counts)
 
 
 def _encode_videos(
     model: DualEncoder,
     samples: Sequence[StoredSample],
-    clips: Sequence[Sequence[Image.Image]],
+    videos: Sequence[Sequence[Image.Image]],
     cache: EmbeddingCache | None,
     *,
     batch: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """`encode_videos_and_frames` of the samples' frames, with embeddings from the cache where possible."""
     if cache is None:
-        return model.encode_videos_and_frames(clips, batch=batch)
+        return model.encode_videos_and_frames(videos, batch=batch)
 
     def encoded(places: list[int]) -> list[NDArray[np.float32]]:
-        whole, single = model.encode_videos_and_frames([clips[place] for place in places], batch=batch)
-        ends = np.cumsum([len(clips[place]) for place in places])
+        whole, single = model.encode_videos_and_frames([videos[place] for place in places], batch=batch)
+        ends = np.cumsum([len(videos[place]) for place in places])
         return [np.vstack([row[None], own]) for row, own in zip(whole, np.split(single, ends[:-1]), strict=True)]
 
     remembered = cache.rows([digest_of(b"frames", *sample.frames) for sample in samples], encoded)

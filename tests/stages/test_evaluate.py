@@ -341,7 +341,7 @@ def test_a_split_without_clips_is_noted_and_pictures_are_measured(
         "image-text",
         "pretrained/image-text",
     }
-    assert "video-text: split val holds no video" in (tmp_path / "reports" / "index.html").read_text()
+    assert "video-text: split val has no video" in (tmp_path / "reports" / "index.html").read_text()
 
 
 def test_an_absent_model_is_named_and_nothing_is_written(
