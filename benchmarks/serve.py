@@ -32,7 +32,7 @@ from cots.index.thumbnails import Thumbnails
 from cots.registry.client import CHAMPION, INDEX
 from cots.registry.packaging import save_index
 from cots.stages.index import stage
-from cots.stages.package import limits_of
+from cots.stages.package import inference_config
 
 CLIENTS, SWITCHES, SECONDS = 50, 10, 60.0
 TEXTS, PICTURES = 45, 5  # different queries
@@ -69,7 +69,7 @@ def _registry(folder: Path) -> mlflow.MlflowClient:
     """A store with two versions, the first of them the champion."""
     params = Params.load()
     stage(SHARDS, MANIFEST, OTHER, folder / "index", params=params)
-    save_index(folder / "package", OTHER, folder / "index", limits=limits_of(params), cards={})
+    save_index(folder / "package", OTHER, folder / "index", config=inference_config(params), cards={})
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     client.create_registered_model(INDEX)

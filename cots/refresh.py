@@ -1,4 +1,4 @@
-"""New pictures without new training: the present data under the deployed encoders becomes a version of the index."""
+"""Builds and publishes a new index version: the current data, encoded by the deployed encoders, without training."""
 
 import shutil
 from pathlib import Path
@@ -10,72 +10,71 @@ from cots.files import write_json
 from cots.registry.cards import DATA_CARD, MODEL_CARD
 from cots.registry.client import INDEX
 from cots.registry.evidence import PARAMS
-from cots.registry.loading import encoders_in, model_folder
+from cots.registry.loading import find_encoders, model_folder
 from cots.registry.packaging import save_index
-from cots.registry.publishing import judge_of, published
-from cots.registry.registry import Published, Registry
+from cots.registry.publishing import build_evaluator, publish_package
+from cots.registry.registry import PublishResult, Registry
 from cots.registry.versions import VersionInfo
 from cots.stages.index import stage as index_stage
-from cots.stages.package import index_facts, limits_of, read_validation
+from cots.stages.package import index_lineage, inference_config, read_validation
 from cots.tracking.git import git_state
 
-WORK, MEMORY = Path("runs/refresh"), Path("runs/vectors")
+WORK, CACHE = Path("runs/refresh"), Path("runs/vectors")
 
 
-def refresh(params: Params, project: Path = Path()) -> Published | None:
-    """Index the samples of `data/` with the champion's encoders, and publish the index.
+def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
+    """Index the samples of `data/` with the champion's encoders and publish the index.
 
-    What these encoders indexed on this machine before is not encoded again (`runs/vectors`, where only the vectors of
-    present samples are kept).
+    Samples that these encoders have indexed on this machine before are not encoded again; `runs/vectors` caches the
+    embeddings of the current samples only.
 
-    Metrics, evidence and runs stay those of the training that made the encoders; manifest, items and validation are
-    the present ones.
+    Metrics, evidence and runs are copied from the champion; manifest, items and validation are the current ones.
 
     Args:
-        params: the project's; its section `index` and its limits on pictures count.
-        project: its folder.
+        params: of the project; only section `index` and the size limits of images are used.
+        project: folder of the project.
 
     Returns:
-        None where the champion's index is of these pictures and parameters already.
+        None if the champion's index was built from the same data and parameters.
 
     Raises:
-        BadInput: nothing is deployed, or an input is missing.
-        RunFailed: MLflow is down or refuses, or another promotion came first.
+        BadInput: no version is deployed, or an input is missing.
+        RunFailed: MLflow is down or refuses, or another promotion happened at the same time.
     """
     registry = Registry()
     champion = registry.champion()
-    kept, manifest = registry.kept(champion.version), project / "data" / MANIFEST
-    before = kept.params()
+    artifacts, manifest = registry.artifacts(champion.version), project / "data" / MANIFEST
+    before = artifacts.load_params()
     recipe = before | {"index": params.recipe()["index"]}
     if champion.tags["manifest.digest"] == file_digest(manifest) and recipe == before:
         return None
     work = project / WORK
     shutil.rmtree(work, ignore_errors=True)
-    write_json(kept.folder(work / "package") / PARAMS, recipe)
-    _package(champion, params, project, lineage=kept.lineage())
+    write_json(artifacts.download_evidence(work / "package") / PARAMS, recipe)
+    _package(champion, params, project, lineage=artifacts.load_lineage())
     _write_runs(champion, work / "runs")
-    return published(work / "package", judge_of(params, project), project, runs=work / "runs")
+    return publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
 
 
 def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: dict[str, object]) -> None:
-    """What stage `package` would write, without encoders: those are registered."""
+    """Write what stage `package` would write, but for the encoders, which are registered already."""
     work, data = project / WORK, project / "data"
     scratch = work / "champion"
     scratch.mkdir()
     uri = f"models:/{INDEX}/{champion.version}"
-    before = model_folder(uri, into=scratch)
-    encoders = encoders_in(before, named=uri)
-    index_stage(data / "shards", data / MANIFEST, encoders, work / "index", params=params, memory=project / MEMORY)
-    cards = {name: (before / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
+    model = model_folder(uri, into=scratch)
+    encoders = find_encoders(model, name=uri)
+    index_stage(data / "shards", data / MANIFEST, encoders, work / "index", params=params, cache_dir=project / CACHE)
+    cards = {name: (model / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
     out = work / "package" / "index"
-    save_index(out, encoders, work / "index", limits=limits_of(params), cards=cards)
+    save_index(out, encoders, work / "index", config=inference_config(params), cards=cards)
     validation = read_validation(project / "reports" / "validation")
-    found = index_facts(work / "index", out, data / MANIFEST, validation)
-    write_json(work / "package" / LINEAGE, lineage | git_state() | found)
+    new_lineage = index_lineage(work / "index", out, data / MANIFEST, validation)
+    write_json(work / "package" / LINEAGE, lineage | git_state() | new_lineage)
 
 
 def _write_runs(champion: VersionInfo, folder: Path) -> None:
-    """The runs behind the encoders, as the stages would name them."""
+    """Write the MLflow run ids of the champion's training in the format of the stages."""
     folder.mkdir()
     for name, run in champion.lineage()["runs"].items():
         write_json(folder / f"{name}.json", {"run_id": run})

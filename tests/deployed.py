@@ -19,7 +19,7 @@ from cots.config.params import Params
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.challenger import ChallengerEvaluator
 from cots.registry.publishing import publish
-from cots.registry.registry import Published, Registry
+from cots.registry.registry import PublishResult, Registry
 from cots.stages.package import stage
 from tests.conftest import COLOURS, tracked_in
 
@@ -28,13 +28,15 @@ FOREIGN = [f"buy {what} for a low price near the town hall" for what in ("shoes"
 RULES = GateConfig(min_recall=0.9, bootstrap_resamples=200)
 
 
-def not_asked(model: DualEncoder) -> pd.DataFrame:
+def not_expected(model: DualEncoder) -> pd.DataFrame:
     raise AssertionError("the champion was measured again, on the same queries")
 
 
-def register(registry: Registry, package: Path, asked: Callable[[DualEncoder], pd.DataFrame] = not_asked) -> Published:
+def register(
+    registry: Registry, package: Path, rank_queries: Callable[[DualEncoder], pd.DataFrame] = not_expected
+) -> PublishResult:
     """Publish a package alone, with no project around it, under `RULES`."""
-    return registry.publish(package, Path("runs"), Path("dvc.lock"), judge=ChallengerEvaluator(RULES, asked))
+    return registry.publish(package, Path("runs"), Path("dvc.lock"), evaluator=ChallengerEvaluator(RULES, rank_queries))
 
 
 def registered_in(store: str | Path, package: Path) -> Path:

@@ -140,7 +140,7 @@ def test_the_champion_of_an_old_registry_moves_on(old_registry: Registry) -> Non
 
 
 def test_two_versions_of_an_old_registry_differ_in_what_was_changed(old_registry: Registry) -> None:
-    found = json.loads(json.dumps(old_registry.difference(1, 2)))
+    found = json.loads(json.dumps(old_registry.diff_versions(1, 2)))
     right = expected("registry")["difference"]
     assert found["parameters"] == right["parameters"] == {"finetune.image-text.seed": ["0", "1"]}
     assert found["data"] == right["data"]

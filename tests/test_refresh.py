@@ -15,8 +15,8 @@ from cots.errors import BadInput
 from cots.files import write_json
 from cots.refresh import refresh
 from cots.registry.client import INDEX
-from cots.registry.packaged import opened_search
-from cots.registry.registry import Published, Registry
+from cots.registry.packaged import open_search
+from cots.registry.registry import PublishResult, Registry
 from tests.deployed import register
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def project(tmp_path: Path, tiny_package: Path, tiny_data: Path) -> Path:
     return tmp_path
 
 
-def refreshed(params: Params, project: Path) -> Published:
+def refreshed(params: Params, project: Path) -> PublishResult:
     done = refresh(params, project)
     assert done
     return done
@@ -57,12 +57,12 @@ def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
     assert (done.version, done.new, done.champion) == (2, True, True)
     after = registry.champion()
     assert after.encoders == before.encoders == 1
-    assert registry.kept(2).items() == set(pd.read_parquet(project / "data/manifest.parquet")["id"])
-    assert registry.kept(2).learnt() == registry.kept(1).learnt()
+    assert registry.artifacts(2).load_item_ids() == set(pd.read_parquet(project / "data/manifest.parquet")["id"])
+    assert registry.artifacts(2).load_training_ids() == registry.artifacts(1).load_training_ids()
     assert after.lineage()["metrics"] == before.lineage()["metrics"]
     assert after.tags["manifest.digest"] != before.tags["manifest.digest"]
-    with opened_search(f"models:/{INDEX}@champion") as search:
-        [found] = search.ask(["a red square"], k=10, media="any")
+    with open_search(f"models:/{INDEX}@champion") as search:
+        [found] = search.search(["a red square"], k=10, media="any")
     assert len(found) == 10
     assert refresh(params, project) is None
     assert [one.version for one in registry.versions()] == [2, 1]
@@ -78,7 +78,7 @@ def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
     register(registry, package)
     changed = params.model_copy(update={"index": params.index.model_copy(update={"thumbnail_size": 16})})
     assert refreshed(changed, project).version == 2
-    assert registry.difference(1, 2)["parameters"] == {"index.thumbnail_size": ("128", "16")}
+    assert registry.diff_versions(1, 2)["parameters"] == {"index.thumbnail_size": ("128", "16")}
     assert refresh(changed, project) is None
 
 
@@ -105,6 +105,6 @@ def test_after_a_withdrawal_the_refreshed_index_is_deployed_and_the_old_one_is_n
     rows = pq.read_table(manifest).to_pylist()
     write_table(manifest, [row for row in rows if row["split"] != "test"], SCHEMA)
     assert refreshed(params, project).version == 3
-    assert "test-image-red" not in registry.kept(3).items()
-    with pytest.raises(BadInput, match="holds withdrawn test-image-red"):
+    assert "test-image-red" not in registry.artifacts(3).load_item_ids()
+    with pytest.raises(BadInput, match="contains withdrawn samples .test-image-red"):
         registry.rollback(why="back")

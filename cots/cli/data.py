@@ -110,8 +110,11 @@ def _check_known(ids: Sequence[str], usage: Usage) -> None:
 def _usage(registry: "Registry", ids: Sequence[str]) -> Usage:
     """By version: which of the ids it was trained on, and which are in its index."""
     wanted = set(ids)
-    artifacts = {info.version: registry.kept(info.version) for info in registry.versions()}
-    usage = {version: (wanted & files.learnt(), wanted & files.items()) for version, files in artifacts.items()}
+    artifacts = {info.version: registry.artifacts(info.version) for info in registry.versions()}
+    usage = {
+        version: (wanted & files.load_training_ids(), wanted & files.load_item_ids())
+        for version, files in artifacts.items()
+    }
     return {version: both for version, both in usage.items() if any(both)}
 
 

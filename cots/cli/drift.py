@@ -89,9 +89,9 @@ def digest_of_training_data(versions: "Sequence[VersionInfo]") -> str:
     Raises:
         BadInput: there is no champion.
     """
-    from cots.registry.versions import deployed
+    from cots.registry.versions import find_champion
 
-    champion = deployed(versions)
+    champion = find_champion(versions)
     if champion is None:
         raise BadInput("no version is deployed: run `dvc repro` and `cots registry publish` first")
     same = [info for info in versions if info.tags.get("encoder.digest") == champion.tags["encoder.digest"]]

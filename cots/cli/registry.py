@@ -9,7 +9,7 @@ import typer
 from cots.cli.tables import table
 
 if TYPE_CHECKING:
-    from cots.registry.registry import Published
+    from cots.registry.registry import PublishResult
     from cots.registry.versions import VersionInfo
 
 registry = typer.Typer(help="Versions of the search index: publish, compare, promote, rollback.", no_args_is_help=True)
@@ -94,7 +94,7 @@ def diff(
     """Show what differs between two versions: parameters, data, metrics."""
     from cots.registry.registry import Registry
 
-    differences = Registry().difference(before, after)
+    differences = Registry().diff_versions(before, after)
     if as_json:
         typer.echo(json.dumps(differences, indent=2))
         return
@@ -112,7 +112,7 @@ def lineage(
     from cots.registry.registry import Registry
 
     client = Registry()
-    facts = (client.champion() if version is None else client.listed(version)).lineage()
+    facts = (client.champion() if version is None else client.get_version(version)).lineage()
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -139,7 +139,7 @@ def versions_table(versions: "list[VersionInfo]") -> str:
     return table(["version", "encoders", "alias", "registered (UTC)", "rsum", "commit", "gate"], rows)
 
 
-def _format_published(published: "Published") -> str:
+def _format_published(published: "PublishResult") -> str:
     what = "registered" if published.new else "was registered already: the content is the same"
     role = "the champion" if published.champion else "not the champion"
     return f"cots-index version {published.version} {what}; it is {role} ({published.reasons})"

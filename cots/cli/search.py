@@ -35,15 +35,15 @@ def search(
     grid = save_grid or sheet
     if grid:
         _check_grid(grid)
-    from cots.registry.packaged import opened_search
+    from cots.registry.packaged import open_search
 
-    with opened_search(model) as deployed:
-        [results] = deployed.ask([query], k=k, media=media)
+    with open_search(model) as deployed:
+        [results] = deployed.search([query], k=k, media=media)
         typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _format_results(results))
         if grid:
             from cots.cli.result_grid import result_grid, write_grid
 
-            images = deployed.search.pictures(results)
+            images = deployed.engine.result_images(results)
             write_grid(grid, result_grid(results, images, title=text or f"like {image}"))
 
 

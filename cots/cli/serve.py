@@ -28,7 +28,7 @@ def serve(
     """Serve searches over HTTP, with a page at /; switches to a new champion while it runs."""
     from cots.service.app import ServiceSettings
     from cots.service.middleware import RequestLimits
-    from cots.service.server import BODY_SECONDS, hosts, token
+    from cots.service.server import BODY_SECONDS, allowed_hosts, read_token
     from cots.service.server import serve as run
 
     limits = RequestLimits(
@@ -38,8 +38,8 @@ def serve(
         uri=model,
         poll=poll,
         limits=limits,
-        hosts=hosts(host, allow_host or []),
-        token=token(host),
+        hosts=allowed_hosts(host, allow_host or []),
+        token=read_token(host),
         log_queries=log_queries,
     )
     run(settings, host=host, port=port)

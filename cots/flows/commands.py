@@ -1,4 +1,4 @@
-"""The tools that a flow calls, DVC and `cots`, each on a leash; and what DVC knows of the project."""
+"""Runs DVC and `cots` as supervised subprocesses, and asks DVC for the state of the project."""
 
 import json
 import shutil
@@ -14,16 +14,16 @@ from prefect import get_run_logger
 
 from cots.errors import BadInput, RunFailed
 
-LOCK, KEPT = Path("dvc.lock"), Path(".dvc/tmp/dvc.lock.kept")
+LOCK, LOCK_BACKUP = Path("dvc.lock"), Path(".dvc/tmp/dvc.lock.kept")
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """A command that ended well.
+    """Result of a command that succeeded.
 
     Attributes:
-        seconds: that it took.
-        said: its lines.
+        seconds: wall time.
+        output: non-empty lines of stdout and stderr.
     """
 
     seconds: float
@@ -31,32 +31,32 @@ class CommandResult:
 
 
 def run(module: str, *arguments: str) -> CommandResult:
-    """Run `python -m module arguments` to its end, its lines in the flow's log.
+    """Run `python -m module arguments` and wait for it; its output goes to the flow's log.
 
     Raises:
-        BadInput: it ended with exit code 2; tells its last line.
-        RunFailed: it ended with another exit code than 0; likewise.
+        BadInput: exit code 2; the message holds the last line of output.
+        RunFailed: any other exit code but 0; likewise.
     """
-    began, said = monotonic(), []
-    with _on_leash(module, *arguments) as process:
+    start, output = monotonic(), []
+    with _start_supervised(module, *arguments) as process:
         assert process.stdout
         for line in process.stdout:
             if text := line.strip():
                 get_run_logger().info(line.rstrip())
-                said.append(text)
+                output.append(text)
         code = process.wait()
     if code:
-        kind = BadInput if code == BadInput.exit_code else RunFailed
-        last = said[-1] if said else "it said nothing"
-        raise kind(f"`{' '.join([module, *arguments])}` ended with exit code {code}: {last}")
-    return CommandResult(monotonic() - began, tuple(said))
+        error = BadInput if code == BadInput.exit_code else RunFailed
+        last = output[-1] if output else "no output"
+        raise error(f"`{' '.join([module, *arguments])}` ended with exit code {code}: {last}")
+    return CommandResult(monotonic() - start, tuple(output))
 
 
 @contextmanager
-def _on_leash(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The running command; when the flow ends, for whatever reason, nothing that it started goes on.
+def _start_supervised(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command whose whole process group ends with the flow, however the flow ends.
 
-    The leash inherits the lock of `cots.flows.exclusive_run`, so that the folder is free only when the command is gone.
+    The supervisor inherits the lock of `cots.flows.exclusive_run`, so the folder stays locked until the command ends.
     """
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "cots.flows.supervise", module, *arguments],
@@ -77,59 +77,59 @@ def _on_leash(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def has_remote() -> bool:
     """Whether DVC has a default remote to pull from and push to."""
-    return bool(_asked("config", "core.remote", failing=""))
+    return bool(_query_dvc("config", "core.remote", default=""))
 
 
 def stages() -> list[str]:
-    """The names of the pipeline's stages, in the order of dvc.yaml."""
-    return _asked("stage", "list", "--name-only").split()
+    """Names of the pipeline's stages in the order of dvc.yaml."""
+    return _query_dvc("stage", "list", "--name-only").split()
 
 
 def stale_stages() -> list[str]:
-    """The stages that are not up to date by what lies in the folder now; what follows from them may be as well.
+    """Stages whose dependencies or outputs have changed; stages that depend on them may become stale as well.
 
-    DVC writes dvc.lock in place: killed while it does, it leaves half a file or none of it, and can tell nothing any
-    more. Then the lock before it is put back (`keep_lock`); what was made since is in DVC's cache.
+    DVC writes dvc.lock in place. If it is killed meanwhile, the file is truncated and `dvc status` fails. Then the
+    backup of `backup_lock` is restored; results made since the backup are still in DVC's cache.
 
     Raises:
-        RunFailed: DVC cannot tell, for one because dvc.yaml is wrong.
+        RunFailed: `dvc status` fails, for example because dvc.yaml is invalid.
     """
     try:
-        answer = _asked("status", "--json")
+        answer = _query_dvc("status", "--json")
     except RunFailed:
         if not LOCK.is_file():
             raise
-        answer = _with_the_lock_before()
+        answer = _status_with_backup_lock()
     backup_lock()
     return list(json.loads(answer))
 
 
 def backup_lock() -> None:
-    """Keep a copy of a dvc.lock that is whole."""
+    """Copy a valid dvc.lock to `LOCK_BACKUP`."""
     if LOCK.is_file():
-        shutil.copyfile(LOCK, KEPT)
+        shutil.copyfile(LOCK, LOCK_BACKUP)
 
 
-def _with_the_lock_before() -> str:
-    """What DVC says of the kept lock, or without one where none is kept; if that is no help, all is left as it was."""
-    present = LOCK.read_bytes()
+def _status_with_backup_lock() -> str:
+    """`dvc status` with the backup lock, or without a lock if there is none; on failure dvc.lock is left as it was."""
+    original = LOCK.read_bytes()
     LOCK.unlink()
-    if KEPT.is_file():
-        shutil.copyfile(KEPT, LOCK)
+    if LOCK_BACKUP.is_file():
+        shutil.copyfile(LOCK_BACKUP, LOCK)
     try:
-        answer = _asked("status", "--json")
+        answer = _query_dvc("status", "--json")
     except RunFailed:
-        LOCK.write_bytes(present)
+        LOCK.write_bytes(original)
         raise
-    get_run_logger().warning("%s could not be read: going on from the one before", LOCK)
+    get_run_logger().warning("%s could not be read: continuing from its backup", LOCK)
     return answer
 
 
-def _asked(*question: str, failing: str | None = None) -> str:
-    """What DVC answers; `failing` is the answer where it ends with an error."""
-    command = [sys.executable, "-m", "dvc", *question]
+def _query_dvc(*arguments: str, default: str | None = None) -> str:
+    """Standard output of a DVC command; `default`, if given, is returned when the command fails."""
+    command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode and failing is None:
-        last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
-        raise RunFailed(f"`dvc {' '.join(question)}` ended with exit code {done.returncode}: {last}")
-    return done.stdout.strip() if not done.returncode else str(failing)
+    if done.returncode and default is None:
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise RunFailed(f"`dvc {' '.join(arguments)}` ended with exit code {done.returncode}: {last}")
+    return done.stdout.strip() if not done.returncode else str(default)

@@ -1,4 +1,4 @@
-"""Monitoring: is what comes in still what the deployed version learnt from? If not, retraining can be asked for."""
+"""Flow `check_drift`: compares queries and new samples with the champion's training data; can start retraining."""
 
 import json
 from pathlib import Path
@@ -16,46 +16,46 @@ RETRAIN = "retrain/nightly"
 
 
 @task
-def drift(queries: str | None) -> dict[str, Any]:
-    """What `cots drift` finds; `queries` is the folder of the service's log, if there is one."""
+def compute_drift(queries: str | None) -> dict[str, Any]:
+    """Run `cots drift` and return its summary; `queries` is the folder of the service's query log, if any."""
     run("cots", "drift", "--out", str(SUMMARY), *(["--queries", queries] if queries else []))
-    found: dict[str, Any] = json.loads(SUMMARY.read_text(encoding="utf8"))
-    return found
+    summary: dict[str, Any] = json.loads(SUMMARY.read_text(encoding="utf8"))
+    return summary
 
 
 @task(retries=3, retry_delay_seconds=[2, 10, 30])
-def tell(found: dict[str, Any]) -> None:
-    """Leave an artifact on the server: whether anything drifted, each check, what was not judged."""
+def create_artifact(summary: dict[str, Any]) -> None:
+    """Create a Prefect artifact with the result of every check and the checks that were skipped."""
     create_markdown_artifact(
-        as_markdown(found), key="drift", description="Queries and new samples against the champion"
+        as_markdown(summary), key="drift", description="Queries and new samples against the champion"
     )
 
 
 @task(retries=3, retry_delay_seconds=[2, 10, 30])
-def ask_for_retraining() -> None:
-    """Start the deployment that retrains, and do not wait for it."""
+def start_retraining() -> None:
+    """Start the retraining deployment without waiting for it."""
     run_deployment(RETRAIN, timeout=0, as_subflow=False)
 
 
 @flow
 def check_drift(queries: str | None = None, retrain: bool = False) -> bool:
-    """Compare queries and new samples with what the champion learnt from; on drift, retrain where that is wanted."""
-    found = drift(queries)
-    tell(found)
-    if found["drifted"] and retrain:
-        ask_for_retraining()
-    return bool(found["drifted"])
+    """Compare queries and new samples with the champion's training data; on drift, retrain if `retrain` is set."""
+    summary = compute_drift(queries)
+    create_artifact(summary)
+    if summary["drifted"] and retrain:
+        start_retraining()
+    return bool(summary["drifted"])
 
 
-def as_markdown(found: dict[str, Any]) -> str:
-    """The summary for people: a table of the checks, those that do not hold in bold."""
+def as_markdown(summary: dict[str, Any]) -> str:
+    """Render the summary as a table of checks, with failed checks in bold, and a list of skipped checks."""
     rows = [
         (check["of"], check["expectation"], "yes" if check["success"] else "**no**", check["observed"], check["limit"])
-        for check in found["checks"]
+        for check in summary["checks"]
     ]
-    unjudged = [f"- {of}: not judged, {why}" for of, why in found["not judged"].items()]
-    checks = table(("what", "expected", "held", "observed", "limit"), rows)
-    return "\n".join([f"Drifted: **{'yes' if found['drifted'] else 'no'}**", "", checks, "", *unjudged])
+    skipped = [f"- {subject}: not judged, {reason}" for subject, reason in summary["not judged"].items()]
+    checks = table(("data", "check", "passed", "observed", "limit"), rows)
+    return "\n".join([f"Drifted: **{'yes' if summary['drifted'] else 'no'}**", "", checks, "", *skipped])
 
 
 if __name__ == "__main__":

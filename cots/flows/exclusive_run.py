@@ -1,4 +1,4 @@
-"""One run at a time in the project's folder: DVC fails at once where another holds its outputs."""
+"""Allows one run at a time in a project folder, because DVC fails at once if another process holds its outputs."""
 
 import fcntl
 import json
@@ -13,20 +13,20 @@ import psutil
 
 from cots.errors import RunFailed
 
-EMPTY = '{"run": "?", "pid": 1, "since": "now"}'  # read while the holder was writing
-LOCK = Path(".dvc/tmp/flow.lock")  # DVC's own room for what no one keeps
+EMPTY = '{"run": "?", "pid": 1, "since": "now"}'  # stands in while the holder is still writing
+LOCK = Path(".dvc/tmp/flow.lock")  # DVC's folder for temporary files
 
 
 @contextmanager
 def exclusive_run(name: str) -> Iterator[None]:
-    """Hold the folder as long as the run and whatever it started live.
+    """Lock the folder until the run and every process it started have ended.
 
     Raises:
-        RunFailed: another run holds it; tells which.
+        RunFailed: another run holds the lock; the message names it.
     """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("a+", encoding="utf8") as file:
-        _hold(file)
+        _acquire(file)
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         file.truncate(0)
         json.dump({"run": name, "pid": os.getpid(), "since": now}, file)
@@ -35,7 +35,7 @@ def exclusive_run(name: str) -> Iterator[None]:
         yield
 
 
-def _hold(file: TextIO) -> None:
+def _acquire(file: TextIO) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -44,6 +44,6 @@ def _hold(file: TextIO) -> None:
         if psutil.pid_exists(holder["pid"]):
             raise RunFailed(
                 f"{Path.cwd()} is in use by run {holder['run']} (process {holder['pid']}, since {holder['since']}): "
-                "wait for it or cancel it"
+                "wait for that run or cancel it"
             ) from None
-        fcntl.flock(file, fcntl.LOCK_EX)  # that run was killed, and its leash is stopping what it started
+        fcntl.flock(file, fcntl.LOCK_EX)  # the holder was killed; its supervisor is still stopping the command

@@ -1,4 +1,4 @@
-"""A limit on how long a run may take."""
+"""A time limit for flow runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from prefect.utilities.timeout import timeout
 
 @contextmanager
 def time_limit(hours: float | None) -> Iterator[None]:
-    """End what goes on within after so many hours; without a number, never.
+    """Abort the block after this many hours; None means no limit.
 
-    The flow's own `timeout_seconds` is fixed where the flow is written; this is a parameter of its deployment.
+    A flow's own `timeout_seconds` is fixed in its code; this limit can be a parameter of the deployment.
 
     Raises:
-        TimeoutError: time is up; Prefect tells the run as `TimedOut`.
+        TimeoutError: the time is up; Prefect reports the run as `TimedOut`.
     """
     with timeout(hours and hours * 3600):
         yield

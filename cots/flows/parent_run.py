@@ -1,4 +1,4 @@
-"""The MLflow run of a whole flow run, under which the stages put theirs."""
+"""The MLflow run of a whole flow run; the runs of its stages are nested under it."""
 
 import os
 import socket
@@ -14,20 +14,20 @@ from prefect import get_run_logger
 from cots.digests import text_digest
 from cots.tracking.runs import connect, experiment_id, mlflow_errors, tracking_uri, without_credentials
 
-VARIABLE = "COTS_PARENT_RUN"  # cots.tracking.runs reads it
+VARIABLE = "COTS_PARENT_RUN"  # read by cots.tracking.runs
 FOLDER = "flow.folder"
 
 
 @contextmanager
 def parent_run(name: str) -> Iterator[None]:
-    """An MLflow run around the stages; it ends as they do.
+    """Open an MLflow run around the stages; it finishes or fails as they do.
 
     Raises:
-        RunFailed: MLflow is down when the run is to begin.
+        RunFailed: MLflow is down when the run is opened.
     """
     client = connect()
     with mlflow_errors():
-        run = client.create_run(experiment_id(client), run_name=name, tags={FOLDER: _folder()}).info.run_id
+        run = client.create_run(experiment_id(client), run_name=name, tags={FOLDER: _folder_digest()}).info.run_id
     os.environ[VARIABLE] = run
     try:
         yield
@@ -41,9 +41,9 @@ def parent_run(name: str) -> Iterator[None]:
 
 
 def end_open_runs() -> None:
-    """End the MLflow runs of this folder that were left open, by a kill or because MLflow was down.
+    """Mark as killed the MLflow runs of this folder that a kill or an MLflow outage left open.
 
-    The caller holds the folder, so they belong to no living process.
+    The caller holds the folder's lock, so no living process owns these runs.
 
     Raises:
         RunFailed: MLflow is down.
@@ -51,31 +51,31 @@ def end_open_runs() -> None:
     client = connect()
     with mlflow_errors():
         experiment = experiment_id(client)
-        for parent in _open_runs(client, experiment, f"tags.`{FOLDER}` = '{_folder()}'"):
+        for parent in _open_runs(client, experiment, f"tags.`{FOLDER}` = '{_folder_digest()}'"):
             children = _open_runs(client, experiment, f"tags.mlflow.parentRunId = '{parent}'")
             for run in [*children, parent]:
                 client.set_terminated(run, RunStatus.to_string(RunStatus.KILLED))
 
 
 def run_page(run: str) -> str:
-    """Where a run is looked at: a link where MLflow is a server, else the run's id."""
-    address = tracking_uri()
-    if not address.startswith("http"):
+    """Markdown for a run: a link to MLflow's UI if MLflow is a server, otherwise the run id."""
+    uri = tracking_uri()
+    if not uri.startswith("http"):
         return f"`{run}`"
-    return f"[{run}]({without_credentials(address)}/#/experiments/{experiment_id(connect())}/runs/{run})"
+    return f"[{run}]({without_credentials(uri)}/#/experiments/{experiment_id(connect())}/runs/{run})"
 
 
-def _open_runs(client: MlflowClient, experiment: str, having: str) -> list[str]:
-    found = client.search_runs([experiment], f"attributes.status = 'RUNNING' and {having}")
-    return [run.info.run_id for run in found]
+def _open_runs(client: MlflowClient, experiment: str, condition: str) -> list[str]:
+    runs = client.search_runs([experiment], f"attributes.status = 'RUNNING' and {condition}")
+    return [run.info.run_id for run in runs]
 
 
-def _folder() -> str:
+def _folder_digest() -> str:
     return text_digest(f"{socket.gethostname()}:{Path.cwd()}")
 
 
 def _end(client: MlflowClient, run: str, status: int) -> None:
-    """What became of the stages matters more than a server that cannot be told of it."""
+    """Close the run; if MLflow fails, only log it, because the outcome of the stages matters more."""
     try:
         client.set_terminated(run, RunStatus.to_string(status))
     except MlflowException as error:

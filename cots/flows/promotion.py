@@ -1,4 +1,4 @@
-"""Deploying a version by hand, and going back: moves of an alias, kept in the registry's history."""
+"""Flows `promote` and `rollback`: manual changes of the champion, recorded in the registry's history."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from cots.registry.client import INDEX
 
 @flow
 def promote(version: int, reason: str) -> State[Any]:
-    """Deploy a version of the index, whatever the gate said of it."""
-    moved = promote_version(version, reason)
-    return Completed(message=f"{INDEX} version {version} is the champion" + ("" if moved else " already"))
+    """Deploy a version of the index, whatever the gate decided."""
+    promoted = promote_version(version, reason)
+    return Completed(message=f"{INDEX} version {version} is the champion" + ("" if promoted else " already"))
 
 
 @flow
 def rollback(reason: str) -> State[Any]:
-    """Go back to the version that was deployed before."""
+    """Deploy the previous version again."""
     return Completed(message=f"{INDEX} version {roll_back(reason)} is the champion")

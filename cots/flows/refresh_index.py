@@ -1,4 +1,4 @@
-"""New pictures in the index without new training: minutes, not hours."""
+"""Flow `refresh_index`: indexes new images with the deployed encoders, without training (minutes, not hours)."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ from cots.flows.limits import time_limit
 from cots.flows.retrain_report import report_run
 from cots.flows.tasks import pull, refresh, repro_alone
 
-STAGES = ("prepare", "validate")  # what pictures pass on their way in
+STAGES = ("prepare", "validate")  # run on new data before it is indexed
 
 
 @flow
 def refresh_index(hours: float | None = None) -> State[Any]:
-    """Let the deployed encoders index the pictures that are there now; at most so many hours, if given."""
+    """Index the current images with the deployed encoders; `hours` limits the run time."""
     with exclusive_run(flow_run.name), report_run("refresh-index") as report, time_limit(hours):
         if has_remote():
             pull()
         report.stale = [stage for stage in stale_stages() if stage in STAGES]
         for stage in STAGES:
             report.add(stage, repro_alone(stage))
-        report.conclude(refresh())
+        report.add_publish(refresh())
     return Completed(message=report.outcome)
 
 

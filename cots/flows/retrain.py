@@ -1,4 +1,4 @@
-"""Retraining: when and where it happens and what follows. What is stale, DVC knows; what is deployed, the registry."""
+"""Flow `retrain`: runs the stale DVC stages and publishes the resulting package."""
 
 from typing import Any
 
@@ -17,22 +17,22 @@ from cots.flows.tasks import publish, pull, push, repro
 
 @flow
 def retrain(hours: float | None = None) -> State[Any]:
-    """Train on the current data; deploy the result if the gate lets it pass; at most so many hours, if given."""
+    """Train on the current data and deploy the result if the gate accepts it; `hours` limits the run time."""
     with exclusive_run(flow_run.name), report_run("retrain") as report, time_limit(hours):
-        shared = has_remote()
-        if shared:
+        use_remote = has_remote()
+        if use_remote:
             pull()
         report.stale = stale_stages()
         if report.stale:
             bring_up_to_date(report)
-        report.conclude(publish())
-        if shared:
+        report.add_publish(publish())
+        if use_remote:
             push()
     return Completed(message=report.outcome)
 
 
 def bring_up_to_date(report: RetrainReport) -> None:
-    """Every stage in turn, under one MLflow run; what was up to date is passed over in a second."""
+    """Run every stage in turn under one MLflow run; a stage that is up to date takes about a second."""
     with parent_run(flow_run.name):
         for stage in stages():
             report.add(stage, repro(stage))

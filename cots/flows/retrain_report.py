@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: one page in Prefect, and the line of its final state."""
+"""The report of a flow run: a Markdown artifact in Prefect and the message of its final state."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,21 +12,21 @@ from cots.flows.markdown import table
 from cots.flows.parent_run import end_open_runs, run_page
 from cots.registry.client import INDEX
 from cots.registry.registry import Registry
-from cots.registry.versions import VersionInfo, deployed, under
+from cots.registry.versions import VersionInfo, find_champion, select_tags
 
-DECISION = "gate.reasons"  # the tag that the gate leaves on a version
+DECISION = "gate.reasons"  # tag that the gate sets on a version
 
 
 @dataclass
 class RetrainReport:
-    """What is known of a run so far.
+    """What a flow run has done so far.
 
     Attributes:
-        before: the versions that were registered when it began.
-        after: those that were when it had published.
-        stale: stages that were not up to date when it began.
-        steps: what was called, in its order.
-        error: why it ended early.
+        before: versions registered when the run began.
+        after: versions registered after publishing.
+        stale: stages that were out of date when the run began.
+        steps: names and results of the commands, in order.
+        error: why the run ended early; empty if it did not.
     """
 
     before: Sequence[VersionInfo]
@@ -35,83 +35,83 @@ class RetrainReport:
     steps: list[tuple[str, CommandResult]] = field(default_factory=list)
     error: str = ""
 
-    def add(self, step: str, ended: CommandResult) -> None:
-        """Keep what a step took and said."""
-        self.steps.append((step, ended))
+    def add(self, step: str, result: CommandResult) -> None:
+        """Record the result of a step."""
+        self.steps.append((step, result))
 
-    def conclude(self, said: CommandResult) -> None:
-        """Keep what publishing said, and which versions there are now."""
-        self.add("publish", said)
+    def add_publish(self, result: CommandResult) -> None:
+        """Record the result of publishing and the versions that exist now."""
+        self.add("publish", result)
         self.after = Registry().versions()
 
     @property
     def outcome(self) -> str:
-        """One line: the error, or what became of the package."""
+        """One line: the error, or the last line that the last step printed."""
         if self.error:
             return self.error
         prefix = "" if self.stale else "no stage was stale: "
         return prefix + (self.steps[-1][1].output or ("done",))[-1]
 
     def markdown(self) -> str:
-        """The page."""
+        """Render the report as Markdown."""
         stale = ", ".join(self.stale) or "nothing"
-        rows = [(name, _did(ended.output), f"{ended.seconds:.1f}") for name, ended in self.steps]
+        rows = [(name, _summarize_output(result.output), f"{result.seconds:.1f}") for name, result in self.steps]
         parts = [
             self.outcome,
-            f"**Stale when it began:** {stale}",
-            table(("step", "what it did", "seconds"), rows),
+            f"**Stale stages at the start:** {stale}",
+            table(("step", "result", "seconds"), rows),
         ]
-        return "\n\n".join([*parts, *self._version()]) + "\n"
+        return "\n\n".join([*parts, *self._version_section()]) + "\n"
 
-    def _version(self) -> list[str]:
-        """The new version against what was deployed before it."""
-        decided = {one.version for one in self.before if DECISION in one.tags}
-        new = next((one for one in self.after if DECISION in one.tags and one.version not in decided), None)
+    def _version_section(self) -> list[str]:
+        """Decision and metrics of the new version, compared with the champion before it."""
+        decided = {info.version for info in self.before if DECISION in info.tags}
+        new = next((info for info in self.after if DECISION in info.tags and info.version not in decided), None)
         if new is None:
             return []
         decision = f"**{INDEX} version {new.version}:** {new.tags[DECISION]}"
-        return [decision, _metrics(new, deployed(self.before)), "**MLflow runs**", _runs(new.tags)]
+        return [decision, _format_metrics(new, find_champion(self.before)), "**MLflow runs**", _format_runs(new.tags)]
 
 
 @contextmanager
 def report_run(key: str) -> Iterator[RetrainReport]:
-    """Leave a page when the run ends, well or not; its key in Prefect is the flow's name."""
+    """Create an artifact when the run ends, successfully or not; `key` is its key in Prefect."""
     end_open_runs()
     report = RetrainReport(Registry().versions())
     try:
         yield report
     except BaseException as error:
         report.error = f"{type(error).__name__}: {error}"
-        with suppress(PrefectException, OSError):  # the error is what counts
+        with suppress(PrefectException, OSError):  # must not hide the error itself
             create_markdown_artifact(report.markdown(), key)
         raise
     create_markdown_artifact(report.markdown(), key)
 
 
-def _did(said: Sequence[str]) -> str:
-    """In DVC's words: a stage that ran, was restored from what was made before, or had not changed."""
-    text = "\n".join(said)
+def _summarize_output(lines: Sequence[str]) -> str:
+    """`ran` or `restored` (from DVC's run cache) for a stage; otherwise the last line of output."""
+    text = "\n".join(lines)
     if "Running stage" in text:
         return "ran"
-    return "restored" if "is cached - skipping run" in text else (said[-1] if said else "").replace("|", "\\|")
+    return "restored" if "is cached - skipping run" in text else (lines[-1] if lines else "").replace("|", "\\|")
 
 
-def _metrics(new: VersionInfo, champion: VersionInfo | None) -> str:
+def _format_metrics(new: VersionInfo, champion: VersionInfo | None) -> str:
     names = sorted(name for name in new.tags if name.startswith("metrics.") and not name.startswith("metrics.chance."))
     before = champion.tags if champion else {}
-    head = ("metric", "this version", f"version {champion.version}" if champion else "no champion", "difference")
-    return table(head, [_compared(name, new.tags, before) for name in names])
+    header = ("metric", "this version", f"version {champion.version}" if champion else "no champion", "difference")
+    return table(header, [_compare_metric(name, new.tags, before) for name in names])
 
 
-def _compared(name: str, new: Mapping[str, str], before: Mapping[str, str]) -> tuple[str, ...]:
+def _compare_metric(name: str, new: Mapping[str, str], before: Mapping[str, str]) -> tuple[str, ...]:
     title, value = name.removeprefix("metrics."), new[name]
     if name not in before:
         return title, value, "-", "-"
     try:
         return title, value, before[name], f"{float(value) - float(before[name]):+.3f}"
-    except ValueError:  # a figure that is no number
+    except ValueError:  # the metric is not a number
         return title, value, before[name], "-"
 
 
-def _runs(tags: Mapping[str, str]) -> str:
-    return "\n".join(f"- {name}: {run_page(run)}" for name, run in under(tags, "run.").items()) or "- none"
+def _format_runs(tags: Mapping[str, str]) -> str:
+    return "\n".join(f"- {name}: {run_page(run)}" for name, run in select_tags(tags, "run.").items()) or "- none"

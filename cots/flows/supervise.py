@@ -1,6 +1,6 @@
-"""Runs a command that ends with whoever started it, even by `kill -9`: `python -m cots.flows.supervise MODULE ...`.
+"""Runs a command that ends with its parent, even if the parent gets `kill -9`: `python -m cots.flows.supervise MODULE`.
 
-The starter holds the other end of this process's standard input; when that closes, the command's group is stopped.
+The parent holds the write end of this process's standard input; when it closes, the command's process group is stopped.
 """
 
 import os
@@ -10,24 +10,24 @@ import sys
 import threading
 from contextlib import suppress
 
-GRACE_SECONDS = 30  # between asking a command to stop and stopping it
+GRACE_SECONDS = 30  # between SIGTERM and SIGKILL
 
 
-def supervised(module: str, *arguments: str) -> int:
-    """Run `python -m module arguments` in a group of its own; the exit code, as a shell tells it."""
+def run_supervised(module: str, *arguments: str) -> int:
+    """Run `python -m module arguments` in its own process group; return the exit code in the shell's convention."""
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: None)  # the starter decides; a handler, since ignoring would be inherited
+        signal.signal(name, lambda *_: None)  # the parent decides; SIG_IGN would be inherited by the command
     command = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, start_new_session=True
     )
-    threading.Thread(target=_stop_when_left, args=(command,), daemon=True).start()
+    threading.Thread(target=_stop_when_orphaned, args=(command,), daemon=True).start()
     code = command.wait()
-    _signal(command, signal.SIGKILL)  # what it left behind
+    _signal(command, signal.SIGKILL)  # processes that the command left behind
     return code if code >= 0 else 128 - code
 
 
-def _stop_when_left(command: subprocess.Popen[bytes]) -> None:
-    os.read(0, 1)  # not through sys.stdin, whose lock a daemon thread must not hold when the interpreter ends
+def _stop_when_orphaned(command: subprocess.Popen[bytes]) -> None:
+    os.read(0, 1)  # not sys.stdin: a daemon thread must not hold its lock when the interpreter exits
     _signal(command, signal.SIGTERM)
     try:
         command.wait(GRACE_SECONDS)
@@ -41,4 +41,4 @@ def _signal(command: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(supervised(*sys.argv[1:]))
+    sys.exit(run_supervised(*sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The steps of the flows: each one call into DVC or `cots`."""
+"""Prefect tasks of the flows; each is one call of DVC or `cots`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from cots.registry.registry import Registry
 
 
 async def is_retryable(_task: object, _run: object, state: State[Any]) -> bool:
-    """A server or a network that is down may come back; input that is wrong stays wrong."""
+    """Whether to retry: a server or network may come back (`RunFailed`), invalid input stays invalid (`BadInput`)."""
     return isinstance(await state.aresult(raise_on_failure=False), RunFailed)
 
 
@@ -20,51 +20,51 @@ retryable = task(retries=3, retry_delay_seconds=[2, 10, 30], retry_condition_fn=
 
 @retryable
 def pull() -> CommandResult:
-    """Fetch data and what other machines have made of it; the first run finds nothing."""
+    """Pull data and cached results from the DVC remote; before the first push there are none."""
     return run("dvc", "pull", "--run-cache", "--allow-missing")
 
 
-@task(task_run_name="repro {stage}")  # no retries: a stage that failed would fail again
+@task(task_run_name="repro {stage}")  # no retries: a failed stage would fail again
 def repro(stage: str) -> CommandResult:
-    """Bring a stage and everything it needs up to date."""
-    ended = run("dvc", "repro", stage)
+    """Bring a stage and everything it depends on up to date."""
+    result = run("dvc", "repro", stage)
     backup_lock()
-    return ended
+    return result
 
 
 @task(task_run_name="repro {stage} alone")
 def repro_alone(stage: str) -> CommandResult:
-    """Bring a stage up to date, whatever it needs is."""
-    ended = run("dvc", "repro", "--single-item", stage)
+    """Bring a stage up to date without updating its dependencies first."""
+    result = run("dvc", "repro", "--single-item", stage)
     backup_lock()
-    return ended
+    return result
 
 
 @retryable
 def publish() -> CommandResult:
-    """Register the package, once for each content; the gate decides whether it is deployed."""
+    """Register the package, once per content; the gate decides whether it is deployed."""
     return run("cots", "registry", "publish")
 
 
 @retryable
 def refresh() -> CommandResult:
-    """Register an index of the current pictures, made by the encoders that are deployed."""
+    """Register an index of the current images, built by the deployed encoders."""
     return run("cots", "registry", "refresh")
 
 
 @retryable
 def push() -> CommandResult:
-    """Keep what was made where other machines find it."""
+    """Push results to the DVC remote for other machines."""
     return run("dvc", "push", "--run-cache")
 
 
 @retryable
 def promote_version(version: int, reason: str) -> bool:
-    """Deploy a version; False where it was deployed already."""
+    """Deploy a version; False if it was deployed already."""
     return Registry().promote(version, why=reason)
 
 
-@task  # no retries: a second exchange would undo the first, whose answer was lost
+@task  # no retries: if only the answer was lost, a second swap would undo the first
 def roll_back(reason: str) -> int:
-    """Exchange the deployed version with the one before; the version that is deployed now."""
+    """Swap the champion with the previous version; return the new champion."""
     return Registry().rollback(why=reason)

@@ -1,4 +1,4 @@
-"""Model card and data card in the hub's format, written from what was measured and from nothing else."""
+"""Model card and data card in the Hugging Face Hub's format, generated from recorded measurements only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,15 +17,17 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardContext:
-    """What the cards tell of a packaged model; nothing that changes when the same run is packaged again.
+    """Everything the cards of a packaged model show; packaging the same run again gives the same values.
 
     Attributes:
-        target: what it retrieves, `image-text` or `video-text`.
+        target: `image-text` or `video-text`.
         params: the whole parameter file as plain values.
-        metrics: metrics.json, by model and target.
-        validation: the validation's summary.json.
-        manifest: one row a sample.
-        encoder: digest of the weights; data: digest of the manifest; parameters: digest of the parameter file.
+        metrics: content of metrics.json, by model and target.
+        validation: content of the validation's summary.json.
+        manifest: one row per sample.
+        encoder: digest of the weights.
+        data: digest of the manifest.
+        parameters: digest of the parameter file.
     """
 
     target: str
@@ -39,81 +41,91 @@ class CardContext:
 
     @property
     def measured(self) -> Mapping[str, Any]:
-        """Retrieval of the deployed model."""
-        measured: Mapping[str, Any] = self.metrics[self.target]
-        return measured
+        """Retrieval metrics of the deployed model."""
+        metrics: Mapping[str, Any] = self.metrics[self.target]
+        return metrics
 
     @property
     def headline(self) -> list[Metric]:
-        """The metrics that were measured, of those that cards show."""
-        return [metric for metric in headline() if all(metric.name in self.measured[way] for way in self.directions)]
+        """The headline metrics that were measured in every direction."""
+        return [
+            metric
+            for metric in headline()
+            if all(metric.name in self.measured[direction] for direction in self.directions)
+        ]
 
     @property
     def directions(self) -> list[str]:
-        """As they are named in the metrics, items to texts first."""
+        """Keys of the retrieval directions in the metrics, item-to-text first."""
         return [name for name in LABELS if name in self.measured]
 
 
-def model_card(facts: CardContext) -> str:
-    """The card of the encoders and of the index that they made, as Markdown with the hub's front matter."""
+def model_card(context: CardContext) -> str:
+    """Model card of the encoders and their index: Markdown with the Hub's front matter."""
     front = ModelCardData(
-        model_name=f"cots {facts.target}",
+        model_name=f"cots {context.target}",
         library_name="cots",
         pipeline_tag="feature-extraction",
-        tags=["cots", "two-stream", "retrieval", facts.target],
-        metrics=[str(metric.hub_name) for metric in facts.headline],
-        eval_results=_results(facts),
+        tags=["cots", "two-stream", "retrieval", context.target],
+        metrics=[str(metric.hub_name) for metric in context.headline],
+        eval_results=_eval_results(context),
     )
-    return _rendered("model_card.md.j2", facts, front.to_yaml(), rows=_table(facts))
+    return _render("model_card.md.j2", context, front.to_yaml(), rows=_metric_rows(context))
 
 
-def data_card(facts: CardContext) -> str:
-    """The card of the data that trained and measured them, as Markdown with the hub's front matter."""
-    splits = facts.manifest.assign(captions=facts.manifest["captions"].map(len))
+def data_card(context: CardContext) -> str:
+    """Data card of the training and test data: Markdown with the Hub's front matter."""
+    splits = context.manifest.assign(captions=context.manifest["captions"].map(len))
     front = DatasetCardData(
-        pretty_name=f"{facts.params['source']['kind']} as prepared",
-        size_categories=[next((name for most, name in SIZES if len(splits) < most), "n>1M")],
+        pretty_name=f"{context.params['source']['kind']} as prepared",
+        size_categories=[next((name for limit, name in SIZES if len(splits) < limit), "n>1M")],
         task_categories=["image-to-text", "text-to-image"],
         tags=["cots", "retrieval"],
     )
-    counted = splits.groupby(["split", "media"], sort=False)["captions"].agg(["size", "sum"]).reset_index()
-    return _rendered("data_card.md.j2", facts, front.to_yaml(), rows=counted.values.tolist())
+    counts = splits.groupby(["split", "media"], sort=False)["captions"].agg(["size", "sum"]).reset_index()
+    return _render("data_card.md.j2", context, front.to_yaml(), rows=counts.values.tolist())
 
 
-def _results(facts: CardContext) -> list[EvalResult]:
-    source, split = facts.params["source"]["kind"], facts.params["evaluate"]["split"]
+def _eval_results(context: CardContext) -> list[EvalResult]:
+    source, split = context.params["source"]["kind"], context.params["evaluate"]["split"]
     return [
         EvalResult(
             task_type="retrieval",
-            task_name=LABELS[way],
+            task_name=LABELS[direction],
             dataset_type=source,
             dataset_name=source,
             dataset_split=split,
             metric_type=str(metric.hub_name),
-            metric_name=f"{way} {metric.name}",
-            metric_value=facts.measured[way][metric.name],
+            metric_name=f"{direction} {metric.name}",
+            metric_value=context.measured[direction][metric.name],
         )
-        for way in facts.directions
-        for metric in facts.headline
+        for direction in context.directions
+        for metric in context.headline
     ]
 
 
-def _table(facts: CardContext) -> list[list[str]]:
-    """A row a direction and score: value, 95 % interval, chance."""
-    interval, chance = facts.measured["interval"], facts.measured["chance"]
+def _metric_rows(context: CardContext) -> list[list[str]]:
+    """One row per direction and metric: value, 95 % interval, chance level."""
+    interval, chance = context.measured["interval"], context.measured["chance"]
     rows = []
-    for way in facts.directions:
-        for name in (metric.name for metric in facts.headline):
-            low, high = (interval[way][name][end] for end in ("low", "high"))
-            by_chance = chance[way].get(name)
-            chance_cell = "" if by_chance is None else f"{by_chance:.1f}"
+    for direction in context.directions:
+        for name in (metric.name for metric in context.headline):
+            low, high = (interval[direction][name][end] for end in ("low", "high"))
+            chance_level = chance[direction].get(name)
+            chance_cell = "" if chance_level is None else f"{chance_level:.1f}"
             rows.append(
-                [LABELS[way], name, f"{facts.measured[way][name]:.1f}", f"{low:.1f} to {high:.1f}", chance_cell]
+                [
+                    LABELS[direction],
+                    name,
+                    f"{context.measured[direction][name]:.1f}",
+                    f"{low:.1f} to {high:.1f}",
+                    chance_cell,
+                ]
             )
     return rows
 
 
-def _rendered(template: str, facts: CardContext, front: str, *, rows: list[list[Any]]) -> str:
+def _render(template: str, context: CardContext, front: str, *, rows: list[list[Any]]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cots.registry"),
         undefined=jinja2.StrictUndefined,
@@ -121,4 +133,4 @@ def _rendered(template: str, facts: CardContext, front: str, *, rows: list[list[
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701  Markdown
     )
-    return environment.get_template(template).render(facts=facts, front=front.strip(), rows=rows) + "\n"
+    return environment.get_template(template).render(context=context, front=front.strip(), rows=rows) + "\n"

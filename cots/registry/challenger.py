@@ -1,4 +1,4 @@
-"""A challenger held against the champion: both on the same test queries, then the gate."""
+"""Measures a challenger and the champion on the same test queries, as input of the gate."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,46 +19,49 @@ from cots.registry.loading import load_encoders
 
 @dataclass(frozen=True, slots=True)
 class ChallengerEvaluator:
-    """Measures what the gate decides on.
+    """Collects the measurements that the gate decides on.
 
     Attributes:
-        rules: of the gate.
-        asked: ranks the present test queries under some encoders: a row a query, as `cots evaluate --queries` writes.
+        rules: thresholds of the gate.
+        rank_queries: ranks the current test queries with the given encoders; returns one row per query, in the
+            format of `cots evaluate --queries`.
     """
 
     rules: GateConfig
-    asked: Callable[[DualEncoder], pd.DataFrame]
+    rank_queries: Callable[[DualEncoder], pd.DataFrame]
 
-    def gate_inputs(
+    def collect_gate_inputs(
         self, client: MlflowClient, champion: ModelVersion, package: Path, lineage: Mapping[str, Any]
     ) -> GateInputs:
-        """The challenger in `package` beside the champion, on the challenger's test queries.
+        """Compare the challenger in `package` with the champion on the challenger's test queries.
 
-        The champion's ranks are those that it was registered with where pictures and captions of the test split are
-        the same; otherwise its encoders are asked anew.
+        If images and captions of the test split have not changed, the champion's ranks are those it was registered
+        with; otherwise its encoders are evaluated again.
         """
-        differences, fall = None, 0.0
+        differences, drop = None, 0.0
         if champion.tags["encoder.digest"] != lineage["encoder.digest"]:
-            ours, theirs = read_queries(package / EVIDENCE / QUERIES), VersionArtifacts(client, champion).queries()
+            challenger_ranks = read_queries(package / EVIDENCE / QUERIES)
+            champion_ranks = VersionArtifacts(client, champion).load_queries()
             if champion.tags["queries.digest"] != lineage["queries.digest"]:
-                before = self._mean_recall(theirs)
-                theirs = self.asked(load_encoders(f"models:/{champion.name}/{champion.version}"))
-                fall = before - self._mean_recall(theirs)
-            differences = self._differences(ours, theirs)
-        about = lineage["index"]
+                registered = self._mean_recall(champion_ranks)
+                champion_ranks = self.rank_queries(load_encoders(f"models:/{champion.name}/{champion.version}"))
+                drop = registered - self._mean_recall(champion_ranks)
+            differences = self._compare(challenger_ranks, champion_ranks)
+        index = lineage["index"]
         return GateInputs(
             differences=differences,
-            champion_drop=fall,
-            recall=about["recall"],
-            milliseconds=about["ms_per_query"],
+            champion_drop=drop,
+            recall=index["recall"],
+            milliseconds=index["ms_per_query"],
             validated=lineage["validation"]["success"],
         )
 
-    def _differences(self, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Difference]:
-        found = mean_recalls(ours, theirs, resamples=self.rules.bootstrap_resamples, seed=self.rules.seed)
+    def _compare(self, challenger: pd.DataFrame, champion: pd.DataFrame) -> dict[str, Difference]:
+        recalls = mean_recalls(challenger, champion, resamples=self.rules.bootstrap_resamples, seed=self.rules.seed)
         return {
-            name: Difference(one["challenger"], one["champion"], one["low"], one["high"]) for name, one in found.items()
+            direction: Difference(recall["challenger"], recall["champion"], recall["low"], recall["high"])
+            for direction, recall in recalls.items()
         }
 
-    def _mean_recall(self, table: pd.DataFrame) -> float:
-        return mean_recalls(table, table, resamples=1, seed=0)[BOTH]["champion"]
+    def _mean_recall(self, ranks: pd.DataFrame) -> float:
+        return mean_recalls(ranks, ranks, resamples=1, seed=0)[BOTH]["champion"]

@@ -1,4 +1,4 @@
-"""What a registered version keeps beside the model: what it was asked, what it learnt from, with which parameters."""
+"""Evidence stored with a registered version: its test queries, the ids of its training samples, its parameters."""
 
 import io
 import json
@@ -29,57 +29,57 @@ def save_evidence(folder: Path, queries: Path, manifest: pd.DataFrame, params: M
     """Write the evidence of freshly trained encoders.
 
     Args:
-        folder: created.
-        queries: the table of the deployed model's test queries.
-        manifest: of the data that trained it.
+        folder: created if it does not exist.
+        queries: file with the deployed model's test queries and their ranks.
+        manifest: of the training data.
         params: the whole parameter file as plain values.
 
     Raises:
-        BadInput: there is no such table of queries.
+        BadInput: the file `queries` does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copyfile(queries, folder / QUERIES)
     except OSError as error:
-        raise BadInput(f"no table of queries {queries} ({error.strerror}): run `dvc repro evaluate`") from None
+        raise BadInput(f"cannot read test queries {queries} ({error.strerror}): run `dvc repro evaluate`") from None
     rows = manifest.loc[manifest["split"] == "train", LEARNT_SCHEMA.names]
     write_table(folder / LEARNT, rows.sort_values("id").to_dict("records"), LEARNT_SCHEMA)
     write_json(folder / PARAMS, params)
 
 
 class VersionArtifacts:
-    """The files of a registered version of `cots-index`, fetched when they are asked for.
+    """Files of a registered version of `cots-index`, downloaded on access.
 
     Args:
         client: of the registry.
-        version: whose files.
+        version: of `cots-index`.
     """
 
     def __init__(self, client: MlflowClient, version: ModelVersion) -> None:
         self._client, self._version = client, version
 
-    def queries(self) -> pd.DataFrame:
-        """Its test queries, with the rank that each found."""
+    def load_queries(self) -> pd.DataFrame:
+        """The test queries with the rank of each."""
         return self._table(f"{EVIDENCE}/{QUERIES}")
 
-    def learnt(self) -> set[str]:
-        """Ids of the samples that its encoders were trained on."""
+    def load_training_ids(self) -> set[str]:
+        """Ids of the samples that the encoders were trained on."""
         return set(self._table(f"{EVIDENCE}/{LEARNT}")["id"])
 
-    def items(self) -> set[str]:
-        """Ids of the samples that its index holds."""
+    def load_item_ids(self) -> set[str]:
+        """Ids of the samples in the index."""
         return set(self._table(f"{self._version.name}/artifacts/index/{ITEMS}")["id"])
 
-    def params(self) -> dict[str, Any]:
-        """The parameter file behind it, as plain values: under the present names, with the defaults of later keys."""
+    def load_params(self) -> dict[str, Any]:
+        """The parameter file as plain values: under today's names, with defaults for keys added since."""
         return PackageParams.model_validate(self._json(f"{EVIDENCE}/{PARAMS}")).recipe()
 
-    def lineage(self) -> dict[str, Any]:
-        """What stage `package` wrote down of it."""
+    def load_lineage(self) -> dict[str, Any]:
+        """Content of the lineage file that stage `package` wrote."""
         return self._json(LINEAGE)
 
-    def folder(self, out: Path) -> Path:
-        """All of the evidence, copied below a folder."""
+    def download_evidence(self, out: Path) -> Path:
+        """Download the whole evidence folder into `out`; return its path."""
         out.mkdir(parents=True, exist_ok=True)
         return Path(self._client.download_artifacts(str(self._version.run_id), EVIDENCE, str(out)))
 

@@ -1,23 +1,24 @@
-"""Whether a new version may take the place of the deployed one: a pure function of what was measured."""
+"""The promotion gate: a pure function from measurements to a decision."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cots.config.gate import GateConfig
 from cots.directions import LABELS
 
-BOTH = "both"  # directions together
+BOTH = "both"  # key of the mean over both directions
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean recall, the mean of R@1, R@5 and R@10 in per cent, of two models on the same queries.
+    """Mean recall (mean of R@1, R@5 and R@10, in per cent) of two models on the same queries.
 
     Attributes:
-        challenger: of the new one.
-        champion: of the deployed one.
-        low: lower end of the 95 % interval of their difference, challenger less champion.
-        high: its upper end.
+        challenger: mean recall of the new version.
+        champion: mean recall of the deployed version.
+        low: lower end of the 95 % interval of challenger minus champion, points.
+        high: upper end of that interval.
     """
 
     challenger: float
@@ -28,14 +29,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateInputs:
-    """What was measured of a challenger, and of the champion beside it.
+    """Measurements of a challenger and of the champion it is compared with.
 
     Attributes:
-        differences: by direction and for `BOTH`; None where both versions hold the same encoders.
-        fall: how far the champion's mean recall lies below what it was registered with, points; 0 on the same queries.
-        recall: of the challenger's index against exact search, 0 to 1.
-        milliseconds: a query against that index.
-        validated: whether the data met every expectation.
+        differences: by direction and for `BOTH`; None if both versions have the same encoders.
+        champion_drop: mean recall that the champion has lost since it was registered, points; 0 if the test queries
+            are the same.
+        recall: of the challenger's index relative to exact search, 0 to 1.
+        milliseconds: search time per query in that index.
+        validated: whether the data passed every check.
     """
 
     differences: Mapping[str, Difference] | None
@@ -44,52 +46,61 @@ class GateInputs:
     milliseconds: float
     validated: bool
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain values under the names that the tag `gate.contest` and reports/gate.json have had since 0.1."""
+        values = asdict(self)
+        return {"fall" if name == "champion_drop" else name: value for name, value in values.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether to promote, and why: what speaks against it, or what was found where nothing does."""
+    """Whether to promote, with the reasons: every objection, or the measured differences if there is none."""
 
     promote: bool
     reasons: tuple[str, ...]
 
 
-def decide(contest: GateInputs, rules: GateConfig) -> Decision:
-    """Promote where nothing speaks against it.
+def decide(inputs: GateInputs, rules: GateConfig) -> Decision:
+    """Promote unless a rule objects.
 
-    A direction is worse where the interval of its difference reaches below -`rules.non_inferiority_margin`: the test
-    queries then cannot exclude such a loss. `rules.must_improve` must gain: its interval lies above 0.
+    Non-inferiority: in every direction the interval of the difference must not reach below
+    -`rules.non_inferiority_margin`; otherwise the test queries cannot exclude such a loss. Superiority: the interval of
+    `rules.must_improve` must lie above 0.
     """
-    against = tuple(_against(contest, rules))
-    return Decision(not against, against or tuple(_found(contest)))
+    objections = tuple(_objections(inputs, rules))
+    return Decision(not objections, objections or tuple(_findings(inputs)))
 
 
-def _against(contest: GateInputs, rules: GateConfig) -> Iterator[str]:
-    if not contest.validated:
-        yield "the data did not meet every expectation"
-    if contest.recall < rules.min_recall:
-        yield f"the index finds {contest.recall:.1%} of what exact search finds, less than {rules.min_recall:.1%}"
-    if contest.milliseconds > rules.max_latency_ms:
-        yield f"the index takes {contest.milliseconds:.2f} ms a query, more than {rules.max_latency_ms:g}"
-    if contest.champion_drop > rules.max_champion_drop:
+def _objections(inputs: GateInputs, rules: GateConfig) -> Iterator[str]:
+    if not inputs.validated:
+        yield "data validation failed"
+    if inputs.recall < rules.min_recall:
+        yield f"index recall {inputs.recall:.1%} of exact search; at least {rules.min_recall:.1%} required"
+    if inputs.milliseconds > rules.max_latency_ms:
+        yield f"index latency {inputs.milliseconds:.2f} ms per query; at most {rules.max_latency_ms:g} ms allowed"
+    if inputs.champion_drop > rules.max_champion_drop:
         yield (
-            f"on the present test queries the champion itself scores {contest.champion_drop:.1f} points less than "
-            f"when it was registered, more than {rules.max_champion_drop:g}: look at the captions of the test split"
+            f"on the current test queries the champion scores {inputs.champion_drop:.1f} points less than when it was "
+            f"registered (allowed {rules.max_champion_drop:g}): check the captions of the test split"
         )
-    for name, one in (contest.differences or {}).items():
-        if name != BOTH and one.low < -rules.non_inferiority_margin:
-            yield f"{_told(name, one)} may be worse by more than {rules.non_inferiority_margin:g}"
-        if name == rules.must_improve and one.low <= 0:
-            yield f"{_told(name, one)} is not shown to be better"
+    for name, difference in (inputs.differences or {}).items():
+        if name != BOTH and difference.low < -rules.non_inferiority_margin:
+            yield f"{_format_difference(name, difference, allowed=rules.non_inferiority_margin)} may be worse"
+        if name == rules.must_improve and difference.low <= 0:
+            yield f"{_format_difference(name, difference)} is not shown to be better"
 
 
-def _found(contest: GateInputs) -> Iterator[str]:
-    if contest.differences is None:
-        yield "the encoders are the champion's"
-    for name, one in (contest.differences or {}).items():
-        yield _told(name, one)
+def _findings(inputs: GateInputs) -> Iterator[str]:
+    if inputs.differences is None:
+        yield "same encoders as the champion"
+    for name, difference in (inputs.differences or {}).items():
+        yield _format_difference(name, difference)
 
 
-def _told(name: str, one: Difference) -> str:
-    what = f"mean recall of {LABELS.get(name, 'both directions')}"
-    apart = one.challenger - one.champion
-    return f"{what} {one.challenger:.2f} % against {one.champion:.2f} ({apart:+.2f}, {one.low:+.2f} to {one.high:+.2f})"
+def _format_difference(name: str, recall: Difference, *, allowed: float | None = None) -> str:
+    label = LABELS.get(name, "both directions")
+    gain = recall.challenger - recall.champion
+    interval = f"95 % CI {recall.low:+.1f} to {recall.high:+.1f}"
+    limit = "" if allowed is None else f"; allowed {-allowed:g}"
+    means = f"{recall.challenger:.1f} % vs champion {recall.champion:.1f}"
+    return f"mean recall of {label} {means} ({gain:+.1f}, {interval}{limit})"

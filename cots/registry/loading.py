@@ -1,4 +1,4 @@
-"""From an address to a model: a registered version, an MLflow model folder, or a folder that training left."""
+"""Loads a model by URI: a registered version, an MLflow model folder, or a model folder written by training."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,71 +17,71 @@ CHAMPION_URI = "models:/cots-index@champion"
 
 
 def load_encoders(uri: str) -> DualEncoder:
-    """The encoders behind an address; what was fetched is not kept.
+    """Load the encoders at a URI; downloaded files are deleted.
 
     Args:
         uri: a registered version (`models:/cots-index@champion`, `models:/cots-encoders/3`), an MLflow model folder,
             or a folder such as `models/finetuned/image-text`.
 
     Raises:
-        BadInput: there is no such model.
+        BadInput: the model does not exist.
         RunFailed: MLflow is down.
     """
     with TemporaryDirectory() as scratch:
-        return DualEncoder.load(encoders_in(model_folder(uri, into=Path(scratch)), named=uri))
+        return DualEncoder.load(find_encoders(model_folder(uri, into=Path(scratch)), name=uri))
 
 
-def encoders_in(folder: Path, *, named: str) -> Path:
-    """Where the encoders lie in what `model_folder` gave.
+def find_encoders(folder: Path, *, name: str) -> Path:
+    """Path of the encoders in a folder that `model_folder` returned.
 
     Args:
-        folder: encoders, or an MLflow model that holds some.
-        named: what it is called in errors.
+        folder: a model folder, or an MLflow model that contains one.
+        name: of the model in error messages.
 
     Raises:
-        BadInput: it holds none.
+        BadInput: the folder contains no encoders.
     """
     if (folder / CONFIG).is_file():
         return folder
     if not (folder / "MLmodel").is_file():
-        raise BadInput(f"{named} is neither a model folder nor an MLflow model folder")
+        raise BadInput(f"{name} is neither a model folder nor an MLflow model folder")
     artifacts = Model.load(str(folder)).flavors["python_function"].get("artifacts", {})
     if "encoders" not in artifacts:
-        raise BadInput(f"{named} is an MLflow model of another kind: it holds no encoders")
+        raise BadInput(f"{name} is an MLflow model without encoders: give a version of cots-encoders or cots-index")
     return folder / str(artifacts["encoders"]["path"])
 
 
 def model_folder(uri: str, *, into: Path | None = None) -> Path:
-    """Where the files are, fetched if they are elsewhere.
+    """Local folder of a model, downloaded if it is not on this machine.
 
     Args:
         uri: as for `load_encoders`.
-        into: an existing folder that a registered model is copied to, even where the registry's files are local.
+        into: existing folder that a registered model is copied to, even if the registry's files are local.
 
     Raises:
-        BadInput: there is no such model.
+        BadInput: the model does not exist.
         RunFailed: MLflow is down.
     """
     if "://" not in uri and not uri.startswith(("models:/", "runs:/")):
         if not Path(uri).is_dir():
-            raise BadInput(f"no model {uri}: give a folder or an address such as {CHAMPION_URI}")
+            raise BadInput(f"no model {uri}: give a folder or a URI such as {CHAMPION_URI}")
         return Path(uri)
     connect()
     try:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
     except MlflowException as error:
-        check_known(uri, error)
-        raise RunFailed(f"cannot fetch {uri}: {str(error).splitlines()[0]}") from error
+        raise_if_unknown(uri, error)
+        raise RunFailed(f"cannot download {uri}: {str(error).splitlines()[0]}") from error
     except OSError as error:
-        raise RunFailed(f"the files of {uri} are not where the registry says: {error}") from None
+        raise RunFailed(f"the files of {uri} are missing from the location in the registry: {error}") from None
 
 
-def check_known(uri: str, error: MlflowException) -> None:
-    """Tell an address that the registry does not know from other troubles.
+def raise_if_unknown(uri: str, error: MlflowException) -> None:
+    """Raise `BadInput` if MLflow's error says that the model does not exist; return for any other error.
 
     Raises:
-        BadInput: that is what the error says.
+        BadInput: the model does not exist.
     """
     if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-        where = without_credentials(tracking_uri())
-        raise BadInput(f"no model {uri} in {where}: run `dvc repro` and `cots registry publish` first") from None
+        registry = without_credentials(tracking_uri())
+        raise BadInput(f"no model {uri} in {registry}: run `dvc repro` and `cots registry publish` first") from None

@@ -1,4 +1,4 @@
-"""A packaged index, opened without MLflow and by the code that runs, not by that which travels with the package."""
+"""Opens a packaged index without importing MLflow, with the installed code rather than the code in the package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,41 +21,43 @@ CONFIG = ("batch", "max_pixels", "min_side")
 
 @dataclass(frozen=True, slots=True)
 class PackagedSearch:
-    """An open index and what it was packed to be run with.
+    """A loaded search engine with the settings it was packaged with.
 
     Attributes:
-        search: encoders and index.
-        batch: queries encoded at once; max_pixels, min_side: of images.
+        engine: encoders and index.
+        batch: queries encoded together.
+        max_pixels: images with more pixels are refused without decoding.
+        min_side: images with a shorter side are refused, pixels.
     """
 
-    search: SearchEngine
+    engine: SearchEngine
     batch: int
     max_pixels: int
     min_side: int
 
-    def ask(self, queries: object, *, k: int, media: str) -> list[list[dict[str, Any]]]:
-        """Results of each query, best first, as `cots-index` gives them to MLflow's callers.
+    def search(self, queries: object, *, k: int, media: str) -> list[list[dict[str, Any]]]:
+        """Ranked results of each query, best first, in the format that `cots-index` returns through MLflow.
 
         Raises:
-            BadInput: something is no query.
+            BadInput: a query is malformed.
         """
-        read = QueryReader(columns=COLUMNS, max_pixels=self.max_pixels, min_side=self.min_side)
-        return self.search(read(queries, k=k, media=media), batch=self.batch)
+        reader = QueryReader(columns=COLUMNS, max_pixels=self.max_pixels, min_side=self.min_side)
+        return self.engine(reader(queries, k=k, media=media), batch=self.batch)
 
 
 @contextmanager
-def opened_search(uri: str) -> Iterator[PackagedSearch]:
-    """The packaged index behind an address, to be asked in the block, after which fetched files go.
+def open_search(uri: str) -> Iterator[PackagedSearch]:
+    """Open the packaged index at a URI; files that had to be downloaded are deleted when the block ends.
 
     Args:
         uri: `models:/cots-index@champion`, `models:/cots-index/3`, or an MLflow model folder.
 
     Raises:
-        BadInput: there is no such model, or it is no packaged index.
+        BadInput: the model does not exist or is not a packaged index.
         RunFailed: MLflow is down.
     """
-    if found := local_files(uri):
-        yield open_package(found)
+    if folder := local_files(uri):
+        yield open_package(folder)
         return
     if (Path(uri) / MLMODEL).is_file():
         yield open_package(Path(uri))
@@ -70,23 +72,23 @@ def open_package(folder: Path) -> PackagedSearch:
     """Open an MLflow model folder of `cots-index`.
 
     Raises:
-        BadInput: it is none, or is damaged.
+        BadInput: the folder is not a packaged index, or it is damaged.
     """
-    paths, config = describe(folder)
+    paths, config = read_package(folder)
     return PackagedSearch(SearchEngine.load(paths["encoders"], paths["index"]), **config)
 
 
-def describe(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
-    """Where encoders and index of an MLflow model folder are, and what it is to be run with.
+def read_package(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
+    """Paths of encoders and index in an MLflow model folder, and the settings it was packaged with.
 
     Raises:
-        BadInput: it is no packaged index.
+        BadInput: the folder is not a packaged index.
     """
     if not (folder / MLMODEL).is_file():
-        raise BadInput(f"{folder} is not an MLflow model folder, it has no {MLMODEL}: give package/index or an address")
+        raise BadInput(f"{folder} is no packaged index, it has no {MLMODEL}: give package/index or an address")
     try:
         flavor = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf8"))["flavors"]["python_function"]
         paths = {name: folder / flavor["artifacts"][name]["path"] for name in ("encoders", "index")}
         return paths, {name: int(flavor["config"][name]) for name in CONFIG}
     except (KeyError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise BadInput(f"{folder} is no packaged index ({error}): give package/index or an address") from None
+        raise BadInput(f"{folder} is not a packaged index ({error}): give package/index or a models:/ URI") from None

@@ -1,8 +1,8 @@
-"""The history of the champion, which is also what keeps two promotions from happening at once.
+"""The history of the champion, which also prevents concurrent promotions.
 
-Aliases have no history and no compare-and-set. Version numbers have both: MLflow gives each to one writer alone. So a
-move of the champion is a version of the registered model `cots-promotions`, and an entry names the one it follows. Of
-two that follow the same one, the first counts and the other is void, whoever reads.
+Aliases have no history and no compare-and-set. Version numbers have both: MLflow gives each number to a single writer.
+A promotion is therefore a version of the registered model `cots-promotions` and names its predecessor. If two name the
+same predecessor, the first is valid and the second is void, for every reader.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,16 +21,16 @@ PROMOTIONS = "cots-promotions"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """One move of the champion.
+    """One change of the champion.
 
     Attributes:
-        number: of the entry, rising.
+        number: version number of the entry in `cots-promotions`, increasing.
         what: promote or rollback.
-        when: UTC.
-        who: the user who asked for it.
-        why: the reason given.
-        before: the version of `cots-index` that was the champion, if there was one.
-        after: the version that is it now.
+        when: time of the change, UTC.
+        who: user who made the change.
+        why: reason given by that user, or by the gate.
+        before: version of `cots-index` that was the champion, if any.
+        after: version of `cots-index` that became the champion.
     """
 
     number: int
@@ -42,8 +42,8 @@ class Promotion:
     after: int
 
     @classmethod
-    def of(cls, entry: "ModelVersion | Entry") -> Self:
-        """The move that an entry tells of."""
+    def from_entry(cls, entry: "ModelVersion | Entry") -> Self:
+        """Read a promotion from a version of `cots-promotions`."""
         tags: Mapping[str, Any] = entry.tags
         return cls(
             number=int(entry.version),
@@ -57,67 +57,67 @@ class Promotion:
 
 
 class PromotionLog:
-    """The list of moves in one registry.
+    """The promotions recorded in one registry.
 
     Args:
         client: of the registry.
-        model: whose versions are moved to.
+        model: registered model whose versions are promoted.
     """
 
     def __init__(self, client: "MlflowClient", model: str) -> None:
         self._client, self._model = client, model
 
     def entries(self) -> list[Promotion]:
-        """Every move that counts, oldest first."""
-        found = self._client.search_model_versions(f"name = '{PROMOTIONS}'", max_results=10_000)
-        return moves_that_count(found)
+        """Every valid promotion, oldest first."""
+        versions = self._client.search_model_versions(f"name = '{PROMOTIONS}'", max_results=10_000)
+        return select_valid(versions)
 
-    def last(self) -> int:
-        """The number of the last move; 0 where there is none."""
-        moves = self.entries()
-        return moves[-1].number if moves else 0
+    def last_number(self) -> int:
+        """Number of the last valid promotion; 0 if there is none."""
+        promotions = self.entries()
+        return promotions[-1].number if promotions else 0
 
     def append(
         self, what: Literal["promote", "rollback"], *, who: str, why: str, before: int | None, after: int, follows: int
     ) -> Promotion | None:
-        """Add a move.
+        """Record a promotion, unless another one was recorded first.
 
         Args:
             what: promote or rollback.
-            who: asks for it.
-            why: the reason given.
-            before: the champion now.
-            after: the champion to be.
-            follows: number of the last move when `before` was read; 0 where there was none.
+            who: user who makes the change.
+            why: reason for the change.
+            before: current champion, if any.
+            after: new champion.
+            follows: number of the last promotion when `before` was read; 0 if there was none.
 
         Returns:
-            None where it counts; else the move that another made in the meantime, which counts instead.
+            None if the promotion is valid; otherwise the concurrent promotion that made it void.
         """
-        self._exists()
+        self._ensure_model()
         tags = {"what": what, "who": who, "why": why, "follows": str(follows), "after": str(after)}
         tags |= {"before": str(before)} if before else {}
-        made = int(self._client.create_model_version(PROMOTIONS, f"models:/{self._model}/{after}", tags=tags).version)
-        moves = self.entries()
-        if any(move.number == made for move in moves):
+        number = int(self._client.create_model_version(PROMOTIONS, f"models:/{self._model}/{after}", tags=tags).version)
+        promotions = self.entries()
+        if any(promotion.number == number for promotion in promotions):
             return None
-        return next(move for move in moves if move.number > follows)
+        return next(promotion for promotion in promotions if promotion.number > follows)
 
-    def _exists(self) -> None:
+    def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.create_registered_model(PROMOTIONS, description=f"Moves of {self._model}@champion.")
+            self._client.create_registered_model(PROMOTIONS, description=f"Changes of {self._model}@champion.")
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
 
-def moves_that_count(entries: "Iterable[ModelVersion | Entry]") -> list[Promotion]:
-    """Of all entries those that follow the one before, oldest first; the others came second and are void."""
-    counted: list[Promotion] = []
+def select_valid(entries: "Iterable[ModelVersion | Entry]") -> list[Promotion]:
+    """Valid promotions among all entries, oldest first: those that name the previous valid one as predecessor."""
+    valid: list[Promotion] = []
     last = 0
     for entry in sorted(entries, key=lambda entry: int(entry.version)):
         if int(entry.tags["follows"]) == last:
-            counted.append(Promotion.of(entry))
-            last = counted[-1].number
-    return counted
+            valid.append(Promotion.from_entry(entry))
+            last = valid[-1].number
+    return valid

@@ -1,4 +1,4 @@
-"""Publishing what the pipeline made: one function for `cots registry publish` and for the flow."""
+"""Publishes a pipeline's package: registration, gate decision and the written record of both."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,42 +15,42 @@ from cots.file_names import MANIFEST
 from cots.files import write_json
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.challenger import ChallengerEvaluator
-from cots.registry.registry import Published, Registry
+from cots.registry.registry import PublishResult, Registry
 
 GATE = Path("reports/gate.json")
 
 
-def publish(params: Params, project: Path = Path()) -> Published:
-    """Register `package/` of a project and promote it if the gate lets it pass; the decision goes to `GATE` too.
+def publish(params: Params, project: Path = Path()) -> PublishResult:
+    """Register the `package/` folder of a project, promote it if the gate accepts it, and write the decision to `GATE`.
 
     Args:
-        params: the project's.
-        project: its folder.
+        params: of the project.
+        project: folder of the project.
 
     Raises:
-        BadInput: nothing is packaged, or an input is missing.
-        RunFailed: MLflow is down or refuses, or another promotion came first.
+        BadInput: there is no package, or an input is missing.
+        RunFailed: MLflow is down or refuses, or another promotion happened at the same time.
     """
-    return published(project / "package", judge_of(params, project), project, runs=project / "runs")
+    return publish_package(project / "package", build_evaluator(params, project), project, runs=project / "runs")
 
 
-def published(package: Path, judge: ChallengerEvaluator, project: Path, *, runs: Path) -> Published:
-    """Register any package with the runs that made it, and write the decision down in the project."""
-    done = Registry().publish(package, runs, project / "dvc.lock", judge=judge)
+def publish_package(package: Path, evaluator: ChallengerEvaluator, project: Path, *, runs: Path) -> PublishResult:
+    """Register a package with its MLflow runs and write the decision to the project's `GATE` file."""
+    result = Registry().publish(package, runs, project / "dvc.lock", evaluator=evaluator)
     (project / GATE).parent.mkdir(exist_ok=True)
-    write_json(project / GATE, asdict(done))
-    return done
+    write_json(project / GATE, asdict(result))
+    return result
 
 
-def judge_of(params: Params, project: Path) -> ChallengerEvaluator:
-    """The judge by the project's rules and its present test queries."""
-    return ChallengerEvaluator(params.gate, lambda model: _asked(model, params, project / "data"))
+def build_evaluator(params: Params, project: Path) -> ChallengerEvaluator:
+    """An evaluator with the project's gate thresholds and current test queries."""
+    return ChallengerEvaluator(params.gate, lambda model: _rank_queries(model, params, project / "data"))
 
 
-def _asked(model: DualEncoder, params: Params, data: Path) -> pd.DataFrame:
-    """The ranks of the present test queries under a model."""
-    settings, media = params.evaluate, MEDIA_OF[params.index.target]
-    rows = part(read_manifest(data / MANIFEST), settings.split, media)
-    embedded = embed(model, read_stored_samples(data / "shards", rows), batch=settings.batch_size)
-    measured = evaluate_retrieval(embedded, media=media, folds=1, resamples=1, seed=settings.seed)
-    return pd.DataFrame(query_rows(embedded, measured))
+def _rank_queries(model: DualEncoder, params: Params, data: Path) -> pd.DataFrame:
+    """Rank the current test queries with a model."""
+    config, media = params.evaluate, MEDIA_OF[params.index.target]
+    rows = part(read_manifest(data / MANIFEST), config.split, media)
+    embedded = embed(model, read_stored_samples(data / "shards", rows), batch=config.batch_size)
+    result = evaluate_retrieval(embedded, media=media, folds=1, resamples=1, seed=config.seed)
+    return pd.DataFrame(query_rows(embedded, result))

@@ -1,4 +1,4 @@
-"""The registered model `cots-encoders`, as MLflow loads it: this file travels with all of `cots` that it imports."""
+"""MLflow model code of `cots-encoders`; packaged together with every `cots` module it imports."""
 
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,29 @@ from cots.search.queries import DEFAULT_K, QueryReader, encode_queries
 
 
 class EncodersModel(PythonModel):
-    """Texts and pictures to unit vectors of one space."""
+    """Encodes texts and images to unit vectors in the shared embedding space."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open both streams."""
+        """Load both encoders."""
         self.model = DualEncoder.load(Path(context.artifacts["encoders"])).for_inference()
         config = context.model_config
         self.batch = config["batch"]
-        self.read = QueryReader(columns=("text", "image"), max_pixels=config["max_pixels"], min_side=config["min_side"])
+        self.reader = QueryReader(
+            columns=("text", "image"), max_pixels=config["max_pixels"], min_side=config["min_side"]
+        )
 
-    # The annotation keeps MLflow from checking types: it knows no "list of texts or table". `QueryReader` knows.
+    # The annotation disables MLflow's type check, which cannot express "list of texts or table"; `QueryReader` checks.
     def predict(
         self, context: object, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> NDArray[np.float32]:
-        """Unit rows (N, D), one for each row of the input.
+        """Embeddings (N, D) with unit rows, one for each input row.
 
         Args:
             context: MLflow's.
             model_input: see `QueryReader`; a list of texts, or a table with text / image.
-            params: none are known.
+            params: ignored; the model has none.
         """
-        return encode_queries(self.model, self.read(model_input, k=DEFAULT_K), batch=self.batch)
+        return encode_queries(self.model, self.reader(model_input, k=DEFAULT_K), batch=self.batch)
 
 
 set_model(EncodersModel())

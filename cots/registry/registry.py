@@ -1,13 +1,13 @@
-"""Versions in MLflow's registry: what is published, which one is deployed, and back again.
+"""Publishing, promoting and rolling back versions in MLflow's model registry.
 
-Two registered models. Serving follows one alias, `cots-index@champion`; each version of `cots-index` names in a tag the
-version of `cots-encoders` that made it, and the aliases of that model follow. Moves are written down in a third,
-`cots-promotions`.
+There are two registered models. Serving follows one alias, `cots-index@champion`. A tag of each `cots-index` version
+names the `cots-encoders` version that built it, and the aliases of `cots-encoders` follow those of `cots-index`.
+Promotions are recorded in a third model, `cots-promotions`.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,31 +16,30 @@ from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.flatten import flatten
 from cots.registry.alias_manager import AliasManager
-from cots.registry.client import CHALLENGER, CHAMPION, ENCODERS, INDEX, RegistryClient, number
+from cots.registry.client import CHALLENGER, CHAMPION, ENCODERS, INDEX, RegistryClient, version_number
 from cots.registry.evidence import EVIDENCE, VersionArtifacts
 from cots.registry.gate import Decision, decide
 from cots.registry.promotions import Promotion
-from cots.registry.versions import VersionInfo, changed, deployed, measured, read_lineage, tags_of
+from cots.registry.versions import VersionInfo, build_tags, diff, find_champion, read_lineage, read_metrics
 from cots.tracking.runs import mlflow_errors
 
 if TYPE_CHECKING:
-    from cots.registry.challenger import (
-        ChallengerEvaluator,
-    )  # imports encoders and so torch, which only a new version needs
+    # Imported for types only: it imports the encoders and so torch, which only a new version needs.
+    from cots.registry.challenger import ChallengerEvaluator
 
 FIRST = Decision(promote=True, reasons=("it is the first version",))
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """What became of a package.
+class PublishResult:
+    """The outcome of publishing a package.
 
     Attributes:
         version: of `cots-index`.
-        new: False where the same content was registered before.
-        champion: whether it is the deployed version now.
-        reasons: of the decision that was taken when it was registered.
-        contest: what the gate saw of both, ready for JSON; empty for the first version.
+        new: False if the same content was registered before.
+        champion: whether this version is the champion now.
+        reasons: of the gate's decision when the version was registered.
+        contest: the gate's inputs, see `GateInputs.as_json`; empty for the first version.
     """
 
     version: int
@@ -51,180 +50,189 @@ class Published:
 
 
 class Registry:
-    """The registered models of one MLflow server or file.
+    """The registered models of one MLflow server or SQLite file.
 
     Raises:
-        RunFailed: from every method, when MLflow is down or refuses.
+        RunFailed: by every method, if MLflow is down or refuses.
     """
 
     def __init__(self) -> None:
-        self._models = RegistryClient()
-        self._champion = AliasManager(self._models)
+        self._client = RegistryClient()
+        self._aliases = AliasManager(self._client)
 
-    def publish(self, package: Path, runs: Path, lock: Path, *, judge: "ChallengerEvaluator") -> Published:
-        """Register both models of a package, once for each content, and promote if the gate lets it pass.
+    def publish(self, package: Path, runs: Path, lock: Path, *, evaluator: "ChallengerEvaluator") -> PublishResult:
+        """Register both models of a package, once per content, and promote the index if the gate accepts it.
 
-        Whatever kills it leaves a state from which the same call goes on: a version is complete when it appears, its
-        tag `gate.promote` is written last, and a version without it is judged again.
+        If the call is killed, repeating it completes the work: a version is complete when it appears, its tag
+        `gate.promote` is written last, and a version without that tag goes through the gate again.
 
         Args:
-            package: what stage `package` wrote; without a folder `encoders` where they are registered already.
-            runs: files that name the MLflow runs of the stages.
-            lock: `dvc.lock`, if there is one.
-            judge: compares it with the champion.
+            package: output of stage `package`; the folder `encoders` may be missing if they are registered already.
+            runs: folder of JSON files that hold the MLflow run id of each stage.
+            lock: path of `dvc.lock`, which may not exist.
+            evaluator: measures package and champion for the gate.
 
         Raises:
-            BadInput: there is no package, or its encoders are nowhere.
-            RunFailed: another promotion came first.
+            BadInput: there is no package, or its encoders are neither in it nor registered.
+            RunFailed: another promotion happened at the same time.
         """
         lineage = read_lineage(package)
         with mlflow_errors():
-            tags = tags_of(lineage, runs, lock)
-            encoders = self._encoders(package / "encoders", lineage, tags)
-            version, new = self._index(package, tags | {"encoders.version": str(encoders)})
-            if "gate.promote" not in self._models.get(version).tags:
-                self._decide(version, package, lineage, judge)
-            kept = self._models.get(version).tags
-        champion = self._models.at(CHAMPION) == version
-        return Published(version, new, champion, kept["gate.reasons"], json.loads(kept["gate.contest"]))
+            tags = build_tags(lineage, runs, lock)
+            encoders = self._register_encoders(package / "encoders", lineage, tags)
+            version, new = self._register_index(package, tags | {"encoders.version": str(encoders)})
+            if "gate.promote" not in self._client.get_version(version).tags:
+                self._decide(version, package, lineage, evaluator)
+            decided = self._client.get_version(version).tags
+        champion = self._client.alias_version(CHAMPION) == version
+        return PublishResult(version, new, champion, decided["gate.reasons"], json.loads(decided["gate.contest"]))
 
     def versions(self) -> list[VersionInfo]:
-        """All versions of `cots-index`, the newest first."""
+        """All versions of `cots-index`, newest first."""
         with mlflow_errors():
-            if not (model := self._models.model(INDEX)):
+            if not (model := self._client.find_model(INDEX)):
                 return []
-            by_version: dict[int, list[str]] = {}
-            for alias, version in model.aliases.items():
-                by_version.setdefault(int(version), []).append(alias)
-            return [VersionInfo.of(one, by_version.get(number(one), [])) for one in reversed(self._models.all())]
+            aliases: dict[int, list[str]] = {}
+            for alias, number in model.aliases.items():
+                aliases.setdefault(int(number), []).append(alias)
+            versions = reversed(self._client.list_versions())
+            return [VersionInfo.from_version(version, aliases.get(version_number(version), [])) for version in versions]
 
     def champion(self) -> VersionInfo:
         """The deployed version.
 
         Raises:
-            BadInput: none is deployed.
+            BadInput: no version is deployed.
         """
-        found = deployed(self.versions())
-        if found is None:
+        champion = find_champion(self.versions())
+        if champion is None:
             raise BadInput(f"no version of {INDEX} is deployed: run `dvc repro` and `cots registry publish`")
-        return found
+        return champion
 
-    def listed(self, version: int) -> VersionInfo:
-        """One version.
-
-        Raises:
-            BadInput: there is no such version.
-        """
-        with mlflow_errors():
-            self._models.get(version)
-        return next(one for one in self.versions() if one.version == version)
-
-    def kept(self, version: int) -> VersionArtifacts:
-        """The files of a version.
+    def get_version(self, version: int) -> VersionInfo:
+        """Look up a version of `cots-index`.
 
         Raises:
-            BadInput: there is no such version.
+            BadInput: the version does not exist.
         """
         with mlflow_errors():
-            return VersionArtifacts(self._models.client, self._models.get(version))
+            self._client.get_version(version)
+        return next(info for info in self.versions() if info.version == version)
+
+    def artifacts(self, version: int) -> VersionArtifacts:
+        """The files stored with a version.
+
+        Raises:
+            BadInput: the version does not exist.
+        """
+        with mlflow_errors():
+            return VersionArtifacts(self._client.client, self._client.get_version(version))
 
     def promote(self, version: int, *, why: str) -> bool:
-        """Make a version the deployed one; the one before becomes `previous`.
+        """Make a version the champion; the former champion becomes `previous`.
 
         Returns:
-            False where it was deployed already and nothing changed.
+            False if the version was the champion already, so that nothing changed.
 
         Raises:
-            BadInput: there is no such version, or it holds pictures that were withdrawn.
-            RunFailed: another promotion came first.
+            BadInput: the version does not exist or contains withdrawn samples.
+            RunFailed: another promotion happened at the same time.
         """
         with mlflow_errors():
-            return self._champion.promote(version, why=why)
+            return self._aliases.promote(version, why=why)
 
     def rollback(self, *, why: str) -> int:
-        """Exchange `champion` and `previous`.
+        """Swap `champion` and `previous`.
 
         Returns:
-            The version that is deployed now.
+            The new champion.
 
         Raises:
-            BadInput: there is no previous version, or it holds pictures that were withdrawn.
-            RunFailed: another promotion came first.
+            BadInput: there is no previous version, or it contains withdrawn samples.
+            RunFailed: another promotion happened at the same time.
         """
         with mlflow_errors():
-            return self._champion.rollback(why=why)
+            return self._aliases.rollback(why=why)
 
     def history(self) -> list[Promotion]:
-        """Every move of the champion, oldest first."""
+        """Every change of the champion, oldest first."""
         with mlflow_errors():
-            return self._champion.promotions()
+            return self._aliases.promotions()
 
-    def difference(self, before: int, after: int) -> dict[str, dict[str, tuple[Any, Any]]]:
-        """What differs between two versions, each value a pair.
+    def diff_versions(self, before: int, after: int) -> dict[str, dict[str, tuple[Any, Any]]]:
+        """Differences between two versions as pairs (before, after).
 
         Returns:
-            `parameters` by dotted name; `data`: digests, and how many samples each learnt from and holds; `metrics`.
+            By section: `parameters` by dotted name; `data`: digests and the numbers of training samples and indexed
+            items; `metrics` by dotted name.
 
         Raises:
-            BadInput: there is no such version.
+            BadInput: the version does not exist.
         """
-        both = [self.listed(version) for version in (before, after)]
-        kept = [self.kept(version) for version in (before, after)]
+        infos = [self.get_version(version) for version in (before, after)]
+        artifacts = [self.artifacts(version) for version in (before, after)]
         with mlflow_errors():
-            parameters = [{name: str(value) for name, value in flatten(one.params()).items()} for one in kept]
-            learnt, items = [one.learnt() for one in kept], [one.items() for one in kept]
+            parameters = [
+                {name: str(value) for name, value in flatten(files.load_params()).items()} for files in artifacts
+            ]
+            training_ids = [files.load_training_ids() for files in artifacts]
+            item_ids = [files.load_item_ids() for files in artifacts]
         data = [
-            one.lineage()["data"] | {"learnt from": len(seen), "items": len(held)}
-            for one, seen, held in zip(both, learnt, items, strict=True)
+            info.lineage()["data"] | {"learnt from": len(trained_on), "items": len(indexed)}
+            for info, trained_on, indexed in zip(infos, training_ids, item_ids, strict=True)
         ]
-        apart = {"items only there": (len(items[0] - items[1]), len(items[1] - items[0]))}
+        exclusive = {"items only there": (len(item_ids[0] - item_ids[1]), len(item_ids[1] - item_ids[0]))}
         return {
-            "parameters": changed(*parameters),
-            "data": changed(*data) | (apart if any(apart["items only there"]) else {}),
-            "metrics": changed(*(measured(one.tags) for one in both)),
+            "parameters": diff(*parameters),
+            "data": diff(*data) | (exclusive if any(exclusive["items only there"]) else {}),
+            "metrics": diff(*(read_metrics(info.tags) for info in infos)),
         }
 
     def withdraw(self, ids: Mapping[str, str]) -> None:
-        """Write down which pictures no version may be deployed with any more.
+        """Record samples that no deployed version may contain any more.
 
         Args:
-            ids: reasons by id.
+            ids: reason of the withdrawal by sample id.
         """
         with mlflow_errors():
-            self._champion.withdraw(ids)
+            self._aliases.withdraw(ids)
 
-    def _encoders(self, folder: Path, lineage: Mapping[str, Any], tags: Mapping[str, str]) -> int:
-        """The version that holds these encoders; registered where there is none."""
+    def _register_encoders(self, folder: Path, lineage: Mapping[str, Any], tags: Mapping[str, str]) -> int:
+        """The version of `cots-encoders` with this digest, registered if it does not exist."""
         digest = lineage["encoder.digest"]
-        if found := self._models.found(ENCODERS, "encoder.digest", digest):
-            return found
+        if version := self._client.find_by_tag(ENCODERS, "encoder.digest", digest):
+            return version
         if not folder.is_dir():
             raise BadInput(
                 f"{folder} is missing and no version of {ENCODERS} has digest {digest[:12]}: run `dvc repro`"
             )
-        return self._models.register(ENCODERS, {ENCODERS: folder}, tags)
+        return self._client.register(ENCODERS, {ENCODERS: folder}, tags)
 
-    def _index(self, package: Path, tags: Mapping[str, str]) -> tuple[int, bool]:
-        """The version that holds this content, and whether it is new."""
+    def _register_index(self, package: Path, tags: Mapping[str, str]) -> tuple[int, bool]:
+        """The version of `cots-index` with this content, and whether it was registered just now."""
         folder = package / "index"
         content = content_digest(folder)
-        if found := self._models.found(INDEX, "content.digest", content):
-            return found, False
+        if version := self._client.find_by_tag(INDEX, "content.digest", content):
+            return version, False
         files = {INDEX: folder, EVIDENCE: package / EVIDENCE, "": package / LINEAGE}
-        return self._models.register(INDEX, files, dict(tags) | {"content.digest": content}), True
+        return self._client.register(INDEX, files, dict(tags) | {"content.digest": content}), True
 
-    def _decide(self, version: int, package: Path, lineage: Mapping[str, Any], judge: "ChallengerEvaluator") -> None:
-        """Let the gate compare a new version with the champion, keep what it says, and act on it."""
-        champion = self._models.at(CHAMPION)
+    def _decide(
+        self, version: int, package: Path, lineage: Mapping[str, Any], evaluator: "ChallengerEvaluator"
+    ) -> None:
+        """Run the gate on a new version, store its decision in tags, and promote the version or make it challenger."""
+        champion = self._client.alias_version(CHAMPION)
         decision, contest = FIRST, {}
         if champion not in (None, version):
-            seen = judge.gate_inputs(self._models.client, self._models.get(champion), package, lineage)
-            decision, contest = decide(seen, judge.rules), asdict(seen)
+            inputs = evaluator.collect_gate_inputs(
+                self._client.client, self._client.get_version(champion), package, lineage
+            )
+            decision, contest = decide(inputs, evaluator.rules), inputs.as_json()
         if champion != version:
-            self._models.tag(version, "gate.contest", json.dumps(contest))
-            self._models.tag(version, "gate.reasons", "; ".join(decision.reasons))
+            self._client.set_tag(version, "gate.contest", json.dumps(contest))
+            self._client.set_tag(version, "gate.reasons", "; ".join(decision.reasons))
         if decision.promote:
-            self._champion.promote(version, why="; ".join(decision.reasons))
+            self._aliases.promote(version, why="; ".join(decision.reasons))
         else:
-            self._models.set_alias(CHALLENGER, version)
-        self._models.tag(version, "gate.promote", str(decision.promote).lower())
+            self._client.set_alias(CHALLENGER, version)
+        self._client.set_tag(version, "gate.promote", str(decision.promote).lower())

@@ -1,4 +1,4 @@
-"""The deployed search: encoders, the index they made and what its rows are."""
+"""The search engine: encoders, the index that they built, and the items of its rows."""
 
 import json
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from cots.index.thumbnails import Thumbnails
 from cots.models.dual_encoder import DualEncoder
 from cots.search.queries import Query, ResultMedia, encode_queries
 
-CAPTIONS_SHOWN = ["id", "captions", "media", "split"]
+SHOWN_COLUMNS = ["id", "captions", "media", "split"]
 
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """The gallery's captions, each once.
+    """The distinct captions of the gallery.
 
     Attributes:
         index: row i is caption i.
         texts: the captions.
-        items: of each the row of the first item that it describes.
+        items: for each caption, the row of the first item that it describes.
     """
 
     index: EmbeddingIndex
@@ -41,7 +41,7 @@ class Captions:
         """Read the captions of an index folder.
 
         Raises:
-            ValueError, OSError, KeyError: they are missing or damaged.
+            ValueError, OSError, KeyError: files are missing or damaged.
         """
         table = pd.read_parquet(folder / CAPTIONS, columns=["caption", "items"])
         index = EmbeddingIndex.load(folder / TEXTS)
@@ -51,15 +51,15 @@ class Captions:
 
 
 class SearchEngine:
-    """Ranks what is indexed by its similarity to a text or a picture.
+    """Ranks indexed items and captions by similarity to a text or an image.
 
     Args:
-        model: the encoders that made the index.
+        model: the encoders that built the index.
         index: row i is item i.
-        items: one row an item, with at least the columns `SHOWN`.
-        frames: of the items that are clips.
-        captions: what is ranked when texts are sought.
-        previews: the tar with small copies of all frames.
+        items: one row per item, with at least `SHOWN_COLUMNS`.
+        frames: frame embeddings of the items that are videos.
+        captions: searched for queries with media "text".
+        previews: tar file with thumbnails of all frames.
     """
 
     def __init__(
@@ -74,84 +74,83 @@ class SearchEngine:
     ) -> None:
         self.model, self.index, self.items, self.frames, self.previews = model, index, items, frames, previews
         self.captions = captions
-        self._columns = {name: items[name].tolist() for name in CAPTIONS_SHOWN}
+        self._columns = {name: items[name].tolist() for name in SHOWN_COLUMNS}
         media = items["media"].to_numpy()
-        self._among: dict[ResultMedia, NDArray[np.bool_]] = {
+        self._id_filters: dict[ResultMedia, NDArray[np.bool_]] = {
             "image": media == "image",
             "video": media == "video",
         }
 
     @classmethod
     def load(cls, encoders: Path, index: Path) -> Self:
-        """Open a model folder and an index folder.
+        """Load a model folder and an index folder.
 
         Raises:
-            BadInput: one of them is missing or damaged, or the index was made by other encoders.
+            BadInput: one of them is missing or damaged, or the index was built by other encoders.
         """
         model = DualEncoder.load(encoders)
         about = read_about(index)
         if about["encoder"] != model.digest:
             raise BadInput(
-                f"the index {index} was made by encoders {about['encoder'][:12]}, the model {encoders} is "
-                f"{model.digest[:12]}: vectors of different encoders cannot be compared; run `dvc repro package`"
+                f"the index {index} was built by encoders {about['encoder'][:12]}, the model {encoders} is "
+                f"{model.digest[:12]}: embeddings of different encoders cannot be compared; run `dvc repro package`"
             )
         try:
-            found = EmbeddingIndex.load(index / INDEX)
-            items = pd.read_parquet(index / ITEMS, columns=[*CAPTIONS_SHOWN, "origin"])
+            vectors = EmbeddingIndex.load(index / INDEX)
+            items = pd.read_parquet(index / ITEMS, columns=[*SHOWN_COLUMNS, "origin"])
             frames = FrameEmbeddings.load(index / FRAMES)
             captions = Captions.load(index)
         except (ValueError, OSError, KeyError) as error:
             raise BadInput(f"the index {index} is damaged ({error}): run `dvc repro --force index`") from None
-        if not len(items) == len(frames) == len(found):
-            counts = f"{len(found)} vectors for {len(items)} items and the frames of {len(frames)}"
-            raise BadInput(f"the index {index} holds {counts}: repeat stage index")
+        if not len(items) == len(frames) == len(vectors):
+            counts = f"{len(vectors)} vectors for {len(items)} items and the frames of {len(frames)}"
+            raise BadInput(f"the index {index} contains {counts}: run `dvc repro --force index`")
         ready = model.for_inference()
-        return cls(model=ready, index=found, items=items, frames=frames, captions=captions, previews=index / PREVIEWS)
+        return cls(model=ready, index=vectors, items=items, frames=frames, captions=captions, previews=index / PREVIEWS)
 
     def __call__(self, queries: Sequence[Query], *, batch: int) -> list[list[dict[str, Any]]]:
-        """Ranked results of every query.
+        """Encode queries and rank the results of each.
 
         Args:
-            queries: texts and pictures, mixed as they come.
-            batch: encoded at once.
+            queries: texts and images in any order.
+            batch: queries encoded together.
 
         Returns:
-            As `ranked`.
+            See `search_vectors`.
         """
         return self.search_vectors(queries, encode_queries(self.model, queries, batch=batch))
 
-    def search_vectors(self, queries: Sequence[Query], asked: NDArray[np.float32]) -> list[list[dict[str, Any]]]:
-        """Ranked results of queries that are encoded already.
+    def search_vectors(self, queries: Sequence[Query], vectors: NDArray[np.float32]) -> list[list[dict[str, Any]]]:
+        """Ranked results of encoded queries.
 
         Args:
-            queries: what is asked for.
-            asked: (Q, D), their vectors.
+            queries: k and media of each result list.
+            vectors: (Q, D), query embeddings with unit rows.
 
         Returns:
-            For each query at most its k results, best first: rank (from 1), score (cosine), id, captions, media, split,
-            row of the item, and frame, the number (from 0) of the clip's frame that is most similar to the query by
-            itself; 0 for a picture. A result that is a text has the media "text", that one caption, and id, split and
-            row of the first item which it describes. Fewer results where the index holds fewer, or where an approximate
-            one finds fewer.
+            For each query at most k results, best first: rank (from 1), score (cosine), id, captions, media, split, row
+            of the item, and frame: the number (from 0) of the video frame most similar to the query, 0 for an image. A
+            text result has media "text", a single caption, and id, split and row of the first item that the caption
+            describes. There are fewer than k results if the index has fewer or an approximate search finds fewer.
         """
         results: list[list[dict[str, Any]]] = [[] for _ in queries]
         for media in {query.media for query in queries}:
-            places = [place for place, query in enumerate(queries) if query.media == media]
-            most = max(queries[place].k for place in places)
-            near = zip(places, *self._nearest(media, asked[places], most), strict=True)
-            for place, scores, rows in near:
+            positions = [position for position, query in enumerate(queries) if query.media == media]
+            max_k = max(queries[position].k for position in positions)
+            nearest = zip(positions, *self._nearest(media, vectors[positions], max_k), strict=True)
+            for position, scores, rows in nearest:
                 hits = [(score, row) for score, row in zip(scores, rows, strict=True) if row >= 0]
-                results[place] = [
-                    {"rank": rank, "score": score, **self._shown(media, row, asked[place])}
-                    for rank, (score, row) in enumerate(hits[: queries[place].k], start=1)
+                results[position] = [
+                    {"rank": rank, "score": score, **self._build_result(media, row, vectors[position])}
+                    for rank, (score, row) in enumerate(hits[: queries[position].k], start=1)
                 ]
         return results
 
-    def pictures(self, results: Sequence[dict[str, Any]]) -> list[Image.Image]:
-        """Previews of one query's results: the picture, or the best frame of the clip.
+    def result_images(self, results: Sequence[dict[str, Any]]) -> list[Image.Image]:
+        """Thumbnails of one query's results: the image, or the best frame of the video.
 
         Raises:
-            BadInput: the index holds none of them.
+            BadInput: the index has no thumbnails.
         """
         try:
             previews = Thumbnails(self.previews)
@@ -160,22 +159,22 @@ class SearchEngine:
             raise BadInput(f"{error}: run `dvc repro --force index package`") from None
 
     def _nearest(
-        self, media: ResultMedia, asked: NDArray[np.float32], k: int
+        self, media: ResultMedia, vectors: NDArray[np.float32], k: int
     ) -> tuple[list[list[float]], list[list[int]]]:
-        """Scores and rows, of captions where texts are sought and else of items."""
+        """Scores and rows of the k nearest captions (media "text") or items."""
         index = self.captions.index if media == "text" else self.index
-        among = self._among.get(media)
-        held = len(index) if among is None else int(among.sum())
-        if not held:
-            return [[] for _ in asked], [[] for _ in asked]
-        scores, rows = index.search(asked, min(k, held), id_filter=among)
+        id_filter = self._id_filters.get(media)
+        size = len(index) if id_filter is None else int(id_filter.sum())
+        if not size:
+            return [[] for _ in vectors], [[] for _ in vectors]
+        scores, rows = index.search(vectors, min(k, size), id_filter=id_filter)
         return scores.tolist(), rows.tolist()
 
-    def _shown(self, media: ResultMedia, row: int, asked: NDArray[np.float32]) -> dict[str, Any]:
+    def _build_result(self, media: ResultMedia, row: int, vector: NDArray[np.float32]) -> dict[str, Any]:
         if media == "text":
             item = self._item(self.captions.items[row])
             return item | {"captions": [self.captions.texts[row]], "media": "text", "frame": 0}
-        return self._item(row) | {"frame": self.frames.best_frame(row, asked)}
+        return self._item(row) | {"frame": self.frames.best_frame(row, vector)}
 
     def _item(self, row: int) -> dict[str, Any]:
         shown = {name: column[row] for name, column in self._columns.items()}
@@ -183,10 +182,10 @@ class SearchEngine:
 
 
 def read_about(index: Path) -> dict[str, Any]:
-    """What the index folder says of itself.
+    """Read the metadata of an index folder.
 
     Raises:
-        BadInput: it is not an index folder.
+        BadInput: the folder is not an index folder.
     """
     try:
         about: dict[str, Any] = json.loads((index / ABOUT).read_text(encoding="utf8"))

@@ -1,4 +1,4 @@
-"""What a caller of a packaged model may hand over, read into queries: texts and pictures, in a list or a table."""
+"""Parses the input of a packaged model, a list or table of texts and images, into queries."""
 
 import base64
 import binascii
@@ -17,18 +17,18 @@ from cots.models.dual_encoder import DualEncoder
 
 ResultMedia = Literal["any", "image", "video", "text"]
 RESULT_MEDIA: tuple[ResultMedia, ...] = get_args(ResultMedia)
-DEFAULT_K = 10  # results a query, where the caller names no number
+DEFAULT_K = 10  # results per query if the caller gives no k
 DEFAULT_MEDIA: ResultMedia = "any"
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One text or one picture, and what it asks for.
+    """A text or image to search by, with the number and kind of results.
 
     Attributes:
-        content: what others are compared with.
-        k: results at most.
-        media: of the results: pictures, clips, captions ("text"), or pictures and clips together ("any").
+        content: the text or image.
+        k: maximum number of results.
+        media: kind of results: images, videos, captions ("text"), or images and videos together ("any").
     """
 
     content: str | Image.Image
@@ -38,12 +38,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryReader:
-    """Reads queries and refuses what cannot be one.
+    """Parses queries and refuses malformed ones.
 
     Attributes:
-        columns: that a table may have, of text, image, k and media.
-        max_pixels: larger pictures are refused unopened.
-        min_side: of a picture, pixels.
+        columns: allowed in a table, a subset of text, image, k and media.
+        max_pixels: images with more pixels are refused without decoding.
+        min_side: images with a shorter side are refused, pixels.
     """
 
     columns: tuple[str, ...]
@@ -51,19 +51,20 @@ class QueryReader:
     min_side: int
 
     def __call__(self, data: object, *, k: int, media: str = DEFAULT_MEDIA) -> list[Query]:
-        """Queries in the order given.
+        """Parse queries, keeping their order.
 
         Args:
-            data: texts in a list; or a table (a data frame, a list of rows, columns by name) with `text`, or `image`
-                as encoded bytes or base64, and maybe `k` and `media`; a row fills one of the first two.
-            k, media: of the queries that do not say it themselves.
+            data: a list of texts; or a table (data frame, list of rows, or columns by name) with a `text`, or an
+                `image` as encoded bytes or base64, in each row, and optionally `k` and `media`.
+            k: default for queries without k.
+            media: default for queries without media.
 
         Raises:
-            BadInput: anything else; names the row.
+            BadInput: anything else; the message names the row.
         """
-        common = {"k": k, "media": media}
-        rows = ({name: value for name, value in row.items() if _given(value)} for row in self._rows(data))
-        return [self._query(number, common | row) for number, row in enumerate(rows)]
+        defaults = {"k": k, "media": media}
+        rows = ({name: value for name, value in row.items() if _is_given(value)} for row in self._rows(data))
+        return [self._parse_query(number, defaults | row) for number, row in enumerate(rows)]
 
     def _rows(self, data: object) -> list[dict[str, Any]]:
         if isinstance(data, dict):
@@ -73,7 +74,7 @@ class QueryReader:
         if isinstance(data, np.ndarray | pd.Series):
             data = data.tolist()
         if not isinstance(data, Iterable) or isinstance(data, str | bytes):
-            raise BadInput(f"queries come as a list of texts or as a table, not as {type(data).__name__}")
+            raise BadInput(f"queries must be a list of texts or a table, not {type(data).__name__}")
         rows = list(data)
         if rows and all(isinstance(row, dict) for row in rows):
             return self._table(pd.DataFrame(rows))
@@ -81,19 +82,19 @@ class QueryReader:
 
     def _table(self, table: pd.DataFrame) -> list[dict[str, Any]]:
         names = [str(name) for name in table.columns]
-        if names == ["0"]:  # a plain list that was sent to a server as a table
+        if names == ["0"]:  # MLflow's server turns a plain list into a table with column 0
             names = ["text"]
         if unknown := sorted(set(names) - set(self.columns)):
-            raise BadInput(f"queries have no column {', '.join(unknown)}: known are {', '.join(self.columns)}")
+            raise BadInput(f"unknown query column {', '.join(unknown)}: allowed are {', '.join(self.columns)}")
         return [dict(zip(names, row, strict=True)) for row in table.itertuples(index=False, name=None)]
 
-    def _query(self, number: int, row: dict[str, Any]) -> Query:
+    def _parse_query(self, number: int, row: dict[str, Any]) -> Query:
         if ("text" in row) == ("image" in row):
             raise BadInput(f"query {number}: give it either a text or an image")
-        content = _text(number, row["text"]) if "text" in row else self._picture(number, row["image"])
-        return Query(content, _count(number, row["k"]), _media(number, row["media"]))
+        content = _parse_text(number, row["text"]) if "text" in row else self._parse_image(number, row["image"])
+        return Query(content, _parse_k(number, row["k"]), _parse_media(number, row["media"]))
 
-    def _picture(self, number: int, image: object) -> Image.Image:
+    def _parse_image(self, number: int, image: object) -> Image.Image:
         try:
             data = base64.b64decode(image, validate=True) if isinstance(image, str) else image
         except binascii.Error as error:
@@ -107,33 +108,33 @@ class QueryReader:
 
 
 def encode_queries(model: DualEncoder, queries: Sequence[Query], *, batch: int) -> NDArray[np.float32]:
-    """Unit rows (Q, D) in the order of the queries, texts and pictures mixed as they come."""
-    found = np.empty((len(queries), model.dim), np.float32)
+    """Encode texts and images in any order into embeddings (Q, D) with unit rows, in the order of the queries."""
+    vectors = np.empty((len(queries), model.dim), np.float32)
     texts = {row: query.content for row, query in enumerate(queries) if isinstance(query.content, str)}
-    pictures = {row: query.content for row, query in enumerate(queries) if not isinstance(query.content, str)}
-    found[list(texts)] = model.encode_texts(list(texts.values()), batch=batch)
-    found[list(pictures)] = model.encode_images(list(pictures.values()), batch=batch)
-    return found
+    images = {row: query.content for row, query in enumerate(queries) if not isinstance(query.content, str)}
+    vectors[list(texts)] = model.encode_texts(list(texts.values()), batch=batch)
+    vectors[list(images)] = model.encode_images(list(images.values()), batch=batch)
+    return vectors
 
 
-def _text(number: int, text: object) -> str:
+def _parse_text(number: int, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f"query {number}: the text is {'blank' if isinstance(text, str) else type(text).__name__}")
     return text
 
 
-def _count(number: int, k: float) -> int:
+def _parse_k(number: int, k: float) -> int:
     if not float(k).is_integer() or k < 1:
         raise BadInput(f"query {number}: k must be a whole number from 1, not {k}")
     return int(k)
 
 
-def _media(number: int, media: str) -> ResultMedia:
+def _parse_media(number: int, media: str) -> ResultMedia:
     for known in RESULT_MEDIA:
         if media == known:
             return known
     raise BadInput(f"query {number}: media must be one of {', '.join(RESULT_MEDIA)}, not {media}")
 
 
-def _given(value: object) -> bool:
+def _is_given(value: object) -> bool:
     return value is not None and value is not pd.NA and value == value  # a NaN differs from itself

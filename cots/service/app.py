@@ -1,4 +1,4 @@
-"""The application: addresses, page and guards put together."""
+"""Assembles the FastAPI application from routes, page and middleware."""
 
 import asyncio
 import importlib.metadata
@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from cots.service.batching import DynamicBatcher
-from cots.service.errors import tell_refusals
+from cots.service.errors import add_error_handlers
 from cots.service.images import ImageReader
 from cots.service.metrics import ServiceMetrics
 from cots.service.middleware import AuthMiddleware, LimitsMiddleware, MetricsMiddleware, RequestLimits
@@ -23,15 +23,15 @@ from cots.service.version_manager import VersionManager
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """How a service is run.
+    """Settings of a service.
 
     Attributes:
-        uri: of the index: an alias of the registry, a version, or a folder.
-        poll: seconds between looks at the alias.
-        limits: of a request.
-        hosts: names that the Host header may have; every name, if there is none.
-        token: that requests must carry; none if it is None.
-        log_queries: folder for the queries; they are not kept if it is None.
+        uri: of the index: a registry alias, a version or a folder.
+        poll: seconds between checks of the alias.
+        limits: of requests.
+        hosts: accepted values of the Host header; empty accepts every host.
+        token: required of requests; None requires none.
+        log_queries: folder of the query log; None disables the log.
     """
 
     uri: str
@@ -43,18 +43,18 @@ class ServiceSettings:
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """An application that loads its version when it starts, and follows the alias until it stops.
+    """Create an application that loads its version at startup and follows the alias until shutdown.
 
     Raises:
-        BadInput: the folder for the queries cannot be made.
+        BadInput: the folder of the query log cannot be created.
     """
-    meters = ServiceMetrics()
+    metrics = ServiceMetrics()
     service = Service(
-        deployment=VersionManager(settings.uri, poll=settings.poll, meters=meters),
-        batcher=DynamicBatcher(meters),
-        pictures=ImageReader(settings.limits.pixels),
-        meters=meters,
-        log=QueryLogWriter(settings.log_queries, meters) if settings.log_queries else None,
+        version_manager=VersionManager(settings.uri, poll=settings.poll, metrics=metrics),
+        batcher=DynamicBatcher(metrics),
+        image_reader=ImageReader(settings.limits.pixels),
+        service_metrics=metrics,
+        log=QueryLogWriter(settings.log_queries, metrics) if settings.log_queries else None,
     )
 
     @asynccontextmanager
@@ -64,27 +64,27 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     app = FastAPI(
         title="COTS search",
-        description="Pictures, clips and captions for a text or a picture.",
+        description="Searches images, videos and captions by text or image.",
         version=importlib.metadata.version("cots"),
-        docs_url=None,  # its pages load scripts from another host
+        docs_url=None,  # FastAPI's pages load scripts from another host
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=lifespan,
         middleware=[
-            Middleware(MetricsMiddleware, meters=meters),
+            Middleware(MetricsMiddleware, metrics=metrics),
             Middleware(AuthMiddleware, hosts=settings.hosts, token=settings.token),
-            Middleware(LimitsMiddleware, limits=settings.limits, meters=meters),
+            Middleware(LimitsMiddleware, limits=settings.limits, metrics=metrics),
         ],
     )
     app.include_router(router(service, token=settings.token is not None))
     app.include_router(page_routes())
-    tell_refusals(app)
+    add_error_handlers(app)
     return app
 
 
 @asynccontextmanager
 async def _running(service: Service) -> AsyncIterator[None]:
-    service.deployment.start()
+    service.version_manager.start()
     answering = asyncio.create_task(service.batcher.run())
     try:
         yield
@@ -92,6 +92,6 @@ async def _running(service: Service) -> AsyncIterator[None]:
         answering.cancel()
         with suppress(asyncio.CancelledError):
             await answering
-        await asyncio.to_thread(service.deployment.stop)
-        service.pictures.close()
+        await asyncio.to_thread(service.version_manager.stop)
+        service.image_reader.close()
         service.batcher.close()

@@ -1,4 +1,4 @@
-"""Queries of requests that come together are encoded together, by one thread."""
+"""Dynamic batching: queries that arrive together are encoded together, in one thread."""
 
 import asyncio
 from collections import deque
@@ -14,96 +14,96 @@ from cots.search.queries import Query, encode_queries
 from cots.service.loaded_version import LoadedVersion
 from cots.service.metrics import ServiceMetrics
 
-WAIT_SECONDS = 0.002  # that a query which comes alone waits for company
+WAIT_SECONDS = 0.002  # a lone query waits this long for others
 
 
 class BatchAnswer(NamedTuple):
-    """What became of one query."""
+    """Results and embedding of one query."""
 
-    results: list[dict[str, Any]]  # as `Search.ranked` gives them
-    vector: NDArray[np.float32]  # (D,) of the query
+    results: list[dict[str, Any]]  # in the format of `SearchEngine.search_vectors`
+    vector: NDArray[np.float32]  # (D,) query embedding
 
 
 @dataclass(frozen=True, slots=True)
 class PendingQuery:
-    """A query, the version that is to answer it, and where the answer goes."""
+    """A queued query, the version that must answer it, and the future for its answer."""
 
-    deployed: LoadedVersion
+    version: LoadedVersion
     query: Query
     answer: asyncio.Future[BatchAnswer]
 
 
 class DynamicBatcher:
-    """Gathers queries while the thread is busy, and for a moment when it is not.
+    """Collects queries while the encoding thread is busy, or for `WAIT_SECONDS` when it is idle.
 
-    A batch holds queries of one version only, in the order in which they came.
+    A batch contains queries for one version only, in order of arrival.
 
     Args:
-        meters: told the size of each batch.
+        metrics: records the size of each batch.
     """
 
-    def __init__(self, meters: ServiceMetrics) -> None:
-        self._meters = meters
+    def __init__(self, metrics: ServiceMetrics) -> None:
+        self._metrics = metrics
         self._queue: deque[PendingQuery] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cots-encoding")
 
-    async def submit(self, deployed: LoadedVersion, query: Query) -> BatchAnswer:
-        """The answer of `deployed` to a query."""
+    async def submit(self, version: LoadedVersion, query: Query) -> BatchAnswer:
+        """Queue a query for `version` and wait for its answer."""
         answer: asyncio.Future[BatchAnswer] = asyncio.get_running_loop().create_future()
-        self._queue.append(PendingQuery(deployed, query, answer))
+        self._queue.append(PendingQuery(version, query, answer))
         self._arrived.set()
         return await answer
 
     async def run(self) -> None:
-        """Answer until cancelled."""
+        """Answer queued queries until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             if not self._queue:
                 self._arrived.clear()
                 await self._arrived.wait()
                 await asyncio.sleep(WAIT_SECONDS)
-            batch = self._next()
+            batch = self._next_batch()
             if not batch:
                 continue
-            self._meters.batch.observe(len(batch))
+            self._metrics.batch.observe(len(batch))
             try:
-                found = await loop.run_in_executor(self._thread, _found, batch)
-            except Exception as error:  # told to each of those who asked
-                _settle(batch, [error] * len(batch))
+                answers = await loop.run_in_executor(self._thread, _answer_batch, batch)
+            except Exception as error:  # every client of the batch gets the error
+                _set_answers(batch, [error] * len(batch))
             else:
-                _settle(batch, found)
+                _set_answers(batch, answers)
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Shut the encoding thread down."""
         self._thread.shutdown()
 
-    def _next(self) -> list[PendingQuery]:
-        """From the front of the queue, of one version; without those whose askers have gone."""
+    def _next_batch(self) -> list[PendingQuery]:
+        """Take queries for one version from the front of the queue, skipping those whose client has disconnected."""
         batch: list[PendingQuery] = []
         while self._queue and (not batch or self._fits(batch)):
-            waiting = self._queue.popleft()
-            if not waiting.answer.done():
-                batch.append(waiting)
+            pending = self._queue.popleft()
+            if not pending.answer.done():
+                batch.append(pending)
         return batch
 
     def _fits(self, batch: Sequence[PendingQuery]) -> bool:
-        deployed = batch[0].deployed
-        return self._queue[0].deployed is deployed and len(batch) < deployed.batch
+        version = batch[0].version
+        return self._queue[0].version is version and len(batch) < version.batch
 
 
-def _found(batch: Sequence[PendingQuery]) -> list[BatchAnswer]:
-    deployed, queries = batch[0].deployed, [waiting.query for waiting in batch]
-    asked = encode_queries(deployed.search.model, queries, batch=deployed.batch)
-    results = deployed.search.search_vectors(queries, asked)
-    return [BatchAnswer(*one) for one in zip(results, asked, strict=True)]
+def _answer_batch(batch: Sequence[PendingQuery]) -> list[BatchAnswer]:
+    version, queries = batch[0].version, [pending.query for pending in batch]
+    vectors = encode_queries(version.search.model, queries, batch=version.batch)
+    results = version.search.search_vectors(queries, vectors)
+    return [BatchAnswer(*answer) for answer in zip(results, vectors, strict=True)]
 
 
-def _settle(batch: Sequence[PendingQuery], outcomes: Sequence[BatchAnswer | Exception]) -> None:
-    for waiting, outcome in zip(batch, outcomes, strict=True):
-        if waiting.answer.done():
+def _set_answers(batch: Sequence[PendingQuery], outcomes: Sequence[BatchAnswer | Exception]) -> None:
+    for pending, outcome in zip(batch, outcomes, strict=True):
+        if pending.answer.done():
             continue
         if isinstance(outcome, Exception):
-            waiting.answer.set_exception(outcome)
+            pending.answer.set_exception(outcome)
         else:
-            waiting.answer.set_result(outcome)
+            pending.answer.set_result(outcome)

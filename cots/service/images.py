@@ -1,4 +1,4 @@
-"""Pictures that clients send: opened off the event loop, reduced at once to what the encoders see."""
+"""Decodes images that clients send, off the event loop, and resizes them to the encoder's input size at once."""
 
 import asyncio
 import base64
@@ -14,50 +14,50 @@ from cots.data.resizing import resize_squash
 from cots.service.errors import RequestRefused
 from cots.service.loaded_version import LoadedVersion
 
-# Of a stranger's bytes no other decoder is tried: Pillow would hand EPS to Ghostscript.
+# Untrusted bytes reach no other decoder: Pillow would pass EPS to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
 class ImageReader:
-    """Decodes in threads, at most one a core at a time: so many full pictures are in memory.
+    """Decodes in one thread per core, which bounds the number of full-size images in memory.
 
     Args:
-        max_pixels: larger pictures are refused unopened, as are those over the version's own limit.
+        max_pixels: images with more pixels are refused without decoding; the version's own limit applies as well.
     """
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="cots-decoding")
 
-    async def __call__(self, deployed: LoadedVersion, data: bytes | str) -> Image.Image:
-        """The picture as the encoders of a version see it; they make of it what they would make of the original.
+    async def __call__(self, version: LoadedVersion, data: bytes | str) -> Image.Image:
+        """Decode an image and resize it to the input size of a version's image encoder, as the encoder itself would.
 
         Args:
-            deployed: the version that will answer.
-            data: an encoded picture, or base64 of one.
+            version: that will answer.
+            data: an encoded image, or base64 of one.
 
         Raises:
-            Refused: it is no picture, or one that is too large or too small.
+            RequestRefused: the bytes are not an image, or the image is too large or too small.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, deployed, data)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, version, data)
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Shut the threads down."""
         self._threads.shutdown()
 
-    def _read(self, deployed: LoadedVersion, data: bytes | str) -> Image.Image:
-        content = _decoded(data) if isinstance(data, str) else data
+    def _read(self, version: LoadedVersion, data: bytes | str) -> Image.Image:
+        content = _decode_base64(data) if isinstance(data, str) else data
         _check_format(content)
         try:
-            picture = decode_image(
-                content, max_pixels=min(self._max_pixels, deployed.max_pixels), min_side=deployed.min_side
+            image = decode_image(
+                content, max_pixels=min(self._max_pixels, version.max_pixels), min_side=version.min_side
             )
         except UnusableImage as error:
             raise RequestRefused(422, f"the image cannot be used: {error}") from None
-        return Image.fromarray(resize_squash(picture, deployed.search.model.config["image"]["size"]))
+        return Image.fromarray(resize_squash(image, version.search.model.config["image"]["size"]))
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -69,5 +69,5 @@ def _check_format(content: bytes) -> None:
         Image.open(io.BytesIO(content), formats=FORMATS).close()
     except UnidentifiedImageError:
         raise RequestRefused(422, f"the image is none of {', '.join(FORMATS)}") from None
-    except Exception:  # noqa: S110  damaged in its first bytes: `decode_picture` says how
+    except Exception:  # noqa: S110  damaged header: `decode_image` reports it
         pass

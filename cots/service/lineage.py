@@ -1,8 +1,8 @@
-"""Where an answer came from, from the tags of the version that gave it."""
+"""Lineage of versions and items, read from the tags of the version."""
 
 from typing import Any
 
-from cots.registry.versions import under
+from cots.registry.versions import select_tags
 from cots.service.loaded_version import VersionView
 
 DIGESTS = {
@@ -16,15 +16,15 @@ DIGESTS = {
 GROUPS = {"runs": "run.", "gate": "gate.", "metrics": "metrics."}
 
 
-def version_lineage(shelf: VersionView) -> dict[str, Any]:
-    """Versions, digests, commit, runs, the gate's decision and the metrics of a version."""
-    tags = shelf.target.tags
-    groups = {group: under(tags, prefix) for group, prefix in GROUPS.items()}
-    return {"versions": shelf.versions, **{name: tags.get(tag) for name, tag in DIGESTS.items()}, **groups}
+def version_lineage(view: VersionView) -> dict[str, Any]:
+    """Digests, commit, MLflow runs, gate decision and metrics of a version."""
+    tags = view.target.tags
+    groups = {group: select_tags(tags, prefix) for group, prefix in GROUPS.items()}
+    return {"versions": view.versions, **{name: tags.get(tag) for name, tag in DIGESTS.items()}, **groups}
 
 
-def item_lineage(shelf: VersionView, row: int) -> dict[str, Any]:
-    """The same, and what the item in a row is."""
-    item = shelf.items.iloc[row]
+def item_lineage(view: VersionView, row: int) -> dict[str, Any]:
+    """Lineage of a version together with the item in a row of its index."""
+    item = view.items.iloc[row]
     shown = {name: item[name] for name in ("id", "media", "split", "origin")} | {"captions": list(item["captions"])}
-    return version_lineage(shelf) | {"item": shown}
+    return version_lineage(view) | {"item": shown}

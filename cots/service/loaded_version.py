@@ -1,4 +1,4 @@
-"""One version of the search as the service holds it, from the registry or from a folder."""
+"""A version of the index loaded by the service, from the registry or from a folder."""
 
 import json
 import tempfile
@@ -15,8 +15,8 @@ from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.index.thumbnails import Thumbnails
 from cots.registry.client import ENCODERS, INDEX
-from cots.registry.loading import check_known, model_folder
-from cots.registry.packaged import describe
+from cots.registry.loading import model_folder, raise_if_unknown
+from cots.registry.packaged import read_package
 from cots.search.engine import SearchEngine
 from cots.search.queries import Query
 from cots.tracking.runs import connect, mlflow_errors
@@ -27,13 +27,13 @@ UNREGISTERED = "folder"
 
 @dataclass(frozen=True, slots=True)
 class VersionTarget:
-    """A version that an address stands for at the moment.
+    """The version that a URI resolves to at the moment.
 
     Attributes:
-        uri: what is fetched: never an alias, which could move in the meantime.
+        uri: of the version itself, never an alias, which could move in the meantime.
         name: of the registered model.
-        version: its number; of a folder `folder-` and the beginning of the index's digest.
-        tags: what the registry, or the package around the folder, says of it.
+        version: its number; for a folder, `folder-` and the beginning of the index's digest.
+        tags: from the registry, or from the lineage file beside the folder.
     """
 
     uri: str
@@ -44,46 +44,48 @@ class VersionTarget:
 
 @dataclass(frozen=True, slots=True)
 class VersionView:
-    """What can still be looked up of a version after it has answered.
+    """What clients can look up about a version, even after it has been replaced.
 
     Attributes:
-        target: which version it is.
-        encoders: digest of the encoders that made the index.
-        items: one row an item.
-        previews: of the items.
-        gone: rows of items that a later version no longer holds; they are not shown any more.
+        target: the version.
+        encoders: digest of the encoders that built the index.
+        items: one row per item.
+        previews: thumbnails of the items.
+        removed: rows of items that a later version no longer contains; they are hidden.
     """
 
     target: VersionTarget
     encoders: str
     items: pd.DataFrame
     previews: Thumbnails
-    gone: frozenset[int] = frozenset()
+    removed: frozenset[int] = frozenset()
 
-    def beside(self, later: Self) -> Self:
-        """The same while a later version answers: a sample that was withdrawn in between is shown by neither."""
-        lost = ~self.items["id"].isin(later.items["id"]).to_numpy()
-        return replace(self, gone=frozenset(lost.nonzero()[0].tolist()))
+    def hide_removed(self, later: Self) -> Self:
+        """The view while a later version answers: items that it lacks, such as withdrawn ones, are hidden."""
+        missing = ~self.items["id"].isin(later.items["id"]).to_numpy()
+        return replace(self, removed=frozenset(missing.nonzero()[0].tolist()))
 
     def holds(self, row: int) -> bool:
-        """Whether there is such an item to be shown."""
-        return row < len(self.items) and row not in self.gone
+        """Whether the row is an item that may be shown."""
+        return row < len(self.items) and row not in self.removed
 
     @property
     def versions(self) -> dict[str, dict[str, str | None]]:
-        """What answers, in every answer."""
+        """Versions of index and encoders, as included in every answer."""
         encoders = {"name": ENCODERS, "version": self.target.tags.get("encoders.version"), "digest": self.encoders}
         return {"index": {"name": self.target.name, "version": self.target.version}, "encoders": encoders}
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A loaded version: everything that an answer is made of.
+    """A loaded version: everything needed to answer a query.
 
     Attributes:
-        shelf: its name, items and previews.
+        view: its name, items and previews.
         search: encoders and index.
-        batch: queries encoded at once; max_pixels, min_side: of pictures, as the version was packed.
+        batch: queries encoded together.
+        max_pixels: images with more pixels are refused without decoding.
+        min_side: images with a shorter side are refused, pixels.
     """
 
     view: VersionView
@@ -94,62 +96,66 @@ class LoadedVersion:
 
     @classmethod
     def load(cls, target: VersionTarget) -> Self:
-        """Fetch and open a version, and ask it one query. The package's code is not run, nor are its files kept.
+        """Download and open a version and run one test query; the package's own code is not executed.
+
+        Downloaded files are deleted after loading.
 
         Raises:
-            BadInput: it is missing, damaged, or cannot answer.
+            BadInput: the version is missing, damaged, or its index is empty.
             RunFailed: MLflow is down.
         """
         with tempfile.TemporaryDirectory(prefix="cots-serve-") as scratch:
             folder = model_folder(target.uri, into=Path(scratch))
-            paths, config = describe(folder)
+            paths, config = read_package(folder)
             search = SearchEngine.load(paths["encoders"], paths["index"])
             try:
                 previews = Thumbnails(search.previews)
             except ValueError as error:
                 raise BadInput(f"{error}: run `dvc repro --force index package`") from None
-        deployed = cls(VersionView(target, search.model.digest, search.items, previews), search, **config)
-        deployed._try()
-        return deployed
+        loaded = cls(VersionView(target, search.model.digest, search.items, previews), search, **config)
+        loaded._try()
+        return loaded
 
     def _try(self) -> None:
         if not self.search([Query("a", 1)], batch=1)[0]:
-            raise BadInput(f"{self.view.target.uri} finds nothing: its index is empty")
+            raise BadInput(f"{self.view.target.uri} returns no results: its index is empty")
 
 
-def follows(uri: str) -> bool:
-    """Whether an address may stand for another version later."""
+def is_alias(uri: str) -> bool:
+    """Whether a URI is an alias, which may point to another version later."""
     return uri.startswith(PREFIX) and "@" in uri
 
 
 def resolve(uri: str) -> VersionTarget:
-    """The version that an address stands for now.
+    """Resolve a URI to a version.
 
     Args:
         uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or an MLflow model folder.
 
     Raises:
-        BadInput: there is no such version.
+        BadInput: the version does not exist.
         RunFailed: MLflow is down.
     """
     if not uri.startswith(PREFIX):
         return _of_folder(model_folder(uri))
-    name, followed, alias = uri.removeprefix(PREFIX).partition("@")
+    name, separator, alias = uri.removeprefix(PREFIX).partition("@")
     name, _, number = name.partition("/")
     client = connect()
     try:
-        found = client.get_model_version_by_alias(name, alias) if followed else client.get_model_version(name, number)
+        version = (
+            client.get_model_version_by_alias(name, alias) if separator else client.get_model_version(name, number)
+        )
     except MlflowException as error:
-        check_known(uri, error)
+        raise_if_unknown(uri, error)
         with mlflow_errors():
             raise
-    return VersionTarget(f"{PREFIX}{name}/{found.version}", name, str(found.version), dict(found.tags))
+    return VersionTarget(f"{PREFIX}{name}/{version.version}", name, str(version.version), dict(version.tags))
 
 
 def _of_folder(folder: Path) -> VersionTarget:
-    paths, _ = describe(folder)
+    paths, _ = read_package(folder)
     lineage = folder.parent / LINEAGE
-    told: dict[str, Any] = json.loads(lineage.read_text(encoding="utf8")) if lineage.is_file() else {}
+    values: dict[str, Any] = json.loads(lineage.read_text(encoding="utf8")) if lineage.is_file() else {}
     version = f"{UNREGISTERED}-{file_digest(paths['index'] / 'index.faiss')[:12]}"
-    tags = {name: value for name, value in told.items() if isinstance(value, str)}
+    tags = {name: value for name, value in values.items() if isinstance(value, str)}
     return VersionTarget(str(folder.absolute()), INDEX, version, tags)

@@ -1,4 +1,4 @@
-"""What the service measures of itself, for Prometheus."""
+"""Prometheus metrics of the service."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ QUERIES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class ServiceMetrics:
-    """Counters of one application; two in a process do not mix."""
+    """Metrics of one application, in a collector registry of its own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -33,12 +33,12 @@ class ServiceMetrics:
             registry=self._registry,
         )
 
-    def answering(self, versions: Mapping[str, Mapping[str, str | None]]) -> None:
-        """Say which version answers from now on."""
+    def set_version(self, versions: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Set the version info to the version that answers from now on."""
         index, encoders = versions["index"], versions["encoders"]
         self._version.clear()
         self._version.labels(index["version"], encoders["version"] or "", encoders["digest"]).set(1)
 
-    def shown(self) -> bytes:
-        """All of it in Prometheus's text format."""
+    def render(self) -> bytes:
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)

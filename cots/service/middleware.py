@@ -1,4 +1,4 @@
-"""What stands before the application: who may ask, how much, how many at a time; and what goes with every answer."""
+"""ASGI middleware: metrics and security headers, authentication, limits on size, time and concurrency."""
 
 import asyncio
 import secrets
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cots.service.errors import RequestRefused, refusal
+from cots.service.errors import RequestRefused, error_response
 from cots.service.metrics import ServiceMetrics
 from cots.service.page import FILES
 
-# The page asks for the token, so it must be there without one. It holds nothing of the index.
+# The page prompts for the token, so it is served without one; it contains no data of the index.
 OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz"})
-ASKING = frozenset({"/search", "/search/image"})  # counted by name even where a guard refuses
+SEARCH_PATHS = frozenset({"/search", "/search/image"})  # counted under their own name even if refused
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -26,17 +26,17 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-DRAINED = 4  # times the limit: what is read of a body that is too large, so that its sender hears why
+DRAINED = 4  # times the limit: read this much of an oversized body, so that its sender receives the error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """What a request may cost.
+    """Limits of requests.
 
     Attributes:
-        body: bytes.
-        pixels: of a picture, opened.
-        in_flight: queries at a time.
+        body: size in bytes.
+        pixels: of an image.
+        in_flight: concurrent queries.
         seconds: for a body to arrive.
     """
 
@@ -47,10 +47,10 @@ class RequestLimits:
 
 
 class MetricsMiddleware:
-    """Counts and times what passes, and puts the security headers on every answer."""
+    """Counts and times requests, and adds security headers to every response."""
 
-    def __init__(self, app: ASGIApp, *, meters: ServiceMetrics) -> None:
-        self._app, self._meters = app, meters
+    def __init__(self, app: ASGIApp, *, metrics: ServiceMetrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -59,7 +59,7 @@ class MetricsMiddleware:
             return
         started, status = time.perf_counter(), "500"
 
-        async def passing(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
@@ -70,21 +70,21 @@ class MetricsMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, passing)
+            await self._app(scope, receive, send_with_headers)
         finally:
-            route = getattr(scope.get("route"), "path", scope["path"] if scope["path"] in ASKING else "other")
-            self._meters.requests.labels(route, scope["method"], status).inc()
-            self._meters.seconds.labels(route).observe(time.perf_counter() - started)
+            route = getattr(scope.get("route"), "path", scope["path"] if scope["path"] in SEARCH_PATHS else "other")
+            self._metrics.requests.labels(route, scope["method"], status).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
 
 class AuthMiddleware:
-    """Lets in those who name the right host and, where there is a token, the token.
+    """Refuses requests with an unknown Host header or without the token.
 
     Args:
-        app: what is behind.
-        hosts: names that the Host header may have; every name, if there is none. A page of another host that gets
-            its name resolved to this machine (DNS rebinding) is kept out by this.
-        token: that requests must carry; none if it is None.
+        app: the wrapped application.
+        hosts: accepted values of the Host header; empty accepts every host. The check prevents DNS rebinding: a page
+            of another host whose name resolves to this machine.
+        token: required of requests; None requires none.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str], token: str | None) -> None:
@@ -96,7 +96,7 @@ class AuthMiddleware:
             try:
                 self._check(scope)
             except RequestRefused as error:
-                await refusal(error)(scope, receive, send)
+                await error_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -104,23 +104,21 @@ class AuthMiddleware:
         headers = Headers(scope=scope)
         host = _host(headers.get("host", ""))
         if self._hosts and host not in self._hosts:
-            raise RequestRefused(
-                400, f"this service is not known as {host[:100]!r}: start it with --allow-host to change that"
-            )
+            raise RequestRefused(400, f"this service is not known as {host[:100]!r}: allow the host with --allow-host")
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self._token.encode()):
             raise RequestRefused(
-                401, "give the service's token: Authorization: Bearer TOKEN", WWW_Authenticate="Bearer"
+                401, "token required: send the header Authorization: Bearer TOKEN", WWW_Authenticate="Bearer"
             )
 
 
 class LimitsMiddleware:
-    """Reads bodies up to a size and a time, and lets in so many queries at once."""
+    """Limits the size and duration of request bodies and the number of concurrent queries."""
 
-    def __init__(self, app: ASGIApp, *, limits: RequestLimits, meters: ServiceMetrics) -> None:
-        self._app, self._limits, self._meters = app, limits, meters
+    def __init__(self, app: ASGIApp, *, limits: RequestLimits, metrics: ServiceMetrics) -> None:
+        self._app, self._limits, self._metrics = app, limits, metrics
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,30 +128,30 @@ class LimitsMiddleware:
             return
         if self._in_flight >= self._limits.in_flight:
             busy = RequestRefused(429, f"{self._in_flight} queries are being answered: try again", Retry_After="1")
-            await refusal(busy)(scope, receive, send)
+            await error_response(busy)(scope, receive, send)
             return
         self._in_flight += 1
-        self._meters.in_flight.set(self._in_flight)
+        self._metrics.in_flight.set(self._in_flight)
         try:
-            await self._bounded(scope, receive, send)
+            await self._run_with_body(scope, receive, send)
         finally:
             self._in_flight -= 1
-            self._meters.in_flight.set(self._in_flight)
+            self._metrics.in_flight.set(self._in_flight)
 
-    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await self._body(receive)
+            body = await self._read_body(receive)
         except RequestRefused as error:
-            await refusal(error)(scope, receive, send)
+            await error_response(error)(scope, receive, send)
             return
-        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def replayed() -> Message:
-            return whole.pop() if whole else await receive()
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
 
-        await self._app(scope, replayed, send)
+        await self._app(scope, replay, send)
 
-    async def _body(self, receive: Receive) -> bytes:
+    async def _read_body(self, receive: Receive) -> bytes:
         limit, chunks, size = self._limits.body, [], 0
         try:
             async with asyncio.timeout(self._limits.seconds):
@@ -174,6 +172,6 @@ class LimitsMiddleware:
 
 
 def _host(header: str) -> str:
-    """The name in a Host header, without port: `[::1]:8080` is `[::1]`."""
+    """The host of a Host header, without its port: `[::1]:8080` gives `[::1]`."""
     name = header.strip().lower()
     return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]

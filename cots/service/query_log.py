@@ -1,4 +1,4 @@
-"""What was asked, one JSON line a query, for those who watch how questions change."""
+"""The query log: one JSON line per query, the input of drift monitoring."""
 
 import base64
 import json
@@ -19,30 +19,30 @@ log = logging.getLogger(__name__)
 
 
 class QueryLogWriter:
-    """Files by day (UTC) in a folder; a query that cannot be written is counted, and answered all the same.
+    """Writes one file per day (UTC); a query that cannot be written is counted and still answered.
 
     Args:
-        folder: created if it is not there.
-        meters: told of queries that could not be written.
+        folder: created if it does not exist.
+        metrics: counts queries that could not be written.
 
     Raises:
-        BadInput: the folder cannot be made.
+        BadInput: the folder cannot be created.
     """
 
-    def __init__(self, folder: Path, meters: ServiceMetrics) -> None:
-        self._folder, self._meters, self._lock = folder, meters, threading.Lock()
+    def __init__(self, folder: Path, metrics: ServiceMetrics) -> None:
+        self._folder, self._metrics, self._lock = folder, metrics, threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"cannot write queries to {folder}: {error.strerror}") from None
 
     def add(self, query: Query, vector: NDArray[np.float32], versions: dict[str, dict[str, Any]]) -> None:
-        """Append a query: when, kind, text (null for a picture), the versions that answered, and its vector.
+        """Append a query with its time, kind, text (null for an image), the versions that answered, and its embedding.
 
         Args:
-            query: what was asked.
-            vector: (D,), kept in half precision.
-            versions: of the answer.
+            query: the query.
+            vector: (D,), its embedding, stored in half precision.
+            versions: that answered.
         """
         now = datetime.now(UTC)
         text = query.content if isinstance(query.content, str) else None
@@ -58,5 +58,5 @@ class QueryLogWriter:
             with self._lock, (self._folder / f"{now:%Y-%m-%d}.jsonl").open("a", encoding="utf8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
-            self._meters.unlogged.inc()
+            self._metrics.unlogged.inc()
             log.warning("a query could not be logged: %s", error)

@@ -1,4 +1,4 @@
-"""What goes into the service and what comes out, as its OpenAPI says it."""
+"""Request and response schemas of the service."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -9,56 +9,58 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, ResultMedia
 
 MAX_K = 100
-MAX_CHARS = 1000  # of a text; the model cuts what is over its own length in tokens
-PICTURE_FORMAT = "base64-picture"
+MAX_CHARS = 1000  # of a text; the text encoder truncates to its own maximum of tokens
+IMAGE_FORMAT = "base64-picture"
 
 
 def _whole(value: object) -> object:
-    """JSON's numbers know no difference between 3 and 3.0."""
+    """Convert 3.0 to 3: JSON does not distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-K = Annotated[int, Field(ge=1, le=MAX_K, description="Results at most."), BeforeValidator(_whole)]
-Media = Annotated[ResultMedia, Field(description="Pictures, clips, captions (text), or pictures and clips (any).")]
+K = Annotated[int, Field(ge=1, le=MAX_K, description="Maximum number of results."), BeforeValidator(_whole)]
+Media = Annotated[
+    ResultMedia, Field(description="Kind of results: images, videos, captions (text), or images and videos (any).")
+]
 
-Place = Annotated[int, Path(ge=0, le=2**53 - 1)]
+RowNumber = Annotated[int, Path(ge=0, le=2**53 - 1)]
 VersionName = Annotated[str, Path(pattern="^[A-Za-z0-9-]{1,64}$")]
 
 
 class Strict(BaseModel):
-    """Nothing is converted, and no field is ignored."""
+    """Base of request bodies: no conversion of types, no unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class TextQuery(Strict):
-    """A text to look for."""
+    """Search by text."""
 
     text: Annotated[str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"\S")]
     k: K = DEFAULT_K
     media: Media = DEFAULT_MEDIA
 
 
-class PictureQuery(Strict):
-    """A picture to look for, encoded and in base64."""
+class ImageQuery(Strict):
+    """Search by a base64-encoded image file."""
 
-    image: Annotated[str, Field(min_length=1, json_schema_extra={"format": PICTURE_FORMAT})]
+    image: Annotated[str, Field(min_length=1, json_schema_extra={"format": IMAGE_FORMAT})]
     k: K = DEFAULT_K
     media: Media = DEFAULT_MEDIA
 
 
-def _kind(body: Any) -> Literal["text", "image"]:  # noqa: ANN401  what a client sent
+def _kind(body: Any) -> Literal["text", "image"]:  # noqa: ANN401  any JSON value
     return "image" if isinstance(body, Mapping) and "image" in body and "text" not in body else "text"
 
 
 AnyQuery = Annotated[
-    Annotated[TextQuery, Tag("text")] | Annotated[PictureQuery, Tag("image")],
+    Annotated[TextQuery, Tag("text")] | Annotated[ImageQuery, Tag("image")],
     Discriminator(_kind),
 ]
 
 
 class SearchParameters(BaseModel):
-    """Beside a picture that is the body."""
+    """Query parameters beside an image in the body."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -67,27 +69,27 @@ class SearchParameters(BaseModel):
 
 
 class Version(BaseModel):
-    """A registered version; of a folder that is in no registry, the beginning of its digest, or nothing."""
+    """A registered version; for an unregistered folder, the beginning of its digest or null."""
 
     name: str
     version: str | None
 
 
 class EncodersVersion(Version):
-    """A version of the encoders; the same digest gives the same vectors."""
+    """A version of the encoders; equal digests give equal embeddings."""
 
     digest: str
 
 
 class Versions(BaseModel):
-    """What answered: always both together."""
+    """Versions of index and encoders that answered together."""
 
     index: Version
     encoders: EncodersVersion
 
 
 class Result(BaseModel):
-    """One thing that was found."""
+    """One search result."""
 
     rank: int = Field(ge=1)
     score: float = Field(description="Cosine similarity to the query.")
@@ -95,41 +97,41 @@ class Result(BaseModel):
     captions: list[str]
     media: Literal["image", "video", "text"]
     split: str
-    row: int = Field(ge=0, description="Of the item in this version of the index.")
-    frame: int = Field(ge=0, description="Of a clip: the one most similar to the query.")
-    preview: str = Field(description="Where its picture is.")
-    lineage: str = Field(description="Where it is said what it came from.")
+    row: int = Field(ge=0, description="Row of the item in this version of the index.")
+    frame: int = Field(ge=0, description="Video frame most similar to the query, from 0; 0 for an image.")
+    preview: str = Field(description="Path of its thumbnail.")
+    lineage: str = Field(description="Path of its lineage.")
 
 
 class Answer(BaseModel):
-    """Results, best first."""
+    """Search results, best first."""
 
     versions: Versions
-    milliseconds: float = Field(description="From the query's arrival to its ranking.")
+    milliseconds: float = Field(description="Time from the arrival of the query to its ranking.")
     results: list[Result]
 
 
 class Refusal(BaseModel):
-    """Why there is no answer, in one sentence."""
+    """An error in one sentence."""
 
     error: str
 
 
 class Alive(BaseModel):
-    """The process runs."""
+    """The process is alive."""
 
     alive: bool
 
 
 class Ready(BaseModel):
-    """A version answers."""
+    """A version is loaded."""
 
     versions: Versions
-    trouble: str | None = Field(description="Why a newer version does not answer, if there is one.")
+    trouble: str | None = Field(description="Error that prevents loading a newer version, if any.")
 
 
 class Lineage(BaseModel):
-    """What a version was made from."""
+    """Lineage of a version."""
 
     versions: Versions
     index_digest: str | None
@@ -140,20 +142,20 @@ class Lineage(BaseModel):
     git_dirty: str | None
     runs: dict[str, str] = Field(description="MLflow's run ids, by stage.")
     gate: dict[str, str] = Field(description="Whether the version was promoted, and why.")
-    metrics: dict[str, str] = Field(description="What was measured when it was made.")
+    metrics: dict[str, str] = Field(description="Metrics at the time of packaging.")
 
 
 class Item(BaseModel):
-    """An indexed picture or clip."""
+    """An indexed image or video."""
 
     id: str
     media: Literal["image", "video"]
     split: str
     captions: list[str]
-    origin: str = Field(description="What the source called it.")
+    origin: str = Field(description="Name of the sample in its source.")
 
 
 class ItemLineage(Lineage):
-    """What an item's version was made from, and what the item is."""
+    """Lineage of a version together with one of its items."""
 
     item: Item

@@ -1,4 +1,4 @@
-"""The process: where it listens, and how it ends."""
+"""Runs the service with uvicorn: token, hosts, listening socket and shutdown."""
 
 import ipaddress
 import logging
@@ -13,36 +13,38 @@ from fastapi import FastAPI
 
 from cots.errors import BadInput
 from cots.service.app import ServiceSettings, create_app
-from cots.service.loaded_version import follows, resolve
+from cots.service.loaded_version import is_alias, resolve
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 TOKEN, TOKEN_CHARS = "COTS_TOKEN", 16
 BODY_SECONDS = 30.0  # for a request's body to arrive
-GRACE_SECONDS = 30  # that requests in flight may take after SIGTERM
+GRACE_SECONDS = 30  # for requests in flight after SIGTERM
 
 log = logging.getLogger(__name__)
 
 
-def token(host: str) -> str | None:
-    """What requests must carry, from the environment: always where others than this machine can connect.
+def read_token(host: str) -> str | None:
+    """Read the token that requests must carry; it is mandatory if other machines can connect.
 
     Raises:
-        BadInput: it is needed and missing, or too short.
+        BadInput: it is mandatory and missing, or too short.
     """
-    given = os.environ.get(TOKEN)
-    if given is None and not is_loopback(host):
-        raise BadInput(f"{host} can be reached from elsewhere: set {TOKEN} to a secret of {TOKEN_CHARS} characters")
-    if given is not None and len(given) < TOKEN_CHARS:
-        raise BadInput(f"{TOKEN} has {len(given)} characters: give at least {TOKEN_CHARS}")
-    return given
+    token = os.environ.get(TOKEN)
+    if token is None and not is_loopback(host):
+        raise BadInput(
+            f"{host} accepts remote connections: set {TOKEN} to a secret of at least {TOKEN_CHARS} characters"
+        )
+    if token is not None and len(token) < TOKEN_CHARS:
+        raise BadInput(f"{TOKEN} has {len(token)} characters: give at least {TOKEN_CHARS}")
+    return token
 
 
-def hosts(host: str, allowed: Collection[str]) -> frozenset[str]:
-    """Names that requests may use for this service; none where all are allowed.
+def allowed_hosts(host: str, allowed: Collection[str]) -> frozenset[str]:
+    """Accepted values of the Host header; empty accepts every host.
 
     Args:
-        host: where it listens.
-        allowed: names that were given on the command line.
+        host: that the service listens at.
+        allowed: hosts given on the command line.
     """
     if not allowed and not is_loopback(host):
         return frozenset()
@@ -50,7 +52,7 @@ def hosts(host: str, allowed: Collection[str]) -> frozenset[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect."""
+    """Whether a host accepts connections from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -58,38 +60,38 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(settings: ServiceSettings, *, host: str, port: int) -> None:
-    """Answer until SIGTERM or Ctrl-C; requests in flight are finished.
+    """Serve until SIGTERM or Ctrl-C; requests in flight are finished.
 
     Args:
         settings: of the application.
         host: name or address to listen at.
-        port: 0 takes a free one, which the log names.
+        port: 0 picks a free port, which is logged.
 
     Raises:
-        BadInput: the address cannot be listened at; or a folder or fixed version is none.
+        BadInput: the service cannot listen at this host and port, or the folder or fixed version does not exist.
     """
-    if not follows(settings.uri):
-        resolve(settings.uri)  # it will not become right by waiting
+    if not is_alias(settings.uri):
+        resolve(settings.uri)  # a wrong fixed version is an error now; an alias may appear later
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("cots").setLevel(logging.INFO)
     app = create_app(settings)
-    listening = _listening(host, port)
+    listening = _bind(host, port)
     log.info("http://%s:%d searches %s", f"[{host}]" if ":" in host else host, listening.getsockname()[1], settings.uri)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # which uvicorn calls when it has finished
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after its shutdown
     try:
-        uvicorn.Server(configured(app)).run(sockets=[listening])
+        uvicorn.Server(uvicorn_config(app)).run(sockets=[listening])
     except KeyboardInterrupt:
         sys.exit(0)
 
 
-def configured(app: FastAPI) -> uvicorn.Config:
-    """How uvicorn is to run it: silent, without its name in answers, and patient at the end."""
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """Uvicorn's configuration: no logs, no server header, graceful shutdown."""
     return uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_SECONDS, ws="none"
     )
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     try:
         [(family, *_, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return socket.create_server(address[:2], family=family)

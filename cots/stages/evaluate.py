@@ -1,4 +1,4 @@
-"""Stage `evaluate`: retrieval of every model on the held-out split, the filter's hits, and the report."""
+"""Stage `evaluate`: retrieval metrics of every model on the held-out split, quality of the filter, and the report."""
 
 import json
 import sys
@@ -50,53 +50,55 @@ def stage(
     *,
     params: EvaluateParams,
 ) -> None:
-    """Measure pre-trained and fine-tuned models; write metrics, every query's rank and the page; log them.
+    """Evaluate pre-trained and fine-tuned models; write and log metrics, the rank of every query and the report.
 
     Raises:
         BadInput: an input is missing, or a model cannot be loaded.
     """
-    left = StageOutputs(
+    outputs = StageOutputs(
         shards=shards, manifest=read_manifest(manifest), rejected=pd.read_parquet(rejected), reports=reports
     )
-    if rank():  # the first process measures and writes
-        for _ in _embedded(left, pretrained, finetuned, params):
+    if rank():  # only rank 0 evaluates and writes
+        for _ in _embed_splits(outputs, pretrained, finetuned, params):
             pass
         return
-    with start_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as logged:
-        measured = list(_measured(left, pretrained, finetuned, params))
-        seen = _looks(measured, left, finetuned, params)
-        report = _report(measured, left, _lineage(manifest), seen, params)
-        values = {one.key: one.measured.metrics for one in measured} | _of_training(reports, report)
+    with start_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as mlflow_run:
+        measured = list(_evaluate_models(outputs, pretrained, finetuned, params))
+        maps = _map_attention(measured, outputs, finetuned, params)
+        report = _build_report(measured, outputs, _lineage(manifest), maps, params)
+        values = {result.key: result.measured.metrics for result in measured} | _read_training_metrics(reports, report)
         metrics.parent.mkdir(parents=True, exist_ok=True)
         write_json(metrics, values)
         write_queries(queries, measured)
         write_page(page, report)
-        logged.log_metrics(flat(values))
+        mlflow_run.log_metrics(flat(values))
         for path in (metrics, queries, page):
-            logged.log_artifact(path)
+            mlflow_run.log_artifact(path)
 
 
-def _absent(left: StageOutputs, params: EvaluateParams) -> list[Target]:
-    """Targets whose media the split does not hold."""
-    held = set(left.manifest.loc[left.manifest["split"] == params.evaluate.split, "media"])
-    return [target for target in params.finetune if MEDIA_OF[target] not in held]
+def _absent_targets(outputs: StageOutputs, params: EvaluateParams) -> list[Target]:
+    """Targets of whose media the split has no samples."""
+    present = set(outputs.manifest.loc[outputs.manifest["split"] == params.evaluate.split, "media"])
+    return [target for target in params.finetune if MEDIA_OF[target] not in present]
 
 
-def _embedded(
-    left: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
+def _embed_splits(
+    outputs: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
 ) -> Iterator[tuple[Target, Path, str, EmbeddedSplit]]:
-    """By target, first as pre-trained and then as fine-tuned: the model's folder, its digest, and the split by it."""
-    settings, absent = params.evaluate, _absent(left, params)
+    """For each target, pre-trained then fine-tuned: the model's folder, its digest and the embedded split."""
+    settings, absent = params.evaluate, _absent_targets(outputs, params)
     for target in (target for target in params.finetune if target not in absent):
-        rows = part(left.manifest, settings.split, MEDIA_OF[target])
+        rows = part(outputs.manifest, settings.split, MEDIA_OF[target])
         for folder in (pretrained, finetuned / target):
-            model, samples = DualEncoder.load(folder), read_stored_samples(left.shards, rows)
+            model, samples = DualEncoder.load(folder), read_stored_samples(outputs.shards, rows)
             yield target, folder, model.digest, embed(model, samples, batch=settings.batch_size)
 
 
-def _measured(left: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams) -> Iterator[Evaluated]:
+def _evaluate_models(
+    outputs: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
+) -> Iterator[Evaluated]:
     settings = params.evaluate
-    for target, folder, digest, embedded in _embedded(left, pretrained, finetuned, params):
+    for target, folder, digest, embedded in _embed_splits(outputs, pretrained, finetuned, params):
         chosen = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
         yield Evaluated(
             target=target,
@@ -107,52 +109,52 @@ def _measured(left: StageOutputs, pretrained: Path, finetuned: Path, params: Eva
         )
 
 
-def _looks(
-    measured: list[Evaluated], left: StageOutputs, finetuned: Path, params: EvaluateParams
+def _map_attention(
+    measured: list[Evaluated], outputs: StageOutputs, finetuned: Path, params: EvaluateParams
 ) -> list[AttentionMap]:
-    """Maps under the fine-tuned models."""
+    """Attention maps of the fine-tuned models."""
     shown, seed = -(-params.evaluate.num_examples // 2), params.evaluate.seed
     return [
-        look
-        for one in measured
-        if one.finetuned
-        for look in attention_maps(
-            DualEncoder.load(finetuned / one.target),
-            one.embedded,
-            list(one.measured.directions.values())[1],
-            partial(read_stored_by_id, left.shards, left.manifest),
+        attention_map
+        for result in measured
+        if result.finetuned
+        for attention_map in attention_maps(
+            DualEncoder.load(finetuned / result.target),
+            result.embedded,
+            list(result.measured.directions.values())[1],
+            partial(read_stored_by_id, outputs.shards, outputs.manifest),
             count=shown,
             seed=seed,
         )
     ]
 
 
-def _report(
+def _build_report(
     measured: list[Evaluated],
-    left: StageOutputs,
+    outputs: StageOutputs,
     lineage: dict[str, str],
-    seen: list[AttentionMap],
+    maps: list[AttentionMap],
     params: EvaluateParams,
 ) -> Report:
     settings = params.evaluate
     return build_report(
         measured,
-        left,
-        about=f"Source {params.source.kind}, split {settings.split}: texts, pictures and clips in one shared space.",
+        outputs,
+        about=f"Source {params.source.kind}, split {settings.split}: texts, images and videos in one shared space.",
         notes=[
-            f"{target}: split {settings.split} holds no {MEDIA_OF[target]} to measure."
-            for target in _absent(left, params)
+            f"{target}: split {settings.split} has no {MEDIA_OF[target]} to evaluate."
+            for target in _absent_targets(outputs, params)
         ],
         lineage=lineage,
         params=yaml.safe_dump(params.described(), sort_keys=False, allow_unicode=True),
-        looks=seen,
+        looks=maps,
         shown=settings.num_examples,
         seed=settings.seed,
     )
 
 
-def _of_training(reports: Path, report: Report) -> dict[str, Any]:
-    """What earlier stages measured: the filter's hits where they can be known, and the use of the codebook."""
+def _read_training_metrics(reports: Path, report: Report) -> dict[str, Any]:
+    """Metrics of earlier stages: quality of the filter, if ground truth exists, and codebook usage."""
     figures = report.noise.figures if report.noise else None
     usage = reports / "dvae" / CODEBOOK_USAGE
     return ({"filter": rounded(figures)} if figures else {}) | (

@@ -1,4 +1,4 @@
-"""Stage `finetune`: a pre-trained model for one retrieval target, pictures or clips."""
+"""Stage `finetune`: trains a pre-trained model further for one retrieval target, images or videos."""
 
 import sys
 from functools import partial
@@ -28,7 +28,7 @@ def stage(
     *,
     params: FinetuneParams,
 ) -> None:
-    """Go on from the pre-trained streams with the target's samples; write the model folder and its curves."""
+    """Train the pre-trained encoders on the target's samples; write the model folder and the training curves."""
     model = DualEncoder.load(start).with_image_size(params.finetune[target].size)
     training = partial(
         fit,
@@ -40,7 +40,7 @@ def stage(
         num_codes=params.dvae.codebook_size,
         media=(MEDIA_OF[target],),
     )
-    if rank():  # the first process writes
+    if rank():  # only rank 0 writes
         training()
         return
     with start_run(f"finetune@{target}", {"finetune": params.finetune[target]}, run, manifest=manifest) as logged:

@@ -1,4 +1,4 @@
-"""Stage `index`: every picture and clip of the gallery as a vector, the FAISS index over them, and its recall."""
+"""Stage `index`: embeds every image and video of the gallery, builds the FAISS index and measures its recall."""
 
 import math
 import sys
@@ -44,22 +44,22 @@ from cots.rounding import rounded
 
 
 def stage(
-    shards: Path, manifest: Path, encoders: Path, out: Path, *, params: IndexParams, memory: Path | None = None
+    shards: Path, manifest: Path, encoders: Path, out: Path, *, params: IndexParams, cache_dir: Path | None = None
 ) -> None:
-    """Write the gallery's index into `out`.
+    """Write the index of the gallery into `out`.
 
     Row i of items.parquet is vector i of index.faiss, with its frames in frames.safetensors and previews.tar; row i of
-    captions.parquet is vector i of captions.faiss. index.json says what made them and how well they find.
+    captions.parquet is vector i of captions.faiss. index.json records encoders, settings and recall.
 
     Args:
         shards: the shard folder; manifest: the manifest file; encoders: the model folder.
         out: the index folder.
         params: the project's.
-        memory: folder where vectors are remembered from one call to the next, of one process; what these encoders
-            have encoded before is not encoded again, what left the gallery is forgotten.
+        cache_dir: folder of an embedding cache, for a single process. Samples in the cache are not encoded again;
+            samples that left the gallery are dropped from it.
 
     Raises:
-        BadInput: an input is missing, the splits hold nothing, or FAISS cannot build this kind from so few vectors.
+        BadInput: an input is missing, the splits are empty, or FAISS cannot build this kind from so few vectors.
     """
     settings, batch = params.index, params.evaluate.batch_size
     table = read_manifest(manifest)
@@ -67,107 +67,108 @@ def stage(
     if items.empty:
         raise BadInput(f"index.splits {', '.join(settings.splits)}: {manifest} has no sample of them")
     model = DualEncoder.load(encoders)
-    captions = _captions(items)
-    if rank():  # the first process writes
-        _encoded(model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch=batch)
+    captions = _collect_captions(items)
+    if rank():  # only rank 0 writes
+        _encode_items(model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch=batch)
         embed_texts(model, [str(row["caption"]) for row in captions], batch=batch)
         return
-    kept = memory / f"{model.digest}.safetensors" if memory else None
-    known = EmbeddingCache.load(kept) if kept else None
-    with atomic_folder(out) as aside:
-        with wds.TarWriter(str(aside / PREVIEWS), mtime=0, encoder=False) as previews:
+    cache_path = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
+    cache = EmbeddingCache.load(cache_path) if cache_path else None
+    with atomic_folder(out) as partial:
+        with wds.TarWriter(str(partial / PREVIEWS), mtime=0, encoder=False) as previews:
             samples = read_stored_samples(shards, items)
-            vectors, frames = _encoded(model, samples, previews, known, side=settings.thumbnail_size, batch=batch)
-        frames.save(aside / FRAMES)
-        write_table(aside / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
-        texts = _text_vectors(model, [str(row["caption"]) for row in captions], known, batch=batch)
-        write_table(aside / CAPTIONS, captions, CAPTION_SCHEMA)
-        queries = spread(texts, 2 * settings.recall_queries)  # every other one chooses the index, the rest measure it
-        chosen = _made(vectors, queries[::2], settings)
-        chosen.index.save(aside / INDEX)
-        _made(texts, spread(vectors, settings.recall_queries), settings).index.save(aside / TEXTS)
-        about = {"kind": chosen.kind, "settings": chosen.settings, "dim": chosen.index.dim, "size": len(chosen.index)}
+            vectors, frames = _encode_items(model, samples, previews, cache, side=settings.thumbnail_size, batch=batch)
+        frames.save(partial / FRAMES)
+        write_table(partial / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
+        texts = _encode_texts(model, [str(row["caption"]) for row in captions], cache, batch=batch)
+        write_table(partial / CAPTIONS, captions, CAPTION_SCHEMA)
+        # Every other query chooses the index, the rest measure it.
+        queries = evenly_spaced(texts, 2 * settings.recall_queries)
+        choice = _build_index(vectors, queries[::2], settings)
+        choice.index.save(partial / INDEX)
+        _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(partial / TEXTS)
+        about = {"kind": choice.kind, "settings": choice.settings, "dim": choice.index.dim, "size": len(choice.index)}
         about |= {"captions": len(captions), "encoder": model.digest}
-        write_json(aside / ABOUT, about | rounded(_measured(chosen.index, vectors, queries[1::2])))
-    if known and kept:
-        known.save(kept)
-        for other in kept.parent.glob("*.safetensors"):
-            if other != kept:
+        write_json(partial / ABOUT, about | rounded(_measure_index(choice.index, vectors, queries[1::2])))
+    if cache and cache_path:
+        cache.save(cache_path)
+        for other in cache_path.parent.glob("*.safetensors"):
+            if other != cache_path:
                 other.unlink()
 
 
-def _encoded(
+def _encode_items(
     model: DualEncoder,
     samples: Iterable[StoredSample],
     previews: wds.TarWriter | None,
-    known: EmbeddingCache | None,
+    cache: EmbeddingCache | None,
     *,
     side: int,
     batch: int,
 ) -> tuple[NDArray[np.float32], FrameEmbeddings]:
-    """One vector an item, and one for each frame of those with several; previews of all frames go into the tar.
+    """One embedding per item and per frame of videos; thumbnails of all frames are written to the tar.
 
-    Each process encodes every so many batches and makes their previews, which the one with a tar writes.
+    Batches are distributed over ranks; each rank makes the thumbnails of its batches, the rank with a tar writes them.
     """
     whole: list[NDArray[np.float32]] = []
-    own: list[NDArray[np.float32]] = []
+    per_frame: list[NDArray[np.float32]] = []
     counts: list[int] = []
     for number, chunk in enumerate(batched(samples, batch * world_size())):
         start = rank() * batch
         share = chunk[start : start + batch]
-        clips = [decode_frames(sample) for sample in share]
+        videos = [decode_frames(sample) for sample in share]
         first = number * batch * world_size() + start
-        small = [thumbnail_members(row, frames, side=side) for row, frames in enumerate(clips, start=first)]
-        lengths = np.array([len(clip) for clip in clips], np.int64)
-        mine = (*_clip_vectors(model, share, clips, known, batch=batch), lengths, small)
-        for rows, single, lengths, members in all_gather_object(mine):
+        small = [thumbnail_members(row, frames, side=side) for row, frames in enumerate(videos, start=first)]
+        lengths = np.array([len(frames) for frames in videos], np.int64)
+        local = (*_encode_videos(model, share, videos, cache, batch=batch), lengths, small)
+        for rows, single, lengths, members in all_gather_object(local):
             whole.append(rows)
-            own.append(single[np.repeat(lengths > 1, lengths)])
+            per_frame.append(single[np.repeat(lengths > 1, lengths)])
             counts += np.where(lengths > 1, lengths, 0).tolist()
             if previews is not None:
                 for sample in members:
                     previews.write(sample)
-    return np.concatenate(whole), FrameEmbeddings.of(np.concatenate(own), counts)
+    return np.concatenate(whole), FrameEmbeddings.of(np.concatenate(per_frame), counts)
 
 
-def _clip_vectors(
+def _encode_videos(
     model: DualEncoder,
     samples: Sequence[StoredSample],
-    clips: Sequence[Sequence[Image.Image]],
-    known: EmbeddingCache | None,
+    videos: Sequence[Sequence[Image.Image]],
+    cache: EmbeddingCache | None,
     *,
     batch: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What `encode_videos_and_frames` gives for the clips, which are the samples' frames."""
-    if known is None:
-        return model.encode_videos_and_frames(clips, batch=batch)
+    """`encode_videos_and_frames` of the samples' frames, with embeddings from the cache where possible."""
+    if cache is None:
+        return model.encode_videos_and_frames(videos, batch=batch)
 
     def encoded(places: list[int]) -> list[NDArray[np.float32]]:
-        whole, single = model.encode_videos_and_frames([clips[place] for place in places], batch=batch)
-        ends = np.cumsum([len(clips[place]) for place in places])
+        whole, single = model.encode_videos_and_frames([videos[place] for place in places], batch=batch)
+        ends = np.cumsum([len(videos[place]) for place in places])
         return [np.vstack([row[None], own]) for row, own in zip(whole, np.split(single, ends[:-1]), strict=True)]
 
-    remembered = known.rows([digest_of(b"frames", *sample.frames) for sample in samples], encoded)
+    remembered = cache.rows([digest_of(b"frames", *sample.frames) for sample in samples], encoded)
     width = (0, model.dim)
     whole = np.array([rows[0] for rows in remembered], np.float32).reshape(-1, model.dim)
     return whole, np.concatenate([np.empty(width, np.float32), *(rows[1:] for rows in remembered)])
 
 
-def _text_vectors(
-    model: DualEncoder, texts: Sequence[str], known: EmbeddingCache | None, *, batch: int
+def _encode_texts(
+    model: DualEncoder, texts: Sequence[str], cache: EmbeddingCache | None, *, batch: int
 ) -> NDArray[np.float32]:
-    """Unit rows (N, D) of the texts."""
-    if known is None:
+    """Embeddings (N, D) of the texts with unit rows, from the cache where possible."""
+    if cache is None:
         return embed_texts(model, texts, batch=batch)
 
     def encoded(places: list[int]) -> list[NDArray[np.float32]]:
         return list(embed_texts(model, [texts[place] for place in places], batch=batch)[:, None])
 
-    return np.concatenate(known.rows([digest_of(b"text", text.encode()) for text in texts], encoded))
+    return np.concatenate(cache.rows([digest_of(b"text", text.encode()) for text in texts], encoded))
 
 
-def _captions(items: pd.DataFrame) -> list[dict[str, object]]:
-    """Every caption once, with the rows of the items that it describes."""
+def _collect_captions(items: pd.DataFrame) -> list[dict[str, object]]:
+    """Distinct captions with the rows of the items that each describes."""
     rows: dict[str, list[int]] = {}
     for row, captions in enumerate(items["captions"]):
         for caption in captions:
@@ -175,12 +176,12 @@ def _captions(items: pd.DataFrame) -> list[dict[str, object]]:
     return [{"caption": caption, "items": sorted(set(described))} for caption, described in rows.items()]
 
 
-def spread(rows: NDArray[np.float32], most: int) -> NDArray[np.float32]:
-    """At most so many of the rows, evenly spaced; of a single row two, so that every other one is one."""
-    return rows[np.linspace(0, len(rows) - 1, max(min(most, len(rows)), 2), dtype=np.int64)]
+def evenly_spaced(rows: NDArray[np.float32], max_rows: int) -> NDArray[np.float32]:
+    """At most `max_rows` evenly spaced rows; a single row is repeated, so that both halves have one."""
+    return rows[np.linspace(0, len(rows) - 1, max(min(max_rows, len(rows)), 2), dtype=np.int64)]
 
 
-def _made(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexConfig) -> IndexChoice:
+def _build_index(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexConfig) -> IndexChoice:
     try:
         if settings.factory != "auto":
             return IndexChoice(EmbeddingIndex.build(vectors, settings.factory), settings.factory, "")
@@ -190,8 +191,10 @@ def _made(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: 
         raise BadInput(f"index.factory: {error}") from None
 
 
-def _measured(index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, float]:
-    """Recall against exact search, and milliseconds a query asked alone."""
+def _measure_index(
+    index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDArray[np.float32]
+) -> dict[str, float]:
+    """Recall relative to exact search, and milliseconds per single query."""
     nearest = min(NEAREST, len(index))
     exact, _ = EmbeddingIndex.build(vectors, "Flat").search(queries, nearest)
     start = time.perf_counter()

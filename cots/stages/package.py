@@ -1,4 +1,4 @@
-"""Stage `package`: encoders, index and lineage as MLflow models that load with no project checkout."""
+"""Stage `package`: encoders and index as MLflow models that load without a project checkout, with their lineage."""
 
 import json
 import sys
@@ -37,53 +37,53 @@ def stage(
     """Write `encoders` and `index` (MLflow model folders with cards), `evidence` and `lineage.json` into `out`.
 
     Raises:
-        BadInput: an input is missing, or the index was made by other encoders.
+        BadInput: an input is missing, or the index was built by other encoders.
     """
     search = SearchEngine.load(encoders, index)
-    limits, measured, checked = limits_of(params), _read(metrics), read_validation(validation)
+    config, measured, checks = inference_config(params), _read(metrics), read_validation(validation)
     if params.index.target not in measured:
-        raise BadInput(f"{metrics} says nothing of {params.index.target}: evaluate.split holds none of its samples")
+        raise BadInput(f"{metrics} has no metrics of {params.index.target}: evaluate.split has no samples for it")
     table, values = read_manifest(manifest), params.recipe()
-    facts = CardContext(
+    context = CardContext(
         target=params.index.target,
         params=values,
         metrics=measured,
-        validation=checked,
+        validation=checks,
         manifest=table,
         encoder=search.model.digest,
         data=file_digest(manifest),
         parameters=text_digest(json.dumps(values, sort_keys=True)),
     )
-    cards = {MODEL_CARD: model_card(facts), DATA_CARD: data_card(facts)}
-    save_encoders(out / "encoders", encoders, dim=search.model.dim, limits=limits, cards=cards)
-    save_index(out / "index", encoders, index, limits=limits, cards=cards)
+    cards = {MODEL_CARD: model_card(context), DATA_CARD: data_card(context)}
+    save_encoders(out / "encoders", encoders, dim=search.model.dim, config=config, cards=cards)
+    save_index(out / "index", encoders, index, config=config, cards=cards)
     save_evidence(out / EVIDENCE, evaluation / f"{params.index.target}.parquet", table, values)
     lineage = git_state() | {
-        "params.digest": facts.parameters,
+        "params.digest": context.parameters,
         "encoder.digest": search.model.digest,
         "encoders.content": content_digest(out / "encoders"),
         "queries.digest": queries_digest(table, params),
         "target": params.index.target,
         "metrics": measured,
     }
-    write_json(out / LINEAGE, lineage | index_facts(index, out / "index", manifest, checked))
+    write_json(out / LINEAGE, lineage | index_lineage(index, out / "index", manifest, checks))
 
 
-def limits_of(params: PackageParams) -> InferenceConfig:
-    """What a packaged model is run with."""
+def inference_config(params: PackageParams) -> InferenceConfig:
+    """Inference settings of the packaged models, from the project's parameters."""
     return InferenceConfig(
         batch=params.evaluate.batch_size, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side
     )
 
 
-def index_facts(index: Path, packed: Path, manifest: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the lineage that is about the index and the data it holds, whoever trained its encoders.
+def index_lineage(index: Path, packed: Path, manifest: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the lineage that describes the index and its data, independent of its encoders.
 
     Args:
-        index: what stage `index` wrote.
-        packed: the MLflow model of it.
-        manifest: of the data.
-        validation: what stage `validate` found of them.
+        index: output folder of stage `index`.
+        packed: MLflow model folder of the index.
+        manifest: file of the data manifest.
+        validation: summary of stage `validate`.
     """
     about = read_about(index)
     return {
@@ -97,26 +97,26 @@ def index_facts(index: Path, packed: Path, manifest: Path, validation: Mapping[s
 
 
 def queries_digest(manifest: pd.DataFrame, params: PackageParams) -> str:
-    """Sha256 of what the deployed model is asked: captions and pixels of the test samples of its kind."""
+    """Sha256 of the test queries: captions and pixels of the test samples of the model's media."""
     rows = part(manifest, params.evaluate.split, MEDIA_OF[params.index.target]).sort_values("id")
     return text_digest(rows[["id", "captions", "pixel_hash"]].to_json(orient="values"))
 
 
 def read_validation(folder: Path) -> dict[str, Any]:
-    """What stage `validate` found.
+    """Read the summary of stage `validate`.
 
     Raises:
-        BadInput: it left nothing that can be read.
+        BadInput: there is no readable summary.
     """
     return _read(folder / SUMMARY)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read {path} ({error}): run `dvc repro {path.parent.name}`") from None
-    return found
+    return values
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Any source into shards and a manifest; what cannot be used into a list of rejects."""
+"""Stage `prepare`: turns a source into shards and a manifest, and lists rejected samples."""
 
 import sys
 from collections import Counter
@@ -20,44 +20,44 @@ from cots.progress import Progress
 def stage(
     source: Path, withdrawn: Path, shards: Path, manifest: Path, rejected: Path, *, params: PrepareParams
 ) -> None:
-    """Store the usable samples of the source and list the others.
+    """Store the usable samples of the source and list the rejected ones.
 
     Raises:
-        BadInput: the source cannot be used, or has nothing to train on.
-        RunFailed: more of it is rejected than `prepare.max_rejected`; shards and tables are written all the same.
+        BadInput: the source is unusable, or has no training samples.
+        RunFailed: the share of rejected samples exceeds `prepare.max_rejected`; shards and tables are written anyway.
     """
     settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected", "max_frames"})
-    intake = Ingestor(
+    ingestor = Ingestor(
         root=source.resolve(), withdrawn=read_withdrawn(withdrawn), frames=params.prepare.max_frames, **settings
     )
-    folder = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard)
+    writer = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard)
     rows: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = []
+    rejected_rows: list[dict[str, Any]] = []
     samples = SOURCES[params.source.kind](**params.source.model_dump(exclude={"kind", "path"}), path=source)
     with Progress("prepare", total=length_hint(samples) or None, unit="samples") as progress:
-        for outcome in ingest(samples, intake):
+        for outcome in ingest(samples, ingestor):
             if isinstance(outcome, Rejected):
-                refused.append(asdict(outcome))
+                rejected_rows.append(asdict(outcome))
             else:
-                rows.append(folder.add(outcome))
+                rows.append(writer.add(outcome))
             progress.advance()
-    folder.close()
-    write_table(rejected, refused, REJECTED_SCHEMA)
-    _check_share(refused, len(rows), rejected, limit=params.prepare.max_rejected)
+    writer.close()
+    write_table(rejected, rejected_rows, REJECTED_SCHEMA)
+    _check_share(rejected_rows, len(rows), rejected, limit=params.prepare.max_rejected)
     if not any(row["split"] == "train" for row in rows):
-        raise BadInput(f"{source} has no usable sample of split train: there is nothing to train on")
+        raise BadInput(f"{source} has no usable sample of split train: at least one is needed")
     write_table(manifest, sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
 
 
-def _check_share(refused: list[dict[str, Any]], taken: int, table: Path, *, limit: float) -> None:
-    refused = [row for row in refused if row["reason"] != "withdrawn"]
-    total = taken + len(refused)
-    if not total or len(refused) / total <= limit:
+def _check_share(rejected_rows: list[dict[str, Any]], accepted: int, table: Path, *, limit: float) -> None:
+    rejected_rows = [row for row in rejected_rows if row["reason"] != "withdrawn"]
+    total = accepted + len(rejected_rows)
+    if not total or len(rejected_rows) / total <= limit:
         return
-    reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(row["reason"] for row in refused).most_common())
-    first = refused[0]
+    reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(row["reason"] for row in rejected_rows).most_common())
+    first = rejected_rows[0]
     raise RunFailed(
-        f"{len(refused)} of {total} samples are rejected, more than prepare.max_rejected {limit:g} ({reasons}); "
+        f"{len(rejected_rows)} of {total} samples are rejected, more than prepare.max_rejected {limit:g} ({reasons}); "
         f"first: {first['id']}: {first['detail']}; all are in {table}"
     )
 

@@ -1,4 +1,4 @@
-"""Stage `pretrain`: the COTS objective from scratch, over pictures and single frames of clips."""
+"""Stage `pretrain`: training with the COTS objective from scratch, on images and single video frames."""
 
 import sys
 from functools import partial
@@ -26,7 +26,7 @@ def stage(
     *,
     params: PretrainParams,
 ) -> None:
-    """Build the streams, train them, write the model folder and its curves."""
+    """Build both encoders, train them, and write the model folder and the training curves."""
     torch.manual_seed(params.pretrain.seed)
     model = build_model(params.model, tokenizer)
     training = partial(
@@ -39,7 +39,7 @@ def stage(
         num_codes=params.dvae.codebook_size,
         media=("image", "video"),
     )
-    if rank():  # the first process writes
+    if rank():  # only rank 0 writes
         training()
         return
     with start_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:

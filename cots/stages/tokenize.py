@@ -1,4 +1,4 @@
-"""Stage `tokenize`: seeded views of every training sample with their visual tokens, and the text tokenizer."""
+"""Stage `tokenize`: random crops of every training sample with their visual tokens, and the text tokenizer."""
 
 import shutil
 import sys
@@ -31,21 +31,21 @@ from cots.progress import Progress
 
 
 def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: TokenizeParams) -> None:
-    """Tokenize shard by shard, each process its own; shards that an interrupted run has finished are kept."""
+    """Tokenize shard by shard, shards split over ranks; shards that an interrupted run finished are reused."""
     table = read_manifest(manifest)
-    chosen = table[table["split"] == "train"]
+    train_rows = table[table["split"] == "train"]
     if rank() == 0:
         read = {"tokenize": params.tokenize, "model.image": params.model.image}
         values = [dump_for_fingerprint(section, name) for name, section in read.items()]
         vocab = params.model.text.vocab_size
-        train_tokenizer(chosen["captions"].explode(), vocab_size=vocab).save_pretrained(tokenizer)
+        train_tokenizer(train_rows["captions"].explode(), vocab_size=vocab).save_pretrained(tokenizer)
         start_over_unless(fingerprint(values, dvae, manifest), out)
     barrier()
     model = load_dvae(dvae).to(default_device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mine = list(chosen.groupby("shard"))[rank() :: world_size()]
-    with Progress("tokenize", total=sum(len(rows) for _, rows in mine), unit="samples") as progress:
-        for name, rows in mine:
+    own_shards = list(train_rows.groupby("shard"))[rank() :: world_size()]
+    with Progress("tokenize", total=sum(len(rows) for _, rows in own_shards), unit="samples") as progress:
+        for name, rows in own_shards:
             path = (out / str(name)).with_suffix(".safetensors")
             if not path.exists():
                 samples = read_shard(shards / str(name))
@@ -55,7 +55,7 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
 
 
 def start_over_unless(mark: str, out: Path) -> None:
-    """Empty the folder unless it was filled by the same parameters and inputs."""
+    """Empty the folder unless its fingerprint file shows the same parameters and inputs."""
     marker = out / "fingerprint.txt"
     if not marker.is_file() or marker.read_text() != mark:
         shutil.rmtree(out, ignore_errors=True)
@@ -64,7 +64,7 @@ def start_over_unless(mark: str, out: Path) -> None:
 
 
 def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeConfig, *, size: int) -> CropViews:
-    """Draw the views of one shard's samples and tokenize them; a sample's views depend on the seed and its key."""
+    """Draw crops of one shard's samples and tokenize them; a sample's crops depend only on the seed and its key."""
     frames: list[int] = []
     boxes: list[tuple[float, ...]] = []
     tokens: list[NDArray[np.uint16]] = []

@@ -1,4 +1,4 @@
-"""Stage `train_dvae`: the dVAE whose codes are the visual tokens, trained or imported."""
+"""Stage `train_dvae`: trains or imports the dVAE whose codes are the visual tokens."""
 
 import json
 import sys
@@ -26,14 +26,14 @@ from cots.models.dvae.vae import Dvae, perplexity
 from cots.progress import Progress
 from cots.training.dvae import Metrics, train_dvae
 
-SHOWN = 12  # pictures beside their reconstructions
-CHECKED = 16  # batches that measure the use of the codebook
+SHOWN = 12  # images shown with their reconstructions
+CHECKED = 16  # batches for measuring codebook usage
 
 
 def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: TrainDvaeParams) -> None:
-    """Train the dVAE on crops of the training pictures, or import OpenAI's; write it and what it makes of pictures.
+    """Train the dVAE on crops of the training images, or import OpenAI's; write it with example reconstructions.
 
-    An import has no training: its curves are the figures of the batches that measure it.
+    An imported dVAE has no training curves: the metrics of the measured batches take their place.
     """
     crops = build_dvae_crops(manifest, shards, params)
     if params.dvae.kind == "train":
@@ -57,7 +57,7 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
 
 
 def trained(section: TrainedDvaeConfig, crops: RandomCrops, mark: str) -> tuple[AnyDvae, list[Metrics]]:
-    """Our own dVAE and its curves; `mark` tells a checkpoint of the same run."""
+    """Train a dVAE; return it with its curves. `mark` identifies checkpoints of the same run."""
     torch.manual_seed(section.seed)
     dvae = Dvae(num_codes=section.codebook_size, hidden=section.width, blocks=section.blocks).to(default_device())
     dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -68,8 +68,8 @@ def trained(section: TrainedDvaeConfig, crops: RandomCrops, mark: str) -> tuple[
         )
 
 
-def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, float], list[Metrics]]:
-    """Draw unseen crops above their reconstructions; the use of the codebook, and the figures of each batch."""
+def show(dvae: AnyDvae, crops: RandomCrops, image_path: Path) -> tuple[dict[str, float], list[Metrics]]:
+    """Save unseen crops above their reconstructions; return codebook usage and the metrics of each batch."""
     counts, errors, rows = torch.zeros(dvae.num_codes), [], list[Metrics]()
     later = crops.iter_from(10**6)
     dvae.eval()
@@ -77,14 +77,16 @@ def show(dvae: AnyDvae, crops: RandomCrops, picture: Path) -> tuple[dict[str, fl
         for number in range(CHECKED):
             originals = to_pixels(next(later), default_device())
             codes = dvae.encode(originals)
-            made = dvae.decode(codes).float()
+            reconstructions = dvae.decode(codes).float()
             used = torch.bincount(codes.flatten().cpu(), minlength=dvae.num_codes)
             counts += used
-            errors.append(float((made - originals).abs().mean()))
-            squared = float(F.mse_loss(made, originals))
+            errors.append(float((reconstructions - originals).abs().mean()))
+            squared = float(F.mse_loss(reconstructions, originals))
             rows.append({"step": number, "reconstruction": squared, "perplexity": perplexity(used)})
-    shown = [torch.cat(list(batch[:SHOWN]), dim=2).movedim(0, -1).cpu().numpy() for batch in (originals, made)]
-    Image.fromarray((np.concatenate(shown) * 255).round().astype(np.uint8)).save(picture)
+    shown = [
+        torch.cat(list(batch[:SHOWN]), dim=2).movedim(0, -1).cpu().numpy() for batch in (originals, reconstructions)
+    ]
+    Image.fromarray((np.concatenate(shown) * 255).round().astype(np.uint8)).save(image_path)
     usage = {
         "perplexity": round(perplexity(counts), 2),
         "codes": dvae.num_codes,

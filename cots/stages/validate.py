@@ -1,4 +1,4 @@
-"""Holds the prepared data against what must be true of it; data that fails goes no further."""
+"""Stage `validate`: checks the prepared data and stops the pipeline if a check fails."""
 
 import sys
 from collections import Counter
@@ -21,69 +21,69 @@ from cots.files import write_json
 
 
 def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Path, *, params: ValidateParams) -> None:
-    """Write `summary.json`, which is the same for the same data, and the Data Docs.
+    """Write `summary.json`, which is deterministic, and the Data Docs.
 
     Raises:
-        BadInput: a table is missing, or the manifest is of another make.
-        RunFailed: an expectation is not met; summary and docs are written all the same.
+        BadInput: a table is missing, or the manifest has other columns.
+        RunFailed: a check failed; summary and docs are written anyway.
     """
-    table, refused = read_manifest(manifest), _rejects(rejected)
+    table, rejects = read_manifest(manifest), _rejects(rejected)
     if not pq.read_schema(manifest).equals(SCHEMA):
         raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
-    limits, door = params.validate_, params.prepare
-    figures = audit_manifest(
+    limits, prepare = params.validate_, params.prepare
+    audit = audit_manifest(
         table,
         shards,
         read_suspects(suspects),
         sampled_shards=limits.sampled_shards,
-        max_pixels=door.max_pixels,
+        max_pixels=prepare.max_pixels,
     )
-    verdicts = validate_manifest(
-        figures,
-        refused,
+    results = validate_manifest(
+        audit,
+        rejects,
         out / "docs",
         parts=[f"{split} {MEDIA_OF[params.index.target]}" for split in ("train", params.evaluate.split)],
-        min_side=door.min_side,
-        max_pixels=door.max_pixels,
-        max_frames=door.max_frames,
+        min_side=prepare.min_side,
+        max_pixels=prepare.max_pixels,
+        max_frames=prepare.max_frames,
         max_words=limits.max_caption_words,
         max_duplicates=limits.max_duplicates,
         max_leakage=limits.max_leakage,
         max_suspects=limits.max_suspects,
     )
-    _write_summary(out / SUMMARY, verdicts, _overview(figures, refused))
-    _check(verdicts, out)
+    _write_summary(out / SUMMARY, results, _overview(audit, rejects))
+    _check(results, out)
 
 
 def _rejects(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise BadInput(f"no table of rejects {path}: run `dvc repro prepare`")
+        raise BadInput(f"no table of rejected samples {path}: run `dvc repro prepare`")
     return pd.read_parquet(path)
 
 
-def _overview(figures: pd.DataFrame, refused: pd.DataFrame) -> dict[str, Any]:
-    """What is worth knowing and has no limit."""
+def _overview(audit: pd.DataFrame, rejects: pd.DataFrame) -> dict[str, Any]:
+    """Counts for the summary that have no limit."""
     return {
-        "samples": dict(Counter(figures["part"])),
-        "captions": int(figures["captions"].sum()),
-        "wrong captions": int(figures["wrong"].sum()),
-        "rejected": dict(Counter(refused["reason"])),
-        f"val and test pictures that look like one in train ({ALIKE_BITS} of 64 bits)": int(figures["alike"].sum()),
-        "samples opened in shards": int(figures["opened"].count()),
+        "samples": dict(Counter(audit["part"])),
+        "captions": int(audit["captions"].sum()),
+        "wrong captions": int(audit["wrong"].sum()),
+        "rejected": dict(Counter(rejects["reason"])),
+        f"val and test pictures that look like one in train ({ALIKE_BITS} of 64 bits)": int(audit["alike"].sum()),
+        "samples opened in shards": int(audit["opened"].count()),
     }
 
 
-def _write_summary(path: Path, verdicts: list[CheckResult], overview: dict[str, Any]) -> None:
+def _write_summary(path: Path, results: list[CheckResult], overview: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    checks = sorted((asdict(verdict) for verdict in verdicts), key=lambda check: str(check["expectation"]))
-    write_json(path, {"success": all(v.success for v in verdicts), "overview": overview, "checks": checks})
+    checks = sorted((asdict(result) for result in results), key=lambda check: str(check["expectation"]))
+    write_json(path, {"success": all(result.success for result in results), "overview": overview, "checks": checks})
 
 
-def _check(verdicts: list[CheckResult], out: Path) -> None:
-    failing = [f"{v.expectation} ({v.limit}): {v.observed}" for v in verdicts if not v.success]
+def _check(results: list[CheckResult], out: Path) -> None:
+    failing = [f"{result.expectation} ({result.limit}): {result.observed}" for result in results if not result.success]
     if failing:
-        told = "; ".join(failing)
-        raise RunFailed(f"{len(failing)} of {len(verdicts)} expectations are not met: {told}; see {out / SUMMARY}")
+        details = "; ".join(failing)
+        raise RunFailed(f"{len(failing)} of {len(results)} expectations are not met: {details}; see {out / SUMMARY}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Where a thing came from: digests of files and folders, and the commit that was checked out."""
+"""The git commit of the checkout, for lineage."""
 
 import subprocess
 
 
 def git_state() -> dict[str, str]:
-    """Tags `git.commit` and `git.dirty`; none outside a git checkout.
+    """Tags `git.commit` and `git.dirty`; empty outside a git checkout.
 
-    `dvc.lock` does not count as dirt: `dvc repro` rewrites it while its stages run, and its digest is kept besides.
+    Changes of `dvc.lock` do not count as dirty: `dvc repro` rewrites it while stages run, and its digest is recorded
+    separately.
     """
     commit = _git("rev-parse", "HEAD")
     if not commit:
@@ -16,7 +17,7 @@ def git_state() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """What git answers; empty where there is no git, no repository or no commit."""
+    """Output of a git command; empty without git, a repository or a commit."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
     except FileNotFoundError:

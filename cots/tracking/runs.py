@@ -1,4 +1,4 @@
-"""What was measured: one MLflow run a stage, with its parameters, curves, files and lineage."""
+"""Tracking: one MLflow run per stage with its parameters, curves, files and lineage."""
 
 import json
 import logging
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXPERIMENT = "cots"
-METRICS_A_CALL = 1000  # MLflow's limit for one batch
-PARAMS_A_CALL = 100  # likewise
+METRICS_PER_CALL = 1000  # MLflow's limit for one batch
+PARAMS_PER_CALL = 100  # likewise
 PROBE_SECONDS = 5
-# They tell every migration of a new store, and of a wait that a server does not need.
+# They log every migration of a new store, and a wait for a model version that is immediate.
 NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
 
 
 def tracking_uri() -> str:
-    """Where runs and models are kept: `MLFLOW_TRACKING_URI`, else a SQLite file in the project's folder."""
+    """URI of the tracking store: `MLFLOW_TRACKING_URI`, by default a SQLite file in the current folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
 def connect() -> "mlflow.MlflowClient":
-    """A client of the tracking store and registry, which is created when it is a local file that is not there yet.
+    """Connect to tracking store and registry; a missing local SQLite file is created.
 
     Raises:
-        RunFailed: the server does not answer, or the store cannot be opened; within seconds.
+        RunFailed: the server does not answer (detected within seconds), or the store cannot be opened.
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 by default: minutes of silence
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # that is where results go
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for results
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri()
-    _answers(uri)
-    import mlflow  # two seconds: only who gets this far pays them
+    _require_server(uri)
+    import mlflow  # takes two seconds, so only after the server has answered
 
     mlflow.set_tracking_uri(uri)
     with mlflow_errors():
@@ -63,13 +63,13 @@ def connect() -> "mlflow.MlflowClient":
     return client
 
 
-def _answers(uri: str) -> None:
+def _require_server(uri: str) -> None:
     if urlsplit(uri).scheme not in ("http", "https"):
         return
     try:
         urllib.request.urlopen(without_credentials(uri), timeout=PROBE_SECONDS).close()  # noqa: S310  the scheme is checked above
     except urllib.error.HTTPError:
-        return  # it answers; what it refuses, MLflow will tell
+        return  # the server answers; MLflow reports what it refuses
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise RunFailed(
@@ -79,7 +79,7 @@ def _answers(uri: str) -> None:
 
 
 def without_credentials(uri: str) -> str:
-    """The address without the user and password that it may carry."""
+    """The URI without user and password."""
     scheme, separator, rest = uri.partition("://")
     host, *path = rest.split("/")
     return "/".join([f"{scheme}{separator}{host.rpartition('@')[2]}", *path])
@@ -87,7 +87,7 @@ def without_credentials(uri: str) -> str:
 
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
-    """Turn what MLflow raises into a `RunFailed` of one line."""
+    """Turn MLflow's exceptions into a one-line `RunFailed`."""
     try:
         yield
     except Exception as error:
@@ -102,13 +102,15 @@ def mlflow_errors() -> Iterator[None]:
 
 
 def experiment_id(client: "mlflow.MlflowClient") -> str:
-    """The experiment of this project, created where it does not exist."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    return found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
+    """Id of this project's experiment, created if it does not exist."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return (
+        experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
+    )
 
 
 def _artifacts() -> str | None:
-    """Beside the database when that is a local file: MLflow's own choice is wherever the process stands."""
+    """Artifact folder beside a local database; MLflow's default depends on the working directory."""
     uri = tracking_uri()
     if not uri.startswith("sqlite:///"):
         return None
@@ -127,10 +129,10 @@ class LoggedRun:
     run_id: str
 
     def log_curves(self, table: "pd.DataFrame") -> None:
-        """Log metrics by step, a thousand values a call.
+        """Log metrics by step in batches.
 
         Args:
-            table: a column `step` and one for each metric.
+            table: a column `step` and one column per metric.
         """
         steps = table["step"].tolist()
         curves = table.drop(columns="step").astype(float)
@@ -141,7 +143,7 @@ class LoggedRun:
         )
 
     def log_metrics(self, values: Mapping[str, float]) -> None:
-        """Log results that belong to no step; MLflow allows letters, digits and `_-./ :` in their names."""
+        """Log metrics without steps; MLflow allows letters, digits and `_-./ :` in their names."""
         self._log((name, float(value), 0) for name, value in values.items())
 
     def _log(self, values: Iterable[tuple[str, float, int]]) -> None:
@@ -149,12 +151,12 @@ class LoggedRun:
 
         now = int(time() * 1000)
         metrics = (Metric(name, value, now, step) for name, value, step in values)
-        while chunk := list(islice(metrics, METRICS_A_CALL)):
+        while chunk := list(islice(metrics, METRICS_PER_CALL)):
             with mlflow_errors():
                 self.client.log_batch(self.run_id, metrics=chunk)
 
     def log_artifact(self, path: Path) -> None:
-        """Log a file, or a folder with everything in it under its own name."""
+        """Log a file, or a folder with its content under its own name."""
         with mlflow_errors():
             if path.is_dir():
                 self.client.log_artifacts(self.run_id, str(path), path.name)
@@ -166,13 +168,13 @@ class LoggedRun:
 def start_run(
     stage: str, sections: Mapping[str, BaseModel] | BaseModel, out: Path, *, manifest: Path
 ) -> Iterator[LoggedRun]:
-    """One MLflow run around the work of a stage; `COTS_PARENT_RUN` names the run it belongs under, if any.
+    """Open an MLflow run around the work of a stage, nested under the run in `COTS_PARENT_RUN`, if set.
 
     Args:
-        stage: the name in dvc.yaml, `finetune@image-text` included; the run's name.
-        sections: the parameters that the stage reads, by section.
-        out: written when the work has succeeded: {"run_id", "experiment", "tracking_uri"}.
-        manifest: the data's manifest, whose digest the run is tagged with.
+        stage: name of the run: the stage in dvc.yaml, such as `finetune@image-text`.
+        sections: parameters that the stage reads, by section.
+        out: JSON file written on success: {"run_id", "experiment", "tracking_uri"}.
+        manifest: the data manifest; the run is tagged with its digest.
 
     Raises:
         RunFailed: the tracking server is down or refuses.
@@ -180,12 +182,12 @@ def start_run(
     client = connect()
     from mlflow.entities import Param, RunStatus
 
-    values = flattened(sections)
+    values = flatten_params(sections)
     with mlflow_errors():
         experiment = experiment_id(client)
         run = client.create_run(experiment, run_name=stage, tags=_tags(stage, values, manifest)).info.run_id
-        for start in range(0, len(values), PARAMS_A_CALL):
-            chunk = list(values.items())[start : start + PARAMS_A_CALL]
+        for start in range(0, len(values), PARAMS_PER_CALL):
+            chunk = list(values.items())[start : start + PARAMS_PER_CALL]
             client.log_batch(run, params=[Param(name, value) for name, value in chunk])
     try:
         yield LoggedRun(client, run)
@@ -198,10 +200,10 @@ def start_run(
     write_json(out, {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": without_credentials(tracking_uri())})
 
 
-def flattened(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:
-    """Parameters by dotted name, as text: {"pretrain.mask.image": "0.4", ...}."""
-    whole = {"": sections} if isinstance(sections, BaseModel) else sections
-    plain = {name: section.model_dump(mode="json", by_alias=True) for name, section in whole.items()}
+def flatten_params(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:
+    """Parameters by dotted name, as strings: {"pretrain.mask.patch_ratio": "0.4", ...}."""
+    by_name = {"": sections} if isinstance(sections, BaseModel) else sections
+    plain = {name: section.model_dump(mode="json", by_alias=True) for name, section in by_name.items()}
     flat = flatten(plain.get("", plain))
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat.items()}
 

@@ -294,7 +294,7 @@ def test_clips_are_listed_with_their_best_frames(cots: Cots, tiny_model: Path, t
     params = Params.load(ROOT / "params.yaml")
     stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, tmp_path / "index", params=params)
     limits = InferenceConfig(batch=8, max_pixels=10_000, min_side=8)
-    save_index(tmp_path / "package", tiny_model, tmp_path / "index", limits=limits, cards={})
+    save_index(tmp_path / "package", tiny_model, tmp_path / "index", config=limits, cards={})
     code, out, _ = cots("search", "a red square", "--model", tmp_path / "package", "--k", 27)
     assert code == 0
     head, *rows = out.splitlines()
@@ -378,7 +378,7 @@ def test_versions_are_published_listed_promoted_and_taken_back(
 def test_a_version_that_is_not_there_is_told_in_one_line(cots: Cots) -> None:
     code, _, err = cots("registry", "promote", "--version", "9", "--reason", "x")
     assert code == 2
-    assert "there are 1" in one_line(err)
+    assert "existing versions: 1" in one_line(err)
     code, _, err = cots("registry", "rollback", "--reason", "x")
     assert code == 2
     one_line(err)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cots.flows.local.postgres import installed
+from cots.flows.local.postgres import is_installed
 from tests.servers import free_port, serving, waited_for
 
 ROOT = Path(__file__).parents[2]
@@ -198,7 +198,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterat
 @pytest.fixture(scope="session")
 def platform(toy_project: Callable[[Path], Path]) -> Iterator[Platform]:
     """The platform, up, on free ports; in a folder through which PostgreSQL's user may pass."""
-    if not installed():
+    if not is_installed():
         pytest.skip("PostgreSQL is not installed: apt install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="cots-platform-"))
     folder.chmod(0o755)

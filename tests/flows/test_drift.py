@@ -1,4 +1,4 @@
-"""The flow that watches for drift, over a real registry and a real Prefect server."""
+"""The flow `check_drift` with a real registry and a real Prefect server."""
 
 import shutil
 import subprocess
@@ -23,22 +23,22 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
     flow = server.ask("/flows/", {"name": "retrain"})["id"]
     nightly = server.ask("/deployments/", {"name": "nightly", "flow_id": flow})["id"]
     before = len(server.runs("retrain"))
-    watched(project, server, store, "queries='queries', retrain=True")
-    [asked] = server.runs("retrain")[: len(server.runs("retrain")) - before]
-    assert asked["deployment_id"] == nightly
+    run_flow(project, server, store, "queries='queries', retrain=True")
+    [started] = server.runs("retrain")[: len(server.runs("retrain")) - before]
+    assert started["deployment_id"] == nightly
     [artifact, *_] = server.ask(
         "/artifacts/filter", {"artifacts": {"key": {"any_": ["drift"]}}, "sort": "CREATED_DESC"}
     )
     assert "Drifted: **yes**" in artifact["data"]
     assert "| queries, texts | words are known | **no** |" in artifact["data"]
-    watched(project, server, store, "queries='queries'")
+    run_flow(project, server, store, "queries='queries'")
     shutil.rmtree(project / "queries")
-    watched(project, server, store, "retrain=True")
+    run_flow(project, server, store, "retrain=True")
     assert len(server.runs("retrain")) == before + 1
-    assert [run["state_type"] for run in server.runs("watch")[:3]] == ["COMPLETED"] * 3
+    assert [run["state_type"] for run in server.runs("check-drift")[:3]] == ["COMPLETED"] * 3
 
 
-def watched(project: Path, server: Server, store: str, parameters: str) -> None:
+def run_flow(project: Path, server: Server, store: str, parameters: str) -> None:
     command = [server.python, "-c", f"from cots.flows.drift import check_drift; check_drift({parameters})"]
     environment = server.environment | {"MLFLOW_TRACKING_URI": store}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
@@ -46,8 +46,8 @@ def watched(project: Path, server: Server, store: str, parameters: str) -> None:
 
 
 def test_the_artifact_tells_what_was_not_judged() -> None:
-    told = as_markdown(
+    markdown = as_markdown(
         {"drifted": False, "checks": [], "not judged": {"queries, texts": "3 of the 100 that are needed"}}
     )
-    assert told.startswith("Drifted: **no**")
-    assert "- queries, texts: not judged, 3 of the 100 that are needed" in told
+    assert markdown.startswith("Drifted: **no**")
+    assert "- queries, texts: not judged, 3 of the 100 that are needed" in markdown

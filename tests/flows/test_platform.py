@@ -76,7 +76,7 @@ def test_the_password_is_on_no_command_line_and_no_one_else_may_read_it(platform
 def test_a_second_up_finds_everything_running_and_status_agrees(platform: Platform) -> None:
     said = platform.up()
     for name in ("PostgreSQL", "mlflow", "prefect", "worker"):
-        assert f"{name}: runs already" in said
+        assert f"{name}: already running" in said
     status = platform.local("status")
     assert (status.returncode, status.stdout.count(": up")) == (0, 4)
 
@@ -87,7 +87,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(platform: Platform, tmp_path: 
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         f"error: port {taken} for postgres cannot be used (Address already in use): "
-        "stop what listens there, or choose another with --postgres-port"
+        "stop the program that uses it, or choose another with --postgres-port"
     ]
 
 

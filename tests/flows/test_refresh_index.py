@@ -1,4 +1,4 @@
-"""New pictures reach the deployed index by the flow, with no training."""
+"""The flow puts new images into the deployed index without training."""
 
 import subprocess
 from pathlib import Path
@@ -12,8 +12,8 @@ from tests.flows.conftest import Server
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def refreshed(project: Path, server: Server, store: str) -> tuple[str, str]:
-    """What the flow ended with, and its page."""
+def run_flow(project: Path, server: Server, store: str) -> tuple[str, str]:
+    """Run the flow; its final message and its report."""
     environment = server.environment | {"MLFLOW_TRACKING_URI": store}
     command = [server.python, "-m", "cots.flows.refresh_index"]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
@@ -25,20 +25,20 @@ def refreshed(project: Path, server: Server, store: str) -> tuple[str, str]:
 def test_new_pictures_are_indexed_by_the_deployed_encoders_once(
     squares_champion: Path, server: Server, store: str
 ) -> None:
-    message, page = refreshed(squares_champion, server, store)
-    assert message == "cots-index version 2 registered; it is the champion (the encoders are the champion's)"
+    message, page = run_flow(squares_champion, server, store)
+    assert message == "cots-index version 2 registered; it is the champion (same encoders as the champion)"
     assert "| prepare | ran |" in page
 
     Image.new("RGB", (64, 40), "purple").save(squares_champion / "pictures" / "new.png")
     with (squares_champion / "pictures" / "captions.csv").open("a") as table:
         table.write("new.png,something new,test\n")
-    message, _ = refreshed(squares_champion, server, store)
+    message, _ = run_flow(squares_champion, server, store)
     assert message.startswith("cots-index version 3 registered")
     registry = Registry()
-    assert registry.kept(3).items() - registry.kept(2).items() == {"new.png"}
+    assert registry.artifacts(3).load_item_ids() - registry.artifacts(2).load_item_ids() == {"new.png"}
     assert registry.champion().encoders == 1
     assert not (squares_champion / "models").exists()
 
-    message, _ = refreshed(squares_champion, server, store)
+    message, _ = run_flow(squares_champion, server, store)
     assert message.endswith("nothing new: the champion's index holds the current images")
     assert [one.version for one in registry.versions()] == [3, 2, 1]

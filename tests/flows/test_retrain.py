@@ -95,10 +95,10 @@ def test_every_run_brings_the_pipeline_up_to_date_and_publishes_what_is_new(
     assert versions() == [1, 2]
     state, message, page = last_run(server)
     assert (state, message.split(";")[0]) == ("Completed", "cots-index version 2 registered")
-    assert "**Stale when it began:** evaluate" in page
+    assert "**Stale stages at the start:** evaluate" in page
     assert "| evaluate | ran |" in page
     assert "| metric | this version | version 1 | difference |" in page
-    assert "the encoders are the champion's" in page
+    assert "same encoders as the champion" in page
     runs = mlflow.search_runs(experiment_names=["cots"], output_format="list")
     assert {run.info.status for run in runs} == {"FINISHED"}
 
@@ -129,7 +129,7 @@ def test_a_worse_package_is_registered_and_refused_and_the_page_says_why(
     _, message, page = last_run(server)
     assert "it is not the champion" in message
     assert "**cots-index version 2:** mean recall" in page
-    assert "may be worse by more than 5" in page
+    assert "allowed -5) may be worse" in page
     [figures] = [line for line in page.splitlines() if line.startswith("| rsum |")]
     assert figures.endswith("| -120.000 |")
 
@@ -175,7 +175,7 @@ def test_a_lock_that_dvc_was_killed_over_is_the_one_before_again(
     (published / "dvc.lock").write_text(left)
     done = retrain(published, server, store)
     assert done.returncode == 0, done.stdout
-    assert "dvc.lock could not be read: going on from the one before" in done.stdout
+    assert "dvc.lock could not be read: continuing from its backup" in done.stdout
     assert versions() == [1, 2]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cots.registry.client import INDEX
 from cots.registry.loading import load_encoders
-from cots.registry.packaged import opened_search
+from cots.registry.packaged import open_search
 from cots.registry.registry import Registry
 from tests.deployed import register
 
@@ -21,9 +21,9 @@ def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
     here.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(here))
     encoders = load_encoders(f"models:/{INDEX}@champion")
-    with opened_search(f"models:/{INDEX}@champion") as search:
-        [found] = search.ask(["a red square"], k=10, media="any")
-        assert search.search.pictures(found)
+    with open_search(f"models:/{INDEX}@champion") as search:
+        [found] = search.search(["a red square"], k=10, media="any")
+        assert search.engine.result_images(found)
     assert encoders.encode_texts(["a red square"], batch=1).shape[0] == 1
     assert found
     assert not list(here.iterdir())

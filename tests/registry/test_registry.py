@@ -17,7 +17,7 @@ from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import Promotion, PromotionLog
-from cots.registry.registry import Published, Registry
+from cots.registry.registry import PublishResult, Registry
 from tests.conftest import ranked, tracked_in
 from tests.deployed import register
 from tests.servers import free_port, serving
@@ -61,20 +61,20 @@ def reindexed(package: Path, folder: Path) -> Path:
     return copy
 
 
-def told(package: Path, **changed: object) -> Path:
-    """The package, with other words in its lineage."""
+def with_lineage(package: Path, **changed: object) -> Path:
+    """The package with changed lineage values."""
     lineage = json.loads((package / "lineage.json").read_text())
     (package / "lineage.json").write_text(json.dumps(lineage | changed))
     return package
 
 
 def aliases(name: str) -> dict[str, int]:
-    found = mlflow.MlflowClient().get_registered_model(name).aliases
-    return {alias: int(version) for alias, version in found.items()}
+    versions = mlflow.MlflowClient().get_registered_model(name).aliases
+    return {alias: int(version) for alias, version in versions.items()}
 
 
 def test_the_first_version_is_deployed_by_rule(registry: Registry, tiny_package: Path) -> None:
-    assert register(registry, tiny_package) == Published(1, True, True, "it is the first version", {})
+    assert register(registry, tiny_package) == PublishResult(1, True, True, "it is the first version", {})
     assert aliases(INDEX) == {"champion": 1}
     assert aliases(ENCODERS) == {"champion": 1}
 
@@ -104,8 +104,8 @@ def test_a_worse_version_waits_as_challenger_with_the_reason(
 ) -> None:
     published = register(registry_of_one, measured(other_package, tmp_path / "worse", recall=20.0))
     assert (published.version, published.new, published.champion) == (2, True, False)
-    assert "mean recall of image to text 20.00 % against 40.00" in published.reasons
-    assert "may be worse by more than 5" in published.reasons
+    assert "mean recall of image to text 20.0 % vs champion 40.0" in published.reasons
+    assert "allowed -5) may be worse" in published.reasons
     assert published.contest["differences"]["both"]["champion"] == 40.0
     assert aliases(INDEX) == {"champion": 1, "challenger": 2}
     tags = registry_of_one.versions()[0].tags
@@ -126,14 +126,14 @@ def test_an_equal_version_is_not_shown_to_be_better(
 def test_on_other_test_queries_the_champion_is_asked_them_too(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    harder = told(shutil.copytree(other_package, tmp_path / "harder"), **{"queries.digest": "others"})
+    harder = with_lineage(shutil.copytree(other_package, tmp_path / "harder"), **{"queries.digest": "others"})
     digests = []
 
-    def asked(model: DualEncoder) -> pd.DataFrame:
+    def rank_queries(model: DualEncoder) -> pd.DataFrame:
         digests.append(model.digest)
         return ranked(35.0)
 
-    published = register(registry_of_one, harder, asked)
+    published = register(registry_of_one, harder, rank_queries)
     assert digests == [registry_of_one.versions()[-1].tags["encoder.digest"]]
     assert published.champion
     assert published.contest["fall"] == pytest.approx(5.0)
@@ -144,18 +144,18 @@ def test_on_other_test_queries_the_champion_is_asked_them_too(
 def test_where_the_champion_fails_the_new_queries_too_the_queries_are_to_blame(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    spoiled = told(shutil.copytree(other_package, tmp_path / "spoiled"), **{"queries.digest": "others"})
+    spoiled = with_lineage(shutil.copytree(other_package, tmp_path / "spoiled"), **{"queries.digest": "others"})
     published = register(registry_of_one, spoiled, lambda model: ranked(1.0))
     assert not published.champion
-    assert "the champion itself scores 39.0 points less than when it was registered" in published.reasons
+    assert "the champion scores 39.0 points less than when it was registered" in published.reasons
 
 
 @pytest.mark.slow
 def test_an_index_below_the_bounds_is_not_deployed_however_good_its_encoders(
     registry_of_one: Registry, other_package: Path, tmp_path: Path
 ) -> None:
-    lossy = told(shutil.copytree(other_package, tmp_path / "lossy"), index={"recall": 0.5, "ms_per_query": 0.1})
-    assert "finds 50.0% of what exact search finds" in register(registry_of_one, lossy).reasons
+    lossy = with_lineage(shutil.copytree(other_package, tmp_path / "lossy"), index={"recall": 0.5, "ms_per_query": 0.1})
+    assert "index recall 50.0% of exact search" in register(registry_of_one, lossy).reasons
 
 
 @pytest.mark.slow
@@ -236,30 +236,30 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
         together = threading.Barrier(len(rivals))
 
         def promote(version: int, together: threading.Barrier = together) -> str:
-            mine = Registry()
+            rival = Registry()
             together.wait()
             try:
-                mine.promote(version, why="race")
+                rival.promote(version, why="race")
             except RunFailed as error:
                 return str(error)
             return ""
 
         before = len(registry.history())
         with ThreadPoolExecutor(len(rivals)) as pool:
-            said = list(pool.map(promote, rivals))
+            errors = list(pool.map(promote, rivals))
         moves = registry.history()[before:]
-        assert len(moves) == said.count("")
-        for told_to in filter(None, said):
-            assert told_to.startswith("another promote came first, to version ")
+        assert len(moves) == errors.count("")
+        for message in filter(None, errors):
+            assert message.startswith("a concurrent promote to version ")
         deployed = aliases(INDEX)["champion"]
         assert deployed == moves[-1].after
-        assert aliases(ENCODERS)["champion"] == int(registry.listed(deployed).encoders)
+        assert aliases(ENCODERS)["champion"] == int(registry.get_version(deployed).encoders)
         assert aliases(INDEX)["previous"] == moves[-1].before
 
 
 def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Registry) -> None:
     moves = PromotionLog(mlflow.MlflowClient(), INDEX)
-    last = moves.last()
+    last = moves.last_number()
 
     def append(what: Literal["promote", "rollback"], follows: int) -> Promotion | None:
         return moves.append(what, who="a", why="b", before=1, after=1, follows=follows)
@@ -269,13 +269,15 @@ def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Re
     assert overtaken is not None
     assert (overtaken.what, overtaken.number) == ("promote", last + 1)
     assert [move.what for move in moves.entries()] == ["promote", "promote"]
-    assert append("rollback", moves.last()) is None
+    assert append("rollback", moves.last_number()) is None
 
 
 @pytest.mark.slow
 def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(registry_of_two: Registry) -> None:
     registry_of_two.withdraw({"red": "its owner asked"})
-    with pytest.raises(BadInput, match="cots-index version 1 holds withdrawn red: run `cots registry refresh`"):
+    with pytest.raises(
+        BadInput, match="cots-index version 1 contains withdrawn samples .red.: run `cots registry refresh`"
+    ):
         registry_of_two.rollback(why="to the old one")
     assert aliases(INDEX)["champion"] == 2
     assert len(registry_of_two.history()) == 2
@@ -296,15 +298,15 @@ def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry,
 
 @pytest.mark.slow
 def test_two_versions_are_laid_side_by_side(registry_of_two: Registry) -> None:
-    found = registry_of_two.difference(1, 2)
+    found = registry_of_two.diff_versions(1, 2)
     assert found["metrics"]["rsum"] == (240.0, 300.0)
     assert found["parameters"] == {}
     assert found["data"] == {}
 
 
 def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry_of_one: Registry) -> None:
-    assert registry_of_one.kept(1).learnt() == {"1", "2"}
-    assert "red" in registry_of_one.kept(1).items()
+    assert registry_of_one.artifacts(1).load_training_ids() == {"1", "2"}
+    assert "red" in registry_of_one.artifacts(1).load_item_ids()
 
 
 @pytest.mark.slow
@@ -318,21 +320,21 @@ def test_a_rollback_that_was_cut_off_behind_its_first_alias_leaves_a_way_back(re
 
 
 def test_a_version_that_does_not_exist_cannot_be_promoted(registry_of_one: Registry) -> None:
-    with pytest.raises(BadInput, match="cots-index has no version 7: there are 1"):
+    with pytest.raises(BadInput, match="cots-index has no version 7; existing versions: 1"):
         registry_of_one.promote(7, why="luck")
 
 
 @pytest.mark.slow
 def test_without_a_previous_version_there_is_no_way_back(registry: Registry, tiny_package: Path) -> None:
-    with pytest.raises(BadInput, match="no version of cots-index to go back to"):
+    with pytest.raises(BadInput, match="cots-index has no previous version to roll back to"):
         registry.rollback(why="nothing there")
     register(registry, tiny_package)
-    with pytest.raises(BadInput, match="no version of cots-index to go back to"):
+    with pytest.raises(BadInput, match="cots-index has no previous version to roll back to"):
         registry.rollback(why="only one there")
 
 
 def test_an_unfinished_package_is_not_published(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no finished package"):
+    with pytest.raises(BadInput, match="not a complete package"):
         register(registry, tmp_path / "package")
     assert registry.versions() == []
 

@@ -104,7 +104,7 @@ def test_every_query_of_a_batch_has_best_frames_of_its_own(search: SearchEngine)
 
 def test_what_is_shown_of_a_result_is_its_best_frame_or_the_picture(search: SearchEngine) -> None:
     [results] = search([Query(square("navy"), 6)], batch=4)
-    for hit, picture in zip(results, search.pictures(results), strict=True):
+    for hit, picture in zip(results, search.result_images(results), strict=True):
         expected = CLIPS[hit["id"]][hit["frame"]] if hit["media"] == "video" else hit["id"]
         shown = np.asarray(picture, dtype=float).mean(axis=(0, 1))
         np.testing.assert_allclose(shown, np.asarray(square(expected), dtype=float).mean(axis=(0, 1)), atol=3)
@@ -117,7 +117,7 @@ def test_an_index_without_frames_or_previews_is_refused_with_the_command_that_ma
     (copy / "previews.tar").unlink()
     found = SearchEngine.load(tiny_model, copy)
     with pytest.raises(BadInput, match="no previews in .*: run `dvc repro --force index package`"):
-        found.pictures(found([Query("red", 1)], batch=1)[0])
+        found.result_images(found([Query("red", 1)], batch=1)[0])
     (copy / "frames.safetensors").unlink()
     with pytest.raises(BadInput, match="no frames .*: run `dvc repro --force index`"):
         SearchEngine.load(tiny_model, copy)

@@ -23,7 +23,7 @@ from cots.registry.packaging import InferenceConfig as Packed
 from cots.registry.packaging import save_index
 from cots.service.app import ServiceSettings, create_app
 from cots.service.middleware import RequestLimits
-from cots.service.server import LOOPBACK, configured
+from cots.service.server import LOOPBACK, uvicorn_config
 from cots.stages.index import stage
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def serving(uri: str | Path, *, ready: bool = True, **changed: Any) -> Iterator[
     } | changed
     app = create_app(ServiceSettings(uri=str(uri), **settings))
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(configured(app))
+    server = uvicorn.Server(uvicorn_config(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
 
@@ -104,7 +104,7 @@ def mixed_package(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ti
     params = Params.load(ROOT / "params.yaml")
     stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, folder / "index", params=params)
     limits = Packed(batch=16, max_pixels=2_000_000, min_side=8)
-    save_index(folder / "package", tiny_model, folder / "index", limits=limits, cards={})
+    save_index(folder / "package", tiny_model, folder / "index", config=limits, cards={})
     return folder / "package"
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cots.errors import BadInput
 from cots.service.middleware import RequestLimits
-from cots.service.server import LOOPBACK, hosts, token
+from cots.service.server import LOOPBACK, allowed_hosts, read_token
 
 from .conftest import LIMITS, Served, encoded, in_base64, serving
 
@@ -258,22 +258,22 @@ def test_the_token_lets_in_and_the_openapi_says_where_it_is_wanted(guarded: Serv
 def test_listening_beyond_this_machine_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COTS_TOKEN", raising=False)
     for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
-        assert token(host) is None
+        assert read_token(host) is None
     for host in ("0.0.0.0", "::", "192.168.1.2", "example.org"):
         with pytest.raises(BadInput, match="set COTS_TOKEN"):
-            token(host)
+            read_token(host)
     monkeypatch.setenv("COTS_TOKEN", "short")
     for host in ("127.0.0.1", "0.0.0.0"):
         with pytest.raises(BadInput, match="COTS_TOKEN has 5 characters: give at least 16"):
-            token(host)
+            read_token(host)
     monkeypatch.setenv("COTS_TOKEN", SECRET)
-    assert token("0.0.0.0") == token("127.0.0.1") == SECRET
+    assert read_token("0.0.0.0") == read_token("127.0.0.1") == SECRET
 
 
 def test_names_are_checked_on_this_machine_and_where_some_are_given() -> None:
-    assert hosts("127.0.0.1", []) == set(LOOPBACK)
-    assert hosts("0.0.0.0", []) == set()
-    assert hosts("0.0.0.0", ["Search.example.org"]) == {*LOOPBACK, "search.example.org"}
+    assert allowed_hosts("127.0.0.1", []) == set(LOOPBACK)
+    assert allowed_hosts("0.0.0.0", []) == set()
+    assert allowed_hosts("0.0.0.0", ["Search.example.org"]) == {*LOOPBACK, "search.example.org"}
 
 
 def test_an_animated_picture_counts_as_its_first(served: Served) -> None:

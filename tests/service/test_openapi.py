@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from schemathesis import GenerationMode
 
 from cots.service.images import FORMATS
-from cots.service.schemas import PICTURE_FORMAT
+from cots.service.schemas import IMAGE_FORMAT
 
 from .conftest import Served, encoded, in_base64
 
@@ -36,7 +36,7 @@ ASKED = [
 
 @pytest.fixture(scope="module")
 def described(served: Served) -> Any:
-    schemathesis.openapi.format(PICTURE_FORMAT, PICTURES.map(in_base64))
+    schemathesis.openapi.format(IMAGE_FORMAT, PICTURES.map(in_base64))
     for kind in FORMATS:
         schemathesis.openapi.media_type(f"image/{kind.lower()}", PICTURES)
     return schemathesis.openapi.from_url(f"{served.url}/openapi.json")

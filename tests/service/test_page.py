@@ -78,10 +78,10 @@ def test_results_come_as_one_types_with_scores_and_the_versions_that_answered(op
 def test_pictures_clips_and_captions_can_be_chosen(opened: Page) -> None:
     opened.locator("#text").fill("a blue square")
     expect(cards(opened)).to_have_count(24)
-    opened.get_by_label("Clips").check()
+    opened.get_by_label("Videos").check()
     expect(cards(opened)).to_have_count(9)
     expect(opened.locator(".badge:visible")).to_have_count(9)
-    opened.get_by_label("Pictures").check()
+    opened.get_by_label("Images").check()
     expect(cards(opened)).to_have_count(18)
     expect(opened.locator(".badge:visible")).to_have_count(0)
     opened.get_by_label("Captions").check()
@@ -106,14 +106,14 @@ def test_a_picture_is_looked_for(opened: Page, way: str) -> None:
     expect(opened.locator("#like")).to_contain_text("mine.png")
     expect(cards(opened).first.locator(".caption")).to_contain_text("blue")
     expect(cards(opened)).to_have_count(24)
-    opened.get_by_label("Remove the picture").click()
+    opened.get_by_label("Remove the image").click()
     expect(opened.locator("#intro")).to_be_visible()
     expect(cards(opened)).to_have_count(0)
 
 
 def test_more_like_this_looks_for_the_result_itself(opened: Page) -> None:
     opened.locator("#text").fill("a blue square")
-    opened.get_by_label("Pictures").check()
+    opened.get_by_label("Images").check()
     expect(cards(opened)).to_have_count(18)
     third = cards(opened).nth(2)
     words = third.locator(".caption").inner_text()

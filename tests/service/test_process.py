@@ -86,10 +86,10 @@ def test_an_address_that_is_taken_is_told_in_one_line(refused: Refused, mixed_pa
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (["--host", "0.0.0.0"], {}, "error: 0.0.0.0 can be reached from elsewhere: set COTS_TOKEN"),
+        (["--host", "0.0.0.0"], {}, "error: 0.0.0.0 accepts remote connections: set COTS_TOKEN"),
         ([], {"COTS_TOKEN": "short"}, "error: COTS_TOKEN has 5 characters: give at least 16"),
         (["--model", "/nowhere"], {}, "error: no model /nowhere"),
-        (["--model", "/"], {}, "error: / is no packaged index"),
+        (["--model", "/"], {}, "error: / is not a packaged index"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(

@@ -70,7 +70,7 @@ def write_curves(folder: Path, steps: int) -> None:
     )
     table = pd.DataFrame({"step": np.arange(steps), **dict.fromkeys(names, falling)})
     threshold = np.where(np.arange(steps) < steps // 2, -1.0, 0.3)
-    table = table.assign(**{"loss/token": 0.0, "filter/keep_rate": 1.0, "filter/threshold": threshold})
+    table["loss/token"], table["filter/keep_rate"], table["filter/threshold"] = 0.0, 1.0, threshold
     table.to_csv(folder / "curves.csv", index=False)
 
 
@@ -342,7 +342,7 @@ def test_a_split_without_clips_is_noted_and_pictures_are_measured(
         "image-text",
         "pretrained/image-text",
     }
-    assert "video-text: split val holds no video" in (tmp_path / "reports" / "index.html").read_text()
+    assert "video-text: split val has no video" in (tmp_path / "reports" / "index.html").read_text()
 
 
 def test_an_absent_model_is_named_and_nothing_is_written(

@@ -194,7 +194,7 @@ def test_what_was_indexed_before_is_not_encoded_again_and_what_left_is_forgotten
 ) -> None:
     def remembering(out: str, **index: object) -> Path:
         inputs = (tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, tmp_path / out)
-        stage(*inputs, params=params(**index), memory=tmp_path / "memory")
+        stage(*inputs, params=params(**index), cache_dir=tmp_path / "memory")
         return tmp_path / out
 
     (tmp_path / "memory").mkdir()

@@ -20,7 +20,7 @@ from cots.import_closure import import_closure
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.cards import DATA_CARD, MODEL_CARD
 from cots.registry.packaging import REQUIREMENTS, save_index
-from cots.stages.package import limits_of, stage
+from cots.stages.package import inference_config, stage
 from tests.hits import up_to_rounding
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def test_no_query_gets_no_answer(index_model: Any) -> None:
         (pd.DataFrame({"text": ["a"], "image": [encoded("red")]}), "either a text or an image"),
         (pd.DataFrame({"text": [None]}), "either a text or an image"),
         (pd.DataFrame({"text": ["a"], "k": [0]}), "k must be a whole number from 1, not 0"),
-        (pd.DataFrame({"txt": ["a"], "k": [1]}), "no column txt: known are text, image, k, media"),
+        (pd.DataFrame({"txt": ["a"], "k": [1]}), "unknown query column txt: allowed are text, image, k, media"),
         (pd.DataFrame({"text": ["a"], "media": ["audio"]}), "media must be one of any, image, video, text, not audio"),
         ("a red square", "list of texts or as a table"),
     ],
@@ -168,9 +168,9 @@ def test_requirements_are_exact_and_carry_no_local_part(tiny_package: Path) -> N
 
 def test_packing_the_same_again_gives_the_same_content(tiny_package: Path, tiny_model: Path, tmp_path: Path) -> None:
     params = Params.load(ROOT / "params.yaml")
-    limits = limits_of(params)
+    limits = inference_config(params)
     cards = {name: (tiny_package / "index" / name).read_text() for name in (MODEL_CARD, DATA_CARD)}
-    save_index(tmp_path / "again", tiny_model, tiny_package.parent / "index", limits=limits, cards=cards)
+    save_index(tmp_path / "again", tiny_model, tiny_package.parent / "index", config=limits, cards=cards)
     assert content_digest(tmp_path / "again") == content_digest(tiny_package / "index")
     assert (tmp_path / "again" / "MLmodel").read_text() != (tiny_package / "index" / "MLmodel").read_text()
 
@@ -194,7 +194,7 @@ def test_lineage_names_everything_a_version_came_from(tiny_package: Path, tiny_m
 def test_an_index_of_other_encoders_refuses_to_load(tiny_package: Path, other_model: Path, tmp_path: Path) -> None:
     forged = shutil.copytree(tiny_package / "index", tmp_path / "forged")
     shutil.copytree(other_model, forged / "artifacts" / "image-text", dirs_exist_ok=True)
-    with pytest.raises(BadInput, match="vectors of different encoders cannot be compared"):
+    with pytest.raises(BadInput, match="embeddings of different encoders cannot be compared"):
         mlflow.pyfunc.load_model(str(forged))
 
 
@@ -234,7 +234,7 @@ def with_an_item_less(project: Path) -> None:
     [
         (without_metrics, "cannot read .*metrics.json"),
         (without_queries, "no table of queries"),
-        (without_the_target, "metrics.json says nothing of image-text"),
+        (without_the_target, "metrics.json has no metrics of image-text"),
         (with_other_encoders, "made by encoders 000000000000"),
         (with_half_an_index, "is damaged"),
         (without_frames, "no frames .*: run `dvc repro --force index`"),

@@ -220,5 +220,5 @@ def test_a_manifest_of_other_columns_or_none_is_told(data: Path) -> None:
 
 def test_a_missing_table_of_rejects_is_told(data: Path) -> None:
     (data / "rejected.parquet").unlink()
-    with pytest.raises(BadInput, match="no table of rejects"):
+    with pytest.raises(BadInput, match="no table of rejected samples"):
         validated(data)

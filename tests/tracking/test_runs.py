@@ -13,7 +13,7 @@ import pytest
 from cots.config.params import Params
 from cots.digests import file_digest
 from cots.errors import RunFailed
-from cots.tracking.runs import flattened, start_run
+from cots.tracking.runs import flatten_params, start_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,7 +167,7 @@ def greet(server: socket.socket) -> None:
 
 def test_lists_and_texts_are_flattened_as_they_read_in_the_file() -> None:
     params = Params.load(ROOT / "params.yaml")
-    flat = flattened(params)
+    flat = flatten_params(params)
     assert flat["tokenize.scale"] == f"[{params.tokenize.scale[0]}, {params.tokenize.scale[1]}]"
     assert flat["index.factory"] == params.index.factory
     assert flat["validate.sampled_shards"] == str(params.validate_.sampled_shards)

@@ -1,4 +1,4 @@
-"""`make up`, `make down`, `make status` where no containers run: the servers as plain processes on this machine."""
+"""`make up`, `make down` and `make status` without containers: the servers run as plain processes on this machine."""
 
 import shutil
 from pathlib import Path
@@ -13,21 +13,21 @@ from cots.flows.local.servers import deploy, end_lost_runs, mlflow_server, prefe
 from cots.flows.local.settings import FILE, Ports, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-State = Annotated[Path, typer.Option("--state", help="The folder that holds databases, artefacts, logs and passwords.")]
-Port = Annotated[int, typer.Option(help="On 127.0.0.1; kept from the first start on.")]
+State = Annotated[Path, typer.Option("--state", help="Folder of databases, artefacts, logs and passwords.")]
+Port = Annotated[int, typer.Option(help="Port on 127.0.0.1; later starts reuse the port of the first start.")]
 
 
 @app.command()
 def up(
     state: State = Path(".platform"), mlflow_port: Port = 5000, prefect_port: Port = 4200, postgres_port: Port = 5433
 ) -> None:
-    """Start what is down: PostgreSQL, MLflow, Prefect, the deployments of this folder, a worker."""
-    settings = Settings.kept(state, Ports(mlflow_port, prefect_port, postgres_port))
+    """Start PostgreSQL, MLflow, Prefect, the deployments of this folder and a worker, unless they are up."""
+    settings = Settings.load_or_create(state, Ports(mlflow_port, prefect_port, postgres_port))
     postgres, processes = Postgres(settings), Processes(settings.folder)
-    _tell("PostgreSQL", postgres.start())
+    _print_started("PostgreSQL", postgres.start())
     servers = [mlflow_server(settings, postgres), prefect_server(settings, postgres)]
     for server in servers:
-        _tell(server.name, processes.start(server, cwd=settings.folder))
+        _print_started(server.name, processes.start(server, cwd=settings.folder))
     for server in servers:
         processes.wait(server)
     deploy(settings, Path.cwd())
@@ -40,8 +40,8 @@ def down(
     state: State = Path(".platform"),
     purge: Annotated[bool, typer.Option(help="Also delete databases, artefacts and logs.")] = False,
 ) -> None:
-    """Stop what `up` started, the worker first; the data stay."""
-    settings = _known(state)
+    """Stop everything that `up` started, the worker first; data are kept."""
+    settings = _load_settings(state)
     postgres, processes = Postgres(settings), Processes(settings.folder)
     for service in _services(settings, postgres):
         typer.echo(f"{service.name}: {'stopped' if processes.stop(service) else 'was not running'}")
@@ -53,38 +53,38 @@ def down(
 
 @app.command()
 def status(state: State = Path(".platform")) -> None:
-    """What runs and does its work; exit code 1 where something does not."""
-    settings = _known(state)
+    """Show which services are healthy; exit code 1 unless all are."""
+    settings = _load_settings(state)
     postgres, processes = Postgres(settings), Processes(settings.folder)
-    well = {"PostgreSQL": postgres.running()}
+    healthy = {"PostgreSQL": postgres.is_running()}
     for service in reversed(_services(settings, postgres)):
-        well[service.name] = bool(processes.running(service.name)) and service.healthy()
-    for name, fine in well.items():
-        typer.echo(f"{name}: {'up' if fine else 'down'}")
-    raise typer.Exit(0 if all(well.values()) else 1)
+        healthy[service.name] = bool(processes.find_running(service.name)) and service.is_healthy()
+    for name, up in healthy.items():
+        typer.echo(f"{name}: {'up' if up else 'down'}")
+    raise typer.Exit(0 if all(healthy.values()) else 1)
 
 
-def _known(state: Path) -> Settings:
+def _load_settings(state: Path) -> Settings:
     if not (state / FILE).is_file():
-        raise BadInput(f"{state} holds no servers: `make up` starts them")
-    return Settings.kept(state)
+        raise BadInput(f"{state} contains no servers: start them with `make up`")
+    return Settings.load_or_create(state)
 
 
 def _services(settings: Settings, postgres: Postgres) -> list[Service]:
-    """In the order in which they are stopped: no one loses what it still needs."""
+    """Services in stopping order: each is stopped before the services that it needs."""
     return [worker(settings), prefect_server(settings, postgres), mlflow_server(settings, postgres)]
 
 
 def _start_worker(processes: Processes, service: Service, settings: Settings) -> None:
-    if not processes.running(service.name):
+    if not processes.find_running(service.name):
         for name in end_lost_runs(settings):
-            typer.echo(f"run {name}: its process was gone, it counts as crashed")
-    _tell(service.name, processes.start(service, cwd=Path.cwd()))
+            typer.echo(f"run {name}: its process is gone, marked as crashed")
+    _print_started(service.name, processes.start(service, cwd=Path.cwd()))
     processes.wait(service)
 
 
-def _tell(name: str, started: bool) -> None:
-    typer.echo(f"{name}: {'started' if started else 'runs already'}")
+def _print_started(name: str, started: bool) -> None:
+    typer.echo(f"{name}: {'started' if started else 'already running'}")
 
 
 if __name__ == "__main__":

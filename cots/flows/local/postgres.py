@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of this folder alone: made once, on the loopback address, with a password that no one types."""
+"""A PostgreSQL cluster for one state folder: created once, on the loopback address, with a generated password."""
 
 import os
 import pwd
@@ -14,19 +14,19 @@ import psutil
 import psycopg2
 
 from cots.errors import BadInput, RunFailed
-from cots.flows.local.settings import HOST, Settings, free_or_told
+from cots.flows.local.settings import HOST, Settings, require_free_port
 
-USER = "cots"  # of the database
+USER = "cots"  # database user
 DATABASES = ("mlflow", "prefect")
 UNPRIVILEGED = ("postgres", "nobody")  # PostgreSQL refuses to run as root
-LEFT_SECONDS = 30
+LEFTOVER_SECONDS = 30
 
 
 class Postgres:
-    """The cluster.
+    """Creates, starts and stops the cluster.
 
     Raises:
-        BadInput: PostgreSQL is not installed, or cannot be run by this user in this folder.
+        BadInput: PostgreSQL is not installed, or this user cannot run it in this folder.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,99 +36,99 @@ class Postgres:
 
     @property
     def log(self) -> Path:
-        """Where the server writes to."""
+        """Path of the server's log."""
         return self._home / "server.log"
 
     def address(self, driver: str, database: str) -> str:
-        """For SQLAlchemy; the password comes from `PGPASSFILE`."""
+        """SQLAlchemy URL without the password, which comes from `PGPASSFILE`."""
         return f"{driver}://{USER}@{HOST}:{self._settings.ports.postgres}/{database}"
 
-    def running(self) -> bool:
-        """Whether the server lives."""
+    def is_running(self) -> bool:
+        """Whether the server process exists."""
         server = self._server()
-        return server is not None and _stands_in(server, self._data)
+        return server is not None and _runs_in(server, self._data)
 
     def start(self) -> bool:
-        """Make the cluster and its databases where they are missing, and start the server; whether it was down."""
-        if self.running():
+        """Create cluster and databases if they are missing and start the server; return whether it was down."""
+        if self.is_running():
             return False
-        psutil.wait_procs(self._left(), LEFT_SECONDS)
-        free_or_told(self._settings.ports.postgres, "postgres")
+        psutil.wait_procs(self._leftover_processes(), LEFTOVER_SECONDS)
+        require_free_port(self._settings.ports.postgres, "postgres")
         if not self._data.is_dir():
-            self._make()
-        self._told("pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(self.log))
-        self._make_databases()
+            self._create_cluster()
+        self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(self.log))
+        self._create_databases()
         return True
 
     def stop(self) -> bool:
-        """Stop the server after its open transactions were rolled back; whether it ran."""
-        running = self.running()
+        """Roll back open transactions and stop the server; return whether it was running."""
+        running = self.is_running()
         if running:
-            self._told("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self._data))
+            self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self._data))
         return running
 
-    def _left(self) -> list[psutil.Process]:
-        """What a killed server has left: itself until it is reaped, and children that hold its port and memory."""
+    def _leftover_processes(self) -> list[psutil.Process]:
+        """Processes of a killed server: itself until it is reaped, and children that still hold port and memory."""
         server = self._server()
-        reaped_soon = [server] if server and server.status() == psutil.STATUS_ZOMBIE else []
-        return reaped_soon + [process for process in psutil.process_iter() if _stands_in(process, self._data)]
+        zombies = [server] if server and server.status() == psutil.STATUS_ZOMBIE else []
+        return zombies + [process for process in psutil.process_iter() if _runs_in(process, self._data)]
 
     def _server(self) -> psutil.Process | None:
-        """The process that bears the number which the server has written down."""
+        """The process with the pid in the server's pid file, or None."""
         try:
             return psutil.Process(int((self._data / "postmaster.pid").read_text(encoding="utf8").split()[0]))
         except (FileNotFoundError, psutil.NoSuchProcess):
             return None
 
-    def _make(self) -> None:
-        """Aside, then renamed, so that a cluster that is there is complete."""
+    def _create_cluster(self) -> None:
+        """Create the cluster in a temporary folder and rename it, so that an existing cluster is always complete."""
         self._home.mkdir(exist_ok=True, mode=0o700)
-        self._give(self._home)
-        self._enter_or_told()
-        made, file, port = self._home / "data.partial", self._home / "password", self._settings.ports.postgres
-        shutil.rmtree(made, ignore_errors=True)
+        self._chown(self._home)
+        self._require_access()
+        partial, file, port = self._home / "data.partial", self._home / "password", self._settings.ports.postgres
+        shutil.rmtree(partial, ignore_errors=True)
         password = secrets.token_urlsafe(24)
         _write_secret(file, password)
-        self._give(file)
+        self._chown(file)
         access = ("--auth", "scram-sha-256", "--username", USER, "--pwfile", str(file))
-        self._told("initdb", "-D", str(made), "--encoding", "UTF8", "--locale", "C.UTF-8", *access)
+        self._run("initdb", "-D", str(partial), "--encoding", "UTF8", "--locale", "C.UTF-8", *access)
         file.unlink()
-        with (made / "postgresql.conf").open("a", encoding="utf8") as configuration:
+        with (partial / "postgresql.conf").open("a", encoding="utf8") as configuration:
             configuration.write(f"listen_addresses = '{HOST}'\nunix_socket_directories = ''\nport = {port}\n")
-            configuration.write("max_connections = 200\n")  # the pools of both servers, and people's
+            configuration.write("max_connections = 200\n")  # connection pools of both servers, and interactive clients
         _write_secret(self._settings.password_file, f"{HOST}:{port}:*:{USER}:{password}\n")
-        made.rename(self._data)
+        partial.rename(self._data)
 
-    def _make_databases(self) -> None:
-        place = {"host": HOST, "port": self._settings.ports.postgres, "user": USER, "dbname": "postgres"}
-        with closing(psycopg2.connect(**place, passfile=str(self._settings.password_file))) as connection:
+    def _create_databases(self) -> None:
+        connect_args = {"host": HOST, "port": self._settings.ports.postgres, "user": USER, "dbname": "postgres"}
+        with closing(psycopg2.connect(**connect_args, passfile=str(self._settings.password_file))) as connection:
             connection.autocommit = True
             cursor = connection.cursor()
             cursor.execute("SELECT datname FROM pg_database")
-            there = {name for (name,) in cursor.fetchall()}
-            for name in set(DATABASES) - there:
+            existing = {name for (name,) in cursor.fetchall()}
+            for name in set(DATABASES) - existing:
                 cursor.execute(f"CREATE DATABASE {name}")
 
-    def _enter_or_told(self) -> None:
+    def _require_access(self) -> None:
         done = subprocess.run(["test", "-w", str(self._home)], check=False, **_as_user())  # noqa: S603, S607
         if done.returncode:
             raise BadInput(
                 f"PostgreSQL does not run as root, and user {_user()} cannot reach {self._home}: "
-                "choose a folder that every user may pass through (--state), or run this as another user"
+                "choose a folder that every user can access (--state), or run this as another user"
             )
 
-    def _give(self, path: Path) -> None:
+    def _chown(self, path: Path) -> None:
         if os.geteuid() == 0:
             shutil.chown(path, _user(), pwd.getpwnam(_user()).pw_gid)
 
-    def _told(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str) -> None:
         done = self._call(program, *arguments)
         if done.returncode:
             raise RunFailed(f"{program} ended with exit code {done.returncode}: {done.stderr.strip() or self.log}")
 
     def _call(self, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [_program(program), *arguments]
-        # What pg_ctl starts would hold its error output open for ever.
+        command = [_require_program(program), *arguments]
+        # The server that pg_ctl starts would inherit a pipe and keep it open for ever.
         errors = subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE
         done = subprocess.run(  # noqa: S603
             command, stdout=subprocess.DEVNULL, stderr=errors, text=True, check=False, **_as_user()
@@ -136,27 +136,29 @@ class Postgres:
         return subprocess.CompletedProcess(command, done.returncode, "", done.stderr or "")
 
 
-def installed() -> bool:
-    """Whether this machine has a PostgreSQL server."""
-    return bool(_found("initdb"))
+def is_installed() -> bool:
+    """Whether a PostgreSQL server is installed on this machine."""
+    return bool(_find_program("initdb"))
 
 
-def _stands_in(process: psutil.Process, folder: Path) -> bool:
+def _runs_in(process: psutil.Process, folder: Path) -> bool:
     try:
         return bool(process.cwd() == str(folder))
     except psutil.Error:
         return False
 
 
-def _program(name: str) -> str:
-    if not (found := _found(name)):
+def _require_program(name: str) -> str:
+    if not (path := _find_program(name)):
         raise BadInput(f"{name} is not installed: install PostgreSQL's server (Debian: apt install postgresql)")
-    return found
+    return path
 
 
-def _found(name: str) -> str | None:
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda place: int(place.parent.name), reverse=True)
-    return shutil.which(name) or next((str(place / name) for place in places if (place / name).is_file()), None)
+def _find_program(name: str) -> str | None:
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True
+    )
+    return shutil.which(name) or next((str(folder / name) for folder in folders if (folder / name).is_file()), None)
 
 
 def _user() -> str:
@@ -165,7 +167,7 @@ def _user() -> str:
 
 
 def _as_user() -> Mapping[str, Any]:
-    """Arguments of `subprocess` that give up root."""
+    """Arguments of `subprocess.run` that drop root privileges; empty for other users."""
     if os.geteuid() != 0:
         return {}
     return {"user": _user(), "group": pwd.getpwnam(_user()).pw_gid, "extra_groups": [], "cwd": "/"}

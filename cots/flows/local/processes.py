@@ -1,4 +1,4 @@
-"""Processes that outlive the command which started them, and are found again by it."""
+"""Background processes that outlive the command that started them and can be found again later."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 
 from cots.errors import RunFailed
-from cots.flows.local.settings import free_or_told
+from cots.flows.local.settings import require_free_port
 
-UP_SECONDS = 240  # for a busy machine: MLflow's first start makes its tables
+UP_SECONDS = 240  # generous: MLflow creates its tables at the first start
 POLL_SECONDS = 0.2
 DOWN_SECONDS = 30
 
@@ -26,59 +26,59 @@ class Service:
     """One background process.
 
     Attributes:
-        name: of its log and of the file that remembers its process.
-        command: what is run.
+        name: names the log and the file that records the process.
+        command: program and arguments.
         environment: of the process.
-        port: that it listens at, if it does.
-        healthy: whether it does its work.
-        stop_signal: that it understands as a wish to end.
+        port: that it listens at, or None.
+        is_healthy: checks whether the service works.
+        stop_signal: makes it shut down cleanly.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     port: int | None
-    healthy: Callable[[], bool]
+    is_healthy: Callable[[], bool]
     stop_signal: signal.Signals
 
 
 class Processes:
     """The background processes of one state folder.
 
-    A process is known by its number and the time it began, so that a number that was given again is never mistaken.
+    A process is identified by its pid and creation time, so a reused pid is never mistaken for it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def log(self, name: str) -> Path:
-        """Where a process writes to."""
+        """Path of a process's log."""
         return self._folder / "logs" / f"{name}.log"
 
-    def running(self, name: str) -> psutil.Process | None:
-        """The process of that name that was started from here, if it lives."""
-        known = self._known(name)
+    def find_running(self, name: str) -> psutil.Process | None:
+        """The running process of a service, or None."""
+        record = self._read_record(name)
         try:
-            process = psutil.Process(known["pid"])
-            lives = not _given_again(known) and process.status() != psutil.STATUS_ZOMBIE
+            process = psutil.Process(record["pid"])
+            alive = not _is_pid_reused(record) and process.status() != psutil.STATUS_ZOMBIE
         except (KeyError, psutil.NoSuchProcess):
             return None
-        return process if lives else None
+        return process if alive else None
 
     def start(self, service: Service, *, cwd: Path) -> bool:
-        """Start it in a session of its own unless it runs; whether that was necessary.
+        """Start a service in its own session unless it is running; return whether it was started.
 
         Raises:
             BadInput: another program listens at its port.
         """
-        if self.running(service.name):
+        if self.find_running(service.name):
             return False
-        self._end_orphans(service.name)
+        self._kill_orphans(service.name)
         if service.port:
-            free_or_told(service.port, service.name)
+            require_free_port(service.port, service.name)
         self.log(service.name).parent.mkdir(exist_ok=True)
         with self.log(service.name).open("ab") as log:
-            started = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603
                 service.command,
                 cwd=cwd,
                 env=dict(service.environment),
@@ -87,61 +87,61 @@ class Processes:
                 stderr=log,
                 start_new_session=True,
             )
-        record = {"pid": started.pid, "began": psutil.Process(started.pid).create_time()}
-        self._record(service.name).write_text(json.dumps(record), encoding="utf8")
+        record = {"pid": process.pid, "began": psutil.Process(process.pid).create_time()}
+        self._record_path(service.name).write_text(json.dumps(record), encoding="utf8")
         return True
 
     def wait(self, service: Service) -> None:
-        """Until it does its work.
+        """Wait until a service is healthy.
 
         Raises:
-            RunFailed: it ended, or did not begin to within `UP_SECONDS`; names its log.
+            RunFailed: it ended, or was not healthy within `UP_SECONDS`; the message names its log.
         """
         deadline = monotonic() + UP_SECONDS
-        while not service.healthy():
-            if not self.running(service.name) or monotonic() > deadline:
-                raise RunFailed(f"{service.name} did not come up: its log is {self.log(service.name)}")
+        while not service.is_healthy():
+            if not self.find_running(service.name) or monotonic() > deadline:
+                raise RunFailed(f"{service.name} did not start: see its log {self.log(service.name)}")
             sleep(POLL_SECONDS)
 
     def stop(self, service: Service) -> bool:
-        """Ask it to end, and see to it that nothing of its group is left; whether it ran."""
-        process = self.running(service.name)
+        """Stop a service and kill what is left of its process group; return whether it was running."""
+        process = self.find_running(service.name)
         if process:
             process.send_signal(service.stop_signal)
             with suppress(psutil.TimeoutExpired):
                 process.wait(DOWN_SECONDS)
-        self._end_orphans(service.name)
-        self._record(service.name).unlink(missing_ok=True)
+        self._kill_orphans(service.name)
+        self._record_path(service.name).unlink(missing_ok=True)
         return process is not None
 
-    def _end_orphans(self, name: str) -> None:
-        """Kill what a process that is gone, or will not go, has left of its group, and see it gone.
+    def _kill_orphans(self, name: str) -> None:
+        """Kill the rest of a service's process group and wait until it is gone.
 
-        A number is not given again while a group bears it, so where it has a new owner the old group is gone.
+        The kernel does not reuse a pid while a process group has it, so a reused pid means that the group is gone.
         """
-        known = self._known(name)
-        if not known or _given_again(known):
+        record = self._read_record(name)
+        if not record or _is_pid_reused(record):
             return
-        group = [process for process in psutil.process_iter() if _group(process) == known["pid"]]
+        group = [process for process in psutil.process_iter() if _group(process) == record["pid"]]
         for process in group:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(group, DOWN_SECONDS)
 
-    def _known(self, name: str) -> dict[str, Any]:
+    def _read_record(self, name: str) -> dict[str, Any]:
         try:
-            known: dict[str, Any] = json.loads(self._record(name).read_text(encoding="utf8"))
+            record: dict[str, Any] = json.loads(self._record_path(name).read_text(encoding="utf8"))
         except FileNotFoundError:
             return {}
-        return known
+        return record
 
-    def _record(self, name: str) -> Path:
+    def _record_path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
 
 
-def _given_again(known: Mapping[str, Any]) -> bool:
+def _is_pid_reused(record: Mapping[str, Any]) -> bool:
     try:
-        return bool(psutil.Process(known["pid"]).create_time() != known["began"])
+        return bool(psutil.Process(record["pid"]).create_time() != record["began"])
     except psutil.NoSuchProcess:
         return False
 

@@ -1,4 +1,4 @@
-"""Where the servers of this machine keep their state, and at which ports they answer."""
+"""State folder and ports of the servers on this machine."""
 
 import json
 import os
@@ -14,7 +14,7 @@ FILE = "settings.json"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """On the loopback address."""
+    """Ports on the loopback address."""
 
     mlflow: int
     prefect: int
@@ -23,10 +23,10 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One platform on this machine.
+    """Settings of one set of local servers.
 
     Attributes:
-        folder: absolute; databases, artefacts, logs and the password, all in it.
+        folder: absolute; contains databases, artefacts, logs and the password.
         ports: of the servers.
     """
 
@@ -34,11 +34,11 @@ class Settings:
     ports: Ports
 
     @classmethod
-    def kept(cls, folder: Path, chosen: Ports | None = None) -> "Settings":
-        """Those of the folder's first start, for a later one must find the same servers; else the chosen ones.
+    def load_or_create(cls, folder: Path, chosen: Ports | None = None) -> "Settings":
+        """Load the settings of the folder's first start, so that later starts find the same servers, or store `chosen`.
 
         Raises:
-            BadInput: the folder cannot be written to.
+            BadInput: the folder is not writable.
         """
         file = folder / FILE
         try:
@@ -46,26 +46,28 @@ class Settings:
             if chosen and not file.is_file():
                 file.write_text(json.dumps(asdict(chosen), indent=2) + "\n", encoding="utf8")
         except OSError as error:
-            raise BadInput(f"{folder} cannot hold the servers' state ({error.strerror}): choose another") from None
+            raise BadInput(
+                f"cannot write the servers' state to {folder} ({error.strerror}): choose another folder"
+            ) from None
         return cls(folder.resolve(), Ports(**json.loads(file.read_text(encoding="utf8"))))
 
     @property
     def tracking_uri(self) -> str:
-        """Of the MLflow server."""
+        """URI of the MLflow server."""
         return f"http://{HOST}:{self.ports.mlflow}"
 
     @property
     def api_url(self) -> str:
-        """Of the Prefect server."""
+        """URL of the Prefect server's API."""
         return f"http://{HOST}:{self.ports.prefect}/api"
 
     @property
     def password_file(self) -> Path:
-        """PostgreSQL's clients read it; so the password is in no address, command line or log."""
+        """Read by PostgreSQL's clients, so that the password appears in no URI, command line or log."""
         return self.folder / "pgpass"
 
     def environment(self) -> dict[str, str]:
-        """For the servers, the worker and whatever uses them."""
+        """Environment of the servers, the worker and their clients."""
         return os.environ | {
             "DO_NOT_TRACK": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -78,14 +80,14 @@ class Settings:
         }
 
 
-def free_or_told(port: int, name: str) -> None:
-    """Raise `BadInput` where another program listens at the port."""
+def require_free_port(port: int, name: str) -> None:
+    """Raise `BadInput` if another program listens at the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
             raise BadInput(
-                f"port {port} for {name} cannot be used ({error.strerror}): stop what listens there, "
+                f"port {port} for {name} cannot be used ({error.strerror}): stop the program that uses it, "
                 f"or choose another with --{name}-port"
             ) from None

@@ -1,4 +1,4 @@
-"""The page: files that the package holds, and nothing from any other host."""
+"""The search page: static files of this package, nothing from other hosts."""
 
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -16,7 +16,7 @@ FILES = {
 
 
 def page_routes() -> APIRouter:
-    """An address for each file, read once; they are not part of the OpenAPI."""
+    """A route for each file; files are read once and the routes are not part of OpenAPI."""
     routes = APIRouter()
     folder = resources.files(__name__)
     for path, (name, media_type) in FILES.items():

@@ -1,63 +1,63 @@
-// Requests to the service, with the token where it wants one.
+// Requests to the service, with the token if one is stored.
 
-const KEPT = "cots-token";
+const TOKEN_KEY = "cots-token";
 
 export class Refusal extends Error {
-  constructor(status, words) {
-    super(words);
+  constructor(status, message) {
+    super(message);
     this.status = status;
   }
 }
 
 function headers(more = {}) {
-  const token = sessionStorage.getItem(KEPT);
+  const token = sessionStorage.getItem(TOKEN_KEY);
   return token ? { ...more, Authorization: `Bearer ${token}` } : more;
 }
 
 export function keepToken(token) {
-  sessionStorage.setItem(KEPT, token);
+  sessionStorage.setItem(TOKEN_KEY, token);
 }
 
-async function asked(path, options) {
-  let answer;
+async function request(path, options) {
+  let response;
   try {
-    answer = await fetch(path, { ...options, headers: headers(options.headers) });
+    response = await fetch(path, { ...options, headers: headers(options.headers) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal(0, "The service cannot be reached.");
   }
-  if (answer.ok) return answer;
-  const words = await answer.json().then((body) => body.error, () => `The service answered with status ${answer.status}.`);
-  throw new Refusal(answer.status, words);
+  if (response.ok) return response;
+  const message = await response.json().then((body) => body.error, () => `The service answered with status ${response.status}.`);
+  throw new Refusal(response.status, message);
 }
 
-export async function search({ text, picture, k, media }, signal) {
-  const options = picture
-    ? { method: "POST", body: picture, headers: { "Content-Type": picture.type || "application/octet-stream" }, signal }
+export async function search({ text, image, k, media }, signal) {
+  const options = image
+    ? { method: "POST", body: image, headers: { "Content-Type": image.type || "application/octet-stream" }, signal }
     : { method: "POST", body: JSON.stringify({ text, k, media }), headers: { "Content-Type": "application/json" }, signal };
-  return (await asked(picture ? `search/image?k=${k}&media=${media}` : "search", options)).json();
+  return (await request(image ? `search/image?k=${k}&media=${media}` : "search", options)).json();
 }
 
 export async function lineage(path) {
-  return (await asked(relative(path), {})).json();
+  return (await request(relative(path), {})).json();
 }
 
 export async function preview(path) {
-  return (await asked(relative(path), {})).blob();
+  return (await request(relative(path), {})).blob();
 }
 
-// A picture of the page cannot carry a token; one that was fetched can.
+// An <img> request cannot carry the token, so with a token the preview is fetched and shown as a blob.
 export async function showPreview(image, path) {
-  if (!sessionStorage.getItem(KEPT)) {
+  if (!sessionStorage.getItem(TOKEN_KEY)) {
     image.src = relative(path);
     return;
   }
-  const address = URL.createObjectURL(await preview(path));
-  image.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
-  image.src = address;
+  const url = URL.createObjectURL(await preview(path));
+  image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+  image.src = url;
 }
 
-// So that the page also works below a path of a proxy.
+// A relative path, so that the page also works below a path of a proxy.
 export function relative(path) {
   return path.replace(/^\//, "");
 }

@@ -1,35 +1,35 @@
-// The page: what is asked, when, and how the answer is shown.
+// The page: when a query is sent and how its results are shown.
 
 import * as api from "./api.js";
 import { card, lineageLists } from "./cards.js";
 
-const TYPING_MS = 160; // of quiet before what is typed is asked
-const SLOW_MS = 180; // after which a running query shows
+const TYPING_MS = 160; // pause in typing before the query is sent
+const SLOW_MS = 180; // after which a running query shows progress
 const PAGE = 24;
-const MOST = 96;
+const MAX_RESULTS = 96;
 
 const part = (id) => document.getElementById(id);
 const results = part("results");
 const text = part("text");
-const query = { text: "", picture: null, k: PAGE, media: "any" };
+const query = { text: "", image: null, k: PAGE, media: "any" };
 let running = new AbortController();
 let typing = 0;
 
 async function ask() {
   running.abort();
   clearTimeout(typing);
-  if (!query.picture && !query.text.trim()) return blank();
-  const mine = (running = new AbortController());
+  if (!query.image && !query.text.trim()) return blank();
+  const controller = (running = new AbortController());
   const slow = setTimeout(() => wait(true), SLOW_MS);
   remember();
   try {
-    const answer = await api.search(query, mine.signal);
-    if (!mine.signal.aborted) show(answer);
+    const answer = await api.search(query, controller.signal);
+    if (!controller.signal.aborted) show(answer);
   } catch (error) {
-    if (!mine.signal.aborted && error.name !== "AbortError") fail(error);
+    if (!controller.signal.aborted && error.name !== "AbortError") fail(error);
   } finally {
     clearTimeout(slow);
-    if (mine === running) wait(false);
+    if (controller === running) wait(false);
   }
 }
 
@@ -56,11 +56,11 @@ function show({ results: found, versions, milliseconds }) {
   only(found.length ? null : "nothing");
   results.classList.toggle("texts", query.media === "text");
   results.replaceChildren(...found.map((result) => card(part("card"), result, { like, lineage })));
-  part("more").hidden = found.length < query.k || query.k >= MOST;
+  part("more").hidden = found.length < query.k || query.k >= MAX_RESULTS;
   const { index, encoders } = versions;
-  const made = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
+  const encoderName = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
   const count = `${found.length} ${found.length === 1 ? "result" : "results"}`;
-  part("status").textContent = `${count} in ${milliseconds} ms · ${index.name} ${index.version} · ${made}`;
+  part("status").textContent = `${count} in ${milliseconds} ms · ${index.name} ${index.version} · ${encoderName}`;
 }
 
 function fail(error) {
@@ -69,39 +69,39 @@ function fail(error) {
   results.replaceChildren();
   part("more").hidden = true;
   part("status").textContent = "";
-  const words = error.message;
-  part("trouble-words").textContent = words.charAt(0).toUpperCase() + words.slice(1);
+  const { message } = error;
+  part("trouble-words").textContent = message.charAt(0).toUpperCase() + message.slice(1);
 }
 
-function setPicture(picture, name) {
+function setImage(blob, name) {
   const image = part("like-picture");
   if (image.src) URL.revokeObjectURL(image.src);
-  query.picture = picture;
+  query.image = blob;
   query.k = PAGE;
-  part("like").hidden = !picture;
-  text.placeholder = picture ? "" : "What are you looking for?";
-  if (!picture) return image.removeAttribute("src");
-  image.src = URL.createObjectURL(picture);
-  image.alt = `You are looking for what is like ${name}`;
+  part("like").hidden = !blob;
+  text.placeholder = blob ? "" : "What are you looking for?";
+  if (!blob) return image.removeAttribute("src");
+  image.src = URL.createObjectURL(blob);
+  image.alt = `Your query image: ${name}`;
   part("like-name").textContent = name;
   text.value = query.text = "";
 }
 
-function askPicture(file) {
+function askImage(file) {
   if (!file) return;
-  setPicture(file, file.name || "a pasted picture");
+  setImage(file, file.name || "a pasted image");
   ask();
 }
 
 async function like(result) {
   if (result.media === "text") {
-    setPicture(null);
+    setImage(null);
     text.value = query.text = result.captions[0];
     query.k = PAGE;
     return ask();
   }
   try {
-    setPicture(await api.preview(result.preview), result.id);
+    setImage(await api.preview(result.preview), result.id);
   } catch (error) {
     return fail(error);
   }
@@ -121,16 +121,16 @@ async function lineage(event, result) {
   }
 }
 
-// The address keeps a query of words behind its #, which browsers do not send.
+// The URL fragment keeps a text query; browsers do not send it to the server.
 function remember() {
-  const kept = query.picture || !query.text ? "" : `#${new URLSearchParams({ q: query.text, media: query.media })}`;
-  history.replaceState(null, "", kept || location.pathname);
+  const fragment = query.image || !query.text ? "" : `#${new URLSearchParams({ q: query.text, media: query.media })}`;
+  history.replaceState(null, "", fragment || location.pathname);
 }
 
 function recall() {
-  const kept = new URLSearchParams(location.hash.slice(1));
-  text.value = query.text = kept.get("q") || "";
-  const media = document.querySelector(`input[name=media][value="${CSS.escape(kept.get("media") || "any")}"]`);
+  const stored = new URLSearchParams(location.hash.slice(1));
+  text.value = query.text = stored.get("q") || "";
+  const media = document.querySelector(`input[name=media][value="${CSS.escape(stored.get("media") || "any")}"]`);
   if (media) {
     media.checked = true;
     query.media = media.value;
@@ -139,7 +139,7 @@ function recall() {
 }
 
 text.addEventListener("input", () => {
-  if (query.picture) setPicture(null);
+  if (query.image) setImage(null);
   query.text = text.value;
   query.k = PAGE;
   clearTimeout(typing);
@@ -156,20 +156,20 @@ part("ask").addEventListener("change", (event) => {
   ask();
 });
 part("more").addEventListener("click", async () => {
-  const seen = results.children.length;
-  query.k = Math.min(query.k * 2, MOST);
+  const shown = results.children.length;
+  query.k = Math.min(query.k * 2, MAX_RESULTS);
   await ask();
-  results.children[seen]?.querySelector(".picture").focus();
+  results.children[shown]?.querySelector(".picture").focus();
 });
 part("again").addEventListener("click", ask);
 part("unlike").addEventListener("click", () => {
-  setPicture(null);
+  setImage(null);
   text.focus();
   ask();
 });
 part("pick").addEventListener("click", () => part("file").click());
 part("file").addEventListener("change", (event) => {
-  askPicture(event.target.files[0]);
+  askImage(event.target.files[0]);
   event.target.value = "";
 });
 part("token-form").addEventListener("submit", () => {
@@ -178,8 +178,8 @@ part("token-form").addEventListener("submit", () => {
   ask();
 });
 
-const pictureIn = (transfer) => [...(transfer?.files || [])].find((file) => file.type.startsWith("image/"));
-document.addEventListener("paste", (event) => askPicture(pictureIn(event.clipboardData)));
+const imageIn = (transfer) => [...(transfer?.files || [])].find((file) => file.type.startsWith("image/"));
+document.addEventListener("paste", (event) => askImage(imageIn(event.clipboardData)));
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dragging");
@@ -190,13 +190,13 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  askPicture(pictureIn(event.dataTransfer));
+  askImage(imageIn(event.dataTransfer));
 });
 
 // Keyboard: / to the field, arrows through the results, Escape back to the field and then to an empty page.
 function columns(cards) {
   const top = cards[0].offsetTop;
-  const next = cards.findIndex((one) => one.offsetTop > top);
+  const next = cards.findIndex((element) => element.offsetTop > top);
   return next < 0 ? cards.length : next;
 }
 
@@ -214,7 +214,7 @@ function move(key) {
 
 function escape() {
   if (results.contains(document.activeElement)) return text.focus();
-  setPicture(null);
+  setImage(null);
   text.value = query.text = "";
   text.focus();
   ask();
