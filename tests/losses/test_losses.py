@@ -19,20 +19,22 @@ def unit_rows(count: int, dim: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(rows)
 
 
-def slow_logits(query: Tensor, key: Tensor, queue: Tensor, excluded: Tensor, temperature: float) -> list[list[float]]:
+def slow_logits(
+    query: Tensor, key: Tensor, queue: Tensor, ignore_mask: Tensor, temperature: float
+) -> list[list[float]]:
     rows = []
     candidates = [*key, *queue]
     for i in range(len(query)):
         similarity = [float(query[i] @ candidate) / temperature for candidate in candidates]
-        rows.append([-math.inf if excluded[i, j] else value for j, value in enumerate(similarity)])
+        rows.append([-math.inf if ignore_mask[i, j] else value for j, value in enumerate(similarity)])
     return rows
 
 
-def some_excluded(batch: int, queue_size: int) -> Tensor:
+def random_ignore_mask(batch: int, queue_size: int) -> Tensor:
     """A third of the candidates at random, never the positive."""
-    excluded = torch.rand(batch, batch + queue_size, generator=torch.Generator().manual_seed(3)) < 0.3
-    excluded[:, :batch].fill_diagonal_(False)
-    return excluded
+    ignore_mask = torch.rand(batch, batch + queue_size, generator=torch.Generator().manual_seed(3)) < 0.3
+    ignore_mask[:, :batch].fill_diagonal_(False)
+    return ignore_mask
 
 
 def slow_softmax(row: list[float]) -> list[float]:
@@ -43,9 +45,9 @@ def slow_softmax(row: list[float]) -> list[float]:
 @pytest.mark.parametrize(("batch", "queue_size"), SIZES)
 def test_info_nce_agrees_with_loops(batch: int, queue_size: int) -> None:
     query, key, queue = unit_rows(batch, 8, 0), unit_rows(batch, 8, 1), unit_rows(queue_size, 8, 2)
-    excluded = some_excluded(batch, queue_size)
-    logits = contrastive_logits(query, key, queue, ignore_mask=excluded, temperature=0.07)
-    slow = [-math.log(slow_softmax(row)[i]) for i, row in enumerate(slow_logits(query, key, queue, excluded, 0.07))]
+    ignore_mask = random_ignore_mask(batch, queue_size)
+    logits = contrastive_logits(query, key, queue, ignore_mask=ignore_mask, temperature=0.07)
+    slow = [-math.log(slow_softmax(row)[i]) for i, row in enumerate(slow_logits(query, key, queue, ignore_mask, 0.07))]
     assert float(info_nce(logits, torch.arange(batch))) == pytest.approx(sum(slow) / batch, rel=1e-12, abs=1e-12)
 
 
@@ -58,29 +60,29 @@ def test_uniform_logits_cost_log_of_the_number_of_candidates() -> None:
 
 def test_rows_of_the_same_picture_are_no_negatives_of_it() -> None:
     query, key, queue = unit_rows(2, 8, 0), unit_rows(2, 8, 1), unit_rows(3, 8, 2)
-    excluded = torch.zeros(2, 5, dtype=torch.bool)
-    excluded[0, 2] = True
-    logits = contrastive_logits(query, key, queue, ignore_mask=excluded, temperature=0.1)
-    without = contrastive_logits(query, key, queue[1:], ignore_mask=excluded[:, 1:] & False, temperature=0.1)
+    ignore_mask = torch.zeros(2, 5, dtype=torch.bool)
+    ignore_mask[0, 2] = True
+    logits = contrastive_logits(query, key, queue, ignore_mask=ignore_mask, temperature=0.1)
+    without = contrastive_logits(query, key, queue[1:], ignore_mask=ignore_mask[:, 1:] & False, temperature=0.1)
     torch.testing.assert_close(logits[0].softmax(0)[[0, 1, 3, 4]], without[0].softmax(0), rtol=1e-12, atol=1e-12)
 
 
 def test_with_the_batch_excluded_the_logits_are_those_of_moco() -> None:
     query, key, queue = unit_rows(3, 8, 0), unit_rows(3, 8, 1), unit_rows(4, 8, 2)
-    excluded = torch.cat([~torch.eye(3, dtype=torch.bool), torch.zeros(3, 4, dtype=torch.bool)], dim=1)
-    loss = info_nce(contrastive_logits(query, key, queue, ignore_mask=excluded, temperature=0.07), torch.arange(3))
+    ignore_mask = torch.cat([~torch.eye(3, dtype=torch.bool), torch.zeros(3, 4, dtype=torch.bool)], dim=1)
+    loss = info_nce(contrastive_logits(query, key, queue, ignore_mask=ignore_mask, temperature=0.07), torch.arange(3))
     moco = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T], dim=1) / 0.07
     torch.testing.assert_close(loss, -moco.log_softmax(1)[:, 0].mean(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("batch", "queue_size"), SIZES)
 def test_kl_agrees_with_loops_and_excluded_columns_add_nothing(batch: int, queue_size: int) -> None:
-    excluded = some_excluded(batch, queue_size)
+    ignore_mask = random_ignore_mask(batch, queue_size)
     sides = []
     for seed in (0, 10):
         query, key, queue = unit_rows(batch, 8, seed), unit_rows(batch, 8, seed + 1), unit_rows(queue_size, 8, seed + 2)
-        fast = contrastive_logits(query, key, queue, ignore_mask=excluded, temperature=0.2)
-        sides.append((fast, [slow_softmax(row) for row in slow_logits(query, key, queue, excluded, 0.2)]))
+        fast = contrastive_logits(query, key, queue, ignore_mask=ignore_mask, temperature=0.2)
+        sides.append((fast, [slow_softmax(row) for row in slow_logits(query, key, queue, ignore_mask, 0.2)]))
     slow = 0.0
     for a, b in zip(sides[0][1], sides[1][1], strict=True):
         slow += sum((p - q) * math.log(p / q) for p, q in zip(a, b, strict=True) if p > 0 and q > 0) / 2

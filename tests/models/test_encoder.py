@@ -1,4 +1,4 @@
-"""Both streams: which parts learn, and gradients without kept activations."""
+"""Both encoders: which parts learn, and gradients without kept activations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +16,13 @@ from tests.backbones import language, vision
 DEPTH = 3
 
 
-def image_stream(**options: Any) -> ImageEncoder:
+def image_encoder(**options: Any) -> ImageEncoder:
     torch.manual_seed(0)
     backbone = vision(size=32, **{"embed_dim": 32, "depth": DEPTH, "num_heads": 2} | options)
     return ImageEncoder(backbone, dim=8, pool="class")
 
 
-def text_stream(name: str = "bert", dropout: float = 0.0) -> TextEncoder:
+def text_encoder(name: str = "bert", dropout: float = 0.0) -> TextEncoder:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2}
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
@@ -30,121 +30,121 @@ def text_stream(name: str = "bert", dropout: float = 0.0) -> TextEncoder:
     return TextEncoder(backbone, dim=8, pool="mean")
 
 
-def encoded(stream: Encoder) -> Tensor:
-    """Sum over everything that a stream makes of a batch, a hidden pass included where there is one."""
+def encode_and_sum(encoder: Encoder) -> Tensor:
+    """Sum over everything that a encoder makes of a batch, a hidden pass included where there is one."""
     draw = torch.Generator().manual_seed(5)
-    kind = next(stream.parameters()).dtype
-    if isinstance(stream, ImageEncoder):
+    kind = next(encoder.parameters()).dtype
+    if isinstance(encoder, ImageEncoder):
         frames = torch.randn(2, 1, 3, 32, 32, generator=draw, dtype=kind)
         hidden = torch.rand(2, 16, generator=draw) < 0.4
-        feature, (tokens, view) = stream.forward_clean_and_masked(frames, hidden, embed_masked=True)
+        feature, (tokens, view) = encoder.forward_clean_and_masked(frames, hidden, embed_masked=True)
     else:
-        assert isinstance(stream, TextEncoder)
+        assert isinstance(encoder, TextEncoder)
         ids, attended = torch.randint(5, 50, (2, 6), generator=draw), torch.arange(6) < torch.tensor([[6], [4]])
         feature, (tokens, view) = (
-            stream(ids, attended),
-            stream.forward_masked(ids, attended, TokenIndex.from_mask(attended), embed_masked=True),
+            encoder(ids, attended),
+            encoder.forward_masked(ids, attended, TokenIndex.from_mask(attended), embed_masked=True),
         )
     assert view is not None
     return (tokens**3).mean() + feature[:, 0].sum() + (view**3).mean()
 
 
-def learnt(stream: Encoder) -> set[str]:
-    stream.zero_grad(set_to_none=True)
-    encoded(stream).backward()  # type: ignore[no-untyped-call]
-    return {name for name, parameter in stream.named_parameters() if parameter.grad is not None}
+def trained_parameters(encoder: Encoder) -> set[str]:
+    encoder.zero_grad(set_to_none=True)
+    encode_and_sum(encoder).backward()  # type: ignore[no-untyped-call]
+    return {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
 
 
-STREAMS: list[Callable[[], Encoder]] = [image_stream, text_stream, lambda: text_stream("megatron-bert")]
-both = pytest.mark.parametrize("make", STREAMS, ids=["image", "text", "text with a final norm"])
+ENCODERS: list[Callable[[], Encoder]] = [image_encoder, text_encoder, lambda: text_encoder("megatron-bert")]
+both = pytest.mark.parametrize("make", ENCODERS, ids=["image", "text", "text with a final norm"])
 
 
-def inside(names: set[str], modules: list[nn.Module], stream: Encoder) -> set[str]:
+def inside(names: set[str], modules: list[nn.Module], encoder: Encoder) -> set[str]:
     """Of parameter names, those that belong to the modules."""
     wanted = {id(parameter) for module in modules for parameter in module.parameters()}
-    return {name for name, parameter in stream.named_parameters() if name in names and id(parameter) in wanted}
+    return {name for name, parameter in encoder.named_parameters() if name in names and id(parameter) in wanted}
 
 
 @both
 @pytest.mark.parametrize("n", [0, 1, 2, DEPTH, DEPTH + 4])
 def test_gradients_reach_the_last_blocks_final_norm_and_projection_alone(make: Callable[[], Encoder], n: int) -> None:
-    stream = make()
-    everything = {name for name, _ in stream.named_parameters()}
-    blocks = stream.backbone.blocks
-    stream.freeze_except_last(n)
+    encoder = make()
+    everything = {name for name, _ in encoder.named_parameters()}
+    blocks = encoder.backbone.blocks
+    encoder.freeze_except_last(n)
     expected = inside(
-        everything, [*blocks[DEPTH - min(n, DEPTH) :], *stream.backbone.final_layers, stream.projection], stream
+        everything, [*blocks[DEPTH - min(n, DEPTH) :], *encoder.backbone.final_layers, encoder.projection], encoder
     )
-    assert learnt(stream) == expected
-    assert {name for name, parameter in stream.named_parameters() if parameter.requires_grad} == expected
-    assert inside(everything, [stream.projection], stream) <= expected
-    assert len(inside(expected, blocks, stream)) == min(n, DEPTH) * len(inside(everything, blocks[:1], stream))
+    assert trained_parameters(encoder) == expected
+    assert {name for name, parameter in encoder.named_parameters() if parameter.requires_grad} == expected
+    assert inside(everything, [encoder.projection], encoder) <= expected
+    assert len(inside(expected, blocks, encoder)) == min(n, DEPTH) * len(inside(everything, blocks[:1], encoder))
 
 
 @both
 def test_without_freezing_every_weight_learns(make: Callable[[], Encoder]) -> None:
-    stream = make()
-    assert learnt(stream) == {name for name, _ in stream.named_parameters()}
+    encoder = make()
+    assert trained_parameters(encoder) == {name for name, _ in encoder.named_parameters()}
 
 
 @both
 def test_a_choice_can_be_widened_and_narrowed_again(make: Callable[[], Encoder]) -> None:
-    stream, fresh = make(), make()
+    encoder, fresh = make(), make()
     for n in (1, 3, 2):
-        stream.freeze_except_last(n)
+        encoder.freeze_except_last(n)
     fresh.freeze_except_last(2)
-    assert learnt(stream) == learnt(fresh)
-    assert [m.training for m in stream.modules()] == [m.training for m in fresh.modules()]
+    assert trained_parameters(encoder) == trained_parameters(fresh)
+    assert [m.training for m in encoder.modules()] == [m.training for m in fresh.modules()]
 
 
 NOISY: list[Callable[[], Encoder]] = [
-    lambda: image_stream(pos_drop_rate=0.5, proj_drop_rate=0.5, attn_drop_rate=0.5),
-    lambda: text_stream(dropout=0.5),
+    lambda: image_encoder(pos_drop_rate=0.5, proj_drop_rate=0.5, attn_drop_rate=0.5),
+    lambda: text_encoder(dropout=0.5),
 ]
 
 
 @pytest.mark.parametrize("make", NOISY, ids=["image", "text"])
 def test_frozen_parts_have_no_dropout_in_training_and_the_others_have(make: Callable[[], Encoder]) -> None:
-    stream = make().train()
-    stream.freeze_except_last(0)
-    assert torch.equal(encoded(stream), encoded(stream.train()))
-    stream.freeze_except_last(1)
-    assert not torch.equal(encoded(stream), encoded(stream))
-    assert stream.training
-    assert [block.training for block in stream.backbone.blocks] == [False, False, True]
-    assert torch.equal(encoded(stream.eval()), encoded(stream.eval()))
-    assert not any(block.training for block in stream.backbone.blocks)
+    encoder = make().train()
+    encoder.freeze_except_last(0)
+    assert torch.equal(encode_and_sum(encoder), encode_and_sum(encoder.train()))
+    encoder.freeze_except_last(1)
+    assert not torch.equal(encode_and_sum(encoder), encode_and_sum(encoder))
+    assert encoder.training
+    assert [block.training for block in encoder.backbone.blocks] == [False, False, True]
+    assert torch.equal(encode_and_sum(encoder.eval()), encode_and_sum(encoder.eval()))
+    assert not any(block.training for block in encoder.backbone.blocks)
 
 
 def test_a_text_model_without_a_list_of_blocks_cannot_be_frozen_in_part() -> None:
     with pytest.raises(BadInput, match="train all of it"):
-        text_stream("albert").freeze_except_last(1)
+        text_encoder("albert").freeze_except_last(1)
 
 
 def test_a_momentum_copy_of_a_frozen_stream_never_trains_and_stays_where_frozen() -> None:
-    stream = image_stream()
-    stream.freeze_except_last(1)
-    slow = MomentumEncoder(stream).train()
+    encoder = image_encoder()
+    encoder.freeze_except_last(1)
+    slow = MomentumEncoder(encoder).train()
     assert not any(part.training for part in slow.modules())
     before = {name: value.clone() for name, value in slow.module.named_parameters()}
     with torch.no_grad():
-        for parameter in stream.parameters():
+        for parameter in encoder.parameters():
             if parameter.requires_grad:
                 parameter.add_(1.0)
-    slow.update(stream, 0.9)
+    slow.update(encoder, 0.9)
     moved = {name for name, value in slow.module.named_parameters() if not torch.equal(value, before[name])}
-    assert moved == {name for name, parameter in stream.named_parameters() if parameter.requires_grad}
+    assert moved == {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
 
 
 # --- gradient checkpointing
 
 
-def gradients(stream: Encoder) -> dict[str, Tensor]:
-    learnt(stream)
-    return {name: parameter.grad for name, parameter in stream.named_parameters() if parameter.grad is not None}
+def gradients(encoder: Encoder) -> dict[str, Tensor]:
+    trained_parameters(encoder)
+    return {name: parameter.grad for name, parameter in encoder.named_parameters() if parameter.grad is not None}
 
 
-CHECKPOINTED = [*STREAMS, lambda: text_stream("modernbert"), lambda: image_stream(dynamic_img_size=True)]
+CHECKPOINTED = [*ENCODERS, lambda: text_encoder("modernbert"), lambda: image_encoder(dynamic_img_size=True)]
 
 
 @pytest.mark.parametrize("make", CHECKPOINTED)
@@ -163,17 +163,17 @@ def test_checkpointed_gradients_equal_kept_ones_in_double_precision(make: Callab
 
 @both
 def test_checkpointed_blocks_run_a_second_time_for_the_gradient_if_they_learn(make: Callable[[], Encoder]) -> None:
-    stream, runs = make().train(), [0] * DEPTH
-    stream.set_grad_checkpointing()
-    stream.freeze_except_last(2)
-    for number, block in enumerate(stream.backbone.blocks):
+    encoder, runs = make().train(), [0] * DEPTH
+    encoder.set_grad_checkpointing()
+    encoder.freeze_except_last(2)
+    for number, block in enumerate(encoder.backbone.blocks):
         inner = next(module for module in block.modules() if isinstance(module, nn.Linear))
 
         def count(*_: Any, number: int = number) -> None:
             runs[number] += 1
 
         inner.register_forward_hook(count)
-    total = encoded(stream)
+    total = encode_and_sum(encoder)
     forward = runs[0]
     total.backward()  # type: ignore[no-untyped-call]
     assert runs == [forward, 2 * forward, 2 * forward]
@@ -193,4 +193,4 @@ def test_the_second_run_draws_the_same_dropout(make: Callable[[], Encoder]) -> N
 
 def test_a_text_model_that_transformers_cannot_checkpoint_is_refused() -> None:
     with pytest.raises(BadInput, match="mpnet has no gradient checkpointing"):
-        text_stream("mpnet").set_grad_checkpointing()
+        text_encoder("mpnet").set_grad_checkpointing()

@@ -50,34 +50,34 @@ def words() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_padding_changes_no_vector_and_the_first_token_sees_the_last(name: str, fused: bool) -> None:
-    made, (ids, attended) = backbone(name, fused_attention=fused), words()
-    tokens = made(ids, attended)
-    assert tokens.shape == (2, 7, made.width)
-    torch.testing.assert_close(made(ids[1:, :4], attended[1:, :4])[0], tokens[1, :4], atol=1e-5, rtol=1e-4)
+    model, (ids, attended) = backbone(name, fused_attention=fused), words()
+    tokens = model(ids, attended)
+    assert tokens.shape == (2, 7, model.width)
+    torch.testing.assert_close(model(ids[1:, :4], attended[1:, :4])[0], tokens[1, :4], atol=1e-5, rtol=1e-4)
     other = ids.clone()
     other[1, 3] = 99 if ids[1, 3] != 99 else 98
-    assert not torch.allclose(made(other, attended)[1, 0], tokens[1, 0])
+    assert not torch.allclose(model(other, attended)[1, 0], tokens[1, 0])
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "nomic_bert", "modernbert"])
 def test_a_ready_made_mask_says_what_transformers_makes_of_the_padding(name: str) -> None:
-    made = backbone(name, fused_attention=True, options=SIZES | {"max_position_embeddings": 400})
+    model = backbone(name, fused_attention=True, options=SIZES | {"max_position_embeddings": 400})
     ids = torch.randint(5, 100, (2, 300), generator=torch.Generator().manual_seed(3))  # ModernBERT sees 64 to each side
     ids[1, 200:] = 0
     attended = ids != 0
-    expected = made.encoder(input_ids=ids, attention_mask=attended.long()).last_hidden_state
-    torch.testing.assert_close(made(ids, attended)[attended], expected[attended])
+    expected = model.encoder(input_ids=ids, attention_mask=attended.long()).last_hidden_state
+    torch.testing.assert_close(model(ids, attended)[attended], expected[attended])
 
 
 @pytest.mark.parametrize("chosen", ["none", "some", "all"])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: str, chosen: str) -> None:
-    made, (ids, attended) = backbone(name).double(), words()
+    model, (ids, attended) = backbone(name).double(), words()
     mask = {"none": attended & False, "some": attended & (ids % 3 == 0), "all": attended}[chosen]
     assert chosen != "some" or 0 < mask.sum() < attended.sum()
-    weights = list(made.parameters())
+    weights = list(model.parameters())
     found, gradients = [], []
-    for tokens in (made.encode_at(ids, attended, TokenIndex.from_mask(mask)), made(ids, attended)[mask]):
+    for tokens in (model.encode_at(ids, attended, TokenIndex.from_mask(mask)), model(ids, attended)[mask]):
         found.append(tokens)
         gradients.append(torch.autograd.grad(tokens.sin().sum(), weights, materialize_grads=True))
     torch.testing.assert_close(*found)
@@ -89,37 +89,37 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
 @pytest.mark.parametrize("form", ["plain", "checkpointed", "compiled"])
 @pytest.mark.parametrize("name", BERT_LIKE)
 def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form: str) -> None:
-    made, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
-    asked, seen = TokenIndex.from_mask(ids == ids[0, 2]), []
-    last: Any = made.blocks[-1]
+    model, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
+    positions, seen = TokenIndex.from_mask(ids == ids[0, 2]), []
+    last: Any = model.blocks[-1]
     if form == "checkpointed":
-        made.set_grad_checkpointing()
+        model.set_grad_checkpointing()
     if form == "compiled":
         last.compile(backend="eager")
-    expected = made(ids, attended)  # whose compiled form must not be taken for the other's
+    expected = model(ids, attended)  # whose compiled form must not be taken for the other's
     with last.intermediate.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1])):
-        tokens = made.encode_at(ids, attended, asked)
-    torch.testing.assert_close(tokens, asked.select(expected))
+        tokens = model.encode_at(ids, attended, positions)
+    torch.testing.assert_close(tokens, positions.select(expected))
     tokens.sum().backward()  # type: ignore[no-untyped-call]
     if form == "plain":
-        assert seen == [asked.flat.shape]
+        assert seen == [positions.flat.shape]
     assert "feed_forward_chunk" not in vars(last)
 
 
 def test_a_pass_that_fails_leaves_the_last_block_as_it_was() -> None:
-    made, (ids, attended) = backbone(), words()
+    model, (ids, attended) = backbone(), words()
     with pytest.raises(IndexError):
-        made.encode_at(ids + 100, attended, TokenIndex.from_mask(attended))
-    assert made(ids, attended).shape == (2, 7, made.width)
+        model.encode_at(ids + 100, attended, TokenIndex.from_mask(attended))
+    assert model(ids, attended).shape == (2, 7, model.width)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_blocks_are_listed_in_the_order_in_which_they_run(name: str) -> None:
-    made, ran = backbone(name), []
-    for block in made.blocks:
+    model, ran = backbone(name), []
+    for block in model.blocks:
         block.register_forward_hook(lambda module, *_: ran.append(module))
-    made(*words())
-    assert ran == made.blocks
+    model(*words())
+    assert ran == model.blocks
     assert len(ran) == 3
 
 
@@ -131,12 +131,12 @@ def test_the_last_norm_follows_the_blocks_where_there_is_one(name: str, final: i
 @pytest.mark.parametrize("name", ["deberta-v2", "mpnet"])
 def test_a_table_of_relative_positions_that_every_block_reads_is_an_embedding(name: str) -> None:
     options = SIZES | ({"relative_attention": True, "norm_rel_ebd": "layer_norm"} if name == "deberta-v2" else {})
-    made = backbone(name, options=options)
-    tables = {n for n, _ in made.encoder.named_parameters() if "rel" in n and ".layer." not in n}
-    below = {id(parameter) for parameter in TextEncoder(made, dim=8, pool="mean").layer_groups()[0]}
+    model = backbone(name, options=options)
+    tables = {n for n, _ in model.encoder.named_parameters() if "rel" in n and ".layer." not in n}
+    below = {id(parameter) for parameter in TextEncoder(model, dim=8, pool="mean").layer_groups()[0]}
     assert tables
-    assert all(id(parameter) in below for n, parameter in made.encoder.named_parameters() if n in tables)
-    assert made.final_layers == []
+    assert all(id(parameter) in below for n, parameter in model.encoder.named_parameters() if n in tables)
+    assert model.final_layers == []
 
 
 @pytest.mark.parametrize(
@@ -162,41 +162,41 @@ def test_what_cannot_be_used_is_refused_in_one_line(name: str, options: dict[str
 
 
 def test_a_model_that_runs_one_block_many_times_can_be_used_but_has_no_blocks() -> None:
-    made = backbone("albert")
-    assert made(*words()).shape == (2, 7, 32)
+    model = backbone("albert")
+    assert model(*words()).shape == (2, 7, 32)
     with pytest.raises(BadInput, match="albert has 0 lists of 3 blocks"):
-        _ = made.blocks
+        _ = model.blocks
 
 
 def test_positions_are_counted_as_the_model_counts_them() -> None:
     assert backbone("bert", options=SIZES | {"max_position_embeddings": 20}).max_tokens == 20
     assert backbone("roberta", options=SIZES | {"max_position_embeddings": 20}, pad_token=1).max_tokens == 18
     assert backbone("eurobert").max_tokens is None
-    made = backbone("roberta", options=SIZES | {"max_position_embeddings": 20}, pad_token=1)
+    model = backbone("roberta", options=SIZES | {"max_position_embeddings": 20}, pad_token=1)
     longest = torch.full((1, 18), 7)
-    assert made(longest, longest != 1).shape == (1, 18, 32)
+    assert model(longest, longest != 1).shape == (1, 18, 32)
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
 def test_weights_of_a_local_folder_are_taken_exactly(kind: str, tmp_path: Path) -> None:
     theirs = save_text(kind, tmp_path / "it").state_dict()
-    made = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={})
-    mine = made.encoder.state_dict()
+    model = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={})
+    mine = model.encoder.state_dict()
     assert mine.keys() == {name for name in theirs if not name.startswith("pooler.")}
     assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
-    assert made.name == kind
+    assert model.name == kind
 
 
 def test_half_precision_weights_are_taken_as_float32(tmp_path: Path) -> None:
     save_text("bert", tmp_path / "it").half().save_pretrained(tmp_path / "it")
-    made = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={})
-    assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
+    model = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={})
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_options_change_a_pretrained_configuration(tmp_path: Path) -> None:
     save_text("bert", tmp_path / "it")
-    made = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={"hidden_dropout_prob": 0.37})
-    assert {layer.p for layer in made.modules() if isinstance(layer, torch.nn.Dropout)} >= {0.37}
+    model = backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={"hidden_dropout_prob": 0.37})
+    assert {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)} >= {0.37}
 
 
 def pickled(folder: Path) -> None:

@@ -42,24 +42,24 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_tokens_are_those_of_timm_s_own_forward(variant: str) -> None:
     name, options = VARIANTS[variant]
-    made, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
-    tokens = made(images)
-    assert tokens.shape == (2, made.num_prefix_tokens + 16, 32)
-    torch.testing.assert_close(tokens, made.vit.fc_norm(made.vit.forward_features(images)))
+    model, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
+    tokens = model(images)
+    assert tokens.shape == (2, model.num_prefix_tokens + 16, 32)
+    torch.testing.assert_close(tokens, model.vit.fc_norm(model.vit.forward_features(images)))
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
     name, options = VARIANTS[variant]
-    made, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
+    model, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
     hidden = HALF_GRID.reshape(2, 1, 4, 4).float()
     other = images + F.interpolate(hidden, scale_factor=8) * torch.randn_like(images)
-    asked = TokenIndex.from_mask(HALF_GRID).shift(made.num_prefix_tokens)
+    positions = TokenIndex.from_mask(HALF_GRID).shift(model.num_prefix_tokens)
     torch.testing.assert_close(
-        made.forward_clean_and_masked(images, HALF_GRID, positions=asked)[1],
-        made.forward_clean_and_masked(other, HALF_GRID, positions=asked)[1],
+        model.forward_clean_and_masked(images, HALF_GRID, positions=positions)[1],
+        model.forward_clean_and_masked(other, HALF_GRID, positions=positions)[1],
     )
-    assert not torch.allclose(made(images), made(other))
+    assert not torch.allclose(model(images), model(other))
 
 
 def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_too() -> None:
@@ -119,19 +119,19 @@ def test_the_class_token_cannot_be_projected_where_there_is_none(name: str) -> N
 
 def test_weights_of_a_local_folder_are_taken_exactly(tmp_path: Path) -> None:
     vit = save_vit(tmp_path / "vit")
-    made = backbone(f"local-dir:{tmp_path / 'vit'}", pretrained=True, options={})
+    model = backbone(f"local-dir:{tmp_path / 'vit'}", pretrained=True, options={})
     theirs = {name: value for name, value in vit.state_dict().items() if not name.startswith("head.")}
-    assert made.vit.state_dict().keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in made.vit.state_dict().items())
+    assert model.vit.state_dict().keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in model.vit.state_dict().items())
 
 
 def test_weights_of_a_single_file_are_taken_exactly(tmp_path: Path) -> None:
     vit = save_vit(tmp_path / "vit", num_classes=0)
     save_file(vit.state_dict(), tmp_path / "weights.safetensors")
     overlay = {"file": str(tmp_path / "weights.safetensors"), "num_classes": 0}
-    made = backbone(pretrained=True, options=VIT | {"pretrained_cfg_overlay": overlay})
-    assert all(torch.equal(value, vit.state_dict()[name]) for name, value in made.vit.state_dict().items())
-    assert "pretrained_cfg_overlay" not in made.options
+    model = backbone(pretrained=True, options=VIT | {"pretrained_cfg_overlay": overlay})
+    assert all(torch.equal(value, vit.state_dict()[name]) for name, value in model.vit.state_dict().items())
+    assert "pretrained_cfg_overlay" not in model.options
 
 
 @pytest.mark.parametrize("damage", ["weights missing", "weights cut", "weights of another model"])
@@ -175,21 +175,21 @@ def test_a_pretrained_patch_embedding_is_resampled_to_the_patch_that_is_asked_fo
 
 
 def test_resizing_to_the_same_size_changes_no_bit() -> None:
-    made, before = backbone(), backbone().state_dict()
-    made.resize(32)
-    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    model, before = backbone(), backbone().state_dict()
+    model.resize(32)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: str) -> None:
     name, options = VARIANTS[variant]
-    made = backbone(name, options=VIT | options)
-    made.resize(48)
+    model = backbone(name, options=VIT | options)
+    model.resize(48)
     masked = torch.arange(36).expand(2, 36) % 3 == 0
-    clean, hidden = made.forward_clean_and_masked(
-        torch.randn(2, 3, 48, 48), masked, positions=TokenIndex.from_mask(masked).shift(made.num_prefix_tokens)
+    clean, hidden = model.forward_clean_and_masked(
+        torch.randn(2, 3, 48, 48), masked, positions=TokenIndex.from_mask(masked).shift(model.num_prefix_tokens)
     )
-    assert clean.shape == (2, made.num_prefix_tokens + 36, 32)
+    assert clean.shape == (2, model.num_prefix_tokens + 36, 32)
     assert hidden.shape == (24, 32)
 
 
@@ -197,24 +197,24 @@ def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float) -> None:
     name, options = VARIANTS[variant]
-    made = backbone(name, options=VIT | options).double().eval()
+    model = backbone(name, options=VIT | options).double().eval()
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     masked = torch.rand(3, 16) < share
-    clean, hidden = made.forward_clean_and_masked(
-        images, masked, positions=TokenIndex.from_mask(masked).shift(made.num_prefix_tokens)
+    clean, hidden = model.forward_clean_and_masked(
+        images, masked, positions=TokenIndex.from_mask(masked).shift(model.num_prefix_tokens)
     )
-    again, view = made.forward_clean_and_masked(images, masked, positions=None)
-    torch.testing.assert_close(clean, made(images))
+    again, view = model.forward_clean_and_masked(images, masked, positions=None)
+    torch.testing.assert_close(clean, model(images))
     torch.testing.assert_close(again, clean)
 
     def hide(_: Any, __: Any, patches: Tensor) -> Tensor:
         patches = patches.clone()
-        patches.view(3, 16, -1)[masked] = made.mask_token
+        patches.view(3, 16, -1)[masked] = model.mask_token
         return patches
 
-    made.vit.patch_embed.register_forward_hook(hide)
-    torch.testing.assert_close(hidden, made(images)[:, made.num_prefix_tokens :][masked])
-    torch.testing.assert_close(view, made(images))
+    model.vit.patch_embed.register_forward_hook(hide)
+    torch.testing.assert_close(hidden, model(images)[:, model.num_prefix_tokens :][masked])
+    torch.testing.assert_close(view, model(images))
 
 
 @pytest.mark.parametrize("view", [False, True])
@@ -237,9 +237,9 @@ def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are(
 
 
 def test_only_the_positions_of_patches_change() -> None:
-    made, before = backbone("vit_small_patch14_reg4_dinov2"), backbone("vit_small_patch14_reg4_dinov2").state_dict()
-    made.resize(48)
-    changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    model, before = backbone("vit_small_patch14_reg4_dinov2"), backbone("vit_small_patch14_reg4_dinov2").state_dict()
+    model.resize(48)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"vit.pos_embed"}
     classed, unclassed = backbone(), backbone().vit.pos_embed
     classed.resize(48)
@@ -247,28 +247,28 @@ def test_only_the_positions_of_patches_change() -> None:
 
 
 def test_without_class_token_constant_positions_make_a_plain_picture_look_alike_at_224_and_384() -> None:
-    made = backbone(size=224, patch=16, options=VIT | {"class_token": False, "global_pool": "avg"})
+    model = backbone(size=224, patch=16, options=VIT | {"class_token": False, "global_pool": "avg"})
     with torch.no_grad():
-        made.vit.pos_embed.copy_(torch.randn(32).expand_as(made.vit.pos_embed))
+        model.vit.pos_embed.copy_(torch.randn(32).expand_as(model.vit.pos_embed))
     colour = torch.randn(1, 3, 1, 1)
-    before = made(colour.expand(1, 3, 224, 224)).mean(dim=1)
-    made.resize(384)
-    tokens = made(colour.expand(1, 3, 384, 384))
+    before = model(colour.expand(1, 3, 224, 224)).mean(dim=1)
+    model.resize(384)
+    tokens = model(colour.expand(1, 3, 384, 384))
     assert tokens.shape == (1, 24 * 24, 32)
     torch.testing.assert_close(tokens.mean(dim=1), before, atol=1e-4, rtol=1e-4)
 
 
 def test_smooth_positions_survive_the_way_to_a_finer_grid_and_back() -> None:
-    made = backbone(size=64)
+    model = backbone(size=64)
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 8), torch.linspace(0, 1, 8), indexing="ij")
     waves = torch.stack([torch.sin(2 * rows + k * 0.2) + torch.cos(1.5 * columns - k * 0.1) for k in range(32)], dim=-1)
     smooth = torch.cat([torch.randn(1, 1, 32), waves.reshape(1, 64, 32)], dim=1)
     with torch.no_grad():
-        made.vit.pos_embed.copy_(smooth)
-    made.resize(96)
-    assert made.vit.pos_embed.shape == (1, 1 + 144, 32)
-    made.resize(64)
-    error = float((made.vit.pos_embed.detach() - smooth).abs().max())
+        model.vit.pos_embed.copy_(smooth)
+    model.resize(96)
+    assert model.vit.pos_embed.shape == (1, 1 + 144, 32)
+    model.resize(64)
+    error = float((model.vit.pos_embed.detach() - smooth).abs().max())
     assert error < 0.05 * float(waves.std())
 
 
@@ -278,15 +278,15 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused_with_both() -> None:
 
 
 def test_a_frozen_position_stays_frozen_when_resized() -> None:
-    made = backbone()
-    made.vit.pos_embed.requires_grad_(False)
-    made.resize(48)
-    assert not made.vit.pos_embed.requires_grad
+    model = backbone()
+    model.vit.pos_embed.requires_grad_(False)
+    model.resize(48)
+    assert not model.vit.pos_embed.requires_grad
 
 
 def test_names_outside_timm_s_list_become_an_architecture_with_options(tmp_path: Path) -> None:
     save_vit(tmp_path / "vit", class_token=False, global_pool="avg", depth=1)
-    made = backbone(f"local-dir:{tmp_path / 'vit'}", options={})
-    again = timm.create_model(made.name, img_size=32, patch_size=8, num_classes=0, **made.options)
-    assert str(tmp_path) not in f"{made.name} {made.options}"
-    assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in made.vit.named_parameters()}
+    model = backbone(f"local-dir:{tmp_path / 'vit'}", options={})
+    again = timm.create_model(model.name, img_size=32, patch_size=8, num_classes=0, **model.options)
+    assert str(tmp_path) not in f"{model.name} {model.options}"
+    assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in model.vit.named_parameters()}

@@ -37,7 +37,7 @@ def objective(
     queue: int,
     negatives: InBatchNegatives,
     weights: LossWeights = ALL,
-    deviations: float | None = 1.0,
+    num_std: float | None = 1.0,
     fused: bool = False,
 ) -> CotsObjective:
     sizes: dict[str, Any] = {
@@ -54,7 +54,7 @@ def objective(
         patch_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=CODES),
         word_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=VOCAB),
         queue=PairQueue(size=queue, dim=DIM, warmup_steps=0),
-        noise_filter=AdaptiveMomentumFilter(warmup_steps=0, num_std=deviations, momentum=0.5),
+        noise_filter=AdaptiveMomentumFilter(warmup_steps=0, num_std=num_std, momentum=0.5),
         loss_weights=weights,
         temperature=Temperature(init=0.2, learnable=True, min=0.01),
         in_batch_negatives=negatives,
@@ -232,7 +232,7 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
 
 
 def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_same() -> None:
-    model = objective(queue=0, negatives="online", deviations=None)
+    model = objective(queue=0, negatives="online", num_std=None)
     asking = copy.deepcopy(model)
     asking.queue = PairQueue(size=3, dim=DIM, warmup_steps=9).double()  # which is not filled yet
     ran = []
