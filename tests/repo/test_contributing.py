@@ -66,7 +66,7 @@ model.save(Path("model"))
 assert type(DualEncoder.load(Path("model")).text.backbone).__name__ == "BagOfTokens"
 
 weights = {"instance": 0.0, "token": 0.0, "task": 0.0, "distance": 2.0}
-objective = build_objective(model, CotsObjectiveConfig.model_validate({"loss_weights": weights}), codes=16)
+objective = build_objective(model, CotsObjectiveConfig.model_validate({"loss_weights": weights}), num_codes=16)
 pairs = batch(6)._replace(frames=torch.randn(6, 1, 3, 16, 16))
 losses = objective(pairs, objective.compute_keys(pairs, [ALL_ROWS]))
 distance = (model.image(pairs.frames) - model.text(pairs.input_ids, pairs.attention_mask)).square().sum(dim=1).mean()
