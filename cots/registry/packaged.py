@@ -82,6 +82,10 @@ def describe(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
     Raises:
         BadInput: it is no packaged index.
     """
+    if not (folder / MLMODEL).is_file():
+        raise BadInput(
+            f"{folder} is no packaged index (it is not an MLflow model folder): give package/index or an address"
+        )
     try:
         flavor = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf8"))["flavors"]["python_function"]
         paths = {name: folder / flavor["artifacts"][name]["path"] for name in ("encoders", "index")}
