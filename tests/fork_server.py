@@ -9,8 +9,8 @@ Product code that a test calls in its own process starts programs by `sys.execut
 `monkeypatch.setattr(sys, "executable", fork_python)` does it. A forked process has the stand-in as `sys.executable` and
 first in its PATH (`python`, `dvc`, `cots`), so all that it starts in turn, also through a shell, is forked too.
 
-What a process gets is its own: arguments, environment, working folder, open files, `sys.path`, session; exit code,
-killing signals and the end of the stand-in are passed on. What differs from a real start, so that a test of it
+What a process gets is its own: arguments, environment, working folder, open files, `sys.path`, process group; its exit
+code, what kills it and the end of the stand-in are passed on. What differs from a real start, so that a test of it
 takes `sys.executable`:
 
 - the process number: `Popen.pid` is the stand-in's, `os.getpid()` the fork's; each is gone when the other is, and a
@@ -105,6 +105,7 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._owner = os.pidfd_open(owner)
         self._listener = listener
+        self._children: set[int] = set()
         self._own_files: set[int] = {self._owner, listener.fileno(), self._selector.fileno()}
         self._selector.register(self._owner, selectors.EVENT_READ, self._stop)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
@@ -117,6 +118,9 @@ class Server:
                     return request
 
     def _stop(self) -> NoReturn:
+        """The session is over: end with all that it left running, and tell in the log what that cost."""
+        for child in self._children:
+            _signal(child, signal.SIGKILL)
         times = os.times()
         print(
             f"CPU seconds: {times.user + times.system:.0f}, {times.children_user + times.children_system:.0f} in forks"
@@ -142,7 +146,10 @@ class Server:
         return None
 
     def _watch(self, child: int, connection: socket.socket) -> None:
+        with suppress(PermissionError):  # it has begun another program, after it did this itself
+            os.setpgid(child, child)  # here too, so that no signal comes before it
         process = os.pidfd_open(child)
+        self._children.add(child)
         self._own_files |= {process, connection.fileno()}
         self._selector.register(connection, selectors.EVENT_READ, partial(self._signalled, child, connection))
         self._selector.register(process, selectors.EVENT_READ, partial(self._ended, child, process, connection))
@@ -154,8 +161,7 @@ class Server:
         except ConnectionResetError:
             numbers = b""
         for number in numbers or [signal.SIGKILL]:
-            with suppress(ProcessLookupError):
-                os.killpg(child, number)
+            _signal(child, number)
         if not numbers:
             self._selector.unregister(connection)
 
@@ -163,9 +169,15 @@ class Server:
         self._selector.unregister(process)
         with suppress(KeyError):
             self._selector.unregister(connection)
+        self._children.remove(child)
         self._own_files -= {process, connection.fileno()}
         os.close(process)
         _answer(connection, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _signal(child: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child, number)
 
 
 def _answer(connection: socket.socket, status: int) -> None:
@@ -202,12 +214,12 @@ def main(folder: str, owner: str) -> None:
     gc.freeze()
     server = Server(listener, int(owner))  # kept: its end in a fork would close files anew
     request = server.serve()
+    os.setpgid(0, 0)
 
     def program() -> None:
         become(request, Path(folder) / "python")
         run(request.arguments, paths)
 
-    os.setsid()
     ended(program)
 
 

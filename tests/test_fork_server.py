@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import start
 from tests.servers import waited_for
 
 Ended = tuple[int, str, str]
@@ -109,3 +110,16 @@ def test_numbers_of_threads_and_random_numbers_are_each_forks_own(fork_python: s
     said = [ran(fork_python, "-c", code, env=os.environ | {"OMP_NUM_THREADS": n})[1].split() for n in "11"]
     assert [one[0] for one in said] == ["1", "1"]
     assert not set(said[0][1:]) & set(said[1][1:])
+
+
+def test_a_server_whose_session_is_over_ends_with_what_it_left_running(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as session:
+        python = start(tmp_path / "server", session.pid)
+        with subprocess.Popen(
+            [python, "-c", "print('on', flush=True); import time; time.sleep(600)"], stdout=subprocess.PIPE
+        ) as left:
+            assert left.stdout
+            assert left.stdout.readline() == b"on\n"
+            session.kill()
+            assert left.wait(60) == 125
+            assert left.stdout.read() == b""
