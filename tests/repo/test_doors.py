@@ -115,3 +115,10 @@ def test_moves_of_the_champion_and_looks_at_the_registry_load_no_model() -> None
 def test_flows_load_no_model() -> None:
     door = opened("import cots.flows.drift, cots.flows.promotion, cots.flows.refresh_index, cots.flows.retrain")
     assert door.libraries & HEAVY == set()
+
+
+def test_a_process_ends_without_collecting_garbage() -> None:
+    """Functions registered before those of the process run after them."""
+    told = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count()))\n"
+    door = opened(f"{told}from cots.errors import exit_on_error\nwith exit_on_error():\n    pass")
+    assert int(door.said) > 1000
