@@ -107,7 +107,7 @@ def test_moves_of_the_champion_and_looks_at_the_registry_load_no_model() -> None
         "registry diff 1 2",
         "data lineage 1",
     )
-    for said in ("version 1 is the champion", "version 2 is the champion", "encoders.digest", "rsum", "holds"):
+    for said in ("version 1 is the champion", "version 2 is the champion", "encoders.digest", "rsum", "trained on"):
         assert said in door.said
     assert door.libraries & HEAVY == set()
 
