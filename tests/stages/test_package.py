@@ -130,7 +130,7 @@ def test_no_query_gets_no_answer(index_model: Any) -> None:
         (pd.DataFrame({"text": ["a"], "k": [0]}), "k must be a whole number from 1, not 0"),
         (pd.DataFrame({"txt": ["a"], "k": [1]}), "unknown query column txt: allowed are text, image, k, media"),
         (pd.DataFrame({"text": ["a"], "media": ["audio"]}), "media must be one of any, image, video, text, not audio"),
-        ("a red square", "list of texts or as a table"),
+        ("a red square", "list of texts or a table"),
     ],
 )
 def test_a_query_that_cannot_be_one_is_refused_with_its_row(index_model: Any, queries: object, said: str) -> None:
@@ -233,12 +233,12 @@ def with_an_item_less(project: Path) -> None:
     ("harm", "said"),
     [
         (without_metrics, "cannot read .*metrics.json"),
-        (without_queries, "no table of queries"),
+        (without_queries, "cannot read test queries"),
         (without_the_target, "metrics.json has no metrics of image-text"),
-        (with_other_encoders, "made by encoders 000000000000"),
+        (with_other_encoders, "built by encoders 000000000000"),
         (with_half_an_index, "is damaged"),
         (without_frames, "no frames .*: run `dvc repro --force index`"),
-        (with_an_item_less, "holds 6 vectors for 5 items"),
+        (with_an_item_less, "contains 6 vectors for 5 items"),
     ],
 )
 def test_what_does_not_fit_together_is_not_packed(
