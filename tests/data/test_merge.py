@@ -108,7 +108,7 @@ def test_what_is_no_text_is_told_in_one_line(tmp_path: Path, row: dict[str, str]
 
 @pytest.mark.parametrize("source", ["pictures", "folder:", "scenes:pictures"])
 def test_a_source_that_is_not_named_well_is_told(tmp_path: Path, source: str) -> None:
-    with pytest.raises(BadInput, match="is not KIND:PATH with a kind of coco, folder, karpathy, msrvtt"):
+    with pytest.raises(BadInput, match="is not KIND:PATH, where KIND is one of coco, folder, karpathy, msrvtt"):
         merge(tmp_path / "out", [source])
 
 
