@@ -10,7 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +196,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def platform(toy_project: Callable[[Path], Path]) -> Iterator[Platform]:
-    """The platform, up, on free ports; in a folder through which PostgreSQL's user may pass."""
+def platform(toy_project: Callable[[Path], Path], fork_python: str) -> Iterator[Platform]:
+    """The platform, up, on free ports; in a folder through which PostgreSQL's user may pass.
+
+    Its first start uses the real interpreter, as the worker then does for its runs; later starts fork.
+    """
     if not is_installed():
         pytest.skip("PostgreSQL is not installed: apt install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="cots-platform-"))
@@ -209,10 +212,11 @@ def platform(toy_project: Callable[[Path], Path]) -> Iterator[Platform]:
     ports = ("--mlflow-port", mlflow, "--prefect-port", prefect, "--postgres-port", postgres)
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     environment = outside | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    found = Platform(f"http://127.0.0.1:{prefect}/api", environment, sys.executable, project, folder / "state", ports)
+    first = Platform(f"http://127.0.0.1:{prefect}/api", environment, sys.executable, project, folder / "state", ports)
+    later = replace(first, python=fork_python)
     try:
-        found.up()
-        yield found
+        first.up()
+        yield later
     finally:
-        found.local("down", "--purge")
+        later.local("down", "--purge")
         shutil.rmtree(folder)

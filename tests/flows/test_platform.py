@@ -107,22 +107,6 @@ def test_a_schedule_fires_and_the_champion_moves(
     platform.up()
 
 
-def test_a_second_run_waits_in_the_queue_and_a_cancelled_one_leaves_no_stage_behind(
-    platform: Platform, tiny_package: Path
-) -> None:
-    prepare_held_run(platform, tiny_package, "cancelled")
-    first = platform.begin("retrain", "nightly")
-    stage = begun_stage(platform)
-    second = platform.begin("retrain", "nightly")
-    assert platform.state_of(second)["type"] == "SCHEDULED"
-    cancelling = {"state": {"type": "CANCELLING"}}
-    platform.ask(f"/flow_runs/{first}/set_state", cancelling)
-    assert platform.ended(first)[0] == "CANCELLED"
-    waited_for(lambda: not alive(stage))
-    (platform.project / "go").touch()
-    platform.completed(second)
-
-
 @pytest.mark.parametrize("victim", ["worker", "prefect", "mlflow", "postgres"])
 def test_what_is_killed_in_the_middle_of_a_run_leaves_a_state_from_which_the_same_command_finishes(
     platform: Platform, registry: mlflow.MlflowClient, tiny_package: Path, victim: str
@@ -146,6 +130,22 @@ def test_what_is_killed_in_the_middle_of_a_run_leaves_a_state_from_which_the_sam
         assert {"gate.promote", "gate.reasons", "content.digest", "encoders.version"} <= set(one.tags)
     experiments = [one.experiment_id for one in registry.search_experiments()]
     assert registry.search_runs(experiments, "attributes.status = 'RUNNING'") == []
+
+
+def test_a_second_run_waits_in_the_queue_and_a_cancelled_one_leaves_no_stage_behind(
+    platform: Platform, tiny_package: Path
+) -> None:
+    prepare_held_run(platform, tiny_package, "cancelled")
+    first = platform.begin("retrain", "nightly")
+    stage = begun_stage(platform)
+    second = platform.begin("retrain", "nightly")
+    assert platform.state_of(second)["type"] == "SCHEDULED"
+    cancelling = {"state": {"type": "CANCELLING"}}
+    platform.ask(f"/flow_runs/{first}/set_state", cancelling)
+    assert platform.ended(first)[0] == "CANCELLED"
+    waited_for(lambda: not alive(stage))
+    (platform.project / "go").touch()
+    platform.completed(second)
 
 
 def test_promotion_and_rollback_move_the_champion_and_are_remembered(

@@ -45,7 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_data
 
 def written(folder: Path, *, save: str = "online", **changes: object) -> None:
     """Parameters of a run long enough to be interrupted, with these changes to `pretrain`."""
-    params = tiny_params(pretrain={"steps": 40, "checkpoint_every": 5} | changes, objective={"save": save})
+    params = tiny_params(pretrain={"steps": 16, "checkpoint_every": 4} | changes, objective={"save": save})
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
 
 

@@ -1,7 +1,7 @@
 """Whole runs on a dozen pictures: they repeat, resume, and change only what they should."""
 
 import shutil
-import sys
+from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -131,13 +131,22 @@ def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(tiny_data: Path, t
     assert weights(run(tiny_data, tokenized, tmp_path / "after", other)) == weights(fresh)
 
 
+@pytest.fixture
+def traced_only() -> Iterator[None]:
+    """torch.compile traces and derives the backward pass; two minutes of g++ are left to `benchmarks.forms`."""
+    torch.compiler.set_default_backend("aot_eager")
+    yield
+    torch.compiler.set_default_backend("inductor")
+    torch._dynamo.reset()
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile asks for g++")
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
+@pytest.mark.usefixtures("traced_only")
 def test_compiled_blocks_learn_what_others_do(
-    tiny_data: Path, tokenized: Path, tmp_path: Path, unfiltered: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, tokenized: Path, tmp_path: Path, unfiltered: Path
 ) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])  # setuptools, which torch.compile imports, adds its own packages
+    torch._dynamo.utils.counters.clear()
     compiled = run(tiny_data, tokenized, tmp_path, tiny_params(pretrain={"torch_compile": True}, objective=UNFILTERED))
     losses = [TOTAL_LOSS, *map(loss_column, ("instance", "token", "task"))]
     mine, theirs = (pd.read_csv(out / "report/curves.csv")[losses] for out in (compiled, unfiltered))
