@@ -23,7 +23,7 @@ from cots.training.trainer import to_device, train_step
 from tests.training.conftest import tiny_params
 
 PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-STEPS = 3
+STEPS = 5
 TEMPERATURE = {"init": 0.07, "learnable": True, "min": 0.01}
 NO_KEYS = {
     "in_batch_negatives": "online",
