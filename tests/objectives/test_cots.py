@@ -18,6 +18,7 @@ from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
 from cots.objectives.cots import CotsObjective, InBatchNegatives, LossWeights
+from cots.objectives.encoded_rows import select_candidates
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
 from cots.training.trainer import micro_batch_slices, train_step
 from tests.backbones import language, vision, vit
@@ -306,5 +307,7 @@ def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
     keys = KeyFeatures(
         feature, feature, some.image_index, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool)
     )
-    similar = model.compute_logits(feature, feature, keys, model.select_candidates(keys, torch.arange(3)))
+    similar = model.compute_logits(
+        feature, feature, keys, select_candidates(keys, torch.arange(3), model.queue, in_batch=True)
+    )
     torch.testing.assert_close(similar.i2t, similar.t2i)
