@@ -154,7 +154,7 @@ def save_index(folder: Path, encoders: Path) -> None:
 
     model = DualEncoder.load(encoders)
     pictures = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
-    embeddings = model.encode_images(pictures, batch=4)
+    embeddings = model.encode_images(pictures, batch_size=4)
     EmbeddingIndex.build(np.asarray(embeddings), "Flat").save(folder / "index.faiss")
     FrameEmbeddings.of(embeddings[:0], [0] * len(COLOURS)).save(folder / "frames.safetensors")
     with wds.TarWriter(str(folder / "previews.tar"), mtime=0, encoder=False) as previews:
@@ -171,7 +171,7 @@ def save_index(folder: Path, encoders: Path) -> None:
     )
     items.to_parquet(folder / "items.parquet")
     captions = [*(f"a {colour} square" for colour in COLOURS), "a square"]
-    EmbeddingIndex.build(model.encode_texts(captions, batch=4), "Flat").save(folder / "captions.faiss")
+    EmbeddingIndex.build(model.encode_texts(captions, batch_size=4), "Flat").save(folder / "captions.faiss")
     described = [*([row] for row in range(len(COLOURS))), list(range(len(COLOURS)))]
     pd.DataFrame({"caption": captions, "items": described}).to_parquet(folder / "captions.parquet")
     about: dict[str, object] = {"kind": "Flat", "dim": model.dim, "size": len(items), "encoder": model.digest}

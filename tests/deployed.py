@@ -94,7 +94,7 @@ def squares_project(folder: Path, package: Path, python: str) -> Path:
 def write_log(path: Path, model: DualEncoder, texts: Sequence[str]) -> None:
     """A log of these queries as the service writes it, its last line cut short."""
     start, lines = datetime(2026, 11, 1, tzinfo=UTC), []
-    for number, (text, vector) in enumerate(zip(texts, model.encode_texts(texts, batch=8), strict=True)):
+    for number, (text, vector) in enumerate(zip(texts, model.encode_texts(texts, batch_size=8), strict=True)):
         when = (start + timedelta(seconds=number)).isoformat()
         encoded = base64.b64encode(vector.astype("<f2").tobytes()).decode()
         own = {"when": when, "kind": "text", "text": text, "index_version": 1}

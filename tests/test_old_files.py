@@ -58,9 +58,9 @@ def test_an_old_model_folder_gives_the_vectors_that_it_gave() -> None:
     model, right = DualEncoder.load(ENCODERS), expected("vectors")
     pictures = [Image.open(PROJECT / "pictures" / f"{number}.jpg").convert("RGB") for number in range(2)]
     texts = list(expected("results")["1"]["any"])
-    assert near(model.encode_texts(texts, batch=8), right["texts"])
-    assert near(model.encode_images(pictures, batch=8), right["pictures"])
-    assert near(model.encode_videos([pictures], batch=8), right["clip"])
+    assert near(model.encode_texts(texts, batch_size=8), right["texts"])
+    assert near(model.encode_images(pictures, batch_size=8), right["pictures"])
+    assert near(model.encode_videos([pictures], batch_size=8), right["clip"])
 
 
 def test_the_digest_of_an_old_model_folder_is_the_one_that_its_index_names() -> None:
@@ -79,7 +79,7 @@ def same_results(found: list[dict[str, Any]], right: list[dict[str, Any]]) -> No
 @pytest.mark.parametrize("media", RESULT_MEDIA)
 def test_an_old_index_gives_the_results_that_it_gave(media: Any) -> None:
     search, right = SearchEngine.load(ENCODERS, PROJECT / "index"), expected("results")["1"][media]
-    found = search([Query(text, 5, media) for text in right], batch=8)
+    found = search([Query(text, 5, media) for text in right], batch_size=8)
     for mine, theirs in zip(found, right.values(), strict=True):
         same_results(mine, theirs)
 

@@ -178,23 +178,24 @@ class DualEncoder:
                 sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()
 
-    def encode_images(self, images: Iterable[Image.Image], *, batch: int) -> NDArray[np.float32]:
+    def encode_images(self, images: Iterable[Image.Image], *, batch_size: int) -> NDArray[np.float32]:
         """Embeddings (N, D), unit rows, of RGB images of any size; a generator is accepted."""
-        return self.encode_videos(([image] for image in images), batch=batch)
+        return self.encode_videos(([image] for image in images), batch_size=batch_size)
 
-    def encode_videos(self, videos: Iterable[Sequence[Image.Image]], *, batch: int) -> NDArray[np.float32]:
+    def encode_videos(self, videos: Iterable[Sequence[Image.Image]], *, batch_size: int) -> NDArray[np.float32]:
         """Embeddings (N, D), unit rows, of videos of one or more RGB frames, averaged before the projection.
 
         Args:
             videos: any number of them; lengths may differ.
-            batch: number of videos encoded at once.
+            batch_size: number of videos encoded at once.
         """
         return self._to_numpy(
-            self._project(frames.mean(dim=0) for frames in self._pool_videos(chunk)) for chunk in batched(videos, batch)
+            self._project(frames.mean(dim=0) for frames in self._pool_videos(chunk))
+            for chunk in batched(videos, batch_size)
         )
 
     def encode_videos_and_frames(
-        self, videos: Sequence[Sequence[Image.Image]], *, batch: int
+        self, videos: Sequence[Sequence[Image.Image]], *, batch_size: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Embeddings of videos and of each of their frames, from one pass through the image encoder.
 
@@ -203,25 +204,25 @@ class DualEncoder:
         """
         rows = self._to_numpy(
             self._project(row for frames in self._pool_videos(chunk) for row in (frames.mean(dim=0), *frames))
-            for chunk in batched(videos, batch)
+            for chunk in batched(videos, batch_size)
         )
         sizes = np.array([1 + len(video) for video in videos], np.int64)
         starts = np.cumsum(sizes) - sizes
         return rows[starts], np.delete(rows, starts, axis=0)
 
-    def encode_texts(self, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int) -> NDArray[np.float32]:
         """Embeddings (N, D), unit rows, of texts truncated to `max_tokens`."""
-        batches = list(self.length_sorted_batches(texts, batch=batch))
+        batches = list(self.length_sorted_batches(texts, batch_size=batch_size))
         order = [row for text_batch in batches for row in text_batch.rows]
         return self.encode_text_batches(batches)[np.argsort(order)]
 
-    def length_sorted_batches(self, texts: Sequence[str], *, batch: int) -> Iterator[TextBatch]:
+    def length_sorted_batches(self, texts: Sequence[str], *, batch_size: int) -> Iterator[TextBatch]:
         """Batches of texts of similar length, to reduce padding."""
         limit = self.config["text"]["max_tokens"]
-        for window in batched(range(len(texts)), SORT_WINDOW * batch):
+        for window in batched(range(len(texts)), SORT_WINDOW * batch_size):
             ids = token_ids(self.tokenizer, [texts[row] for row in window], max_tokens=limit)
             tokens = dict(zip(window, ids, strict=True))
-            for rows in batched(sorted(window, key=lambda row: len(tokens[row])), batch):
+            for rows in batched(sorted(window, key=lambda row: len(tokens[row])), batch_size):
                 yield TextBatch(rows, [tokens[row] for row in rows])
 
     def encode_text_batches(self, batches: Iterable[TextBatch]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from cots.search.queries import QueryReader
 
 MLMODEL = "MLmodel"
 COLUMNS = ("text", "image", "k", "media")
-CONFIG = ("batch", "max_pixels", "min_side")
+CONFIG = {"batch_size": "batch", "max_pixels": "max_pixels", "min_side": "min_side"}  # by field, its name on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ class PackagedSearch:
 
     Attributes:
         engine: encoders and index.
-        batch: queries encoded together.
+        batch_size: queries encoded together.
         max_pixels: images with more pixels are refused without decoding.
         min_side: images with a shorter side are refused, pixels.
     """
 
     engine: SearchEngine
-    batch: int
+    batch_size: int
     max_pixels: int
     min_side: int
 
@@ -42,7 +42,7 @@ class PackagedSearch:
             BadInput: a query is malformed.
         """
         reader = QueryReader(columns=COLUMNS, max_pixels=self.max_pixels, min_side=self.min_side)
-        return self.engine(reader(queries, k=k, media=media), batch=self.batch)
+        return self.engine(reader(queries, k=k, media=media), batch_size=self.batch_size)
 
 
 @contextmanager
@@ -89,6 +89,6 @@ def read_package(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
     try:
         flavor = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf8"))["flavors"]["python_function"]
         paths = {name: folder / flavor["artifacts"][name]["path"] for name in ("encoders", "index")}
-        return paths, {name: int(flavor["config"][name]) for name in CONFIG}
+        return paths, {field: int(flavor["config"][name]) for field, name in CONFIG.items()}
     except (KeyError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise BadInput(f"{folder} is not a packaged index ({error}): give package/index or a models:/ URI") from None

@@ -83,14 +83,14 @@ class LoadedVersion:
     Attributes:
         view: its name, items and previews.
         search: encoders and index.
-        batch: queries encoded together.
+        batch_size: queries encoded together.
         max_pixels: images with more pixels are refused without decoding.
         min_side: images with a shorter side are refused, pixels.
     """
 
     view: VersionView
     search: SearchEngine
-    batch: int
+    batch_size: int
     max_pixels: int
     min_side: int
 
@@ -117,7 +117,7 @@ class LoadedVersion:
         return loaded
 
     def _try(self) -> None:
-        if not self.search([Query("a", 1)], batch=1)[0]:
+        if not self.search([Query("a", 1)], batch_size=1)[0]:
             raise BadInput(f"{self.view.target.uri} returns no results: its index is empty")
 
 

@@ -91,7 +91,7 @@ def _embed_splits(
         rows = part(outputs.manifest, settings.split, MEDIA_OF[target])
         for folder in (pretrained, finetuned / target):
             model, samples = DualEncoder.load(folder), read_stored_samples(outputs.shards, rows)
-            yield target, folder, model.digest, embed(model, samples, batch=settings.batch_size)
+            yield target, folder, model.digest, embed(model, samples, batch_size=settings.batch_size)
 
 
 def _evaluate_models(

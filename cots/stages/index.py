@@ -61,7 +61,7 @@ def stage(
     Raises:
         BadInput: an input is missing, the splits are empty, or FAISS cannot build this kind from so few vectors.
     """
-    settings, batch = params.index, params.evaluate.batch_size
+    settings, batch_size = params.index, params.evaluate.batch_size
     table = read_manifest(manifest)
     items = table[table["split"].isin(settings.splits)]
     if items.empty:
@@ -69,18 +69,22 @@ def stage(
     model = DualEncoder.load(encoders)
     captions = _collect_captions(items)
     if rank():  # only rank 0 writes
-        _encode_items(model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch=batch)
-        embed_texts(model, [str(row["caption"]) for row in captions], batch=batch)
+        _encode_items(
+            model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch_size=batch_size
+        )
+        embed_texts(model, [str(row["caption"]) for row in captions], batch_size=batch_size)
         return
     cache_path = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
     cache = EmbeddingCache.load(cache_path) if cache_path else None
     with atomic_folder(out) as partial:
         with wds.TarWriter(str(partial / PREVIEWS), mtime=0, encoder=False) as previews:
             samples = read_stored_samples(shards, items)
-            vectors, frames = _encode_items(model, samples, previews, cache, side=settings.thumbnail_size, batch=batch)
+            vectors, frames = _encode_items(
+                model, samples, previews, cache, side=settings.thumbnail_size, batch_size=batch_size
+            )
         frames.save(partial / FRAMES)
         write_table(partial / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
-        texts = _encode_texts(model, [str(row["caption"]) for row in captions], cache, batch=batch)
+        texts = _encode_texts(model, [str(row["caption"]) for row in captions], cache, batch_size=batch_size)
         write_table(partial / CAPTIONS, captions, CAPTION_SCHEMA)
         # Every other query chooses the index, the rest measure it.
         queries = evenly_spaced(texts, 2 * settings.recall_queries)
@@ -104,7 +108,7 @@ def _encode_items(
     cache: EmbeddingCache | None,
     *,
     side: int,
-    batch: int,
+    batch_size: int,
 ) -> tuple[NDArray[np.float32], FrameEmbeddings]:
     """One embedding per item and per frame of videos; thumbnails of all frames are written to the tar.
 
@@ -113,14 +117,14 @@ def _encode_items(
     whole: list[NDArray[np.float32]] = []
     per_frame: list[NDArray[np.float32]] = []
     counts: list[int] = []
-    for number, chunk in enumerate(batched(samples, batch * world_size())):
-        start = rank() * batch
-        share = chunk[start : start + batch]
+    for number, chunk in enumerate(batched(samples, batch_size * world_size())):
+        start = rank() * batch_size
+        share = chunk[start : start + batch_size]
         videos = [decode_frames(sample) for sample in share]
-        first = number * batch * world_size() + start
+        first = number * batch_size * world_size() + start
         small = [thumbnail_members(row, frames, side=side) for row, frames in enumerate(videos, start=first)]
         lengths = np.array([len(frames) for frames in videos], np.int64)
-        local = (*_encode_videos(model, share, videos, cache, batch=batch), lengths, small)
+        local = (*_encode_videos(model, share, videos, cache, batch_size=batch_size), lengths, small)
         for rows, single, lengths, members in all_gather_object(local):
             whole.append(rows)
             per_frame.append(single[np.repeat(lengths > 1, lengths)])
@@ -137,14 +141,14 @@ def _encode_videos(
     videos: Sequence[Sequence[Image.Image]],
     cache: EmbeddingCache | None,
     *,
-    batch: int,
+    batch_size: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """`encode_videos_and_frames` of the samples' frames, with embeddings from the cache where possible."""
     if cache is None:
-        return model.encode_videos_and_frames(videos, batch=batch)
+        return model.encode_videos_and_frames(videos, batch_size=batch_size)
 
     def encoded(places: list[int]) -> list[NDArray[np.float32]]:
-        whole, single = model.encode_videos_and_frames([videos[place] for place in places], batch=batch)
+        whole, single = model.encode_videos_and_frames([videos[place] for place in places], batch_size=batch_size)
         ends = np.cumsum([len(videos[place]) for place in places])
         return [np.vstack([row[None], own]) for row, own in zip(whole, np.split(single, ends[:-1]), strict=True)]
 
@@ -155,14 +159,14 @@ def _encode_videos(
 
 
 def _encode_texts(
-    model: DualEncoder, texts: Sequence[str], cache: EmbeddingCache | None, *, batch: int
+    model: DualEncoder, texts: Sequence[str], cache: EmbeddingCache | None, *, batch_size: int
 ) -> NDArray[np.float32]:
     """Embeddings (N, D) of the texts with unit rows, from the cache where possible."""
     if cache is None:
-        return embed_texts(model, texts, batch=batch)
+        return embed_texts(model, texts, batch_size=batch_size)
 
     def encoded(places: list[int]) -> list[NDArray[np.float32]]:
-        return list(embed_texts(model, [texts[place] for place in places], batch=batch)[:, None])
+        return list(embed_texts(model, [texts[place] for place in places], batch_size=batch_size)[:, None])
 
     return np.concatenate(cache.rows([digest_of(b"text", text.encode()) for text in texts], encoded))
 

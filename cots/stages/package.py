@@ -72,7 +72,7 @@ def stage(
 def inference_config(params: PackageParams) -> InferenceConfig:
     """Inference settings of the packaged models, from the project's parameters."""
     return InferenceConfig(
-        batch=params.evaluate.batch_size, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side
+        batch_size=params.evaluate.batch_size, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side
     )
 
 

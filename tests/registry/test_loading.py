@@ -24,6 +24,6 @@ def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
     with open_search(f"models:/{INDEX}@champion") as search:
         [found] = search.search(["a red square"], k=10, media="any")
         assert search.engine.result_images(found)
-    assert encoders.encode_texts(["a red square"], batch=1).shape[0] == 1
+    assert encoders.encode_texts(["a red square"], batch_size=1).shape[0] == 1
     assert found
     assert not list(here.iterdir())

@@ -103,7 +103,7 @@ def mixed_package(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ti
     folder = tmp_path_factory.mktemp("mixed")
     params = Params.load(ROOT / "params.yaml")
     stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, folder / "index", params=params)
-    limits = Packed(batch=16, max_pixels=2_000_000, min_side=8)
+    limits = Packed(batch_size=16, max_pixels=2_000_000, min_side=8)
     save_index(folder / "package", tiny_model, folder / "index", config=limits, cards={})
     return folder / "package"
 

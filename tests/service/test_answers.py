@@ -68,8 +68,8 @@ def test_an_indexed_picture_finds_itself_and_a_caption_finds_itself(served: Serv
 def test_scores_are_the_cosines_of_the_encoders_vectors(served: Served, search: SearchEngine) -> None:
     model: DualEncoder = search.model
     texts = search.captions.texts
-    [query] = model.encode_images([Image.new("RGB", (40, 32), "red")], batch=1)
-    expected = dict(zip(texts, (model.encode_texts(texts, batch=9) @ query).tolist(), strict=True))
+    [query] = model.encode_images([Image.new("RGB", (40, 32), "red")], batch_size=1)
+    expected = dict(zip(texts, (model.encode_texts(texts, batch_size=9) @ query).tolist(), strict=True))
     found = served.search(image=in_base64(encoded("red")), k=100, media="text")["results"]
     assert {hit["captions"][0]: hit["score"] for hit in found} == pytest.approx(expected, abs=0.01)
 
@@ -85,7 +85,7 @@ def test_a_picture_that_was_reduced_for_the_queue_scores_as_the_whole_one(served
     file = io.BytesIO()
     picture.save(file, "PNG")
     found = served.client.post("/search/image?k=27", content=file.getvalue()).json()["results"]
-    [expected] = search([Query(picture, 27)], batch=1)
+    [expected] = search([Query(picture, 27)], batch_size=1)
     assert {hit["id"]: hit["score"] for hit in found} == pytest.approx(
         {hit["id"]: hit["score"] for hit in expected}, abs=1e-5
     )
@@ -157,7 +157,7 @@ def test_queries_are_logged_where_that_is_asked_for(mixed_package: Path, tmp_pat
     assert first["index_version"] == versions["index"]["version"]
     assert first["encoders_digest"] == search.model.digest
     vector = np.frombuffer(base64.b64decode(second["vector"]), "<f2")
-    [expected] = search.model.encode_images([Image.new("RGB", (40, 32), "red")], batch=1)
+    [expected] = search.model.encode_images([Image.new("RGB", (40, 32), "red")], batch_size=1)
     np.testing.assert_allclose(vector, expected, atol=0.01)
 
 

@@ -76,8 +76,8 @@ def test_the_signature_names_the_fields_of_a_result(index_model: Any) -> None:
 def test_a_list_of_texts_gets_one_ranking_each(index_model: Any, tiny_model: Path, tiny_index: Path) -> None:
     found = index_model.predict(["a red square", "blue"], params={"k": 6})
     model = DualEncoder.load(tiny_model)
-    pictures = model.encode_images([Image.new("RGB", (40, 32), colour) for colour in COLOURS], batch=6)
-    similarities = model.encode_texts(["a red square", "blue"], batch=2) @ pictures.T
+    pictures = model.encode_images([Image.new("RGB", (40, 32), colour) for colour in COLOURS], batch_size=6)
+    similarities = model.encode_texts(["a red square", "blue"], batch_size=2) @ pictures.T
     for ranked, row in zip(found, similarities, strict=True):
         assert [result["score"] for result in ranked] == pytest.approx(sorted(row.tolist(), reverse=True), abs=1e-3)
         assert {result["id"] for result in ranked} == set(COLOURS)
@@ -142,9 +142,9 @@ def test_a_query_that_cannot_be_one_is_refused_with_its_row(index_model: Any, qu
 def test_encoders_give_the_vectors_of_the_model_they_hold(encoders_model: Any, tiny_model: Path) -> None:
     model = DualEncoder.load(tiny_model)
     texts = ["a red square", "a square", "blue"]
-    np.testing.assert_allclose(encoders_model.predict(texts), model.encode_texts(texts, batch=3), atol=1e-5)
+    np.testing.assert_allclose(encoders_model.predict(texts), model.encode_texts(texts, batch_size=3), atol=1e-5)
     mixed = encoders_model.predict(pd.DataFrame({"text": ["blue", None], "image": [None, encoded("red")]}))
-    np.testing.assert_allclose(mixed[0], model.encode_texts(["blue"], batch=1)[0], atol=1e-2)
+    np.testing.assert_allclose(mixed[0], model.encode_texts(["blue"], batch_size=1)[0], atol=1e-2)
     np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, atol=1e-3)
 
 

@@ -213,7 +213,7 @@ def test_a_model_is_fine_tuned_and_measured_at_another_resolution(
     model = DualEncoder.load(tmp_path / "tuned")
     assert model.config["image"]["size"] == 48
     rows = part(read_manifest(tiny_data / "manifest.parquet"), "test", "image")
-    embedded = embed(model, read_stored_samples(tiny_data / "shards", rows), batch=4)
+    embedded = embed(model, read_stored_samples(tiny_data / "shards", rows), batch_size=4)
     metrics = evaluate_retrieval(embedded, media="image", folds=1, resamples=2, seed=0).metrics
     assert metrics["queries"]["items"] == len(rows)
     positions = load_file(tmp_path / "tuned" / "model.safetensors")["image.backbone.vit.pos_embed"]
@@ -350,10 +350,10 @@ def test_a_loss_that_is_no_number_ends_the_run_in_words(tiny_data: Path, tokeniz
 def test_a_model_folder_gives_the_same_vectors_after_loading(usual: Path) -> None:
     model = DualEncoder.load(usual / "model")
     texts = ["a red square", "one blue plain image", "a"]
-    rows = model.encode_texts(texts, batch=2)
+    rows = model.encode_texts(texts, batch_size=2)
     assert rows.shape == (3, 16)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(rows[::-1], model.encode_texts(texts[::-1], batch=3), atol=1e-6)
+    np.testing.assert_allclose(rows[::-1], model.encode_texts(texts[::-1], batch_size=3), atol=1e-6)
     assert set(load_file(usual / "model" / "model.safetensors")) >= {
         "image.projection.weight",
         "text.projection.weight",
