@@ -112,7 +112,7 @@ def old_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
 def test_an_old_registry_lists_its_versions_with_aliases_and_tags(old_registry: Registry) -> None:
     found: list[dict[str, Any]] = [
         {"version": one.version, "encoders": one.encoders, "aliases": sorted(one.aliases), "tags": dict(one.tags)}
-        for one in old_registry.versions()
+        for one in old_registry.list_versions()
     ]
     assert found == expected("registry")["versions"]
     assert {alias for one in found for alias in one["aliases"]} >= {"champion", "previous"}
@@ -121,7 +121,7 @@ def test_an_old_registry_lists_its_versions_with_aliases_and_tags(old_registry: 
 def test_an_old_registry_tells_every_move_of_its_champion(old_registry: Registry) -> None:
     names = ("number", "what", "before", "after", "who", "why")
     right = expected("registry")["moves"]
-    moves = old_registry.history()
+    moves = old_registry.list_promotions()
     assert [(m.number, m.what, m.before, m.after, m.who, m.why) for m in moves] == [
         tuple(move[name] for name in names) for move in right
     ]
@@ -130,13 +130,13 @@ def test_an_old_registry_tells_every_move_of_its_champion(old_registry: Registry
 
 
 def test_the_champion_of_an_old_registry_moves_on(old_registry: Registry) -> None:
-    before = old_registry.history()
-    assert old_registry.champion().version == 2
+    before = old_registry.list_promotions()
+    assert old_registry.get_champion().version == 2
     assert old_registry.rollback(why="the release after") == 1
-    assert old_registry.history()[:-1] == before
-    assert old_registry.history()[-1].before == 2
+    assert old_registry.list_promotions()[:-1] == before
+    assert old_registry.list_promotions()[-1].before == 2
     assert old_registry.promote(2, why="and back")
-    assert old_registry.champion().version == 2
+    assert old_registry.get_champion().version == 2
 
 
 def test_two_versions_of_an_old_registry_differ_in_what_was_changed(old_registry: Registry) -> None:
@@ -154,7 +154,7 @@ def test_encoders_of_an_old_registry_are_loaded(old_registry: Registry) -> None:
 def test_a_version_of_an_old_registry_answers_cots_search_as_it_did(
     old_registry: Registry, cots: Cots, model: str
 ) -> None:
-    version = "1" if model.endswith("/1") else str(old_registry.champion().version)
+    version = "1" if model.endswith("/1") else str(old_registry.get_champion().version)
     text, right = next(iter(expected("results")[version]["any"].items()))
     code, out, err = cots("search", text, "--model", model, "--k", 5, "--json")
     assert code == 0, err

@@ -28,15 +28,7 @@ from cots.models.model_folder import CONFIG, TOKENIZER, WEIGHTS, model_load_erro
 from cots.models.pixels import normalize_pixels
 from cots.models.vit import VitBackbone
 
-IMAGE_BACKBONE_KEYS = (
-    "name",
-    "pretrained",
-    "size",
-    "patch",
-    "stem",
-    "options",
-)  # keys of the config that the image backbone is built from
-
+IMAGE_BACKBONE_KEYS = ("name", "pretrained", "size", "patch", "stem", "options")  # of the config; its arguments
 SORT_WINDOW = 100  # batches of texts that are sorted by length together
 
 IMAGE_BACKBONES: dict[str, Callable[..., ImageBackbone]] = {"timm": VitBackbone}  # by `kind`; without one, the first
@@ -115,8 +107,8 @@ class DualEncoder:
             model = cls.build(config, load_tokenizer(folder / TOKENIZER))
             weights = load_file(folder / WEIGHTS)
             for name in ("image", "text"):
-                part = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
-                getattr(model, name).load_state_dict(part)
+                state = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
+                getattr(model, name).load_state_dict(state)
         return model.to(default_device())
 
     def to(self, device: torch.device) -> Self:
@@ -248,9 +240,8 @@ class DualEncoder:
 
     def _pool_frames(self, videos: list[Sequence[Image.Image]]) -> Tensor:
         image_config = self.config["image"]
-        pixels = np.stack(
-            [[resize_squash(frame, image_config["size"]) for frame in video] for video in videos]
-        )  # (B, T, H, W, 3)
+        size = image_config["size"]
+        pixels = np.stack([[resize_squash(frame, size) for frame in video] for video in videos])  # (B, T, H, W, 3)
         device = self.image.projection.weight.device
         frames = normalize_pixels(pixels, mean=image_config["mean"], std=image_config["std"], device=device)
         return self.image.pool_frames(frames)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from cots.errors import BadInput
-from cots.registry.catalog import local_files
+from cots.registry.catalog import find_local_files
 from cots.search.engine import SearchEngine
 from cots.search.queries import QueryReader
 
@@ -56,16 +56,16 @@ def open_search(uri: str) -> Iterator[PackagedSearch]:
         BadInput: the model does not exist or is not a packaged index.
         RunFailed: MLflow is down.
     """
-    if folder := local_files(uri):
+    if folder := find_local_files(uri):
         yield open_package(folder)
         return
     if (Path(uri) / MLMODEL).is_file():
         yield open_package(Path(uri))
         return
-    from cots.registry.loading import model_folder
+    from cots.registry.loading import fetch_model_folder
 
     with TemporaryDirectory() as scratch:
-        yield open_package(model_folder(uri, into=Path(scratch)))
+        yield open_package(fetch_model_folder(uri, into=Path(scratch)))
 
 
 def open_package(folder: Path) -> PackagedSearch:

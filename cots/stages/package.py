@@ -76,12 +76,12 @@ def inference_config(params: PackageParams) -> InferenceConfig:
     )
 
 
-def index_lineage(index: Path, packed: Path, manifest: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
+def index_lineage(index: Path, model_folder: Path, manifest: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the lineage that describes the index and its data, independent of its encoders.
 
     Args:
         index: output folder of stage `index`.
-        packed: MLflow model folder of the index.
+        model_folder: the index as an MLflow model.
         manifest: file of the data manifest.
         validation: summary of stage `validate`.
     """
@@ -89,7 +89,7 @@ def index_lineage(index: Path, packed: Path, manifest: Path, validation: Mapping
     return {
         "manifest.digest": file_digest(manifest),
         "index.digest": file_digest(index / INDEX),
-        "index.content": content_digest(packed),
+        "index.content": content_digest(model_folder),
         "index": about,
         "items": about["size"],
         "validation": validation,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cots.flows.drift import as_markdown
+from cots.flows.drift import to_markdown
 from cots.models.dual_encoder import DualEncoder
 from tests.deployed import FOREIGN, deploy, write_log
 from tests.flows.conftest import Server
@@ -46,7 +46,7 @@ def run_flow(project: Path, server: Server, store: str, parameters: str) -> None
 
 
 def test_the_artifact_tells_what_was_not_judged() -> None:
-    markdown = as_markdown(
+    markdown = to_markdown(
         {"drifted": False, "checks": [], "not judged": {"queries, texts": "3 of the 100 that are needed"}}
     )
     assert markdown.startswith("Drifted: **no**")

@@ -35,10 +35,10 @@ def test_new_pictures_are_indexed_by_the_deployed_encoders_once(
     message, _ = run_flow(squares_champion, server, store)
     assert message.startswith("cots-index version 3 registered")
     registry = Registry()
-    assert registry.artifacts(3).load_item_ids() - registry.artifacts(2).load_item_ids() == {"new.png"}
-    assert registry.champion().encoders == 1
+    assert registry.get_artifacts(3).load_item_ids() - registry.get_artifacts(2).load_item_ids() == {"new.png"}
+    assert registry.get_champion().encoders == 1
     assert not (squares_champion / "models").exists()
 
     message, _ = run_flow(squares_champion, server, store)
     assert message.endswith("nothing new: the champion's index holds the current images")
-    assert [one.version for one in registry.versions()] == [3, 2, 1]
+    assert [one.version for one in registry.list_versions()] == [3, 2, 1]

@@ -83,8 +83,8 @@ def test_publishing_again_registers_nothing(registry: Registry, tiny_package: Pa
     register(registry, tiny_package)
     again = register(registry, tiny_package)
     assert (again.version, again.new, again.champion) == (1, False, True)
-    assert [one.version for one in registry.versions()] == [1]
-    assert len(registry.history()) == 1
+    assert [one.version for one in registry.list_versions()] == [1]
+    assert len(registry.list_promotions()) == 1
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_a_worse_version_waits_as_challenger_with_the_reason(
     assert "allowed -5) may be worse" in published.reasons
     assert published.contest["differences"]["both"]["champion"] == 40.0
     assert aliases(INDEX) == {"champion": 1, "challenger": 2}
-    tags = registry_of_one.versions()[0].tags
+    tags = registry_of_one.list_versions()[0].tags
     assert tags["gate.promote"] == "false"
     assert tags["gate.reasons"] == published.reasons
 
@@ -134,7 +134,7 @@ def test_on_other_test_queries_the_champion_is_asked_them_too(
         return ranked(35.0)
 
     published = register(registry_of_one, harder, rank_queries)
-    assert digests == [registry_of_one.versions()[-1].tags["encoder.digest"]]
+    assert digests == [registry_of_one.list_versions()[-1].tags["encoder.digest"]]
     assert published.champion
     assert published.contest["fall"] == pytest.approx(5.0)
     assert published.contest["differences"]["both"]["champion"] == pytest.approx(35.0)
@@ -163,7 +163,7 @@ def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
     registry_of_one: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
     register(registry_of_one, reindexed(tiny_package, tmp_path / "more"))
-    assert [(one.version, one.encoders) for one in registry_of_one.versions()] == [(2, 1), (1, 1)]
+    assert [(one.version, one.encoders) for one in registry_of_one.list_versions()] == [(2, 1), (1, 1)]
     assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
 
 
@@ -177,21 +177,21 @@ def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
     assert registry_of_one.rollback(why="it was not") == 1
     assert aliases(INDEX) == {"champion": 1, "previous": 2}
     assert registry_of_one.rollback(why="it was after all") == 2
-    moves = [(move.what, move.before, move.after, move.why) for move in registry_of_one.history()]
+    moves = [(move.what, move.before, move.after, move.why) for move in registry_of_one.list_promotions()]
     assert moves == [
         ("promote", None, 1, "it is the first version"),
         ("promote", 1, 2, "it is faster"),
         ("rollback", 2, 1, "it was not"),
         ("rollback", 1, 2, "it was after all"),
     ]
-    assert all(move.who for move in registry_of_one.history())
-    assert sorted(registry_of_one.history(), key=lambda move: move.when) == registry_of_one.history()
+    assert all(move.who for move in registry_of_one.list_promotions())
+    assert sorted(registry_of_one.list_promotions(), key=lambda move: move.when) == registry_of_one.list_promotions()
 
 
 def test_promoting_what_is_deployed_changes_nothing(registry_of_one: Registry) -> None:
     assert not registry_of_one.promote(1, why="again")
     assert aliases(INDEX) == {"champion": 1}
-    assert len(registry_of_one.history()) == 1
+    assert len(registry_of_one.list_promotions()) == 1
 
 
 @pytest.mark.slow
@@ -219,8 +219,8 @@ def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_i
     mlflow.MlflowClient().delete_model_version_tag(INDEX, "2", "gate.promote")
     again = register(registry_of_one, other_package)
     assert (again.champion, again.reasons, again.contest) == (True, before.reasons, before.contest)
-    assert registry_of_one.versions()[0].tags["gate.promote"] == "true"
-    assert len(registry_of_one.history()) == 2
+    assert registry_of_one.list_versions()[0].tags["gate.promote"] == "true"
+    assert len(registry_of_one.list_promotions()) == 2
 
 
 @pytest.mark.slow
@@ -244,10 +244,10 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
                 return str(error)
             return ""
 
-        before = len(registry.history())
+        before = len(registry.list_promotions())
         with ThreadPoolExecutor(len(rivals)) as pool:
             errors = list(pool.map(promote, rivals))
-        moves = registry.history()[before:]
+        moves = registry.list_promotions()[before:]
         assert len(moves) == errors.count("")
         for message in filter(None, errors):
             assert message.startswith("a concurrent promote to version ")
@@ -259,7 +259,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
 
 def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Registry) -> None:
     moves = PromotionLog(mlflow.MlflowClient(), INDEX)
-    last = moves.last_number()
+    last = moves.get_last_number()
 
     def append(what: Literal["promote", "rollback"], follows: int) -> Promotion | None:
         return moves.append(what, who="a", why="b", before=1, after=1, follows=follows)
@@ -268,8 +268,8 @@ def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Re
     overtaken = append("rollback", last)
     assert overtaken is not None
     assert (overtaken.what, overtaken.number) == ("promote", last + 1)
-    assert [move.what for move in moves.entries()] == ["promote", "promote"]
-    assert append("rollback", moves.last_number()) is None
+    assert [move.what for move in moves.list_promotions()] == ["promote", "promote"]
+    assert append("rollback", moves.get_last_number()) is None
 
 
 @pytest.mark.slow
@@ -280,14 +280,14 @@ def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(registry_o
     ):
         registry_of_two.rollback(why="to the old one")
     assert aliases(INDEX)["champion"] == 2
-    assert len(registry_of_two.history()) == 2
+    assert len(registry_of_two.list_promotions()) == 2
 
 
 def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry, tiny_package: Path) -> None:
     Path("runs").mkdir()
     Path("runs/pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
     register(registry, tiny_package)
-    lineage, packed = registry.champion().lineage(), json.loads((tiny_package / "lineage.json").read_text())
+    lineage, packed = registry.get_champion().lineage(), json.loads((tiny_package / "lineage.json").read_text())
     assert lineage["index"]["version"] == 1
     assert lineage["encoders"] == {"version": 1, "digest": packed["encoder.digest"], "target": "image-text"}
     assert lineage["data"]["manifest"] == packed["manifest.digest"]
@@ -305,8 +305,8 @@ def test_two_versions_are_laid_side_by_side(registry_of_two: Registry) -> None:
 
 
 def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry_of_one: Registry) -> None:
-    assert registry_of_one.artifacts(1).load_training_ids() == {"1", "2"}
-    assert "red" in registry_of_one.artifacts(1).load_item_ids()
+    assert registry_of_one.get_artifacts(1).load_training_ids() == {"1", "2"}
+    assert "red" in registry_of_one.get_artifacts(1).load_item_ids()
 
 
 @pytest.mark.slow
@@ -336,7 +336,7 @@ def test_without_a_previous_version_there_is_no_way_back(registry: Registry, tin
 def test_an_unfinished_package_is_not_published(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a complete package"):
         register(registry, tmp_path / "package")
-    assert registry.versions() == []
+    assert registry.list_versions() == []
 
 
 def test_a_version_is_tagged_with_its_lineage_runs_and_results(
@@ -346,7 +346,7 @@ def test_a_version_is_tagged_with_its_lineage_runs_and_results(
     (tmp_path / "runs" / "pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
     register(registry, tiny_package)
-    tags = registry.versions()[0].tags
+    tags = registry.list_versions()[0].tags
     lineage = json.loads((tiny_package / "lineage.json").read_text())
     assert tags["run.pretrain"] == "f" * 32
     assert tags["metrics.rsum"] == "240.0"
