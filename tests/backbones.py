@@ -23,13 +23,13 @@ def language(*, vocab: int, name: str = "bert", fused: bool = False, **options: 
     )
 
 
-def vit(stream: ImageEncoder) -> Any:
+def vit(image_encoder: ImageEncoder) -> Any:
     """timm's layers inside a stream."""
-    assert isinstance(stream.backbone, VitBackbone)
-    return stream.backbone.vit
+    assert isinstance(image_encoder.backbone, VitBackbone)
+    return image_encoder.backbone.vit
 
 
-def encoder(stream: TextEncoder) -> Any:
+def encoder(text_encoder: TextEncoder) -> Any:
     """transformers' layers inside a stream."""
-    assert isinstance(stream.backbone, HfTextBackbone)
-    return stream.backbone.encoder
+    assert isinstance(text_encoder.backbone, HfTextBackbone)
+    return text_encoder.backbone.encoder

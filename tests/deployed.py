@@ -46,7 +46,7 @@ def registered_in(store: str | Path, package: Path) -> Path:
     return Path(store)
 
 
-def deploy(project: Path, *, data: Path, model: Path, made: Path) -> None:
+def deploy(project: Path, *, data: Path, model: Path, source: Path) -> None:
     """Publish a package of `model` as learnt from `data`; limits of drift fit for a handful of samples.
 
     Args:
@@ -58,11 +58,11 @@ def deploy(project: Path, *, data: Path, model: Path, made: Path) -> None:
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["drift"] |= {"min_rows": 4, "permutations": 199}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    read = Params.load(project / "params.yaml")
-    reports, manifest = made / "reports", project / "data/manifest.parquet"
+    loaded_params = Params.load(project / "params.yaml")
+    reports, manifest = source / "reports", project / "data/manifest.parquet"
     measured = (reports / "metrics.json", reports / "evaluation", reports / "validation")
-    stage(model, made / "index", *measured, manifest, project / "package", params=read)
-    publish(read, project)
+    stage(model, source / "index", *measured, manifest, project / "package", params=loaded_params)
+    publish(loaded_params, project)
 
 
 def squares_project(folder: Path, package: Path, python: str) -> Path:

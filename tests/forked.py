@@ -42,11 +42,11 @@ def become(request: Request, python: Path) -> None:
     """Make this process what the stand-in's starter asked for."""
     for number in request.ignored:
         signal.signal(number, signal.SIG_IGN)
-    kept = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 500) for number in request.received]
+    duplicates = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 500) for number in request.received]
     for number in request.received:
         os.close(number)
-    for number, wanted in zip(kept, request.files, strict=True):
-        os.dup2(number, wanted)
+    for number, target in zip(duplicates, request.files, strict=True):
+        os.dup2(number, target)
         os.close(number)
     os.chdir(request.folder)
     os.environ.clear()

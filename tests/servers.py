@@ -46,10 +46,10 @@ def serving(command: Sequence[str], *, answers: str, folder: Path, environment: 
 def waited_for(condition: Callable[[], T], seconds: float = 200) -> T:
     """What the condition gives, as soon as it holds."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    return found
+    return result
 
 
 def _up(address: str) -> bool:

@@ -36,9 +36,9 @@ def project(tmp_path: Path, tiny_package: Path, tiny_data: Path) -> Path:
 
 
 def refreshed(params: Params, project: Path) -> PublishResult:
-    done = refresh(params, project)
-    assert done
-    return done
+    result = refresh(params, project)
+    assert result
+    return result
 
 
 def test_with_nothing_deployed_there_are_no_encoders_to_index_with(store: str, params: Params, project: Path) -> None:
@@ -53,8 +53,8 @@ def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
     registry = Registry()
     register(registry, tiny_package)
     before = registry.get_champion()
-    done = refreshed(params, project)
-    assert (done.version, done.new, done.champion) == (2, True, True)
+    published = refreshed(params, project)
+    assert (published.version, published.new, published.champion) == (2, True, True)
     after = registry.get_champion()
     assert after.encoders == before.encoders == 1
     assert registry.get_artifacts(2).load_item_ids() == set(pd.read_parquet(project / "data/manifest.parquet")["id"])
@@ -62,10 +62,10 @@ def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
     assert after.lineage()["metrics"] == before.lineage()["metrics"]
     assert after.tags["manifest.digest"] != before.tags["manifest.digest"]
     with open_search(f"models:/{INDEX}@champion") as search:
-        [found] = search.search(["a red square"], k=10, media="any")
-    assert len(found) == 10
+        [results] = search.search(["a red square"], k=10, media="any")
+    assert len(results) == 10
     assert refresh(params, project) is None
-    assert [one.version for one in registry.list_versions()] == [2, 1]
+    assert [info.version for info in registry.list_versions()] == [2, 1]
 
 
 def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(

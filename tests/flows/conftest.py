@@ -61,16 +61,16 @@ class Server:
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """The runs of a flow, the newest first."""
-        found: list[dict[str, Any]] = self.ask(
+        runs: list[dict[str, Any]] = self.ask(
             "/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
         )
-        return found
+        return runs
 
     def page(self, run: str) -> str:
         """The artifact that a run left."""
-        wanted = {"flow_run_id": {"any_": [run]}, "type": {"any_": ["markdown"]}}
-        [found] = self.ask("/artifacts/filter", {"artifacts": wanted})
-        return str(found["data"])
+        condition = {"flow_run_id": {"any_": [run]}, "type": {"any_": ["markdown"]}}
+        [artifact] = self.ask("/artifacts/filter", {"artifacts": condition})
+        return str(artifact["data"])
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ class Platform(Server):
 
     def begin(self, flow: str, deployment: str, **parameters: object) -> str:
         """`prefect deployment run FLOW/DEPLOYMENT`; the run's id."""
-        found = self.ask(f"/deployments/name/{flow}/{deployment}")
-        run = self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        found_deployment = self.ask(f"/deployments/name/{flow}/{deployment}")
+        run = self.ask(f"/deployments/{found_deployment['id']}/create_flow_run", {"parameters": parameters})
         return str(run["id"])
 
     def state_of(self, run: str) -> dict[str, Any]:
         """A run's state."""
-        found: dict[str, Any] = self.ask(f"/flow_runs/{run}")["state"]
-        return found
+        state: dict[str, Any] = self.ask(f"/flow_runs/{run}")["state"]
+        return state
 
     def ended(self, run: str) -> tuple[str, str]:
         """Type and message of the run's last state, waited for."""
@@ -189,10 +189,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterat
         "PREFECT_CLI_PROMPT": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    found = Server(environment["PREFECT_API_URL"], environment, fork_python)
+    prefect = Server(environment["PREFECT_API_URL"], environment, fork_python)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with serving(command, answers=f"{found.url}/health", folder=home, environment=environment):
-        yield found
+    with serving(command, answers=f"{prefect.url}/health", folder=home, environment=environment):
+        yield prefect
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
     tmp_path: Path, store: str, server: Server, tiny_data: Path, tiny_package: Path, tiny_model: Path
 ) -> None:
     project = tmp_path / "project"
-    deploy(project, data=tiny_data, model=tiny_model, made=tiny_package.parent)
+    deploy(project, data=tiny_data, model=tiny_model, source=tiny_package.parent)
     write_log(project / "queries/1.jsonl", DualEncoder.load(tiny_model), FOREIGN)
     flow = server.ask("/flows/", {"name": "retrain"})["id"]
     nightly = server.ask("/deployments/", {"name": "nightly", "flow_id": flow})["id"]

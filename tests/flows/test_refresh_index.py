@@ -41,4 +41,4 @@ def test_new_pictures_are_indexed_by_the_deployed_encoders_once(
 
     message, _ = run_flow(squares_champion, server, store)
     assert message.endswith("nothing new: the champion's index holds the current images")
-    assert [one.version for one in registry.list_versions()] == [3, 2, 1]
+    assert [info.version for info in registry.list_versions()] == [3, 2, 1]

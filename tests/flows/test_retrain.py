@@ -27,8 +27,8 @@ stages:
 
 def retrain(folder: Path, server: Server, store: str, **parameters: object) -> subprocess.CompletedProcess[str]:
     process = begun(server.python, folder, server, store, **parameters)
-    said, _ = process.communicate(timeout=600)
-    return subprocess.CompletedProcess(process.args, process.returncode, said, said)
+    output, _ = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, output)
 
 
 def begun(python: str, folder: Path, server: Server, store: str, **parameters: object) -> subprocess.Popen[str]:
@@ -59,7 +59,9 @@ def last_run(server: Server) -> tuple[str, str, str]:
 
 
 def versions() -> list[int]:
-    return sorted(int(one.version) for one in mlflow.MlflowClient().search_model_versions("name = 'cots-index'"))
+    return sorted(
+        int(version.version) for version in mlflow.MlflowClient().search_model_versions("name = 'cots-index'")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +143,8 @@ def test_with_a_remote_what_was_made_is_fetched_not_made_and_not_published_again
     done = retrain(project, server, store)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "remote").rglob("*"))
-    for made in (".dvc/cache", "package"):
-        shutil.rmtree(project / made)
+    for path in (".dvc/cache", "package"):
+        shutil.rmtree(project / path)
     (project / "figures.txt").unlink()
     (project / "evaluated").unlink()
     done = retrain(project, server, store)
@@ -167,12 +169,12 @@ def test_a_stage_that_fails_fails_the_run_with_its_reason_and_publishes_nothing(
     assert not mlflow.MlflowClient().search_registered_models()
 
 
-@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  evaluate:\n"])
+@pytest.mark.parametrize("truncated", ["", "schema: '2.0'\nstages:\n  evaluate:\n"])
 def test_a_lock_that_dvc_was_killed_over_is_the_one_before_again(
-    published: Path, server: Server, store: str, left: str
+    published: Path, server: Server, store: str, truncated: str
 ) -> None:
     (published / "data.txt").write_text("two")
-    (published / "dvc.lock").write_text(left)
+    (published / "dvc.lock").write_text(truncated)
     done = retrain(published, server, store)
     assert done.returncode == 0, done.stdout
     assert "dvc.lock could not be read: continuing from its backup" in done.stdout

@@ -32,15 +32,15 @@ def text_encoder(name: str = "bert", dropout: float = 0.0) -> TextEncoder:
 
 def encode_and_sum(encoder: Encoder) -> Tensor:
     """Sum over everything that a encoder makes of a batch, a hidden pass included where there is one."""
-    draw = torch.Generator().manual_seed(5)
-    kind = next(encoder.parameters()).dtype
+    generator = torch.Generator().manual_seed(5)
+    dtype = next(encoder.parameters()).dtype
     if isinstance(encoder, ImageEncoder):
-        frames = torch.randn(2, 1, 3, 32, 32, generator=draw, dtype=kind)
-        hidden = torch.rand(2, 16, generator=draw) < 0.4
-        feature, (tokens, view) = encoder.forward_clean_and_masked(frames, hidden, embed_masked=True)
+        frames = torch.randn(2, 1, 3, 32, 32, generator=generator, dtype=dtype)
+        mask = torch.rand(2, 16, generator=generator) < 0.4
+        feature, (tokens, view) = encoder.forward_clean_and_masked(frames, mask, embed_masked=True)
     else:
         assert isinstance(encoder, TextEncoder)
-        ids, attended = torch.randint(5, 50, (2, 6), generator=draw), torch.arange(6) < torch.tensor([[6], [4]])
+        ids, attended = torch.randint(5, 50, (2, 6), generator=generator), torch.arange(6) < torch.tensor([[6], [4]])
         feature, (tokens, view) = (
             encoder(ids, attended),
             encoder.forward_masked(ids, attended, TokenIndex.from_mask(attended), embed_masked=True),
@@ -61,8 +61,8 @@ both = pytest.mark.parametrize("make", ENCODERS, ids=["image", "text", "text wit
 
 def inside(names: set[str], modules: list[nn.Module], encoder: Encoder) -> set[str]:
     """Of parameter names, those that belong to the modules."""
-    wanted = {id(parameter) for module in modules for parameter in module.parameters()}
-    return {name for name, parameter in encoder.named_parameters() if name in names and id(parameter) in wanted}
+    ids = {id(parameter) for module in modules for parameter in module.parameters()}
+    return {name for name, parameter in encoder.named_parameters() if name in names and id(parameter) in ids}
 
 
 @both

@@ -47,11 +47,11 @@ def objective(
         "num_attention_heads": 2,
         "intermediate_size": 16,
     }
-    pictures = vision(size=16, fused=fused, embed_dim=16, depth=1, num_heads=2)
-    words = language(vocab=VOCAB, fused=fused, **sizes, **NO_DROPOUT)
+    image_backbone = vision(size=16, fused=fused, embed_dim=16, depth=1, num_heads=2)
+    text_backbone = language(vocab=VOCAB, fused=fused, **sizes, **NO_DROPOUT)
     return CotsObjective(
-        image=ImageEncoder(pictures, dim=DIM, pool="mean"),
-        text=TextEncoder(words, dim=DIM, pool="mean"),
+        image=ImageEncoder(image_backbone, dim=DIM, pool="mean"),
+        text=TextEncoder(text_backbone, dim=DIM, pool="mean"),
         patch_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=CODES),
         word_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=VOCAB),
         queue=PairQueue(size=queue, dim=DIM, warmup_steps=0),
@@ -65,20 +65,20 @@ def objective(
 
 def batch(pairs: int) -> Batch:
     ids = torch.randint(5, VOCAB, (pairs, WORDS))
-    masked = torch.zeros(pairs, PATCHES, dtype=torch.bool)
-    masked[:, :2] = True
-    words = torch.rand(pairs, WORDS) < 0.4
-    words[0] = False  # a text of which nothing is hidden
+    bool_masked_pos = torch.zeros(pairs, PATCHES, dtype=torch.bool)
+    bool_masked_pos[:, :2] = True
+    mlm_mask = torch.rand(pairs, WORDS) < 0.4
+    mlm_mask[0] = False  # a text of which nothing is hidden
     return Batch(
         image_index=torch.arange(pairs) // 2,  # two captions of each picture
         caption_index=torch.arange(pairs),
         frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
         input_ids=ids,
         attention_mask=torch.ones(pairs, WORDS, dtype=torch.bool),
-        bool_masked_pos=masked,
+        bool_masked_pos=bool_masked_pos,
         visual_tokens=torch.randint(0, CODES, (pairs, PATCHES)),
-        mlm_input_ids=torch.where(words, 4, ids),
-        mlm_mask=words,
+        mlm_input_ids=torch.where(mlm_mask, 4, ids),
+        mlm_mask=mlm_mask,
     )
 
 
@@ -145,11 +145,11 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
 
 def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
     """(B, T, N, W): the patches' tokens where the hidden ones are replaced by one vector, by itself."""
-    stream, layers, frames = model.image.backbone, vit(model.image), []
+    backbone, layers, frames = model.image.backbone, vit(model.image), []
     for frame in some.frames.unbind(dim=1):
-        seen = layers.patch_embed(frame)
-        seen[some.bool_masked_pos] = stream.mask_token
-        frames.append(layers.norm(layers.blocks(layers._pos_embed(seen)))[:, stream.num_prefix_tokens :])
+        patches = layers.patch_embed(frame)
+        patches[some.bool_masked_pos] = backbone.mask_token
+        frames.append(layers.norm(layers.blocks(layers._pos_embed(patches)))[:, backbone.num_prefix_tokens :])
     return torch.stack(frames, dim=1)
 
 
@@ -189,9 +189,9 @@ def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negativ
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    gradients_by_name = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    return found
+    return gradients_by_name
 
 
 @pytest.mark.parametrize("negatives", ["none", "momentum"])
@@ -214,9 +214,9 @@ def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
     ("count", "parts", "lengths"), [(7, 3, [2, 3, 2]), (2, 5, [1, 1]), (1, 1, [1]), (8, 2, [4, 4])]
 )
 def test_slices_cover_everything_and_none_is_empty(count: int, parts: int, lengths: list[int]) -> None:
-    found = micro_batch_slices(count, parts)
-    assert [rows.stop - rows.start for rows in found] == lengths
-    assert [row for rows in found for row in range(count)[rows]] == list(range(count))
+    slices = micro_batch_slices(count, parts)
+    assert [rows.stop - rows.start for rows in slices] == lengths
+    assert [row for rows in slices for row in range(count)[rows]] == list(range(count))
 
 
 def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
@@ -234,29 +234,29 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
 
 def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_same() -> None:
     model = objective(queue=0, negatives="online", num_std=None)
-    asking = copy.deepcopy(model)
-    asking.queue = PairQueue(size=3, dim=DIM, warmup_steps=9).double()  # which is not filled yet
+    reference = copy.deepcopy(model)
+    reference.queue = PairQueue(size=3, dim=DIM, warmup_steps=9).double()  # which is not filled yet
     ran = []
     for slow in (model.image_m, model.text_m):
         slow.module.register_forward_hook(lambda *_: ran.append("momentum"))
     some = batch(5)
     image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
-    expected = asking(some, asking.compute_keys(some, [ALL_ROWS]))
-    found = model(some, model.compute_keys(some, [ALL_ROWS]))
-    assert torch.equal(found.loss, expected.loss)
+    expected = reference(some, reference.compute_keys(some, [ALL_ROWS]))
+    output = model(some, model.compute_keys(some, [ALL_ROWS]))
+    assert torch.equal(output.loss, expected.loss)
 
-    def stepped(one: CotsObjective) -> tuple[KeyFeatures | None, dict[str, float]]:
-        groups = [{"params": list(one.parameters()), "scale": 1.0}]
+    def run_step(trained: CotsObjective) -> tuple[KeyFeatures | None, dict[str, float]]:
+        groups = [{"params": list(trained.parameters()), "scale": 1.0}]
         return train_step(
-            one, torch.optim.SGD(groups, lr=0.1), some, learning_rate=0.1, max_grad_norm=100.0, grad_accum_steps=1
+            trained, torch.optim.SGD(groups, lr=0.1), some, learning_rate=0.1, max_grad_norm=100.0, grad_accum_steps=1
         )
 
-    (_, slow_row), (keys, row) = stepped(asking), stepped(model)
+    (_, slow_row), (keys, row) = run_step(reference), run_step(model)
     assert isinstance(keys, KeyFeatures)
     assert ran == []
-    columns = [loss_column(name) for name in found.losses]
+    columns = [loss_column(name) for name in output.losses]
     assert {name: row[name] for name in columns} == {name: slow_row[name] for name in columns}
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), asking.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), reference.parameters(), strict=True))
     torch.testing.assert_close(keys.similarity, (image * text).sum(dim=1))
     assert model.noise_filter.mean == pytest.approx(float(keys.similarity.mean()))
 

@@ -83,7 +83,7 @@ def test_publishing_again_registers_nothing(registry: Registry, tiny_package: Pa
     register(registry, tiny_package)
     again = register(registry, tiny_package)
     assert (again.version, again.new, again.champion) == (1, False, True)
-    assert [one.version for one in registry.list_versions()] == [1]
+    assert [info.version for info in registry.list_versions()] == [1]
     assert len(registry.list_promotions()) == 1
 
 
@@ -163,7 +163,7 @@ def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
     registry_of_one: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
     register(registry_of_one, reindexed(tiny_package, tmp_path / "more"))
-    assert [(one.version, one.encoders) for one in registry_of_one.list_versions()] == [(2, 1), (1, 1)]
+    assert [(info.version, info.encoders) for info in registry_of_one.list_versions()] == [(2, 1), (1, 1)]
     assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
 
 
@@ -298,10 +298,10 @@ def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry,
 
 @pytest.mark.slow
 def test_two_versions_are_laid_side_by_side(registry_of_two: Registry) -> None:
-    found = registry_of_two.diff_versions(1, 2)
-    assert found["metrics"]["rsum"] == (240.0, 300.0)
-    assert found["parameters"] == {}
-    assert found["data"] == {}
+    differences = registry_of_two.diff_versions(1, 2)
+    assert differences["metrics"]["rsum"] == (240.0, 300.0)
+    assert differences["parameters"] == {}
+    assert differences["data"] == {}
 
 
 def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry_of_one: Registry) -> None:
@@ -364,8 +364,8 @@ def test_a_version_outlives_the_folder_that_it_was_published_from(
     package = shutil.copytree(tiny_package, tmp_path / "package")
     register(registry, package)
     shutil.rmtree(package)
-    found = mlflow.pyfunc.load_model("models:/cots-index@champion").predict(["a red square"])
-    assert len(found[0]) == 6
+    rankings = mlflow.pyfunc.load_model("models:/cots-index@champion").predict(["a red square"])
+    assert len(rankings[0]) == 6
 
 
 @pytest.mark.slow
@@ -380,8 +380,8 @@ def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout_as_its_pa
         "found = model.predict(['a red square', 'blue'], params={'k': 3})\n"
         "import cots; print(json.dumps([cots.__file__, found]))"
     )
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "OMP_NUM_THREADS")}
-    environment = kept | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    variables = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "OMP_NUM_THREADS")}
+    environment = variables | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"}
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
         cwd=tmp_path_factory.mktemp("far"),
@@ -391,11 +391,11 @@ def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout_as_its_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    file, found = json.loads(done.stdout.splitlines()[-1])
+    file, rankings = json.loads(done.stdout.splitlines()[-1])
     assert "mlartifacts" in file
-    here = mlflow.pyfunc.load_model(str(tiny_package / "index")).predict(["a red square", "blue"], params={"k": 3})
-    assert [[(hit["rank"], hit["id"]) for hit in hits] for hits in found] == [
-        [(hit["rank"], hit["id"]) for hit in hits] for hits in here
+    expected = mlflow.pyfunc.load_model(str(tiny_package / "index")).predict(["a red square", "blue"], params={"k": 3})
+    assert [[(hit["rank"], hit["id"]) for hit in hits] for hits in rankings] == [
+        [(hit["rank"], hit["id"]) for hit in hits] for hits in expected
     ]
 
 
@@ -436,6 +436,6 @@ def test_a_server_keeps_versions_and_files_and_prints_nothing_between_results(
 def test_a_registry_that_cannot_be_opened_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"this is no database, whatever its name says" * 100)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    with pytest.raises(RunFailed, match="file is not a database") as told:
+    with pytest.raises(RunFailed, match="file is not a database") as error:
         Registry()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)

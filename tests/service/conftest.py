@@ -51,8 +51,8 @@ class Served:
     def search(self, **query: object) -> dict[str, Any]:
         answer = self.client.post("/search", json=query)
         assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = answer.json()
+        return content
 
     def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait for something that another thread brings about."""

@@ -49,8 +49,10 @@ def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
         page.set_default_timeout(10_000)
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
-        page.on("request", lambda asked: None if asked.url.startswith((url, "blob:")) else wrong.append(asked.url))
+        page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+        page.on(
+            "request", lambda request: None if request.url.startswith((url, "blob:")) else wrong.append(request.url)
+        )
         page.goto(url)
         yield page
         assert wrong == []
@@ -165,8 +167,8 @@ def test_the_keyboard_alone_is_enough(opened: Page) -> None:
 
 
 def test_an_answer_that_comes_late_does_not_replace_a_newer_one(opened: Page) -> None:
-    held: list[Any] = []
-    opened.route("**/search", lambda route: held.append(route) if not held else route.continue_())
+    pending: list[Any] = []
+    opened.route("**/search", lambda route: pending.append(route) if not pending else route.continue_())
     opened.locator("#text").fill("a red square")
     expect(opened.locator("#results")).to_have_attribute("aria-busy", "true")
     expect(opened.locator("#progress")).to_be_visible()

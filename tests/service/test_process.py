@@ -30,10 +30,10 @@ def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
     assert process.stderr
     try:
-        said = process.stderr.readline()
-        found = re.search(r"INFO http://127\.0\.0\.1:(\d+) searches ", said)
-        assert found, said
-        yield process, int(found[1])
+        line = process.stderr.readline()
+        address = re.search(r"INFO http://127\.0\.0\.1:(\d+) searches ", line)
+        assert address, line
+        yield process, int(address[1])
     finally:
         process.kill()
         process.communicate()
@@ -76,11 +76,11 @@ def test_the_champion_is_served_and_sigterm_finishes_the_requests_in_flight(
 
 
 def test_an_address_that_is_taken_is_told_in_one_line(refused: Refused, mixed_package: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        code, said = refused("--model", mixed_package, "--port", port)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        code, error = refused("--model", mixed_package, "--port", port)
     assert code == 2
-    assert said == f"error: cannot listen at 127.0.0.1:{port}: Address already in use\n"
+    assert error == f"error: cannot listen at 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,6 @@ def test_what_cannot_be_served_is_told_in_one_line(
     monkeypatch.delenv("COTS_TOKEN", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    code, said = refused(*arguments)
-    assert (code, said.count("\n")) == (2, 1)
-    assert said.startswith(sentence)
+    code, error = refused(*arguments)
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith(sentence)

@@ -24,7 +24,7 @@ from cots.stages.evaluate import stage
 from tests.launched import launched
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 TARGETS = ("image-text", "video-text")
 
@@ -197,8 +197,8 @@ def test_the_filters_hits_are_held_against_the_known_wrong_captions(metrics: dic
 def test_the_run_is_logged_with_its_figures(project: Path) -> None:
     import mlflow
 
-    told = json.loads((project / "runs" / "evaluate.json").read_text())
-    logged = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").get_run(told["run_id"]).data.metrics
+    run_file = json.loads((project / "runs" / "evaluate.json").read_text())
+    logged = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").get_run(run_file["run_id"]).data.metrics
     assert logged["filter.lift"] == pytest.approx(4.5, abs=1e-5)
     assert "image-text.t2i.R10" in logged
 
@@ -382,5 +382,5 @@ def _but_speed(metrics: Path) -> dict[str, Any]:
     def without(value: Any) -> Any:
         return {key: without(of) for key, of in value.items() if key != "speed"} if isinstance(value, dict) else value
 
-    found: dict[str, Any] = without(json.loads(metrics.read_text()))
-    return found
+    measured: dict[str, Any] = without(json.loads(metrics.read_text()))
+    return measured

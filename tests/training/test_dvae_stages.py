@@ -46,16 +46,16 @@ def run(data: Path, out: Path, params: Params) -> None:
 
 
 def test_an_import_leaves_what_training_leaves(tiny_data: Path, tmp_path: Path, importing: Params) -> None:
-    for name, params, made in (("own", tiny_params(), Dvae), ("openai", importing, openai_dvae.OpenAiDvae)):
+    for name, params, kind in (("own", tiny_params(), Dvae), ("openai", importing, openai_dvae.OpenAiDvae)):
         run(tiny_data, tmp_path / name, params)
         report = tmp_path / name / "report"
         usage = json.loads((report / "usage.json").read_text())
-        assert isinstance(load_dvae(tmp_path / name / "dvae"), made)
+        assert isinstance(load_dvae(tmp_path / name / "dvae"), kind)
         assert usage["codes"] == params.dvae.codebook_size
         assert 1 <= usage["perplexity"] <= usage["used"] <= usage["codes"]
         assert {"step", "reconstruction", "perplexity"} <= set(pd.read_csv(report / "curves.csv").columns)
-        with Image.open(report / "reconstructions.png") as drawn:
-            assert drawn.size == (4 * 32, 2 * 32)
+        with Image.open(report / "reconstructions.png") as image:
+            assert image.size == (4 * 32, 2 * 32)
         assert len(sections.dvae(report).charts) == 2
 
 

@@ -83,12 +83,12 @@ def weights(out: Path) -> bytes:
 def killed_run(step: int, data: Path, tokenized: Path, tmp_path: Path) -> None:
     """A run that ends as if killed when it tells of `step`."""
 
-    def row(_: Progress, figures: dict[str, float]) -> None:
-        if figures["step"] == step:
+    def raise_at_step(_: Progress, metrics: dict[str, float]) -> None:
+        if metrics["step"] == step:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "log_step", row)
+        patch.setattr(Progress, "log_step", raise_at_step)
         with pytest.raises(Killed):
             run(data, tokenized, tmp_path / "killed", tiny_params())
 
@@ -193,8 +193,8 @@ def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, token
     out = run(tiny_data, tokenized, tmp_path / "still", tiny_params(objective=still))
     torch.manual_seed(tiny_params().pretrain.seed)
     start = build_model(tiny_params().model, tokenized / "tokenizer")
-    found = load_file(out / "model" / "model.safetensors")
-    assert torch.equal(found["image.projection.weight"], start.image.projection.weight)
+    saved = load_file(out / "model" / "model.safetensors")
+    assert torch.equal(saved["image.projection.weight"], start.image.projection.weight)
     trained = run(tiny_data, tokenized, tmp_path / "trained", tiny_params(objective=still | {"save": "online"}))
     assert weights(trained) != weights(out)
 
@@ -236,8 +236,8 @@ def objective_and_batch(data: Path, tokenized: Path, params: Params) -> tuple[Co
 
 
 def whole(objective: CotsObjective, batch: Batch) -> LossOutput:
-    outcome: LossOutput = objective(batch, objective.compute_keys(batch, [ALL_ROWS]))
-    return outcome
+    output: LossOutput = objective(batch, objective.compute_keys(batch, [ALL_ROWS]))
+    return output
 
 
 def test_two_forwards_leave_every_buffer_and_weight_bit_identical(tiny_data: Path, tokenized: Path) -> None:
@@ -288,9 +288,9 @@ def test_a_level_of_weight_zero_is_not_computed(tiny_data: Path, tokenized: Path
     calls = []
     objective.image.register_forward_hook(lambda *_: calls.append("image"))
     objective.patch_head.register_forward_hook(lambda *_: calls.append("head"))
-    outcome = whole(objective, to_device(arrays, PIXELS, torch.device("cpu")))
+    output = whole(objective, to_device(arrays, PIXELS, torch.device("cpu")))
     assert calls == ["image"]
-    assert list(outcome.losses) == ["instance"]
+    assert list(output.losses) == ["instance"]
 
 
 def test_every_weight_learns_under_the_whole_objective(tiny_data: Path, tokenized: Path) -> None:

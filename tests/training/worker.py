@@ -60,7 +60,7 @@ def params_of(objective: dict[str, Any], parts: int) -> Params:
     return params.model_copy(update={"pretrain": training})
 
 
-def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
+def run_steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
     """The figures of each step, and the state at the end."""
     torch.manual_seed(0)
     model = build_model(params.model, tokenized / "tokenizer")
@@ -92,8 +92,10 @@ def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, A
 def main(data: str, tokenized: str, out: str) -> None:
     """Run every objective and keep what this process has in the end."""
     torch.set_num_threads(1)
-    found = {name: steps(name, params_of(*chosen), Path(data), Path(tokenized)) for name, chosen in OBJECTIVES.items()}
-    torch.save(found, Path(out) / f"{rank()}.pt")
+    results = {
+        name: run_steps(name, params_of(*chosen), Path(data), Path(tokenized)) for name, chosen in OBJECTIVES.items()
+    }
+    torch.save(results, Path(out) / f"{rank()}.pt")
 
 
 if __name__ == "__main__":
