@@ -1,4 +1,4 @@
-"""Small backbones of random weights, for tests that are about something else."""
+"""Small backbones with random weights, for tests of other parts."""
 
 from typing import Any
 
@@ -24,12 +24,12 @@ def language(*, vocab: int, name: str = "bert", fused: bool = False, **options: 
 
 
 def vit(image_encoder: ImageEncoder) -> Any:
-    """timm's layers inside a stream."""
+    """timm's model inside an image encoder."""
     assert isinstance(image_encoder.backbone, VitBackbone)
     return image_encoder.backbone.vit
 
 
 def encoder(text_encoder: TextEncoder) -> Any:
-    """transformers' layers inside a stream."""
+    """transformers' model inside a text encoder."""
     assert isinstance(text_encoder.backbone, HfTextBackbone)
     return text_encoder.backbone.encoder

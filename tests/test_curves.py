@@ -1,4 +1,4 @@
-"""Losses of any name reach progress and report without a list of them."""
+"""Losses of any name reach the progress line and the report."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.objectives.test_cots import batch, objective
 
 
 @pytest.mark.parametrize("negatives", ["none", "online"])
-def test_what_an_objective_tells_beside_its_losses_is_taken_for_no_loss(negatives: str) -> None:
+def test_other_metrics_of_an_objective_are_not_taken_for_losses(negatives: str) -> None:
     model, some = objective(queue=3, negatives=negatives), batch(4)  # type: ignore[arg-type]
     keys = model.compute_keys(some, [slice(None)])
     losses = {loss_column(name): loss for name, loss in model(some, keys).losses.items()}

@@ -1,4 +1,4 @@
-"""What the processes' common ground does where there is one process."""
+"""Functions over torch.distributed with a single process."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from cots.distributed import clip_grad_norm
 
 
 @pytest.mark.parametrize(("max_norm", "expected"), [(1.0, 1.0), (10.0, 5.0)])
-def test_gradients_are_scaled_down_to_the_norm_that_is_allowed_and_the_norm_before_is_told(
+def test_gradients_are_clipped_to_the_maximum_norm_and_their_norm_before_is_returned(
     max_norm: float, expected: float
 ) -> None:
     module = nn.Linear(1, 1)

@@ -1,4 +1,4 @@
-"""Forked processes begin, are told things and end like processes of the real interpreter."""
+"""Forked processes start, receive signals and end like processes of the real interpreter."""
 
 import os
 import signal
@@ -66,7 +66,7 @@ def test_a_module_of_the_working_folder_and_of_pythonpath_is_found(python: str, 
     assert (code, output, errors) == (0, f"{[str(file), 'x']} {file}\n", "")
 
 
-def test_what_is_not_caught_is_told_and_gives_exit_code_1(python: str) -> None:
+def test_an_uncaught_exception_is_printed_and_gives_exit_code_1(python: str) -> None:
     code, output, errors = ran(python, "-c", "print('before'); import atexit; atexit.register(print, 'at exit'); 1 / 0")
     assert (code, output, errors.splitlines()[-1]) == (1, "before\nat exit\n", "ZeroDivisionError: division by zero")
 

@@ -1,4 +1,4 @@
-"""What release 0.1 left behind is read by the present code; `fixtures/v0_1/make.py` tells how the files were made."""
+"""Files of release 0.1 can still be read; `fixtures/v0_1/make.py` made them."""
 
 import json
 import shutil
@@ -91,7 +91,7 @@ def test_an_old_index_gives_the_results_that_it_gave(media: Any) -> None:
 
 @pytest.fixture
 def old_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """The old store in a folder of its own, as if the old release had been used there."""
+    """A copy of the old store, with paths as if the old release had been used here."""
     with tarfile.open(OLD / "registry.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
@@ -125,7 +125,7 @@ def test_an_old_registry_lists_its_versions_with_aliases_and_tags(old_registry: 
     assert {alias for version in versions for alias in version["aliases"]} >= {"champion", "previous"}
 
 
-def test_an_old_registry_tells_every_move_of_its_champion(old_registry: Registry) -> None:
+def test_an_old_registry_lists_every_promotion(old_registry: Registry) -> None:
     names = ("number", "what", "before", "after", "who", "why")
     right = expected("registry")["moves"]
     moves = old_registry.list_promotions()
@@ -173,7 +173,7 @@ def test_a_version_of_an_old_registry_answers_cots_search_as_it_did(
 
 @pytest.fixture
 def project(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the old project, in which the process stands."""
+    """A copy of the old project as the working folder."""
     shutil.copytree(PROJECT, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"

@@ -1,4 +1,4 @@
-"""What long work says of itself in a log."""
+"""Progress lines of long work."""
 
 import pytest
 

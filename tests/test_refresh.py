@@ -1,4 +1,4 @@
-"""New pictures under the deployed encoders, and pictures taken back."""
+"""An index of new images by the deployed encoders, and withdrawn images."""
 
 import shutil
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_with_nothing_deployed_there_are_no_encoders_to_index_with(store: str, p
 
 
 @pytest.mark.slow
-def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
+def test_new_images_give_a_new_index_of_the_same_encoders_once(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
     registry = Registry()
@@ -83,7 +83,7 @@ def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
 
 
 @pytest.mark.slow
-def test_other_parameters_of_the_index_give_a_new_version_of_the_same_pictures(
+def test_other_parameters_of_the_index_give_a_new_version_of_the_same_images(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
     register(Registry(), tiny_package)

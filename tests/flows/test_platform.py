@@ -1,4 +1,4 @@
-"""What `make up` starts: deployments that are scheduled, run and queue; and what is left when a part of it dies."""
+"""The platform of `make up`: schedules, runs, queues, and recovery after a process is killed."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.servers import waited_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # seconds, for a machine with other work
 
-# A stage that says when it has begun and goes on when it may.
+# A stage that records its start and waits for permission to continue.
 HELD = f"""
 stages:
   train:
@@ -51,8 +51,7 @@ def test_the_deployments_of_the_project_are_accepted_and_scheduled(platform: Pla
     deployments = {deployment["name"]: deployment for deployment in platform.ask("/deployments/filter", {})}
     assert sorted(deployments) == ["daily", "hourly", "nightly", "promote", "rollback"]
     intervals = {
-        name: [schedule["schedule"]["interval"] for schedule in deployments[name]["schedules"]]
-        for name in deployments
+        name: [schedule["schedule"]["interval"] for schedule in deployments[name]["schedules"]] for name in deployments
     }
     assert intervals == {"daily": [86400.0], "nightly": [86400.0], "hourly": [3600.0], "promote": [], "rollback": []}
     assert {name: deployment["work_queue_name"] for name, deployment in deployments.items()} == {
@@ -88,7 +87,7 @@ def test_a_second_up_finds_everything_running_and_status_agrees(platform: Platfo
     assert (status.returncode, status.stdout.count(": up")) == (0, 4)
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(platform: Platform, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_reported_in_one_line(platform: Platform, tmp_path: Path) -> None:
     port = platform.ports[-1]
     done = platform.local("up", "--state", str(tmp_path / "other"), "--postgres-port", port)
     assert done.returncode == 2

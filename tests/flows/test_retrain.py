@@ -43,7 +43,7 @@ def begun(python: str, folder: Path, server: Server, store: str, **parameters: o
 
 
 def begun_stage(python: str, project: Path, server: Server, store: str) -> tuple[subprocess.Popen[str], int]:
-    """A run whose stage would go on for long, and that stage's process."""
+    """Start a run with a long stage; return its process and the stage's pid."""
     (project / "dvc.yaml").write_text(SLOW)
     process = begun(python, project, server, store)
     waited_for(lambda: (project / "pid").is_file() and (project / "pid").read_text().strip() != "")
@@ -53,7 +53,7 @@ def begun_stage(python: str, project: Path, server: Server, store: str) -> tuple
 
 
 def last_run(server: Server) -> tuple[str, str, str]:
-    """State, message and page of the newest run."""
+    """State, message and artifact of the newest run."""
     run = server.runs("retrain")[0]
     return run["state_name"], run["state"]["message"], server.page(run["id"])
 
@@ -71,7 +71,7 @@ def first_run(
     server: Server,
     empty_store: Path,
 ) -> Path:
-    """A folder with a project after its first run, and the store with the version that it published."""
+    """A folder with a project after its first run, and the store with its published version."""
     folder = tmp_path_factory.mktemp("first")
     shutil.copy(empty_store, folder / "mlflow.db")
     done = retrain(toy_project(folder / "project"), server, f"sqlite:///{folder / 'mlflow.db'}")
@@ -81,7 +81,7 @@ def first_run(
 
 @pytest.fixture
 def published(tmp_path: Path, store: str, first_run: Path) -> Path:
-    """A project of this test alone after its first run; `store` holds version 1, which is the champion."""
+    """A project for one test after its first run; version 1 in `store` is the champion."""
     shutil.copy(first_run / "mlflow.db", store.removeprefix("sqlite:///"))
     assert versions() == [1]
     return Path(shutil.copytree(first_run / "project", tmp_path / "project", symlinks=True))
@@ -181,7 +181,7 @@ def test_a_lock_that_dvc_was_killed_over_is_the_one_before_again(
     assert versions() == [1, 2]
 
 
-def test_a_dvc_file_that_is_wrong_is_told_and_left_alone(published: Path, server: Server, store: str) -> None:
+def test_an_invalid_dvc_file_is_reported_and_left_alone(published: Path, server: Server, store: str) -> None:
     before = (published / "dvc.lock").read_bytes()
     (published / "dvc.yaml").write_text("stages: 7\n")
     done = retrain(published, server, store)

@@ -100,14 +100,16 @@ def test_mean_and_deviation_are_those_of_the_parameters_not_of_the_pretrained_mo
     np.testing.assert_allclose(built.encode_images(IMAGES, batch_size=3), expected.numpy(), atol=1e-6)
 
 
-def test_more_words_than_the_text_model_has_positions_for_are_refused_with_both_numbers(tmp_path: Path) -> None:
+def test_more_tokens_than_the_text_model_has_positions_for_are_refused_with_both_numbers(tmp_path: Path) -> None:
     settings = pair(tmp_path, "roberta")
     settings["text"]["max_tokens"] = 39
     with pytest.raises(BadInput, match=r"max_tokens is 39, .* positions for 38"):
         DualEncoder.build(settings, load_tokenizer(tmp_path / "roberta"))
 
 
-def test_a_model_folder_with_settings_of_another_kind_is_told_as_damaged(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_folder_with_the_config_of_another_kind_is_reported_as_damaged(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
     settings = json.loads((tmp_path / "model/model.json").read_text())
     settings["text"]["name"] = "gpt2"
@@ -159,7 +161,7 @@ def test_a_model_in_training_encodes_without_dropout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[3, 1, 2, 1, 3], [1], [2, 2], []])
-def test_one_pass_gives_the_clips_and_each_of_their_frames(tiny_model: Path, lengths: list[int]) -> None:
+def test_one_pass_encodes_the_videos_and_each_of_their_frames(tiny_model: Path, lengths: list[int]) -> None:
     model = DualEncoder.load(tiny_model)
     noise = np.random.default_rng(0).integers(0, 256, (sum(lengths), 20, 30, 3), dtype=np.uint8)
     frames = iter([Image.fromarray(pixels) for pixels in noise])
@@ -173,7 +175,7 @@ def test_one_pass_gives_the_clips_and_each_of_their_frames(tiny_model: Path, len
     )
 
 
-def test_a_model_made_ready_for_queries_gives_the_same_vectors(tiny_model: Path) -> None:
+def test_a_model_for_inference_gives_the_same_embeddings(tiny_model: Path) -> None:
     model = DualEncoder.load(tiny_model)
     videos = [IMAGES, IMAGES[:1]]
     before, digest = (vectors(model), model.encode_videos(videos, batch_size=2)), model.digest
@@ -242,7 +244,7 @@ def test_a_kind_of_backbone_is_one_class_and_a_line_in_a_table(
     torch.testing.assert_close(twice, 2 * model.image.eval().pool_frames(frames))
 
 
-def test_an_unknown_kind_of_backbone_is_told_with_those_that_there_are(tiny_model: Path) -> None:
+def test_an_unknown_kind_of_backbone_is_reported_with_the_known_kinds(tiny_model: Path) -> None:
     model = DualEncoder.load(tiny_model)
     with pytest.raises(BadInput, match=r"model\.text\.kind is rnn: give transformers"):
         DualEncoder.build(model.config | {"text": model.config["text"] | {"kind": "rnn"}}, model.tokenizer)

@@ -1,4 +1,4 @@
-"""The relaxed draws of codes that our dVAE is trained through."""
+"""The relaxed samples of codes through which the dVAE is trained."""
 
 import pytest
 import torch

@@ -88,7 +88,7 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
 @pytest.mark.parametrize("form", ["plain", "checkpointed", "compiled"])
 @pytest.mark.parametrize("name", BERT_LIKE)
-def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form: str) -> None:
+def test_the_last_feed_forward_layers_process_the_selected_tokens_alone(name: str, form: str) -> None:
     model, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
     positions, shapes = TokenIndex.from_mask(ids == ids[0, 2]), []
     last: Any = model.blocks[-1]

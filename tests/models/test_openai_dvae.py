@@ -145,7 +145,7 @@ def test_the_settings_tell_which_dvae_a_folder_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["{}", '{"kind": "other"}', "[", '{"kind": "own", "codes": 5, "hidden": 4}', None])
-def test_a_damaged_folder_is_told_with_the_command_that_mends_it(tmp_path: Path, damage: str | None) -> None:
+def test_a_damaged_folder_is_reported_with_the_command_that_repairs_it(tmp_path: Path, damage: str | None) -> None:
     save_dvae(Dvae(num_codes=4, hidden=4, blocks=1), tmp_path)
     if damage is None:
         (tmp_path / "dvae.safetensors").write_bytes(b"short")
@@ -241,7 +241,7 @@ def test_one_storage_in_many_weights_is_refused(tmp_path: Path, zipped: bool) ->
     assert "encoder.pkl" in import_error(save_pair(tmp_path, pair, _use_new_zipfile_serialization=zipped))
 
 
-def test_absent_files_another_digest_and_another_codebook_are_told(tmp_path: Path) -> None:
+def test_absent_files_another_digest_and_another_codebook_are_reported(tmp_path: Path) -> None:
     assert "no OpenAI dVAE" in import_error(tmp_path)
     save_pair(tmp_path, published_pair(**TINY))
     assert "dvae.codebook_size is 8192, the weights" in import_error(tmp_path, codes=8192)

@@ -1,4 +1,4 @@
-"""The image backbone: any plain timm vision transformer, hidden patches, other resolutions, weights from folders."""
+"""The image backbone: any plain timm vision transformer, masked patches, other resolutions, weights from folders."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +49,7 @@ def test_tokens_are_those_of_timm_s_own_forward(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
+def test_the_content_of_a_masked_patch_changes_nothing(variant: str) -> None:
     name, options = VARIANTS[variant]
     model, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
     mask = HALF_GRID.reshape(2, 1, 4, 4).float()
@@ -62,7 +62,7 @@ def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
     assert not torch.allclose(model(images), model(other))
 
 
-def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_too() -> None:
+def test_a_model_of_dynamic_resolution_equals_one_of_fixed_resolution_also_with_masked_patches() -> None:
     fixed, free = backbone(), backbone(options=VIT | {"dynamic_img_size": True})
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(
@@ -181,7 +181,7 @@ def test_resizing_to_the_same_size_changes_no_bit() -> None:
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: str) -> None:
+def test_a_resized_model_takes_larger_images_and_masks_their_patches(variant: str) -> None:
     name, options = VARIANTS[variant]
     model = backbone(name, options=VIT | options)
     model.resize(48)
@@ -219,9 +219,7 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
 
 @pytest.mark.parametrize("view", [False, True])
 @pytest.mark.parametrize("pool", ["class", "mean"])
-def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are(
-    pool: Literal["class", "mean"], view: bool
-) -> None:
+def test_a_batch_larger_than_the_cache_is_encoded_like_its_pieces(pool: Literal["class", "mean"], view: bool) -> None:
     encoder = ImageEncoder(backbone(), dim=8, pool=pool).double()
     num_videos = encoder.backbone.micro_batch_size(torch.empty(1, 3, 32, 32)) // 2 + 3
     frames = torch.randn(num_videos, 2, 3, 32, 32, dtype=torch.float64)
@@ -246,7 +244,7 @@ def test_only_the_positions_of_patches_change() -> None:
     assert torch.equal(classed.vit.pos_embed[:, :1], unclassed[:, :1])
 
 
-def test_without_class_token_constant_positions_make_a_plain_picture_look_alike_at_224_and_384() -> None:
+def test_without_class_token_and_with_constant_positions_a_plain_image_is_encoded_alike_at_224_and_384() -> None:
     model = backbone(size=224, patch=16, options=VIT | {"class_token": False, "global_pool": "avg"})
     with torch.no_grad():
         model.vit.pos_embed.copy_(torch.randn(32).expand_as(model.vit.pos_embed))

@@ -67,7 +67,7 @@ def test_the_sigmoid_loss_does_not_depend_on_the_order_of_the_pairs() -> None:
     torch.testing.assert_close(sigmoid_loss(logits, own, none), sigmoid_loss(logits[order][:, order], own, none))
 
 
-def test_an_excluded_pair_has_no_gradient() -> None:
+def test_an_ignored_pair_has_no_gradient() -> None:
     logits = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     excluded = torch.zeros(4, 4, dtype=torch.bool)
     excluded[1, 2] = True

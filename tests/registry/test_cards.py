@@ -1,4 +1,4 @@
-"""Model and data card: the hub reads them, and every figure in them is one that was measured."""
+"""Model and data card: the Hub can read them, and all their numbers were measured."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is read from the registry's file is what MLflow would say."""
+"""Reading the registry's SQLite file gives the same as MLflow."""
 
 import sqlite3
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.deployed import register
 
 @pytest.fixture
 def registry(store: str, tiny_package: Path, other_package: Path) -> Registry:
-    """Two versions, promoted there and back."""
+    """Two versions, with a promotion and a rollback."""
     registry = Registry()
     for package in (tiny_package, other_package):
         register(registry, package)
@@ -23,7 +23,7 @@ def registry(store: str, tiny_package: Path, other_package: Path) -> Registry:
     return registry
 
 
-def test_versions_and_moves_are_those_that_mlflow_tells(registry: Registry) -> None:
+def test_versions_and_promotions_are_those_that_mlflow_returns(registry: Registry) -> None:
     assert [version.version for version in catalog.list_versions()] == [2, 1]
     assert catalog.list_versions() == registry.list_versions()
     assert [move.why for move in catalog.list_promotions()][-2:] == ["first", "back"]

@@ -1,4 +1,4 @@
-"""From an address to a model."""
+"""Loading models by URI."""
 
 import tempfile
 from pathlib import Path

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # seconds, for a mach
 
 @pytest.fixture(scope="module")
 def address(tiny_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server's, up; it stands in a folder of its own and knows no checkout."""
+    """The URL of a running server, in a folder of its own, without this checkout in its path."""
     port = free_port()
     options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(tiny_package / "index"), *options]
@@ -53,13 +53,13 @@ def test_texts_are_answered_each_with_the_number_of_results_that_is_asked_for(ad
     assert rankings[0] == up_to_rounding(query_server(address, {"inputs": ["a red square"], "params": {"k": 3}})[0])
 
 
-def test_a_picture_in_base64_finds_itself(address: str) -> None:
+def test_an_image_in_base64_finds_itself(address: str) -> None:
     [results] = query_server(address, {"dataframe_records": [{"image": encoded("green")}], "params": {"k": 1}})
     assert results[0]["id"] == "green"
     assert results[0]["score"] == pytest.approx(1, abs=1e-3)
 
 
-def test_texts_and_pictures_are_answered_in_one_table(address: str) -> None:
+def test_texts_and_images_are_answered_in_one_table(address: str) -> None:
     rows = [["a red square", None, 2], [None, encoded("black"), 4], [None, encoded("blue"), 1]]
     table = {"columns": ["text", "image", "k"], "data": rows}
     rankings = query_server(address, {"dataframe_split": table})

@@ -41,14 +41,14 @@ def registry_of_one(store_of_one_version: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def registry_of_two(store_of_two_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """A registry in which `other_package`, version 2, took over from `tiny_package`, version 1."""
+    """A registry in which `other_package`, version 2, has replaced `tiny_package`, version 1."""
     monkeypatch.chdir(tmp_path)
     with tracked_in(Path(shutil.copy(store_of_two_versions, tmp_path))):
         yield Registry()
 
 
 def measured(package: Path, folder: Path, *, recall: float) -> Path:
-    """A copy of the package whose encoders find the queries that they were registered with to `recall` per cent."""
+    """A copy of the package with a recall of `recall` per cent on its registered queries."""
     copy = shutil.copytree(package, folder)
     ranked(recall).to_parquet(copy / "evidence" / "queries.parquet")
     return copy
@@ -224,10 +224,10 @@ def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_i
 
 
 @pytest.mark.slow
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
+def test_of_two_concurrent_promotions_one_wins_and_the_other_fails_with_a_reason(
     registry_of_two: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
-    """Many times over: every round two threads promote different versions, starting together."""
+    """In every round two threads promote different versions at the same time."""
     registry = registry_of_two
     register(registry, reindexed(tiny_package, tmp_path / "third"))
     deployed = aliases(INDEX)["champion"]
@@ -257,7 +257,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
         assert aliases(INDEX)["previous"] == moves[-1].before
 
 
-def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Registry) -> None:
+def test_a_promotion_that_follows_a_void_one_does_not_count(registry_of_one: Registry) -> None:
     moves = PromotionLog(mlflow.MlflowClient(), INDEX)
     last = moves.get_last_number()
 
@@ -273,7 +273,7 @@ def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Re
 
 
 @pytest.mark.slow
-def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(registry_of_two: Registry) -> None:
+def test_a_version_that_holds_a_withdrawn_image_is_deployed_no_more(registry_of_two: Registry) -> None:
     registry_of_two.withdraw({"red": "its owner asked"})
     with pytest.raises(
         BadInput, match="cots-index version 1 contains withdrawn samples .red.: run `cots registry refresh`"
@@ -401,7 +401,7 @@ def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout_as_its_pa
 
 @pytest.fixture
 def server(tmp_path: Path, empty_store: Path, fork_python: str) -> Iterator[str]:
-    """The address of an MLflow server that keeps the artefacts itself."""
+    """The URL of an MLflow server that stores the artifacts itself."""
     shutil.copy(empty_store, tmp_path / "s.db")
     port = free_port()
     options = ["--backend-store-uri", "sqlite:///s.db", "--artifacts-destination", "kept", "--workers", "1"]
@@ -433,7 +433,9 @@ def test_a_server_keeps_versions_and_files_and_prints_nothing_between_results(
     assert len(json.loads(cots("search", "a red square", "--json", python=sys.executable))) == 6
 
 
-def test_a_registry_that_cannot_be_opened_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_registry_that_cannot_be_opened_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"this is no database, whatever its name says" * 100)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(RunFailed, match="file is not a database") as error:

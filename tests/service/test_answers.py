@@ -1,4 +1,4 @@
-"""What the service answers: every direction, together as alone, with what made it."""
+"""Answers of the service: every direction, batched and alone, with their lineage."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ def media(answer: dict[str, Any]) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("query_kind", ["text", "image"])
-def test_every_kind_is_found_whole_by_texts_and_by_pictures(
+def test_every_kind_is_found_whole_by_texts_and_by_images(
     served: Served, query_kind: str, media_kind: str, count: int, kinds: set[str]
 ) -> None:
     content = "a blue square" if query_kind == "text" else in_base64(encoded("blue"))
@@ -55,7 +55,7 @@ def test_every_kind_is_found_whole_by_texts_and_by_pictures(
     assert [hit["rank"] for hit in answer["results"]] == list(range(1, count + 1))
 
 
-def test_an_indexed_picture_finds_itself_and_a_caption_finds_itself(served: Served) -> None:
+def test_an_indexed_image_finds_itself_and_a_caption_finds_itself(served: Served) -> None:
     [first] = served.search(image=in_base64(encoded("blue")), k=1, media="image")["results"]
     assert first["id"].endswith("image-blue")
     assert first["score"] == pytest.approx(1, abs=1e-3)
@@ -74,13 +74,13 @@ def test_scores_are_the_cosines_of_the_encoders_vectors(served: Served, search: 
     assert {hit["captions"][0]: hit["score"] for hit in results} == pytest.approx(expected, abs=0.01)
 
 
-def test_a_picture_as_the_body_gets_the_answer_of_the_same_in_base64(served: Served) -> None:
+def test_an_image_as_the_body_gets_the_answer_of_the_same_in_base64(served: Served) -> None:
     image = encoded("green", "WEBP")
     raw = served.client.post("/search/image?k=5&media=any", content=image).json()
     assert raw["results"] == served.search(image=in_base64(image), k=5)["results"]
 
 
-def test_a_picture_that_was_reduced_for_the_queue_scores_as_the_whole_one(served: Served, search: SearchEngine) -> None:
+def test_an_image_that_was_reduced_for_the_queue_scores_as_the_whole_one(served: Served, search: SearchEngine) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 210, 3), dtype=np.uint8))
     file = io.BytesIO()
     image.save(file, "PNG")
@@ -111,7 +111,7 @@ def test_queries_that_come_together_are_answered_as_those_that_come_alone(served
     assert sizes["cots_batch_queries_sum"] > sizes["cots_batch_queries_count"]  # some were encoded together
 
 
-def test_an_answer_names_its_versions_and_leads_to_picture_and_lineage(served: Served, search: SearchEngine) -> None:
+def test_an_answer_names_its_versions_and_leads_to_image_and_lineage(served: Served, search: SearchEngine) -> None:
     answer = served.search(text="a red square", k=27)
     version = answer["versions"]["index"]["version"]
     assert version.startswith("folder-")

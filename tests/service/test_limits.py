@@ -1,4 +1,4 @@
-"""What the service refuses: each with a status of 4xx and one sentence."""
+"""Requests that the service refuses, each with a 4xx status and one sentence."""
 
 import http.client
 import io
@@ -36,7 +36,7 @@ def error_of(answer: httpx.Response, status: int) -> str:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A small PNG that says it has this size."""
+    """A small PNG whose header claims this size."""
     small = encoded("red")
     header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + small[24:29]
     return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
@@ -94,7 +94,7 @@ def test_a_body_that_is_no_query_is_refused(served: Served, body: bytes, kind: s
 
 
 @pytest.mark.parametrize("parameters", ["k=0", "k=101", "k=x", "media=audio", "colour=red"])
-def test_the_parameters_beside_a_picture_are_held_to_the_same(served: Served, parameters: str) -> None:
+def test_the_parameters_beside_an_image_are_checked_likewise(served: Served, parameters: str) -> None:
     error_of(served.client.post(f"/search/image?{parameters}", content=encoded("red")), 422)
 
 
@@ -108,7 +108,7 @@ def test_a_body_that_is_too_large_is_refused(served: Served, path: str) -> None:
 
 
 def test_a_body_without_end_is_not_read_to_its_end(served: Served) -> None:
-    """The sender of chunks is answered, or cut off, while it still sends."""
+    """The sender of chunks gets an answer, or is cut off, while it is still sending."""
     address = urlsplit(served.url)
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
     connection.putrequest("POST", "/search")
@@ -139,7 +139,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(mixed_package: Path) -> Non
             assert json.loads(answer.read())["error"] == "the body took longer than 0.2 s"
 
 
-def test_more_queries_than_are_allowed_at_a_time_are_told_to_come_again(mixed_package: Path) -> None:
+def test_more_concurrent_queries_than_allowed_are_asked_to_retry(mixed_package: Path) -> None:
     with serving(mixed_package, limits=RequestLimits(body=1000, pixels=1000, in_flight=1, seconds=20)) as served:
         address = urlsplit(served.url)
         with socket.create_connection((address.hostname, address.port), timeout=20) as slow:
@@ -276,7 +276,7 @@ def test_names_are_checked_on_this_machine_and_where_some_are_given() -> None:
     assert allowed_hosts("0.0.0.0", ["Search.example.org"]) == {*LOOPBACK, "search.example.org"}
 
 
-def test_an_animated_picture_counts_as_its_first(served: Served) -> None:
+def test_an_animated_image_counts_as_its_first_frame(served: Served) -> None:
     file = io.BytesIO()
     frames = [Image.new("RGB", (40, 32), colour) for colour in ("blue", "red")]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])

@@ -1,4 +1,4 @@
-"""The OpenAPI is true: schemathesis sends what it allows and what it forbids, and holds the answers against it."""
+"""The service conforms to its OpenAPI: schemathesis sends valid and invalid requests and checks the answers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The page, clicked through in a real browser."""
+"""The search page in a real browser."""
 
 import shutil
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def opened(browser: Browser, served: Served) -> Iterator[Page]:
 
 
 def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
-    """The page, which must neither fail nor break its own policy, nor ask another host."""
+    """Open the page; it must raise no error, keep its content policy, and request no other host."""
     with browser.new_context(viewport={"width": 1280, "height": 800}, **context) as within:
         page = within.new_page()
         page.set_default_timeout(10_000)
@@ -77,7 +77,7 @@ def test_results_come_as_one_types_with_scores_and_the_versions_that_answered(op
     assert all(image.get_attribute("alt") for image in opened.locator(".card img").all())
 
 
-def test_pictures_clips_and_captions_can_be_chosen(opened: Page) -> None:
+def test_images_videos_and_captions_can_be_chosen(opened: Page) -> None:
     opened.locator("#text").fill("a blue square")
     expect(cards(opened)).to_have_count(24)
     opened.get_by_label("Videos").check()
@@ -98,7 +98,7 @@ def test_pictures_clips_and_captions_can_be_chosen(opened: Page) -> None:
 
 
 @pytest.mark.parametrize("way", ["drop", "paste", "pick"])
-def test_a_picture_is_looked_for(opened: Page, way: str) -> None:
+def test_an_image_can_be_searched_for(opened: Page, way: str) -> None:
     if way == "pick":
         opened.locator("#file").set_input_files(
             {"name": "mine.png", "mimeType": "image/png", "buffer": encoded("blue")}
@@ -180,7 +180,7 @@ def test_an_answer_that_comes_late_does_not_replace_a_newer_one(opened: Page) ->
     expect(opened.locator("#progress")).to_be_hidden()
 
 
-def test_a_service_that_is_busy_is_told_and_asked_again(opened: Page) -> None:
+def test_a_busy_service_is_reported_and_can_be_queried_again(opened: Page) -> None:
     busy = {"status": 429, "content_type": "application/json", "body": '{"error": "9 queries are being answered"}'}
     opened.route("**/search", lambda route: route.fulfill(**busy))
     opened.locator("#text").fill("a red square")
@@ -192,7 +192,7 @@ def test_a_service_that_is_busy_is_told_and_asked_again(opened: Page) -> None:
     expect(opened.locator("#trouble")).to_be_hidden()
 
 
-def test_a_picture_over_the_services_limit_is_told(browser: Browser, mixed_package: Path) -> None:
+def test_an_image_over_the_limit_is_reported(browser: Browser, mixed_package: Path) -> None:
     small = RequestLimits(body=LIMITS.body, pixels=1000, in_flight=8, seconds=5)
     with serving(mixed_package, limits=small) as served:
         for page in open_page(browser, served.url):

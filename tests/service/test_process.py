@@ -1,4 +1,4 @@
-"""`cots serve` as a process: what it says, what it refuses, how it ends."""
+"""`cots serve` as a process: its log lines, its errors, its shutdown."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ BODY = b'{"text": "a red square"}'
 
 @contextmanager
 def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The process and its port, when it has said where it listens."""
+    """Start the service; yield the process and its port once it listens."""
     command = [sys.executable, "-m", "cots", "serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
     assert process.stderr
@@ -41,7 +41,7 @@ def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Run `cots serve` where it will not start: (exit code, standard error)."""
+    """Run `cots serve` with arguments that it refuses; return exit code and standard error."""
 
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["cots", "serve", *map(str, arguments)])
@@ -75,7 +75,7 @@ def test_the_champion_is_served_and_sigterm_finishes_the_requests_in_flight(
         assert process.wait(20) == 0
 
 
-def test_an_address_that_is_taken_is_told_in_one_line(refused: Refused, mixed_package: Path) -> None:
+def test_an_address_that_is_taken_is_reported_in_one_line(refused: Refused, mixed_package: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         code, error = refused("--model", mixed_package, "--port", port)
@@ -92,7 +92,7 @@ def test_an_address_that_is_taken_is_told_in_one_line(refused: Refused, mixed_pa
         (["--model", "/"], {}, "error: / is not a packaged index"),
     ],
 )
-def test_what_cannot_be_served_is_told_in_one_line(
+def test_what_cannot_be_served_is_reported_in_one_line(
     refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],

@@ -1,4 +1,4 @@
-"""The champion moves while the service answers."""
+"""The champion changes while the service answers."""
 
 import shutil
 import threading
@@ -98,7 +98,7 @@ def test_previews_of_the_version_before_stay_readable(
         assert served.client.get(before["lineage"]).json()["versions"]["index"]["version"] == "1"
 
 
-def test_a_broken_champion_is_told_and_the_version_before_goes_on(
+def test_a_broken_champion_is_reported_and_the_previous_version_keeps_answering(
     champion: Champion, tiny_package: Path, tmp_path: Path
 ) -> None:
     champion.register(tiny_package / "index")

@@ -79,7 +79,7 @@ def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data
     assert Thumbnails(tmp_path / "index" / "previews.tar").picture(0, 0).size == (40, 32)
 
 
-def test_each_frame_of_a_clip_has_its_own_vector_and_a_picture_has_none(
+def test_each_frame_of_a_video_has_its_own_vector_and_an_image_has_none(
     built: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
     manifest = read_manifest(tiny_data / "manifest.parquet")
@@ -151,7 +151,7 @@ def test_an_older_index_is_replaced_whole(tmp_path: Path, tiny_model: Path, tiny
         ({"splits": ()}, "has no sample of them"),
     ],
 )
-def test_what_cannot_be_built_is_told_and_the_older_index_stays(
+def test_what_cannot_be_built_is_reported_and_the_older_index_stays(
     index: dict[str, object], words: str, tmp_path: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
     (tmp_path / "index").mkdir()

@@ -53,7 +53,7 @@ def test_a_packed_model_carries_the_code_that_it_needs_and_no_other(name: str, t
     assert not [file for file in carried if "stages" in file or "training" in file or "service/" in file]
 
 
-def test_an_indexed_picture_finds_itself_first(index_model: Any) -> None:
+def test_an_indexed_image_finds_itself_first(index_model: Any) -> None:
     [results] = index_model.predict(pd.DataFrame({"image": [encoded("blue")], "k": [3]}))
     assert results[0]["id"] == "blue"
     assert results[0]["score"] == pytest.approx(1, abs=1e-3)
@@ -83,7 +83,7 @@ def test_a_list_of_texts_gets_one_ranking_each(index_model: Any, tiny_model: Pat
         assert {result["id"] for result in ranked} == set(COLOURS)
 
 
-def test_texts_and_pictures_may_be_mixed_in_one_table(index_model: Any) -> None:
+def test_texts_and_images_may_be_mixed_in_one_table(index_model: Any) -> None:
     table = pd.DataFrame(
         {
             "text": ["a red square", None, None],

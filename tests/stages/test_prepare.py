@@ -61,7 +61,7 @@ def table(path: Path, rows: list[str]) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path, picture: Encoded) -> Path:
-    """A folder in which seven pictures are usable and everything that can be wrong is wrong once."""
+    """A folder with seven usable images, and one sample for each reason of rejection."""
     path, whole = tmp_path / "source", picture(200, 160)
     files = {
         "empty.jpg": b"",
@@ -172,7 +172,7 @@ def test_of_samples_with_one_id_the_first_usable_one_stays(tmp_path: Path, pictu
     assert list(rejected["reason"]) == ["no caption", "duplicate id"]
 
 
-def test_clips_become_frames_and_damaged_ones_rejects(tmp_path: Path, clip: Encoded) -> None:
+def test_videos_become_frames_and_damaged_ones_rejects(tmp_path: Path, clip: Encoded) -> None:
     path = tmp_path / "source"
     (path / "videos").mkdir(parents=True)
     for number, data in enumerate([clip(12), clip(2), clip(12)[:400]]):
@@ -235,7 +235,7 @@ def test_from_the_shell_a_missing_folder_gives_one_line_and_exit_code_2(tmp_path
 
 
 @pytest.mark.slow
-def test_from_the_shell_a_source_of_absent_pictures_gives_one_line_and_exit_code_1(
+def test_from_the_shell_a_source_of_absent_images_gives_one_line_and_exit_code_1(
     tmp_path: Path, fork_python: str
 ) -> None:
     path = table(tmp_path / "source", ["a.jpg,a dog,train", "b.jpg,a cat,train"])

@@ -34,7 +34,7 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory, picture: Encoded) -> Path:
-    """What `prepare` leaves of twenty pictures, ten of them to train on; not to be written to."""
+    """Output of `prepare` for twenty images, ten of them for training; not to be written to."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sound")
     splits = ["train"] * 10 + ["val"] * 5 + ["test"] * 5
     rows = [f"{i}.jpg,caption {i},{split}" for i, split in enumerate(splits)]
@@ -54,7 +54,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory, picture: Encoded) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path, sound: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(sound, tmp_path / "data"))
 
 
@@ -71,7 +71,7 @@ def run_validation(data: Path) -> dict[str, Any]:
 
 
 def validation_error(data: Path) -> str:
-    """What a run that fails says; its summary names the same expectations."""
+    """The error of a failing run; its summary must name the same expectations."""
     with pytest.raises(RunFailed) as raised:
         run_validation(data)
     message = str(raised.value)
@@ -149,14 +149,14 @@ def test_a_part_that_is_needed_and_empty_fails(data: Path) -> None:
     assert "(test image, train image): missing or unknown: ['test image']" in validation_error(data)
 
 
-def test_clips_alone_do_not_serve_a_target_that_asks_for_pictures(data: Path) -> None:
+def test_videos_alone_do_not_serve_a_target_that_needs_images(data: Path) -> None:
     edit(data, lambda rows: [row.update(media="video") for row in rows])
     message = validation_error(data)
     assert "no part that index.target needs is empty (test image, train image): missing or unknown" in message
 
 
 def outcome_of(data: Path, expectation: str) -> tuple[bool, str]:
-    """How one expectation came out, and what was observed, whatever the others say."""
+    """Result and observation of one expectation."""
     with suppress(RunFailed):
         run_validation(data)
     summary = json.loads((data / "validation/summary.json").read_text())
@@ -183,7 +183,7 @@ def test_shares_are_borne_up_to_their_limit_and_fail_above_it(
     assert outcome_of(data, expectation) == (False, f"{most + 1} of {of} against it")
 
 
-def test_a_picture_that_only_looks_like_one_in_train_is_counted_and_fails_nothing(data: Path) -> None:
+def test_an_image_that_only_looks_like_one_in_train_is_counted_and_fails_nothing(data: Path) -> None:
     edit(data, lambda rows: rows[15].update(dhash=rows[0]["dhash"]))
     assert run_validation(data)["overview"]["val and test pictures that look like one in train (2 of 64 bits)"] == 1
 
@@ -208,7 +208,7 @@ def test_a_reject_of_an_unknown_reason_fails(data: Path) -> None:
     assert "rejects have a known reason (13 reasons): 1 of 2 against it, such as bad weather" in validation_error(data)
 
 
-def test_a_manifest_of_other_columns_or_none_is_told(data: Path) -> None:
+def test_a_manifest_of_other_columns_or_none_is_reported(data: Path) -> None:
     table = pq.read_table(data / "manifest.parquet")
     pq.write_table(table.append_column("extra", pa.array(np.arange(20))), data / "manifest.parquet")
     with pytest.raises(BadInput, match="other columns"):
@@ -218,7 +218,7 @@ def test_a_manifest_of_other_columns_or_none_is_told(data: Path) -> None:
         run_validation(data)
 
 
-def test_a_missing_table_of_rejects_is_told(data: Path) -> None:
+def test_a_missing_table_of_rejects_is_reported(data: Path) -> None:
     (data / "rejected.parquet").unlink()
     with pytest.raises(BadInput, match="no table of rejected samples"):
         run_validation(data)

@@ -26,7 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> Path
 
 
 def run_stage(project: Path) -> tuple[mlflow.MlflowClient, str, dict[str, str]]:
-    """Run a stage of three steps; the client, the run id and what its file says."""
+    """Run a stage of three steps; return client, run id and the content of the run file."""
     params = Params.load(ROOT / "params.yaml")
     sections = {"pretrain": params.pretrain, "model": params.model}
     out = project / "runs" / "pretrain.json"
@@ -129,7 +129,7 @@ def test_a_curve_longer_than_one_call_of_the_server_arrives_whole(project: Path)
     assert [m.value for m in history] == list(range(2500))
 
 
-def test_a_server_that_is_down_is_told_within_seconds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_reported_within_seconds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://someone:secret@127.0.0.1:{free.getsockname()[1]}"
@@ -145,7 +145,7 @@ def test_a_server_that_is_down_is_told_within_seconds(project: Path, monkeypatch
     assert "secret" not in str(error.value)
 
 
-def test_something_that_is_no_http_server_is_told_like_one_that_is_down(
+def test_something_that_is_no_http_server_is_reported_like_one_that_is_down(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

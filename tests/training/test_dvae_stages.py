@@ -1,4 +1,4 @@
-"""The dVAE's stages: trained or imported, what they leave has one form."""
+"""The stages of the dVAE: trained or imported, their outputs have the same form."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_an_imported_dvae_gives_every_view_the_codes_of_the_published_encoder(
     tokenize.stage(*paths, params=importing)
     tokens = CropViews.load(tmp_path / "tokens/train/image-00000.safetensors").tokens
     encoder = torch.load(tmp_path / "openai/encoder.pkl", weights_only=False)
-    for row, colour in enumerate(("red", "green")):  # plain pictures: every crop is the same
+    for row, colour in enumerate(("red", "green")):  # plain images: every crop is the same
         plain = torch.from_numpy(np.asarray(Image.new("RGB", (32, 32), colour)) / np.float32(255)).movedim(-1, 0)[None]
         codes = encoder(dall_e.map_pixels(plain)).argmax(dim=1).flatten()
         assert float((torch.from_numpy(tokens[row].astype(int)) == codes).float().mean()) > 0.9

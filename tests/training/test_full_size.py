@@ -21,8 +21,8 @@ from tests.backbones import encoder, language, vision, vit
 DIM, WORDS, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24
 
 
-def full_size_streams() -> tuple[ImageEncoder, TextEncoder]:
-    """ViT-B/16 and BERT-base from random weights, the last six blocks of each trainable, activations not kept."""
+def full_size_encoders() -> tuple[ImageEncoder, TextEncoder]:
+    """ViT-B/16 and BERT-base with random weights, the last six blocks trainable, with gradient checkpointing."""
     image_backbone, text_backbone = vision(size=224, patch=16, name="vit_base_patch16_224"), language(vocab=WORDS)
     image, text = ImageEncoder(image_backbone, dim=DIM, pool="class"), TextEncoder(text_backbone, dim=DIM, pool="class")
     for part in (image, text):
@@ -33,7 +33,7 @@ def full_size_streams() -> tuple[ImageEncoder, TextEncoder]:
 
 def full_size_objective() -> CotsObjective:
     """The whole objective around them."""
-    image, text = full_size_streams()
+    image, text = full_size_encoders()
     return CotsObjective(
         image=image,
         text=text,
@@ -49,7 +49,7 @@ def full_size_objective() -> CotsObjective:
 
 
 def random_batch() -> Batch:
-    """Two pairs of noise: 40 % of the patches and 15 % of the words hidden."""
+    """Two pairs of noise, with 40 % of the patches and 15 % of the tokens masked."""
     ids = torch.randint(1000, WORDS, (PAIRS, LENGTH))
     mlm_mask = torch.arange(LENGTH).expand(PAIRS, LENGTH) % 7 == 3
     return Batch(

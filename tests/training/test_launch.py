@@ -1,4 +1,4 @@
-"""Stages in several processes, from the shell: what they write, and what is left when one of them dies."""
+"""Stages in several processes, from the shell: their outputs, and the state after one process dies."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ SECONDS = 300
 
 @pytest.fixture
 def project(tmp_path: Path, store: str, tiny_data: Path, tokenized: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to train in, long enough to be interrupted."""
+    """A folder with parameters of a run long enough to be interrupted."""
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path)
     return tmp_path
@@ -33,7 +33,7 @@ def project(tmp_path: Path, store: str, tiny_data: Path, tokenized: Path, monkey
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_data: Path, tokenized: Path) -> Path:
-    """What a run of one process that nothing disturbed has left; by the real interpreter."""
+    """Outputs of an uninterrupted run in one process, by the real interpreter."""
     folder = tmp_path_factory.mktemp("whole")
     write_params(folder, steps=3)
     shutil.copy(empty_store, folder / "mlflow.db")
@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_data
 
 
 def write_params(folder: Path, *, save: str = "online", **changes: object) -> None:
-    """Parameters of a run long enough to be interrupted, with these changes to `pretrain`."""
+    """Write parameters of a run long enough to be interrupted, with changes to `pretrain`."""
     params = tiny_params(pretrain={"steps": 16, "checkpoint_every": 4} | changes, objective={"save": save})
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
 
@@ -74,7 +74,7 @@ def run_command(
 
 
 def find_second(folder: Path) -> list[psutil.Process]:
-    """The second process of the stage that runs in a folder."""
+    """The second process of the stage that is running in a folder."""
     processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -111,7 +111,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them
 
 
 @pytest.mark.parametrize("count", ["0", "two", "-1", ""])
-def test_a_number_of_processes_that_is_none_is_told_in_one_line(
+def test_a_number_of_processes_that_is_none_is_reported_in_one_line(
     project: Path, tiny_data: Path, tokenized: Path, count: str
 ) -> None:
     done = run_command([sys.executable, *command(tiny_data, tokenized, "out")], count)
@@ -131,7 +131,7 @@ def test_tokens_are_the_same_whoever_makes_them(
         assert (project / "tokens" / path).read_bytes() == (tokenized / "tokens" / path).read_bytes()
 
 
-def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_weights_are_sharded(
+def test_more_micro_batches_than_a_rank_has_pairs_are_reported_in_one_line_if_weights_are_sharded(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str
 ) -> None:
     write_params(project, fsdp=True, grad_accum_steps=3)
@@ -144,7 +144,7 @@ def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_w
 
 
 @pytest.mark.parametrize("save", ["online", "ema"])
-def test_a_run_with_sharded_weights_leaves_the_streams_of_a_run_without(
+def test_a_run_with_sharded_weights_leaves_the_encoders_of_a_run_without(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str, save: str
 ) -> None:
     weights = {}

@@ -1,4 +1,4 @@
-"""Parameter groups: what decays, and how fast each depth learns."""
+"""Parameter groups: weight decay, and the learning rate of each depth."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.backbones import language, vision
 
 
 class Heads(nn.Module):
-    """An image stream of two blocks, a text stream of three, momentum copies, a head."""
+    """An image encoder of two blocks, a text encoder of three, their momentum encoders, a head."""
 
     def __init__(self, kind: str = "megatron-bert") -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Heads(nn.Module):
 
 
 def scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
-    """Each trainable parameter's scale; every one is in exactly one group, and no other is in any."""
+    """Scale of each trainable parameter; the groups contain each of them exactly once, and no other."""
     groups = build_param_groups(module, weight_decay=0.1, layer_decay=layer_decay)
     pairs = [(id(parameter), group["scale"]) for group in groups for parameter in group["params"]]
     trained = {id(parameter): name for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -1,4 +1,4 @@
-"""The same work in one, two and four processes: the same losses, weights, queues and filter, on every one of them."""
+"""Training in one, two and four processes gives the same losses, weights, queues and filter on every rank."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def torchrun(python: str, count: int, module: str, *arguments: object) -> subpro
 def results(
     tiny_data: Path, tokenized: Path, tmp_path_factory: pytest.TempPathFactory, fork_python: str
 ) -> dict[int, RankResults]:
-    """What each process had in the end, by how many there were."""
+    """Final results of each rank, by the number of processes."""
     by_count = {}
     for count in (1, 2, 4):
         out = tmp_path_factory.mktemp(f"processes{count}")
@@ -69,7 +69,7 @@ def test_every_process_ends_with_the_same_weights_queue_and_filter(
         assert not any(key.startswith(("queue", "noise_filter")) for key in shared)
 
 
-def test_a_process_whose_pairs_are_all_noise_keeps_its_likeliest_where_weights_are_sharded(
+def test_a_rank_whose_pairs_are_all_noise_keeps_the_most_similar_if_weights_are_sharded(
     results: dict[int, RankResults],
 ) -> None:
     keep_rates = {

@@ -1,4 +1,4 @@
-"""Whole runs on a dozen pictures: they repeat, resume, and change only what they should."""
+"""Whole runs on a dozen images: they repeat, resume, and change only what they should."""
 
 import shutil
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def weights(out: Path) -> bytes:
 
 
 def killed_run(step: int, data: Path, tokenized: Path, tmp_path: Path) -> None:
-    """A run that ends as if killed when it tells of `step`."""
+    """A run that ends as if killed when it logs `step`."""
 
     def raise_at_step(_: Progress, metrics: dict[str, float]) -> None:
         if metrics["step"] == step:
@@ -109,14 +109,14 @@ def test_a_killed_run_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
 
 
 def test_waiting_for_an_item_is_the_time_that_it_takes_to_come() -> None:
-    moments = iter([0.0, 5.0, 6.0, 6.0, 9.0])  # asked, there, asked again, there
+    moments = iter([0.0, 5.0, 6.0, 6.0, 9.0])  # request, arrival, next request, arrival
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cots.training.trainer.time.perf_counter", lambda: next(moments))
         assert list(with_wait_seconds(iter("ab"))) == [("a", 5.0), ("b", 0.0)]
 
 
-def test_curves_tell_what_share_of_the_time_the_run_waited(usual: Path) -> None:
+def test_curves_contain_the_share_of_time_spent_waiting(usual: Path) -> None:
     curves = pd.read_csv(usual / "report/curves.csv")
     assert curves["data_wait"].between(0, 1).all()
     assert curves["data_wait"].gt(0).any()
@@ -176,7 +176,7 @@ def test_a_baseline_runs_through_the_same_loop_and_resumes(
 
 
 @pytest.mark.slow
-def test_a_batch_in_parts_ends_with_nearly_the_same_weights(
+def test_gradient_accumulation_ends_with_nearly_the_same_weights(
     tiny_data: Path, tokenized: Path, tmp_path: Path, unfiltered: Path
 ) -> None:
     parts = run(
@@ -188,8 +188,8 @@ def test_a_batch_in_parts_ends_with_nearly_the_same_weights(
 
 
 @pytest.mark.slow
-def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
-    still = {"momentum": 1.0, "save": "ema"}  # a momentum stream that never moves is what the run began with
+def test_the_momentum_encoders_are_saved_if_requested(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    still = {"momentum": 1.0, "save": "ema"}  # momentum encoders that never change equal the initial weights
     out = run(tiny_data, tokenized, tmp_path / "still", tiny_params(objective=still))
     torch.manual_seed(tiny_params().pretrain.seed)
     start = build_model(tiny_params().model, tokenized / "tokenizer")
@@ -252,7 +252,9 @@ def test_two_forwards_leave_every_buffer_and_weight_bit_identical(tiny_data: Pat
     assert all(torch.equal(before[name], value) for name, value in objective.state_dict().items())
 
 
-def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_data: Path, tokenized: Path) -> None:
+def test_update_state_changes_momentum_encoders_queue_and_filter_and_nothing_else(
+    tiny_data: Path, tokenized: Path
+) -> None:
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     with torch.no_grad():
         for parameter in objective.image.parameters():
