@@ -85,7 +85,7 @@ def read_package(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
         BadInput: the folder is not a packaged index.
     """
     if not (folder / MLMODEL).is_file():
-        raise BadInput(f"{folder} is not a packaged index, it has no {MLMODEL}: give package/index or an address")
+        raise BadInput(f"{folder} is not a packaged index, it has no {MLMODEL}: give package/index or a models:/ URI")
     try:
         flavor = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf8"))["flavors"]["python_function"]
         paths = {name: folder / flavor["artifacts"][name]["path"] for name in ("encoders", "index")}

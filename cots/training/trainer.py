@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class TrainResult(NamedTuple):
-    """What a run returns besides the trained weights."""
+    """Results of a run besides the trained weights."""
 
     curves: list[Metrics]
     pairs: PairStats
@@ -109,7 +109,7 @@ def train(
             state = checkpoint_state(step + 1, objective, optimizer, curves, pairs)
             if rank() == 0:
                 checkpoint.save(checkpoint_path, state, fingerprint=fingerprint)
-    barrier()  # a slower rank may still load the checkpoint
+    barrier()  # a slower rank may still be loading the checkpoint
     checkpoint_path.unlink(missing_ok=True)
     return TrainResult(curves, pairs)
 

@@ -142,7 +142,7 @@ def test_a_table_of_relative_positions_that_every_block_reads_is_an_embedding(na
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gpt2", {}, r"gpt2 \(gpt2\) is no text encoder: give one that reads both ways"),
+        ("gpt2", {}, r"gpt2 \(gpt2\) is no text encoder: give a bidirectional one"),
         ("llama", {}, "is no text encoder"),
         ("t5", {}, "is no text encoder"),
         ("bart", {}, "is no text encoder"),
