@@ -177,7 +177,7 @@ def measure_run(table: Path, model: Path, params: Params) -> None:
     settings, media = params.evaluate, MEDIA_OF[params.index.target]
     rows = part(read_manifest(Path("data/manifest.parquet")), settings.split, media)
     samples = read_stored_samples(Path("data/shards"), rows)
-    held = embed(DualEncoder.load(model), samples, batch=settings.batch_size)
+    held = embed(DualEncoder.load(model), samples, batch_size=settings.batch_size)
     write_query_table(table, held, evaluate_retrieval(held, media=media, folds=1, resamples=1, seed=0))
 
 

@@ -74,13 +74,13 @@ def table(size: str, *, rounds: int) -> None:
     }
     told("pictures", images, count=pictures, rounds=rounds)
     by_text = {
-        "ours": lambda: ready.encode_texts(asked, batch=64),
+        "ours": lambda: ready.encode_texts(asked, batch_size=64),
         "open_clip": within(lambda: [by_clip(asked[row : row + 64]) for row in range(0, texts, 64)]),
     }
     told("texts", by_text | {name: _all(peer, asked) for name, peer in peers.items()}, count=texts, rounds=rounds)
     alone: dict[str, Call] = {
-        "ours": lambda: ready.encode_texts(asked[:1], batch=1),
-        "ours, as trained": lambda: model.encode_texts(asked[:1], batch=1),
+        "ours": lambda: ready.encode_texts(asked[:1], batch_size=1),
+        "ours, as trained": lambda: model.encode_texts(asked[:1], batch_size=1),
         "open_clip": within(lambda: by_clip(asked[:1])),
     }
     told(

@@ -64,7 +64,7 @@ def threads(pictures: int = 4_096, batch: int = 256, side: int = 224, rounds: in
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         drawn(folder / "pictures", pictures)
-        reading = training_shards(folder, size=240, batch=batch, side=side)
+        reading = training_shards(folder, size=240, batch_size=batch, side=side)
         counts = [1 << power for power in range(6) if 1 << power <= len(os.sched_getaffinity(0))]
         calls = {str(count): _epoch(replace(reading, threads=count), pictures // batch) for count in counts}
         seconds = in_turn(calls, rounds=rounds)
@@ -93,14 +93,14 @@ def drawn(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def training_shards(folder: Path, *, size: int, batch: int = BATCH, side: int = 64) -> TrainLoader:
+def training_shards(folder: Path, *, size: int, batch_size: int = BATCH, side: int = 64) -> TrainLoader:
     """Training batches of what `prepare` and `tokenize` make of the pictures."""
     made, params = folder / f"shards-{size}", Params.load()
     source = {"kind": "folder", "path": str(folder / "pictures"), "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
     values: dict[str, Any] = params.model_dump(mode="json", by_alias=True) | {"source": source}
     values["prepare"] |= {"size": size}
     values["tokenize"] |= {"crops_per_image": 1}
-    values["pretrain"] |= {"batch_size": batch}
+    values["pretrain"] |= {"batch_size": batch_size}
     values["model"]["image"] |= {"size": side} | ({"patch": 16} if side > 64 else {})
     params = Params.model_validate(values)
     paths = made / "shards", made / "manifest.parquet", made / "rejected.parquet"

@@ -41,14 +41,16 @@ CANDIDATES = (10, 50)
 class Judge:
     """A cross-encoder over a set of pictures and texts that keeps its own time."""
 
-    def __init__(self, cross: CrossEncoder, pictures: list[Image.Image], texts: tuple[str, ...], batch: int) -> None:
-        self.cross, self.pictures, self.texts, self.batch = cross, pictures, texts, batch
+    def __init__(
+        self, cross: CrossEncoder, pictures: list[Image.Image], texts: tuple[str, ...], batch_size: int
+    ) -> None:
+        self.cross, self.pictures, self.texts, self.batch_size = cross, pictures, texts, batch_size
         self.seconds_per_pair = 0.0
 
     def __call__(self, pairs: Ints) -> Floats:
         """Logits of (P, 2) rows of picture and text."""
         start = time.perf_counter()
-        scores = self.cross.score(self.pictures, self.texts, pairs, batch=self.batch)
+        scores = self.cross.score(self.pictures, self.texts, pairs, batch_size=self.batch_size)
         self.seconds_per_pair = (time.perf_counter() - start) / len(pairs)
         return scores
 
@@ -94,7 +96,9 @@ def evaluation_set(model: DualEncoder, params: Params) -> tuple[EmbeddedSplit, l
     """Pictures and captions of the evaluation split, embedded, and the pictures themselves."""
     rows = part(read_manifest(MANIFEST), params.evaluate.split, "image")
     samples = list(read_stored_samples(SHARDS, rows))
-    return embed(model, samples, batch=params.evaluate.batch_size), [decode_frames(sample)[0] for sample in samples]
+    return embed(model, samples, batch_size=params.evaluate.batch_size), [
+        decode_frames(sample)[0] for sample in samples
+    ]
 
 
 def two_streams(embedded: EmbeddedSplit) -> tuple[Direction, Direction]:

@@ -10,7 +10,7 @@ from cots.files import write_json
 from cots.registry.cards import DATA_CARD, MODEL_CARD
 from cots.registry.client import INDEX
 from cots.registry.evidence import PARAMS
-from cots.registry.loading import find_encoders, model_folder
+from cots.registry.loading import fetch_model_folder, find_encoders
 from cots.registry.packaging import save_index
 from cots.registry.publishing import build_evaluator, publish_package
 from cots.registry.registry import PublishResult, Registry
@@ -42,8 +42,8 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
         RunFailed: MLflow is down or refuses, or another promotion happened at the same time.
     """
     registry = Registry()
-    champion = registry.champion()
-    artifacts, manifest = registry.artifacts(champion.version), project / "data" / MANIFEST
+    champion = registry.get_champion()
+    artifacts, manifest = registry.get_artifacts(champion.version), project / "data" / MANIFEST
     before = artifacts.load_params()
     recipe = before | {"index": params.recipe()["index"]}
     if champion.tags["manifest.digest"] == file_digest(manifest) and recipe == before:
@@ -62,7 +62,7 @@ def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: d
     scratch = work / "champion"
     scratch.mkdir()
     uri = f"models:/{INDEX}/{champion.version}"
-    model = model_folder(uri, into=scratch)
+    model = fetch_model_folder(uri, into=scratch)
     encoders = find_encoders(model, name=uri)
     index_stage(data / "shards", data / MANIFEST, encoders, work / "index", params=params, cache_dir=project / CACHE)
     cards = {name: (model / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}

@@ -1,4 +1,4 @@
-"""The test suite; each of its processes keeps to one thread, for they share the machine's cores."""
+"""The test suite; each of its processes uses one thread, because they share the machine's cores."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Small backbones of random weights, for tests that are about something else."""
+"""Small backbones with random weights, for tests of other parts."""
 
 from typing import Any
 
@@ -23,13 +23,13 @@ def language(*, vocab: int, name: str = "bert", fused: bool = False, **options: 
     )
 
 
-def vit(stream: ImageEncoder) -> Any:
-    """timm's layers inside a stream."""
-    assert isinstance(stream.backbone, VitBackbone)
-    return stream.backbone.vit
+def vit(image_encoder: ImageEncoder) -> Any:
+    """timm's model inside an image encoder."""
+    assert isinstance(image_encoder.backbone, VitBackbone)
+    return image_encoder.backbone.vit
 
 
-def encoder(stream: TextEncoder) -> Any:
-    """transformers' layers inside a stream."""
-    assert isinstance(stream.backbone, HfTextBackbone)
-    return stream.backbone.encoder
+def encoder(text_encoder: TextEncoder) -> Any:
+    """transformers' model inside a text encoder."""
+    assert isinstance(text_encoder.backbone, HfTextBackbone)
+    return text_encoder.backbone.encoder

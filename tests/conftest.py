@@ -1,4 +1,4 @@
-"""What several tests stand on: a store of MLflow, tiny encoders and an index they made."""
+"""Common fixtures: MLflow stores, tiny encoders, an index, packages and data."""
 
 import io
 import json
@@ -22,13 +22,13 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Two libraries warn when they are imported: Great Expectations of `sre_constants`, MLflow of its type hints."""
+    """Ignore warnings at import: Great Expectations' of `sre_constants`, MLflow's of type hints."""
     config.addinivalue_line("filterwarnings", "ignore:module 'sre_.*' is deprecated:DeprecationWarning")
     config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start servers or train go first, so that two workers end at about the same time."""
+    """Run files that start servers or train first, so that two workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -40,7 +40,7 @@ COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database, made once: that takes seconds."""
+    """A migrated database; created once, because that takes seconds."""
 
     from cots.tracking.runs import connect
 
@@ -52,7 +52,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def tracked_in(path: Path) -> Iterator[str]:
-    """The address of the MLflow store that a SQLite file is, which `MLFLOW_TRACKING_URI` names meanwhile."""
+    """Use a SQLite file as the MLflow store inside the block; yield its URI, as in `MLFLOW_TRACKING_URI`."""
     import mlflow
 
     uri = f"sqlite:///{path}"
@@ -65,7 +65,7 @@ def tracked_in(path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def store(tmp_path: Path, empty_store: Path) -> Iterator[str]:
-    """The address of an empty MLflow store of this test alone, which `MLFLOW_TRACKING_URI` names."""
+    """The URI of an empty MLflow store for one test, as in `MLFLOW_TRACKING_URI`."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     with tracked_in(tmp_path / "mlflow.db") as uri:
         yield uri
@@ -73,7 +73,7 @@ def store(tmp_path: Path, empty_store: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def store_of_one_version(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_package: Path) -> Path:
-    """A store in which `tiny_package` is registered; a copy shares its files, adds its own to them under new names."""
+    """A store in which `tiny_package` is registered; copies of it share its artifact files and add their own."""
     from tests.deployed import registered_in
 
     return registered_in(shutil.copy(empty_store, tmp_path_factory.mktemp("store")), tiny_package)
@@ -83,7 +83,7 @@ def store_of_one_version(tmp_path_factory: pytest.TempPathFactory, empty_store: 
 def store_of_two_versions(
     tmp_path_factory: pytest.TempPathFactory, store_of_one_version: Path, other_package: Path
 ) -> Path:
-    """A store in which `other_package` took over from `tiny_package`."""
+    """A store in which `other_package` has replaced `tiny_package` as the champion."""
     from tests.deployed import registered_in
 
     return registered_in(shutil.copy(store_of_one_version, tmp_path_factory.mktemp("store")), other_package)
@@ -107,7 +107,7 @@ def cots(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def save_tiny_model(folder: Path, seed: int) -> None:
-    """A model folder with random streams of one small layer."""
+    """Write a model folder with random encoders of one small block."""
     from cots.data.wordpiece import train_tokenizer
     from cots.models.dual_encoder import DualEncoder
 
@@ -144,7 +144,7 @@ def save_tiny_model(folder: Path, seed: int) -> None:
 
 
 def save_index(folder: Path, encoders: Path) -> None:
-    """The index of one plain square a colour, as stage `index` leaves it."""
+    """Write an index of one plain square per colour, in the format of stage `index`."""
     import webdataset as wds
 
     from cots.index.embedding_index import EmbeddingIndex
@@ -153,13 +153,13 @@ def save_index(folder: Path, encoders: Path) -> None:
     from cots.models.dual_encoder import DualEncoder
 
     model = DualEncoder.load(encoders)
-    pictures = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
-    embeddings = model.encode_images(pictures, batch=4)
+    images = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
+    embeddings = model.encode_images(images, batch_size=4)
     EmbeddingIndex.build(np.asarray(embeddings), "Flat").save(folder / "index.faiss")
     FrameEmbeddings.of(embeddings[:0], [0] * len(COLOURS)).save(folder / "frames.safetensors")
     with wds.TarWriter(str(folder / "previews.tar"), mtime=0, encoder=False) as previews:
-        for row, picture in enumerate(pictures):
-            previews.write(thumbnail_members(row, [picture], side=24))
+        for row, image in enumerate(images):
+            previews.write(thumbnail_members(row, [image], side=24))
     items = pd.DataFrame(
         {
             "id": COLOURS,
@@ -171,7 +171,7 @@ def save_index(folder: Path, encoders: Path) -> None:
     )
     items.to_parquet(folder / "items.parquet")
     captions = [*(f"a {colour} square" for colour in COLOURS), "a square"]
-    EmbeddingIndex.build(model.encode_texts(captions, batch=4), "Flat").save(folder / "captions.faiss")
+    EmbeddingIndex.build(model.encode_texts(captions, batch_size=4), "Flat").save(folder / "captions.faiss")
     described = [*([row] for row in range(len(COLOURS))), list(range(len(COLOURS)))]
     pd.DataFrame({"caption": captions, "items": described}).to_parquet(folder / "captions.parquet")
     about: dict[str, object] = {"kind": "Flat", "dim": model.dim, "size": len(items), "encoder": model.digest}
@@ -189,7 +189,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """An index folder that `tiny_model` made; not to be written to."""
+    """An index folder built by `tiny_model`; not to be written to."""
     folder = tmp_path_factory.mktemp("index")
     save_index(folder, tiny_model)
     return folder
@@ -204,7 +204,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reported(recall: float) -> dict[str, object]:
-    """The part of metrics.json that tells of pictures, every recall the same, in per cent."""
+    """The section of metrics.json for images, with the same value for every recall, in per cent."""
     direction = {"R@1": recall, "R@5": recall, "R@10": recall, "mAP@R": recall, "MdR": 7.0, "mean_rank": 9.0}
     chance = {"R@1": 0.2, "R@5": 1.0, "R@10": 2.0, "mAP@R": 0.2, "MdR": 250.0, "mean_rank": 250.5}
     interval = {name: {"low": value - 1, "high": value + 1} for name, value in direction.items()}
@@ -219,11 +219,11 @@ def reported(recall: float) -> dict[str, object]:
 
 
 def ranked(recall: float) -> pd.DataFrame:
-    """The queries of 100 pictures with two captions each, of which `recall` per cent find theirs first, no other."""
-    ways: list[tuple[str, list[int | None], int, int]] = [("i2t", [None], 2, 200), ("t2i", [0, 1], 1, 100)]
+    """Ranks for 100 images with two captions each: `recall` per cent of the queries rank their partner first."""
+    directions: list[tuple[str, list[int | None], int, int]] = [("i2t", [None], 2, 200), ("t2i", [0, 1], 1, 100)]
     rows = [
         {
-            "direction": way,
+            "direction": direction,
             "query": f"{item}#{caption}",
             "item": str(item),
             "caption": caption,
@@ -232,7 +232,7 @@ def ranked(recall: float) -> pd.DataFrame:
             "candidates": candidates,
             "average_precision": float(item < recall),
         }
-        for way, captions, relevant, candidates in ways
+        for direction, captions, relevant, candidates in directions
         for item in range(100)
         for caption in captions
     ]
@@ -240,7 +240,7 @@ def ranked(recall: float) -> pd.DataFrame:
 
 
 def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
-    """Stage `package` over the encoders and an index they make; `project` gets the files that the stage reads."""
+    """Run stage `package` on the encoders and their index; the files that it reads are written into `project`."""
     from cots.config.params import Params
     from cots.data.manifest import SCHEMA, write_table
     from cots.stages.package import stage
@@ -270,22 +270,22 @@ def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_package(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """What stage `package` writes for `tiny_model`; not to be written to. Its project lies around it."""
+    """Output of stage `package` for `tiny_model`, inside its project; not to be written to."""
     return save_package(tmp_path_factory.mktemp("project"), tiny_model, recall=40.0)
 
 
 @pytest.fixture(scope="session")
 def other_package(tmp_path_factory: pytest.TempPathFactory, other_model: Path) -> Path:
-    """What stage `package` writes for `other_model`, which is measured to be better."""
+    """Output of stage `package` for `other_model`, whose metrics are better."""
     return save_package(tmp_path_factory.mktemp("project"), other_model, recall=50.0)
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What stage `prepare` leaves: `shards`, `manifest.parquet`, `rejected.parquet`; not to be written to.
+    """Output of stage `prepare`: `shards`, `manifest.parquet`, `rejected.parquet`; not to be written to.
 
-    Every split holds a plain picture a colour and a clip of three frames for every second colour, each with two
-    captions; in train the second caption of red things is known to be wrong.
+    Every split has a plain image per colour and a video of three frames for every second colour, each with two
+    captions; in train, the second caption of the red samples is flagged as wrong.
     """
     from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 
@@ -293,14 +293,14 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     series = [(split, media) for split in ("train", "val", "test") for media in ("image", "video")]
     rows = [row for number, kind in enumerate(series) for row in _stored_colours(folder / "shards", number, *kind)]
     write_table(folder / "manifest.parquet", rows, SCHEMA)
-    refused: dict[str, object] = {
+    reject: dict[str, object] = {
         "id": "x",
         "split": "train",
         "origin": "x.jpg",
         "reason": "cut short",
         "detail": "12 of 90 bytes <&>",
     }
-    write_table(folder / "rejected.parquet", [refused], REJECTED_SCHEMA)
+    write_table(folder / "rejected.parquet", [reject], REJECTED_SCHEMA)
     return folder
 
 
@@ -312,17 +312,17 @@ def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[d
 
     rows: list[dict[str, object]] = []
     stored = []
-    for place, colour in enumerate(COLOURS[:: 2 if media == "video" else 1]):
-        pictures = [Image.new("RGB", (40 + 2 * frame, 32), colour) for frame in range(3 if media == "video" else 1)]
+    for number_in_shard, colour in enumerate(COLOURS[:: 2 if media == "video" else 1]):
+        frames = [Image.new("RGB", (40 + 2 * frame, 32), colour) for frame in range(3 if media == "video" else 1)]
         captions = (f"a {colour} square in {split}", f"one {colour} & <plain> {media}")
         sample = StoredSample(
-            key=f"{number}{place:08d}",
+            key=f"{number}{number_in_shard:08d}",
             id=f"{split}-{media}-{colour}",
             captions=captions,
-            frames=tuple(encode_jpeg(picture) for picture in pictures),
+            frames=tuple(encode_jpeg(frame) for frame in frames),
         )
         stored.append(sample)
-        pixels, alike = image_hashes(pictures[0])
+        pixel_hash, dhash = image_hashes(frames[0])
         rows.append(
             {
                 "key": sample.key,
@@ -332,12 +332,12 @@ def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[d
                 "shard": shard_name(split, media, 0),
                 "captions": captions,
                 "wrong": (False, split == "train" and colour == "red"),
-                "frames": len(pictures),
+                "frames": len(frames),
                 "width": 40,
                 "height": 32,
                 "bytes": sum(map(len, sample.frames)),
-                "pixel_hash": pixels,
-                "dhash": alike,
+                "pixel_hash": pixel_hash,
+                "dhash": dhash,
                 "origin": "drawn",
             }
         )
@@ -347,7 +347,7 @@ def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[d
 
 @pytest.fixture(scope="session")
 def picture() -> Encoded:
-    """Makes an encoded picture: noise, the same for the same seed."""
+    """Encodes an image of noise that depends on the seed."""
 
     def encoded(width: int = 40, height: int = 32, *, seed: int = 0, kind: str = "JPEG", **options: object) -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -360,8 +360,8 @@ def picture() -> Encoded:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
-    """Makes an H.264 clip whose frame n is grey of level 10 * n modulo 250; its index comes first, as on the web."""
-    file = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    """Encodes an H.264 video whose frame n is grey of level 10 * n modulo 250, with the index first, as on the web."""
+    file = tmp_path_factory.mktemp("videos") / "video.mp4"
 
     def encoded(frames: int = 12, *, width: int = 64, height: int = 48) -> bytes:
         with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as container:
@@ -378,11 +378,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
 
 @pytest.fixture(scope="session")
 def data_packs() -> Path:
-    """The packs of real pictures, which `COTS_DATA` names or which lie beside the project."""
+    """The packs of real images, at `COTS_DATA` or beside the project."""
     default = Path(__file__).parents[2] / "shared" / "data"
     packs = Path(os.environ.get("COTS_DATA", default))
     if not packs.is_dir():
-        pytest.skip(f"no packs of real pictures at {packs}: set COTS_DATA")
+        pytest.skip(f"no packs of real images at {packs}: set COTS_DATA")
     return packs
 
 
@@ -390,7 +390,7 @@ def data_packs() -> Path:
 def squares_champion(
     tmp_path: Path, store: str, tiny_package: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A DVC project of plain squares, in which the process stands, and a champion that learnt from other pictures."""
+    """A DVC project of plain squares as the working folder, with a champion that was trained on other images."""
     from cots.config.params import Params
     from cots.registry.publishing import publish
     from tests.deployed import squares_project
@@ -403,7 +403,7 @@ def squares_champion(
 
 @pytest.fixture(scope="session")
 def fork_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a `python` that starts in a moment; `tests.fork_server` says where it may be used."""
+    """The path of a stand-in for `python` that starts at once; `tests.fork_server` documents its limits."""
     base, worker = tmp_path_factory.getbasetemp(), "PYTEST_XDIST_WORKER" in os.environ
     owner = os.getppid() if worker else os.getpid()
     return start((base.parent if worker else base) / "fork-server", owner)

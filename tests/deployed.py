@@ -1,4 +1,4 @@
-"""A package registered alone, and projects with a champion: one with a log of queries, one whose data DVC prepares."""
+"""Registers a package on its own, and sets up projects with a champion."""
 
 import base64
 import json
@@ -29,46 +29,46 @@ RULES = GateConfig(min_recall=0.9, bootstrap_resamples=200)
 
 
 def not_expected(model: DualEncoder) -> pd.DataFrame:
-    raise AssertionError("the champion was measured again, on the same queries")
+    raise AssertionError("the champion was evaluated again on the same queries")
 
 
 def register(
     registry: Registry, package: Path, rank_queries: Callable[[DualEncoder], pd.DataFrame] = not_expected
 ) -> PublishResult:
-    """Publish a package alone, with no project around it, under `RULES`."""
+    """Publish a package without a project, with `RULES` for the gate."""
     return registry.publish(package, Path("runs"), Path("dvc.lock"), evaluator=ChallengerEvaluator(RULES, rank_queries))
 
 
 def registered_in(store: str | Path, package: Path) -> Path:
-    """Publish a package alone in the store that a SQLite file is; the file."""
+    """Publish a package without a project in a SQLite store; return the path of the store."""
     with tracked_in(Path(store)), chdir(Path(store).parent):
         register(Registry(), package)
     return Path(store)
 
 
-def deploy(project: Path, *, data: Path, model: Path, made: Path) -> None:
-    """Publish a package of `model` as learnt from `data`; limits of drift fit for a handful of samples.
+def deploy(project: Path, *, data: Path, model: Path, source: Path) -> None:
+    """Publish a package of `model` as if trained on `data`, with drift limits for a handful of samples.
 
     Args:
-        project: a new folder, in which the process must stand; MLflow's store is the environment's.
-        data: as stage `prepare` leaves it.
-        model: the encoders; made: a project with the index that they made, and reports.
+        project: a new folder, which must be the working folder; the environment names the MLflow store.
+        data: output of stage `prepare`.
+        model: the encoders; source: a project with their index and reports.
     """
     shutil.copytree(data, project / "data")
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["drift"] |= {"min_rows": 4, "permutations": 199}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    read = Params.load(project / "params.yaml")
-    reports, manifest = made / "reports", project / "data/manifest.parquet"
+    loaded_params = Params.load(project / "params.yaml")
+    reports, manifest = source / "reports", project / "data/manifest.parquet"
     measured = (reports / "metrics.json", reports / "evaluation", reports / "validation")
-    stage(model, made / "index", *measured, manifest, project / "package", params=read)
-    publish(read, project)
+    stage(model, source / "index", *measured, manifest, project / "package", params=loaded_params)
+    publish(loaded_params, project)
 
 
 def squares_project(folder: Path, package: Path, python: str) -> Path:
-    """A DVC repository with this project's pipeline over plain squares, whose package is a copy of `package`.
+    """A DVC repository with this project's pipeline, plain squares as data, and a copy of `package`.
 
-    `python` starts DVC.
+    `python` runs DVC.
     """
     shutil.copytree(ROOT / "cots", folder / "cots", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "suspects.csv", "withdrawn.csv"):
@@ -92,9 +92,9 @@ def squares_project(folder: Path, package: Path, python: str) -> Path:
 
 
 def write_log(path: Path, model: DualEncoder, texts: Sequence[str]) -> None:
-    """A log of these queries as the service writes it, its last line cut short."""
+    """Write a query log in the service's format; its last line is truncated."""
     start, lines = datetime(2026, 11, 1, tzinfo=UTC), []
-    for number, (text, vector) in enumerate(zip(texts, model.encode_texts(texts, batch=8), strict=True)):
+    for number, (text, vector) in enumerate(zip(texts, model.encode_texts(texts, batch_size=8), strict=True)):
         when = (start + timedelta(seconds=number)).isoformat()
         encoded = base64.b64encode(vector.astype("<f2").tobytes()).decode()
         own = {"when": when, "kind": "text", "text": text, "index_version": 1}

@@ -1,4 +1,4 @@
-"""Pretrained models as others leave them in folders, small and made here."""
+"""Small models in the folder formats of timm and transformers, in place of downloaded ones."""
 
 from pathlib import Path
 from typing import Any

@@ -15,14 +15,14 @@ REAL = 1_000  # the answer for what the server leaves to the real interpreter; e
 
 def inherited() -> list[int]:
     """The open files that whoever started this process passes on."""
-    found = []
+    numbers = []
     for number in map(int, posix.listdir("/proc/self/fd")):
         try:
             if posix.get_inheritable(number):
-                found.append(number)
+                numbers.append(number)
         except OSError:  # the listing's own
             continue
-    return found
+    return numbers
 
 
 def ask(socket: _socket.socket, files: list[int]) -> None:

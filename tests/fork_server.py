@@ -77,8 +77,8 @@ def _start(folder: Path, owner: int) -> None:
             [sys.executable, "-m", "tests.fork_server", str(folder), str(owner)],
             os.environ | {"PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": _with_root()},
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, number, wanted)
-                for wanted, number in enumerate((listener.fileno(), log.fileno(), log.fileno()))
+                (os.POSIX_SPAWN_DUP2, number, target)
+                for target, number in enumerate((listener.fileno(), log.fileno(), log.fileno()))
             ],
             setsid=True,
         )
@@ -196,7 +196,7 @@ def received(connection: socket.socket) -> Request:
 
 def _can(request: Request) -> bool:
     """Whether a fork does what the real interpreter would."""
-    arguments = [one for one in request.arguments if one != "-u"]
+    arguments = [argument for argument in request.arguments if argument != "-u"]
     changed = request.environment.items() ^ os.environb.items()
     own = {name for name, _ in changed if name.startswith(b"PYTHON")} - {b"PYTHONPATH", b"PYTHONUNBUFFERED"}
     return len(arguments) > 1 and arguments[0] in ("-c", "-m") and not own

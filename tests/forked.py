@@ -1,4 +1,4 @@
-"""What a fork of `tests.fork_server` does to be the process that was asked for, from first file to exit code."""
+"""How a fork of `tests.fork_server` becomes the requested process, from open files to exit code."""
 
 import atexit
 import fcntl
@@ -19,15 +19,15 @@ INTERRUPTED = -signal.SIGINT
 
 @dataclass(frozen=True)
 class Request:
-    """What a stand-in was started with.
+    """The start of a process, as its stand-in received it.
 
     Attributes:
         received: the open files that it passes on, in this process.
         arguments: after the interpreter's name.
         environment: all of it.
-        folder: that it stands in.
-        files: the numbers that the open files have there.
-        ignored: signals that it was started to ignore.
+        folder: its working folder.
+        files: numbers of the open files in the stand-in.
+        ignored: signals that it ignores.
     """
 
     received: list[int]
@@ -39,14 +39,14 @@ class Request:
 
 
 def become(request: Request, python: Path) -> None:
-    """Make this process what the stand-in's starter asked for."""
+    """Make this process the requested one."""
     for number in request.ignored:
         signal.signal(number, signal.SIG_IGN)
-    kept = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 500) for number in request.received]
+    duplicates = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 500) for number in request.received]
     for number in request.received:
         os.close(number)
-    for number, wanted in zip(kept, request.files, strict=True):
-        os.dup2(number, wanted)
+    for number, target in zip(duplicates, request.files, strict=True):
+        os.dup2(number, target)
         os.close(number)
     os.chdir(request.folder)
     os.environ.clear()
@@ -57,7 +57,7 @@ def become(request: Request, python: Path) -> None:
 
 
 def _forget_the_start() -> None:
-    """Do again what libraries do once, by the environment, when they are imported."""
+    """Repeat what libraries derive from the environment when they are imported."""
     import numpy as np
     import torch
     from prefect.context import refresh_global_settings_context

@@ -1,4 +1,4 @@
-"""Search results as tests compare them."""
+"""Comparison of search results."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stages as `dvc repro` starts them, in several processes."""
+"""Runs stages in several processes, as `dvc repro` does."""
 
 import os
 import subprocess

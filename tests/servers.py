@@ -1,4 +1,4 @@
-"""Processes that tests start: a free port, waiting until something holds, the end of all that was started."""
+"""Helpers for processes that tests start: free ports, waiting, servers that are stopped at the end."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ UP_SECONDS = 240  # for a machine with other work
 
 
 def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
+    """A free port on the loopback address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(command: Sequence[str], *, answers: str, folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """A server that stands in `folder`, writes `server.log` there and answers at the address `answers`."""
+    """Run a server in `folder`, with its output in `server.log`, once it answers at the URL `answers`."""
     log = folder / "server.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -44,12 +44,12 @@ def serving(command: Sequence[str], *, answers: str, folder: Path, environment: 
 
 
 def waited_for(condition: Callable[[], T], seconds: float = 200) -> T:
-    """What the condition gives, as soon as it holds."""
+    """Wait until the condition is true; return its value."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    return found
+    return result
 
 
 def _up(address: str) -> bool:

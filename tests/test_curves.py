@@ -1,4 +1,4 @@
-"""Losses of any name reach progress and report without a list of them."""
+"""Losses of any name reach the progress line and the report."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.objectives.test_cots import batch, objective
 
 
 @pytest.mark.parametrize("negatives", ["none", "online"])
-def test_what_an_objective_tells_beside_its_losses_is_taken_for_no_loss(negatives: str) -> None:
+def test_other_metrics_of_an_objective_are_not_taken_for_losses(negatives: str) -> None:
     model, some = objective(queue=3, negatives=negatives), batch(4)  # type: ignore[arg-type]
     keys = model.compute_keys(some, [slice(None)])
     losses = {loss_column(name): loss for name, loss in model(some, keys).losses.items()}
@@ -23,9 +23,11 @@ def test_what_an_objective_tells_beside_its_losses_is_taken_for_no_loss(negative
 
 
 def test_a_loss_of_a_new_name_is_shown_while_training_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("pretrain", total=1, unit="steps") as told:
-        told.started = told.last_logged = told.started - 60  # a minute ago: the next line is due
-        told.log_step({"step": 0, "loss/total": 2.0, "loss/phrase": 1.0, "filter/keep_rate": 1.0, "learning_rate": 0.1})
+    with Progress("pretrain", total=1, unit="steps") as progress:
+        progress.started = progress.last_logged = progress.started - 60  # a minute ago: the next line is due
+        progress.log_step(
+            {"step": 0, "loss/total": 2.0, "loss/phrase": 1.0, "filter/keep_rate": 1.0, "learning_rate": 0.1}
+        )
     assert "loss/total 2.000 loss/phrase 1.000 filter/keep_rate 1.000" in capsys.readouterr().err
     names = [TOTAL_LOSS, *map(loss_column, (*LossWeightsConfig.model_fields, "phrase"))]
     table = pd.DataFrame({"step": [0.0, 1.0]} | {name: [2.0, 1.0] for name in names})

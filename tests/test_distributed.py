@@ -1,4 +1,4 @@
-"""What the processes' common ground does where there is one process."""
+"""Functions over torch.distributed with a single process."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ from torch import nn
 from cots.distributed import clip_grad_norm
 
 
-@pytest.mark.parametrize(("max_norm", "left"), [(1.0, 1.0), (10.0, 5.0)])
-def test_gradients_are_scaled_down_to_the_norm_that_is_allowed_and_the_norm_before_is_told(
-    max_norm: float, left: float
+@pytest.mark.parametrize(("max_norm", "expected"), [(1.0, 1.0), (10.0, 5.0)])
+def test_gradients_are_clipped_to_the_maximum_norm_and_their_norm_before_is_returned(
+    max_norm: float, expected: float
 ) -> None:
     module = nn.Linear(1, 1)
     module.weight.grad, module.bias.grad = torch.tensor([[3.0]]), torch.tensor([4.0])
     assert float(clip_grad_norm(module, max_norm)) == pytest.approx(5.0)
-    assert float(torch.stack([module.weight.grad[0], module.bias.grad]).norm()) == pytest.approx(left, rel=1e-5)
+    assert float(torch.stack([module.weight.grad[0], module.bias.grad]).norm()) == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Forked processes begin, are told things and end like processes of the real interpreter."""
+"""Forked processes start, receive signals and end like processes of the real interpreter."""
 
 import os
 import signal
@@ -48,8 +48,8 @@ def test_arguments_environment_folder_files_and_exit_code_are_those_of_the_reque
             pass_fds=[file.fileno()],
             input="from a pipe",
         )
-    said = f"{[number, 'an ärgument', '']} {tmp_path} è None __main__ True\ncontent from a pipe 18\n"
-    assert done == (3, said, "to people\n")
+    output = f"{[number, 'an ärgument', '']} {tmp_path} è None __main__ True\ncontent from a pipe 18\n"
+    assert done == (3, output, "to people\n")
 
 
 def test_a_module_of_the_working_folder_and_of_pythonpath_is_found(python: str, tmp_path: Path) -> None:
@@ -59,16 +59,16 @@ def test_a_module_of_the_working_folder_and_of_pythonpath_is_found(python: str, 
             "import sys, there; print(sys.argv, sys.modules['__main__'].__file__)"
         )
     (tmp_path / "there/there.py").write_text("")
-    code, said, told = ran(
+    code, output, errors = ran(
         python, "-m", "here", "x", cwd=tmp_path / "here", env=os.environ | {"PYTHONPATH": str(tmp_path / "there")}
     )
     file = tmp_path / "here" / "here.py"
-    assert (code, said, told) == (0, f"{[str(file), 'x']} {file}\n", "")
+    assert (code, output, errors) == (0, f"{[str(file), 'x']} {file}\n", "")
 
 
-def test_what_is_not_caught_is_told_and_gives_exit_code_1(python: str) -> None:
-    code, said, told = ran(python, "-c", "print('before'); import atexit; atexit.register(print, 'at exit'); 1 / 0")
-    assert (code, said, told.splitlines()[-1]) == (1, "before\nat exit\n", "ZeroDivisionError: division by zero")
+def test_an_uncaught_exception_is_printed_and_gives_exit_code_1(python: str) -> None:
+    code, output, errors = ran(python, "-c", "print('before'); import atexit; atexit.register(print, 'at exit'); 1 / 0")
+    assert (code, output, errors.splitlines()[-1]) == (1, "before\nat exit\n", "ZeroDivisionError: division by zero")
 
 
 def test_what_is_started_in_turn_is_python_too_also_through_a_shell_and_by_exec(python: str) -> None:
@@ -101,16 +101,16 @@ def test_a_handler_of_the_program_decides_what_a_signal_does(python: str) -> Non
 
 def test_other_options_and_other_hash_seeds_are_left_to_the_real_interpreter(fork_python: str) -> None:
     assert ran(fork_python, "-X", "dev", "-c", "import sys; print(sys.flags.dev_mode)") == (0, "True\n", "")
-    asked = os.environ | {"PYTHONHASHSEED": "7"}
-    forked, real = (ran(python, "-c", "print(hash('a'))", env=asked) for python in (fork_python, sys.executable))
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    forked, real = (ran(python, "-c", "print(hash('a'))", env=environment) for python in (fork_python, sys.executable))
     assert forked == real
 
 
 def test_numbers_of_threads_and_random_numbers_are_each_forks_own(fork_python: str) -> None:
     code = "import random, numpy, torch; print(torch.get_num_threads(), random.random(), numpy.random.rand())"
-    said = [ran(fork_python, "-c", code, env=os.environ | {"OMP_NUM_THREADS": n})[1].split() for n in "11"]
-    assert [one[0] for one in said] == ["1", "1"]
-    assert not set(said[0][1:]) & set(said[1][1:])
+    outputs = [ran(fork_python, "-c", code, env=os.environ | {"OMP_NUM_THREADS": n})[1].split() for n in "11"]
+    assert [output[0] for output in outputs] == ["1", "1"]
+    assert not set(outputs[0][1:]) & set(outputs[1][1:])
 
 
 def test_a_server_whose_session_is_over_ends_with_what_it_left_running(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_a_server_whose_session_is_over_ends_with_what_it_left_running(tmp_path:
         python = start(tmp_path / "server", session.pid)
         with subprocess.Popen(
             [python, "-c", "print('on', flush=True); import time; time.sleep(600)"], stdout=subprocess.PIPE
-        ) as left:
-            assert left.stdout
-            assert left.stdout.readline() == b"on\n"
+        ) as child:
+            assert child.stdout
+            assert child.stdout.readline() == b"on\n"
             session.kill()
-            assert left.wait(60) == 125
-            assert left.stdout.read() == b""
+            assert child.wait(60) == 125
+            assert child.stdout.read() == b""

@@ -40,8 +40,8 @@ def test_imports_in_functions_and_packages_around_count_and_those_for_types_do_n
 
 
 def test_through_a_package_that_is_left_out_a_name_leads_to_the_module_that_it_comes_from(root: Path) -> None:
-    found = import_closure(["pack.start"], root, leave_out={"pack.hands_on", "pack.inner"})
-    assert set(found) == {"pack", "pack.start", "pack.otherwise", "pack.hands_on.thing", "pack.inner.lazy"}
+    closure = import_closure(["pack.start"], root, leave_out={"pack.hands_on", "pack.inner"})
+    assert set(closure) == {"pack", "pack.start", "pack.otherwise", "pack.hands_on.thing", "pack.inner.lazy"}
 
 
 def test_templates_count_where_a_module_or_a_counted_template_names_them(root: Path) -> None:

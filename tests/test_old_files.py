@@ -1,4 +1,4 @@
-"""What release 0.1 left behind is read by the present code; `fixtures/v0_1/make.py` tells how the files were made."""
+"""Files of release 0.1 can still be read; `fixtures/v0_1/make.py` made them."""
 
 import json
 import shutil
@@ -47,8 +47,8 @@ def expected(name: str) -> Any:
     return json.loads((OLD / "expected" / f"{name}.json").read_text())
 
 
-def near(found: object, right: object) -> bool:
-    return np.allclose(np.asarray(found), np.asarray(right), rtol=0, atol=0.03 if ROUNDED else 1e-4)
+def near(actual: object, expected_values: object) -> bool:
+    return np.allclose(np.asarray(actual), np.asarray(expected_values), rtol=0, atol=0.03 if ROUNDED else 1e-4)
 
 
 # Model folder and index
@@ -56,11 +56,11 @@ def near(found: object, right: object) -> bool:
 
 def test_an_old_model_folder_gives_the_vectors_that_it_gave() -> None:
     model, right = DualEncoder.load(ENCODERS), expected("vectors")
-    pictures = [Image.open(PROJECT / "pictures" / f"{number}.jpg").convert("RGB") for number in range(2)]
+    images = [Image.open(PROJECT / "pictures" / f"{number}.jpg").convert("RGB") for number in range(2)]
     texts = list(expected("results")["1"]["any"])
-    assert near(model.encode_texts(texts, batch=8), right["texts"])
-    assert near(model.encode_images(pictures, batch=8), right["pictures"])
-    assert near(model.encode_videos([pictures], batch=8), right["clip"])
+    assert near(model.encode_texts(texts, batch_size=8), right["texts"])
+    assert near(model.encode_images(images, batch_size=8), right["pictures"])
+    assert near(model.encode_videos([images], batch_size=8), right["clip"])
 
 
 def test_the_digest_of_an_old_model_folder_is_the_one_that_its_index_names() -> None:
@@ -69,18 +69,20 @@ def test_the_digest_of_an_old_model_folder_is_the_one_that_its_index_names() -> 
     assert digest == json.loads((PROJECT / "index/index.json").read_text())["encoder"]
 
 
-def same_results(found: list[dict[str, Any]], right: list[dict[str, Any]]) -> None:
-    assert near([hit["score"] for hit in found], [hit["score"] for hit in right])
-    kept = ("rank", "id", "captions", "media", "split", "row")
+def same_results(actual: list[dict[str, Any]], expected_hits: list[dict[str, Any]]) -> None:
+    assert near([hit["score"] for hit in actual], [hit["score"] for hit in expected_hits])
+    fields = ("rank", "id", "captions", "media", "split", "row")
     if not ROUNDED:
-        assert [[hit[name] for name in kept] for hit in found] == [[hit[name] for name in kept] for hit in right]
+        assert [[hit[name] for name in fields] for hit in actual] == [
+            [hit[name] for name in fields] for hit in expected_hits
+        ]
 
 
 @pytest.mark.parametrize("media", RESULT_MEDIA)
 def test_an_old_index_gives_the_results_that_it_gave(media: Any) -> None:
     search, right = SearchEngine.load(ENCODERS, PROJECT / "index"), expected("results")["1"][media]
-    found = search([Query(text, 5, media) for text in right], batch=8)
-    for mine, theirs in zip(found, right.values(), strict=True):
+    actual = search([Query(text, 5, media) for text in right], batch_size=8)
+    for mine, theirs in zip(actual, right.values(), strict=True):
         same_results(mine, theirs)
 
 
@@ -89,7 +91,7 @@ def test_an_old_index_gives_the_results_that_it_gave(media: Any) -> None:
 
 @pytest.fixture
 def old_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """The old store in a folder of its own, as if the old release had been used there."""
+    """A copy of the old store, with paths as if the old release had been used here."""
     with tarfile.open(OLD / "registry.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
@@ -110,18 +112,23 @@ def old_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
 
 
 def test_an_old_registry_lists_its_versions_with_aliases_and_tags(old_registry: Registry) -> None:
-    found: list[dict[str, Any]] = [
-        {"version": one.version, "encoders": one.encoders, "aliases": sorted(one.aliases), "tags": dict(one.tags)}
-        for one in old_registry.versions()
+    versions: list[dict[str, Any]] = [
+        {
+            "version": version.version,
+            "encoders": version.encoders,
+            "aliases": sorted(version.aliases),
+            "tags": dict(version.tags),
+        }
+        for version in old_registry.list_versions()
     ]
-    assert found == expected("registry")["versions"]
-    assert {alias for one in found for alias in one["aliases"]} >= {"champion", "previous"}
+    assert versions == expected("registry")["versions"]
+    assert {alias for version in versions for alias in version["aliases"]} >= {"champion", "previous"}
 
 
-def test_an_old_registry_tells_every_move_of_its_champion(old_registry: Registry) -> None:
+def test_an_old_registry_lists_every_promotion(old_registry: Registry) -> None:
     names = ("number", "what", "before", "after", "who", "why")
     right = expected("registry")["moves"]
-    moves = old_registry.history()
+    moves = old_registry.list_promotions()
     assert [(m.number, m.what, m.before, m.after, m.who, m.why) for m in moves] == [
         tuple(move[name] for name in names) for move in right
     ]
@@ -130,20 +137,20 @@ def test_an_old_registry_tells_every_move_of_its_champion(old_registry: Registry
 
 
 def test_the_champion_of_an_old_registry_moves_on(old_registry: Registry) -> None:
-    before = old_registry.history()
-    assert old_registry.champion().version == 2
+    before = old_registry.list_promotions()
+    assert old_registry.get_champion().version == 2
     assert old_registry.rollback(why="the release after") == 1
-    assert old_registry.history()[:-1] == before
-    assert old_registry.history()[-1].before == 2
+    assert old_registry.list_promotions()[:-1] == before
+    assert old_registry.list_promotions()[-1].before == 2
     assert old_registry.promote(2, why="and back")
-    assert old_registry.champion().version == 2
+    assert old_registry.get_champion().version == 2
 
 
 def test_two_versions_of_an_old_registry_differ_in_what_was_changed(old_registry: Registry) -> None:
-    found = json.loads(json.dumps(old_registry.diff_versions(1, 2)))
+    differences = json.loads(json.dumps(old_registry.diff_versions(1, 2)))
     right = expected("registry")["difference"]
-    assert found["parameters"] == right["parameters"] == {"finetune.image-text.seed": ["0", "1"]}
-    assert found["data"] == right["data"]
+    assert differences["parameters"] == right["parameters"] == {"finetune.image-text.seed": ["0", "1"]}
+    assert differences["data"] == right["data"]
 
 
 def test_encoders_of_an_old_registry_are_loaded(old_registry: Registry) -> None:
@@ -154,7 +161,7 @@ def test_encoders_of_an_old_registry_are_loaded(old_registry: Registry) -> None:
 def test_a_version_of_an_old_registry_answers_cots_search_as_it_did(
     old_registry: Registry, cots: Cots, model: str
 ) -> None:
-    version = "1" if model.endswith("/1") else str(old_registry.champion().version)
+    version = "1" if model.endswith("/1") else str(old_registry.get_champion().version)
     text, right = next(iter(expected("results")[version]["any"].items()))
     code, out, err = cots("search", text, "--model", model, "--k", 5, "--json")
     assert code == 0, err
@@ -166,7 +173,7 @@ def test_a_version_of_an_old_registry_answers_cots_search_as_it_did(
 
 @pytest.fixture
 def project(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the old project, in which the process stands."""
+    """A copy of the old project as the working folder."""
     shutil.copytree(PROJECT, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
@@ -207,18 +214,18 @@ def test_a_run_that_was_killed_under_the_old_release_goes_on_to_the_same_end(
     curves = pd.read_csv(project / "reports" / name / "curves.csv")
     assert curves["step"].tolist() == list(range(8))
     # How fast the steps before the kill were is known to the checkpoint alone: no step was made anew.
-    done = [row["pairs_per_second"] for row in state["curves"]]
-    assert len(done) == state["step"] == 4
-    np.testing.assert_allclose(curves["pairs_per_second"][:4], done, rtol=1e-5)
+    old_speeds = [row["pairs_per_second"] for row in state["curves"]]
+    assert len(old_speeds) == state["step"] == 4
+    np.testing.assert_allclose(curves["pairs_per_second"][:4], old_speeds, rtol=1e-5)
     assert curves.notna().all(axis=None)
 
-    right, found = (load_file(folder / "model.safetensors") for folder in (PROJECT / ended, project / "out"))
-    assert found.keys() == right.keys()
+    right, actual = (load_file(folder / "model.safetensors") for folder in (PROJECT / ended, project / "out"))
+    assert actual.keys() == right.keys()
     names = sorted(right)
     then = {key: value.numpy() for key, value in state["objective"].items() if key in right}
     way = np.linalg.norm(flat(right, names) - flat(then, names))
     assert (
-        np.linalg.norm(flat(found, names) - flat(right, names)) < (0.1 if ROUNDED else 0.005) * way
+        np.linalg.norm(flat(actual, names) - flat(right, names)) < (0.1 if ROUNDED else 0.005) * way
     )  # measured: 0.03 in bfloat16, else 0
     mine, theirs = (
         pd.read_parquet(folder / "pairs.parquet") for folder in (project / "reports" / name, OLD / "ended" / name)
@@ -234,8 +241,8 @@ def test_twenty_steps_of_each_objective_lose_what_they_lost(objective: str, proj
     losses = {"total", "instance", "token", "task", "masked_views", "contrastive", "sigmoid"} & right.keys()
     assert len(losses) == {"cots": 5, "clip": 2, "siglip": 2}[objective]
     for name in losses:
-        found = curves[loss_column(name)]
-        np.testing.assert_allclose(found, right[name], rtol=0.1 if ROUNDED else 0.01, atol=1e-3, err_msg=name)
+        actual = curves[loss_column(name)]
+        np.testing.assert_allclose(actual, right[name], rtol=0.1 if ROUNDED else 0.01, atol=1e-3, err_msg=name)
 
 
 # Parameters

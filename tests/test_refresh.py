@@ -1,4 +1,4 @@
-"""New pictures under the deployed encoders, and pictures taken back."""
+"""An index of new images by the deployed encoders, and withdrawn images."""
 
 import shutil
 from pathlib import Path
@@ -36,9 +36,9 @@ def project(tmp_path: Path, tiny_package: Path, tiny_data: Path) -> Path:
 
 
 def refreshed(params: Params, project: Path) -> PublishResult:
-    done = refresh(params, project)
-    assert done
-    return done
+    result = refresh(params, project)
+    assert result
+    return result
 
 
 def test_with_nothing_deployed_there_are_no_encoders_to_index_with(store: str, params: Params, project: Path) -> None:
@@ -47,25 +47,25 @@ def test_with_nothing_deployed_there_are_no_encoders_to_index_with(store: str, p
 
 
 @pytest.mark.slow
-def test_new_pictures_give_a_new_index_of_the_same_encoders_once(
+def test_new_images_give_a_new_index_of_the_same_encoders_once(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
     registry = Registry()
     register(registry, tiny_package)
-    before = registry.champion()
-    done = refreshed(params, project)
-    assert (done.version, done.new, done.champion) == (2, True, True)
-    after = registry.champion()
+    before = registry.get_champion()
+    published = refreshed(params, project)
+    assert (published.version, published.new, published.champion) == (2, True, True)
+    after = registry.get_champion()
     assert after.encoders == before.encoders == 1
-    assert registry.artifacts(2).load_item_ids() == set(pd.read_parquet(project / "data/manifest.parquet")["id"])
-    assert registry.artifacts(2).load_training_ids() == registry.artifacts(1).load_training_ids()
+    assert registry.get_artifacts(2).load_item_ids() == set(pd.read_parquet(project / "data/manifest.parquet")["id"])
+    assert registry.get_artifacts(2).load_training_ids() == registry.get_artifacts(1).load_training_ids()
     assert after.lineage()["metrics"] == before.lineage()["metrics"]
     assert after.tags["manifest.digest"] != before.tags["manifest.digest"]
     with open_search(f"models:/{INDEX}@champion") as search:
-        [found] = search.search(["a red square"], k=10, media="any")
-    assert len(found) == 10
+        [results] = search.search(["a red square"], k=10, media="any")
+    assert len(results) == 10
     assert refresh(params, project) is None
-    assert [one.version for one in registry.versions()] == [2, 1]
+    assert [info.version for info in registry.list_versions()] == [2, 1]
 
 
 def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
@@ -83,7 +83,7 @@ def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
 
 
 @pytest.mark.slow
-def test_other_parameters_of_the_index_give_a_new_version_of_the_same_pictures(
+def test_other_parameters_of_the_index_give_a_new_version_of_the_same_images(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
     register(Registry(), tiny_package)
@@ -105,6 +105,6 @@ def test_after_a_withdrawal_the_refreshed_index_is_deployed_and_the_old_one_is_n
     rows = pq.read_table(manifest).to_pylist()
     write_table(manifest, [row for row in rows if row["split"] != "test"], SCHEMA)
     assert refreshed(params, project).version == 3
-    assert "test-image-red" not in registry.artifacts(3).load_item_ids()
+    assert "test-image-red" not in registry.get_artifacts(3).load_item_ids()
     with pytest.raises(BadInput, match="contains withdrawn samples .test-image-red"):
         registry.rollback(why="back")

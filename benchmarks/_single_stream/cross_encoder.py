@@ -163,32 +163,32 @@ class CrossEncoder:
         save_model_folder(folder, weights=weights, config=(SETTINGS, self.settings), tokenizer=self.tokenizer)
 
     def score(
-        self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], *, batch: int
+        self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], *, batch_size: int
     ) -> NDArray[np.float32]:
         """Judge some of all pairs of pictures and texts.
 
         Args:
-            pictures: all of them, RGB, of any size; `batch` are held at a time.
+            pictures: all of them, RGB, of any size; `batch_size` are held at a time.
             texts: all of them; cut to `max_tokens`.
             pairs: (P, 2) rows of picture and text, ascending by picture.
-            batch: pairs judged at once.
+            batch_size: pairs judged at once.
 
         Returns:
             (P,) logits, in the order of `pairs`.
         """
         self.joint.eval()
         with torch.inference_mode(), autocast(self.joint.kinds.device):
-            parts = [part.float().cpu().numpy() for part in self._scored(pictures, texts, pairs, batch)]
+            parts = [part.float().cpu().numpy() for part in self._scored(pictures, texts, pairs, batch_size)]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
     def _scored(
-        self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], batch: int
+        self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], batch_size: int
     ) -> Iterator[Tensor]:
-        for number, chunk in enumerate(batched(pictures, batch)):
-            first = number * batch
+        for number, chunk in enumerate(batched(pictures, batch_size)):
+            first = number * batch_size
             start, stop = np.searchsorted(pairs[:, 0], [first, first + len(chunk)])
             patches = self._patches(chunk)
-            for part in batched(pairs[start:stop].tolist(), batch):
+            for part in batched(pairs[start:stop].tolist(), batch_size):
                 ids, attended = self._words([texts[text] for _, text in part])
                 yield self.joint.judge(patches[[picture - first for picture, _ in part]], ids, attended)
 

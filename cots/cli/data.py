@@ -56,7 +56,7 @@ def withdraw(
     add_withdrawn(WITHDRAWN, dict.fromkeys(ids, reason))
     registry.withdraw(dict.fromkeys(ids, reason))
     typer.echo(_format_usage(ids, usage))
-    if registry.versions():
+    if registry.list_versions():
         refresh()
     typer.echo(f"\n{WITHDRAWN} names {', '.join(ids)}: commit it; the next `dvc repro` trains without them")
 
@@ -110,7 +110,7 @@ def _check_known(ids: Sequence[str], usage: Usage) -> None:
 def _usage(registry: "Registry", ids: Sequence[str]) -> Usage:
     """By version: which of the ids it was trained on, and which are in its index."""
     wanted = set(ids)
-    artifacts = {info.version: registry.artifacts(info.version) for info in registry.versions()}
+    artifacts = {info.version: registry.get_artifacts(info.version) for info in registry.list_versions()}
     usage = {
         version: (wanted & files.load_training_ids(), wanted & files.load_item_ids())
         for version, files in artifacts.items()

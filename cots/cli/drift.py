@@ -68,7 +68,7 @@ def _find_training_manifest(model: str, manifest: Path) -> Path:
 
     if model != CHAMPION:
         raise BadInput(f"the training data of {model} are not known: give their manifest with --reference")
-    wanted = digest_of_training_data(Registry().versions())
+    wanted = digest_of_training_data(Registry().list_versions())
     for path in (manifest, *past_versions(manifest)):
         if file_digest(path) == wanted:
             return path

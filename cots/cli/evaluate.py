@@ -70,7 +70,7 @@ def evaluate(
             f"{data}: none of {len(rejected)} samples of split {split} can be used; {_format_first(rejected)}"
         )
     options = {"folds": folds, "resamples": bootstrap, "seed": seed}
-    measured = _evaluate_by_media(encoders, usable, queries, batch=batch, **options)
+    measured = _evaluate_by_media(encoders, usable, queries, batch_size=batch, **options)
     used = sum(map(len, usable.values()))
     typer.echo(retrieval_table(measured) + "\n" + _format_rejected(rejected, used))
     if out:
@@ -106,7 +106,7 @@ def _evaluate_by_media(
     usable: dict[Media, list[StoredSample]],
     queries: Path | None,
     *,
-    batch: int,
+    batch_size: int,
     **settings: int,
 ) -> dict[str, Any]:
     """All metrics by kind of media; also writes every query's rank to the folder `queries`, if given."""
@@ -116,7 +116,7 @@ def _evaluate_by_media(
 
     metrics: dict[str, Any] = {}
     for media, samples in usable.items():
-        embedded = embed(encoders, samples, batch=batch)
+        embedded = embed(encoders, samples, batch_size=batch_size)
         evaluation = evaluate_retrieval(embedded, media=media, **settings)
         metrics[media] = evaluation.metrics
         if queries:

@@ -46,17 +46,17 @@ def refresh() -> None:
 @registry.command(name="list")
 def list_versions() -> None:
     """List the versions, newest first."""
-    from cots.registry.catalog import versions
+    from cots.registry.catalog import list_versions
 
-    typer.echo(versions_table(versions()))
+    typer.echo(versions_table(list_versions()))
 
 
 @registry.command()
 def history() -> None:
     """List every promotion and rollback, oldest first, with who and why."""
-    from cots.registry.catalog import history as read_history
+    from cots.registry.catalog import list_promotions
 
-    promotions = read_history()
+    promotions = list_promotions()
     rows = [[f"{p.when:%Y-%m-%d %H:%M:%S}", p.what, p.before or "-", p.after, p.who, p.why] for p in promotions]
     typer.echo(
         table(["when (UTC)", "what", "from", "to", "who", "why"], rows) if rows else "nothing has been deployed yet"
@@ -112,7 +112,7 @@ def lineage(
     from cots.registry.registry import Registry
 
     client = Registry()
-    facts = (client.champion() if version is None else client.get_version(version)).lineage()
+    facts = (client.get_champion() if version is None else client.get_version(version)).lineage()
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return

@@ -16,11 +16,11 @@ def summary(
     page: Annotated[Path, typer.Option(help="The report of stage `evaluate`.")] = Path("reports/index.html"),
 ) -> None:
     """Print retrieval metrics, registered versions, the path of the report and what to try next."""
-    from cots.registry.catalog import versions
+    from cots.registry.catalog import list_versions
 
     measured = {name: values for name, values in _read(metrics).items() if "queries" in values}
     typer.echo("Retrieval, recall in per cent and median rank\n\n" + retrieval_table(measured))
-    typer.echo("\nRegistered versions of cots-index\n\n" + versions_table(versions()))
+    typer.echo("\nRegistered versions of cots-index\n\n" + versions_table(list_versions()))
     typer.echo(f"\nReport: {page}" + ("" if page.is_file() else " (missing: run `dvc repro evaluate`)"))
     typer.echo(
         "\nTry next:\n"

@@ -37,7 +37,7 @@ class EmbeddedSplit:
     text_seconds: float
 
 
-def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch: int) -> EmbeddedSplit:
+def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch_size: int) -> EmbeddedSplit:
     """Encode every sample and all of its captions; pictures are held a batch at a time.
 
     Each process encodes its share of the batches, and every process has the whole result: that of one.
@@ -47,10 +47,10 @@ def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch: int) ->
     """
     mine: list[tuple[list[str], list[tuple[str, ...]], NDArray[np.float32]]] = []
     item_seconds = 0.0
-    for chunk in round_robin(batched(samples, batch)):
+    for chunk in round_robin(batched(samples, batch_size)):
         clips = [decode_frames(sample) for sample in chunk]
         start = time.perf_counter()
-        vectors = model.encode_videos(clips, batch=batch)
+        vectors = model.encode_videos(clips, batch_size=batch_size)
         item_seconds += time.perf_counter() - start
         mine.append(([sample.id for sample in chunk], [sample.captions for sample in chunk], vectors))
     every = gather_round_robin(mine)
@@ -60,7 +60,7 @@ def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch: int) ->
     own = list(chain.from_iterable(captions))
     texts = tuple(chain.from_iterable(own))
     start = time.perf_counter()
-    encoded = embed_texts(model, texts, batch=batch)
+    encoded = embed_texts(model, texts, batch_size=batch_size)
     return EmbeddedSplit(
         ids=tuple(chain.from_iterable(ids)),
         captions=texts,
@@ -72,11 +72,11 @@ def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch: int) ->
     )
 
 
-def embed_texts(model: DualEncoder, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
+def embed_texts(model: DualEncoder, texts: Sequence[str], *, batch_size: int) -> NDArray[np.float32]:
     """Unit rows (N, D) of texts, of which each process encodes its share of the batches."""
     own_share = [
         (text_batch.rows, model.encode_text_batches([text_batch]))
-        for text_batch in round_robin(model.length_sorted_batches(texts, batch=batch))
+        for text_batch in round_robin(model.length_sorted_batches(texts, batch_size=batch_size))
     ]
     encoded = np.empty((len(texts), model.dim), np.float32)
     for rows, vectors in gather_round_robin(own_share):

@@ -80,12 +80,12 @@ def has_remote() -> bool:
     return bool(_query_dvc("config", "core.remote", default=""))
 
 
-def stages() -> list[str]:
+def list_stages() -> list[str]:
     """Names of the pipeline's stages in the order of dvc.yaml."""
     return _query_dvc("stage", "list", "--name-only").split()
 
 
-def stale_stages() -> list[str]:
+def list_stale_stages() -> list[str]:
     """Stages whose dependencies or outputs have changed; stages that depend on them may become stale as well.
 
     DVC writes dvc.lock in place. If it is killed meanwhile, the file is truncated and `dvc status` fails. Then the

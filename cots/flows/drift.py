@@ -27,7 +27,7 @@ def compute_drift(queries: str | None) -> dict[str, Any]:
 def create_artifact(summary: dict[str, Any]) -> None:
     """Create a Prefect artifact with the result of every check and the checks that were skipped."""
     create_markdown_artifact(
-        as_markdown(summary), key="drift", description="Queries and new samples against the champion"
+        to_markdown(summary), key="drift", description="Queries and new samples against the champion"
     )
 
 
@@ -47,7 +47,7 @@ def check_drift(queries: str | None = None, retrain: bool = False) -> bool:
     return bool(summary["drifted"])
 
 
-def as_markdown(summary: dict[str, Any]) -> str:
+def to_markdown(summary: dict[str, Any]) -> str:
     """Render the summary as a table of checks, with failed checks in bold, and a list of skipped checks."""
     rows = [
         (check["of"], check["expectation"], "yes" if check["success"] else "**no**", check["observed"], check["limit"])

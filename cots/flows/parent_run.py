@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from prefect import get_run_logger
 
 from cots.digests import text_digest
-from cots.tracking.runs import connect, experiment_id, mlflow_errors, tracking_uri, without_credentials
+from cots.tracking.runs import connect, get_or_create_experiment, mlflow_errors, tracking_uri, without_credentials
 
 VARIABLE = "COTS_PARENT_RUN"  # read by cots.tracking.runs
 FOLDER = "flow.folder"
@@ -27,7 +27,9 @@ def parent_run(name: str) -> Iterator[None]:
     """
     client = connect()
     with mlflow_errors():
-        run = client.create_run(experiment_id(client), run_name=name, tags={FOLDER: _folder_digest()}).info.run_id
+        run = client.create_run(
+            get_or_create_experiment(client), run_name=name, tags={FOLDER: _folder_digest()}
+        ).info.run_id
     os.environ[VARIABLE] = run
     try:
         yield
@@ -50,19 +52,19 @@ def end_open_runs() -> None:
     """
     client = connect()
     with mlflow_errors():
-        experiment = experiment_id(client)
+        experiment = get_or_create_experiment(client)
         for parent in _open_runs(client, experiment, f"tags.`{FOLDER}` = '{_folder_digest()}'"):
             children = _open_runs(client, experiment, f"tags.mlflow.parentRunId = '{parent}'")
             for run in [*children, parent]:
                 client.set_terminated(run, RunStatus.to_string(RunStatus.KILLED))
 
 
-def run_page(run: str) -> str:
+def format_run_link(run: str) -> str:
     """Markdown for a run: a link to MLflow's UI if MLflow is a server, otherwise the run id."""
     uri = tracking_uri()
     if not uri.startswith("http"):
         return f"`{run}`"
-    return f"[{run}]({without_credentials(uri)}/#/experiments/{experiment_id(connect())}/runs/{run})"
+    return f"[{run}]({without_credentials(uri)}/#/experiments/{get_or_create_experiment(connect())}/runs/{run})"
 
 
 def _open_runs(client: MlflowClient, experiment: str, condition: str) -> list[str]:

@@ -7,7 +7,7 @@ from prefect.client.schemas import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from cots.flows.commands import has_remote, stale_stages
+from cots.flows.commands import has_remote, list_stale_stages
 from cots.flows.exclusive_run import exclusive_run
 from cots.flows.limits import time_limit
 from cots.flows.retrain_report import report_run
@@ -22,7 +22,7 @@ def refresh_index(hours: float | None = None) -> State[Any]:
     with exclusive_run(flow_run.name), report_run("refresh-index") as report, time_limit(hours):
         if has_remote():
             pull()
-        report.stale = [stage for stage in stale_stages() if stage in STAGES]
+        report.stale = [stage for stage in list_stale_stages() if stage in STAGES]
         for stage in STAGES:
             report.add(stage, repro_alone(stage))
         report.add_publish(refresh())

@@ -7,7 +7,7 @@ from prefect.client.schemas import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from cots.flows.commands import has_remote, stages, stale_stages
+from cots.flows.commands import has_remote, list_stages, list_stale_stages
 from cots.flows.exclusive_run import exclusive_run
 from cots.flows.limits import time_limit
 from cots.flows.parent_run import parent_run
@@ -22,7 +22,7 @@ def retrain(hours: float | None = None) -> State[Any]:
         use_remote = has_remote()
         if use_remote:
             pull()
-        report.stale = stale_stages()
+        report.stale = list_stale_stages()
         if report.stale:
             bring_up_to_date(report)
         report.add_publish(publish())
@@ -34,7 +34,7 @@ def retrain(hours: float | None = None) -> State[Any]:
 def bring_up_to_date(report: RetrainReport) -> None:
     """Run every stage in turn under one MLflow run; a stage that is up to date takes about a second."""
     with parent_run(flow_run.name):
-        for stage in stages():
+        for stage in list_stages():
             report.add(stage, repro(stage))
 
 

@@ -9,7 +9,7 @@ from prefect.exceptions import PrefectException
 
 from cots.flows.commands import CommandResult
 from cots.flows.markdown import table
-from cots.flows.parent_run import end_open_runs, run_page
+from cots.flows.parent_run import end_open_runs, format_run_link
 from cots.registry.client import INDEX
 from cots.registry.registry import Registry
 from cots.registry.versions import VersionInfo, find_champion, select_tags
@@ -42,7 +42,7 @@ class RetrainReport:
     def add_publish(self, result: CommandResult) -> None:
         """Record the result of publishing and the versions that exist now."""
         self.add("publish", result)
-        self.after = Registry().versions()
+        self.after = Registry().list_versions()
 
     @property
     def outcome(self) -> str:
@@ -52,7 +52,7 @@ class RetrainReport:
         prefix = "" if self.stale else "no stage was stale: "
         return prefix + (self.steps[-1][1].output or ("done",))[-1]
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """Render the report as Markdown."""
         stale = ", ".join(self.stale) or "nothing"
         rows = [(name, _summarize_output(result.output), f"{result.seconds:.1f}") for name, result in self.steps]
@@ -77,15 +77,15 @@ class RetrainReport:
 def report_run(key: str) -> Iterator[RetrainReport]:
     """Create an artifact when the run ends, successfully or not; `key` is its key in Prefect."""
     end_open_runs()
-    report = RetrainReport(Registry().versions())
+    report = RetrainReport(Registry().list_versions())
     try:
         yield report
     except BaseException as error:
         report.error = f"{type(error).__name__}: {error}"
         with suppress(PrefectException, OSError):  # must not hide the error itself
-            create_markdown_artifact(report.markdown(), key)
+            create_markdown_artifact(report.to_markdown(), key)
         raise
-    create_markdown_artifact(report.markdown(), key)
+    create_markdown_artifact(report.to_markdown(), key)
 
 
 def _summarize_output(lines: Sequence[str]) -> str:
@@ -114,4 +114,4 @@ def _compare_metric(name: str, new: Mapping[str, str], before: Mapping[str, str]
 
 
 def _format_runs(tags: Mapping[str, str]) -> str:
-    return "\n".join(f"- {name}: {run_page(run)}" for name, run in select_tags(tags, "run.").items()) or "- none"
+    return "\n".join(f"- {name}: {format_run_link(run)}" for name, run in select_tags(tags, "run.").items()) or "- none"

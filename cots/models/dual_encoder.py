@@ -28,15 +28,7 @@ from cots.models.model_folder import CONFIG, TOKENIZER, WEIGHTS, model_load_erro
 from cots.models.pixels import normalize_pixels
 from cots.models.vit import VitBackbone
 
-IMAGE_BACKBONE_KEYS = (
-    "name",
-    "pretrained",
-    "size",
-    "patch",
-    "stem",
-    "options",
-)  # keys of the config that the image backbone is built from
-
+IMAGE_BACKBONE_KEYS = ("name", "pretrained", "size", "patch", "stem", "options")  # of the config; its arguments
 SORT_WINDOW = 100  # batches of texts that are sorted by length together
 
 IMAGE_BACKBONES: dict[str, Callable[..., ImageBackbone]] = {"timm": VitBackbone}  # by `kind`; without one, the first
@@ -115,8 +107,8 @@ class DualEncoder:
             model = cls.build(config, load_tokenizer(folder / TOKENIZER))
             weights = load_file(folder / WEIGHTS)
             for name in ("image", "text"):
-                part = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
-                getattr(model, name).load_state_dict(part)
+                state = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
+                getattr(model, name).load_state_dict(state)
         return model.to(default_device())
 
     def to(self, device: torch.device) -> Self:
@@ -178,23 +170,24 @@ class DualEncoder:
                 sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()
 
-    def encode_images(self, images: Iterable[Image.Image], *, batch: int) -> NDArray[np.float32]:
+    def encode_images(self, images: Iterable[Image.Image], *, batch_size: int) -> NDArray[np.float32]:
         """Embeddings (N, D), unit rows, of RGB images of any size; a generator is accepted."""
-        return self.encode_videos(([image] for image in images), batch=batch)
+        return self.encode_videos(([image] for image in images), batch_size=batch_size)
 
-    def encode_videos(self, videos: Iterable[Sequence[Image.Image]], *, batch: int) -> NDArray[np.float32]:
+    def encode_videos(self, videos: Iterable[Sequence[Image.Image]], *, batch_size: int) -> NDArray[np.float32]:
         """Embeddings (N, D), unit rows, of videos of one or more RGB frames, averaged before the projection.
 
         Args:
             videos: any number of them; lengths may differ.
-            batch: number of videos encoded at once.
+            batch_size: number of videos encoded at once.
         """
         return self._to_numpy(
-            self._project(frames.mean(dim=0) for frames in self._pool_videos(chunk)) for chunk in batched(videos, batch)
+            self._project(frames.mean(dim=0) for frames in self._pool_videos(chunk))
+            for chunk in batched(videos, batch_size)
         )
 
     def encode_videos_and_frames(
-        self, videos: Sequence[Sequence[Image.Image]], *, batch: int
+        self, videos: Sequence[Sequence[Image.Image]], *, batch_size: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Embeddings of videos and of each of their frames, from one pass through the image encoder.
 
@@ -203,25 +196,25 @@ class DualEncoder:
         """
         rows = self._to_numpy(
             self._project(row for frames in self._pool_videos(chunk) for row in (frames.mean(dim=0), *frames))
-            for chunk in batched(videos, batch)
+            for chunk in batched(videos, batch_size)
         )
         sizes = np.array([1 + len(video) for video in videos], np.int64)
         starts = np.cumsum(sizes) - sizes
         return rows[starts], np.delete(rows, starts, axis=0)
 
-    def encode_texts(self, texts: Sequence[str], *, batch: int) -> NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int) -> NDArray[np.float32]:
         """Embeddings (N, D), unit rows, of texts truncated to `max_tokens`."""
-        batches = list(self.length_sorted_batches(texts, batch=batch))
+        batches = list(self.length_sorted_batches(texts, batch_size=batch_size))
         order = [row for text_batch in batches for row in text_batch.rows]
         return self.encode_text_batches(batches)[np.argsort(order)]
 
-    def length_sorted_batches(self, texts: Sequence[str], *, batch: int) -> Iterator[TextBatch]:
+    def length_sorted_batches(self, texts: Sequence[str], *, batch_size: int) -> Iterator[TextBatch]:
         """Batches of texts of similar length, to reduce padding."""
         limit = self.config["text"]["max_tokens"]
-        for window in batched(range(len(texts)), SORT_WINDOW * batch):
+        for window in batched(range(len(texts)), SORT_WINDOW * batch_size):
             ids = token_ids(self.tokenizer, [texts[row] for row in window], max_tokens=limit)
             tokens = dict(zip(window, ids, strict=True))
-            for rows in batched(sorted(window, key=lambda row: len(tokens[row])), batch):
+            for rows in batched(sorted(window, key=lambda row: len(tokens[row])), batch_size):
                 yield TextBatch(rows, [tokens[row] for row in rows])
 
     def encode_text_batches(self, batches: Iterable[TextBatch]) -> NDArray[np.float32]:
@@ -247,9 +240,8 @@ class DualEncoder:
 
     def _pool_frames(self, videos: list[Sequence[Image.Image]]) -> Tensor:
         image_config = self.config["image"]
-        pixels = np.stack(
-            [[resize_squash(frame, image_config["size"]) for frame in video] for video in videos]
-        )  # (B, T, H, W, 3)
+        size = image_config["size"]
+        pixels = np.stack([[resize_squash(frame, size) for frame in video] for video in videos])  # (B, T, H, W, 3)
         device = self.image.projection.weight.device
         frames = normalize_pixels(pixels, mean=image_config["mean"], std=image_config["std"], device=device)
         return self.image.pool_frames(frames)

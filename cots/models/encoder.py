@@ -144,13 +144,13 @@ class ImageEncoder(Encoder):
         return self._embed(clean, frames), MaskedOutput(torch.cat(tokens), embedding)
 
     def pool_frames(self, frames: Tensor) -> Tensor:
-        """Each frame's pooled vector, (B, T, W), which `forward` averages and projects."""
+        """Pooled vectors of the frames, (B, T, W); `forward` averages and projects them."""
         return self._group_frames(
             [self.pool_tokens(self.backbone(piece)) for piece in self._micro_batches(frames.flatten(0, 1))], frames
         )
 
     def _micro_batches(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The images in groups that go through the backbone at once; only pooled or selected tokens are stored."""
+        """Split images into groups that the backbone encodes at once; only pooled or selected tokens are stored."""
         return torch.split(images, self.backbone.micro_batch_size(images))
 
     def pool_tokens(self, tokens: Tensor) -> Tensor:
@@ -158,8 +158,8 @@ class ImageEncoder(Encoder):
         return tokens[:, 0] if self.pool == "class" else tokens[:, self.backbone.num_prefix_tokens :].mean(dim=1)
 
     def _group_frames(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
-        whole = torch.cat(pooled)
-        return whole.view(*frames.shape[:2], whole.shape[-1])
+        by_image = torch.cat(pooled)
+        return by_image.view(*frames.shape[:2], by_image.shape[-1])
 
     def _embed(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
         return self.project(self._group_frames(pooled, frames).mean(dim=1))

@@ -15,13 +15,8 @@ from cots.errors import BadInput
 from cots.models.backbone import TextBackbone
 from cots.models.token_index import TokenIndex
 
-BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # model types without layers after the blocks
-NOT_OPTIONS = (
-    "model_type",
-    "dtype",
-    "transformers_version",
-    "architectures",
-)  # entries of config.json that are no options
+BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # model types with no layer after the blocks
+NOT_OPTIONS = ("model_type", "dtype", "transformers_version", "architectures")  # the other entries of config.json
 REASON_CHARS = 160  # of another library's message, which may list every known model
 
 
@@ -76,9 +71,8 @@ class HfTextBackbone(TextBackbone):
         table = getattr(getattr(self.encoder, "embeddings", None), "position_embeddings", None)
         if not isinstance(table, nn.Embedding):
             return None
-        unused = (
-            0 if table.padding_idx is None else table.padding_idx + 1
-        )  # RoBERTa's positions start after the padding id
+        # RoBERTa's positions start after the padding id
+        unused = 0 if table.padding_idx is None else table.padding_idx + 1
         return table.num_embeddings - unused
 
     @property
@@ -191,7 +185,7 @@ def load_config(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  #
     kind = defaults.model_type
     if not is_bidirectional(defaults) or options.get("is_decoder"):
         raise BadInput(
-            f"model.text: {name} ({kind}) is no text encoder: give one that reads both ways, such as bert, roberta, "
+            f"model.text: {name} ({kind}) is no text encoder: give a bidirectional one, such as bert, roberta, "
             "distilbert, mpnet, electra, deberta-v2 or modernbert"
         )
     unknown = sorted(key for key in options if not has_setting(defaults, key))

@@ -50,7 +50,7 @@ def save_model_folder(
         weights: file name and tensors; config: file name and values.
         tokenizer: written to a subfolder.
     """
-    with atomic_folder(folder, durable=True) as aside:
-        save_file({key: value.cpu().contiguous() for key, value in weights[1].items()}, aside / weights[0])
-        (aside / config[0]).write_text(json.dumps(config[1], indent=1, sort_keys=True), encoding="utf8")
-        tokenizer.save_pretrained(aside / TOKENIZER)
+    with atomic_folder(folder, durable=True) as partial:
+        save_file({key: value.cpu().contiguous() for key, value in weights[1].items()}, partial / weights[0])
+        (partial / config[0]).write_text(json.dumps(config[1], indent=1, sort_keys=True), encoding="utf8")
+        tokenizer.save_pretrained(partial / TOKENIZER)

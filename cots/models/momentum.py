@@ -21,7 +21,7 @@ class MomentumEncoder(nn.Module):
         self.module = copy.deepcopy(source).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode for either value of `mode`: dropout would make the keys noisy."""
+        """Stay in evaluation mode, whatever `mode` is: dropout would make the keys noisy."""
         return super().train(False)
 
     @torch.no_grad()

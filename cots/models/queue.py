@@ -8,14 +8,14 @@ class PairQueue(nn.Module):
     """Keys of past pairs; the oldest are overwritten first.
 
     One object holds both modalities, because the task level compares distributions over the same candidates: row j of
-    `images` and row j of `texts` always belong to the same pair. Unfilled rows are no negatives; there is no random
-    initialization as in MoCo.
+    `images` and row j of `texts` always belong to the same pair. Rows that are not filled yet are not negatives; MoCo
+    initializes them at random instead.
 
     Args:
         size: rows (K); 0 for no queue.
         dim: of the shared space (D).
         warmup_steps: first calls of `enqueue` that store nothing. Encoders trained from scratch change so fast that
-            keys of an earlier step can be told from fresh ones by age alone, and would learn just that
+            old keys differ from fresh ones by age alone, and the encoders would learn to detect just that
             (docs/decisions/0003-queue-warm-up.md).
 
     Source: MoCo, arXiv:1911.05722; two queues as in COTS, arXiv:2204.07441.

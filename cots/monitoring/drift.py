@@ -170,12 +170,12 @@ class DriftMonitor:
         return subsample(rows, most=self.limits.max_rows, seed=self.limits.seed)
 
     def _encoded(self, texts: Sequence[str], rows: Numbers) -> Rows:
-        return self.model.encode_texts([texts[row] for row in rows], batch=BATCH)
+        return self.model.encode_texts([texts[row] for row in rows], batch_size=BATCH)
 
     def _opened(self, samples: pd.DataFrame, rows: Numbers) -> Rows:
         ids = samples["id"].iloc[rows].tolist()
         stored = read_stored_by_id(self.shards, self.manifest, ids)
-        return self.model.encode_videos((decode_frames(stored[one]) for one in ids), batch=BATCH)
+        return self.model.encode_videos((decode_frames(stored[one]) for one in ids), batch_size=BATCH)
 
 
 def summary(checked: Sequence[DriftCheck], **about: object) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The COTS objective: the losses of a batch, and one method that updates queues, momentum encoders and filter."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,15 +11,23 @@ from torch.distributed.fsdp import FSDPModule
 from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, SIMILARITY_STD
 from cots.distributed import all_gather_with_grad, local_slice
 from cots.losses.alignment import symmetric_kl
-from cots.losses.contrastive import contrastive_logits, info_nce, same_image_mask
+from cots.losses.contrastive import contrastive_logits
 from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
 from cots.losses.masked import masked_cross_entropy
-from cots.models.encoder import ImageEncoder, MaskedOutput, TextEncoder
+from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.heads import MaskedTokenHead
 from cots.models.momentum import MomentumEncoder
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
 from cots.models.token_index import TokenIndex
+from cots.objectives.encoded_rows import (
+    CandidateSet,
+    EncodedRows,
+    Logits,
+    find_masked_targets,
+    select_candidates,
+    symmetric_info_nce,
+)
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures, LossOutput, Objective
 
 InBatchNegatives = Literal["none", "momentum", "online"]
@@ -31,52 +40,6 @@ class LossWeights(NamedTuple):
     token: float
     task: float
     masked_views: float
-
-
-class Logits(NamedTuple):
-    """Logits of both directions over the same candidates: the pairs of the batch, then those of the queue."""
-
-    i2t: Tensor  # (R, B + K)
-    t2i: Tensor  # (R, B + K)
-    targets: Tensor  # (R,) column of each row's own partner
-
-
-class CandidateSet(NamedTuple):
-    """The candidates of a forward pass: the pairs that the filter kept, then the queue."""
-
-    rows: Tensor  # (B,) indices of the kept pairs in the global batch
-    targets: Tensor  # (R,) index of each query's own pair among them
-    ignore_mask: Tensor  # (R, B + K) bool, True = not a negative of this query
-    images: Tensor  # (K, D) of the queue
-    texts: Tensor  # (K, D) of the queue
-
-
-class MaskedTargets(NamedTuple):
-    """Positions of the masked patches and tokens of some rows."""
-
-    patches: TokenIndex
-    tokens: TokenIndex
-    num_masked_tokens: int  # of the global batch
-
-
-class EncodedRows(NamedTuple):
-    """The encoders' outputs for some rows of a batch, from which every loss is computed."""
-
-    batch: Batch  # R rows
-    keys: KeyFeatures
-    candidates: CandidateSet
-    share: float  # of these rows in the kept pairs of the global batch
-    image: Tensor  # (R, D)
-    text: Tensor  # (R, D)
-    logits: Logits | None  # None if neither instance nor task level has a weight
-    masked_targets: MaskedTargets | None  # None, as the next two, if no loss needs a masked pass
-    masked_image: MaskedOutput | None
-    masked_text: MaskedOutput | None
-
-
-def symmetric_info_nce(logits: Logits) -> Tensor:
-    """L_i2t + L_t2i."""
-    return info_nce(logits.i2t, logits.targets) + info_nce(logits.t2i, logits.targets)
 
 
 class CotsObjective(Objective[KeyFeatures]):
@@ -129,6 +92,11 @@ class CotsObjective(Objective[KeyFeatures]):
         """Whether negatives, queue or filter need the momentum encoders."""
         return self.in_batch_negatives != "online" or self.queue.size > 0 or self.noise_filter.num_std is not None
 
+    @property
+    def _needs_logits(self) -> bool:
+        """Whether a loss needs the logits of the unmasked pairs."""
+        return bool(self.loss_weights.instance or self.loss_weights.task)
+
     @torch.no_grad()
     def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> KeyFeatures:
         """Momentum features of the global batch, computed by micro-batch, and which pairs the filter keeps."""
@@ -159,12 +127,21 @@ class CotsObjective(Objective[KeyFeatures]):
         if not len(queries):
             return self._zero_loss(keys)
         encoded, functions = self.encode_rows(batch, keys, queries), self.loss_functions()
-        losses = {name: functions[name](encoded) for name, weight in self.loss_weights._asdict().items() if weight}
-        total = sum(
-            (getattr(self.loss_weights, name) * loss for name, loss in losses.items()), encoded.image.new_zeros(())
-        )
+        weights = {name: weight for name, weight in self.loss_weights._asdict().items() if weight}
+        losses = {name: functions[name](encoded) for name in weights}
+        total = sum((weights[name] * losses[name] for name in weights), encoded.image.new_zeros(()))
         similarity = (encoded.image * encoded.text).detach().sum(dim=1)
         return LossOutput(total, {name: loss.detach() for name, loss in losses.items()}, similarity)
+
+    def _zero_loss(self, keys: KeyFeatures) -> LossOutput:
+        """A loss of zero, if the filter dropped every pair of this rank; it still takes part in the collectives."""
+        total = keys.images.new_zeros((), requires_grad=True)
+        if self.in_batch_negatives == "online":
+            for _ in range(self._needs_logits + bool(self.loss_weights.masked_views)):  # calls of `compute_logits`
+                no_rows = keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)
+                total = total + all_gather_with_grad(no_rows).sum()
+        losses = {name: total.detach() for name, weight in self.loss_weights._asdict().items() if weight}
+        return LossOutput(total, losses, total.new_zeros(0))
 
     def loss_functions(self) -> dict[str, Callable[[EncodedRows], Tensor]]:
         """By the name of its weight, each loss: the share that some encoded rows have in the global batch's loss."""
@@ -182,10 +159,11 @@ class CotsObjective(Objective[KeyFeatures]):
         """
         all_rows = len(queries) == len(batch.image_index)  # a copy of the batch would take 1 % of a step on a CPU
         rows = batch if all_rows else batch.select(queries)
-        candidates = self.select_candidates(keys, queries)
-        targets, masked_image, masked_text = self.find_masked_targets(rows, keys, candidates), None, None
-        if targets is not None:
-            embed_masked = self.loss_weights.masked_views > 0
+        candidates = select_candidates(keys, queries, self.queue, in_batch=self.in_batch_negatives != "none")
+        targets, masked_image, masked_text = None, None, None
+        embed_masked = self.loss_weights.masked_views > 0
+        if self.loss_weights.token or embed_masked:
+            targets = find_masked_targets(rows, keys, candidates)
             frame_mask = rows.bool_masked_pos.repeat_interleave(rows.frames.shape[1], dim=0)  # the same in all frames
             image, masked_image = self.image.forward_clean_and_masked(
                 rows.frames, frame_mask, embed_masked=embed_masked
@@ -196,7 +174,7 @@ class CotsObjective(Objective[KeyFeatures]):
         else:
             image = self.image(rows.frames)
         text = self.text(rows.input_ids, rows.attention_mask)
-        logits = self.compute_logits(image, text, keys, candidates) if self._needs_logits()[0] else None
+        logits = self.compute_logits(image, text, keys, candidates) if self._needs_logits else None
         share = len(queries) / len(candidates.rows)
         return EncodedRows(rows, keys, candidates, share, image, text, logits, targets, masked_image, masked_text)
 
@@ -217,6 +195,16 @@ class CotsObjective(Objective[KeyFeatures]):
         )
         return encoded.share * mvm + mlm
 
+    def mvm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, text: Tensor) -> Tensor:
+        """Masked vision modeling, from tokens (M, W) at the masked patches and text embeddings (R, D)."""
+        logits = self.patch_head(tokens, positions.rows, text)
+        return masked_cross_entropy(logits, positions.select(rows.visual_tokens), num_masked=len(logits))
+
+    def mlm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, image: Tensor, *, num_masked: int) -> Tensor:
+        """Masked language modeling, from tokens (M, W) at the masked positions and image embeddings (R, D)."""
+        logits = self.word_head(tokens, positions.rows, image)
+        return masked_cross_entropy(logits, positions.select(rows.input_ids), num_masked=num_masked)
+
     def task_loss(self, encoded: EncodedRows) -> Tensor:
         """How differently the two directions rank the candidates."""
         assert encoded.logits is not None
@@ -233,76 +221,15 @@ class CotsObjective(Objective[KeyFeatures]):
         )
         return encoded.share * symmetric_info_nce(logits)
 
-    def _needs_logits(self) -> tuple[bool, bool]:
-        """Which logits are needed: those of the pairs, and those of their masked views."""
-        return bool(self.loss_weights.instance or self.loss_weights.task), bool(self.loss_weights.masked_views)
-
-    def select_candidates(self, keys: KeyFeatures, queries: Tensor) -> CandidateSet:
-        """The candidates of some of this rank's pairs, (R,)."""
-        kept = keys.keep_mask.nonzero()[:, 0]
-        index_among_kept = keys.keep_mask.cumsum(dim=0) - 1  # of each pair of the global batch
-        targets = index_among_kept[local_slice(len(keys.keep_mask))][queries]
-        ignore_mask = self.build_ignore_mask(keys.image_index[kept], targets)
-        return CandidateSet(kept, targets, ignore_mask, self.queue.images, self.queue.texts)
-
     def compute_logits(self, image: Tensor, text: Tensor, keys: KeyFeatures, candidates: CandidateSet) -> Logits:
         """Logits of the queries `image` and `text`, (R, D) each."""
         if self.in_batch_negatives == "online":
             images, texts = all_gather_with_grad(torch.stack([image, text], dim=1)).unbind(dim=1)
         else:
             images, texts = keys.images[candidates.rows], keys.texts[candidates.rows]
-        temperature = self.temperature()
-        return Logits(
-            contrastive_logits(
-                image, texts, candidates.texts, ignore_mask=candidates.ignore_mask, temperature=temperature
-            ),
-            contrastive_logits(
-                text, images, candidates.images, ignore_mask=candidates.ignore_mask, temperature=temperature
-            ),
-            candidates.targets,
-        )
-
-    def _zero_loss(self, keys: KeyFeatures) -> LossOutput:
-        """A loss of zero, if the filter dropped every pair of this rank; it still takes part in the collectives."""
-        total = keys.images.new_zeros((), requires_grad=True)
-        if self.in_batch_negatives == "online":
-            for _ in range(sum(self._needs_logits())):
-                total = (
-                    total
-                    + all_gather_with_grad(keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)).sum()
-                )
-        losses = {name: total.detach() for name, weight in self.loss_weights._asdict().items() if weight}
-        return LossOutput(total, losses, total.new_zeros(0))
-
-    def build_ignore_mask(self, image_index: Tensor, targets: Tensor) -> Tensor:
-        """(R, B + K) bool, True = not a negative of the query, above all other pairs of the same image.
-
-        Args:
-            image_index: (B,) image numbers of the kept pairs; targets: (R,) index of each query among them.
-        """
-        query_images = image_index[targets]
-        in_batch = same_image_mask(query_images, image_index) | (self.in_batch_negatives == "none")
-        in_batch = in_batch.scatter(1, targets[:, None], False)
-        return torch.cat([in_batch, same_image_mask(query_images, self.queue.image_index)], dim=1)
-
-    def find_masked_targets(self, rows: Batch, keys: KeyFeatures, candidates: CandidateSet) -> MaskedTargets | None:
-        """Masked positions of some rows; None if no loss needs a masked pass."""
-        if not (self.loss_weights.token or self.loss_weights.masked_views):
-            return None
-        num_masked = int(keys.num_masked_tokens[candidates.rows].sum())
-        return MaskedTargets(
-            TokenIndex.from_mask(rows.bool_masked_pos), TokenIndex.from_mask(rows.mlm_mask), num_masked
-        )
-
-    def mvm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, text: Tensor) -> Tensor:
-        """Masked vision modeling, from tokens (M, W) at the masked patches and text embeddings (R, D)."""
-        logits = self.patch_head(tokens, positions.rows, text)
-        return masked_cross_entropy(logits, positions.select(rows.visual_tokens), num_masked=len(logits))
-
-    def mlm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, image: Tensor, *, num_masked: int) -> Tensor:
-        """Masked language modeling, from tokens (M, W) at the masked positions and image embeddings (R, D)."""
-        logits = self.word_head(tokens, positions.rows, image)
-        return masked_cross_entropy(logits, positions.select(rows.input_ids), num_masked=num_masked)
+        contrast = partial(contrastive_logits, ignore_mask=candidates.ignore_mask, temperature=self.temperature())
+        i2t, t2i = contrast(image, texts, candidates.texts), contrast(text, images, candidates.images)
+        return Logits(i2t, t2i, candidates.targets)
 
     @torch.no_grad()
     def update_state(self, keys: KeyFeatures) -> None:

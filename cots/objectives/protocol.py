@@ -12,7 +12,7 @@ ALL_ROWS = slice(None)
 
 
 class Batch(NamedTuple):
-    """One rank's share of a batch of B image-text pairs. The last four fields matter to the token level."""
+    """One rank's share of a batch of B image-text pairs. The last four fields are inputs of the masked passes."""
 
     image_index: Tensor  # (B,) index of the image or video in the manifest
     caption_index: Tensor  # (B,) index of the caption among all captions
@@ -56,7 +56,7 @@ class LossOutput(NamedTuple):
     similarity: Tensor | None = None  # (R,) cosine of each pair under the online encoders, if the objective has it
 
 
-K = TypeVar("K", KeyFeatures, None)  # what an objective computes for the whole batch before its forward passes
+K = TypeVar("K", KeyFeatures, None)  # result of `compute_keys`
 
 
 class Objective(nn.Module, ABC, Generic[K]):
@@ -68,7 +68,7 @@ class Objective(nn.Module, ABC, Generic[K]):
 
     @abstractmethod
     def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> K:
-        """Computed once for the whole batch, without gradient; None if the objective needs nothing.
+        """Compute, without gradient, what the forward passes need to know of the whole batch; None if nothing.
 
         Args:
             batch: this rank's share.
@@ -77,7 +77,7 @@ class Objective(nn.Module, ABC, Generic[K]):
 
     @abstractmethod
     def forward(self, batch: Batch, keys: K, rows: slice = ALL_ROWS) -> LossOutput:
-        """The losses of some rows as shares: summed over rows and ranks they are the global batch's losses.
+        """The losses of some rows, as shares: their sum over rows and ranks is the loss of the global batch.
 
         Args:
             batch: this rank's share.

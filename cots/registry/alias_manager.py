@@ -30,7 +30,7 @@ class AliasManager:
         """See `Registry.promote`."""
         follows = self._repair()
         self._client.get_version(version)
-        champion = self._client.alias_version(CHAMPION)
+        champion = self._client.find_by_alias(CHAMPION)
         if champion == version:
             self._sync_encoders()
         else:
@@ -40,15 +40,15 @@ class AliasManager:
     def rollback(self, *, why: str) -> int:
         """See `Registry.rollback`."""
         follows = self._repair()
-        champion, previous = self._client.alias_version(CHAMPION), self._client.alias_version(PREVIOUS)
+        champion, previous = self._client.find_by_alias(CHAMPION), self._client.find_by_alias(PREVIOUS)
         if champion is None or previous is None:
             raise BadInput(f"{INDEX} has no previous version to roll back to: see `cots registry list`")
         self._record_and_apply("rollback", champion, previous, why, follows)
         return previous
 
-    def promotions(self) -> list[Promotion]:
+    def list_promotions(self) -> list[Promotion]:
         """Every change of the champion, oldest first."""
-        return self._promotions.entries()
+        return self._promotions.list_promotions()
 
     def withdraw(self, ids: Mapping[str, str]) -> None:
         """See `Registry.withdraw`."""
@@ -57,7 +57,7 @@ class AliasManager:
                 value = json.dumps({"id": sample_id, "reason": reason})
                 self._client.client.set_registered_model_tag(INDEX, WITHDRAWN + text_digest(sample_id)[:32], value)
 
-    def _withdrawn(self) -> set[str]:
+    def _load_withdrawn(self) -> set[str]:
         tags = self._client.find_model(INDEX).tags
         return {json.loads(tags[name])["id"] for name in tags if name.startswith(WITHDRAWN)}
 
@@ -75,22 +75,22 @@ class AliasManager:
         self._apply_aliases()
 
     def _refuse_withdrawn(self, version: int) -> None:
-        withdrawn = self._withdrawn()
-        if withdrawn and (
-            held := withdrawn & VersionArtifacts(self._client.client, self._client.get_version(version)).load_item_ids()
-        ):
-            names = ", ".join(sorted(held)[:3]) + (", ..." if len(held) > 3 else "")
+        if not (withdrawn := self._load_withdrawn()):
+            return
+        artifacts = VersionArtifacts(self._client.client, self._client.get_version(version))
+        if indexed := sorted(withdrawn & artifacts.load_item_ids()):
+            names = ", ".join(indexed[:3]) + (", ..." if len(indexed) > 3 else "")
             raise BadInput(
                 f"{INDEX} version {version} contains withdrawn samples ({names}): run `cots registry refresh` instead"
             )
 
     def _repair(self) -> int:
         """Complete a promotion that crashed half-way; return its number."""
-        promotions = self._promotions.entries()
+        promotions = self._promotions.list_promotions()
         if not promotions:
             return 0
         last = promotions[-1]
-        champion, previous = self._client.alias_version(CHAMPION), self._client.alias_version(PREVIOUS)
+        champion, previous = self._client.find_by_alias(CHAMPION), self._client.find_by_alias(PREVIOUS)
         if last.after == champion and last.before != previous:
             self._apply_aliases()
         return last.number
@@ -98,21 +98,21 @@ class AliasManager:
     def _apply_aliases(self) -> None:
         """Set the aliases to the last promotion, then check again, so that a slow writer cannot undo a later one."""
         while True:
-            last = self._promotions.entries()[-1]
+            last = self._promotions.list_promotions()[-1]
             # First the alias that serving follows: the others can be restored from it and the last promotion.
             self._client.set_alias(CHAMPION, last.after)
             if last.before is not None:
                 self._client.set_alias(PREVIOUS, last.before)
-            if self._client.alias_version(CHALLENGER) == last.after:
+            if self._client.find_by_alias(CHALLENGER) == last.after:
                 self._client.client.delete_registered_model_alias(INDEX, CHALLENGER)
             self._sync_encoders()
-            if self._promotions.last_number() == last.number:
+            if self._promotions.get_last_number() == last.number:
                 return
 
     def _sync_encoders(self) -> None:
         """Point the aliases of `cots-encoders` to the encoders of the aliased index versions."""
         for alias in (CHAMPION, PREVIOUS):
-            version = self._client.alias_version(alias)
+            version = self._client.find_by_alias(alias)
             if version is not None:
                 encoders = self._client.get_version(version).tags["encoders.version"]
                 self._client.client.set_registered_model_alias(ENCODERS, alias, encoders)

@@ -45,8 +45,8 @@ class RegisteredModel:
     aliases: Mapping[str, int]
 
 
-def versions() -> list[VersionInfo]:
-    """See `Registry.versions`.
+def list_versions() -> list[VersionInfo]:
+    """See `Registry.list_versions`.
 
     Raises:
         RunFailed: MLflow was needed, and is down or refuses.
@@ -55,15 +55,15 @@ def versions() -> list[VersionInfo]:
     if model is None:
         from cots.registry.registry import Registry
 
-        return Registry().versions()
+        return Registry().list_versions()
     return [
         VersionInfo.from_version(entry, [alias for alias, version in model.aliases.items() if version == entry.version])
         for entry in model.entries
     ]
 
 
-def history() -> list[Promotion]:
-    """See `Registry.history`.
+def list_promotions() -> list[Promotion]:
+    """See `Registry.list_promotions`.
 
     Raises:
         RunFailed: MLflow was needed, and is down or refuses.
@@ -72,11 +72,11 @@ def history() -> list[Promotion]:
     if model is None:
         from cots.registry.registry import Registry
 
-        return Registry().history()
+        return Registry().list_promotions()
     return select_valid(model.entries)
 
 
-def local_files(uri: str) -> Path | None:
+def find_local_files(uri: str) -> Path | None:
     """Folder of a registered version if registry and files are on this machine, else None.
 
     Args:

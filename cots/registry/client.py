@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cots.errors import BadInput
-from cots.tracking.runs import connect, experiment_id
+from cots.tracking.runs import connect, get_or_create_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +30,7 @@ class RegistryClient:
         models = self.client.search_registered_models(f"name = '{name}'")
         return models[0] if models else None
 
-    def alias_version(self, alias: str) -> int | None:
+    def find_by_alias(self, alias: str) -> int | None:
         """The version of `cots-index` that an alias points to, or None."""
         model = self.find_model(INDEX)
         return int(model.aliases[alias]) if model and alias in model.aliases else None
@@ -71,7 +71,7 @@ class RegistryClient:
         """
         if not self.find_model(name):
             self.client.create_registered_model(name)
-        run = self.client.create_run(experiment_id(self.client), run_name=f"publish {name}").info
+        run = self.client.create_run(get_or_create_experiment(self.client), run_name=f"publish {name}").info
         for destination, path in files.items():
             log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
             log(run.run_id, str(path), destination or None)

@@ -28,11 +28,11 @@ def load_encoders(uri: str) -> DualEncoder:
         RunFailed: MLflow is down.
     """
     with TemporaryDirectory() as scratch:
-        return DualEncoder.load(find_encoders(model_folder(uri, into=Path(scratch)), name=uri))
+        return DualEncoder.load(find_encoders(fetch_model_folder(uri, into=Path(scratch)), name=uri))
 
 
 def find_encoders(folder: Path, *, name: str) -> Path:
-    """Path of the encoders in a folder that `model_folder` returned.
+    """Path of the encoders in a folder that `fetch_model_folder` returned.
 
     Args:
         folder: a model folder, or an MLflow model that contains one.
@@ -51,7 +51,7 @@ def find_encoders(folder: Path, *, name: str) -> Path:
     return folder / str(artifacts["encoders"]["path"])
 
 
-def model_folder(uri: str, *, into: Path | None = None) -> Path:
+def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
     """Local folder of a model, downloaded if it is not on this machine.
 
     Args:

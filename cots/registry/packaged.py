@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 
 from cots.errors import BadInput
-from cots.registry.catalog import local_files
+from cots.registry.catalog import find_local_files
 from cots.search.engine import SearchEngine
 from cots.search.queries import QueryReader
 
 MLMODEL = "MLmodel"
 COLUMNS = ("text", "image", "k", "media")
-CONFIG = ("batch", "max_pixels", "min_side")
+CONFIG = {"batch_size": "batch", "max_pixels": "max_pixels", "min_side": "min_side"}  # by field, its name on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ class PackagedSearch:
 
     Attributes:
         engine: encoders and index.
-        batch: queries encoded together.
+        batch_size: queries encoded together.
         max_pixels: images with more pixels are refused without decoding.
         min_side: images with a shorter side are refused, pixels.
     """
 
     engine: SearchEngine
-    batch: int
+    batch_size: int
     max_pixels: int
     min_side: int
 
@@ -42,7 +42,7 @@ class PackagedSearch:
             BadInput: a query is malformed.
         """
         reader = QueryReader(columns=COLUMNS, max_pixels=self.max_pixels, min_side=self.min_side)
-        return self.engine(reader(queries, k=k, media=media), batch=self.batch)
+        return self.engine(reader(queries, k=k, media=media), batch_size=self.batch_size)
 
 
 @contextmanager
@@ -56,16 +56,16 @@ def open_search(uri: str) -> Iterator[PackagedSearch]:
         BadInput: the model does not exist or is not a packaged index.
         RunFailed: MLflow is down.
     """
-    if folder := local_files(uri):
+    if folder := find_local_files(uri):
         yield open_package(folder)
         return
     if (Path(uri) / MLMODEL).is_file():
         yield open_package(Path(uri))
         return
-    from cots.registry.loading import model_folder
+    from cots.registry.loading import fetch_model_folder
 
     with TemporaryDirectory() as scratch:
-        yield open_package(model_folder(uri, into=Path(scratch)))
+        yield open_package(fetch_model_folder(uri, into=Path(scratch)))
 
 
 def open_package(folder: Path) -> PackagedSearch:
@@ -85,10 +85,10 @@ def read_package(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
         BadInput: the folder is not a packaged index.
     """
     if not (folder / MLMODEL).is_file():
-        raise BadInput(f"{folder} is not a packaged index, it has no {MLMODEL}: give package/index or an address")
+        raise BadInput(f"{folder} is not a packaged index, it has no {MLMODEL}: give package/index or a models:/ URI")
     try:
         flavor = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf8"))["flavors"]["python_function"]
         paths = {name: folder / flavor["artifacts"][name]["path"] for name in ("encoders", "index")}
-        return paths, {name: int(flavor["config"][name]) for name in CONFIG}
+        return paths, {field: int(flavor["config"][name]) for field, name in CONFIG.items()}
     except (KeyError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise BadInput(f"{folder} is not a packaged index ({error}): give package/index or a models:/ URI") from None

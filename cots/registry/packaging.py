@@ -42,12 +42,12 @@ class InferenceConfig:
     """Inference settings of a packaged model; `load_model(..., model_config=...)` overrides them.
 
     Attributes:
-        batch: texts or images encoded together.
+        batch_size: texts or images encoded together.
         max_pixels: images with more pixels are refused without decoding.
         min_side: images with a shorter side are refused, pixels.
     """
 
-    batch: int
+    batch_size: int
     max_pixels: int
     min_side: int
 
@@ -111,7 +111,7 @@ def _save(
             signature=signature,
             input_example=EXAMPLE,
             pip_requirements=pinned_requirements(),
-            model_config={"batch": config.batch, "max_pixels": config.max_pixels, "min_side": config.min_side},
+            model_config={"batch": config.batch_size, "max_pixels": config.max_pixels, "min_side": config.min_side},
         )
         for name, text in cards.items():
             (partial / name).write_text(text, encoding="utf8")

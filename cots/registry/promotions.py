@@ -67,14 +67,14 @@ class PromotionLog:
     def __init__(self, client: "MlflowClient", model: str) -> None:
         self._client, self._model = client, model
 
-    def entries(self) -> list[Promotion]:
+    def list_promotions(self) -> list[Promotion]:
         """Every valid promotion, oldest first."""
         versions = self._client.search_model_versions(f"name = '{PROMOTIONS}'", max_results=10_000)
         return select_valid(versions)
 
-    def last_number(self) -> int:
+    def get_last_number(self) -> int:
         """Number of the last valid promotion; 0 if there is none."""
-        promotions = self.entries()
+        promotions = self.list_promotions()
         return promotions[-1].number if promotions else 0
 
     def append(
@@ -97,7 +97,7 @@ class PromotionLog:
         tags = {"what": what, "who": who, "why": why, "follows": str(follows), "after": str(after)}
         tags |= {"before": str(before)} if before else {}
         number = int(self._client.create_model_version(PROMOTIONS, f"models:/{self._model}/{after}", tags=tags).version)
-        promotions = self.entries()
+        promotions = self.list_promotions()
         if any(promotion.number == number for promotion in promotions):
             return None
         return next(promotion for promotion in promotions if promotion.number > follows)

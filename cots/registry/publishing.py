@@ -51,6 +51,6 @@ def _rank_queries(model: DualEncoder, params: Params, data: Path) -> pd.DataFram
     """Rank the current test queries with a model."""
     config, media = params.evaluate, MEDIA_OF[params.index.target]
     rows = part(read_manifest(data / MANIFEST), config.split, media)
-    embedded = embed(model, read_stored_samples(data / "shards", rows), batch=config.batch_size)
+    embedded = embed(model, read_stored_samples(data / "shards", rows), batch_size=config.batch_size)
     result = evaluate_retrieval(embedded, media=media, folds=1, resamples=1, seed=config.seed)
     return pd.DataFrame(query_rows(embedded, result))

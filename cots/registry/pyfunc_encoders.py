@@ -20,7 +20,7 @@ class EncodersModel(PythonModel):
         """Load both encoders."""
         self.model = DualEncoder.load(Path(context.artifacts["encoders"])).for_inference()
         config = context.model_config
-        self.batch = config["batch"]
+        self.batch_size = config["batch"]
         self.reader = QueryReader(
             columns=("text", "image"), max_pixels=config["max_pixels"], min_side=config["min_side"]
         )
@@ -36,7 +36,7 @@ class EncodersModel(PythonModel):
             model_input: see `QueryReader`; a list of texts, or a table with text / image.
             params: ignored; the model has none.
         """
-        return encode_queries(self.model, self.reader(model_input, k=DEFAULT_K), batch=self.batch)
+        return encode_queries(self.model, self.reader(model_input, k=DEFAULT_K), batch_size=self.batch_size)
 
 
 set_model(EncodersModel())

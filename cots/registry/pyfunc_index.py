@@ -18,7 +18,7 @@ class IndexModel(PythonModel):
         """Load encoders and index; an index built by other encoders is refused."""
         self.search = SearchEngine.load(Path(context.artifacts["encoders"]), Path(context.artifacts["index"]))
         config = context.model_config
-        self.batch = config["batch"]
+        self.batch_size = config["batch"]
         self.reader = QueryReader(
             columns=("text", "image", "k", "media"), max_pixels=config["max_pixels"], min_side=config["min_side"]
         )
@@ -35,7 +35,9 @@ class IndexModel(PythonModel):
             params: `k` and `media`, the defaults for queries that set neither.
         """
         settings = {"k": DEFAULT_K, "media": DEFAULT_MEDIA} | (params or {})
-        return self.search(self.reader(model_input, k=settings["k"], media=settings["media"]), batch=self.batch)
+        return self.search(
+            self.reader(model_input, k=settings["k"], media=settings["media"]), batch_size=self.batch_size
+        )
 
 
 set_model(IndexModel())

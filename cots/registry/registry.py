@@ -83,11 +83,11 @@ class Registry:
             version, new = self._register_index(package, tags | {"encoders.version": str(encoders)})
             if "gate.promote" not in self._client.get_version(version).tags:
                 self._decide(version, package, lineage, evaluator)
-            decided = self._client.get_version(version).tags
-        champion = self._client.alias_version(CHAMPION) == version
-        return PublishResult(version, new, champion, decided["gate.reasons"], json.loads(decided["gate.contest"]))
+            decision_tags = self._client.get_version(version).tags
+        reasons, contest = decision_tags["gate.reasons"], json.loads(decision_tags["gate.contest"])
+        return PublishResult(version, new, self._client.find_by_alias(CHAMPION) == version, reasons, contest)
 
-    def versions(self) -> list[VersionInfo]:
+    def list_versions(self) -> list[VersionInfo]:
         """All versions of `cots-index`, newest first."""
         with mlflow_errors():
             if not (model := self._client.find_model(INDEX)):
@@ -98,13 +98,13 @@ class Registry:
             versions = reversed(self._client.list_versions())
             return [VersionInfo.from_version(version, aliases.get(version_number(version), [])) for version in versions]
 
-    def champion(self) -> VersionInfo:
-        """The deployed version.
+    def get_champion(self) -> VersionInfo:
+        """Look up the deployed version.
 
         Raises:
             BadInput: no version is deployed.
         """
-        champion = find_champion(self.versions())
+        champion = find_champion(self.list_versions())
         if champion is None:
             raise BadInput(f"no version of {INDEX} is deployed: run `dvc repro` and `cots registry publish`")
         return champion
@@ -117,10 +117,10 @@ class Registry:
         """
         with mlflow_errors():
             self._client.get_version(version)
-        return next(info for info in self.versions() if info.version == version)
+        return next(info for info in self.list_versions() if info.version == version)
 
-    def artifacts(self, version: int) -> VersionArtifacts:
-        """The files stored with a version.
+    def get_artifacts(self, version: int) -> VersionArtifacts:
+        """Give access to the files stored with a version.
 
         Raises:
             BadInput: the version does not exist.
@@ -154,10 +154,10 @@ class Registry:
         with mlflow_errors():
             return self._aliases.rollback(why=why)
 
-    def history(self) -> list[Promotion]:
+    def list_promotions(self) -> list[Promotion]:
         """Every change of the champion, oldest first."""
         with mlflow_errors():
-            return self._aliases.promotions()
+            return self._aliases.list_promotions()
 
     def diff_versions(self, before: int, after: int) -> dict[str, dict[str, tuple[Any, Any]]]:
         """Differences between two versions as pairs (before, after).
@@ -170,7 +170,7 @@ class Registry:
             BadInput: the version does not exist.
         """
         infos = [self.get_version(version) for version in (before, after)]
-        artifacts = [self.artifacts(version) for version in (before, after)]
+        artifacts = [self.get_artifacts(version) for version in (before, after)]
         with mlflow_errors():
             parameters = [
                 {name: str(value) for name, value in flatten(files.load_params()).items()} for files in artifacts
@@ -221,7 +221,7 @@ class Registry:
         self, version: int, package: Path, lineage: Mapping[str, Any], evaluator: "ChallengerEvaluator"
     ) -> None:
         """Run the gate on a new version, store its decision in tags, and promote the version or make it challenger."""
-        champion = self._client.alias_version(CHAMPION)
+        champion = self._client.find_by_alias(CHAMPION)
         decision, contest = FIRST, {}
         if champion not in (None, version):
             inputs = evaluator.collect_gate_inputs(

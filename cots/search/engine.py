@@ -108,17 +108,17 @@ class SearchEngine:
         ready = model.for_inference()
         return cls(model=ready, index=vectors, items=items, frames=frames, captions=captions, previews=index / PREVIEWS)
 
-    def __call__(self, queries: Sequence[Query], *, batch: int) -> list[list[dict[str, Any]]]:
+    def __call__(self, queries: Sequence[Query], *, batch_size: int) -> list[list[dict[str, Any]]]:
         """Encode queries and rank the results of each.
 
         Args:
             queries: texts and images in any order.
-            batch: queries encoded together.
+            batch_size: queries encoded together.
 
         Returns:
             See `search_vectors`.
         """
-        return self.search_vectors(queries, encode_queries(self.model, queries, batch=batch))
+        return self.search_vectors(queries, encode_queries(self.model, queries, batch_size=batch_size))
 
     def search_vectors(self, queries: Sequence[Query], vectors: NDArray[np.float32]) -> list[list[dict[str, Any]]]:
         """Ranked results of encoded queries.

@@ -107,13 +107,13 @@ class QueryReader:
             raise BadInput(f"query {number}: the image cannot be used: {error}") from None
 
 
-def encode_queries(model: DualEncoder, queries: Sequence[Query], *, batch: int) -> NDArray[np.float32]:
+def encode_queries(model: DualEncoder, queries: Sequence[Query], *, batch_size: int) -> NDArray[np.float32]:
     """Encode texts and images in any order into embeddings (Q, D) with unit rows, in the order of the queries."""
     vectors = np.empty((len(queries), model.dim), np.float32)
     texts = {row: query.content for row, query in enumerate(queries) if isinstance(query.content, str)}
     images = {row: query.content for row, query in enumerate(queries) if not isinstance(query.content, str)}
-    vectors[list(texts)] = model.encode_texts(list(texts.values()), batch=batch)
-    vectors[list(images)] = model.encode_images(list(images.values()), batch=batch)
+    vectors[list(texts)] = model.encode_texts(list(texts.values()), batch_size=batch_size)
+    vectors[list(images)] = model.encode_images(list(images.values()), batch_size=batch_size)
     return vectors
 
 

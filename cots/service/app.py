@@ -59,7 +59,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(service):
+        async with _run_service(service):
             yield
 
     app = FastAPI(
@@ -83,7 +83,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running(service: Service) -> AsyncIterator[None]:
+async def _run_service(service: Service) -> AsyncIterator[None]:
     service.version_manager.start()
     answering = asyncio.create_task(service.batcher.run())
     try:

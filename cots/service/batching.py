@@ -89,12 +89,12 @@ class DynamicBatcher:
 
     def _fits(self, batch: Sequence[PendingQuery]) -> bool:
         version = batch[0].version
-        return self._queue[0].version is version and len(batch) < version.batch
+        return self._queue[0].version is version and len(batch) < version.batch_size
 
 
 def _answer_batch(batch: Sequence[PendingQuery]) -> list[BatchAnswer]:
     version, queries = batch[0].version, [pending.query for pending in batch]
-    vectors = encode_queries(version.search.model, queries, batch=version.batch)
+    vectors = encode_queries(version.search.model, queries, batch_size=version.batch_size)
     results = version.search.search_vectors(queries, vectors)
     return [BatchAnswer(*answer) for answer in zip(results, vectors, strict=True)]
 

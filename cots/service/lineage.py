@@ -26,5 +26,5 @@ def version_lineage(view: VersionView) -> dict[str, Any]:
 def item_lineage(view: VersionView, row: int) -> dict[str, Any]:
     """Lineage of a version together with the item in a row of its index."""
     item = view.items.iloc[row]
-    shown = {name: item[name] for name in ("id", "media", "split", "origin")} | {"captions": list(item["captions"])}
-    return version_lineage(view) | {"item": shown}
+    fields = {name: item[name] for name in ("id", "media", "split", "origin")} | {"captions": list(item["captions"])}
+    return version_lineage(view) | {"item": fields}

@@ -15,7 +15,7 @@ from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.index.thumbnails import Thumbnails
 from cots.registry.client import ENCODERS, INDEX
-from cots.registry.loading import model_folder, raise_if_unknown
+from cots.registry.loading import fetch_model_folder, raise_if_unknown
 from cots.registry.packaged import read_package
 from cots.search.engine import SearchEngine
 from cots.search.queries import Query
@@ -83,14 +83,14 @@ class LoadedVersion:
     Attributes:
         view: its name, items and previews.
         search: encoders and index.
-        batch: queries encoded together.
+        batch_size: queries encoded together.
         max_pixels: images with more pixels are refused without decoding.
         min_side: images with a shorter side are refused, pixels.
     """
 
     view: VersionView
     search: SearchEngine
-    batch: int
+    batch_size: int
     max_pixels: int
     min_side: int
 
@@ -105,7 +105,7 @@ class LoadedVersion:
             RunFailed: MLflow is down.
         """
         with tempfile.TemporaryDirectory(prefix="cots-serve-") as scratch:
-            folder = model_folder(target.uri, into=Path(scratch))
+            folder = fetch_model_folder(target.uri, into=Path(scratch))
             paths, config = read_package(folder)
             search = SearchEngine.load(paths["encoders"], paths["index"])
             try:
@@ -113,11 +113,11 @@ class LoadedVersion:
             except ValueError as error:
                 raise BadInput(f"{error}: run `dvc repro --force index package`") from None
         loaded = cls(VersionView(target, search.model.digest, search.items, previews), search, **config)
-        loaded._try()
+        loaded._run_test_query()
         return loaded
 
-    def _try(self) -> None:
-        if not self.search([Query("a", 1)], batch=1)[0]:
+    def _run_test_query(self) -> None:
+        if not self.search([Query("a", 1)], batch_size=1)[0]:
             raise BadInput(f"{self.view.target.uri} returns no results: its index is empty")
 
 
@@ -137,7 +137,7 @@ def resolve(uri: str) -> VersionTarget:
         RunFailed: MLflow is down.
     """
     if not uri.startswith(PREFIX):
-        return _of_folder(model_folder(uri))
+        return _resolve_folder(fetch_model_folder(uri))
     name, separator, alias = uri.removeprefix(PREFIX).partition("@")
     name, _, number = name.partition("/")
     client = connect()
@@ -152,7 +152,7 @@ def resolve(uri: str) -> VersionTarget:
     return VersionTarget(f"{PREFIX}{name}/{version.version}", name, str(version.version), dict(version.tags))
 
 
-def _of_folder(folder: Path) -> VersionTarget:
+def _resolve_folder(folder: Path) -> VersionTarget:
     paths, _ = read_package(folder)
     lineage = folder.parent / LINEAGE
     values: dict[str, Any] = json.loads(lineage.read_text(encoding="utf8")) if lineage.is_file() else {}

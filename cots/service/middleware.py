@@ -107,8 +107,8 @@ class AuthMiddleware:
             raise RequestRefused(400, f"this service is not known as {host[:100]!r}: allow the host with --allow-host")
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self._token.encode()):
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(token.encode(), self._token.encode()):
             raise RequestRefused(
                 401, "token required: send the header Authorization: Bearer TOKEN", WWW_Authenticate="Bearer"
             )

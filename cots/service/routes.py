@@ -132,7 +132,7 @@ class Service:
         return version
 
     def _require_view(self, version: str) -> VersionView:
-        view = self.version_manager.view(version)
+        view = self.version_manager.find_view(version)
         if view is None:
             raise RequestRefused(404, f"version {version} is neither the current nor the previous version")
         return view

@@ -43,7 +43,7 @@ class VersionManager:
         self._stop.set()
         self._thread.join(JOIN_SECONDS)
 
-    def view(self, version: str) -> VersionView | None:
+    def find_view(self, version: str) -> VersionView | None:
         """The view of the current or the previous version by its number, else None."""
         current = self.current
         for view in (current and current.view, self._previous):

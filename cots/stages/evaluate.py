@@ -91,7 +91,7 @@ def _embed_splits(
         rows = part(outputs.manifest, settings.split, MEDIA_OF[target])
         for folder in (pretrained, finetuned / target):
             model, samples = DualEncoder.load(folder), read_stored_samples(outputs.shards, rows)
-            yield target, folder, model.digest, embed(model, samples, batch=settings.batch_size)
+            yield target, folder, model.digest, embed(model, samples, batch_size=settings.batch_size)
 
 
 def _evaluate_models(
@@ -99,13 +99,13 @@ def _evaluate_models(
 ) -> Iterator[Evaluated]:
     settings = params.evaluate
     for target, folder, digest, embedded in _embed_splits(outputs, pretrained, finetuned, params):
-        chosen = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
+        options = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
         yield Evaluated(
             target=target,
             finetuned=folder != pretrained,
             digest=digest,
             embedded=embedded,
-            measured=evaluate_retrieval(embedded, media=MEDIA_OF[target], **chosen),
+            measured=evaluate_retrieval(embedded, media=MEDIA_OF[target], **options),
         )
 
 
@@ -113,7 +113,7 @@ def _map_attention(
     measured: list[Evaluated], outputs: StageOutputs, finetuned: Path, params: EvaluateParams
 ) -> list[AttentionMap]:
     """Attention maps of the fine-tuned models."""
-    shown, seed = -(-params.evaluate.num_examples // 2), params.evaluate.seed
+    num_maps, seed = -(-params.evaluate.num_examples // 2), params.evaluate.seed
     return [
         attention_map
         for result in measured
@@ -123,7 +123,7 @@ def _map_attention(
             result.embedded,
             list(result.measured.directions.values())[1],
             partial(read_stored_by_id, outputs.shards, outputs.manifest),
-            count=shown,
+            count=num_maps,
             seed=seed,
         )
     ]
@@ -163,8 +163,8 @@ def _read_training_metrics(reports: Path, report: Report) -> dict[str, Any]:
 
 
 def _lineage(manifest: Path) -> dict[str, str]:
-    made = {"made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "manifest": file_digest(manifest)}
-    return git_state() | made | {package: version(package) for package in PACKAGES}
+    inputs = {"made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "manifest": file_digest(manifest)}
+    return git_state() | inputs | {package: version(package) for package in PACKAGES}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def stage(
 ) -> None:
     """Train the pre-trained encoders on the target's samples; write the model folder and the training curves."""
     model = DualEncoder.load(start).with_image_size(params.finetune[target].size)
-    training = partial(
+    train = partial(
         fit,
         model,
         Inputs(shards, manifest, tokens),
@@ -41,10 +41,10 @@ def stage(
         media=(MEDIA_OF[target],),
     )
     if rank():  # only rank 0 writes
-        training()
+        train()
         return
     with start_run(f"finetune@{target}", {"finetune": params.finetune[target]}, run, manifest=manifest) as logged:
-        curves = training()
+        curves = train()
         model.save(out)
         logged.log_curves(curves)
         logged.log_artifact(report)

@@ -61,7 +61,7 @@ def stage(
     Raises:
         BadInput: an input is missing, the splits are empty, or FAISS cannot build this kind from so few vectors.
     """
-    settings, batch = params.index, params.evaluate.batch_size
+    settings, batch_size = params.index, params.evaluate.batch_size
     table = read_manifest(manifest)
     items = table[table["split"].isin(settings.splits)]
     if items.empty:
@@ -69,18 +69,22 @@ def stage(
     model = DualEncoder.load(encoders)
     captions = _collect_captions(items)
     if rank():  # only rank 0 writes
-        _encode_items(model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch=batch)
-        embed_texts(model, [str(row["caption"]) for row in captions], batch=batch)
+        _encode_items(
+            model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch_size=batch_size
+        )
+        embed_texts(model, [str(row["caption"]) for row in captions], batch_size=batch_size)
         return
     cache_path = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
     cache = EmbeddingCache.load(cache_path) if cache_path else None
     with atomic_folder(out) as partial:
         with wds.TarWriter(str(partial / PREVIEWS), mtime=0, encoder=False) as previews:
             samples = read_stored_samples(shards, items)
-            vectors, frames = _encode_items(model, samples, previews, cache, side=settings.thumbnail_size, batch=batch)
+            vectors, frames = _encode_items(
+                model, samples, previews, cache, side=settings.thumbnail_size, batch_size=batch_size
+            )
         frames.save(partial / FRAMES)
         write_table(partial / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
-        texts = _encode_texts(model, [str(row["caption"]) for row in captions], cache, batch=batch)
+        texts = _encode_texts(model, [str(row["caption"]) for row in captions], cache, batch_size=batch_size)
         write_table(partial / CAPTIONS, captions, CAPTION_SCHEMA)
         # Every other query chooses the index, the rest measure it.
         queries = evenly_spaced(texts, 2 * settings.recall_queries)
@@ -104,31 +108,31 @@ def _encode_items(
     cache: EmbeddingCache | None,
     *,
     side: int,
-    batch: int,
+    batch_size: int,
 ) -> tuple[NDArray[np.float32], FrameEmbeddings]:
     """One embedding per item and per frame of videos; thumbnails of all frames are written to the tar.
 
     Batches are distributed over ranks; each rank makes the thumbnails of its batches, the rank with a tar writes them.
     """
-    whole: list[NDArray[np.float32]] = []
-    per_frame: list[NDArray[np.float32]] = []
+    by_item: list[NDArray[np.float32]] = []
+    by_frame: list[NDArray[np.float32]] = []
     counts: list[int] = []
-    for number, chunk in enumerate(batched(samples, batch * world_size())):
-        start = rank() * batch
-        share = chunk[start : start + batch]
-        videos = [decode_frames(sample) for sample in share]
-        first = number * batch * world_size() + start
-        small = [thumbnail_members(row, frames, side=side) for row, frames in enumerate(videos, start=first)]
+    for number, chunk in enumerate(batched(samples, batch_size * world_size())):
+        start = rank() * batch_size
+        local_samples = chunk[start : start + batch_size]
+        videos = [decode_frames(sample) for sample in local_samples]
+        first = number * batch_size * world_size() + start
+        thumbnails = [thumbnail_members(row, frames, side=side) for row, frames in enumerate(videos, start=first)]
         lengths = np.array([len(frames) for frames in videos], np.int64)
-        local = (*_encode_videos(model, share, videos, cache, batch=batch), lengths, small)
-        for rows, single, lengths, members in all_gather_object(local):
-            whole.append(rows)
-            per_frame.append(single[np.repeat(lengths > 1, lengths)])
+        local = (*_encode_videos(model, local_samples, videos, cache, batch_size=batch_size), lengths, thumbnails)
+        for item_rows, frame_rows, lengths, members in all_gather_object(local):
+            by_item.append(item_rows)
+            by_frame.append(frame_rows[np.repeat(lengths > 1, lengths)])
             counts += np.where(lengths > 1, lengths, 0).tolist()
             if previews is not None:
-                for sample in members:
-                    previews.write(sample)
-    return np.concatenate(whole), FrameEmbeddings.of(np.concatenate(per_frame), counts)
+                for member in members:
+                    previews.write(member)
+    return np.concatenate(by_item), FrameEmbeddings.of(np.concatenate(by_frame), counts)
 
 
 def _encode_videos(
@@ -137,34 +141,36 @@ def _encode_videos(
     videos: Sequence[Sequence[Image.Image]],
     cache: EmbeddingCache | None,
     *,
-    batch: int,
+    batch_size: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """`encode_videos_and_frames` of the samples' frames, with embeddings from the cache where possible."""
     if cache is None:
-        return model.encode_videos_and_frames(videos, batch=batch)
+        return model.encode_videos_and_frames(videos, batch_size=batch_size)
 
-    def encoded(places: list[int]) -> list[NDArray[np.float32]]:
-        whole, single = model.encode_videos_and_frames([videos[place] for place in places], batch=batch)
-        ends = np.cumsum([len(videos[place]) for place in places])
-        return [np.vstack([row[None], own]) for row, own in zip(whole, np.split(single, ends[:-1]), strict=True)]
+    def encode_missing(missing: list[int]) -> list[NDArray[np.float32]]:
+        chosen = [videos[row] for row in missing]
+        by_video, by_frame = model.encode_videos_and_frames(chosen, batch_size=batch_size)
+        ends = np.cumsum([len(video) for video in chosen])
+        frames_of = np.split(by_frame, ends[:-1])
+        return [np.vstack([video[None], frames]) for video, frames in zip(by_video, frames_of, strict=True)]
 
-    remembered = cache.rows([digest_of(b"frames", *sample.frames) for sample in samples], encoded)
-    width = (0, model.dim)
-    whole = np.array([rows[0] for rows in remembered], np.float32).reshape(-1, model.dim)
-    return whole, np.concatenate([np.empty(width, np.float32), *(rows[1:] for rows in remembered)])
+    embeddings = cache.rows([digest_of(b"frames", *sample.frames) for sample in samples], encode_missing)
+    by_video = np.array([rows[0] for rows in embeddings], np.float32).reshape(-1, model.dim)
+    no_frames = np.empty((0, model.dim), np.float32)
+    return by_video, np.concatenate([no_frames, *(rows[1:] for rows in embeddings)])
 
 
 def _encode_texts(
-    model: DualEncoder, texts: Sequence[str], cache: EmbeddingCache | None, *, batch: int
+    model: DualEncoder, texts: Sequence[str], cache: EmbeddingCache | None, *, batch_size: int
 ) -> NDArray[np.float32]:
     """Embeddings (N, D) of the texts with unit rows, from the cache where possible."""
     if cache is None:
-        return embed_texts(model, texts, batch=batch)
+        return embed_texts(model, texts, batch_size=batch_size)
 
-    def encoded(places: list[int]) -> list[NDArray[np.float32]]:
-        return list(embed_texts(model, [texts[place] for place in places], batch=batch)[:, None])
+    def encode_missing(missing: list[int]) -> list[NDArray[np.float32]]:
+        return list(embed_texts(model, [texts[row] for row in missing], batch_size=batch_size)[:, None])
 
-    return np.concatenate(cache.rows([digest_of(b"text", text.encode()) for text in texts], encoded))
+    return np.concatenate(cache.rows([digest_of(b"text", text.encode()) for text in texts], encode_missing))
 
 
 def _collect_captions(items: pd.DataFrame) -> list[dict[str, object]]:
@@ -185,8 +191,8 @@ def _build_index(vectors: NDArray[np.float32], queries: NDArray[np.float32], set
     try:
         if settings.factory != "auto":
             return IndexChoice(EmbeddingIndex.build(vectors, settings.factory), settings.factory, "")
-        room = math.inf if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
-        return choose_index(vectors, queries, recall=settings.target_recall, k=NEAREST, max_bytes=room)
+        max_bytes = math.inf if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
+        return choose_index(vectors, queries, recall=settings.target_recall, k=NEAREST, max_bytes=max_bytes)
     except ValueError as error:
         raise BadInput(f"index.factory: {error}") from None
 

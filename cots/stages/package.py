@@ -72,16 +72,16 @@ def stage(
 def inference_config(params: PackageParams) -> InferenceConfig:
     """Inference settings of the packaged models, from the project's parameters."""
     return InferenceConfig(
-        batch=params.evaluate.batch_size, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side
+        batch_size=params.evaluate.batch_size, max_pixels=params.prepare.max_pixels, min_side=params.prepare.min_side
     )
 
 
-def index_lineage(index: Path, packed: Path, manifest: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
+def index_lineage(index: Path, model_folder: Path, manifest: Path, validation: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the lineage that describes the index and its data, independent of its encoders.
 
     Args:
         index: output folder of stage `index`.
-        packed: MLflow model folder of the index.
+        model_folder: the index as an MLflow model.
         manifest: file of the data manifest.
         validation: summary of stage `validate`.
     """
@@ -89,7 +89,7 @@ def index_lineage(index: Path, packed: Path, manifest: Path, validation: Mapping
     return {
         "manifest.digest": file_digest(manifest),
         "index.digest": file_digest(index / INDEX),
-        "index.content": content_digest(packed),
+        "index.content": content_digest(model_folder),
         "index": about,
         "items": about["size"],
         "validation": validation,

@@ -29,7 +29,7 @@ def stage(
     """Build both encoders, train them, and write the model folder and the training curves."""
     torch.manual_seed(params.pretrain.seed)
     model = build_model(params.model, tokenizer)
-    training = partial(
+    train = partial(
         fit,
         model,
         Inputs(shards, manifest, tokens),
@@ -40,10 +40,10 @@ def stage(
         media=("image", "video"),
     )
     if rank():  # only rank 0 writes
-        training()
+        train()
         return
     with start_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:
-        curves = training()
+        curves = train()
         model.save(out)
         logged.log_curves(curves)
         logged.log_artifact(report)

@@ -35,11 +35,11 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
     table = read_manifest(manifest)
     train_rows = table[table["split"] == "train"]
     if rank() == 0:
-        read = {"tokenize": params.tokenize, "model.image": params.model.image}
-        values = [dump_for_fingerprint(section, name) for name, section in read.items()]
+        sections = {"tokenize": params.tokenize, "model.image": params.model.image}
+        values = [dump_for_fingerprint(section, name) for name, section in sections.items()]
         vocab = params.model.text.vocab_size
         train_tokenizer(train_rows["captions"].explode(), vocab_size=vocab).save_pretrained(tokenizer)
-        start_over_unless(fingerprint(values, dvae, manifest), out)
+        clear_unless_current(fingerprint(values, dvae, manifest), out)
     barrier()
     model = load_dvae(dvae).to(default_device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -49,21 +49,21 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
             path = (out / str(name)).with_suffix(".safetensors")
             if not path.exists():
                 samples = read_shard(shards / str(name))
-                views_of(samples, model, params.tokenize, size=dvae_image_size(params)).save(path)
+                tokenize_crops(samples, model, params.tokenize, size=dvae_image_size(params)).save(path)
             progress.advance(len(rows))
     barrier()
 
 
-def start_over_unless(mark: str, out: Path) -> None:
-    """Empty the folder unless its fingerprint file shows the same parameters and inputs."""
-    marker = out / "fingerprint.txt"
-    if not marker.is_file() or marker.read_text() != mark:
+def clear_unless_current(current: str, out: Path) -> None:
+    """Empty the folder unless its fingerprint file has the current fingerprint of parameters and inputs."""
+    file = out / "fingerprint.txt"
+    if not file.is_file() or file.read_text() != current:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        marker.write_text(mark)
+        file.write_text(current)
 
 
-def views_of(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeConfig, *, size: int) -> CropViews:
+def tokenize_crops(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeConfig, *, size: int) -> CropViews:
     """Draw crops of one shard's samples and tokenize them; a sample's crops depend only on the seed and its key."""
     frames: list[int] = []
     boxes: list[tuple[float, ...]] = []

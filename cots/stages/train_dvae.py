@@ -26,8 +26,8 @@ from cots.models.dvae.vae import Dvae, perplexity
 from cots.progress import Progress
 from cots.training.dvae import Metrics, train_dvae
 
-SHOWN = 12  # images shown with their reconstructions
-CHECKED = 16  # batches for measuring codebook usage
+NUM_EXAMPLES = 12  # images shown with their reconstructions
+NUM_BATCHES = 16  # for measuring codebook usage
 
 
 def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: TrainDvaeParams) -> None:
@@ -37,63 +37,65 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     """
     crops = build_dvae_crops(manifest, shards, params)
     if params.dvae.kind == "train":
-        read = {"dvae": params.dvae, "tokenize": params.tokenize, "model": params.model}
-        values = [dump_for_fingerprint(section, name) for name, section in read.items()]
-        mark = fingerprint(values, manifest)
-        dvae, curves = trained(params.dvae, crops, mark)
+        sections = {"dvae": params.dvae, "tokenize": params.tokenize, "model": params.model}
+        values = [dump_for_fingerprint(section, name) for name, section in sections.items()]
+        dvae, curves = build_and_train(params.dvae, crops, run_fingerprint=fingerprint(values, manifest))
     else:
-        section = params.dvae
-        dvae, curves = (
-            import_openai_dvae(section.path, sha256=section.sha256, num_codes=section.codebook_size).to(
-                default_device()
-            ),
-            [],
-        )
+        path, sha256, num_codes = params.dvae.path, params.dvae.sha256, params.dvae.codebook_size
+        dvae, curves = import_openai_dvae(path, sha256=sha256, num_codes=num_codes).to(default_device()), []
     save_dvae(dvae, out)
     report.mkdir(parents=True, exist_ok=True)
-    usage, measured = show(dvae, crops, report / "reconstructions.png")
+    usage, measured = save_reconstructions(dvae, crops, report / "reconstructions.png")
     (report / CODEBOOK_USAGE).write_text(json.dumps(usage, indent=1))
     pd.DataFrame(curves or measured).to_csv(report / CURVES, index=False, float_format="%.6g")
 
 
-def trained(section: TrainedDvaeConfig, crops: RandomCrops, mark: str) -> tuple[AnyDvae, list[Metrics]]:
-    """Train a dVAE; return it with its curves. `mark` identifies checkpoints of the same run."""
+def build_and_train(
+    section: TrainedDvaeConfig, crops: RandomCrops, *, run_fingerprint: str
+) -> tuple[AnyDvae, list[Metrics]]:
+    """Train a dVAE, or resume the unfinished run with this fingerprint; return it with its curves."""
     torch.manual_seed(section.seed)
     dvae = Dvae(num_codes=section.codebook_size, hidden=section.width, blocks=section.blocks).to(default_device())
     dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with Progress("train_dvae", total=section.steps, unit="steps") as progress:
-        saved = Path("runs/checkpoints/train_dvae.pt")
-        return dvae, train_dvae(
-            dvae, crops, config=section, checkpoint_path=saved, fingerprint=mark, on_step=progress.log_step
+        curves = train_dvae(
+            dvae,
+            crops,
+            config=section,
+            checkpoint_path=Path("runs/checkpoints/train_dvae.pt"),
+            fingerprint=run_fingerprint,
+            on_step=progress.log_step,
         )
+    return dvae, curves
 
 
-def show(dvae: AnyDvae, crops: RandomCrops, image_path: Path) -> tuple[dict[str, float], list[Metrics]]:
+def save_reconstructions(dvae: AnyDvae, crops: RandomCrops, image_path: Path) -> tuple[dict[str, float], list[Metrics]]:
     """Save unseen crops above their reconstructions; return codebook usage and the metrics of each batch."""
-    counts, errors, rows = torch.zeros(dvae.num_codes), [], list[Metrics]()
-    later = crops.iter_from(10**6)
+    counts, errors, metrics = torch.zeros(dvae.num_codes), [], list[Metrics]()
+    unseen = crops.iter_from(10**6)
     dvae.eval()
     with torch.inference_mode(), autocast(default_device()):
-        for number in range(CHECKED):
-            originals = to_pixels(next(later), default_device())
+        for number in range(NUM_BATCHES):
+            originals = to_pixels(next(unseen), default_device())
             codes = dvae.encode(originals)
             reconstructions = dvae.decode(codes).float()
             used = torch.bincount(codes.flatten().cpu(), minlength=dvae.num_codes)
             counts += used
             errors.append(float((reconstructions - originals).abs().mean()))
             squared = float(F.mse_loss(reconstructions, originals))
-            rows.append({"step": number, "reconstruction": squared, "perplexity": perplexity(used)})
-    shown = [
-        torch.cat(list(batch[:SHOWN]), dim=2).movedim(0, -1).cpu().numpy() for batch in (originals, reconstructions)
+            metrics.append({"step": number, "reconstruction": squared, "perplexity": perplexity(used)})
+    rows_of_images = [
+        torch.cat(list(batch[:NUM_EXAMPLES]), dim=2).movedim(0, -1).cpu().numpy()
+        for batch in (originals, reconstructions)
     ]
-    Image.fromarray((np.concatenate(shown) * 255).round().astype(np.uint8)).save(image_path)
+    Image.fromarray((np.concatenate(rows_of_images) * 255).round().astype(np.uint8)).save(image_path)
     usage = {
         "perplexity": round(perplexity(counts), 2),
         "codes": dvae.num_codes,
         "used": int((counts > 0).sum()),
         "l1": round(float(np.mean(errors)), 5),
     }
-    return usage, rows
+    return usage, metrics
 
 
 if __name__ == "__main__":

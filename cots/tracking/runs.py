@@ -101,7 +101,7 @@ def mlflow_errors() -> Iterator[None]:
         ) from error
 
 
-def experiment_id(client: "mlflow.MlflowClient") -> str:
+def get_or_create_experiment(client: "mlflow.MlflowClient") -> str:
     """Id of this project's experiment, created if it does not exist."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     return (
@@ -184,7 +184,7 @@ def start_run(
 
     values = flatten_params(sections)
     with mlflow_errors():
-        experiment = experiment_id(client)
+        experiment = get_or_create_experiment(client)
         run = client.create_run(experiment, run_name=stage, tags=_tags(stage, values, manifest)).info.run_id
         for start in range(0, len(values), PARAMS_PER_CALL):
             chunk = list(values.items())[start : start + PARAMS_PER_CALL]

@@ -27,8 +27,8 @@ OWNERS = ("image_slow.", "text_slow.", "queue.", "noise_filter.")  # modules of 
 def save(path: Path, state: dict[str, Any], *, fingerprint: str) -> None:
     """Write a checkpoint atomically: a killed run leaves the last complete one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path, durable=True) as aside:
-        torch.save({"fingerprint": fingerprint, "state": state}, aside)
+    with atomic_file(path, durable=True) as partial:
+        torch.save({"fingerprint": fingerprint, "state": state}, partial)
 
 
 def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:

@@ -67,7 +67,7 @@ def fit(
     loader = build_train_loader(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
     )
-    values = dump_for_fingerprint(training, "pretrain")  # fine-tuning too: the names decide the fingerprint
+    values = dump_for_fingerprint(training, "pretrain")  # for fine-tuning too, which has the same keys
     run_fingerprint = fingerprint([initial_digest, num_codes, media, [values]], inputs.manifest, inputs.tokens)
     image_config = model.config["image"]
     with Progress(name, total=training.steps, unit="steps") as progress:

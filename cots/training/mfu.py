@@ -1,4 +1,4 @@
-"""Model FLOPs utilization (MFU): the fraction of the device's matrix-product rate that a training run reaches."""
+"""Model FLOPs utilization (MFU): the share of the device's matrix-product rate that training reaches."""
 
 import time
 from contextlib import AbstractContextManager
@@ -16,7 +16,7 @@ ROUNDS = 5
 class MfuMeter:
     """FLOPs of a training step, counted once, relative to the measured rate of large matrix products.
 
-        MFU = FLOPs per step * steps per second / FLOPs per second of a matrix product in the precision of training
+        MFU = FLOPs per step * steps per second / FLOPs per second of a matrix product in the compute dtype
 
     Matrix products, convolutions and their gradients are counted, and so is recomputation by gradient checkpointing.
     With several processes, both numbers are those of one process.
@@ -34,12 +34,12 @@ class MfuMeter:
         return self._counter
 
     def mfu(self, steps_per_second: float) -> float:
-        """MFU at this speed, >= 0; above 1 if the device was slower when its rate was measured."""
+        """MFU at this speed, >= 0; above 1 if the device was slower while its rate was measured."""
         return self._counter.get_total_flops() * steps_per_second / self.rate
 
 
 def matmul_rate(device: torch.device) -> float:
-    """FLOPs per second of a product of two large square matrices in the precision of training: the best of five."""
+    """FLOPs per second of a product of two large square matrices in the compute dtype: the best of five."""
     side = MATRIX_SIZE.get(device.type, ACCELERATOR_MATRIX_SIZE)
     factor = torch.randn(side, side, device=device, dtype=compute_dtype(device))
     best = min(_seconds(factor) for _ in range(ROUNDS + 1))

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class TrainResult(NamedTuple):
-    """What a run returns besides the trained weights."""
+    """Results of a run besides the trained weights."""
 
     curves: list[Metrics]
     pairs: PairStats
@@ -72,14 +72,8 @@ def train(
         RunFailed: the loss is not finite.
     """
     device = next(objective.parameters()).device
-    curves: list[Metrics] = []
     pairs = PairStats(int(loader.caption_offsets[-1]))
-    start = 0
-    if state := checkpoint.load(checkpoint_path, fingerprint=fingerprint):
-        load_full_state(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
-        start = state["step"]
-        curves = [{current_column(name): value for name, value in row.items()} for row in state["curves"]]
-        pairs.load_state_dict(state["pairs"])
+    start, curves = resume(objective, optimizer, pairs, checkpoint_path, fingerprint=fingerprint)
     objective.train()
     meter = MfuMeter(device)
     started, wait_seconds = time.perf_counter(), 0.0
@@ -99,10 +93,8 @@ def train(
                 max_grad_norm=config.max_grad_norm,
                 grad_accum_steps=config.grad_accum_steps,
             )
-        if (
-            step == start and config.torch_compile
-        ):  # after FLOPs are counted: torch.compile skips code that it first sees then
-            compile_blocks(objective)
+        if step == start and config.torch_compile:
+            compile_blocks(objective)  # only now: torch.compile skips code that it first sees while FLOPs are counted
         if keys is not None:
             pairs.update(all_gather_with_grad(batch.caption_index), keys)
         elapsed = time.perf_counter() - started
@@ -117,9 +109,27 @@ def train(
             state = checkpoint_state(step + 1, objective, optimizer, curves, pairs)
             if rank() == 0:
                 checkpoint.save(checkpoint_path, state, fingerprint=fingerprint)
-    barrier()  # a slower rank may still load the checkpoint
+    barrier()  # a slower rank may still be loading the checkpoint
     checkpoint_path.unlink(missing_ok=True)
     return TrainResult(curves, pairs)
+
+
+def resume(
+    objective: Objective[Any],
+    optimizer: torch.optim.Optimizer,
+    pairs: PairStats,
+    checkpoint_path: Path,
+    *,
+    fingerprint: str,
+) -> tuple[int, list[Metrics]]:
+    """Load the checkpoint of an unfinished run, if there is one, in place; return the next step and the curves."""
+    state = checkpoint.load(checkpoint_path, fingerprint=fingerprint)
+    if not state:
+        return 0, []
+    load_full_state(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
+    pairs.load_state_dict(state["pairs"])
+    curves = [{current_column(name): value for name, value in row.items()} for row in state["curves"]]
+    return state["step"], curves
 
 
 def with_wait_seconds(items: Iterator[T]) -> Iterator[tuple[T, float]]:
@@ -159,13 +169,10 @@ def train_step(
             batch, micro_batch_slices(len(batch.image_index), grad_accum_steps)
         )
     losses: dict[str, Tensor] = {}
-    num_queries = (
-        len(batch.image_index) if keys is None else int(keys.keep_mask[local_slice(len(keys.keep_mask))].sum())
-    )
     similarity: list[Tensor] = []
-    for rows in micro_batch_slices(num_queries, grad_accum_steps) or [
-        slice(0)
-    ]:  # every rank must take part in the collectives
+    num_queries = len(batch.image_index) if keys is None else _num_kept(keys)
+    micro_batches = micro_batch_slices(num_queries, grad_accum_steps)
+    for rows in micro_batches or [slice(0)]:  # a rank without queries still takes part in the collectives
         with autocast(batch.frames.device):
             output: LossOutput = objective(batch, keys, rows)
         output.loss.backward()  # type: ignore[no-untyped-call]
@@ -182,6 +189,11 @@ def train_step(
     optimizer.zero_grad()
     objective.update_state(keys)
     return keys, _sum_losses(losses) | objective.metrics(keys)
+
+
+def _num_kept(keys: KeyFeatures) -> int:
+    """The number of this rank's pairs that the filter keeps."""
+    return int(keys.keep_mask[local_slice(len(keys.keep_mask))].sum())
 
 
 def _sum_losses(losses: dict[str, Tensor]) -> Metrics:

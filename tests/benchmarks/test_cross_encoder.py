@@ -122,16 +122,16 @@ def test_a_language_model_that_counts_positions_in_its_layers_is_refused(tiny_mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 2, 4, 50])
-def test_scores_are_the_logits_of_the_pairs_one_by_one(tiny_model: Path, batch: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 50])
+def test_scores_are_the_logits_of_the_pairs_one_by_one(tiny_model: Path, batch_size: int) -> None:
     model = cross_encoder(tiny_model)
     pictures = [Image.new("RGB", (40, 32), colour) for colour in COLOURS]
     wanted = np.array([(0, 0), (0, 6), (0, 7), (2, 1), (3, 3), (3, 4), (5, 0)])  # pictures 1 and 4 take no part
-    scores = model.score(iter(pictures), TEXTS, wanted, batch=batch)
-    alone = [model.score([pictures[i]], [TEXTS[j]], np.zeros((1, 2), np.int64), batch=1)[0] for i, j in wanted]
+    scores = model.score(iter(pictures), TEXTS, wanted, batch_size=batch_size)
+    alone = [model.score([pictures[i]], [TEXTS[j]], np.zeros((1, 2), np.int64), batch_size=1)[0] for i, j in wanted]
     np.testing.assert_allclose(scores, alone, atol=0.03)  # bfloat16, where the processor has it
     assert np.ptp(scores) > 0.2
-    assert model.score(pictures, TEXTS, wanted[:0], batch=batch).shape == (0,)
+    assert model.score(pictures, TEXTS, wanted[:0], batch_size=batch_size).shape == (0,)
 
 
 @pytest.mark.parametrize("pool", ["class", "mean"])
@@ -140,8 +140,8 @@ def test_a_loaded_cross_encoder_gives_the_same_scores(tiny_model: Path, tmp_path
     pictures = [Image.new("RGB", (40, 32), colour) for colour in ("red", "blue")]
     model.save(tmp_path / "cross")
     assert {path.name for path in tmp_path.iterdir()} == {"cross"}
-    again = CrossEncoder.load(tmp_path / "cross").score(pictures, TEXTS, wanted, batch=2)
-    np.testing.assert_array_equal(again, model.score(pictures, TEXTS, wanted, batch=2))
+    again = CrossEncoder.load(tmp_path / "cross").score(pictures, TEXTS, wanted, batch_size=2)
+    np.testing.assert_array_equal(again, model.score(pictures, TEXTS, wanted, batch_size=2))
 
 
 def test_a_folder_that_is_no_cross_encoder_is_named(tiny_model: Path, tmp_path: Path) -> None:

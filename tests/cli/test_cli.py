@@ -293,7 +293,7 @@ def test_clips_are_listed_with_their_best_frames(cots: Cots, tiny_model: Path, t
 
     params = Params.load(ROOT / "params.yaml")
     stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, tmp_path / "index", params=params)
-    limits = InferenceConfig(batch=8, max_pixels=10_000, min_side=8)
+    limits = InferenceConfig(batch_size=8, max_pixels=10_000, min_side=8)
     save_index(tmp_path / "package", tiny_model, tmp_path / "index", config=limits, cards={})
     code, out, _ = cots("search", "a red square", "--model", tmp_path / "package", "--k", 27)
     assert code == 0

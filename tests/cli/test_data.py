@@ -45,12 +45,12 @@ def refreshed(
 @pytest.mark.usefixtures("refreshed")
 def test_a_picture_is_taken_out_of_data_and_index_and_stays_out(cots: Cots) -> None:
     registry = Registry()
-    assert "red48.png" in registry.artifacts(2).load_item_ids()
+    assert "red48.png" in registry.get_artifacts(2).load_item_ids()
 
     done = cots("data", "withdraw", "red48.png", "--reason", "its owner asked")
     assert done.returncode == 0, done.stderr
     assert "cots-index version 3 registered; it is the champion" in done.stdout
-    assert registry.artifacts(3).load_item_ids() == registry.artifacts(2).load_item_ids() - {"red48.png"}
+    assert registry.get_artifacts(3).load_item_ids() == registry.get_artifacts(2).load_item_ids() - {"red48.png"}
     back = cots("registry", "rollback", "--reason", "x")
     assert (back.returncode, "contains withdrawn samples (red48.png)" in back.stderr) == (2, True)
 

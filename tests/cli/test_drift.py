@@ -25,7 +25,7 @@ def deployed(
 ) -> Path:
     """A project whose champion learnt from `tiny_data`, and a log of queries in other words."""
     project = tmp_path / "project"
-    deploy(project, data=tiny_data, model=tiny_model, made=tiny_package.parent)
+    deploy(project, data=tiny_data, model=tiny_model, source=tiny_package.parent)
     write_log(project / "queries/1.jsonl", DualEncoder.load(tiny_model), FOREIGN)
     monkeypatch.chdir(project)
     return project

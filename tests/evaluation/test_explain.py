@@ -102,7 +102,9 @@ def test_the_whole_text_comes_first_and_each_word_with_what_it_adds(tiny_model: 
     picture = Image.new("RGB", (40, 32), "red")
     whole, *words = explain(model, [picture, picture], "a red, red square")
     assert [word.text for word in words] == ["a", "red", "red", "square"]
-    [[expected]] = model.encode_images([picture], batch=1) @ model.encode_texts(["a red, red square"], batch=1).T
+    [[expected]] = (
+        model.encode_images([picture], batch_size=1) @ model.encode_texts(["a red, red square"], batch_size=1).T
+    )
     assert whole.similarity == pytest.approx(float(expected), abs=5e-3)  # one of them in bfloat16
     side = model.config["image"]["size"] // model.config["image"]["patch"]
     assert all(found.patches.shape == (2, side, side) for found in (whole, *words))

@@ -37,7 +37,7 @@ def manifest(tiny_data: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def embedded(model: DualEncoder, tiny_data: Path, manifest: pd.DataFrame) -> EmbeddedSplit:
-    return embed(model, read_stored_samples(tiny_data / "shards", part(manifest, "test", "image")), batch=4)
+    return embed(model, read_stored_samples(tiny_data / "shards", part(manifest, "test", "image")), batch_size=4)
 
 
 def foreign(name: str, content: Path | bytes | tuple[bytes, ...], *captions: str) -> Sample:
@@ -93,7 +93,7 @@ def test_every_caption_belongs_to_its_picture(embedded: EmbeddedSplit, model: Du
     for caption, owner in zip(embedded.captions, embedded.text_to_item, strict=True):
         assert embedded.ids[owner].rsplit("-", 1)[-1] in caption
     row = embedded.captions.index("a blue square in test")
-    alone = model.encode_texts(["a blue square in test"], batch=1)[0]
+    alone = model.encode_texts(["a blue square in test"], batch_size=1)[0]
     np.testing.assert_allclose(embedded.texts[row], alone, atol=0.02)  # bfloat16, padded otherwise
 
 
@@ -102,7 +102,7 @@ def test_the_batch_size_changes_no_vector(
     model: DualEncoder, tiny_data: Path, manifest: pd.DataFrame, media: str
 ) -> None:
     rows = part(manifest, "test", media)
-    one, many = (embed(model, read_stored_samples(tiny_data / "shards", rows), batch=batch) for batch in (1, 64))
+    one, many = (embed(model, read_stored_samples(tiny_data / "shards", rows), batch_size=size) for size in (1, 64))
     np.testing.assert_allclose(one.items, many.items, atol=0.02)
     assert one.ids == many.ids
 
@@ -116,7 +116,7 @@ def test_vectors_are_unit_rows_and_times_are_positive(embedded: EmbeddedSplit) -
 
 def test_nothing_to_embed_is_told(model: DualEncoder) -> None:
     with pytest.raises(BadInput, match="nothing to embed"):
-        embed(model, [], batch=4)
+        embed(model, [], batch_size=4)
 
 
 SCORES = {"R@1", "R@5", "R@10", "mAP@R", "MdR", "mean_rank"}
@@ -237,4 +237,4 @@ def test_foreign_pictures_are_encoded_as_stored_ones_are(
     model: DualEncoder, embedded: EmbeddedSplit, tmp_path: Path
 ) -> None:
     usable, _ = ingest_by_media(iter([foreign("a", png("red"), "a red square in test")]), intake(tmp_path))
-    np.testing.assert_allclose(embed(model, usable["image"], batch=2).items[0], embedded.items[0], atol=0.05)
+    np.testing.assert_allclose(embed(model, usable["image"], batch_size=2).items[0], embedded.items[0], atol=0.05)

@@ -1,4 +1,4 @@
-"""A project of toy stages, a Prefect server for single flows, and the whole platform for what needs all of it."""
+"""A project with toy stages, a Prefect server for single flows, and the whole platform."""
 
 import json
 import os
@@ -44,8 +44,8 @@ class Server:
 
     Attributes:
         url: of its API.
-        environment: for processes that are to use it.
-        python: which starts them.
+        environment: for processes that use it.
+        python: interpreter that runs them.
     """
 
     url: str
@@ -53,24 +53,24 @@ class Server:
     python: str
 
     def ask(self, path: str, body: object = None) -> Any:
-        """Post to the API, or get where there is no body."""
+        """Send a POST request to the API, or GET without a body."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
-        """The runs of a flow, the newest first."""
-        found: list[dict[str, Any]] = self.ask(
+        """The runs of a flow, newest first."""
+        runs: list[dict[str, Any]] = self.ask(
             "/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
         )
-        return found
+        return runs
 
     def page(self, run: str) -> str:
-        """The artifact that a run left."""
-        wanted = {"flow_run_id": {"any_": [run]}, "type": {"any_": ["markdown"]}}
-        [found] = self.ask("/artifacts/filter", {"artifacts": wanted})
-        return str(found["data"])
+        """The Markdown artifact of a run."""
+        condition = {"flow_run_id": {"any_": [run]}, "type": {"any_": ["markdown"]}}
+        [artifact] = self.ask("/artifacts/filter", {"artifacts": condition})
+        return str(artifact["data"])
 
 
 @dataclass(frozen=True)
@@ -95,35 +95,35 @@ class Platform(Server):
         )
 
     def up(self) -> str:
-        """Start what is down; what was said."""
+        """Start the services that are down; return the output."""
         done = self.local("up", *self.ports)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def pid(self, name: str) -> int:
-        """Of a process that `up` started."""
+        """The pid of a process that `up` started."""
         if name == "postgres":
             return int((self.state / "postgres/data/postmaster.pid").read_text().split()[0])
         return int(json.loads((self.state / f"{name}.json").read_text())["pid"])
 
     def begin(self, flow: str, deployment: str, **parameters: object) -> str:
-        """`prefect deployment run FLOW/DEPLOYMENT`; the run's id."""
-        found = self.ask(f"/deployments/name/{flow}/{deployment}")
-        run = self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        """Start a run of a deployment; return its id."""
+        found_deployment = self.ask(f"/deployments/name/{flow}/{deployment}")
+        run = self.ask(f"/deployments/{found_deployment['id']}/create_flow_run", {"parameters": parameters})
         return str(run["id"])
 
     def state_of(self, run: str) -> dict[str, Any]:
         """A run's state."""
-        found: dict[str, Any] = self.ask(f"/flow_runs/{run}")["state"]
-        return found
+        state: dict[str, Any] = self.ask(f"/flow_runs/{run}")["state"]
+        return state
 
     def ended(self, run: str) -> tuple[str, str]:
-        """Type and message of the run's last state, waited for."""
+        """Wait for the end of a run; return type and message of its state."""
         waited_for(lambda: self.state_of(run)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), RUN_SECONDS)
         return self.state_of(run)["type"], self.state_of(run)["message"]
 
     def completed(self, run: str) -> str:
-        """The message of a run that is to end well, waited for."""
+        """Wait for a run to complete; return its message."""
         state, message = self.ended(run)
         assert state == "COMPLETED", message
         return message
@@ -133,7 +133,7 @@ class Platform(Server):
 def toy_project(
     tiny_package: Path, fork_python: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Path], Path]:
-    """Makes a DVC repository of two toy stages whose package can be published."""
+    """Creates a DVC repository with two toy stages whose package can be published."""
     model = tmp_path_factory.mktemp("toy") / "project"
     model.mkdir()
     (model / "data.txt").write_text("one")
@@ -147,7 +147,7 @@ def toy_project(
 
 @pytest.fixture
 def project(tmp_path: Path, toy_project: Callable[[Path], Path]) -> Path:
-    """Such a repository of one test."""
+    """Such a repository for one test."""
     return toy_project(tmp_path / "project")
 
 
@@ -157,7 +157,7 @@ def dvc(python: str, folder: Path, *arguments: str) -> None:
 
 
 def alive(process: int) -> bool:
-    """Whether the process goes on."""
+    """Whether the process is running."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -166,7 +166,7 @@ def alive(process: int) -> bool:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of the loopback address that no one listens at."""
+    """Free ports on the loopback address."""
     probes = [socket.socket() for _ in range(number)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
@@ -178,7 +178,7 @@ def free_ports(number: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterator[Server]:
-    """A Prefect server on a free port, with a home of its own."""
+    """A Prefect server on a free port, with its own home folder."""
     home = tmp_path_factory.mktemp("prefect")
     port = free_port()
     environment = os.environ | {
@@ -189,15 +189,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterat
         "PREFECT_CLI_PROMPT": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    found = Server(environment["PREFECT_API_URL"], environment, fork_python)
+    prefect = Server(environment["PREFECT_API_URL"], environment, fork_python)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with serving(command, answers=f"{found.url}/health", folder=home, environment=environment):
-        yield found
+    with serving(command, answers=f"{prefect.url}/health", folder=home, environment=environment):
+        yield prefect
 
 
 @pytest.fixture(scope="session")
 def platform(toy_project: Callable[[Path], Path], fork_python: str) -> Iterator[Platform]:
-    """The platform, up, on free ports; in a folder through which PostgreSQL's user may pass.
+    """The running platform on free ports, in a folder that PostgreSQL's user can access.
 
     Its first start uses the real interpreter, as the worker then does for its runs; later starts fork.
     """

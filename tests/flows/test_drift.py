@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cots.flows.drift import as_markdown
+from cots.flows.drift import to_markdown
 from cots.models.dual_encoder import DualEncoder
 from tests.deployed import FOREIGN, deploy, write_log
 from tests.flows.conftest import Server
@@ -18,7 +18,7 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
     tmp_path: Path, store: str, server: Server, tiny_data: Path, tiny_package: Path, tiny_model: Path
 ) -> None:
     project = tmp_path / "project"
-    deploy(project, data=tiny_data, model=tiny_model, made=tiny_package.parent)
+    deploy(project, data=tiny_data, model=tiny_model, source=tiny_package.parent)
     write_log(project / "queries/1.jsonl", DualEncoder.load(tiny_model), FOREIGN)
     flow = server.ask("/flows/", {"name": "retrain"})["id"]
     nightly = server.ask("/deployments/", {"name": "nightly", "flow_id": flow})["id"]
@@ -46,7 +46,7 @@ def run_flow(project: Path, server: Server, store: str, parameters: str) -> None
 
 
 def test_the_artifact_tells_what_was_not_judged() -> None:
-    markdown = as_markdown(
+    markdown = to_markdown(
         {"drifted": False, "checks": [], "not judged": {"queries, texts": "3 of the 100 that are needed"}}
     )
     assert markdown.startswith("Drifted: **no**")

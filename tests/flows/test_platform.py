@@ -1,4 +1,4 @@
-"""What `make up` starts: deployments that are scheduled, run and queue; and what is left when a part of it dies."""
+"""The platform of `make up`: schedules, runs, queues, and recovery after a process is killed."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.servers import waited_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # seconds, for a machine with other work
 
-# A stage that says when it has begun and goes on when it may.
+# A stage that records its start and waits for permission to continue.
 HELD = f"""
 stages:
   train:
@@ -48,11 +48,13 @@ def begun_stage(platform: Platform) -> int:
 
 
 def test_the_deployments_of_the_project_are_accepted_and_scheduled(platform: Platform) -> None:
-    found = {one["name"]: one for one in platform.ask("/deployments/filter", {})}
-    assert sorted(found) == ["daily", "hourly", "nightly", "promote", "rollback"]
-    intervals = {name: [one["schedule"]["interval"] for one in found[name]["schedules"]] for name in found}
+    deployments = {deployment["name"]: deployment for deployment in platform.ask("/deployments/filter", {})}
+    assert sorted(deployments) == ["daily", "hourly", "nightly", "promote", "rollback"]
+    intervals = {
+        name: [schedule["schedule"]["interval"] for schedule in deployments[name]["schedules"]] for name in deployments
+    }
     assert intervals == {"daily": [86400.0], "nightly": [86400.0], "hourly": [3600.0], "promote": [], "rollback": []}
-    assert {name: one["work_queue_name"] for name, one in found.items()} == {
+    assert {name: deployment["work_queue_name"] for name, deployment in deployments.items()} == {
         "daily": "folder",
         "nightly": "folder",
         "hourly": "folder",
@@ -60,7 +62,11 @@ def test_the_deployments_of_the_project_are_accepted_and_scheduled(platform: Pla
         "rollback": "default",
     }
     assert platform.ask("/work_pools/cots/queues/folder")["concurrency_limit"] == 1
-    assert all(one["parameters"]["hours"] > 0 for name, one in found.items() if name in ("nightly", "hourly"))
+    assert all(
+        deployment["parameters"]["hours"] > 0
+        for name, deployment in deployments.items()
+        if name in ("nightly", "hourly")
+    )
 
 
 def test_the_password_is_on_no_command_line_and_no_one_else_may_read_it(platform: Platform) -> None:
@@ -74,19 +80,19 @@ def test_the_password_is_on_no_command_line_and_no_one_else_may_read_it(platform
 
 
 def test_a_second_up_finds_everything_running_and_status_agrees(platform: Platform) -> None:
-    said = platform.up()
+    output = platform.up()
     for name in ("PostgreSQL", "mlflow", "prefect", "worker"):
-        assert f"{name}: already running" in said
+        assert f"{name}: already running" in output
     status = platform.local("status")
     assert (status.returncode, status.stdout.count(": up")) == (0, 4)
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(platform: Platform, tmp_path: Path) -> None:
-    taken = platform.ports[-1]
-    done = platform.local("up", "--state", str(tmp_path / "other"), "--postgres-port", taken)
+def test_a_port_that_is_taken_is_reported_in_one_line(platform: Platform, tmp_path: Path) -> None:
+    port = platform.ports[-1]
+    done = platform.local("up", "--state", str(tmp_path / "other"), "--postgres-port", port)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"error: port {taken} for postgres cannot be used (Address already in use): "
+        f"error: port {port} for postgres cannot be used (Address already in use): "
         "stop the program that uses it, or choose another with --postgres-port"
     ]
 
@@ -116,8 +122,8 @@ def test_what_is_killed_in_the_middle_of_a_run_leaves_a_state_from_which_the_sam
     begun_stage(platform)
     os.kill(platform.pid(victim), signal.SIGKILL)
     (platform.project / "go").touch()
-    said = platform.up()
-    assert f"{'PostgreSQL' if victim == 'postgres' else victim}: started" in said
+    output = platform.up()
+    assert f"{'PostgreSQL' if victim == 'postgres' else victim}: started" in output
 
     again = platform.begin("retrain", "nightly")
     platform.completed(again)
@@ -126,9 +132,9 @@ def test_what_is_killed_in_the_middle_of_a_run_leaves_a_state_from_which_the_sam
     content = Path(registry.download_artifacts(newest.run_id, "cots-index/figures.txt")).read_text()
     assert content == f"after {victim} died"
     assert champion(registry) == int(newest.version)
-    for one in registry.search_model_versions("name = 'cots-index'"):
-        assert {"gate.promote", "gate.reasons", "content.digest", "encoders.version"} <= set(one.tags)
-    experiments = [one.experiment_id for one in registry.search_experiments()]
+    for version in registry.search_model_versions("name = 'cots-index'"):
+        assert {"gate.promote", "gate.reasons", "content.digest", "encoders.version"} <= set(version.tags)
+    experiments = [experiment.experiment_id for experiment in registry.search_experiments()]
     assert registry.search_runs(experiments, "attributes.status = 'RUNNING'") == []
 
 
@@ -157,8 +163,8 @@ def test_promotion_and_rollback_move_the_champion_and_are_remembered(
     back = platform.completed(platform.begin("rollback", "rollback", reason="it was not"))
     assert back == f"cots-index version {before} is the champion"
     assert champion(registry) == before
-    moves = registry.search_model_versions("name = 'cots-promotions'", order_by=["version_number DESC"])
-    assert [one.tags["why"] for one in moves[:2]] == ["it was not", "it was fine"]
+    promotions = registry.search_model_versions("name = 'cots-promotions'", order_by=["version_number DESC"])
+    assert [promotion.tags["why"] for promotion in promotions[:2]] == ["it was not", "it was fine"]
 
 
 def test_down_stops_what_up_started_and_leaves_the_data(platform: Platform) -> None:

@@ -1,4 +1,4 @@
-"""The flow puts new images into the deployed index without training."""
+"""The flow adds new images to the deployed index without training."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run_flow(project: Path, server: Server, store: str) -> tuple[str, str]:
-    """Run the flow; its final message and its report."""
+    """Run the flow; return its final message and its report."""
     environment = server.environment | {"MLFLOW_TRACKING_URI": store}
     command = [server.python, "-m", "cots.flows.refresh_index"]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
@@ -22,7 +22,7 @@ def run_flow(project: Path, server: Server, store: str) -> tuple[str, str]:
     return run["state"]["message"], server.page(run["id"])
 
 
-def test_new_pictures_are_indexed_by_the_deployed_encoders_once(
+def test_new_images_are_indexed_by_the_deployed_encoders_once(
     squares_champion: Path, server: Server, store: str
 ) -> None:
     message, page = run_flow(squares_champion, server, store)
@@ -35,10 +35,10 @@ def test_new_pictures_are_indexed_by_the_deployed_encoders_once(
     message, _ = run_flow(squares_champion, server, store)
     assert message.startswith("cots-index version 3 registered")
     registry = Registry()
-    assert registry.artifacts(3).load_item_ids() - registry.artifacts(2).load_item_ids() == {"new.png"}
-    assert registry.champion().encoders == 1
+    assert registry.get_artifacts(3).load_item_ids() - registry.get_artifacts(2).load_item_ids() == {"new.png"}
+    assert registry.get_champion().encoders == 1
     assert not (squares_champion / "models").exists()
 
     message, _ = run_flow(squares_champion, server, store)
     assert message.endswith("nothing new: the champion's index holds the current images")
-    assert [one.version for one in registry.versions()] == [3, 2, 1]
+    assert [info.version for info in registry.list_versions()] == [3, 2, 1]

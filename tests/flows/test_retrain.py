@@ -27,8 +27,8 @@ stages:
 
 def retrain(folder: Path, server: Server, store: str, **parameters: object) -> subprocess.CompletedProcess[str]:
     process = begun(server.python, folder, server, store, **parameters)
-    said, _ = process.communicate(timeout=600)
-    return subprocess.CompletedProcess(process.args, process.returncode, said, said)
+    output, _ = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, output)
 
 
 def begun(python: str, folder: Path, server: Server, store: str, **parameters: object) -> subprocess.Popen[str]:
@@ -43,7 +43,7 @@ def begun(python: str, folder: Path, server: Server, store: str, **parameters: o
 
 
 def begun_stage(python: str, project: Path, server: Server, store: str) -> tuple[subprocess.Popen[str], int]:
-    """A run whose stage would go on for long, and that stage's process."""
+    """Start a run with a long stage; return its process and the stage's pid."""
     (project / "dvc.yaml").write_text(SLOW)
     process = begun(python, project, server, store)
     waited_for(lambda: (project / "pid").is_file() and (project / "pid").read_text().strip() != "")
@@ -53,13 +53,15 @@ def begun_stage(python: str, project: Path, server: Server, store: str) -> tuple
 
 
 def last_run(server: Server) -> tuple[str, str, str]:
-    """State, message and page of the newest run."""
+    """State, message and artifact of the newest run."""
     run = server.runs("retrain")[0]
     return run["state_name"], run["state"]["message"], server.page(run["id"])
 
 
 def versions() -> list[int]:
-    return sorted(int(one.version) for one in mlflow.MlflowClient().search_model_versions("name = 'cots-index'"))
+    return sorted(
+        int(version.version) for version in mlflow.MlflowClient().search_model_versions("name = 'cots-index'")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def first_run(
     server: Server,
     empty_store: Path,
 ) -> Path:
-    """A folder with a project after its first run, and the store with the version that it published."""
+    """A folder with a project after its first run, and the store with its published version."""
     folder = tmp_path_factory.mktemp("first")
     shutil.copy(empty_store, folder / "mlflow.db")
     done = retrain(toy_project(folder / "project"), server, f"sqlite:///{folder / 'mlflow.db'}")
@@ -79,7 +81,7 @@ def first_run(
 
 @pytest.fixture
 def published(tmp_path: Path, store: str, first_run: Path) -> Path:
-    """A project of this test alone after its first run; `store` holds version 1, which is the champion."""
+    """A project for one test after its first run; version 1 in `store` is the champion."""
     shutil.copy(first_run / "mlflow.db", store.removeprefix("sqlite:///"))
     assert versions() == [1]
     return Path(shutil.copytree(first_run / "project", tmp_path / "project", symlinks=True))
@@ -141,8 +143,8 @@ def test_with_a_remote_what_was_made_is_fetched_not_made_and_not_published_again
     done = retrain(project, server, store)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "remote").rglob("*"))
-    for made in (".dvc/cache", "package"):
-        shutil.rmtree(project / made)
+    for path in (".dvc/cache", "package"):
+        shutil.rmtree(project / path)
     (project / "figures.txt").unlink()
     (project / "evaluated").unlink()
     done = retrain(project, server, store)
@@ -167,19 +169,19 @@ def test_a_stage_that_fails_fails_the_run_with_its_reason_and_publishes_nothing(
     assert not mlflow.MlflowClient().search_registered_models()
 
 
-@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  evaluate:\n"])
+@pytest.mark.parametrize("truncated", ["", "schema: '2.0'\nstages:\n  evaluate:\n"])
 def test_a_lock_that_dvc_was_killed_over_is_the_one_before_again(
-    published: Path, server: Server, store: str, left: str
+    published: Path, server: Server, store: str, truncated: str
 ) -> None:
     (published / "data.txt").write_text("two")
-    (published / "dvc.lock").write_text(left)
+    (published / "dvc.lock").write_text(truncated)
     done = retrain(published, server, store)
     assert done.returncode == 0, done.stdout
     assert "dvc.lock could not be read: continuing from its backup" in done.stdout
     assert versions() == [1, 2]
 
 
-def test_a_dvc_file_that_is_wrong_is_told_and_left_alone(published: Path, server: Server, store: str) -> None:
+def test_an_invalid_dvc_file_is_reported_and_left_alone(published: Path, server: Server, store: str) -> None:
     before = (published / "dvc.lock").read_bytes()
     (published / "dvc.yaml").write_text("stages: 7\n")
     done = retrain(published, server, store)

@@ -58,7 +58,7 @@ def test_uniform_logits_cost_log_of_the_number_of_candidates() -> None:
     )
 
 
-def test_rows_of_the_same_picture_are_no_negatives_of_it() -> None:
+def test_rows_of_the_same_image_are_no_negatives_of_it() -> None:
     query, key, queue = unit_rows(2, 8, 0), unit_rows(2, 8, 1), unit_rows(3, 8, 2)
     ignore_mask = torch.zeros(2, 5, dtype=torch.bool)
     ignore_mask[0, 2] = True
@@ -67,7 +67,7 @@ def test_rows_of_the_same_picture_are_no_negatives_of_it() -> None:
     torch.testing.assert_close(logits[0].softmax(0)[[0, 1, 3, 4]], without[0].softmax(0), rtol=1e-12, atol=1e-12)
 
 
-def test_with_the_batch_excluded_the_logits_are_those_of_moco() -> None:
+def test_with_the_batch_ignored_the_logits_are_those_of_moco() -> None:
     query, key, queue = unit_rows(3, 8, 0), unit_rows(3, 8, 1), unit_rows(4, 8, 2)
     ignore_mask = torch.cat([~torch.eye(3, dtype=torch.bool), torch.zeros(3, 4, dtype=torch.bool)], dim=1)
     loss = info_nce(contrastive_logits(query, key, queue, ignore_mask=ignore_mask, temperature=0.07), torch.arange(3))
@@ -76,7 +76,7 @@ def test_with_the_batch_excluded_the_logits_are_those_of_moco() -> None:
 
 
 @pytest.mark.parametrize(("batch", "queue_size"), SIZES)
-def test_kl_agrees_with_loops_and_excluded_columns_add_nothing(batch: int, queue_size: int) -> None:
+def test_kl_agrees_with_loops_and_ignored_columns_add_nothing(batch: int, queue_size: int) -> None:
     ignore_mask = random_ignore_mask(batch, queue_size)
     sides = []
     for seed in (0, 10):
@@ -145,7 +145,7 @@ def test_filter_never_drops_a_whole_batch() -> None:
     ("least", "expected"),
     [(0, [0, 1, 0, 0, 0, 0, 0]), (1, [0, 1, 0, 0, 0, 1, 0]), (2, [1, 1, 0, 0, 1, 1, 0]), (4, [1, 1, 1, 1, 1, 1, 1])],
 )
-def test_a_process_keeps_its_likeliest_pairs_where_the_filter_leaves_it_too_few(
+def test_a_rank_keeps_its_most_similar_pairs_if_the_filter_leaves_too_few(
     least: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cots.losses.filter.rank_slices", lambda count: [slice(0, 3), slice(3, count)])

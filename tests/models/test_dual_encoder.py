@@ -22,7 +22,7 @@ from tests.backbones import encoder, vit
 from tests.foreign import save_text, save_vit
 
 TEXTS = ["a red ring on the left", "a blue square", "green"]
-PICTURES = [Image.new("RGB", (50, 40), colour) for colour in ("red", "navy", "white")]
+IMAGES = [Image.new("RGB", (50, 40), colour) for colour in ("red", "navy", "white")]
 
 
 def pair(folder: Path, kind: str, **image: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def pair(folder: Path, kind: str, **image: Any) -> dict[str, Any]:
 
 
 def vectors(model: DualEncoder) -> np.ndarray[Any, Any]:
-    return np.concatenate([model.encode_images(PICTURES, batch=2), model.encode_texts(TEXTS, batch=2)])
+    return np.concatenate([model.encode_images(IMAGES, batch_size=2), model.encode_texts(TEXTS, batch_size=2)])
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
@@ -93,28 +93,30 @@ def test_mean_and_deviation_are_those_of_the_parameters_not_of_the_pretrained_mo
     theirs = json.loads((tmp_path / "vit/config.json").read_text())["pretrained_cfg"]
     assert theirs["mean"] != settings["image"]["mean"]
     built = DualEncoder.build(settings, load_tokenizer(tmp_path / "bert"))
-    pixels = np.stack([resize_squash(picture, 32) for picture in PICTURES])[:, None]
+    pixels = np.stack([resize_squash(image, 32) for image in IMAGES])[:, None]
     frames = normalize_pixels(pixels, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], device=torch.device("cpu"))
     with torch.no_grad(), autocast(torch.device("cpu")):
         expected = built.image.eval()(frames)
-    np.testing.assert_allclose(built.encode_images(PICTURES, batch=3), expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(built.encode_images(IMAGES, batch_size=3), expected.numpy(), atol=1e-6)
 
 
-def test_more_words_than_the_text_model_has_positions_for_are_refused_with_both_numbers(tmp_path: Path) -> None:
+def test_more_tokens_than_the_text_model_has_positions_for_are_refused_with_both_numbers(tmp_path: Path) -> None:
     settings = pair(tmp_path, "roberta")
     settings["text"]["max_tokens"] = 39
     with pytest.raises(BadInput, match=r"max_tokens is 39, .* positions for 38"):
         DualEncoder.build(settings, load_tokenizer(tmp_path / "roberta"))
 
 
-def test_a_model_folder_with_settings_of_another_kind_is_told_as_damaged(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_folder_with_the_config_of_another_kind_is_reported_as_damaged(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
     settings = json.loads((tmp_path / "model/model.json").read_text())
     settings["text"]["name"] = "gpt2"
     (tmp_path / "model/model.json").write_text(json.dumps(settings))
-    with pytest.raises(BadInput, match=r"model is a damaged COTS model: .*gpt2") as told:
+    with pytest.raises(BadInput, match=r"model is a damaged COTS model: .*gpt2") as error:
         DualEncoder.load(tmp_path / "model")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 # --- encoding
@@ -124,17 +126,17 @@ def test_texts_of_like_length_are_encoded_together_and_each_of_them_once(tiny_mo
     model = DualEncoder.load(tiny_model)
     rng = np.random.default_rng(0)
     texts = ["red " * count for count in rng.integers(0, 9, 250)]  # more than are put in order together
-    batches = list(model.length_sorted_batches(texts, batch=2))
-    assert sorted(row for one in batches for row in one.rows) == list(range(250))
-    assert {len(one.rows) for one in batches} == {2}
-    for one in batches:
-        assert one.token_ids == token_ids(model.tokenizer, [texts[row] for row in one.rows], max_tokens=32)
-    padding = sum(abs(len(first) - len(second)) for first, second in (one.token_ids for one in batches))
+    batches = list(model.length_sorted_batches(texts, batch_size=2))
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(250))
+    assert {len(batch.rows) for batch in batches} == {2}
+    for batch in batches:
+        assert batch.token_ids == token_ids(model.tokenizer, [texts[row] for row in batch.rows], max_tokens=32)
+    padding = sum(abs(len(first) - len(second)) for first, second in (batch.token_ids for batch in batches))
     assert padding <= 2 * 9  # a step of one token for each length that occurs, in each of two windows
-    vectors = model.encode_texts(texts, batch=2)
-    alone = np.concatenate([model.encode_texts([text], batch=2) for text in texts[:20]])
+    vectors = model.encode_texts(texts, batch_size=2)
+    alone = np.concatenate([model.encode_texts([text], batch_size=2) for text in texts[:20]])
     np.testing.assert_allclose(vectors[:20], alone, atol=0.02)  # bfloat16
-    assert model.encode_texts([], batch=2).shape == (0, model.dim)
+    assert model.encode_texts([], batch_size=2).shape == (0, model.dim)
 
 
 def test_token_ids_are_padded_as_the_tokenizer_pads_them(tiny_model: Path) -> None:
@@ -159,27 +161,29 @@ def test_a_model_in_training_encodes_without_dropout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[3, 1, 2, 1, 3], [1], [2, 2], []])
-def test_one_pass_gives_the_clips_and_each_of_their_frames(tiny_model: Path, lengths: list[int]) -> None:
+def test_one_pass_encodes_the_videos_and_each_of_their_frames(tiny_model: Path, lengths: list[int]) -> None:
     model = DualEncoder.load(tiny_model)
     noise = np.random.default_rng(0).integers(0, 256, (sum(lengths), 20, 30, 3), dtype=np.uint8)
     frames = iter([Image.fromarray(pixels) for pixels in noise])
-    clips = [[next(frames) for _ in range(length)] for length in lengths]
-    whole, single = model.encode_videos_and_frames(clips, batch=2)
-    assert whole.shape == (len(lengths), model.dim)
-    assert single.shape == (sum(lengths), model.dim)
-    np.testing.assert_allclose(whole, model.encode_videos(clips, batch=2), atol=0.01)  # bfloat16
-    np.testing.assert_allclose(single, model.encode_images([f for clip in clips for f in clip], batch=2), atol=0.02)
+    videos = [[next(frames) for _ in range(length)] for length in lengths]
+    by_video, by_frame = model.encode_videos_and_frames(videos, batch_size=2)
+    assert by_video.shape == (len(lengths), model.dim)
+    assert by_frame.shape == (sum(lengths), model.dim)
+    np.testing.assert_allclose(by_video, model.encode_videos(videos, batch_size=2), atol=0.01)  # bfloat16
+    np.testing.assert_allclose(
+        by_frame, model.encode_images([f for video in videos for f in video], batch_size=2), atol=0.02
+    )
 
 
-def test_a_model_made_ready_for_queries_gives_the_same_vectors(tiny_model: Path) -> None:
+def test_a_model_for_inference_gives_the_same_embeddings(tiny_model: Path) -> None:
     model = DualEncoder.load(tiny_model)
-    clip = [PICTURES, PICTURES[:1]]
-    before, digest = (vectors(model), model.encode_videos(clip, batch=2)), model.digest
+    videos = [IMAGES, IMAGES[:1]]
+    before, digest = (vectors(model), model.encode_videos(videos, batch_size=2)), model.digest
     ready = model.for_inference()
     assert ready.digest == digest
     assert ready.image.projection.weight.dtype == compute_dtype(torch.device("cpu"))
     np.testing.assert_array_equal(vectors(ready), before[0])
-    np.testing.assert_array_equal(ready.encode_videos(clip, batch=2), before[1])
+    np.testing.assert_array_equal(ready.encode_videos(videos, batch_size=2), before[1])
 
 
 def test_resizing_to_the_same_size_gives_an_equal_model_of_its_own(tiny_model: Path) -> None:
@@ -198,11 +202,11 @@ def test_a_model_at_384_pixels_comes_from_one_at_224_and_survives_saving(tmp_pat
     large = small.with_image_size(384)
     assert (small.config["image"]["size"], large.config["image"]["size"]) == (224, 384)
     assert vit(large.image).pos_embed.shape == (1, 1 + 24 * 24, 32)
-    assert np.array_equal(large.encode_texts(TEXTS, batch=3), small.encode_texts(TEXTS, batch=3))
+    assert np.array_equal(large.encode_texts(TEXTS, batch_size=3), small.encode_texts(TEXTS, batch_size=3))
     large.save(tmp_path / "large")
     loaded = DualEncoder.load(tmp_path / "large")
-    pictures = [Image.effect_noise((400, 390), 60).convert("RGB")]
-    assert np.array_equal(loaded.encode_images(pictures, batch=1), large.encode_images(pictures, batch=1))
+    images = [Image.effect_noise((400, 390), 60).convert("RGB")]
+    assert np.array_equal(loaded.encode_images(images, batch_size=1), large.encode_images(images, batch_size=1))
     assert loaded.digest == large.digest != small.digest
 
 
@@ -240,7 +244,7 @@ def test_a_kind_of_backbone_is_one_class_and_a_line_in_a_table(
     torch.testing.assert_close(twice, 2 * model.image.eval().pool_frames(frames))
 
 
-def test_an_unknown_kind_of_backbone_is_told_with_those_that_there_are(tiny_model: Path) -> None:
+def test_an_unknown_kind_of_backbone_is_reported_with_the_known_kinds(tiny_model: Path) -> None:
     model = DualEncoder.load(tiny_model)
     with pytest.raises(BadInput, match=r"model\.text\.kind is rnn: give transformers"):
         DualEncoder.build(model.config | {"text": model.config["text"] | {"kind": "rnn"}}, model.tokenizer)

@@ -1,4 +1,4 @@
-"""Both encoders: which parts learn, and gradients without kept activations."""
+"""Both encoders: which parts learn, and gradients with recomputed activations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,16 +31,16 @@ def text_encoder(name: str = "bert", dropout: float = 0.0) -> TextEncoder:
 
 
 def encode_and_sum(encoder: Encoder) -> Tensor:
-    """Sum over everything that a encoder makes of a batch, a hidden pass included where there is one."""
-    draw = torch.Generator().manual_seed(5)
-    kind = next(encoder.parameters()).dtype
+    """Sum over all outputs of an encoder for a batch, including a masked pass."""
+    generator = torch.Generator().manual_seed(5)
+    dtype = next(encoder.parameters()).dtype
     if isinstance(encoder, ImageEncoder):
-        frames = torch.randn(2, 1, 3, 32, 32, generator=draw, dtype=kind)
-        hidden = torch.rand(2, 16, generator=draw) < 0.4
-        feature, (tokens, view) = encoder.forward_clean_and_masked(frames, hidden, embed_masked=True)
+        frames = torch.randn(2, 1, 3, 32, 32, generator=generator, dtype=dtype)
+        mask = torch.rand(2, 16, generator=generator) < 0.4
+        feature, (tokens, view) = encoder.forward_clean_and_masked(frames, mask, embed_masked=True)
     else:
         assert isinstance(encoder, TextEncoder)
-        ids, attended = torch.randint(5, 50, (2, 6), generator=draw), torch.arange(6) < torch.tensor([[6], [4]])
+        ids, attended = torch.randint(5, 50, (2, 6), generator=generator), torch.arange(6) < torch.tensor([[6], [4]])
         feature, (tokens, view) = (
             encoder(ids, attended),
             encoder.forward_masked(ids, attended, TokenIndex.from_mask(attended), embed_masked=True),
@@ -60,9 +60,9 @@ both = pytest.mark.parametrize("make", ENCODERS, ids=["image", "text", "text wit
 
 
 def inside(names: set[str], modules: list[nn.Module], encoder: Encoder) -> set[str]:
-    """Of parameter names, those that belong to the modules."""
-    wanted = {id(parameter) for module in modules for parameter in module.parameters()}
-    return {name for name, parameter in encoder.named_parameters() if name in names and id(parameter) in wanted}
+    """The parameter names that belong to the modules."""
+    ids = {id(parameter) for module in modules for parameter in module.parameters()}
+    return {name for name, parameter in encoder.named_parameters() if name in names and id(parameter) in ids}
 
 
 @both
@@ -121,7 +121,7 @@ def test_a_text_model_without_a_list_of_blocks_cannot_be_frozen_in_part() -> Non
         text_encoder("albert").freeze_except_last(1)
 
 
-def test_a_momentum_copy_of_a_frozen_stream_never_trains_and_stays_where_frozen() -> None:
+def test_the_momentum_encoder_of_a_frozen_encoder_never_trains_and_keeps_frozen_weights() -> None:
     encoder = image_encoder()
     encoder.freeze_except_last(1)
     slow = MomentumEncoder(encoder).train()

@@ -76,11 +76,11 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
     mask = {"none": attended & False, "some": attended & (ids % 3 == 0), "all": attended}[chosen]
     assert chosen != "some" or 0 < mask.sum() < attended.sum()
     weights = list(model.parameters())
-    found, gradients = [], []
+    outputs, gradients = [], []
     for tokens in (model.encode_at(ids, attended, TokenIndex.from_mask(mask)), model(ids, attended)[mask]):
-        found.append(tokens)
+        outputs.append(tokens)
         gradients.append(torch.autograd.grad(tokens.sin().sum(), weights, materialize_grads=True))
-    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*outputs)
     torch.testing.assert_close(*gradients)
 
 
@@ -88,21 +88,21 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
 @pytest.mark.parametrize("form", ["plain", "checkpointed", "compiled"])
 @pytest.mark.parametrize("name", BERT_LIKE)
-def test_the_last_feed_forward_layers_see_the_asked_tokens_alone(name: str, form: str) -> None:
+def test_the_last_feed_forward_layers_process_the_selected_tokens_alone(name: str, form: str) -> None:
     model, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
-    positions, seen = TokenIndex.from_mask(ids == ids[0, 2]), []
+    positions, shapes = TokenIndex.from_mask(ids == ids[0, 2]), []
     last: Any = model.blocks[-1]
     if form == "checkpointed":
         model.set_grad_checkpointing()
     if form == "compiled":
         last.compile(backend="eager")
     expected = model(ids, attended)  # whose compiled form must not be taken for the other's
-    with last.intermediate.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1])):
+    with last.intermediate.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[:-1])):
         tokens = model.encode_at(ids, attended, positions)
     torch.testing.assert_close(tokens, positions.select(expected))
     tokens.sum().backward()  # type: ignore[no-untyped-call]
     if form == "plain":
-        assert seen == [positions.flat.shape]
+        assert shapes == [positions.flat.shape]
     assert "feed_forward_chunk" not in vars(last)
 
 
@@ -140,9 +140,9 @@ def test_a_table_of_relative_positions_that_every_block_reads_is_an_embedding(na
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
-        ("gpt2", {}, r"gpt2 \(gpt2\) is no text encoder: give one that reads both ways"),
+        ("gpt2", {}, r"gpt2 \(gpt2\) is no text encoder: give a bidirectional one"),
         ("llama", {}, "is no text encoder"),
         ("t5", {}, "is no text encoder"),
         ("bart", {}, "is no text encoder"),
@@ -154,11 +154,11 @@ def test_a_table_of_relative_positions_that_every_block_reads_is_an_embedding(na
         ("bert", {"num_hidden_layers": "two"}, "num_hidden_layers"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(name: str, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said) as told:
+def test_what_cannot_be_used_is_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message) as error:
         backbone(name, options=options)
-    assert str(told.value).startswith("model.text")
-    assert "\n" not in str(told.value)
+    assert str(error.value).startswith("model.text")
+    assert "\n" not in str(error.value)
 
 
 def test_a_model_that_runs_one_block_many_times_can_be_used_but_has_no_blocks() -> None:
@@ -223,7 +223,7 @@ def with_code(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (pickled, "cannot build .*safetensors"),
         (incomplete, r"lacks 1 weights of a BertModel, such as encoder\.layer\.1\.output\.dense\.weight"),
@@ -231,12 +231,12 @@ def with_code(folder: Path) -> None:
         (with_code, "cannot configure"),
     ],
 )
-def test_a_folder_is_not_used_if_pickled_incomplete_cut_or_with_code(damage: Any, said: str, tmp_path: Path) -> None:
+def test_a_folder_is_not_used_if_pickled_incomplete_cut_or_with_code(damage: Any, message: str, tmp_path: Path) -> None:
     save_text("bert", tmp_path / "it")
     damage(tmp_path / "it")
-    with pytest.raises(BadInput, match=said) as told:
+    with pytest.raises(BadInput, match=message) as error:
         backbone(str(tmp_path / "it"), pretrained=True, vocab_size=50, options={})
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused_with_both_numbers(tmp_path: Path) -> None:

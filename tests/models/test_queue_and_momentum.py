@@ -1,4 +1,4 @@
-"""Queue and momentum copy: what moves, what stands still."""
+"""Queue and momentum encoder: what is updated, and what stays."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_rows_of_the_same_sample_are_found() -> None:
     ]
 
 
-def test_momentum_copy_follows_by_the_stated_share_and_copies_buffers() -> None:
+def test_momentum_encoder_follows_by_the_stated_share_and_copies_buffers() -> None:
     source = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     slow = MomentumEncoder(source)
     before = [p.clone() for p in slow.parameters()]
@@ -68,7 +68,7 @@ def test_momentum_copy_follows_by_the_stated_share_and_copies_buffers() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-def test_momentum_copy_ignores_train_and_needs_no_gradient() -> None:
+def test_momentum_encoder_ignores_train_and_needs_no_gradient() -> None:
     slow = MomentumEncoder(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))).train()
     inputs = torch.randn(4, 3)
     assert torch.equal(slow(inputs), slow(inputs))
@@ -76,7 +76,7 @@ def test_momentum_copy_ignores_train_and_needs_no_gradient() -> None:
     assert not slow(inputs).requires_grad
 
 
-def test_momentum_copy_refuses_another_architecture() -> None:
+def test_momentum_encoder_refuses_another_architecture() -> None:
     with pytest.raises(AssertionError, match="cannot follow"):
         MomentumEncoder(nn.Linear(3, 3)).update(nn.Linear(3, 3, bias=False), 0.9)
 

@@ -1,4 +1,4 @@
-"""The image backbone: any plain timm vision transformer, hidden patches, other resolutions, weights from folders."""
+"""The image backbone: any plain timm vision transformer, masked patches, other resolutions, weights from folders."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -49,11 +49,11 @@ def test_tokens_are_those_of_timm_s_own_forward(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
+def test_the_content_of_a_masked_patch_changes_nothing(variant: str) -> None:
     name, options = VARIANTS[variant]
     model, images = backbone(name, options=VIT | options), torch.randn(2, 3, 32, 32)
-    hidden = HALF_GRID.reshape(2, 1, 4, 4).float()
-    other = images + F.interpolate(hidden, scale_factor=8) * torch.randn_like(images)
+    mask = HALF_GRID.reshape(2, 1, 4, 4).float()
+    other = images + F.interpolate(mask, scale_factor=8) * torch.randn_like(images)
     positions = TokenIndex.from_mask(HALF_GRID).shift(model.num_prefix_tokens)
     torch.testing.assert_close(
         model.forward_clean_and_masked(images, HALF_GRID, positions=positions)[1],
@@ -62,7 +62,7 @@ def test_what_lies_under_a_hidden_patch_changes_nothing(variant: str) -> None:
     assert not torch.allclose(model(images), model(other))
 
 
-def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_too() -> None:
+def test_a_model_of_dynamic_resolution_equals_one_of_fixed_resolution_also_with_masked_patches() -> None:
     fixed, free = backbone(), backbone(options=VIT | {"dynamic_img_size": True})
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(
@@ -76,7 +76,7 @@ def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("eva02_tiny_patch14_224", "is a Eva, not timm's VisionTransformer"),
         ("beit_base_patch16_224", "is a Beit, not timm's VisionTransformer"),
@@ -88,11 +88,11 @@ def test_a_model_of_any_resolution_equals_one_of_this_resolution_hidden_patches_
         ("local-dir:/nowhere", "/nowhere/config.json"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(name: str, said: str) -> None:
-    with pytest.raises(BadInput, match=r"^model\.image: ") as told:
+def test_what_cannot_be_used_is_refused_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(BadInput, match=r"^model\.image: ") as error:
         backbone(name, options={"depth": 1} if "resnet" not in name else {})
-    assert said in str(told.value)
-    assert "\n" not in str(told.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_mistyped_option_is_refused_and_named() -> None:
@@ -144,9 +144,9 @@ def test_damaged_weights_are_refused_in_one_line(tmp_path: Path, damage: str) ->
         weights.write_bytes(weights.read_bytes()[:1000])
     else:
         save_file({"other": torch.zeros(3)}, weights)
-    with pytest.raises(BadInput, match=r"^model\.image: timm cannot build ") as told:
+    with pytest.raises(BadInput, match=r"^model\.image: timm cannot build ") as error:
         backbone(f"local-dir:{tmp_path / 'vit'}", pretrained=True, options={})
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_pretrained_model_at_another_resolution_is_the_resized_one(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_a_pretrained_patch_embedding_is_resampled_to_the_patch_that_is_asked_fo
         backbone(name, pretrained=True, options={}, size=size, patch=patch).vit.patch_embed
         for size, patch in ((32, 8), (64, 16))
     )
-    pictures = torch.randn(2, 3, 8, 8)
-    enlarged = F.interpolate(pictures, size=16, mode="bicubic", antialias=True)
-    torch.testing.assert_close(large.proj(enlarged), small.proj(pictures), atol=1e-4, rtol=1e-4)
+    patches = torch.randn(2, 3, 8, 8)
+    enlarged = F.interpolate(patches, size=16, mode="bicubic", antialias=True)
+    torch.testing.assert_close(large.proj(enlarged), small.proj(patches), atol=1e-4, rtol=1e-4)
 
 
 # --- resolution
@@ -181,7 +181,7 @@ def test_resizing_to_the_same_size_changes_no_bit() -> None:
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_a_resized_model_takes_larger_pictures_and_hides_their_patches(variant: str) -> None:
+def test_a_resized_model_takes_larger_images_and_masks_their_patches(variant: str) -> None:
     name, options = VARIANTS[variant]
     model = backbone(name, options=VIT | options)
     model.resize(48)
@@ -219,17 +219,15 @@ def test_both_passes_together_are_each_pass_by_itself(variant: str, share: float
 
 @pytest.mark.parametrize("view", [False, True])
 @pytest.mark.parametrize("pool", ["class", "mean"])
-def test_a_batch_larger_than_the_cache_holds_is_encoded_as_its_pieces_are(
-    pool: Literal["class", "mean"], view: bool
-) -> None:
-    stream = ImageEncoder(backbone(), dim=8, pool=pool).double()
-    clips = stream.backbone.micro_batch_size(torch.empty(1, 3, 32, 32)) // 2 + 3
-    frames = torch.randn(clips, 2, 3, 32, 32, dtype=torch.float64)
-    masked = torch.rand(2 * clips, 16) < 0.3
-    feature, hidden = stream.forward_clean_and_masked(frames, masked, embed_masked=view)
-    torch.testing.assert_close(stream(frames), feature)
-    torch.testing.assert_close(stream(frames[-5:]), feature[-5:])
-    _, last = stream.forward_clean_and_masked(frames[-5:], masked[-10:], embed_masked=view)
+def test_a_batch_larger_than_the_cache_is_encoded_like_its_pieces(pool: Literal["class", "mean"], view: bool) -> None:
+    encoder = ImageEncoder(backbone(), dim=8, pool=pool).double()
+    num_videos = encoder.backbone.micro_batch_size(torch.empty(1, 3, 32, 32)) // 2 + 3
+    frames = torch.randn(num_videos, 2, 3, 32, 32, dtype=torch.float64)
+    masked = torch.rand(2 * num_videos, 16) < 0.3
+    feature, hidden = encoder.forward_clean_and_masked(frames, masked, embed_masked=view)
+    torch.testing.assert_close(encoder(frames), feature)
+    torch.testing.assert_close(encoder(frames[-5:]), feature[-5:])
+    _, last = encoder.forward_clean_and_masked(frames[-5:], masked[-10:], embed_masked=view)
     torch.testing.assert_close(last.tokens, hidden.tokens[-len(last.tokens) :])
     assert (hidden.embedding is not None) == view
     if hidden.embedding is not None:
@@ -246,7 +244,7 @@ def test_only_the_positions_of_patches_change() -> None:
     assert torch.equal(classed.vit.pos_embed[:, :1], unclassed[:, :1])
 
 
-def test_without_class_token_constant_positions_make_a_plain_picture_look_alike_at_224_and_384() -> None:
+def test_without_class_token_and_with_constant_positions_a_plain_image_is_encoded_alike_at_224_and_384() -> None:
     model = backbone(size=224, patch=16, options=VIT | {"class_token": False, "global_pool": "avg"})
     with torch.no_grad():
         model.vit.pos_embed.copy_(torch.randn(32).expand_as(model.vit.pos_embed))

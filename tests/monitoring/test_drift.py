@@ -37,8 +37,8 @@ def model(tiny_model: Path) -> DualEncoder:
 def asked(model: DualEncoder, texts: Sequence[str] = (), pictures: Sequence[Image.Image] = ()) -> LoggedQueries:
     return LoggedQueries(
         texts=tuple(texts),
-        text_vectors=model.encode_texts(texts, batch=8),
-        image_vectors=model.encode_images(pictures, batch=8),
+        text_vectors=model.encode_texts(texts, batch_size=8),
+        image_vectors=model.encode_images(pictures, batch_size=8),
         num_skipped={},
     )
 

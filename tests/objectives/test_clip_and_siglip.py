@@ -14,44 +14,44 @@ from cots.objectives.siglip import SiglipObjective, sigmoid_loss
 from tests.objectives.test_cots import batch, objective
 
 
-def outcome(kind: str, pairs: int) -> tuple[LossOutput, Tensor, Tensor, Tensor]:
+def run_baseline(kind: str, pairs: int) -> tuple[LossOutput, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
-    streams, some = objective(queue=1, negatives="online"), batch(pairs)
+    cots, some = objective(queue=1, negatives="online"), batch(pairs)
     temperature = Temperature(init=0.2, learnable=True, min=0.01)
     model = (
-        ClipObjective(image=streams.image, text=streams.text, temperature=temperature)
+        ClipObjective(image=cots.image, text=cots.text, temperature=temperature)
         if kind == "clip"
-        else SiglipObjective(image=streams.image, text=streams.text, temperature=temperature, bias=-2.0)
+        else SiglipObjective(image=cots.image, text=cots.text, temperature=temperature, bias=-2.0)
     ).double()
     with torch.no_grad():
         image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
-    found: LossOutput = model(some, None)
-    return found, image, text, some.image_index
+    output: LossOutput = model(some, None)
+    return output, image, text, some.image_index
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 5])
 def test_clip_agrees_with_loops(pairs: int) -> None:
-    found, image, text, samples = outcome("clip", pairs)
+    output, image, text, image_index = run_baseline("clip", pairs)
     slow = 0.0
     for row in range(pairs):
-        others = [row, *(o for o in range(pairs) if samples[o] != samples[row])]
+        others = [row, *(o for o in range(pairs) if image_index[o] != image_index[row])]
         for query, candidates in ((image[row], text), (text[row], image)):
             mass = sum(math.exp(float(query @ candidates[other]) / 0.2) for other in others)
             slow += (math.log(mass) - float(query @ candidates[row]) / 0.2) / (2 * pairs)
-    assert float(found.loss.detach()) == pytest.approx(slow, rel=1e-6, abs=1e-9)
+    assert float(output.loss.detach()) == pytest.approx(slow, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 5])
 def test_siglip_agrees_with_loops(pairs: int) -> None:
-    found, image, text, samples = outcome("siglip", pairs)
+    output, image, text, image_index = run_baseline("siglip", pairs)
     slow = 0.0
     for row in range(pairs):
         for other in range(pairs):
-            if row != other and samples[row] == samples[other]:
+            if row != other and image_index[row] == image_index[other]:
                 continue
             logit = float(image[row] @ text[other]) / 0.2 - 2.0
             slow -= math.log(1 / (1 + math.exp(-logit if row == other else logit))) / pairs
-    assert float(found.loss.detach()) == pytest.approx(slow, rel=1e-6)
+    assert float(output.loss.detach()) == pytest.approx(slow, rel=1e-6)
 
 
 def test_logits_of_zero_cost_ln_2_a_pair() -> None:
@@ -67,7 +67,7 @@ def test_the_sigmoid_loss_does_not_depend_on_the_order_of_the_pairs() -> None:
     torch.testing.assert_close(sigmoid_loss(logits, own, none), sigmoid_loss(logits[order][:, order], own, none))
 
 
-def test_an_excluded_pair_has_no_gradient() -> None:
+def test_an_ignored_pair_has_no_gradient() -> None:
     logits = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     excluded = torch.zeros(4, 4, dtype=torch.bool)
     excluded[1, 2] = True

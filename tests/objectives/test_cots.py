@@ -18,6 +18,7 @@ from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
 from cots.objectives.cots import CotsObjective, InBatchNegatives, LossWeights
+from cots.objectives.encoded_rows import select_candidates
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
 from cots.training.trainer import micro_batch_slices, train_step
 from tests.backbones import language, vision, vit
@@ -46,11 +47,11 @@ def objective(
         "num_attention_heads": 2,
         "intermediate_size": 16,
     }
-    pictures = vision(size=16, fused=fused, embed_dim=16, depth=1, num_heads=2)
-    words = language(vocab=VOCAB, fused=fused, **sizes, **NO_DROPOUT)
+    image_backbone = vision(size=16, fused=fused, embed_dim=16, depth=1, num_heads=2)
+    text_backbone = language(vocab=VOCAB, fused=fused, **sizes, **NO_DROPOUT)
     return CotsObjective(
-        image=ImageEncoder(pictures, dim=DIM, pool="mean"),
-        text=TextEncoder(words, dim=DIM, pool="mean"),
+        image=ImageEncoder(image_backbone, dim=DIM, pool="mean"),
+        text=TextEncoder(text_backbone, dim=DIM, pool="mean"),
         patch_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=CODES),
         word_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=VOCAB),
         queue=PairQueue(size=queue, dim=DIM, warmup_steps=0),
@@ -64,25 +65,25 @@ def objective(
 
 def batch(pairs: int) -> Batch:
     ids = torch.randint(5, VOCAB, (pairs, WORDS))
-    masked = torch.zeros(pairs, PATCHES, dtype=torch.bool)
-    masked[:, :2] = True
-    words = torch.rand(pairs, WORDS) < 0.4
-    words[0] = False  # a text of which nothing is hidden
+    bool_masked_pos = torch.zeros(pairs, PATCHES, dtype=torch.bool)
+    bool_masked_pos[:, :2] = True
+    mlm_mask = torch.rand(pairs, WORDS) < 0.4
+    mlm_mask[0] = False  # a text without masked tokens
     return Batch(
-        image_index=torch.arange(pairs) // 2,  # two captions of each picture
+        image_index=torch.arange(pairs) // 2,  # two captions of each image
         caption_index=torch.arange(pairs),
         frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
         input_ids=ids,
         attention_mask=torch.ones(pairs, WORDS, dtype=torch.bool),
-        bool_masked_pos=masked,
+        bool_masked_pos=bool_masked_pos,
         visual_tokens=torch.randint(0, CODES, (pairs, PATCHES)),
-        mlm_input_ids=torch.where(words, 4, ids),
-        mlm_mask=words,
+        mlm_input_ids=torch.where(mlm_mask, 4, ids),
+        mlm_mask=mlm_mask,
     )
 
 
-def with_a_past(model: CotsObjective, batches: int, *, pairs: int) -> CotsObjective:
-    """The objective after some steps: queue filled, streams and their copies apart, filter at work."""
+def after_steps(model: CotsObjective, batches: int, *, pairs: int) -> CotsObjective:
+    """The objective after some steps: the queue is filled, the momentum encoders differ, the filter drops pairs."""
     for number in range(batches):
         past = batch(pairs)._replace(image_index=torch.arange(pairs) + 3 * number)
         with torch.no_grad():
@@ -98,14 +99,14 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
     kept = [row for row in range(len(some.image_index)) if keys.keep_mask[row]]
     image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
     tau, queued = float(model.temperature()), range(int(model.queue.count))
-    by_gradient = model.in_batch_negatives == "online"
+    online = model.in_batch_negatives == "online"
 
     def distribution(query: Tensor, own: int, keys_of: Tensor, features: Tensor, queue: Tensor) -> dict[object, float]:
-        among = features if by_gradient else keys_of
-        scores: dict[object, float] = {"own": float(query @ among[own]) / tau}
+        candidates = features if online else keys_of
+        scores: dict[object, float] = {"own": float(query @ candidates[own]) / tau}
         for other in kept:
             if model.in_batch_negatives != "none" and some.image_index[other] != some.image_index[own]:
-                scores[other] = float(query @ among[other]) / tau
+                scores[other] = float(query @ candidates[other]) / tau
         for row in queued:
             if model.queue.image_index[row] != some.image_index[own]:
                 scores[f"queue {row}"] = float(query @ queue[row]) / tau
@@ -127,13 +128,13 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
     masked_text = model.text(some.mlm_input_ids, some.attention_mask)
     masked_views, _ = contrast(F.normalize(model.image.projection(patches.mean(dim=(1, 2)))), masked_text)
     vision = [
-        surprise(model.patch_head, patches[row, 0, place], text[row], some.visual_tokens[row, place])
+        token_loss(model.patch_head, patches[row, 0, place], text[row], some.visual_tokens[row, place])
         for row in kept
         for place in range(PATCHES)
         if some.bool_masked_pos[row, place]
     ]
     language = [
-        surprise(model.word_head, words[row, place], image[row], some.input_ids[row, place])
+        token_loss(model.word_head, words[row, place], image[row], some.input_ids[row, place])
         for row in kept
         for place in range(WORDS)
         if some.mlm_mask[row, place]
@@ -143,16 +144,16 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
 
 
 def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
-    """(B, T, N, W): the patches' tokens where the hidden ones are replaced by one vector, by itself."""
-    stream, layers, frames = model.image.backbone, vit(model.image), []
+    """(B, T, N, W): patch tokens of a masked pass, computed frame by frame."""
+    backbone, layers, frames = model.image.backbone, vit(model.image), []
     for frame in some.frames.unbind(dim=1):
-        seen = layers.patch_embed(frame)
-        seen[some.bool_masked_pos] = stream.mask_token
-        frames.append(layers.norm(layers.blocks(layers._pos_embed(seen)))[:, stream.num_prefix_tokens :])
+        patches = layers.patch_embed(frame)
+        patches[some.bool_masked_pos] = backbone.mask_token
+        frames.append(layers.norm(layers.blocks(layers._pos_embed(patches)))[:, backbone.num_prefix_tokens :])
     return torch.stack(frames, dim=1)
 
 
-def surprise(head: MaskedTokenHead, hidden: Tensor, paired: Tensor, target: Tensor) -> float:
+def token_loss(head: MaskedTokenHead, hidden: Tensor, paired: Tensor, target: Tensor) -> float:
     logits = head.output(head.transform(hidden + head.fuse(paired)))
     return -float(logits.log_softmax(0)[target])
 
@@ -164,21 +165,21 @@ def test_the_losses_agree_with_loops_over_the_papers_formulas(
     negatives: InBatchNegatives, pairs: int, queue: int, past: int, masked_views: float
 ) -> None:
     weighted = ALL._replace(masked_views=masked_views)
-    model = with_a_past(objective(queue=queue, negatives=negatives, weights=weighted), past, pairs=4)
+    model = after_steps(objective(queue=queue, negatives=negatives, weights=weighted), past, pairs=4)
     some = batch(pairs)
     keys = model.compute_keys(some, [ALL_ROWS])
-    outcome, slow = model(some, keys), slow_losses(model, some, keys)
+    output, slow = model(some, keys), slow_losses(model, some, keys)
     if not masked_views:
         del slow["masked_views"]
-    assert {name: float(loss) for name, loss in outcome.losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
+    assert {name: float(loss) for name, loss in output.losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
     weights = model.loss_weights._asdict()
-    total = float(outcome.loss.detach())
+    total = float(output.loss.detach())
     assert total == pytest.approx(sum(weights[name] * loss for name, loss in slow.items()), rel=1e-9)
 
 
 @pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
-def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negatives: InBatchNegatives) -> None:
-    model = with_a_past(objective(queue=7, negatives=negatives, weights=ALL._replace(token=0.0)), 2, pairs=4)
+def test_the_masked_view_of_a_video_has_the_same_masked_patches_in_every_frame(negatives: InBatchNegatives) -> None:
+    model = after_steps(objective(queue=7, negatives=negatives, weights=ALL._replace(token=0.0)), 2, pairs=4)
     some = batch(5)._replace(frames=torch.randn(5, 3, 3, 16, 16, dtype=torch.float64))
     some.bool_masked_pos[1::2] = some.bool_masked_pos[1::2].flip(dims=(1,))
     keys = model.compute_keys(some, [ALL_ROWS])
@@ -188,17 +189,15 @@ def test_the_masked_view_of_a_clip_hides_the_same_patches_in_every_frame(negativ
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    gradients_by_name = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    return found
+    return gradients_by_name
 
 
 @pytest.mark.parametrize("negatives", ["none", "momentum"])
 @pytest.mark.parametrize("parts", [2, 3, 7])
-def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
-    negatives: InBatchNegatives, parts: int
-) -> None:
-    model = with_a_past(objective(queue=5, negatives=negatives), 2, pairs=6)
+def test_micro_batches_add_up_to_the_losses_and_gradients_of_the_batch(negatives: InBatchNegatives, parts: int) -> None:
+    model = after_steps(objective(queue=5, negatives=negatives), 2, pairs=6)
     some = batch(7)
     keys = model.compute_keys(some, micro_batch_slices(7, parts))
     model(some, keys).loss.backward()
@@ -213,12 +212,12 @@ def test_parts_of_a_batch_add_up_to_the_losses_and_gradients_of_the_whole(
     ("count", "parts", "lengths"), [(7, 3, [2, 3, 2]), (2, 5, [1, 1]), (1, 1, [1]), (8, 2, [4, 4])]
 )
 def test_slices_cover_everything_and_none_is_empty(count: int, parts: int, lengths: list[int]) -> None:
-    found = micro_batch_slices(count, parts)
-    assert [rows.stop - rows.start for rows in found] == lengths
-    assert [row for rows in found for row in range(count)[rows]] == list(range(count))
+    slices = micro_batch_slices(count, parts)
+    assert [rows.stop - rows.start for rows in slices] == lengths
+    assert [row for rows in slices for row in range(count)[rows]] == list(range(count))
 
 
-def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
+def test_a_learnable_temperature_moves_and_stops_at_its_minimum() -> None:
     model = objective(queue=3, negatives="online")
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "scale": 1.0}], lr=1.0)
     before = float(model.temperature().detach())
@@ -231,80 +230,80 @@ def test_a_learned_temperature_moves_and_stops_at_its_least() -> None:
     assert float(model.temperature().detach()) == pytest.approx(0.01)
 
 
-def test_momentum_streams_that_nothing_asks_are_not_run_and_the_losses_stay_the_same() -> None:
+def test_unneeded_momentum_encoders_are_not_run_and_the_losses_stay_the_same() -> None:
     model = objective(queue=0, negatives="online", num_std=None)
-    asking = copy.deepcopy(model)
-    asking.queue = PairQueue(size=3, dim=DIM, warmup_steps=9).double()  # which is not filled yet
+    reference = copy.deepcopy(model)
+    reference.queue = PairQueue(size=3, dim=DIM, warmup_steps=9).double()  # not filled yet
     ran = []
     for slow in (model.image_m, model.text_m):
         slow.module.register_forward_hook(lambda *_: ran.append("momentum"))
     some = batch(5)
     image, text = model.image(some.frames), model.text(some.input_ids, some.attention_mask)
-    expected = asking(some, asking.compute_keys(some, [ALL_ROWS]))
-    found = model(some, model.compute_keys(some, [ALL_ROWS]))
-    assert torch.equal(found.loss, expected.loss)
+    expected = reference(some, reference.compute_keys(some, [ALL_ROWS]))
+    output = model(some, model.compute_keys(some, [ALL_ROWS]))
+    assert torch.equal(output.loss, expected.loss)
 
-    def stepped(one: CotsObjective) -> tuple[KeyFeatures | None, dict[str, float]]:
-        groups = [{"params": list(one.parameters()), "scale": 1.0}]
+    def run_step(trained: CotsObjective) -> tuple[KeyFeatures | None, dict[str, float]]:
+        groups = [{"params": list(trained.parameters()), "scale": 1.0}]
         return train_step(
-            one, torch.optim.SGD(groups, lr=0.1), some, learning_rate=0.1, max_grad_norm=100.0, grad_accum_steps=1
+            trained, torch.optim.SGD(groups, lr=0.1), some, learning_rate=0.1, max_grad_norm=100.0, grad_accum_steps=1
         )
 
-    (_, slow_row), (keys, row) = stepped(asking), stepped(model)
+    (_, slow_row), (keys, row) = run_step(reference), run_step(model)
     assert isinstance(keys, KeyFeatures)
     assert ran == []
-    columns = [loss_column(name) for name in found.losses]
+    columns = [loss_column(name) for name in output.losses]
     assert {name: row[name] for name in columns} == {name: slow_row[name] for name in columns}
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), asking.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), reference.parameters(), strict=True))
     torch.testing.assert_close(keys.similarity, (image * text).sum(dim=1))
     assert model.noise_filter.mean == pytest.approx(float(keys.similarity.mean()))
 
 
-class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every operation whose result has a size or a branch that an accelerator would have to tell."""
+class HostSyncs(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records every operation that makes the host wait for the device: sizes or values that depend on the data."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.asked: list[str] = []
+        self.operations: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         by_mask = name.startswith("index") and any(
-            isinstance(one, Tensor) and one.dtype is torch.bool
-            for one in (args[1] if isinstance(args[1], list) else [])
+            isinstance(index, Tensor) and index.dtype is torch.bool
+            for index in (args[1] if isinstance(args[1], list) else [])
         )
         if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select"):
-            self.asked.append(name)
+            self.operations.append(name)
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("weights", [ALL, ALL._replace(masked_views=0.0), LossWeights(1.0, 0.0, 1.0, 0.0)])
 @pytest.mark.parametrize(("negatives", "queue"), [("none", 5), ("momentum", 5), ("online", 0)])
-def test_from_the_first_pass_to_the_last_gradient_no_accelerator_is_waited_for(
+def test_there_is_no_host_device_sync_from_the_first_pass_to_the_last_gradient(
     negatives: InBatchNegatives, queue: int, weights: LossWeights
 ) -> None:
-    model = with_a_past(objective(queue=queue, negatives=negatives, weights=weights, fused=True), 2, pairs=6)
+    model = after_steps(objective(queue=queue, negatives=negatives, weights=weights, fused=True), 2, pairs=6)
     some = batch(7)
     some.attention_mask[::2, 4:] = False
-    keys, questions = model.compute_keys(some, [ALL_ROWS]), Questions()
+    keys, syncs = model.compute_keys(some, [ALL_ROWS]), HostSyncs()
     with ExitStack() as stack:
-        started = vit(model.image).patch_embed.register_forward_pre_hook(
-            lambda *_: stack.enter_context(questions) and None
-        )
+        started = vit(model.image).patch_embed.register_forward_pre_hook(lambda *_: stack.enter_context(syncs) and None)
         model(some, keys).loss.backward()
-    assert questions.asked == []
+    assert syncs.operations == []
     started.remove()
-    with questions:
+    with syncs:
         model(some, keys)
-    assert questions.asked  # before the first pass, that is
+    assert syncs.operations  # those before the first pass
 
 
-def test_two_streams_that_agree_perfectly_have_no_task_loss() -> None:
+def test_two_encoders_that_agree_perfectly_have_no_task_loss() -> None:
     model = objective(queue=0, negatives="online", weights=LossWeights(0.0, 0.0, 1.0, 0.0))
     some = batch(3)
     feature = F.normalize(torch.randn(3, DIM, dtype=torch.float64))
     keys = KeyFeatures(
         feature, feature, some.image_index, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool)
     )
-    similar = model.compute_logits(feature, feature, keys, model.select_candidates(keys, torch.arange(3)))
+    similar = model.compute_logits(
+        feature, feature, keys, select_candidates(keys, torch.arange(3), model.queue, in_batch=True)
+    )
     torch.testing.assert_close(similar.i2t, similar.t2i)

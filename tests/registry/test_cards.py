@@ -1,4 +1,4 @@
-"""Model and data card: the hub reads them, and every figure in them is one that was measured."""
+"""Model and data card: the Hub can read them, and all their numbers were measured."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ def packed(request: pytest.FixtureRequest, tiny_package: Path) -> Path:
 def test_the_hub_reads_the_model_card_with_every_measured_result(packed: Path, tiny_package: Path) -> None:
     card = ModelCard.load(packed / MODEL_CARD)
     measured = json.loads((tiny_package.parent / "reports/metrics.json").read_text())["image-text"]
-    found = {result.metric_name: result.metric_value for result in card.data.eval_results}
-    assert found == {
-        f"{way} {name}": measured[way][name]
-        for way in ("i2t", "t2i")
+    results = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert results == {
+        f"{direction} {name}": measured[direction][name]
+        for direction in ("i2t", "t2i")
         for name in ("R@1", "R@5", "R@10", "mAP@R", "MdR")
     }
     assert {result.dataset_split for result in card.data.eval_results} == {"test"}

@@ -1,4 +1,4 @@
-"""What is read from the registry's file is what MLflow would say."""
+"""Reading the registry's SQLite file gives the same as MLflow."""
 
 import sqlite3
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.deployed import register
 
 @pytest.fixture
 def registry(store: str, tiny_package: Path, other_package: Path) -> Registry:
-    """Two versions, promoted there and back."""
+    """Two versions, with a promotion and a rollback."""
     registry = Registry()
     for package in (tiny_package, other_package):
         register(registry, package)
@@ -23,28 +23,28 @@ def registry(store: str, tiny_package: Path, other_package: Path) -> Registry:
     return registry
 
 
-def test_versions_and_moves_are_those_that_mlflow_tells(registry: Registry) -> None:
-    assert [version.version for version in catalog.versions()] == [2, 1]
-    assert catalog.versions() == registry.versions()
-    assert [move.why for move in catalog.history()][-2:] == ["first", "back"]
-    assert catalog.history() == registry.history()
+def test_versions_and_promotions_are_those_that_mlflow_returns(registry: Registry) -> None:
+    assert [version.version for version in catalog.list_versions()] == [2, 1]
+    assert catalog.list_versions() == registry.list_versions()
+    assert [move.why for move in catalog.list_promotions()][-2:] == ["first", "back"]
+    assert catalog.list_promotions() == registry.list_promotions()
 
 
 @pytest.mark.usefixtures("registry")
 def test_a_deleted_version_is_listed_no_more() -> None:
     connect().delete_model_version(INDEX, "1")
-    assert [version.version for version in catalog.versions()] == [2]
+    assert [version.version for version in catalog.list_versions()] == [2]
 
 
 @pytest.mark.usefixtures("registry")
 def test_the_files_of_a_version_are_found_where_they_are() -> None:
-    champion = catalog.local_files(f"models:/{INDEX}@champion")
+    champion = catalog.find_local_files(f"models:/{INDEX}@champion")
     assert champion is not None
     assert (champion / "MLmodel").is_file()
-    assert champion == catalog.local_files(f"models:/{INDEX}/2") != catalog.local_files(f"models:/{INDEX}/1")
-    assert catalog.local_files(f"models:/{ENCODERS}/1") is not None
+    assert champion == catalog.find_local_files(f"models:/{INDEX}/2") != catalog.find_local_files(f"models:/{INDEX}/1")
+    assert catalog.find_local_files(f"models:/{ENCODERS}/1") is not None
     unknown = [f"models:/{INDEX}/3", f"models:/{INDEX}@nobody", f"models:/{INDEX}/best", "models:/other/1", "package"]
-    assert [catalog.local_files(uri) for uri in unknown] == [None] * 5
+    assert [catalog.find_local_files(uri) for uri in unknown] == [None] * 5
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "sqlite:////nowhere/mlflow.db", "postgresql://a@b/c"])

@@ -47,7 +47,7 @@ def test_each_rule_refuses_by_itself_and_says_why(changed: dict[str, object], re
     assert re.search(reason, only)
 
 
-def test_everything_that_speaks_against_it_is_told() -> None:
+def test_every_objection_is_reported() -> None:
     decision = decide(inputs(validated=False, recall=0.0, milliseconds=99.0, champion_drop=9.0), RULES)
     assert len(decision.reasons) == 4
 

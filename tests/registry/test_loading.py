@@ -1,4 +1,4 @@
-"""From an address to a model."""
+"""Loading models by URI."""
 
 import tempfile
 from pathlib import Path
@@ -17,13 +17,13 @@ def test_what_is_fetched_from_the_registry_answers_and_is_not_kept(
     store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(Registry(), tiny_package)
-    here = tmp_path / "temporary"
-    here.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(here))
+    scratch = tmp_path / "temporary"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     encoders = load_encoders(f"models:/{INDEX}@champion")
     with open_search(f"models:/{INDEX}@champion") as search:
-        [found] = search.search(["a red square"], k=10, media="any")
-        assert search.engine.result_images(found)
-    assert encoders.encode_texts(["a red square"], batch=1).shape[0] == 1
-    assert found
-    assert not list(here.iterdir())
+        [results] = search.search(["a red square"], k=10, media="any")
+        assert search.engine.result_images(results)
+    assert encoders.encode_texts(["a red square"], batch_size=1).shape[0] == 1
+    assert results
+    assert not list(scratch.iterdir())

@@ -22,22 +22,22 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # seconds, for a mach
 
 @pytest.fixture(scope="module")
 def address(tiny_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server's, up; it stands in a folder of its own and knows no checkout."""
+    """The URL of a running server, in a folder of its own, without this checkout in its path."""
     port = free_port()
     options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(tiny_package / "index"), *options]
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    found = f"http://127.0.0.1:{port}"
-    with serving(command, answers=f"{found}/ping", folder=tmp_path_factory.mktemp("served"), environment=outside):
-        yield found
+    url = f"http://127.0.0.1:{port}"
+    with serving(command, answers=f"{url}/ping", folder=tmp_path_factory.mktemp("served"), environment=outside):
+        yield url
 
 
-def asked(address: str, body: dict[str, Any]) -> list[list[dict[str, Any]]]:
+def query_server(address: str, body: dict[str, Any]) -> list[list[dict[str, Any]]]:
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/invocations", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=120) as answer:
-        found: list[list[dict[str, Any]]] = json.load(answer)["predictions"]
-        return found
+        predictions: list[list[dict[str, Any]]] = json.load(answer)["predictions"]
+        return predictions
 
 
 def encoded(colour: str) -> str:
@@ -47,30 +47,30 @@ def encoded(colour: str) -> str:
 
 
 def test_texts_are_answered_each_with_the_number_of_results_that_is_asked_for(address: str) -> None:
-    found = asked(address, {"inputs": ["a red square", "blue"], "params": {"k": 3}})
-    assert [[hit["rank"] for hit in results] for results in found] == [[1, 2, 3], [1, 2, 3]]
-    assert found[0][0].keys() == {"rank", "score", "id", "captions", "media", "split", "row", "frame"}
-    assert found[0] == up_to_rounding(asked(address, {"inputs": ["a red square"], "params": {"k": 3}})[0])
+    rankings = query_server(address, {"inputs": ["a red square", "blue"], "params": {"k": 3}})
+    assert [[hit["rank"] for hit in results] for results in rankings] == [[1, 2, 3], [1, 2, 3]]
+    assert rankings[0][0].keys() == {"rank", "score", "id", "captions", "media", "split", "row", "frame"}
+    assert rankings[0] == up_to_rounding(query_server(address, {"inputs": ["a red square"], "params": {"k": 3}})[0])
 
 
-def test_a_picture_in_base64_finds_itself(address: str) -> None:
-    [results] = asked(address, {"dataframe_records": [{"image": encoded("green")}], "params": {"k": 1}})
+def test_an_image_in_base64_finds_itself(address: str) -> None:
+    [results] = query_server(address, {"dataframe_records": [{"image": encoded("green")}], "params": {"k": 1}})
     assert results[0]["id"] == "green"
     assert results[0]["score"] == pytest.approx(1, abs=1e-3)
 
 
-def test_texts_and_pictures_are_answered_in_one_table(address: str) -> None:
+def test_texts_and_images_are_answered_in_one_table(address: str) -> None:
     rows = [["a red square", None, 2], [None, encoded("black"), 4], [None, encoded("blue"), 1]]
     table = {"columns": ["text", "image", "k"], "data": rows}
-    found = asked(address, {"dataframe_split": table})
-    assert [len(results) for results in found] == [2, 4, 1]
-    assert [results[0]["id"] for results in found[1:]] == ["black", "blue"]
-    assert found[0] == up_to_rounding(asked(address, {"inputs": ["a red square"], "params": {"k": 2}})[0])
+    rankings = query_server(address, {"dataframe_split": table})
+    assert [len(results) for results in rankings] == [2, 4, 1]
+    assert [results[0]["id"] for results in rankings[1:]] == ["black", "blue"]
+    assert rankings[0] == up_to_rounding(query_server(address, {"inputs": ["a red square"], "params": {"k": 2}})[0])
 
 
 def test_a_query_that_cannot_be_one_is_refused_with_its_reason_and_the_server_goes_on(address: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        asked(address, {"dataframe_records": [{"text": "fine"}, {"text": "  "}]})
-    told = refused.value.read().decode()
-    assert "query 1: the text is blank" in told
-    assert len(asked(address, {"inputs": ["blue"]})) == 1
+        query_server(address, {"dataframe_records": [{"text": "fine"}, {"text": "  "}]})
+    message = refused.value.read().decode()
+    assert "query 1: the text is blank" in message
+    assert len(query_server(address, {"inputs": ["blue"]})) == 1

@@ -41,14 +41,14 @@ def registry_of_one(store_of_one_version: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def registry_of_two(store_of_two_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """A registry in which `other_package`, version 2, took over from `tiny_package`, version 1."""
+    """A registry in which `other_package`, version 2, has replaced `tiny_package`, version 1."""
     monkeypatch.chdir(tmp_path)
     with tracked_in(Path(shutil.copy(store_of_two_versions, tmp_path))):
         yield Registry()
 
 
 def measured(package: Path, folder: Path, *, recall: float) -> Path:
-    """A copy of the package whose encoders find the queries that they were registered with to `recall` per cent."""
+    """A copy of the package with a recall of `recall` per cent on its registered queries."""
     copy = shutil.copytree(package, folder)
     ranked(recall).to_parquet(copy / "evidence" / "queries.parquet")
     return copy
@@ -83,8 +83,8 @@ def test_publishing_again_registers_nothing(registry: Registry, tiny_package: Pa
     register(registry, tiny_package)
     again = register(registry, tiny_package)
     assert (again.version, again.new, again.champion) == (1, False, True)
-    assert [one.version for one in registry.versions()] == [1]
-    assert len(registry.history()) == 1
+    assert [info.version for info in registry.list_versions()] == [1]
+    assert len(registry.list_promotions()) == 1
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_a_worse_version_waits_as_challenger_with_the_reason(
     assert "allowed -5) may be worse" in published.reasons
     assert published.contest["differences"]["both"]["champion"] == 40.0
     assert aliases(INDEX) == {"champion": 1, "challenger": 2}
-    tags = registry_of_one.versions()[0].tags
+    tags = registry_of_one.list_versions()[0].tags
     assert tags["gate.promote"] == "false"
     assert tags["gate.reasons"] == published.reasons
 
@@ -134,7 +134,7 @@ def test_on_other_test_queries_the_champion_is_asked_them_too(
         return ranked(35.0)
 
     published = register(registry_of_one, harder, rank_queries)
-    assert digests == [registry_of_one.versions()[-1].tags["encoder.digest"]]
+    assert digests == [registry_of_one.list_versions()[-1].tags["encoder.digest"]]
     assert published.champion
     assert published.contest["fall"] == pytest.approx(5.0)
     assert published.contest["differences"]["both"]["champion"] == pytest.approx(35.0)
@@ -163,7 +163,7 @@ def test_a_new_index_of_the_same_encoders_adds_no_version_of_the_encoders(
     registry_of_one: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
     register(registry_of_one, reindexed(tiny_package, tmp_path / "more"))
-    assert [(one.version, one.encoders) for one in registry_of_one.versions()] == [(2, 1), (1, 1)]
+    assert [(info.version, info.encoders) for info in registry_of_one.list_versions()] == [(2, 1), (1, 1)]
     assert aliases(ENCODERS) == {"champion": 1, "previous": 1}
 
 
@@ -177,21 +177,21 @@ def test_a_refused_version_can_be_promoted_by_hand_and_taken_back(
     assert registry_of_one.rollback(why="it was not") == 1
     assert aliases(INDEX) == {"champion": 1, "previous": 2}
     assert registry_of_one.rollback(why="it was after all") == 2
-    moves = [(move.what, move.before, move.after, move.why) for move in registry_of_one.history()]
+    moves = [(move.what, move.before, move.after, move.why) for move in registry_of_one.list_promotions()]
     assert moves == [
         ("promote", None, 1, "it is the first version"),
         ("promote", 1, 2, "it is faster"),
         ("rollback", 2, 1, "it was not"),
         ("rollback", 1, 2, "it was after all"),
     ]
-    assert all(move.who for move in registry_of_one.history())
-    assert sorted(registry_of_one.history(), key=lambda move: move.when) == registry_of_one.history()
+    assert all(move.who for move in registry_of_one.list_promotions())
+    assert sorted(registry_of_one.list_promotions(), key=lambda move: move.when) == registry_of_one.list_promotions()
 
 
 def test_promoting_what_is_deployed_changes_nothing(registry_of_one: Registry) -> None:
     assert not registry_of_one.promote(1, why="again")
     assert aliases(INDEX) == {"champion": 1}
-    assert len(registry_of_one.history()) == 1
+    assert len(registry_of_one.list_promotions()) == 1
 
 
 @pytest.mark.slow
@@ -219,15 +219,15 @@ def test_a_registration_that_was_cut_off_after_its_promotion_keeps_the_reasons_i
     mlflow.MlflowClient().delete_model_version_tag(INDEX, "2", "gate.promote")
     again = register(registry_of_one, other_package)
     assert (again.champion, again.reasons, again.contest) == (True, before.reasons, before.contest)
-    assert registry_of_one.versions()[0].tags["gate.promote"] == "true"
-    assert len(registry_of_one.history()) == 2
+    assert registry_of_one.list_versions()[0].tags["gate.promote"] == "true"
+    assert len(registry_of_one.list_promotions()) == 2
 
 
 @pytest.mark.slow
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
+def test_of_two_concurrent_promotions_one_wins_and_the_other_fails_with_a_reason(
     registry_of_two: Registry, tiny_package: Path, tmp_path: Path
 ) -> None:
-    """Many times over: every round two threads promote different versions, starting together."""
+    """In every round two threads promote different versions at the same time."""
     registry = registry_of_two
     register(registry, reindexed(tiny_package, tmp_path / "third"))
     deployed = aliases(INDEX)["champion"]
@@ -244,10 +244,10 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
                 return str(error)
             return ""
 
-        before = len(registry.history())
+        before = len(registry.list_promotions())
         with ThreadPoolExecutor(len(rivals)) as pool:
             errors = list(pool.map(promote, rivals))
-        moves = registry.history()[before:]
+        moves = registry.list_promotions()[before:]
         assert len(moves) == errors.count("")
         for message in filter(None, errors):
             assert message.startswith("a concurrent promote to version ")
@@ -257,9 +257,9 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
         assert aliases(INDEX)["previous"] == moves[-1].before
 
 
-def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Registry) -> None:
+def test_a_promotion_that_follows_a_void_one_does_not_count(registry_of_one: Registry) -> None:
     moves = PromotionLog(mlflow.MlflowClient(), INDEX)
-    last = moves.last_number()
+    last = moves.get_last_number()
 
     def append(what: Literal["promote", "rollback"], follows: int) -> Promotion | None:
         return moves.append(what, who="a", why="b", before=1, after=1, follows=follows)
@@ -268,26 +268,26 @@ def test_a_move_that_follows_an_overtaken_one_does_not_count(registry_of_one: Re
     overtaken = append("rollback", last)
     assert overtaken is not None
     assert (overtaken.what, overtaken.number) == ("promote", last + 1)
-    assert [move.what for move in moves.entries()] == ["promote", "promote"]
-    assert append("rollback", moves.last_number()) is None
+    assert [move.what for move in moves.list_promotions()] == ["promote", "promote"]
+    assert append("rollback", moves.get_last_number()) is None
 
 
 @pytest.mark.slow
-def test_a_version_that_holds_a_withdrawn_picture_is_deployed_no_more(registry_of_two: Registry) -> None:
+def test_a_version_that_holds_a_withdrawn_image_is_deployed_no_more(registry_of_two: Registry) -> None:
     registry_of_two.withdraw({"red": "its owner asked"})
     with pytest.raises(
         BadInput, match="cots-index version 1 contains withdrawn samples .red.: run `cots registry refresh`"
     ):
         registry_of_two.rollback(why="to the old one")
     assert aliases(INDEX)["champion"] == 2
-    assert len(registry_of_two.history()) == 2
+    assert len(registry_of_two.list_promotions()) == 2
 
 
 def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry, tiny_package: Path) -> None:
     Path("runs").mkdir()
     Path("runs/pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
     register(registry, tiny_package)
-    lineage, packed = registry.champion().lineage(), json.loads((tiny_package / "lineage.json").read_text())
+    lineage, packed = registry.get_champion().lineage(), json.loads((tiny_package / "lineage.json").read_text())
     assert lineage["index"]["version"] == 1
     assert lineage["encoders"] == {"version": 1, "digest": packed["encoder.digest"], "target": "image-text"}
     assert lineage["data"]["manifest"] == packed["manifest.digest"]
@@ -298,15 +298,15 @@ def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry,
 
 @pytest.mark.slow
 def test_two_versions_are_laid_side_by_side(registry_of_two: Registry) -> None:
-    found = registry_of_two.diff_versions(1, 2)
-    assert found["metrics"]["rsum"] == (240.0, 300.0)
-    assert found["parameters"] == {}
-    assert found["data"] == {}
+    differences = registry_of_two.diff_versions(1, 2)
+    assert differences["metrics"]["rsum"] == (240.0, 300.0)
+    assert differences["parameters"] == {}
+    assert differences["data"] == {}
 
 
 def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry_of_one: Registry) -> None:
-    assert registry_of_one.artifacts(1).load_training_ids() == {"1", "2"}
-    assert "red" in registry_of_one.artifacts(1).load_item_ids()
+    assert registry_of_one.get_artifacts(1).load_training_ids() == {"1", "2"}
+    assert "red" in registry_of_one.get_artifacts(1).load_item_ids()
 
 
 @pytest.mark.slow
@@ -336,7 +336,7 @@ def test_without_a_previous_version_there_is_no_way_back(registry: Registry, tin
 def test_an_unfinished_package_is_not_published(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a complete package"):
         register(registry, tmp_path / "package")
-    assert registry.versions() == []
+    assert registry.list_versions() == []
 
 
 def test_a_version_is_tagged_with_its_lineage_runs_and_results(
@@ -346,7 +346,7 @@ def test_a_version_is_tagged_with_its_lineage_runs_and_results(
     (tmp_path / "runs" / "pretrain.json").write_text(json.dumps({"run_id": "f" * 32}))
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
     register(registry, tiny_package)
-    tags = registry.versions()[0].tags
+    tags = registry.list_versions()[0].tags
     lineage = json.loads((tiny_package / "lineage.json").read_text())
     assert tags["run.pretrain"] == "f" * 32
     assert tags["metrics.rsum"] == "240.0"
@@ -364,8 +364,8 @@ def test_a_version_outlives_the_folder_that_it_was_published_from(
     package = shutil.copytree(tiny_package, tmp_path / "package")
     register(registry, package)
     shutil.rmtree(package)
-    found = mlflow.pyfunc.load_model("models:/cots-index@champion").predict(["a red square"])
-    assert len(found[0]) == 6
+    rankings = mlflow.pyfunc.load_model("models:/cots-index@champion").predict(["a red square"])
+    assert len(rankings[0]) == 6
 
 
 @pytest.mark.slow
@@ -380,8 +380,8 @@ def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout_as_its_pa
         "found = model.predict(['a red square', 'blue'], params={'k': 3})\n"
         "import cots; print(json.dumps([cots.__file__, found]))"
     )
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "OMP_NUM_THREADS")}
-    environment = kept | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    variables = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "OMP_NUM_THREADS")}
+    environment = variables | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"}
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
         cwd=tmp_path_factory.mktemp("far"),
@@ -391,17 +391,17 @@ def test_the_champion_answers_in_a_fresh_process_far_from_the_checkout_as_its_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    file, found = json.loads(done.stdout.splitlines()[-1])
+    file, rankings = json.loads(done.stdout.splitlines()[-1])
     assert "mlartifacts" in file
-    here = mlflow.pyfunc.load_model(str(tiny_package / "index")).predict(["a red square", "blue"], params={"k": 3})
-    assert [[(hit["rank"], hit["id"]) for hit in hits] for hits in found] == [
-        [(hit["rank"], hit["id"]) for hit in hits] for hits in here
+    expected = mlflow.pyfunc.load_model(str(tiny_package / "index")).predict(["a red square", "blue"], params={"k": 3})
+    assert [[(hit["rank"], hit["id"]) for hit in hits] for hits in rankings] == [
+        [(hit["rank"], hit["id"]) for hit in hits] for hits in expected
     ]
 
 
 @pytest.fixture
 def server(tmp_path: Path, empty_store: Path, fork_python: str) -> Iterator[str]:
-    """The address of an MLflow server that keeps the artefacts itself."""
+    """The URL of an MLflow server that stores the artifacts itself."""
     shutil.copy(empty_store, tmp_path / "s.db")
     port = free_port()
     options = ["--backend-store-uri", "sqlite:///s.db", "--artifacts-destination", "kept", "--workers", "1"]
@@ -433,9 +433,11 @@ def test_a_server_keeps_versions_and_files_and_prints_nothing_between_results(
     assert len(json.loads(cots("search", "a red square", "--json", python=sys.executable))) == 6
 
 
-def test_a_registry_that_cannot_be_opened_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_registry_that_cannot_be_opened_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"this is no database, whatever its name says" * 100)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    with pytest.raises(RunFailed, match="file is not a database") as told:
+    with pytest.raises(RunFailed, match="file is not a database") as error:
         Registry()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)

@@ -42,7 +42,7 @@ def in_base64(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Served:
-    """A service that runs, and a client of it."""
+    """A running service and its client."""
 
     url: str
     client: httpx.Client
@@ -51,11 +51,11 @@ class Served:
     def search(self, **query: object) -> dict[str, Any]:
         answer = self.client.post("/search", json=query)
         assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        content: dict[str, Any] = answer.json()
+        return content
 
     def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
-        """Wait for something that another thread brings about."""
+        """Wait until a condition holds that another thread brings about."""
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, "it did not happen"
@@ -99,11 +99,11 @@ def serving(uri: str | Path, *, ready: bool = True, **changed: Any) -> Iterator[
 
 @pytest.fixture(scope="session")
 def mixed_package(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_data: Path) -> Path:
-    """A packaged index of 18 pictures and 9 clips; not to be written to."""
+    """A packaged index of 18 images and 9 videos; not to be written to."""
     folder = tmp_path_factory.mktemp("mixed")
     params = Params.load(ROOT / "params.yaml")
     stage(tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model, folder / "index", params=params)
-    limits = Packed(batch=16, max_pixels=2_000_000, min_side=8)
+    limits = Packed(batch_size=16, max_pixels=2_000_000, min_side=8)
     save_index(folder / "package", tiny_model, folder / "index", config=limits, cards={})
     return folder / "package"
 
@@ -117,7 +117,7 @@ def served(mixed_package: Path) -> Iterator[Served]:
 
 @dataclass(frozen=True)
 class Champion:
-    """A registry in which the champion is moved without a gate."""
+    """A registry whose champion is changed without a gate."""
 
     client: mlflow.MlflowClient
 

@@ -1,4 +1,4 @@
-"""What the service answers: every direction, together as alone, with what made it."""
+"""Answers of the service: every direction, batched and alone, with their lineage."""
 
 import base64
 import io
@@ -19,14 +19,14 @@ from cots.search.queries import Query
 from .conftest import Served, encoded, in_base64, serving
 
 pytestmark = pytest.mark.slow
-IMAGES, CLIPS, CAPTIONS = 18, 9, 27
+IMAGES, VIDEOS, CAPTIONS = 18, 9, 27
 
 
 @pytest.fixture(scope="module")
 def search(mixed_package: Path) -> SearchEngine:
     model = mlflow.pyfunc.load_model(str(mixed_package)).unwrap_python_model()
-    found: SearchEngine = model.search
-    return found
+    engine: SearchEngine = model.search
+    return engine
 
 
 def media(answer: dict[str, Any]) -> list[str]:
@@ -34,20 +34,20 @@ def media(answer: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("sought", "count", "kinds"),
+    ("media_kind", "count", "kinds"),
     [
         ("image", IMAGES, {"image"}),
-        ("video", CLIPS, {"video"}),
-        ("any", IMAGES + CLIPS, {"image", "video"}),
+        ("video", VIDEOS, {"video"}),
+        ("any", IMAGES + VIDEOS, {"image", "video"}),
         ("text", CAPTIONS, {"text"}),
     ],
 )
-@pytest.mark.parametrize("asked", ["text", "image"])
-def test_every_kind_is_found_whole_by_texts_and_by_pictures(
-    served: Served, asked: str, sought: str, count: int, kinds: set[str]
+@pytest.mark.parametrize("query_kind", ["text", "image"])
+def test_every_kind_is_found_whole_by_texts_and_by_images(
+    served: Served, query_kind: str, media_kind: str, count: int, kinds: set[str]
 ) -> None:
-    content = "a blue square" if asked == "text" else in_base64(encoded("blue"))
-    answer = served.search(**{asked: content}, k=100, media=sought)
+    content = "a blue square" if query_kind == "text" else in_base64(encoded("blue"))
+    answer = served.search(**{query_kind: content}, k=100, media=media_kind)
     assert len(answer["results"]) == count
     assert set(media(answer)) == kinds
     scores = [hit["score"] for hit in answer["results"]]
@@ -55,7 +55,7 @@ def test_every_kind_is_found_whole_by_texts_and_by_pictures(
     assert [hit["rank"] for hit in answer["results"]] == list(range(1, count + 1))
 
 
-def test_an_indexed_picture_finds_itself_and_a_caption_finds_itself(served: Served) -> None:
+def test_an_indexed_image_finds_itself_and_a_caption_finds_itself(served: Served) -> None:
     [first] = served.search(image=in_base64(encoded("blue")), k=1, media="image")["results"]
     assert first["id"].endswith("image-blue")
     assert first["score"] == pytest.approx(1, abs=1e-3)
@@ -68,25 +68,25 @@ def test_an_indexed_picture_finds_itself_and_a_caption_finds_itself(served: Serv
 def test_scores_are_the_cosines_of_the_encoders_vectors(served: Served, search: SearchEngine) -> None:
     model: DualEncoder = search.model
     texts = search.captions.texts
-    [query] = model.encode_images([Image.new("RGB", (40, 32), "red")], batch=1)
-    expected = dict(zip(texts, (model.encode_texts(texts, batch=9) @ query).tolist(), strict=True))
-    found = served.search(image=in_base64(encoded("red")), k=100, media="text")["results"]
-    assert {hit["captions"][0]: hit["score"] for hit in found} == pytest.approx(expected, abs=0.01)
+    [query] = model.encode_images([Image.new("RGB", (40, 32), "red")], batch_size=1)
+    expected = dict(zip(texts, (model.encode_texts(texts, batch_size=9) @ query).tolist(), strict=True))
+    results = served.search(image=in_base64(encoded("red")), k=100, media="text")["results"]
+    assert {hit["captions"][0]: hit["score"] for hit in results} == pytest.approx(expected, abs=0.01)
 
 
-def test_a_picture_as_the_body_gets_the_answer_of_the_same_in_base64(served: Served) -> None:
-    picture = encoded("green", "WEBP")
-    raw = served.client.post("/search/image?k=5&media=any", content=picture).json()
-    assert raw["results"] == served.search(image=in_base64(picture), k=5)["results"]
+def test_an_image_as_the_body_gets_the_answer_of_the_same_in_base64(served: Served) -> None:
+    image = encoded("green", "WEBP")
+    raw = served.client.post("/search/image?k=5&media=any", content=image).json()
+    assert raw["results"] == served.search(image=in_base64(image), k=5)["results"]
 
 
-def test_a_picture_that_was_reduced_for_the_queue_scores_as_the_whole_one(served: Served, search: SearchEngine) -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 210, 3), dtype=np.uint8))
+def test_an_image_that_was_reduced_for_the_queue_scores_as_the_whole_one(served: Served, search: SearchEngine) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (130, 210, 3), dtype=np.uint8))
     file = io.BytesIO()
-    picture.save(file, "PNG")
-    found = served.client.post("/search/image?k=27", content=file.getvalue()).json()["results"]
-    [expected] = search([Query(picture, 27)], batch=1)
-    assert {hit["id"]: hit["score"] for hit in found} == pytest.approx(
+    image.save(file, "PNG")
+    results = served.client.post("/search/image?k=27", content=file.getvalue()).json()["results"]
+    [expected] = search([Query(image, 27)], batch_size=1)
+    assert {hit["id"]: hit["score"] for hit in results} == pytest.approx(
         {hit["id"]: hit["score"] for hit in expected}, abs=1e-5
     )
 
@@ -103,23 +103,23 @@ def test_queries_that_come_together_are_answered_as_those_that_come_alone(served
     alone = [served.search(**query)["results"] for query in queries]
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda query: served.search(**query)["results"], queries))
-    for one, other in zip(alone, together, strict=True):
-        assert len(one) == len(other)
-        np.testing.assert_allclose([hit["score"] for hit in one], [hit["score"] for hit in other], atol=0.01)
+    for single, batched in zip(alone, together, strict=True):
+        assert len(single) == len(batched)
+        np.testing.assert_allclose([hit["score"] for hit in single], [hit["score"] for hit in batched], atol=0.01)
     batches = served.client.get("/metrics").text
     sizes = {line.split()[0]: float(line.split()[1]) for line in batches.splitlines() if line.startswith("cots_batch")}
     assert sizes["cots_batch_queries_sum"] > sizes["cots_batch_queries_count"]  # some were encoded together
 
 
-def test_an_answer_names_its_versions_and_leads_to_picture_and_lineage(served: Served, search: SearchEngine) -> None:
+def test_an_answer_names_its_versions_and_leads_to_image_and_lineage(served: Served, search: SearchEngine) -> None:
     answer = served.search(text="a red square", k=27)
     version = answer["versions"]["index"]["version"]
     assert version.startswith("folder-")
     assert answer["versions"]["encoders"]["digest"] == search.model.digest
     assert answer["milliseconds"] > 0
     for hit in answer["results"]:
-        picture = served.client.get(hit["preview"])
-        assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
+        preview = served.client.get(hit["preview"])
+        assert (preview.status_code, preview.headers["content-type"]) == (200, "image/jpeg")
         assert hit["preview"] == f"/preview/{version}/{hit['row']}/{hit['frame']}"
     lineage = served.client.get(answer["results"][0]["lineage"]).json()
     assert lineage["versions"] == answer["versions"]
@@ -133,13 +133,13 @@ def test_metrics_count_by_route_and_status_and_name_the_version(served: Served) 
     served.search(text="a red square")
     served.client.post("/search", json={"text": ""})
     served.client.get("/nowhere/at/all")
-    shown = served.client.get("/metrics").text
-    assert 'cots_requests_total{method="POST",route="/search",status="200"}' in shown
-    assert 'cots_requests_total{method="POST",route="/search",status="422"}' in shown
-    assert 'cots_requests_total{method="GET",route="other",status="404"}' in shown
-    assert "cots_queries_in_flight 0.0" in shown
-    assert 'cots_version_info{encoders_digest="' in shown
-    assert "nowhere" not in shown
+    text = served.client.get("/metrics").text
+    assert 'cots_requests_total{method="POST",route="/search",status="200"}' in text
+    assert 'cots_requests_total{method="POST",route="/search",status="422"}' in text
+    assert 'cots_requests_total{method="GET",route="other",status="404"}' in text
+    assert "cots_queries_in_flight 0.0" in text
+    assert 'cots_version_info{encoders_digest="' in text
+    assert "nowhere" not in text
 
 
 def test_queries_are_logged_where_that_is_asked_for(mixed_package: Path, tmp_path: Path, search: SearchEngine) -> None:
@@ -157,7 +157,7 @@ def test_queries_are_logged_where_that_is_asked_for(mixed_package: Path, tmp_pat
     assert first["index_version"] == versions["index"]["version"]
     assert first["encoders_digest"] == search.model.digest
     vector = np.frombuffer(base64.b64decode(second["vector"]), "<f2")
-    [expected] = search.model.encode_images([Image.new("RGB", (40, 32), "red")], batch=1)
+    [expected] = search.model.encode_images([Image.new("RGB", (40, 32), "red")], batch_size=1)
     np.testing.assert_allclose(vector, expected, atol=0.01)
 
 

@@ -1,4 +1,4 @@
-"""What the service refuses: each with a status of 4xx and one sentence."""
+"""Requests that the service refuses, each with a 4xx status and one sentence."""
 
 import http.client
 import io
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 SECRET = "a-secret-of-enough-characters"
 
 
-def told(answer: httpx.Response, status: int) -> str:
+def error_of(answer: httpx.Response, status: int) -> str:
     """The sentence of a refusal."""
     assert answer.status_code == status, answer.text
     body = answer.json()
@@ -36,7 +36,7 @@ def told(answer: httpx.Response, status: int) -> str:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A small PNG that says it has this size."""
+    """A small PNG whose header claims this size."""
     small = encoded("red")
     header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + small[24:29]
     return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
@@ -72,7 +72,7 @@ def png_of(width: int, height: int) -> bytes:
     ],
 )
 def test_a_query_that_cannot_be_one_is_refused_in_a_sentence(served: Served, query: object, sentence: str) -> None:
-    assert sentence in told(served.client.post("/search", json=query), 422)
+    assert sentence in error_of(served.client.post("/search", json=query), 422)
 
 
 @pytest.mark.parametrize(
@@ -90,25 +90,25 @@ def test_a_query_that_cannot_be_one_is_refused_in_a_sentence(served: Served, que
 def test_a_body_that_is_no_query_is_refused(served: Served, body: bytes, kind: str, sentence: str) -> None:
     answer = served.client.post("/search", content=body, headers={"Content-Type": kind})
     assert answer.status_code in (400, 422), answer.text
-    assert sentence in told(answer, answer.status_code)
+    assert sentence in error_of(answer, answer.status_code)
 
 
 @pytest.mark.parametrize("parameters", ["k=0", "k=101", "k=x", "media=audio", "colour=red"])
-def test_the_parameters_beside_a_picture_are_held_to_the_same(served: Served, parameters: str) -> None:
-    told(served.client.post(f"/search/image?{parameters}", content=encoded("red")), 422)
+def test_the_parameters_beside_an_image_are_checked_likewise(served: Served, parameters: str) -> None:
+    error_of(served.client.post(f"/search/image?{parameters}", content=encoded("red")), 422)
 
 
 @pytest.mark.parametrize("path", ["/search", "/search/image"])
 def test_a_body_that_is_too_large_is_refused(served: Served, path: str) -> None:
     large = b"x" * (LIMITS.body + 1)
-    assert told(served.client.post(path, content=large), 413) == "the body is larger than 200,000 bytes"
+    assert error_of(served.client.post(path, content=large), 413) == "the body is larger than 200,000 bytes"
     chunks = (large[start : start + 10_000] for start in range(0, len(large), 10_000))
-    assert told(served.client.post(path, content=chunks), 413) == "the body is larger than 200,000 bytes"
+    assert error_of(served.client.post(path, content=chunks), 413) == "the body is larger than 200,000 bytes"
     assert served.search(text="a red square")
 
 
 def test_a_body_without_end_is_not_read_to_its_end(served: Served) -> None:
-    """The sender of chunks is answered, or cut off, while it still sends."""
+    """The sender of chunks gets an answer, or is cut off, while it is still sending."""
     address = urlsplit(served.url)
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
     connection.putrequest("POST", "/search")
@@ -139,7 +139,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(mixed_package: Path) -> Non
             assert json.loads(answer.read())["error"] == "the body took longer than 0.2 s"
 
 
-def test_more_queries_than_are_allowed_at_a_time_are_told_to_come_again(mixed_package: Path) -> None:
+def test_more_concurrent_queries_than_allowed_are_asked_to_retry(mixed_package: Path) -> None:
     with serving(mixed_package, limits=RequestLimits(body=1000, pixels=1000, in_flight=1, seconds=20)) as served:
         address = urlsplit(served.url)
         with socket.create_connection((address.hostname, address.port), timeout=20) as slow:
@@ -149,7 +149,7 @@ def test_more_queries_than_are_allowed_at_a_time_are_told_to_come_again(mixed_pa
             served.until(lambda: "cots_queries_in_flight 1.0" in served.client.get("/metrics").text)
             refused = served.client.post("/search", json={"text": "a"})
             assert 'route="/search",status="429"' in served.client.get("/metrics").text
-            assert told(refused, 429) == "1 queries are being answered: try again"
+            assert error_of(refused, 429) == "1 queries are being answered: try again"
             assert refused.headers["retry-after"] == "1"
             slow.sendall(body[5:])
             answer = http.client.HTTPResponse(slow)
@@ -198,13 +198,13 @@ def test_nothing_but_indexed_previews_can_be_read(served: Served, path: str) -> 
 
 def test_another_method_is_refused_and_the_right_one_named(served: Served) -> None:
     answer = served.client.get("/search")
-    assert told(answer, 405)
+    assert error_of(answer, 405)
     assert answer.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil", ""])
 def test_a_page_of_another_host_that_resolves_to_this_machine_is_kept_out(served: Served, host: str) -> None:
-    assert "this service is not known as" in told(served.client.get("/healthz", headers={"Host": host}), 400)
+    assert "this service is not known as" in error_of(served.client.get("/healthz", headers={"Host": host}), 400)
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]", "[::1]:8080"])
@@ -232,25 +232,25 @@ def test_a_token_is_wanted_for_everything_but_the_page_and_the_probes(guarded: S
     for path in ("/", "/page.js", "/page.css", "/api.js", "/cards.js", "/icon.svg", "/healthz", "/readyz"):
         assert guarded.client.get(path).status_code == 200, path
     for path in ("/metrics", "/openapi.json", "/preview/a/0/0", "/lineage/a", "/nowhere"):
-        assert "Authorization: Bearer" in told(guarded.client.get(path), 401)
+        assert "Authorization: Bearer" in error_of(guarded.client.get(path), 401)
     refused = guarded.client.post("/search", json={"text": "a"})
     assert refused.headers["www-authenticate"] == "Bearer"
-    told(refused, 401)
+    error_of(refused, 401)
 
 
 @pytest.mark.parametrize(
-    "given", ["Bearer wrong", f"Basic {SECRET}", SECRET, f"Bearer {SECRET}x", "Bearer", "Bearer é"]
+    "credentials", ["Bearer wrong", f"Basic {SECRET}", SECRET, f"Bearer {SECRET}x", "Bearer", "Bearer é"]
 )
-def test_another_token_is_refused(guarded: Served, given: str) -> None:
-    headers = {b"Authorization": given.encode()}
-    told(guarded.client.post("/search", json={"text": "a"}, headers=headers), 401)
+def test_another_token_is_refused(guarded: Served, credentials: str) -> None:
+    headers = {b"Authorization": credentials.encode()}
+    error_of(guarded.client.post("/search", json={"text": "a"}, headers=headers), 401)
 
 
 def test_the_token_lets_in_and_the_openapi_says_where_it_is_wanted(guarded: Served) -> None:
     headers = {"Authorization": f"Bearer {SECRET}"}
     paths = guarded.client.get("/openapi.json", headers=headers).json()["paths"]
-    wanted = {path for path, methods in paths.items() if "security" in next(iter(methods.values()))}
-    assert wanted == set(paths) - {"/healthz", "/readyz"}
+    secured = {path for path, methods in paths.items() if "security" in next(iter(methods.values()))}
+    assert secured == set(paths) - {"/healthz", "/readyz"}
     answer = guarded.client.post("/search", json={"text": "a"}, headers=headers).json()
     assert guarded.client.get(answer["results"][0]["preview"], headers=headers).status_code == 200
 
@@ -276,7 +276,7 @@ def test_names_are_checked_on_this_machine_and_where_some_are_given() -> None:
     assert allowed_hosts("0.0.0.0", ["Search.example.org"]) == {*LOOPBACK, "search.example.org"}
 
 
-def test_an_animated_picture_counts_as_its_first(served: Served) -> None:
+def test_an_animated_image_counts_as_its_first_frame(served: Served) -> None:
     file = io.BytesIO()
     frames = [Image.new("RGB", (40, 32), colour) for colour in ("blue", "red")]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])

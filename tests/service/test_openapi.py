@@ -1,4 +1,4 @@
-"""The OpenAPI is true: schemathesis sends what it allows and what it forbids, and holds the answers against it."""
+"""The service conforms to its OpenAPI: schemathesis sends valid and invalid requests and checks the answers."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from .conftest import Served, encoded, in_base64
 
 pytestmark = pytest.mark.slow
 
-PICTURES = strategies.builds(encoded, strategies.sampled_from(["red", "blue"]), strategies.sampled_from(FORMATS))
+IMAGES = strategies.builds(encoded, strategies.sampled_from(["red", "blue"]), strategies.sampled_from(FORMATS))
 OPERATIONS = [
     ("/search", "POST"),
     ("/search/image", "POST"),
@@ -26,7 +26,7 @@ OPERATIONS = [
     ("/metrics", "GET"),
 ]
 NOTHING_TO_GET_WRONG = {"/healthz", "/readyz", "/metrics"}
-ASKED = [
+CASES = [
     (path, method, mode)
     for path, method in OPERATIONS
     for mode in GenerationMode
@@ -36,18 +36,18 @@ ASKED = [
 
 @pytest.fixture(scope="module")
 def described(served: Served) -> Any:
-    schemathesis.openapi.format(IMAGE_FORMAT, PICTURES.map(in_base64))
+    schemathesis.openapi.format(IMAGE_FORMAT, IMAGES.map(in_base64))
     for kind in FORMATS:
-        schemathesis.openapi.media_type(f"image/{kind.lower()}", PICTURES)
+        schemathesis.openapi.media_type(f"image/{kind.lower()}", IMAGES)
     return schemathesis.openapi.from_url(f"{served.url}/openapi.json")
 
 
 def test_every_operation_is_tried(described: Any) -> None:
-    found = {(one.ok().path, one.ok().method.upper()) for one in described.get_all_operations()}
-    assert found == set(OPERATIONS)
+    operations = {(operation.ok().path, operation.ok().method.upper()) for operation in described.get_all_operations()}
+    assert operations == set(OPERATIONS)
 
 
-@pytest.mark.parametrize(("path", "method", "mode"), ASKED)
+@pytest.mark.parametrize(("path", "method", "mode"), CASES)
 def test_answers_are_as_the_openapi_says(described: Any, path: str, method: str, mode: GenerationMode) -> None:
     @given(case=described[path][method].as_strategy(generation_mode=mode))
     @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))

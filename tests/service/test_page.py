@@ -1,4 +1,4 @@
-"""The page, clicked through in a real browser."""
+"""The search page in a real browser."""
 
 import shutil
 from collections.abc import Iterator
@@ -43,14 +43,16 @@ def opened(browser: Browser, served: Served) -> Iterator[Page]:
 
 
 def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
-    """The page, which must neither fail nor break its own policy, nor ask another host."""
+    """Open the page; it must raise no error, keep its content policy, and request no other host."""
     with browser.new_context(viewport={"width": 1280, "height": 800}, **context) as within:
         page = within.new_page()
         page.set_default_timeout(10_000)
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
-        page.on("request", lambda asked: None if asked.url.startswith((url, "blob:")) else wrong.append(asked.url))
+        page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+        page.on(
+            "request", lambda request: None if request.url.startswith((url, "blob:")) else wrong.append(request.url)
+        )
         page.goto(url)
         yield page
         assert wrong == []
@@ -75,7 +77,7 @@ def test_results_come_as_one_types_with_scores_and_the_versions_that_answered(op
     assert all(image.get_attribute("alt") for image in opened.locator(".card img").all())
 
 
-def test_pictures_clips_and_captions_can_be_chosen(opened: Page) -> None:
+def test_images_videos_and_captions_can_be_chosen(opened: Page) -> None:
     opened.locator("#text").fill("a blue square")
     expect(cards(opened)).to_have_count(24)
     opened.get_by_label("Videos").check()
@@ -96,7 +98,7 @@ def test_pictures_clips_and_captions_can_be_chosen(opened: Page) -> None:
 
 
 @pytest.mark.parametrize("way", ["drop", "paste", "pick"])
-def test_a_picture_is_looked_for(opened: Page, way: str) -> None:
+def test_an_image_can_be_searched_for(opened: Page, way: str) -> None:
     if way == "pick":
         opened.locator("#file").set_input_files(
             {"name": "mine.png", "mimeType": "image/png", "buffer": encoded("blue")}
@@ -165,8 +167,8 @@ def test_the_keyboard_alone_is_enough(opened: Page) -> None:
 
 
 def test_an_answer_that_comes_late_does_not_replace_a_newer_one(opened: Page) -> None:
-    held: list[Any] = []
-    opened.route("**/search", lambda route: held.append(route) if not held else route.continue_())
+    pending: list[Any] = []
+    opened.route("**/search", lambda route: pending.append(route) if not pending else route.continue_())
     opened.locator("#text").fill("a red square")
     expect(opened.locator("#results")).to_have_attribute("aria-busy", "true")
     expect(opened.locator("#progress")).to_be_visible()
@@ -178,7 +180,7 @@ def test_an_answer_that_comes_late_does_not_replace_a_newer_one(opened: Page) ->
     expect(opened.locator("#progress")).to_be_hidden()
 
 
-def test_a_service_that_is_busy_is_told_and_asked_again(opened: Page) -> None:
+def test_a_busy_service_is_reported_and_can_be_queried_again(opened: Page) -> None:
     busy = {"status": 429, "content_type": "application/json", "body": '{"error": "9 queries are being answered"}'}
     opened.route("**/search", lambda route: route.fulfill(**busy))
     opened.locator("#text").fill("a red square")
@@ -190,7 +192,7 @@ def test_a_service_that_is_busy_is_told_and_asked_again(opened: Page) -> None:
     expect(opened.locator("#trouble")).to_be_hidden()
 
 
-def test_a_picture_over_the_services_limit_is_told(browser: Browser, mixed_package: Path) -> None:
+def test_an_image_over_the_limit_is_reported(browser: Browser, mixed_package: Path) -> None:
     small = RequestLimits(body=LIMITS.body, pixels=1000, in_flight=8, seconds=5)
     with serving(mixed_package, limits=small) as served:
         for page in open_page(browser, served.url):

@@ -1,4 +1,4 @@
-"""`cots serve` as a process: what it says, what it refuses, how it ends."""
+"""`cots serve` as a process: its log lines, its errors, its shutdown."""
 
 import http.client
 import json
@@ -25,15 +25,15 @@ BODY = b'{"text": "a red square"}'
 
 @contextmanager
 def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The process and its port, when it has said where it listens."""
+    """Start the service; yield the process and its port once it listens."""
     command = [sys.executable, "-m", "cots", "serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
     assert process.stderr
     try:
-        said = process.stderr.readline()
-        found = re.search(r"INFO http://127\.0\.0\.1:(\d+) searches ", said)
-        assert found, said
-        yield process, int(found[1])
+        line = process.stderr.readline()
+        address = re.search(r"INFO http://127\.0\.0\.1:(\d+) searches ", line)
+        assert address, line
+        yield process, int(address[1])
     finally:
         process.kill()
         process.communicate()
@@ -41,7 +41,7 @@ def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Run `cots serve` where it will not start: (exit code, standard error)."""
+    """Run `cots serve` with arguments that it refuses; return exit code and standard error."""
 
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["cots", "serve", *map(str, arguments)])
@@ -75,12 +75,12 @@ def test_the_champion_is_served_and_sigterm_finishes_the_requests_in_flight(
         assert process.wait(20) == 0
 
 
-def test_an_address_that_is_taken_is_told_in_one_line(refused: Refused, mixed_package: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        code, said = refused("--model", mixed_package, "--port", port)
+def test_an_address_that_is_taken_is_reported_in_one_line(refused: Refused, mixed_package: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        code, error = refused("--model", mixed_package, "--port", port)
     assert code == 2
-    assert said == f"error: cannot listen at 127.0.0.1:{port}: Address already in use\n"
+    assert error == f"error: cannot listen at 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_address_that_is_taken_is_told_in_one_line(refused: Refused, mixed_pa
         (["--model", "/"], {}, "error: / is not a packaged index"),
     ],
 )
-def test_what_cannot_be_served_is_told_in_one_line(
+def test_what_cannot_be_served_is_reported_in_one_line(
     refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
@@ -102,6 +102,6 @@ def test_what_cannot_be_served_is_told_in_one_line(
     monkeypatch.delenv("COTS_TOKEN", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    code, said = refused(*arguments)
-    assert (code, said.count("\n")) == (2, 1)
-    assert said.startswith(sentence)
+    code, error = refused(*arguments)
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith(sentence)

@@ -1,4 +1,4 @@
-"""The champion moves while the service answers."""
+"""The champion changes while the service answers."""
 
 import shutil
 import threading
@@ -60,25 +60,25 @@ def test_under_load_no_query_fails_and_no_answer_mixes_versions(
             expected[version] = served.search(text="a red square", k=6)
 
         def ask() -> list[dict[str, Any]]:
-            found = []
+            responses = []
             while not stop.is_set():
-                found.append(served.search(text="a red square", k=6))
-            return found
+                responses.append(served.search(text="a red square", k=6))
+            return responses
 
         with ThreadPoolExecutor(8) as pool:
-            asking = [pool.submit(ask) for _ in range(8)]
+            clients = [pool.submit(ask) for _ in range(8)]
             for turn in range(6):
                 champion.move(versions[turn % 2])
                 served.until(lambda turn=turn: answering(served) == versions[turn % 2])  # type: ignore[misc]
             stop.set()
-            answers = [answer for one in asking for answer in one.result()]
+            answers = [answer for client in clients for answer in client.result()]
         metrics = served.client.get("/metrics").text
     assert {answer["versions"]["index"]["version"] for answer in answers} == set(versions)
     for answer in answers:
         reference = expected[answer["versions"]["index"]["version"]]
         assert answer["versions"] == reference["versions"]
         assert [hit["preview"] for hit in answer["results"]] == [hit["preview"] for hit in reference["results"]]
-        scores, known = ([hit["score"] for hit in one["results"]] for one in (answer, reference))
+        scores, known = ([hit["score"] for hit in response["results"]] for response in (answer, reference))
         assert scores == pytest.approx(known, abs=0.01)
     assert expected["1"]["versions"]["encoders"] != expected["2"]["versions"]["encoders"]
     assert "cots_switches_total 7.0" in metrics
@@ -98,7 +98,7 @@ def test_previews_of_the_version_before_stay_readable(
         assert served.client.get(before["lineage"]).json()["versions"]["index"]["version"] == "1"
 
 
-def test_a_broken_champion_is_told_and_the_version_before_goes_on(
+def test_a_broken_champion_is_reported_and_the_previous_version_keeps_answering(
     champion: Champion, tiny_package: Path, tmp_path: Path
 ) -> None:
     champion.register(tiny_package / "index")

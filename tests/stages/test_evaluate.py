@@ -24,7 +24,7 @@ from cots.stages.evaluate import stage
 from tests.launched import launched
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 TARGETS = ("image-text", "video-text")
 
@@ -75,7 +75,7 @@ def write_curves(folder: Path, steps: int) -> None:
 
 
 def write_reports(reports: Path, manifest: pd.DataFrame) -> None:
-    """What training leaves behind, as small as it can be."""
+    """Write minimal outputs of the training stages."""
     for folder in ("pretrain", *(f"finetune/{target}" for target in TARGETS)):
         write_curves(reports / folder, steps=8)
     train = manifest[manifest["split"] == "train"]
@@ -197,8 +197,8 @@ def test_the_filters_hits_are_held_against_the_known_wrong_captions(metrics: dic
 def test_the_run_is_logged_with_its_figures(project: Path) -> None:
     import mlflow
 
-    told = json.loads((project / "runs" / "evaluate.json").read_text())
-    logged = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").get_run(told["run_id"]).data.metrics
+    run_file = json.loads((project / "runs" / "evaluate.json").read_text())
+    logged = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}").get_run(run_file["run_id"]).data.metrics
     assert logged["filter.lift"] == pytest.approx(4.5, abs=1e-5)
     assert "image-text.t2i.R10" in logged
 
@@ -221,7 +221,7 @@ def test_the_page_reaches_for_no_outside_host(project: Path) -> None:
     assert not re.search(r"@import|url\((?!#)", html)
 
 
-def test_every_picture_can_be_decoded_and_says_what_it_shows(page: Page) -> None:
+def test_every_image_can_be_decoded_and_has_an_alt_text(page: Page) -> None:
     images = page.of("img")
     assert len(images) > 20
     for image in images:
@@ -264,10 +264,10 @@ def test_the_page_tells_all_that_was_promised(page: Page) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 class TestInABrowser:
-    """What Chromium makes of the page."""
+    """The page in Chromium."""
 
     @pytest.mark.parametrize("width", [500, 1200])
-    def test_every_picture_is_drawn_and_nothing_is_wider_than_the_window(
+    def test_every_image_is_drawn_and_nothing_is_wider_than_the_window(
         self, width: int, project: Path, tmp_path: Path
     ) -> None:
         html = (project / "reports" / "index.html").read_text(encoding="utf8")
@@ -330,7 +330,7 @@ def test_data_without_known_wrong_captions_has_suspects_and_no_figure(
     assert "No caption of this data is known to be wrong" in (tmp_path / "reports" / "index.html").read_text()
 
 
-def test_a_split_without_clips_is_noted_and_pictures_are_measured(
+def test_a_split_without_videos_is_noted_and_images_are_measured(
     tmp_path: Path, tiny_model: Path, other_model: Path, tiny_data: Path, store: str
 ) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
@@ -360,7 +360,7 @@ def test_an_absent_model_is_named_and_nothing_is_written(
 def test_several_processes_measure_what_one_measures(
     tmp_path: Path, tiny_model: Path, other_model: Path, tiny_data: Path, empty_store: Path, fork_python: str
 ) -> None:
-    for name, count in (("one", 1), ("many", 3)):  # two batches of pictures, one of clips
+    for name, count in (("one", 1), ("many", 3)):  # two batches of images, one of videos
         project = tmp_path / name
         set_up(project, tiny_model, other_model)
         write_reports(project / "reports", read_manifest(tiny_data / "manifest.parquet"))
@@ -377,10 +377,10 @@ def test_several_processes_measure_what_one_measures(
 
 
 def _but_speed(metrics: Path) -> dict[str, Any]:
-    """What was measured, but for times."""
+    """Metrics without timings."""
 
     def without(value: Any) -> Any:
         return {key: without(of) for key, of in value.items() if key != "speed"} if isinstance(value, dict) else value
 
-    found: dict[str, Any] = without(json.loads(metrics.read_text()))
-    return found
+    measured: dict[str, Any] = without(json.loads(metrics.read_text()))
+    return measured

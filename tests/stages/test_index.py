@@ -56,7 +56,9 @@ def test_row_i_of_items_is_vector_i(built: Path, tiny_model: Path, tiny_data: Pa
     assert list(items) == ["id", "media", "split", "captions", "origin"]
     assert items["id"].tolist() == manifest["id"].tolist()
     assert len(index) == len(items) == 27
-    vectors = embed(DualEncoder.load(tiny_model), read_stored_samples(tiny_data / "shards", manifest), batch=8).items
+    vectors = embed(
+        DualEncoder.load(tiny_model), read_stored_samples(tiny_data / "shards", manifest), batch_size=8
+    ).items
     scores, _ = index.search(vectors, 1)
     np.testing.assert_allclose(scores[:, 0], 1, atol=0.02)  # bfloat16 in other batches
 
@@ -77,7 +79,7 @@ def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data
     assert Thumbnails(tmp_path / "index" / "previews.tar").picture(0, 0).size == (40, 32)
 
 
-def test_each_frame_of_a_clip_has_its_own_vector_and_a_picture_has_none(
+def test_each_frame_of_a_video_has_its_own_vector_and_an_image_has_none(
     built: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
     manifest = read_manifest(tiny_data / "manifest.parquet")
@@ -86,7 +88,7 @@ def test_each_frame_of_a_clip_has_its_own_vector_and_a_picture_has_none(
     for row, sample in enumerate(read_stored_samples(tiny_data / "shards", manifest)):
         own = frames.vectors[frames.starts[row] : frames.starts[row + 1]]
         several = decode_frames(sample) if len(sample.frames) > 1 else []
-        np.testing.assert_allclose(own, model.encode_images(several, batch=8), atol=0.02)
+        np.testing.assert_allclose(own, model.encode_images(several, batch_size=8), atol=0.02)
 
 
 def test_every_caption_is_a_vector_once_and_names_the_items_that_it_describes(built: Path, tiny_model: Path) -> None:
@@ -95,7 +97,7 @@ def test_every_caption_is_a_vector_once_and_names_the_items_that_it_describes(bu
     described = {(caption, row) for caption, rows in captions.itertuples(index=False) for row in rows}
     assert described == {(caption, row) for row, own in enumerate(items["captions"]) for caption in own}
     index = EmbeddingIndex.load(built / "captions.faiss")
-    vectors = DualEncoder.load(tiny_model).encode_texts(captions["caption"].tolist(), batch=8)
+    vectors = DualEncoder.load(tiny_model).encode_texts(captions["caption"].tolist(), batch_size=8)
     assert len(index) == len(captions)
     np.testing.assert_allclose(index.search(vectors, 1)[0][:, 0], 1, atol=0.02)  # bfloat16 in other batches
 
@@ -149,7 +151,7 @@ def test_an_older_index_is_replaced_whole(tmp_path: Path, tiny_model: Path, tiny
         ({"splits": ()}, "has no sample of them"),
     ],
 )
-def test_what_cannot_be_built_is_told_and_the_older_index_stays(
+def test_what_cannot_be_built_is_reported_and_the_older_index_stays(
     index: dict[str, object], words: str, tmp_path: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
     (tmp_path / "index").mkdir()
@@ -162,15 +164,15 @@ def test_what_cannot_be_built_is_told_and_the_older_index_stays(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("processes", "batch", "splits"),
+    ("processes", "batch_size", "splits"),
     [
-        (2, 4, ("train", "val", "test")),  # batches of pictures, of clips and of both
+        (2, 4, ("train", "val", "test")),  # batches of images, of videos and of both
         (3, 8, ("val",)),  # two batches
     ],
 )
 def test_several_processes_write_the_bytes_that_one_writes(
     processes: int,
-    batch: int,
+    batch_size: int,
     splits: tuple[str, ...],
     tmp_path: Path,
     tiny_data: Path,
@@ -178,7 +180,7 @@ def test_several_processes_write_the_bytes_that_one_writes(
     fork_python: str,
 ) -> None:
     chosen = params(splits=splits)
-    chosen = chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update={"batch_size": batch})})
+    chosen = chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update={"batch_size": batch_size})})
     files = (tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model)
     for name, count in (("one", 1), ("many", processes)):
         launched(tmp_path, count, "index", *files, tmp_path / name, params=chosen, python=fork_python)

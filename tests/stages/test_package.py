@@ -53,7 +53,7 @@ def test_a_packed_model_carries_the_code_that_it_needs_and_no_other(name: str, t
     assert not [file for file in carried if "stages" in file or "training" in file or "service/" in file]
 
 
-def test_an_indexed_picture_finds_itself_first(index_model: Any) -> None:
+def test_an_indexed_image_finds_itself_first(index_model: Any) -> None:
     [results] = index_model.predict(pd.DataFrame({"image": [encoded("blue")], "k": [3]}))
     assert results[0]["id"] == "blue"
     assert results[0]["score"] == pytest.approx(1, abs=1e-3)
@@ -74,16 +74,16 @@ def test_the_signature_names_the_fields_of_a_result(index_model: Any) -> None:
 
 
 def test_a_list_of_texts_gets_one_ranking_each(index_model: Any, tiny_model: Path, tiny_index: Path) -> None:
-    found = index_model.predict(["a red square", "blue"], params={"k": 6})
+    rankings = index_model.predict(["a red square", "blue"], params={"k": 6})
     model = DualEncoder.load(tiny_model)
-    pictures = model.encode_images([Image.new("RGB", (40, 32), colour) for colour in COLOURS], batch=6)
-    similarities = model.encode_texts(["a red square", "blue"], batch=2) @ pictures.T
-    for ranked, row in zip(found, similarities, strict=True):
+    images = model.encode_images([Image.new("RGB", (40, 32), colour) for colour in COLOURS], batch_size=6)
+    similarities = model.encode_texts(["a red square", "blue"], batch_size=2) @ images.T
+    for ranked, row in zip(rankings, similarities, strict=True):
         assert [result["score"] for result in ranked] == pytest.approx(sorted(row.tolist(), reverse=True), abs=1e-3)
         assert {result["id"] for result in ranked} == set(COLOURS)
 
 
-def test_texts_and_pictures_may_be_mixed_in_one_table(index_model: Any) -> None:
+def test_texts_and_images_may_be_mixed_in_one_table(index_model: Any) -> None:
     table = pd.DataFrame(
         {
             "text": ["a red square", None, None],
@@ -91,19 +91,19 @@ def test_texts_and_pictures_may_be_mixed_in_one_table(index_model: Any) -> None:
             "k": [2, 1, 4],
         }
     )
-    found = index_model.predict(table)
-    assert [len(results) for results in found] == [2, 1, 4]
-    assert [results[0]["id"] for results in found[1:]] == ["green", "black"]
-    assert found[0] == up_to_rounding(index_model.predict(["a red square"], params={"k": 2})[0])
+    rankings = index_model.predict(table)
+    assert [len(results) for results in rankings] == [2, 1, 4]
+    assert [results[0]["id"] for results in rankings[1:]] == ["green", "black"]
+    assert rankings[0] == up_to_rounding(index_model.predict(["a red square"], params={"k": 2})[0])
 
 
 def test_a_query_says_what_kind_it_looks_for_by_column_or_parameter(index_model: Any) -> None:
     # Three queries in all: the captions score so alike that another batch size ranks them otherwise.
     table = pd.DataFrame({"text": ["a red square"] * 3, "k": [9] * 3, "media": ["text", "video", None]})
-    texts, clips, everything = index_model.predict(table)
+    texts, videos, everything = index_model.predict(table)
     assert {hit["media"] for hit in texts} == {"text"}
     assert len(texts) == len(COLOURS) + 1
-    assert clips == []
+    assert videos == []
     assert everything == up_to_rounding(index_model.predict(["a red square"] * 3, params={"k": 9})[0])
     assert texts == up_to_rounding(index_model.predict(["a red square"] * 3, params={"k": 9, "media": "text"})[0])
 
@@ -117,7 +117,7 @@ def test_no_query_gets_no_answer(index_model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("queries", "said"),
+    ("queries", "message"),
     [
         (["fine", "  "], "query 1: the text is blank"),
         ([3], "query 0: the text is int"),
@@ -133,18 +133,18 @@ def test_no_query_gets_no_answer(index_model: Any) -> None:
         ("a red square", "list of texts or a table"),
     ],
 )
-def test_a_query_that_cannot_be_one_is_refused_with_its_row(index_model: Any, queries: object, said: str) -> None:
-    with pytest.raises(BadInput, match=said) as told:
+def test_a_query_that_cannot_be_one_is_refused_with_its_row(index_model: Any, queries: object, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as error:
         index_model.predict(queries)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_encoders_give_the_vectors_of_the_model_they_hold(encoders_model: Any, tiny_model: Path) -> None:
     model = DualEncoder.load(tiny_model)
     texts = ["a red square", "a square", "blue"]
-    np.testing.assert_allclose(encoders_model.predict(texts), model.encode_texts(texts, batch=3), atol=1e-5)
+    np.testing.assert_allclose(encoders_model.predict(texts), model.encode_texts(texts, batch_size=3), atol=1e-5)
     mixed = encoders_model.predict(pd.DataFrame({"text": ["blue", None], "image": [None, encoded("red")]}))
-    np.testing.assert_allclose(mixed[0], model.encode_texts(["blue"], batch=1)[0], atol=1e-2)
+    np.testing.assert_allclose(mixed[0], model.encode_texts(["blue"], batch_size=1)[0], atol=1e-2)
     np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, atol=1e-3)
 
 
@@ -230,7 +230,7 @@ def with_an_item_less(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "message"),
     [
         (without_metrics, "cannot read .*metrics.json"),
         (without_queries, "cannot read test queries"),
@@ -242,13 +242,13 @@ def with_an_item_less(project: Path) -> None:
     ],
 )
 def test_what_does_not_fit_together_is_not_packed(
-    tiny_package: Path, tiny_model: Path, tmp_path: Path, harm: Callable[[Path], None], said: str
+    tiny_package: Path, tiny_model: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     project = tmp_path / "project"
     for part in ("index", "reports", "data"):
         shutil.copytree(tiny_package.parent / part, project / part)
-    harm(project)
-    with pytest.raises(BadInput, match=said):
+    damage(project)
+    with pytest.raises(BadInput, match=message):
         stage(
             tiny_model,
             project / "index",

@@ -61,7 +61,7 @@ def table(path: Path, rows: list[str]) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path, picture: Encoded) -> Path:
-    """A folder in which seven pictures are usable and everything that can be wrong is wrong once."""
+    """A folder with seven usable images, and one sample for each reason of rejection."""
     path, whole = tmp_path / "source", picture(200, 160)
     files = {
         "empty.jpg": b"",
@@ -112,9 +112,9 @@ def test_the_manifest_tells_what_the_shards_hold_in_their_order(tmp_path: Path, 
     assert manifest["key"].is_monotonic_increasing
     assert manifest["key"].is_unique
     assert list(manifest["shard"].unique()) == ["train/image-00000.tar", "train/image-00001.tar", "val/image-00000.tar"]
-    held = [sample for shard in manifest["shard"].unique() for sample in read_shard(tmp_path / "out/shards" / shard)]
+    stored = [sample for shard in manifest["shard"].unique() for sample in read_shard(tmp_path / "out/shards" / shard)]
     rows = manifest.to_dict("records")
-    assert [(s.key, s.id, list(s.captions), len(s.frames), sum(map(len, s.frames))) for s in held] == [
+    assert [(s.key, s.id, list(s.captions), len(s.frames), sum(map(len, s.frames))) for s in stored] == [
         (row["key"], row["id"], list(row["captions"]), row["frames"], row["bytes"]) for row in rows
     ]
     assert [(row["width"], row["height"]) for row in rows] == [(40 + i, 32) for i in range(7)]
@@ -136,11 +136,11 @@ def test_shards_of_an_earlier_run_do_not_stay(tmp_path: Path, source: Path) -> N
 def test_too_many_rejects_fail_the_run_and_the_list_of_them_stays(tmp_path: Path, source: Path) -> None:
     with pytest.raises(RunFailed) as raised:
         prepared(tmp_path / "out", folder_params(source, max_rejected=0.5))
-    told = str(raised.value)
-    assert "12 of 19 samples are rejected, more than prepare.max_rejected 0.5" in told
-    assert "outside the data folder 3" in told
-    assert "first: empty.jpg: 0 bytes" in told
-    assert "\n" not in told
+    message = str(raised.value)
+    assert "12 of 19 samples are rejected, more than prepare.max_rejected 0.5" in message
+    assert "outside the data folder 3" in message
+    assert "first: empty.jpg: 0 bytes" in message
+    assert "\n" not in message
     assert len(pd.read_parquet(tmp_path / "out/rejected.parquet")) == 12
     assert not (tmp_path / "out/manifest.parquet").exists()
 
@@ -172,7 +172,7 @@ def test_of_samples_with_one_id_the_first_usable_one_stays(tmp_path: Path, pictu
     assert list(rejected["reason"]) == ["no caption", "duplicate id"]
 
 
-def test_clips_become_frames_and_damaged_ones_rejects(tmp_path: Path, clip: Encoded) -> None:
+def test_videos_become_frames_and_damaged_ones_rejects(tmp_path: Path, clip: Encoded) -> None:
     path = tmp_path / "source"
     (path / "videos").mkdir(parents=True)
     for number, data in enumerate([clip(12), clip(2), clip(12)[:400]]):
@@ -235,7 +235,7 @@ def test_from_the_shell_a_missing_folder_gives_one_line_and_exit_code_2(tmp_path
 
 
 @pytest.mark.slow
-def test_from_the_shell_a_source_of_absent_pictures_gives_one_line_and_exit_code_1(
+def test_from_the_shell_a_source_of_absent_images_gives_one_line_and_exit_code_1(
     tmp_path: Path, fork_python: str
 ) -> None:
     path = table(tmp_path / "source", ["a.jpg,a dog,train", "b.jpg,a cat,train"])

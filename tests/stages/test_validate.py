@@ -34,7 +34,7 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory, picture: Encoded) -> Path:
-    """What `prepare` leaves of twenty pictures, ten of them to train on; not to be written to."""
+    """Output of `prepare` for twenty images, ten of them for training; not to be written to."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sound")
     splits = ["train"] * 10 + ["val"] * 5 + ["test"] * 5
     rows = [f"{i}.jpg,caption {i},{split}" for i, split in enumerate(splits)]
@@ -54,11 +54,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory, picture: Encoded) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path, sound: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(sound, tmp_path / "data"))
 
 
-def validated(data: Path) -> dict[str, Any]:
+def run_validation(data: Path) -> dict[str, Any]:
     """The summary of a run that passes."""
     out = data / "validation"
     listed = data / "suspects.csv"
@@ -70,18 +70,18 @@ def validated(data: Path) -> dict[str, Any]:
     return summary
 
 
-def complaints(data: Path) -> str:
-    """What a run that fails says; its summary names the same expectations."""
+def validation_error(data: Path) -> str:
+    """The error of a failing run; its summary must name the same expectations."""
     with pytest.raises(RunFailed) as raised:
-        validated(data)
-    told = str(raised.value)
+        run_validation(data)
+    message = str(raised.value)
     summary = json.loads((data / "validation/summary.json").read_text())
     assert not summary["success"]
     failing = [check["expectation"] for check in summary["checks"] if not check["success"]]
-    assert all(name in told for name in failing)
-    assert told.startswith(f"{len(failing)} of {len(summary['checks'])} expectations are not met")
-    assert "\n" not in told
-    return told
+    assert all(name in message for name in failing)
+    assert message.startswith(f"{len(failing)} of {len(summary['checks'])} expectations are not met")
+    assert "\n" not in message
+    return message
 
 
 def edit(data: Path, change: Callable[[Rows], object]) -> None:
@@ -91,7 +91,7 @@ def edit(data: Path, change: Callable[[Rows], object]) -> None:
 
 
 def test_sound_data_passes_and_every_figure_of_the_summary_is_right(data: Path) -> None:
-    summary = validated(data)
+    summary = run_validation(data)
     assert summary["success"]
     assert all(check["success"] for check in summary["checks"])
     assert len(summary["checks"]) >= 20
@@ -103,15 +103,15 @@ def test_sound_data_passes_and_every_figure_of_the_summary_is_right(data: Path) 
 def test_captions_that_a_filter_distrusts_are_held_against_their_limit(data: Path) -> None:
     rows = ["id,caption,text,score,seen,dropped", "3.jpg,0,caption 3,-0.1,4,4"]
     (data / "suspects.csv").write_text("\n".join(rows))
-    assert validated(data)["success"]
+    assert run_validation(data)["success"]
     (data / "suspects.csv").write_text("\n".join([*rows, "4.jpg,0,caption 4,-0.2,4,4"]))
-    assert "distrusted by a trained filter (5.00% at most): 2 of 20" in complaints(data)
+    assert "distrusted by a trained filter (5.00% at most): 2 of 20" in validation_error(data)
 
 
 def test_the_summary_is_the_same_for_the_same_data(data: Path) -> None:
     texts = []
     for _ in range(2):
-        validated(data)
+        run_validation(data)
         texts.append((data / "validation/summary.json").read_bytes())
     assert texts[0] == texts[1]
 
@@ -135,30 +135,30 @@ def test_every_kind_of_wrong_row_is_named_in_words(data: Path) -> None:
         ("wrong", [True], "val and test have no wrong captions (none): 1 of 20 against it"),
     ]
     edit(data, lambda rows: [rows[i].update({name: value}) for i, (name, value, _) in enumerate(faults)])
-    told = complaints(data)
-    assert [words for _, _, words in faults if words not in told] == []
+    message = validation_error(data)
+    assert [words for _, _, words in faults if words not in message] == []
 
 
 def test_a_wrong_caption_is_borne_in_train(data: Path) -> None:
     edit(data, lambda rows: rows[0].update(wrong=[True]))
-    assert validated(data)["overview"]["wrong captions"] == 1
+    assert run_validation(data)["overview"]["wrong captions"] == 1
 
 
 def test_a_part_that_is_needed_and_empty_fails(data: Path) -> None:
     edit(data, lambda rows: [row.update(split="val") for row in rows if row["split"] == "test"])
-    assert "(test image, train image): missing or unknown: ['test image']" in complaints(data)
+    assert "(test image, train image): missing or unknown: ['test image']" in validation_error(data)
 
 
-def test_clips_alone_do_not_serve_a_target_that_asks_for_pictures(data: Path) -> None:
+def test_videos_alone_do_not_serve_a_target_that_needs_images(data: Path) -> None:
     edit(data, lambda rows: [row.update(media="video") for row in rows])
-    told = complaints(data)
-    assert "no part that index.target needs is empty (test image, train image): missing or unknown" in told
+    message = validation_error(data)
+    assert "no part that index.target needs is empty (test image, train image): missing or unknown" in message
 
 
-def counted(data: Path, expectation: str) -> tuple[bool, str]:
-    """How one expectation came out, and what was observed, whatever the others say."""
+def outcome_of(data: Path, expectation: str) -> tuple[bool, str]:
+    """Result and observation of one expectation."""
     with suppress(RunFailed):
-        validated(data)
+        run_validation(data)
     summary = json.loads((data / "validation/summary.json").read_text())
     (check,) = [check for check in summary["checks"] if check["expectation"] == expectation]
     return check["success"], check["observed"]
@@ -178,22 +178,22 @@ def test_shares_are_borne_up_to_their_limit_and_fail_above_it(
             row["pixel_hash"] = rows[last]["pixel_hash"]
 
     edit(data, lambda rows: spread(rows, most))
-    assert counted(data, expectation) == (True, f"{most} of {of} against it")
+    assert outcome_of(data, expectation) == (True, f"{most} of {of} against it")
     edit(data, lambda rows: spread(rows, most + 1))
-    assert counted(data, expectation) == (False, f"{most + 1} of {of} against it")
+    assert outcome_of(data, expectation) == (False, f"{most + 1} of {of} against it")
 
 
-def test_a_picture_that_only_looks_like_one_in_train_is_counted_and_fails_nothing(data: Path) -> None:
+def test_an_image_that_only_looks_like_one_in_train_is_counted_and_fails_nothing(data: Path) -> None:
     edit(data, lambda rows: rows[15].update(dhash=rows[0]["dhash"]))
-    assert validated(data)["overview"]["val and test pictures that look like one in train (2 of 64 bits)"] == 1
+    assert run_validation(data)["overview"]["val and test pictures that look like one in train (2 of 64 bits)"] == 1
 
 
 def test_a_shard_that_is_not_what_the_manifest_says_fails_with_what_differs(data: Path) -> None:
     (data / "shards/train/image-00001.tar").unlink()
-    told = complaints(data)
-    assert "shards hold what the manifest names (all opened): 4 of 20 against it" in told
-    assert "no shard" in told
-    assert "image-00001.tar" in told
+    message = validation_error(data)
+    assert "shards hold what the manifest names (all opened): 4 of 20 against it" in message
+    assert "no shard" in message
+    assert "image-00001.tar" in message
 
 
 def test_a_reject_of_an_unknown_reason_fails(data: Path) -> None:
@@ -205,20 +205,20 @@ def test_a_reject_of_an_unknown_reason_fails(data: Path) -> None:
         "detail": "rain",
     }
     write_table(data / "rejected.parquet", [reject, reject | {"reason": "too small"}], REJECTED_SCHEMA)
-    assert "rejects have a known reason (13 reasons): 1 of 2 against it, such as bad weather" in complaints(data)
+    assert "rejects have a known reason (13 reasons): 1 of 2 against it, such as bad weather" in validation_error(data)
 
 
-def test_a_manifest_of_other_columns_or_none_is_told(data: Path) -> None:
+def test_a_manifest_of_other_columns_or_none_is_reported(data: Path) -> None:
     table = pq.read_table(data / "manifest.parquet")
     pq.write_table(table.append_column("extra", pa.array(np.arange(20))), data / "manifest.parquet")
     with pytest.raises(BadInput, match="other columns"):
-        validated(data)
+        run_validation(data)
     (data / "manifest.parquet").unlink()
     with pytest.raises(BadInput, match="no manifest"):
-        validated(data)
+        run_validation(data)
 
 
-def test_a_missing_table_of_rejects_is_told(data: Path) -> None:
+def test_a_missing_table_of_rejects_is_reported(data: Path) -> None:
     (data / "rejected.parquet").unlink()
     with pytest.raises(BadInput, match="no table of rejected samples"):
-        validated(data)
+        run_validation(data)

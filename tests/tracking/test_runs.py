@@ -25,8 +25,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> Path
     return tmp_path
 
 
-def opened(project: Path) -> tuple[mlflow.MlflowClient, str, dict[str, str]]:
-    """Run a stage of three steps; the client, the run id and what its file says."""
+def run_stage(project: Path) -> tuple[mlflow.MlflowClient, str, dict[str, str]]:
+    """Run a stage of three steps; return client, run id and the content of the run file."""
     params = Params.load(ROOT / "params.yaml")
     sections = {"pretrain": params.pretrain, "model": params.model}
     out = project / "runs" / "pretrain.json"
@@ -39,12 +39,12 @@ def opened(project: Path) -> tuple[mlflow.MlflowClient, str, dict[str, str]]:
         run.log_metrics({"i2t/R_at_1": 0.25})
         (project / "curves.csv").write_text("step,loss/total\n")
         run.log_artifact(project / "curves.csv")
-    found = json.loads(out.read_text())
-    return mlflow.MlflowClient(), found["run_id"], found
+    run_file = json.loads(out.read_text())
+    return mlflow.MlflowClient(), run_file["run_id"], run_file
 
 
 def test_a_stage_leaves_a_finished_run_with_its_curves_results_and_files(project: Path) -> None:
-    client, run_id, found = opened(project)
+    client, run_id, run_file = run_stage(project)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "pretrain"
@@ -55,11 +55,11 @@ def test_a_stage_leaves_a_finished_run_with_its_curves_results_and_files(project
     ]
     assert run.data.metrics["i2t/R_at_1"] == 0.25
     assert [file.path for file in client.list_artifacts(run_id)] == ["curves.csv"]
-    assert found["experiment"] == "cots"
+    assert run_file["experiment"] == "cots"
 
 
 def test_parameters_are_logged_by_their_path_in_the_file(project: Path) -> None:
-    client, run_id, _ = opened(project)
+    client, run_id, _ = run_stage(project)
     logged = client.get_run(run_id).data.params
     params = Params.load(ROOT / "params.yaml")
     assert params.pretrain.objective.masked
@@ -73,7 +73,7 @@ def test_a_run_is_tagged_with_where_it_came_from(project: Path, monkeypatch: pyt
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "x"], cwd=project, check=True)
     monkeypatch.setenv("COTS_PARENT_RUN", "1" * 32)
-    client, run_id, _ = opened(project)
+    client, run_id, _ = run_stage(project)
     tags = client.get_run(run_id).data.tags
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, check=True, capture_output=True, text=True)
     assert tags["git.commit"] == head.stdout.strip()
@@ -84,8 +84,8 @@ def test_a_run_is_tagged_with_where_it_came_from(project: Path, monkeypatch: pyt
 
 
 def test_the_parameter_digest_changes_with_a_value_and_only_then(project: Path) -> None:
-    client, first, _ = opened(project)
-    _, second, _ = opened(project)
+    client, first, _ = run_stage(project)
+    _, second, _ = run_stage(project)
     digests = {client.get_run(run).data.tags["params.digest"] for run in (first, second)}
     assert len(digests) == 1
     params = Params.load(ROOT / "params.yaml")
@@ -100,12 +100,12 @@ def test_artefacts_lie_beside_the_database_wherever_the_process_stands(
 ) -> None:
     name = "artefacts.db"  # MLflow keeps one store an address: `mlflow.db`, opened by another test, would be that one's
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{name}")
-    client, run_id, _ = opened(project)
+    client, run_id, _ = run_stage(project)
     assert client.get_run(run_id).info.artifact_uri.startswith((project / "mlartifacts").as_uri())
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/{name}")
-    opened(project)
+    run_stage(project)
     assert not list(elsewhere.iterdir())
 
 
@@ -129,23 +129,23 @@ def test_a_curve_longer_than_one_call_of_the_server_arrives_whole(project: Path)
     assert [m.value for m in history] == list(range(2500))
 
 
-def test_a_server_that_is_down_is_told_within_seconds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_reported_within_seconds(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://someone:secret@127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     start = time.monotonic()
     with (
-        pytest.raises(RunFailed, match="no MLflow server at http://127.0.0.1") as told,
+        pytest.raises(RunFailed, match="no MLflow server at http://127.0.0.1") as error,
         start_run("pretrain", {}, project / "x.json", manifest=project / "manifest.parquet"),
     ):
         pytest.fail("the work must not start")
     assert time.monotonic() - start < 5
-    assert "\n" not in str(told.value)
-    assert "secret" not in str(told.value)
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
 
 
-def test_something_that_is_no_http_server_is_told_like_one_that_is_down(
+def test_something_that_is_no_http_server_is_reported_like_one_that_is_down(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -1,4 +1,4 @@
-"""A tiny but whole training run: dVAE, views, tokenizer, parameters."""
+"""Inputs of a tiny training run: dVAE, crop views, tokenizer, parameters."""
 
 from pathlib import Path
 from typing import Any

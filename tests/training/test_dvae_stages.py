@@ -1,4 +1,4 @@
-"""The dVAE's stages: trained or imported, what they leave has one form."""
+"""The stages of the dVAE: trained or imported, their outputs have the same form."""
 
 import json
 from pathlib import Path
@@ -46,16 +46,16 @@ def run(data: Path, out: Path, params: Params) -> None:
 
 
 def test_an_import_leaves_what_training_leaves(tiny_data: Path, tmp_path: Path, importing: Params) -> None:
-    for name, params, made in (("own", tiny_params(), Dvae), ("openai", importing, openai_dvae.OpenAiDvae)):
+    for name, params, kind in (("own", tiny_params(), Dvae), ("openai", importing, openai_dvae.OpenAiDvae)):
         run(tiny_data, tmp_path / name, params)
         report = tmp_path / name / "report"
         usage = json.loads((report / "usage.json").read_text())
-        assert isinstance(load_dvae(tmp_path / name / "dvae"), made)
+        assert isinstance(load_dvae(tmp_path / name / "dvae"), kind)
         assert usage["codes"] == params.dvae.codebook_size
         assert 1 <= usage["perplexity"] <= usage["used"] <= usage["codes"]
         assert {"step", "reconstruction", "perplexity"} <= set(pd.read_csv(report / "curves.csv").columns)
-        with Image.open(report / "reconstructions.png") as drawn:
-            assert drawn.size == (4 * 32, 2 * 32)
+        with Image.open(report / "reconstructions.png") as image:
+            assert image.size == (4 * 32, 2 * 32)
         assert len(sections.dvae(report).charts) == 2
 
 
@@ -68,7 +68,7 @@ def test_an_imported_dvae_gives_every_view_the_codes_of_the_published_encoder(
     tokenize.stage(*paths, params=importing)
     tokens = CropViews.load(tmp_path / "tokens/train/image-00000.safetensors").tokens
     encoder = torch.load(tmp_path / "openai/encoder.pkl", weights_only=False)
-    for row, colour in enumerate(("red", "green")):  # plain pictures: every crop is the same
+    for row, colour in enumerate(("red", "green")):  # plain images: every crop is the same
         plain = torch.from_numpy(np.asarray(Image.new("RGB", (32, 32), colour)) / np.float32(255)).movedim(-1, 0)[None]
         codes = encoder(dall_e.map_pixels(plain)).argmax(dim=1).flatten()
         assert float((torch.from_numpy(tokens[row].astype(int)) == codes).float().mean()) > 0.9

@@ -21,19 +21,19 @@ from tests.backbones import encoder, language, vision, vit
 DIM, WORDS, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24
 
 
-def full_size_streams() -> tuple[ImageEncoder, TextEncoder]:
-    """ViT-B/16 and BERT-base from random weights, the last six blocks of each trainable, activations not kept."""
-    pictures, words = vision(size=224, patch=16, name="vit_base_patch16_224"), language(vocab=WORDS)
-    image, text = ImageEncoder(pictures, dim=DIM, pool="class"), TextEncoder(words, dim=DIM, pool="class")
-    for stream in (image, text):
-        stream.freeze_except_last(6)
-        stream.set_grad_checkpointing()
+def full_size_encoders() -> tuple[ImageEncoder, TextEncoder]:
+    """ViT-B/16 and BERT-base with random weights, the last six blocks trainable, with gradient checkpointing."""
+    image_backbone, text_backbone = vision(size=224, patch=16, name="vit_base_patch16_224"), language(vocab=WORDS)
+    image, text = ImageEncoder(image_backbone, dim=DIM, pool="class"), TextEncoder(text_backbone, dim=DIM, pool="class")
+    for part in (image, text):
+        part.freeze_except_last(6)
+        part.set_grad_checkpointing()
     return image, text
 
 
 def full_size_objective() -> CotsObjective:
     """The whole objective around them."""
-    image, text = full_size_streams()
+    image, text = full_size_encoders()
     return CotsObjective(
         image=image,
         text=text,
@@ -49,9 +49,9 @@ def full_size_objective() -> CotsObjective:
 
 
 def random_batch() -> Batch:
-    """Two pairs of noise: 40 % of the patches and 15 % of the words hidden."""
+    """Two pairs of noise, with 40 % of the patches and 15 % of the tokens masked."""
     ids = torch.randint(1000, WORDS, (PAIRS, LENGTH))
-    hidden_words = torch.arange(LENGTH).expand(PAIRS, LENGTH) % 7 == 3
+    mlm_mask = torch.arange(LENGTH).expand(PAIRS, LENGTH) % 7 == 3
     return Batch(
         image_index=torch.arange(PAIRS),
         caption_index=torch.arange(PAIRS),
@@ -60,8 +60,8 @@ def random_batch() -> Batch:
         attention_mask=torch.ones(PAIRS, LENGTH, dtype=torch.bool),
         bool_masked_pos=torch.rand(PAIRS, 196).argsort(dim=1) < 78,
         visual_tokens=torch.randint(0, CODES, (PAIRS, 196)),
-        mlm_input_ids=ids.masked_fill(hidden_words, 103),
-        mlm_mask=hidden_words,
+        mlm_input_ids=ids.masked_fill(mlm_mask, 103),
+        mlm_mask=mlm_mask,
     )
 
 
@@ -73,10 +73,10 @@ def test_one_real_step_of_the_full_size_model_learns_in_its_last_six_blocks() ->
     groups = build_param_groups(objective, weight_decay=0.02, layer_decay=0.9)
     optimizer = torch.optim.AdamW(groups)
     fingers = {name: finger(value) for name, value in objective.named_parameters()}
-    _, figures = train_step(objective, optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, grad_accum_steps=2)
+    _, metrics = train_step(objective, optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, grad_accum_steps=2)
     moved = {name for name, value in objective.named_parameters() if finger(value) != fingers[name]}
     learning = {name for name, value in objective.named_parameters() if value.requires_grad}
-    assert math.isfinite(figures[TOTAL_LOSS])
+    assert math.isfinite(metrics[TOTAL_LOSS])
     assert sum(p.numel() for p in vit(objective.image).parameters()) == 85_798_656  # ViT-B/16 at 224, timm
     assert sum(p.numel() for p in encoder(objective.text).parameters()) == 108_891_648  # BERT-base, no pooler
     assert {name for name in moved if "_m.module." not in name} == learning

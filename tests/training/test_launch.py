@@ -1,4 +1,4 @@
-"""Stages in several processes, from the shell: what they write, and what is left when one of them dies."""
+"""Stages in several processes, from the shell: their outputs, and the state after one process dies."""
 
 import os
 import shutil
@@ -25,26 +25,26 @@ SECONDS = 300
 
 @pytest.fixture
 def project(tmp_path: Path, store: str, tiny_data: Path, tokenized: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to train in, long enough to be interrupted."""
+    """A folder with parameters of a run long enough to be interrupted."""
     monkeypatch.chdir(tmp_path)
-    written(tmp_path)
+    write_params(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, tiny_data: Path, tokenized: Path) -> Path:
-    """What a run of one process that nothing disturbed has left; by the real interpreter."""
+    """Outputs of an uninterrupted run in one process, by the real interpreter."""
     folder = tmp_path_factory.mktemp("whole")
-    written(folder, steps=3)
+    write_params(folder, steps=3)
     shutil.copy(empty_store, folder / "mlflow.db")
     own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    done = ended([sys.executable, *command(tiny_data, tokenized, "out")], 1, folder=folder, **own)
+    done = run_command([sys.executable, *command(tiny_data, tokenized, "out")], 1, folder=folder, **own)
     assert done.returncode == 0, done.stderr
     return folder / "out"
 
 
-def written(folder: Path, *, save: str = "online", **changes: object) -> None:
-    """Parameters of a run long enough to be interrupted, with these changes to `pretrain`."""
+def write_params(folder: Path, *, save: str = "online", **changes: object) -> None:
+    """Write parameters of a run long enough to be interrupted, with changes to `pretrain`."""
     params = tiny_params(pretrain={"steps": 16, "checkpoint_every": 4} | changes, objective={"save": save})
     (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
 
@@ -59,7 +59,7 @@ def environment(processes: object) -> dict[str, str]:
     return os.environ | {"COTS_PROCESSES": str(processes), "OMP_NUM_THREADS": "1"}
 
 
-def ended(
+def run_command(
     arguments: list[str], processes: object, *, folder: Path | None = None, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -73,34 +73,34 @@ def ended(
     )
 
 
-def second(folder: Path) -> list[psutil.Process]:
-    """The second process of the stage that runs in a folder."""
-    found = []
+def find_second(folder: Path) -> list[psutil.Process]:
+    """The second process of the stage that is running in a folder."""
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if STAGE in process.cmdline() and process.cwd() == str(folder) and process.environ().get("RANK") == "1":
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 @pytest.mark.parametrize(("sharded", "later"), [(False, 1), (True, 1), (True, 2)])
 def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str, whole: Path, sharded: bool, later: int
 ) -> None:
-    written(project, fsdp=sharded)
+    write_params(project, fsdp=sharded)
     run = [fork_python, *command(tiny_data, tokenized, "killed")]
     process = subprocess.Popen(run, env=environment(2), stderr=subprocess.PIPE, text=True)
-    [victim] = waited_for(lambda: second(project))
+    [victim] = waited_for(lambda: find_second(project))
     checkpoint = project / "runs/checkpoints/pretrain.pt"
     waited_for(checkpoint.is_file)
     victim.send_signal(signal.SIGKILL)
-    _, said = process.communicate(timeout=SECONDS)
+    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
-    assert said.splitlines()[-1].startswith(f"error: {STAGE}: one of 2 processes ended early")
+    assert errors.splitlines()[-1].startswith(f"error: {STAGE}: one of 2 processes ended early")
     assert checkpoint.is_file()
     assert not (project / "killed" / "model").exists()
 
-    again = ended(run, later)
+    again = run_command(run, later)
     assert again.returncode == 0, again.stderr
     assert not checkpoint.exists()
     mine, theirs = (load_file(out / "model/model.safetensors") for out in (project / "killed", whole))
@@ -111,10 +111,10 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them
 
 
 @pytest.mark.parametrize("count", ["0", "two", "-1", ""])
-def test_a_number_of_processes_that_is_none_is_told_in_one_line(
+def test_a_number_of_processes_that_is_none_is_reported_in_one_line(
     project: Path, tiny_data: Path, tokenized: Path, count: str
 ) -> None:
-    done = ended([sys.executable, *command(tiny_data, tokenized, "out")], count)
+    done = run_command([sys.executable, *command(tiny_data, tokenized, "out")], count)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [f"error: COTS_PROCESSES={count}: give a whole number from 1"]
 
@@ -123,19 +123,19 @@ def test_tokens_are_the_same_whoever_makes_them(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str
 ) -> None:
     inputs = [tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "dvae", "tokens", "tokenizer"]
-    done = ended([fork_python, "-m", "cots.launch", "cots.stages.tokenize", *map(str, inputs)], 2)
+    done = run_command([fork_python, "-m", "cots.launch", "cots.stages.tokenize", *map(str, inputs)], 2)
     assert done.returncode == 0, done.stderr
-    made = sorted(path.relative_to(tokenized / "tokens") for path in (tokenized / "tokens").rglob("*.safetensors"))
-    assert made
-    for path in made:
+    paths = sorted(path.relative_to(tokenized / "tokens") for path in (tokenized / "tokens").rglob("*.safetensors"))
+    assert paths
+    for path in paths:
         assert (project / "tokens" / path).read_bytes() == (tokenized / "tokens" / path).read_bytes()
 
 
-def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_weights_are_sharded(
+def test_more_micro_batches_than_a_rank_has_pairs_are_reported_in_one_line_if_weights_are_sharded(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str
 ) -> None:
-    written(project, fsdp=True, grad_accum_steps=3)
-    done = ended([fork_python, *command(tiny_data, tokenized, "out")], 2)
+    write_params(project, fsdp=True, grad_accum_steps=3)
+    done = run_command([fork_python, *command(tiny_data, tokenized, "out")], 2)
     assert done.returncode == 1
     assert (
         "error: a batch of 4 in 3 micro-batches for 2 processes: start fewer, or raise batch_size"
@@ -144,24 +144,24 @@ def test_parts_that_a_process_has_too_few_pairs_for_are_told_in_one_line_where_w
 
 
 @pytest.mark.parametrize("save", ["online", "ema"])
-def test_a_run_with_sharded_weights_leaves_the_streams_of_a_run_without(
+def test_a_run_with_sharded_weights_leaves_the_encoders_of_a_run_without(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str, save: str
 ) -> None:
-    left = {}
+    weights = {}
     for out, sharded in (("common", False), ("sharded", True)):
-        written(project, save=save, fsdp=sharded, steps=3)
-        done = ended([fork_python, *command(tiny_data, tokenized, out)], 2)
+        write_params(project, save=save, fsdp=sharded, steps=3)
+        done = run_command([fork_python, *command(tiny_data, tokenized, out)], 2)
         assert done.returncode == 0, done.stderr
-        left[out] = load_file(project / out / "model/model.safetensors")
+        weights[out] = load_file(project / out / "model/model.safetensors")
     torch.manual_seed(0)
     begun = build_model(tiny_params().model, tokenized / "tokenizer")
     start = {
         f"{name}.{key}": value for name in ("image", "text") for key, value in getattr(begun, name).state_dict().items()
     }
-    assert start.keys() == left["common"].keys() == left["sharded"].keys()
+    assert start.keys() == weights["common"].keys() == weights["sharded"].keys()
     moved, apart = (
-        sum(float((left[a][key] - other[key]).double().square().sum()) for key in start)
-        for a, other in (("common", start), ("sharded", left["common"]))
+        sum(float((weights[a][key] - other[key]).double().square().sum()) for key in start)
+        for a, other in (("common", start), ("sharded", weights["common"]))
     )
     assert apart < 0.1 * moved  # AdamW makes much of the rounding of small gradients
 
@@ -171,14 +171,14 @@ def test_a_run_with_sharded_weights_leaves_the_streams_of_a_run_without(
 def test_a_stage_asks_for_huge_pages_unless_the_allocator_is_set_already(
     tmp_path: Path, count: int, set_before: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "told.py").write_text(
+    (tmp_path / "tunables.py").write_text(
         "import os, sys; open(sys.argv[1] + os.environ.get('RANK', '0'), 'w').write(os.environ['GLIBC_TUNABLES'])"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     if set_before:
         monkeypatch.setenv("GLIBC_TUNABLES", set_before)
-    done = ended([sys.executable, "-m", "cots.launch", "told", str(tmp_path / "out")], count)
+    done = run_command([sys.executable, "-m", "cots.launch", "tunables", str(tmp_path / "out")], count)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out0").read_text() == (set_before or "glibc.malloc.hugetlb=1")
     assert (tmp_path / f"out{count - 1}").is_file()

@@ -1,4 +1,4 @@
-"""Model FLOP utilisation against operations counted by hand."""
+"""MFU against operations counted by hand."""
 
 import pytest
 import torch

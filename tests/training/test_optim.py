@@ -1,4 +1,4 @@
-"""Parameter groups: what decays, and how fast each depth learns."""
+"""Parameter groups: weight decay, and the learning rate of each depth."""
 
 import pytest
 import torch
@@ -12,19 +12,22 @@ from tests.backbones import language, vision
 
 
 class Heads(nn.Module):
-    """An image stream of two blocks, a text stream of three, momentum copies, a head."""
+    """An image encoder of two blocks, a text encoder of three, their momentum encoders, a head."""
 
     def __init__(self, kind: str = "megatron-bert") -> None:
         super().__init__()
-        pictures = vision(size=16, embed_dim=16, depth=2, num_heads=2)
-        words = language(vocab=20, name=kind, hidden_size=16, num_hidden_layers=3, num_attention_heads=2)
-        self.image, self.text = ImageEncoder(pictures, dim=4, pool="class"), TextEncoder(words, dim=4, pool="class")
+        image_backbone = vision(size=16, embed_dim=16, depth=2, num_heads=2)
+        text_backbone = language(vocab=20, name=kind, hidden_size=16, num_hidden_layers=3, num_attention_heads=2)
+        self.image, self.text = (
+            ImageEncoder(image_backbone, dim=4, pool="class"),
+            TextEncoder(text_backbone, dim=4, pool="class"),
+        )
         self.image_m, self.text_m = MomentumEncoder(self.image), MomentumEncoder(self.text)
         self.head = nn.Linear(16, 7)
 
 
 def scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
-    """Each trainable parameter's scale; every one is in exactly one group, and no other is in any."""
+    """Scale of each trainable parameter; the groups contain each of them exactly once, and no other."""
     groups = build_param_groups(module, weight_decay=0.1, layer_decay=layer_decay)
     pairs = [(id(parameter), group["scale"]) for group in groups for parameter in group["params"]]
     trained = {id(parameter): name for name, parameter in module.named_parameters() if parameter.requires_grad}
@@ -45,7 +48,7 @@ def test_without_layer_decay_matrices_decay_vectors_do_not_and_all_learn_alike()
 
 
 def test_each_block_further_down_learns_slower_by_the_decay() -> None:
-    found = scales(Heads(), 0.5)
+    by_name = scales(Heads(), 0.5)
     expected = {
         "image.backbone.mask_token": 1 / 8,
         "image.backbone.vit.pos_embed": 1 / 8,
@@ -63,8 +66,8 @@ def test_each_block_further_down_learns_slower_by_the_decay() -> None:
         "text.projection.bias": 1,
         "head.weight": 1,
     }
-    assert {name: found[name] for name in expected} == expected
-    assert set(found.values()) == {1, 1 / 2, 1 / 4, 1 / 8, 1 / 16}
+    assert {name: by_name[name] for name in expected} == expected
+    assert set(by_name.values()) == {1, 1 / 2, 1 / 4, 1 / 8, 1 / 16}
 
 
 def test_the_same_parameters_decay_at_every_depth() -> None:
@@ -80,9 +83,9 @@ def test_frozen_parameters_are_in_no_group() -> None:
     module = Heads()
     module.image.freeze_except_last(1)
     module.text.freeze_except_last(0)
-    found = scales(module, 0.5)
-    assert set(found.values()) == {1, 1 / 2}
-    assert {name.split(".")[3] for name, scale in found.items() if scale == 1 / 2} == {"blocks"}
+    by_name = scales(module, 0.5)
+    assert set(by_name.values()) == {1, 1 / 2}
+    assert {name.split(".")[3] for name, scale in by_name.items() if scale == 1 / 2} == {"blocks"}
 
 
 def test_a_step_moves_each_depth_by_its_share_of_the_rate() -> None:
@@ -96,10 +99,10 @@ def test_a_step_moves_each_depth_by_its_share_of_the_rate() -> None:
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    found = scales(module, 0.5)
+    by_name = scales(module, 0.5)
     for name, value in module.named_parameters():
         moved = (before[name] - value.detach()).abs()
-        torch.testing.assert_close(moved, torch.full_like(moved, 0.01 * found.get(name, 0)), atol=1e-7, rtol=1e-3)
+        torch.testing.assert_close(moved, torch.full_like(moved, 0.01 * by_name.get(name, 0)), atol=1e-7, rtol=1e-3)
 
 
 def test_layer_decay_needs_a_list_of_blocks_and_its_absence_does_not() -> None:

@@ -1,4 +1,4 @@
-"""The same work in one, two and four processes: the same losses, weights, queues and filter, on every one of them."""
+"""Training in one, two and four processes gives the same losses, weights, queues and filter on every rank."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.training.worker import OBJECTIVES, STEPS
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-Found = list[dict[str, Any]]
+RankResults = list[dict[str, Any]]
 
 
 def torchrun(python: str, count: int, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -31,23 +31,25 @@ def torchrun(python: str, count: int, module: str, *arguments: object) -> subpro
 
 
 @pytest.fixture(scope="module")
-def found(
+def results(
     tiny_data: Path, tokenized: Path, tmp_path_factory: pytest.TempPathFactory, fork_python: str
-) -> dict[int, Found]:
-    """What each process had in the end, by how many there were."""
-    results = {}
+) -> dict[int, RankResults]:
+    """Final results of each rank, by the number of processes."""
+    by_count = {}
     for count in (1, 2, 4):
         out = tmp_path_factory.mktemp(f"processes{count}")
         done = torchrun(fork_python, count, "tests.training.worker", tiny_data, tokenized, out)
         assert done.returncode == 0, done.stderr
-        results[count] = [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(count)]
-    return results
+        by_count[count] = [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(count)]
+    return by_count
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES.keys() - {"sharded and dropped"}))
 @pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_have_the_losses_and_weights_of_one(name: str, count: int, found: dict[int, Found]) -> None:
-    alone, together = found[1][0][name], found[count][0][name]
+def test_several_processes_have_the_losses_and_weights_of_one(
+    name: str, count: int, results: dict[int, RankResults]
+) -> None:
+    alone, together = results[1][0][name], results[count][0][name]
     for mine, theirs in zip(together["rows"], alone["rows"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-6)
     for key, value in alone["state"].items():
@@ -57,9 +59,9 @@ def test_several_processes_have_the_losses_and_weights_of_one(name: str, count: 
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("count", [2, 4])
 def test_every_process_ends_with_the_same_weights_queue_and_filter(
-    name: str, count: int, found: dict[int, Found]
+    name: str, count: int, results: dict[int, RankResults]
 ) -> None:
-    first, *others = [one[name]["state"] for one in found[count]]
+    first, *others = [rank_results[name]["state"] for rank_results in results[count]]
     for other in others:
         shared = {key for key, value in other.items() if value is None}
         assert all(torch.equal(other[key], first[key]) for key in other.keys() - shared)
@@ -67,18 +69,25 @@ def test_every_process_ends_with_the_same_weights_queue_and_filter(
         assert not any(key.startswith(("queue", "noise_filter")) for key in shared)
 
 
-def test_a_process_whose_pairs_are_all_noise_keeps_its_likeliest_where_weights_are_sharded(
-    found: dict[int, Found],
+def test_a_rank_whose_pairs_are_all_noise_keeps_the_most_similar_if_weights_are_sharded(
+    results: dict[int, RankResults],
 ) -> None:
-    kept = {count: [row[KEEP_RATE] for row in one[0]["sharded and dropped"]["rows"]] for count, one in found.items()}
-    assert min(kept[1]) < min(kept[4]) < 1
+    keep_rates = {
+        count: [row[KEEP_RATE] for row in ranks[0]["sharded and dropped"]["rows"]] for count, ranks in results.items()
+    }
+    assert min(keep_rates[1]) < min(keep_rates[4]) < 1
 
 
-def test_a_batch_that_does_not_divide_is_shared_as_evenly_as_it_can_be(found: dict[int, Found]) -> None:
-    assert [one["keys"]["sizes"] for one in found[4]] == [[1] * STEPS, [2] * STEPS, [2] * STEPS, [2] * STEPS]
+def test_a_batch_that_does_not_divide_is_shared_as_evenly_as_it_can_be(results: dict[int, RankResults]) -> None:
+    assert [rank_results["keys"]["sizes"] for rank_results in results[4]] == [
+        [1] * STEPS,
+        [2] * STEPS,
+        [2] * STEPS,
+        [2] * STEPS,
+    ]
 
 
-def test_the_filter_dropped_pairs_and_queues_were_filled_in_what_was_compared(found: dict[int, Found]) -> None:
-    one = found[1][0]["keys"]
-    assert min(row[KEEP_RATE] for row in one["rows"]) < 1
-    assert int(one["state"]["queue.count"]) == 20
+def test_the_filter_dropped_pairs_and_queues_were_filled_in_what_was_compared(results: dict[int, RankResults]) -> None:
+    result = results[1][0]["keys"]
+    assert min(row[KEEP_RATE] for row in result["rows"]) < 1
+    assert int(result["state"]["queue.count"]) == 20

@@ -1,4 +1,4 @@
-"""Whole runs on a dozen pictures: they repeat, resume, and change only what they should."""
+"""Whole runs on a dozen images: they repeat, resume, and change only what they should."""
 
 import shutil
 from collections.abc import Iterator
@@ -81,14 +81,14 @@ def weights(out: Path) -> bytes:
 
 
 def killed_run(step: int, data: Path, tokenized: Path, tmp_path: Path) -> None:
-    """A run that ends as if killed when it tells of `step`."""
+    """A run that ends as if killed when it logs `step`."""
 
-    def row(_: Progress, figures: dict[str, float]) -> None:
-        if figures["step"] == step:
+    def raise_at_step(_: Progress, metrics: dict[str, float]) -> None:
+        if metrics["step"] == step:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "log_step", row)
+        patch.setattr(Progress, "log_step", raise_at_step)
         with pytest.raises(Killed):
             run(data, tokenized, tmp_path / "killed", tiny_params())
 
@@ -109,14 +109,14 @@ def test_a_killed_run_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
 
 
 def test_waiting_for_an_item_is_the_time_that_it_takes_to_come() -> None:
-    moments = iter([0.0, 5.0, 6.0, 6.0, 9.0])  # asked, there, asked again, there
+    moments = iter([0.0, 5.0, 6.0, 6.0, 9.0])  # request, arrival, next request, arrival
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cots.training.trainer.time.perf_counter", lambda: next(moments))
         assert list(with_wait_seconds(iter("ab"))) == [("a", 5.0), ("b", 0.0)]
 
 
-def test_curves_tell_what_share_of_the_time_the_run_waited(usual: Path) -> None:
+def test_curves_contain_the_share_of_time_spent_waiting(usual: Path) -> None:
     curves = pd.read_csv(usual / "report/curves.csv")
     assert curves["data_wait"].between(0, 1).all()
     assert curves["data_wait"].gt(0).any()
@@ -176,7 +176,7 @@ def test_a_baseline_runs_through_the_same_loop_and_resumes(
 
 
 @pytest.mark.slow
-def test_a_batch_in_parts_ends_with_nearly_the_same_weights(
+def test_gradient_accumulation_ends_with_nearly_the_same_weights(
     tiny_data: Path, tokenized: Path, tmp_path: Path, unfiltered: Path
 ) -> None:
     parts = run(
@@ -188,13 +188,13 @@ def test_a_batch_in_parts_ends_with_nearly_the_same_weights(
 
 
 @pytest.mark.slow
-def test_the_momentum_streams_are_left_behind_where_asked(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
-    still = {"momentum": 1.0, "save": "ema"}  # a momentum stream that never moves is what the run began with
+def test_the_momentum_encoders_are_saved_if_requested(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
+    still = {"momentum": 1.0, "save": "ema"}  # momentum encoders that never change equal the initial weights
     out = run(tiny_data, tokenized, tmp_path / "still", tiny_params(objective=still))
     torch.manual_seed(tiny_params().pretrain.seed)
     start = build_model(tiny_params().model, tokenized / "tokenizer")
-    found = load_file(out / "model" / "model.safetensors")
-    assert torch.equal(found["image.projection.weight"], start.image.projection.weight)
+    saved = load_file(out / "model" / "model.safetensors")
+    assert torch.equal(saved["image.projection.weight"], start.image.projection.weight)
     trained = run(tiny_data, tokenized, tmp_path / "trained", tiny_params(objective=still | {"save": "online"}))
     assert weights(trained) != weights(out)
 
@@ -213,7 +213,7 @@ def test_a_model_is_fine_tuned_and_measured_at_another_resolution(
     model = DualEncoder.load(tmp_path / "tuned")
     assert model.config["image"]["size"] == 48
     rows = part(read_manifest(tiny_data / "manifest.parquet"), "test", "image")
-    embedded = embed(model, read_stored_samples(tiny_data / "shards", rows), batch=4)
+    embedded = embed(model, read_stored_samples(tiny_data / "shards", rows), batch_size=4)
     metrics = evaluate_retrieval(embedded, media="image", folds=1, resamples=2, seed=0).metrics
     assert metrics["queries"]["items"] == len(rows)
     positions = load_file(tmp_path / "tuned" / "model.safetensors")["image.backbone.vit.pos_embed"]
@@ -236,8 +236,8 @@ def objective_and_batch(data: Path, tokenized: Path, params: Params) -> tuple[Co
 
 
 def whole(objective: CotsObjective, batch: Batch) -> LossOutput:
-    outcome: LossOutput = objective(batch, objective.compute_keys(batch, [ALL_ROWS]))
-    return outcome
+    output: LossOutput = objective(batch, objective.compute_keys(batch, [ALL_ROWS]))
+    return output
 
 
 def test_two_forwards_leave_every_buffer_and_weight_bit_identical(tiny_data: Path, tokenized: Path) -> None:
@@ -252,7 +252,9 @@ def test_two_forwards_leave_every_buffer_and_weight_bit_identical(tiny_data: Pat
     assert all(torch.equal(before[name], value) for name, value in objective.state_dict().items())
 
 
-def test_advance_moves_momentum_streams_queue_and_filter_and_nothing_else(tiny_data: Path, tokenized: Path) -> None:
+def test_update_state_changes_momentum_encoders_queue_and_filter_and_nothing_else(
+    tiny_data: Path, tokenized: Path
+) -> None:
     objective, arrays = objective_and_batch(tiny_data, tokenized, tiny_params())
     with torch.no_grad():
         for parameter in objective.image.parameters():
@@ -288,9 +290,9 @@ def test_a_level_of_weight_zero_is_not_computed(tiny_data: Path, tokenized: Path
     calls = []
     objective.image.register_forward_hook(lambda *_: calls.append("image"))
     objective.patch_head.register_forward_hook(lambda *_: calls.append("head"))
-    outcome = whole(objective, to_device(arrays, PIXELS, torch.device("cpu")))
+    output = whole(objective, to_device(arrays, PIXELS, torch.device("cpu")))
     assert calls == ["image"]
-    assert list(outcome.losses) == ["instance"]
+    assert list(output.losses) == ["instance"]
 
 
 def test_every_weight_learns_under_the_whole_objective(tiny_data: Path, tokenized: Path) -> None:
@@ -350,10 +352,10 @@ def test_a_loss_that_is_no_number_ends_the_run_in_words(tiny_data: Path, tokeniz
 def test_a_model_folder_gives_the_same_vectors_after_loading(usual: Path) -> None:
     model = DualEncoder.load(usual / "model")
     texts = ["a red square", "one blue plain image", "a"]
-    rows = model.encode_texts(texts, batch=2)
+    rows = model.encode_texts(texts, batch_size=2)
     assert rows.shape == (3, 16)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(rows[::-1], model.encode_texts(texts[::-1], batch=3), atol=1e-6)
+    np.testing.assert_allclose(rows[::-1], model.encode_texts(texts[::-1], batch_size=3), atol=1e-6)
     assert set(load_file(usual / "model" / "model.safetensors")) >= {
         "image.projection.weight",
         "text.projection.weight",

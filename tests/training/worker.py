@@ -60,8 +60,8 @@ def params_of(objective: dict[str, Any], parts: int) -> Params:
     return params.model_copy(update={"pretrain": training})
 
 
-def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
-    """The figures of each step, and the state at the end."""
+def run_steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
+    """Metrics of each step, and the final state."""
     torch.manual_seed(0)
     model = build_model(params.model, tokenized / "tokenizer")
     objective = build_objective(model, params.pretrain.objective, num_codes=16).double()
@@ -90,10 +90,12 @@ def steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, A
 
 
 def main(data: str, tokenized: str, out: str) -> None:
-    """Run every objective and keep what this process has in the end."""
+    """Run every objective and save the results of this rank."""
     torch.set_num_threads(1)
-    found = {name: steps(name, params_of(*chosen), Path(data), Path(tokenized)) for name, chosen in OBJECTIVES.items()}
-    torch.save(found, Path(out) / f"{rank()}.pt")
+    results = {
+        name: run_steps(name, params_of(*chosen), Path(data), Path(tokenized)) for name, chosen in OBJECTIVES.items()
+    }
+    torch.save(results, Path(out) / f"{rank()}.pt")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ def save_dvae(dvae: AnyDvae, folder: Path) -> None:
     """Write weights and settings to a folder, replacing it if it exists."""
     (kind,) = (kind for kind, cls in KINDS.items() if type(dvae) is cls)
     weights = {name: value.detach().cpu().contiguous() for name, value in dvae.state_dict().items()}
-    with atomic_folder(folder, durable=True) as aside:
-        save_file(weights, aside / WEIGHTS)
+    with atomic_folder(folder, durable=True) as partial:
+        save_file(weights, partial / WEIGHTS)
         settings = {"kind": kind, CODES: dvae.num_codes}
         settings |= {key: value for key, value in dvae.settings.items() if key != "num_codes"}
-        (aside / SETTINGS).write_text(json.dumps(settings), encoding="utf8")
+        (partial / SETTINGS).write_text(json.dumps(settings), encoding="utf8")
 
 
 def load_dvae(folder: Path) -> AnyDvae:

@@ -20,9 +20,8 @@ class PickledModule(NamedTuple):
     """A file of `torch.save`."""
 
     module: Node
-    storages: Callable[
-        [str], Tensor
-    ]  # by key, flat; each can be read once, so that none can fill the memory many times over
+    # By key, flat; each can be read once, so that none can fill the memory many times over.
+    storages: Callable[[str], Tensor]
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:

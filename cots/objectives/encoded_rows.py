@@ -1,0 +1,97 @@
+"""The inputs of the COTS losses: encoded pairs with their candidates, logits and masked targets."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cots.distributed import local_slice
+from cots.losses.contrastive import info_nce, same_image_mask
+from cots.models.encoder import MaskedOutput
+from cots.models.queue import PairQueue
+from cots.models.token_index import TokenIndex
+from cots.objectives.protocol import Batch, KeyFeatures
+
+
+class Logits(NamedTuple):
+    """Logits of both directions over the same candidates: the pairs of the batch, then those of the queue."""
+
+    i2t: Tensor  # (R, B + K)
+    t2i: Tensor  # (R, B + K)
+    targets: Tensor  # (R,) column of each row's own partner
+
+
+class CandidateSet(NamedTuple):
+    """The candidates of a forward pass: the pairs that the filter kept, then the queue."""
+
+    rows: Tensor  # (B,) indices of the kept pairs in the global batch
+    targets: Tensor  # (R,) index of each query's own pair among them
+    ignore_mask: Tensor  # (R, B + K) bool, True = not a negative of this query
+    images: Tensor  # (K, D) of the queue
+    texts: Tensor  # (K, D) of the queue
+
+
+class MaskedTargets(NamedTuple):
+    """Positions of the masked patches and tokens of some rows."""
+
+    patches: TokenIndex
+    tokens: TokenIndex
+    num_masked_tokens: int  # of the global batch
+
+
+class EncodedRows(NamedTuple):
+    """The encoders' outputs for some rows of a batch, from which every loss is computed."""
+
+    batch: Batch  # R rows
+    keys: KeyFeatures
+    candidates: CandidateSet
+    share: float  # of these rows in the kept pairs of the global batch
+    image: Tensor  # (R, D)
+    text: Tensor  # (R, D)
+    logits: Logits | None  # None if neither instance nor task level has a weight
+    masked_targets: MaskedTargets | None  # None, as the next two, if no loss needs a masked pass
+    masked_image: MaskedOutput | None
+    masked_text: MaskedOutput | None
+
+
+def symmetric_info_nce(logits: Logits) -> Tensor:
+    """L_i2t + L_t2i."""
+    return info_nce(logits.i2t, logits.targets) + info_nce(logits.t2i, logits.targets)
+
+
+def select_candidates(keys: KeyFeatures, queries: Tensor, queue: PairQueue, *, in_batch: bool) -> CandidateSet:
+    """The candidates of some of this rank's pairs.
+
+    Args:
+        keys: of the global batch; queries: (R,) indices of the pairs among this rank's.
+        queue: of past pairs.
+        in_batch: whether the other pairs of the batch are negatives.
+    """
+    kept = keys.keep_mask.nonzero()[:, 0]
+    index_among_kept = keys.keep_mask.cumsum(dim=0) - 1  # of each pair of the global batch
+    targets = index_among_kept[local_slice(len(keys.keep_mask))][queries]
+    ignore_mask = build_ignore_mask(keys.image_index[kept], targets, queue.image_index, in_batch=in_batch)
+    return CandidateSet(kept, targets, ignore_mask, queue.images, queue.texts)
+
+
+def build_ignore_mask(image_index: Tensor, targets: Tensor, queue_image_index: Tensor, *, in_batch: bool) -> Tensor:
+    """Mark the candidates that are not negatives of a query, above all the other pairs of its image.
+
+    Args:
+        image_index: (B,) image numbers of the kept pairs; targets: (R,) index of each query among them.
+        queue_image_index: (K,) image numbers of the queue's rows.
+        in_batch: whether the other pairs of the batch are negatives.
+
+    Returns:
+        (R, B + K) bool, True = not a negative of the query.
+    """
+    query_images = image_index[targets]
+    ignored = same_image_mask(query_images, image_index) | (not in_batch)
+    ignored = ignored.scatter(1, targets[:, None], False)
+    return torch.cat([ignored, same_image_mask(query_images, queue_image_index)], dim=1)
+
+
+def find_masked_targets(rows: Batch, keys: KeyFeatures, candidates: CandidateSet) -> MaskedTargets:
+    """Masked positions of some rows."""
+    num_masked = int(keys.num_masked_tokens[candidates.rows].sum())
+    return MaskedTargets(TokenIndex.from_mask(rows.bool_masked_pos), TokenIndex.from_mask(rows.mlm_mask), num_masked)
