@@ -146,9 +146,9 @@ def _build_report(
             for target in _absent_targets(outputs, params)
         ],
         lineage=lineage,
-        params=yaml.safe_dump(params.described(), sort_keys=False, allow_unicode=True),
-        looks=maps,
-        shown=settings.num_examples,
+        params=yaml.safe_dump(params.dump_evaluated(), sort_keys=False, allow_unicode=True),
+        maps=maps,
+        num_examples=settings.num_examples,
         seed=settings.seed,
     )
 

@@ -43,7 +43,7 @@ def stage(
     config, measured, checks = inference_config(params), _read(metrics), read_validation(validation)
     if params.index.target not in measured:
         raise BadInput(f"{metrics} has no metrics of {params.index.target}: evaluate.split has no samples for it")
-    table, values = read_manifest(manifest), params.recipe()
+    table, values = read_manifest(manifest), params.dump_packaged()
     context = CardContext(
         target=params.index.target,
         params=values,

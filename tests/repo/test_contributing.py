@@ -43,7 +43,7 @@ from cots.config.render import render
 from tools.params_reference import reference
 assert Params.load(Path("tests/fixtures/v0_1/params.yaml")).pretrain.adam_beta2 == 0.999
 assert "adam_beta2: 0.999" in render(Params(), "")
-assert "| `adam_beta2` | number" in reference() and "AdamW's, of the squared gradients." in reference()
+assert "| `adam_beta2` | number" in reference() and "Second beta of AdamW." in reference()
 assert "adam_beta2" not in dump_for_fingerprint(Params().pretrain, "pretrain")
 """
 BACKBONE_AND_LOSS = """
