@@ -76,15 +76,17 @@ def choose(direction: RankedQueries, *, count: int, seed: int) -> NDArray[np.int
 
     No two of a kind ask for the same item.
     """
-    ranks, owners = direction.ranks, direction.text_to_item
+    ranks, query_to_item = queries.ranks, queries.query_to_item
     order = np.random.default_rng(seed).permutation(len(ranks))
-    right, wrong = (_one_an_item(order[chosen[order]], owners) for chosen in (ranks == 1, ranks > HITS_SHOWN))
-    failures = wrong[: max(count // 2, count - len(right))]
-    return np.concatenate([right[: count - len(failures)], failures]).astype(np.int64)
+    successes, failures = (
+        _first_of_each_item(order[selected[order]], query_to_item) for selected in (ranks == 1, ranks > NUM_HITS)
+    )
+    failures = failures[: max(count // 2, count - len(successes))]
+    return np.concatenate([successes[: count - len(failures)], failures]).astype(np.int64)
 
 
-def _one_an_item(rows: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
-    _, first = np.unique(owners[rows], return_index=True)
+def _first_of_each_item(rows: Rows, query_to_item: Rows) -> Rows:
+    _, first = np.unique(query_to_item[rows], return_index=True)
     return rows[np.sort(first)]
 
 

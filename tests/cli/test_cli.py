@@ -586,9 +586,9 @@ def test_what_cannot_be_compared_is_told_in_one_line(
     (squares / "captions.csv").write_text("image,caption\nred.png,a red square\nblue.png,a blue square\n")
     part = asked(cots, tiny_model, squares, tmp_path / "part")
     for one, other, said in (
-        (whole, part, "not measured on the same data"),
-        (whole, tmp_path / "nowhere", "holds no image-text.parquet"),
-        (whole, squares / "captions.csv", "is no table of queries"),
+        (whole, part, "not evaluated on the same data"),
+        (whole, tmp_path / "nowhere", "has no image-text.parquet"),
+        (whole, squares / "captions.csv", "is not a query table"),
         (whole, tmp_path, "in pairs, not 1 with 2"),
     ):
         code, out, err = cots("compare", one, other)
