@@ -93,14 +93,14 @@ def stage(
         _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(
             partial / CAPTION_INDEX
         )
-        about = {
+        metadata = {
             "kind": choice.factory,
             "settings": choice.settings,
             "dim": choice.index.dim,
             "size": len(choice.index),
         }
-        about |= {"captions": len(captions), "encoder": model.digest}
-        write_json(partial / METADATA, about | rounded(_measure_index(choice.index, vectors, queries[1::2])))
+        metadata |= {"captions": len(captions), "encoder": model.digest}
+        write_json(partial / METADATA, metadata | rounded(_measure_index(choice.index, vectors, queries[1::2])))
     if cache and cache_path:
         cache.save(cache_path)
         for other in cache_path.parent.glob("*.safetensors"):
