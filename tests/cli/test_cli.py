@@ -629,6 +629,7 @@ def test_the_doctor_finds_this_environment_sound(
     monkeypatch.chdir(tmp_path)
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run([fork_python, "-m", "dvc", "init", "-q"], check=True)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     code, out, _ = cots("doctor")
     assert code == 0, out
     assert "BROKEN" not in out
@@ -639,7 +640,9 @@ def test_the_doctor_finds_this_environment_sound(
 def test_the_doctor_names_what_is_broken(cots: Cots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    (tmp_path / "params.yaml").write_text("drift: {max_rwos: 3}\n")
     code, out, _ = cots("doctor")
     assert code == 1
     broken = [line.split()[0] for line in out.splitlines() if "BROKEN" in line]
-    assert broken == ["mlflow", "dvc"]
+    assert broken == ["params", "mlflow", "dvc"]
+    assert "drift.max_rwos: Extra inputs are not permitted" in out
