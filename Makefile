@@ -30,7 +30,9 @@ setup: .venv/.ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
+# A stage checks only its own sections of params.yaml; the doctor checks all of them before the first stage runs.
 demo: setup
+	cots doctor
 	dvc repro
 	cots registry publish
 	cots summary

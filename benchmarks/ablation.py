@@ -36,7 +36,7 @@ from cots.directions import MEDIA_OF
 from cots.errors import exit_on_error
 from cots.evaluation.comparison import compare_query_tables, directions_of, query_tables
 from cots.evaluation.embedding import embed
-from cots.evaluation.metrics import rsum
+from cots.evaluation.metric_table import rsum
 from cots.evaluation.retrieval import evaluate_retrieval
 from cots.file_names import MANIFEST_PATH, SHARDS_PATH
 from cots.models.dual_encoder import DualEncoder

@@ -92,7 +92,7 @@ def ours(vectors: Rows, queries: Rows, _: NDArray[np.int64]) -> Searcher:
         faiss.omp_set_num_threads(threads)
         return choice.index.search(asked, K)[1]
 
-    return Searcher(search, size, seconds, f"{choice.kind} {choice.settings}")
+    return Searcher(search, size, seconds, f"{choice.factory} {choice.settings}")
 
 
 def by_numpy(vectors: Rows, _: Rows, __: NDArray[np.int64]) -> Searcher:

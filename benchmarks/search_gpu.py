@@ -23,7 +23,7 @@ def main(sizes: tuple[int, ...] = (20_000, 100_000, 1_000_000), rounds: int = 7)
     """Print a table for each number of vectors."""
     if not faiss.get_num_gpus():
         sys.exit("error: FAISS sees no GPU here: install the extra gpu, on a machine that has one")
-    gpu.LEAST_BYTES = 0  # to see from which size it pays
+    gpu.MIN_BYTES = 0  # to see from which size it pays
     for size in sizes:
         vectors, queries = gallery(size, QUERIES)
         print(f"{size:,} vectors of {DIM}, {size * DIM * 4 / 2**20:,.0f} MiB, {faiss.omp_get_max_threads()} threads")

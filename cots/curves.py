@@ -1,4 +1,4 @@
-"""Names of the columns of a training run's curves, which are MLflow's metrics too."""
+"""Names of the columns of training curves, which are also the names of MLflow's metrics."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ SIMILARITY_MEAN, SIMILARITY_STD = "similarity/mean", "similarity/std"
 
 _LOSS = "loss/"
 
-# Names in release 0.1, whose unfinished runs go on and whose finished ones are reported.
+# Names in release 0.1: its unfinished runs can be resumed, and its finished runs appear in reports.
 _NAMES_OF_0_1 = {
     **{name: _LOSS + name for name in ("total", "instance", "token", "task", "masked_views", "contrastive", "sigmoid")},
     "kept": KEEP_RATE,
@@ -20,15 +20,15 @@ _NAMES_OF_0_1 = {
 
 
 def loss_column(name: str) -> str:
-    """The column of one loss, named as the objective names it."""
+    """Column of a loss, by its name in the objective."""
     return _LOSS + name
 
 
 def loss_columns(columns: Iterable[str]) -> list[str]:
-    """The losses among the columns of a run's curves, in their order: the weighted sum and its terms."""
+    """Columns of losses among those of a run's curves, in their order: the weighted sum and its terms."""
     return [name for name in columns if name.startswith(_LOSS)]
 
 
 def current_column(name: str) -> str:
-    """Today's name of a column that release 0.1 may have named otherwise."""
+    """Current name of a column, which may have another name in release 0.1."""
     return _NAMES_OF_0_1.get(name, name)

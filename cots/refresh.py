@@ -45,7 +45,7 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     champion = registry.get_champion()
     artifacts, manifest = registry.get_artifacts(champion.version), project / "data" / MANIFEST
     before = artifacts.load_params()
-    recipe = before | {"index": params.recipe()["index"]}
+    recipe = before | {"index": params.dump_packaged()["index"]}
     if champion.tags["manifest.digest"] == file_digest(manifest) and recipe == before:
         return None
     work = project / WORK

@@ -8,7 +8,7 @@ import pytest
 from cots.config.objective import LossWeightsConfig
 from cots.curves import TOTAL_LOSS, current_column, loss_column, loss_columns
 from cots.progress import Progress
-from cots.report.plots import curves
+from cots.report.plots import draw_curves
 from tests.objectives.test_cots import batch, objective
 
 
@@ -32,7 +32,7 @@ def test_a_loss_of_a_new_name_is_shown_while_training_and_drawn(capsys: pytest.C
     names = [TOTAL_LOSS, *map(loss_column, (*LossWeightsConfig.model_fields, "phrase"))]
     table = pd.DataFrame({"step": [0.0, 1.0]} | {name: [2.0, 1.0] for name in names})
     svg = str(
-        curves("Losses", "run", table["step"].to_numpy(), {n: table[n].to_numpy() for n in names}, caption="").svg
+        draw_curves("Losses", "run", table["step"].to_numpy(), {n: table[n].to_numpy() for n in names}, caption="").svg
     )
     assert all(name in svg for name in names)
 

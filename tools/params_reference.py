@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from cots.config.params import Params
 from cots.config.renamed import RENAMED, RENAMED_VALUES
-from cots.config.render import flow
+from cots.config.render import flow_style
 from cots.config_base import Config
 
 REFERENCE, MIGRATION = Path("docs/params.md"), Path("docs/migration-0.2.md")
@@ -22,8 +22,8 @@ BEGIN, END = "<!-- renamed keys: begin -->\n", "<!-- renamed keys: end -->\n"
 HEAD = """# Parameters
 
 Every number is chosen in `params.yaml`. `cots init` writes it whole: the defaults below, and what a preset changes of
-them. A key that is left out has its default. Unknown keys and wrong values are all told at once. A key under
-its first name is read, with a warning ([migration-0.2.md](migration-0.2.md)).
+them. A key that is left out has its default. All unknown keys and wrong values are reported at once. Old
+names of keys are accepted, with a warning ([migration-0.2.md](migration-0.2.md)).
 
 Status of values that stand for the paper's: V read in a public source about COTS, L read in code of the same authors, M
 recalled and unverified, D this project's decision.
@@ -48,7 +48,7 @@ def reference() -> str:
     """The whole of docs/params.md."""
     default = Params()
     parts = [HEAD]
-    for name in default.whole():
+    for name in default.dump_all():
         key = next(key for key, field in Params.model_fields.items() if (field.alias or key) == name)
         field = Params.model_fields[key]
         parts.append(f"## {name}\n\n{field.description}\n")
@@ -80,7 +80,7 @@ def _rows(config: Config | type[Config], prefix: str) -> Iterator[str]:
         value = field.default if isinstance(config, type) else getattr(config, name)
         nested = [one for one in _members(field.annotation) if isinstance(one, type) and issubclass(one, Config)]
         path = f"{prefix}{name}"
-        shown = "required" if field.is_required() else "" if nested else f"`{flow(value)}`"
+        shown = "required" if field.is_required() else "" if nested else f"`{flow_style(value)}`"
         yield f"| `{path}` | {_type(field, nested)} | {shown} | {_meaning(field)} |"
         for inner in nested:
             chosen = value if isinstance(value, inner) else inner
@@ -109,7 +109,7 @@ def _named(annotation: Any, metadata: list[Any]) -> str:  # noqa: ANN401  a type
     if get_origin(annotation) in (Union, types.UnionType):
         return ", ".join(_named(one, metadata) for one in get_args(annotation))
     if get_origin(annotation) is Literal:
-        return ", ".join(f"`{flow(one)}`" for one in get_args(annotation))
+        return ", ".join(f"`{flow_style(one)}`" for one in get_args(annotation))
     if get_origin(annotation) is tuple:
         inner = [one for one in get_args(annotation) if one is not Ellipsis]
         return f"list of {_named(inner[0], [])}"

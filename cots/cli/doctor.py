@@ -35,7 +35,7 @@ class BrokenError(Exception):
 
 
 def doctor() -> None:
-    """Check versions, known traps, processor, MLflow and DVC; exit code 1 if something is broken."""
+    """Check params.yaml, versions, known traps, processor, MLflow and DVC; exit code 1 if something is broken."""
     rows = [[name, *_outcome(check)] for name, check in CHECKS.items()]
     typer.echo(table(["check", "", "found"], rows))
     typer.echo("\n" + table(["package", "version"], [[name, _version(name)] for name in PACKAGES]))
@@ -52,6 +52,13 @@ def _outcome(check: Callable[[], str]) -> tuple[str, str]:
 
 def _python() -> str:
     return f"{sys.version.split()[0]}"
+
+
+def _params() -> str:
+    from cots.config.params import Params
+
+    Params.load()  # all sections; a stage checks only those that it reads
+    return "params.yaml is valid"
 
 
 def _torchvision() -> str:
@@ -107,6 +114,7 @@ def _dvc() -> str:
 
 CHECKS = {
     "python": _python,
+    "params": _params,
     "torchvision": _torchvision,
     "fastapi": _fastapi,
     "sqlalchemy": _sqlalchemy,

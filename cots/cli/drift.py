@@ -33,7 +33,7 @@ def drift(
     from cots.config.params import Params
     from cots.data.manifest import read_manifest
     from cots.digests import file_digest
-    from cots.monitoring.drift import DriftMonitor, summary
+    from cots.monitoring.drift import DriftMonitor, summarize_checks
     from cots.monitoring.query_log import read_queries
     from cots.registry.loading import load_encoders
 
@@ -43,13 +43,13 @@ def drift(
     encoders = load_encoders(model)
     log = None
     if queries:
-        log = read_queries(queries, encoders=encoders.digest, dim=encoders.dim, newest=limits.max_queries)
+        log = read_queries(queries, encoders=encoders.digest, dim=encoders.dim, max_queries=limits.max_queries)
     monitor = DriftMonitor(
-        encoders, learnt=read_manifest(training_manifest), manifest=current, shards=shards, limits=limits
+        encoders, training_manifest=read_manifest(training_manifest), manifest=current, shards=shards, limits=limits
     )
     checks = monitor(log)
     about = {"encoders": encoders.digest, "learnt from": file_digest(training_manifest), "data": file_digest(manifest)}
-    result = summary(checks, **about, **({"queries left out": dict(log.num_skipped)} if log else {}))
+    result = summarize_checks(checks, **about, **({"queries left out": dict(log.num_skipped)} if log else {}))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, result)
@@ -102,11 +102,11 @@ def digest_of_training_data(versions: "Sequence[VersionInfo]") -> str:
 def _format_checks(checks: "Sequence[DriftCheck]") -> str:
     rows = []
     for check in checks:
-        name = f"{check.of} ({check.rows})"
+        name = f"{check.name} ({check.num_rows})"
         if check.skipped_reason:
             rows.append([name, "skipped", "-", check.skipped_reason, ""])
         rows += [
             [name, result.expectation, "yes" if result.success else "NO", result.observed, result.limit]
-            for result in check.verdicts
+            for result in check.results
         ]
     return table(["what", "expected", "met", "observed", "limit"], rows)

@@ -32,7 +32,7 @@ def explain(
     except UnusableImage as error:
         raise BadInput(f"{image} cannot be used: {error}") from None
     whole, *words = similarity_maps(load_encoders(model), [decoded], text)
-    overlays = [overlay(decoded, part.patches[0], most=float(part.patches.max())) for part in (whole, *words)]
+    overlays = [overlay(decoded, part.patches[0], max_relevance=float(part.patches.max())) for part in (whole, *words)]
     labels = [("", "as it is"), ("", "the whole text"), *((f"{w.similarity:+.3f}", w.text) for w in words)]
     write_grid(out, labelled_grid([decoded, *overlays], labels, title=text))
     typer.echo(f"similarity {whole.similarity:.3f}; the maps are in {out}")

@@ -1,4 +1,4 @@
-"""Section `drift`: when queries and new samples are unlike what the deployed encoders learnt from."""
+"""Section `drift`: limits beyond which queries and new samples have drifted."""
 
 from typing import Annotated, Self
 
@@ -9,45 +9,46 @@ from cots.config_base import Config, Fraction
 
 
 class DriftConfig(Config):
-    """When queries and new samples are unlike what the deployed encoders learnt from."""
+    """Limits beyond which queries and new samples count as drifted."""
 
     seed: int = Field(
-        default=0, description="Of samples and permutations. [drift.md](drift.md) tells what is compared with what."
+        default=0,
+        description="Seed of subsamples and permutations. [drift.md](drift.md) explains what is compared with what.",
     )
     max_queries: PositiveInt = Field(
-        default=10_000, description="Queries read of the service's log, the newest, at most."
+        default=10_000, description="Maximum number of queries read from the service's log, newest first."
     )
     min_rows: Annotated[int, Field(ge=2)] = Field(
-        default=100, description="Fewer texts or images on either side are not judged."
+        default=100, description="With fewer texts or images on either side, a check is skipped."
     )
     max_rows: Annotated[int, Field(ge=2)] = Field(
         default=500,
-        description="Texts or images of a side whose vectors are compared, at most. Time and memory grow with its "
-        "square.",
+        description="Maximum number of embeddings per side of the two-sample test. A larger sample is subsampled; time "
+        "and memory grow with the square.",
     )
     permutations: PositiveInt = Field(
-        default=999, description="Of the two-sample test. Its p cannot fall below 1 / (permutations + 1)."
+        default=999, description="Permutations of the two-sample test. Its p cannot fall below 1 / (permutations + 1)."
     )
     alpha: Fraction = Field(
         default=0.01,
-        description="Significance level: vectors drifted where p is at most alpha and MMD² at least min_mmd2.",
+        description="Significance level. Embeddings have drifted if p is at most alpha and MMD² is at least min_mmd2.",
     )
     min_mmd2: NonNegativeFloat = Field(
         default=0.02,
-        description="Squared maximum mean discrepancy that matters (0 none, 2 most). With enough rows any difference "
-        "is significant, not every one matters.",
+        description="Smallest squared maximum mean discrepancy (0 to 2) that counts as drift. With enough rows even a "
+        "negligible difference is significant.",
     )
     max_outside: Fraction = Field(
-        default=0.1, description="Fraction of lengths and sizes beyond what 98 % of the champion's data have."
+        default=0.1, description="Maximum fraction of lengths and sizes outside the middle 98 % of the champion's data."
     )
     max_oov: Fraction = Field(
-        default=0.1, description="Fraction of words that the champion has not learnt, mean over texts."
+        default=0.1, description="Maximum fraction of words that the champion was not trained on, mean over texts."
     )
-    max_blank: Fraction = Field(default=0.0, description="Fraction of texts that are blank.")
-    max_shift: Fraction = Field(default=0.1, description="Change of the fraction of a split or a medium.")
+    max_blank: Fraction = Field(default=0.0, description="Maximum fraction of blank texts.")
+    max_shift: Fraction = Field(default=0.1, description="Maximum change in the fraction of a split or media type.")
 
     @model_validator(mode="after")
-    def _alpha_can_be_reached(self) -> Self:
+    def _check_alpha(self) -> Self:
         if self.alpha * (self.permutations + 1) < 1:
             raise ValueError(f"alpha {self.alpha} cannot be reached by {self.permutations} permutations")
         return self
@@ -58,5 +59,5 @@ class DriftSection(Sections):
 
     drift: DriftConfig = Field(
         default=DriftConfig(),
-        description="When queries and new samples are unlike what the deployed encoders learnt from.",
+        description="Limits beyond which queries and new samples count as drifted.",
     )

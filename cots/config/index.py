@@ -14,30 +14,32 @@ class IndexConfig(Config):
 
     target: Target = Field(
         default="image-text",
-        description="The fine-tuned model that is deployed: image-text or video-text. Validation fails where train or "
-        "`evaluate.split` has nothing of its kind.",
+        description="Fine-tuned model to deploy: image-text or video-text. Validation fails if train or "
+        "`evaluate.split` has no images or videos, respectively.",
     )
     splits: tuple[SplitName, ...] = Field(
-        default=("train", "val"), description="Splits whose images and videos are searched."
+        default=("train", "val"), description="Splits whose images and videos are indexed."
     )
     factory: str = Field(
         default="auto",
-        description="auto: by size and recall; or a string of faiss's index_factory. auto is exact while a query reads "
-        "at most 32 MiB of vectors, above that a graph (HNSW) with the least effort that reaches `target_recall` "
-        "([performance.md](performance.md)).",
+        description="auto (by size and recall), or a string of FAISS's index_factory. auto searches exactly while a "
+        "query reads at most 32 MiB of vectors; beyond that it takes a graph (HNSW) with the smallest efSearch that "
+        "reaches `target_recall` ([performance.md](performance.md)).",
     )
     target_recall: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.95,
-        description="Fraction of exact search's ten nearest that auto must find. Measured on captions, reported as "
-        "measured on others.",
+        description="Fraction of the ten exact nearest neighbours that auto must find. auto measures it on some "
+        "captions; index.json reports it for others.",
     )
     max_memory_gb: PositiveFloat | None = Field(
         default=None,
-        description="Memory that auto may take for each index, gigabytes; null: no limit. Vectors are kept in half "
-        "precision, in bytes if that does not fit.",
+        description="Maximum memory of each index that auto builds, gigabytes; null: no limit. A graph stores vectors "
+        "in half precision, or in 8 bits if that does not fit.",
     )
     thumbnail_size: PositiveInt = Field(default=128, description="Longer side of the thumbnails of all frames, pixels.")
-    recall_queries: PositiveInt = Field(default=500, description="Captions that measure recall against exact search.")
+    recall_queries: PositiveInt = Field(
+        default=500, description="Captions on which recall relative to exact search is measured."
+    )
 
 
 class IndexSection(Sections):

@@ -1,4 +1,4 @@
-"""Section `model`: both encoders and their shared space. Its keys are those of a model folder's JSON too."""
+"""Section `model`: both encoders and their shared embedding space. The JSON of a model folder has the same keys."""
 
 from typing import Any, Literal, Self
 
@@ -13,37 +13,39 @@ class ImageEncoderConfig(Config):
 
     kind: str = Field(
         default="timm",
-        description="The kind of backbone. timm alone, until the table in cots/models/dual_encoder.py has another.",
-        exclude_if=lambda kind: kind == "timm",  # as in model folders and parameter files of before
+        description="Backbone: timm, or another kind that cots/models/dual_encoder.py lists.",
+        exclude_if=lambda kind: kind == "timm",  # older model folders and parameter files have no such key
     )
     name: str = Field(
         default="vit_tiny_patch16_224",
         description="Any timm vision transformer. Also `hf-hub:owner/name` or `local-dir:folder`. Paper: ViT-B/16 (M). "
         "See [streams.md](streams.md).",
     )
-    pretrained: bool = Field(default=False, description="Start from the weights that the name stands for.")
+    pretrained: bool = Field(default=False, description="Start from the pretrained weights of `name`.")
     size: PositiveInt = Field(
-        default=64, description="Side of the input, pixels. Position embeddings of pretrained weights are interpolated."
+        default=64,
+        description="Side of the input image, pixels. Position embeddings of pretrained weights are interpolated.",
     )
-    patch: PositiveInt = Field(default=8, description="Side of a patch, pixels; one visual token for each.")
+    patch: PositiveInt = Field(default=8, description="Side of a patch, pixels; each patch has one visual token.")
     stem: Literal["linear", "convolutions"] = Field(
         default="convolutions",
-        description="linear, the ViT's own, or convolutions, which learn from fewer images. Paper: linear (L).",
+        description="linear (the ViT's own) or convolutions (need fewer images to train). Paper: linear (L).",
     )
     pool: Literal["class", "mean"] = Field(
-        default="mean", description="mean of the patches, or class: the class token. Paper: class (L)."
+        default="mean", description="mean (of the patches) or class (the class token). Paper: class (L)."
     )
     options: dict[str, Any] = Field(
         default={"embed_dim": 128, "depth": 2, "num_heads": 4},
-        description="For timm's model. {} leaves the named architecture as it is.",
+        description="Arguments of the timm model. {} leaves the named architecture as it is.",
     )
     mean: tuple[float, float, float] = Field(
         default=(0.48145466, 0.4578275, 0.40821073),
-        description="Subtracted from the pixels, by channel; here CLIP's. Used as it stands, whatever pretrained "
-        "weights were trained with.",
+        description="Mean of each channel, subtracted from the pixels; by default CLIP's. Pretrained weights do not "
+        "change it.",
     )
     std: tuple[float, float, float] = Field(
-        default=(0.26862954, 0.26130258, 0.27577711), description="Divides the pixels, by channel; here CLIP's."
+        default=(0.26862954, 0.26130258, 0.27577711),
+        description="Standard deviation of each channel, divides the pixels; by default CLIP's.",
     )
 
     @property
@@ -52,7 +54,7 @@ class ImageEncoderConfig(Config):
         return self.size // self.patch
 
     @model_validator(mode="after")
-    def _patches_fill_the_image(self) -> Self:
+    def _check_patch(self) -> Self:
         if self.size % self.patch:
             raise ValueError(f"size {self.size} is not a multiple of patch {self.patch}")
         return self
@@ -63,27 +65,27 @@ class TextEncoderConfig(Config):
 
     kind: str = Field(
         default="transformers",
-        description="The kind of backbone. transformers alone, until another is registered.",
+        description="Backbone: transformers, or another kind that cots/models/dual_encoder.py lists.",
         exclude_if=lambda kind: kind == "transformers",
     )
     name: str = Field(
         default="bert",
-        description="A model type of transformers (from scratch), a hub name or a local folder. The latter two with "
+        description="A model type of transformers (from scratch), a hub name or a local folder. The latter two need "
         "`pretrained`. Paper: bert-base-uncased (L). See [streams.md](streams.md).",
     )
     pretrained: bool = Field(
-        default=False, description="Start from the weights and tokenizer that the name stands for."
+        default=False, description="Start from the pretrained weights and the tokenizer of `name`."
     )
     pool: Literal["class", "mean"] = Field(
-        default="mean", description="mean of the tokens, or class: [CLS]. Paper: class (L)."
+        default="mean", description="mean (of the tokens) or class ([CLS]). Paper: class (L)."
     )
     max_tokens: PositiveInt = Field(
         default=32,
-        description="Longer texts are cut. At most what the model has positions for. Paper: 80 (L).",
+        description="Longer texts are truncated. At most the number of the model's positions. Paper: 80 (L).",
     )
     vocab_size: PositiveInt = Field(
         default=5000,
-        description="Of the WordPiece tokenizer trained on the captions. No effect beside a pretrained tokenizer.",
+        description="Vocabulary of the WordPiece tokenizer that is trained on the captions. Ignored if `pretrained`.",
     )
     options: dict[str, Any] = Field(
         default={
@@ -94,14 +96,14 @@ class TextEncoderConfig(Config):
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
-        description="For the model's configuration in transformers. {} leaves the named architecture as it is.",
+        description="Arguments of the transformers configuration. {} leaves the named architecture as it is.",
     )
 
 
 class ModelConfig(Config):
-    """Both encoders and their shared space."""
+    """Both encoders and their shared embedding space."""
 
-    dim: PositiveInt = Field(default=128, description="Dimension of the shared space. Paper: 256 (L).")
+    dim: PositiveInt = Field(default=128, description="Dimension of the embeddings. Paper: 256 (L).")
     image: ImageEncoderConfig = Field(default=ImageEncoderConfig(), description="The image encoder.")
     text: TextEncoderConfig = Field(default=TextEncoderConfig(), description="The text encoder.")
 
@@ -109,4 +111,4 @@ class ModelConfig(Config):
 class ModelSection(Sections):
     """A file with section `model`."""
 
-    model: ModelConfig = Field(default=ModelConfig(), description="Both encoders and their shared space.")
+    model: ModelConfig = Field(default=ModelConfig(), description="Both encoders and their shared embedding space.")

@@ -1,4 +1,4 @@
-"""What a training run learns: the paper's objective and the baselines."""
+"""Training objectives: the paper's and the baselines."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -10,114 +10,117 @@ from cots.config_base import Config, Fraction
 class LossWeightsConfig(Config):
     """Weights of the three levels of interaction and of the masked views; 0 switches a term and its cost off."""
 
-    instance: NonNegativeFloat = Field(default=1.0, description="Instance level. Paper: 1 (M).")
-    token: NonNegativeFloat = Field(default=1.0, description="Token level: masked patches and tokens. Paper: 1 (M).")
-    task: NonNegativeFloat = Field(default=0.1, description="Task level. Paper: 1 (M).")
+    instance: NonNegativeFloat = Field(default=1.0, description="Weight of the instance level. Paper: 1 (M).")
+    token: NonNegativeFloat = Field(default=1.0, description="Weight of the token level. Paper: 1 (M).")
+    task: NonNegativeFloat = Field(default=0.1, description="Weight of the task level. Paper: 1 (M).")
     masked_views: NonNegativeFloat = Field(
         default=0.0,
-        description="Instance level between masked images and masked texts. 0 in the paper (D); for runs that see "
-        "every pair some 50 times or more: docs/decisions/0007-masked-views.md.",
+        description="Weight of the instance level between masked images and masked texts. 0 in the paper (D); for runs "
+        "that see every pair some 50 times or more: docs/decisions/0007-masked-views.md.",
     )
 
 
 class FilterConfig(Config):
-    """The adaptive momentum filter: drops a pair below mean - num_std * std, once warmed up."""
+    """The adaptive momentum filter: after a warm-up it drops pairs of a similarity below mean - num_std * std."""
 
     warmup_steps: NonNegativeInt = Field(default=100, description="Steps before pairs are dropped.")
     num_std: PositiveFloat | None = Field(
         default=2.0,
-        description="Standard deviations below the running mean; null drops nothing. The statistics are logged all the "
-        "same. Paper: 2 (M).",
+        description="Standard deviations below the running mean, where pairs are dropped; null: no pair is dropped. "
+        "The statistics are logged in any case. Paper: 2 (M).",
     )
-    momentum: Fraction = Field(default=0.9, description="Of the running statistics.")
+    momentum: Fraction = Field(default=0.9, description="Momentum of the running statistics.")
 
 
 class MaskConfig(Config):
-    """What is hidden from masked images and texts."""
+    """How images and texts are masked."""
 
-    patch_ratio: Fraction = Field(default=0.4, description="Fraction of the patches. Paper: 0.4 (M).")
-    min_block: PositiveInt = Field(default=4, description="Patches of the smallest block. Paper: 16 (M).")
-    mlm_probability: Fraction = Field(default=0.15, description="Fraction of the tokens. Paper: 0.15 (M).")
+    patch_ratio: Fraction = Field(default=0.4, description="Fraction of the patches that are masked. Paper: 0.4 (M).")
+    min_block: PositiveInt = Field(default=4, description="Patches in the smallest masked block. Paper: 16 (M).")
+    mlm_probability: Fraction = Field(
+        default=0.15, description="Fraction of the tokens that are masked. Paper: 0.15 (M)."
+    )
 
 
 class TemperatureConfig(Config):
     """Divisor of the similarities: fixed, or learned from `init` and kept above `min`."""
 
-    init: PositiveFloat = Field(default=0.07, description="At the start. Paper: 0.05 to 0.07 (M).")
-    learnable: bool = Field(default=False, description="Learned, or fixed. Paper: fixed (M).")
-    min: PositiveFloat = Field(default=0.01, description="Lower bound of a learned one.")
+    init: PositiveFloat = Field(default=0.07, description="Initial value. Paper: 0.05 to 0.07 (M).")
+    learnable: bool = Field(default=False, description="Whether it is learned. Paper: fixed (M).")
+    min: PositiveFloat = Field(default=0.01, description="Lower bound, if it is learned.")
 
     @model_validator(mode="after")
-    def _starts_above_its_minimum(self) -> Self:
+    def _check_init(self) -> Self:
         if self.init < self.min:
-            raise ValueError(f"init {self.init} lies below min {self.min}")
+            raise ValueError(f"init {self.init} is below min {self.min}")
         return self
 
 
 class CotsObjectiveConfig(Config):
     """The paper's objective. MoCo's is loss weights 1, 0, 0, 0 with `filter.num_std: null`."""
 
-    kind: Literal["cots"] = Field(default="cots", description="cots, or the baselines clip and siglip.")
+    kind: Literal["cots"] = Field(default="cots", description="cots, or one of the baselines clip and siglip.")
     loss_weights: LossWeightsConfig = Field(
-        default=LossWeightsConfig(), description="Of the levels; 0 switches a term and its cost off."
+        default=LossWeightsConfig(), description="Weights of the levels; 0 switches a term and its cost off."
     )
     temperature: TemperatureConfig = Field(default=TemperatureConfig(), description="Divisor of the similarities.")
     in_batch_negatives: Literal["none", "momentum", "online"] = Field(
         default="online",
-        description="Beside the queue: none (the paper), momentum or online features of the batch. The gradient of "
-        "online ones teaches both encoders at once (D): docs/decisions/0002-batch-negatives.md.",
+        description="Features of the batch as negatives, beside the queue: none (the paper), momentum or online. "
+        "Online features have a gradient, so that each pair trains both encoders at once (D): "
+        "docs/decisions/0002-batch-negatives.md.",
     )
-    momentum: Fraction = Field(default=0.9, description="Of the momentum encoders. Paper: 0.99 (L).")
+    momentum: Fraction = Field(default=0.9, description="Momentum of the momentum encoders. Paper: 0.99 (L).")
     queue_size: NonNegativeInt = Field(
         default=0,
-        description="Features of a modality that are kept; 0 for no queue. Beside online negatives a queue hurts "
+        description="Features in the queue of each modality; 0: no queue. With online negatives a queue hurts "
         "(docs/log.md). Paper: 9,600 to 12,800 (L/M).",
     )
     queue_warmup_steps: NonNegativeInt = Field(
         default=0,
-        description="Steps before features are queued: early on they age too fast. "
+        description="Steps before features enter the queue. Early features become outdated too fast "
         "(D): docs/decisions/0003-queue-warm-up.md.",
     )
     filter: FilterConfig = Field(
         default=FilterConfig(),
-        description="Drops pairs that do not fit, below the running mean. Without filter and queue and with "
-        "`in_batch_negatives: online` the momentum encoders are not run (docs/performance.md).",
+        description="Drops pairs that likely do not match. Without filter and queue, and with "
+        "`in_batch_negatives: online`, the momentum encoders are not run (docs/performance.md).",
     )
-    mask: MaskConfig = Field(default=MaskConfig(), description="What is hidden from masked images and texts.")
+    mask: MaskConfig = Field(default=MaskConfig(), description="How images and texts are masked.")
     save: Literal["online", "ema"] = Field(
         default="online",
-        description="Which encoders the run writes: online, or ema, their average over the last steps. (D)",
+        description="Encoders that the run saves: online, or ema (their exponential moving average). (D)",
     )
 
     @model_validator(mode="after")
-    def _something_is_learnt(self) -> Self:
+    def _check_weights(self) -> Self:
         if not any(self.loss_weights.model_dump().values()):
             raise ValueError("every loss weight is 0: nothing would be learnt")
         return self
 
     @property
     def masked(self) -> MaskConfig | None:
-        """What is hidden; None where neither token level nor masked views are trained."""
+        """How inputs are masked; None if neither token level nor masked views are trained."""
         return self.mask if self.loss_weights.token or self.loss_weights.masked_views else None
 
     @property
     def saves_ema(self) -> bool:
-        """Whether the run writes the momentum encoders, not the online ones."""
+        """Whether the run saves the momentum encoders instead of the online ones."""
         return self.save == "ema"
 
     @property
     def needs_whole_batch(self) -> bool:
-        """Whether negatives have a gradient, so that a batch cannot be computed in parts."""
+        """Whether negatives have a gradient, so that a batch cannot be split into micro-batches."""
         return self.in_batch_negatives == "online"
 
     @property
     def needs_one_frame(self) -> bool:
-        """Whether visual tokens are predicted, which belong to one frame."""
+        """Whether visual tokens are predicted; they belong to a single frame."""
         return bool(self.loss_weights.token)
 
 
 class InBatchObjectiveConfig(Config):
-    """What the baselines have in common: their negatives are the batch's, with gradient, and nothing is hidden."""
+    """Common to the baselines: negatives come from the batch and have a gradient; nothing is masked."""
 
     masked: ClassVar[None] = None
     saves_ema: ClassVar[bool] = False
@@ -126,9 +129,9 @@ class InBatchObjectiveConfig(Config):
 
 
 class ClipObjectiveConfig(InBatchObjectiveConfig):
-    """The baseline CLIP: InfoNCE over the batch, both encoders with gradient; ALIGN is the same on noisy data."""
+    """The baseline CLIP: InfoNCE over the batch, with gradients to both encoders; ALIGN is the same on noisy data."""
 
-    kind: Literal["clip"] = Field(default="clip", description="cots, or the baselines clip and siglip.")
+    kind: Literal["clip"] = Field(default="clip", description="cots, or one of the baselines clip and siglip.")
     temperature: TemperatureConfig = Field(
         default=TemperatureConfig(learnable=True), description="Divisor of the similarities."
     )
@@ -137,11 +140,11 @@ class ClipObjectiveConfig(InBatchObjectiveConfig):
 class SiglipObjectiveConfig(InBatchObjectiveConfig):
     """The baseline SigLIP: a sigmoid loss over the batch's pairs, with a learned bias."""
 
-    kind: Literal["siglip"] = Field(default="siglip", description="cots, or the baselines clip and siglip.")
+    kind: Literal["siglip"] = Field(default="siglip", description="cots, or one of the baselines clip and siglip.")
     temperature: TemperatureConfig = Field(
         default=TemperatureConfig(init=0.1, learnable=True), description="Divisor of the similarities."
     )
-    bias: float = Field(default=-10.0, description="Of the similarities, at the start.")
+    bias: float = Field(default=-10.0, description="Initial bias of the similarities.")
 
 
 ObjectiveConfig = Annotated[

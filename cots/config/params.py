@@ -1,4 +1,4 @@
-"""The whole file."""
+"""All sections of `params.yaml`."""
 
 from typing import Any, Self
 
@@ -29,20 +29,20 @@ class Params(
     GateSection,
     DriftSection,
 ):
-    """All of `params.yaml`; unknown sections are errors too. It can stand for the parameters of any stage."""
+    """All sections of `params.yaml`, usable as the parameters of any stage; unknown sections are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="after")
-    def _the_gate_asks_of_what_is_measured(self) -> Self:
-        known = DIRECTIONS[MEDIA_OF[self.index.target]]
-        if self.gate.must_improve not in (None, "both", *known):
+    def _check_gate_direction(self) -> Self:
+        directions = DIRECTIONS[MEDIA_OF[self.index.target]]
+        if self.gate.must_improve not in (None, "both", *directions):
             raise ValueError(
-                f"gate.must_improve {self.gate.must_improve} is no direction of index.target {self.index.target}"
+                f"gate.must_improve {self.gate.must_improve} is not a direction of index.target {self.index.target}"
             )
         return self
 
-    def whole(self) -> dict[str, Any]:
-        """Plain values of the whole file, in its order."""
-        decides = {"gate": self.gate.model_dump(mode="json"), "drift": self.drift.model_dump(mode="json")}
-        return self.recipe() | decides
+    def dump_all(self) -> dict[str, Any]:
+        """Plain values of all sections, in the order of the file."""
+        gate, drift = self.gate.model_dump(mode="json"), self.drift.model_dump(mode="json")
+        return self.dump_packaged() | {"gate": gate, "drift": drift}

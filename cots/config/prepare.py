@@ -1,4 +1,4 @@
-"""Section `prepare`: what becomes of a source's images on their way into the shards."""
+"""Section `prepare`: how images and videos are stored in shards."""
 
 from pydantic import Field, PositiveInt
 
@@ -7,26 +7,30 @@ from cots.config_base import Config, Fraction
 
 
 class PrepareConfig(Config):
-    """What becomes of a source's images on their way into the shards."""
+    """How the images and videos of the source are stored in shards."""
 
     size: PositiveInt = Field(
-        default=80, description="Shorter side of stored images, pixels. Smaller images are not enlarged."
+        default=80, description="Shorter side of stored images, pixels. Smaller images keep their size."
     )
     max_frames: PositiveInt = Field(
         default=6,
-        description="Frames kept of a video, at most. The centers of as many equal segments (L), all frames where the "
-        "video has no more; evaluation and index average all of them.",
+        description="Maximum number of frames stored of a video. They are the centers of as many equal segments (L), "
+        "or all frames of a shorter video; evaluation and index average all stored frames.",
     )
-    min_side: PositiveInt = Field(default=16, description="Smaller images are rejected, pixels.")
-    max_pixels: PositiveInt = Field(default=50_000_000, description="Larger images are rejected unopened.")
-    max_caption_chars: PositiveInt = Field(default=500, description="Longer captions are left out.")
-    samples_per_shard: PositiveInt = Field(default=1000, description="Samples in a tar.")
-    max_rejected: Fraction = Field(default=0.05, description="Fraction of the source; more fails the stage.")
+    min_side: PositiveInt = Field(default=16, description="Images with a shorter side are rejected, pixels.")
+    max_pixels: PositiveInt = Field(
+        default=50_000_000, description="Images with more pixels are rejected without decoding."
+    )
+    max_caption_chars: PositiveInt = Field(default=500, description="Captions with more characters are left out.")
+    samples_per_shard: PositiveInt = Field(default=1000, description="Samples per tar file.")
+    max_rejected: Fraction = Field(
+        default=0.05, description="If a larger fraction of the source is rejected, the stage fails."
+    )
 
 
 class PrepareSection(Sections):
     """A file with section `prepare`."""
 
     prepare: PrepareConfig = Field(
-        default=PrepareConfig(), description="What becomes of the source's images on their way into the shards."
+        default=PrepareConfig(), description="How the images and videos of the source are stored in shards."
     )

@@ -1,7 +1,7 @@
-"""Keys of `params.yaml` that had another name: the one table of them, read in both directions.
+"""The table of renamed keys of `params.yaml`, used in both directions.
 
-Files and registered versions of before are read under the present names. Fingerprints are taken under the first names,
-so that a checkpoint half way through a run outlives a renaming.
+Older files and registered versions are read under the current names. Fingerprints are computed under the old names, so
+that a checkpoint of an unfinished run stays valid after a renaming.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ _TEMPERATURE = {"start": "init", "learned": "learnable", "least": "min"}
 _FILTER = {"warmup": "warmup_steps", "deviations": "num_std"}
 _MASK = {"image": "patch_ratio", "block": "min_block", "text": "mlm_probability"}
 
-RENAMED: dict[str, dict[str, str]] = {  # path of a mapping in the file: first name of a key, present name
+RENAMED: dict[str, dict[str, str]] = {  # path of a mapping in the file: old name of a key, current name
     "source": {
         "pictures": "images",
         "clips": "videos",
@@ -72,73 +72,74 @@ RENAMED: dict[str, dict[str, str]] = {  # path of a mapping in the file: first n
         "max_unknown": "max_oov",
     },
 }
-RENAMED_VALUES = {  # present name of a renamed key: its first values, present values
+RENAMED_VALUES = {  # current name of a renamed key: its old values, current values
     "in_batch_negatives": {"keys": "momentum", "queries": "online"},
     "save": {"trained": "online", "momentum": "ema"},
 }
-_FIRST = {path: {new: old for old, new in keys.items()} for path, keys in RENAMED.items()}
+_OLD_NAMES = {path: {new: old for old, new in keys.items()} for path, keys in RENAMED.items()}
 
 
-def present_names(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """A file's plain values under the present names.
+def rename_keys(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """A file's plain values under the current names.
 
-    A first name beside the present one is left as it is: validation refuses it as unknown.
+    If a key is there under both names, the old one is left as it is; validation refuses it as unknown.
     """
-    here, result = RENAMED.get(path, {}), dict[str, Any]()
+    current_names, result = RENAMED.get(path, {}), dict[str, Any]()
     for key, value in values.items():
-        name = here.get(key, key)
+        name = current_names.get(key, key)
         if name != key and name not in values:
-            result[name] = _renamed_value(RENAMED_VALUES.get(name, {}), value)
+            result[name] = _rename_value(RENAMED_VALUES.get(name, {}), value)
         else:
-            result[key] = present_names(value, _below(path, key)) if isinstance(value, Mapping) else value
+            result[key] = rename_keys(value, _join(path, key)) if isinstance(value, Mapping) else value
     return result
 
 
-def first_names_used(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Paths of the first names in a file's plain values, with the present ones; `finetune.*` for every target."""
+def find_old_names(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Paths of keys with old names in a file's plain values, and their current paths; `finetune.*` for each target."""
     for key, value in values.items():
         if name := RENAMED.get(path, {}).get(key):
             yield f"{path}.{key}", f"{path}.{name}"
         elif isinstance(value, Mapping):
-            yield from first_names_used(value, _below(path, key))
+            yield from find_old_names(value, _join(path, key))
 
 
 def dump_for_fingerprint(section: Config, path: str) -> dict[str, Any]:
-    """Plain values of a section under the first names, without later keys that have their default.
+    """Plain values of a section under the old names, without keys added later that have their default.
 
-    Renaming a key, or adding one, leaves the fingerprint of a run as it was.
+    Renaming a key, or adding one, does not change the fingerprint of a run.
 
     Args:
-        section: any part of the file; path: where it stands, such as `pretrain` or `finetune.*`.
+        section: any mapping of the file.
+        path: of the mapping, such as `pretrain` or `finetune.*`.
     """
-    return _first_names(_without_later_defaults(section), path)
+    return _restore_old_names(_dump_without_later_defaults(section), path)
 
 
-def _first_names(values: Mapping[str, Any], path: str) -> dict[str, Any]:
-    here, result = _FIRST.get(path, {}), dict[str, Any]()
+def _restore_old_names(values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    old_names, result = _OLD_NAMES.get(path, {}), dict[str, Any]()
     for key, value in values.items():
-        if key in here:
-            first_values = {new: old for old, new in RENAMED_VALUES.get(key, {}).items()}
-            result[here[key]] = _renamed_value(first_values, value)
+        if key in old_names:
+            old_values = {new: old for old, new in RENAMED_VALUES.get(key, {}).items()}
+            result[old_names[key]] = _rename_value(old_values, value)
         else:
-            result[key] = _first_names(value, _below(path, key)) if isinstance(value, Mapping) else value
+            result[key] = _restore_old_names(value, _join(path, key)) if isinstance(value, Mapping) else value
     return result
 
 
-def _without_later_defaults(section: Config) -> dict[str, Any]:
+def _dump_without_later_defaults(section: Config) -> dict[str, Any]:
     dumped = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
         value, extra = getattr(section, name), field.json_schema_extra
         if isinstance(extra, dict) and "since" in extra and value == field.default:
             dumped.pop(name, None)
         elif isinstance(value, Config):
-            dumped[name] = _without_later_defaults(value)
+            dumped[name] = _dump_without_later_defaults(value)
     return dumped
 
 
-def _renamed_value(names: Mapping[str, str], value: Any) -> Any:  # noqa: ANN401  YAML
+def _rename_value(names: Mapping[str, str], value: Any) -> Any:  # noqa: ANN401  YAML
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _below(path: str, key: str) -> str:
+def _join(path: str, key: str) -> str:
     return "finetune.*" if path == "finetune" else f"{path}.{key}".removeprefix(".")

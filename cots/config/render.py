@@ -1,4 +1,4 @@
-"""A whole, commented parameter file: every key with its value, and what it means where it comes first."""
+"""Renders a complete parameter file: every key with its value, and a comment where a key occurs first."""
 
 import json
 import re
@@ -12,53 +12,53 @@ from pydantic.fields import FieldInfo
 from cots.config.params import Params
 from cots.config_base import Config
 
-WIDTH, COLUMN = 120, 37  # of a line; where comments begin, if the value leaves room
-FLOW = 60  # characters of a mapping or list that stays in one line
-PLAIN = re.compile(r"[A-Za-z][\w./@-]*( [\w./@-]+)*")  # text that YAML reads as itself, but for the words below
-WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+WIDTH, COMMENT_COLUMN = 120, 37  # of a line; of comments, if the value is short enough
+MAX_FLOW = 60  # characters of a mapping or list that is written on one line
+PLAIN = re.compile(r"[A-Za-z][\w./@-]*( [\w./@-]+)*")  # text that needs no quotes in YAML, except reserved words
+RESERVED = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 def render(params: Params, header: str) -> str:
     """The text of a parameter file; reading it gives the same parameters.
 
     Args:
-        params: what it holds.
-        header: comment lines that come first.
+        params: its content.
+        header: comment lines at the beginning.
     """
-    told, blocks = set[str](), list[str]()
-    for name in params.whole():
-        if name != "finetune":  # whose keys are those of pretrain
-            told.clear()
+    shown, blocks = set[str](), list[str]()  # comments that need not be repeated
+    for name in params.dump_all():
+        if name != "finetune":  # its keys are those of pretrain
+            shown.clear()
         key = next(key for key, field in Params.model_fields.items() if (field.alias or key) == name)
-        blocks.append("\n".join(_entry(name, getattr(params, key), Params.model_fields[key], "", told)))
+        blocks.append("\n".join(_render_key(name, getattr(params, key), Params.model_fields[key], "", shown)))
     return "\n\n".join([header.rstrip("\n") + "\n" + blocks[0], *blocks[1:]]) + "\n"
 
 
 def first_sentence(description: str) -> str:
-    """The part of a description that stands beside the key, without its full stop."""
+    """The first sentence of a description without its full stop: the comment of the key."""
     return re.split(r"\.(?= |$)", description, maxsplit=1)[0]
 
 
-def _entry(name: str, value: object, field: FieldInfo | None, indent: str, told: set[str]) -> Iterator[str]:
-    """The lines of a key; its comment the first time that the file says it."""
+def _render_key(name: str, value: object, field: FieldInfo | None, indent: str, shown: set[str]) -> Iterator[str]:
+    """The lines of a key, with its comment unless it was shown before."""
     comment = first_sentence(field.description or "") if field else ""
-    comment = "" if f"{name}: {comment}" in told else comment
-    told.add(f"{name}: {comment}")
-    text = flow(value)
-    if isinstance(value, Config | Mapping) and (len(text) > FLOW or not indent or _holds_sections(value)):
-        yield from _line(f"{indent}{name}:", comment)
+    comment = "" if f"{name}: {comment}" in shown else comment
+    shown.add(f"{name}: {comment}")
+    text = flow_style(value)
+    if isinstance(value, Config | Mapping) and (len(text) > MAX_FLOW or not indent or _has_sections(value)):
+        yield from _render_line(f"{indent}{name}:", comment)
         for key, inner in _items(value):
-            yield from _entry(key, inner, _field(value, key), indent + "  ", told)
+            yield from _render_key(key, inner, _field(value, key), indent + "  ", shown)
         return
-    yield from _line(f"{indent}{name}: {text}", comment)
+    yield from _render_line(f"{indent}{name}: {text}", comment)
 
 
-def _line(text: str, comment: str) -> Iterator[str]:
-    """The comment behind the text where it fits, else above it."""
+def _render_line(text: str, comment: str) -> Iterator[str]:
+    """The comment beside the text if it fits there, otherwise above it."""
     if not comment:
         yield text
         return
-    beside = f"{text.ljust(COLUMN - 2)}  # {comment}"
+    beside = f"{text.ljust(COMMENT_COLUMN - 2)}  # {comment}"
     if len(beside) <= WIDTH:
         yield beside
         return
@@ -67,36 +67,36 @@ def _line(text: str, comment: str) -> Iterator[str]:
     yield text
 
 
-def flow(value: object) -> str:
-    """A value in one line of YAML."""
+def flow_style(value: object) -> str:
+    """A value on one line of YAML, in flow style."""
     if isinstance(value, Config | Mapping):
-        return "{" + ", ".join(f"{key}: {flow(inner)}" for key, inner in _items(value)) + "}"
+        return "{" + ", ".join(f"{key}: {flow_style(inner)}" for key, inner in _items(value)) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(flow, value)) + "]"
+        return "[" + ", ".join(map(flow_style, value)) + "]"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, float):
-        return _number(value)
+        return _format_float(value)
     if isinstance(value, int):
         return str(value)
     text = str(value)
-    return text if PLAIN.fullmatch(text) and text.lower() not in WORDS else json.dumps(text, ensure_ascii=False)
+    return text if PLAIN.fullmatch(text) and text.lower() not in RESERVED else json.dumps(text, ensure_ascii=False)
 
 
-def _number(value: float) -> str:
-    """Digits without an exponent, which readers of YAML understand in different ways."""
+def _format_float(value: float) -> str:
+    """Digits without an exponent, which YAML parsers treat differently."""
     text = format(Decimal(repr(value)), "f")
     return text if "." in text else f"{text}.0"
 
 
 def _items(value: Config | Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """The keys that a dump has too: one that is left out at its default is no part of a file."""
+    """Keys and values, without those that pydantic excludes from a dump."""
     if not isinstance(value, Config):
         yield from value.items()
         return
     for key, inner in value:
-        left_out = type(value).model_fields[key].exclude_if
-        if left_out is None or not left_out(inner):
+        exclude_if = type(value).model_fields[key].exclude_if
+        if exclude_if is None or not exclude_if(inner):
             yield key, inner
 
 
@@ -104,5 +104,5 @@ def _field(value: Config | Mapping[Any, Any], key: str) -> FieldInfo | None:
     return type(value).model_fields[key] if isinstance(value, Config) else None
 
 
-def _holds_sections(value: Config | Mapping[Any, Any]) -> bool:
+def _has_sections(value: Config | Mapping[Any, Any]) -> bool:
     return any(isinstance(inner, Config) for _, inner in _items(value))

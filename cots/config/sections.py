@@ -1,4 +1,4 @@
-"""`params.yaml`: a stage reads its own sections of it, and no stage goes stale by what it does not read."""
+"""Reads sections of `params.yaml`: a stage checks only its own, so that changes of others do not make it stale."""
 
 import logging
 from pathlib import Path
@@ -7,35 +7,35 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from cots.config.renamed import first_names_used, present_names
-from cots.config_base import completed
+from cots.config.renamed import find_old_names, rename_keys
+from cots.config_base import fill_defaults
 from cots.errors import BadInput
 
 log = logging.getLogger(__name__)
 
 
 class Sections(BaseModel):
-    """Some sections of a parameter file; the others are not looked at."""
+    """Some sections of a parameter file; others are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _under_present_names(cls, values: Any) -> Any:  # noqa: ANN401  YAML
-        return completed(cls, present_names(values)) if isinstance(values, dict) else values
+    def _rename_keys(cls, values: Any) -> Any:  # noqa: ANN401  YAML
+        return fill_defaults(cls, rename_keys(values)) if isinstance(values, dict) else values
 
     @classmethod
     def load(cls, path: Path = Path("params.yaml")) -> Self:
-        """Read and check these sections of a parameter file; a renamed key is read, with a warning.
+        """Read and check these sections of a parameter file; old names of keys are accepted, with a warning each.
 
         Raises:
             BadInput: no such file, not YAML, or wrong keys and values; all mistakes in one message.
         """
         values = read_yaml(path)
         params = cls.parse(values, path)
-        own = {name: section for name, section in values.items() if name in section_names(cls)}
-        for first, present in dict(first_names_used(own)).items():
-            log.warning("%s: %s is now called %s (cots init --upgrade)", path, first, present)
+        sections = {name: section for name, section in values.items() if name in section_names(cls)}
+        for old, current in dict(find_old_names(sections)).items():
+            log.warning("%s: %s is now called %s (cots init --upgrade)", path, old, current)
         return params
 
     @classmethod
@@ -53,12 +53,12 @@ class Sections(BaseModel):
 
 
 def section_names(sections: type[Sections]) -> list[str]:
-    """Names of the sections as they stand in the file."""
+    """Names of the sections in the file."""
     return [field.alias or name for name, field in sections.model_fields.items()]
 
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401  YAML
-    """What a parameter file holds, unchecked.
+    """Content of a parameter file, unchecked.
 
     Raises:
         BadInput: no such file, or not YAML.

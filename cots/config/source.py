@@ -26,4 +26,4 @@ SourceConfig = Annotated[
 class SourceSection(Sections):
     """A file with section `source`."""
 
-    source: SourceConfig = Field(default=ScenesSourceConfig(), description="Which data, in which layout.")
+    source: SourceConfig = Field(default=ScenesSourceConfig(), description="The data set and its layout.")

@@ -11,84 +11,90 @@ from cots.directions import Target
 
 
 class TrainableBlocksConfig(Config):
-    """How many of each backbone's last blocks are trained; with `all`, its embeddings too."""
+    """Number of the last blocks of each backbone that are trained; `all` includes its embeddings."""
 
-    image: Literal["all"] | NonNegativeInt = Field(default="all", description="Of the image encoder. Paper: 6 (L).")
-    text: Literal["all"] | NonNegativeInt = Field(default="all", description="Of the text encoder. Paper: 6 (L).")
+    image: Literal["all"] | NonNegativeInt = Field(
+        default="all", description="Blocks of the image encoder. Paper: 6 (L)."
+    )
+    text: Literal["all"] | NonNegativeInt = Field(
+        default="all", description="Blocks of the text encoder. Paper: 6 (L)."
+    )
 
 
 class TrainConfig(Config):
-    """One run of an objective, for pre-training and for fine-tuning."""
+    """A training run, for pre-training and fine-tuning."""
 
-    seed: int = Field(default=0, description="Of weights, order of samples and dropout.")
+    seed: int = Field(default=0, description="Seed of weights, order of samples and dropout.")
     steps: PositiveInt = Field(default=250, description="Optimizer steps.")
-    batch_size: PositiveInt = Field(default=128, description="Pairs in a step, over all processes. Paper: 2,048 (M).")
+    batch_size: PositiveInt = Field(default=128, description="Pairs per step, over all ranks. Paper: 2,048 (M).")
     grad_accum_steps: PositiveInt = Field(
         default=1,
-        description="Parts that a batch is computed in, one after the other: less memory. The same losses and "
-        "gradients; only with negatives that have no gradient.",
+        description="Micro-batches per batch, to save memory. Losses and gradients stay the same; impossible if "
+        "negatives have a gradient.",
     )
     frames: PositiveInt = Field(
         default=1,
-        description="Frames of a sample; a video of several is the average of its frames. (L) One is drawn inside each "
-        "of as many equal segments of the kept frames (L), so a shorter video repeats its own evenly; 1 takes the "
-        "frame whose crop was tokenized, which the token level needs.",
+        description="Frames per sample; the embedding of a video is the average over its frames. (L) One "
+        "frame is drawn from each of as many equal segments of the stored frames (L), so a shorter video repeats its "
+        "frames evenly; 1 takes the frame whose crop was tokenized, which the token level needs.",
     )
     learning_rate: PositiveFloat = Field(
-        default=0.001, description="Peak. Half a cosine to 0 follows. Paper: 5e-5 to 1e-4 (M)."
+        default=0.001, description="Peak learning rate. A cosine decay to 0 follows. Paper: 5e-5 to 1e-4 (M)."
     )
-    warmup_steps: NonNegativeInt = Field(default=50, description="Steps until the peak.")
-    weight_decay: NonNegativeFloat = Field(default=0.02, description="AdamW's. Paper: 0.02 (M).")
+    warmup_steps: NonNegativeInt = Field(default=50, description="Steps of linear warm-up to the peak.")
+    weight_decay: NonNegativeFloat = Field(default=0.02, description="Weight decay of AdamW. Paper: 0.02 (M).")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="Factor of the learning rate for each block further from the top. 1: one rate (D)."
+        default=1.0,
+        description="Factor of the learning rate from each block to the one below it. 1: the same rate everywhere (D).",
     )
     trainable_blocks: TrainableBlocksConfig = Field(
-        default=TrainableBlocksConfig(), description="all, or how many of the last blocks of each encoder."
+        default=TrainableBlocksConfig(), description="Last blocks of each backbone that are trained, or all."
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="Recompute activations: less memory, about a third more time."
+        default=False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )
     fsdp: bool = Field(
         default=False,
-        description="Each of several processes keeps a part of the weights (FSDP2). And of their gradients and AdamW's "
-        "moments; it fetches the rest block by block: for encoders that do not fit one device, the same results (D): "
-        "docs/decisions/0006-several-processes-share-a-batch.md.",
+        description="Shard weights, gradients and AdamW's moments over the ranks (FSDP2). For encoders that do not fit "
+        "on one device; the same results (D): docs/decisions/0006-several-processes-share-a-batch.md.",
     )
     torch_compile: bool = Field(
         default=False,
-        description="torch.compile of each block, for large encoders on a GPU. From the second step on, after half a "
-        "minute (docs/performance.md); the same results but for rounding, so that a resumed run may end a rounding "
-        "apart.",
+        description="Compile each block with torch.compile, for large encoders on a GPU. From the second step on, "
+        "after half a minute of compilation (docs/performance.md). Results differ by rounding, also those of a resumed "
+        "run from those of an uninterrupted one.",
     )
-    max_grad_norm: PositiveFloat = Field(default=1.0, description="Of all gradients together.")
+    max_grad_norm: PositiveFloat = Field(
+        default=1.0, description="Maximum norm of all gradients together; larger ones are scaled down."
+    )
     checkpoint_every: PositiveInt = Field(default=100, description="Steps between checkpoints.")
-    objective: ObjectiveConfig = Field(default=CotsObjectiveConfig(), description="What is learnt.")
+    objective: ObjectiveConfig = Field(default=CotsObjectiveConfig(), description="The training objective.")
 
     @model_validator(mode="after")
-    def _tokens_belong_to_one_frame(self) -> Self:
+    def _check_frames(self) -> Self:
         if self.objective.needs_one_frame and self.frames > 1:
             raise ValueError(
-                f"loss_weights.token is not 0 with {self.frames} frames: visual tokens belong to one frame"
+                f"loss_weights.token is not 0 with {self.frames} frames: visual tokens belong to a single frame"
             )
         return self
 
     @model_validator(mode="after")
-    def _accumulation_needs_negatives_without_gradient(self) -> Self:
-        parts = self.grad_accum_steps
-        if parts > self.batch_size:
-            raise ValueError(f"grad_accum_steps {parts} of a batch of {self.batch_size}")
-        if parts > 1 and self.objective.needs_whole_batch:
+    def _check_accumulation(self) -> Self:
+        steps = self.grad_accum_steps
+        if steps > self.batch_size:
+            raise ValueError(f"grad_accum_steps {steps} is larger than batch_size {self.batch_size}")
+        if steps > 1 and self.objective.needs_whole_batch:
             raise ValueError(
-                f"grad_accum_steps {parts}: this objective needs its batch whole, its negatives have a gradient"
+                f"grad_accum_steps {steps}: this objective needs the whole batch, because its negatives have a gradient"
             )
         return self
 
 
 class FinetuneConfig(TrainConfig):
-    """A run that goes on from pre-trained encoders, at an image size of its own."""
+    """A run that starts from pre-trained encoders, at an image size of its own."""
 
     steps: PositiveInt = Field(default=200, description="Optimizer steps.")
-    warmup_steps: NonNegativeInt = Field(default=20, description="Steps until the peak.")
+    warmup_steps: NonNegativeInt = Field(default=20, description="Steps of linear warm-up to the peak.")
     objective: ObjectiveConfig = Field(
         default=CotsObjectiveConfig(
             loss_weights=LossWeightsConfig(token=0.0),
@@ -97,11 +103,11 @@ class FinetuneConfig(TrainConfig):
             queue_warmup_steps=100,
             filter=FilterConfig(warmup_steps=20),
         ),
-        description="What is learnt.",
+        description="The training objective.",
     )
     size: PositiveInt = Field(
         default=64,
-        description="Side of the input, pixels. Position embeddings are interpolated where it is not "
+        description="Side of the input image, pixels. Position embeddings are interpolated if it differs from "
         "`model.image.size`. Paper: up to 384 (L).",
     )
 
@@ -109,7 +115,9 @@ class FinetuneConfig(TrainConfig):
 class PretrainSection(Sections):
     """A file with section `pretrain`."""
 
-    pretrain: TrainConfig = Field(default=TrainConfig(), description="Training from scratch, over images and frames.")
+    pretrain: TrainConfig = Field(
+        default=TrainConfig(), description="Pre-training, on images and single frames of videos."
+    )
 
 
 class FinetuneSection(Sections):
@@ -117,5 +125,5 @@ class FinetuneSection(Sections):
 
     finetune: dict[Target, FinetuneConfig] = Field(
         default={"image-text": FinetuneConfig()},
-        description="Training that goes on from the pre-trained encoders, one run for each retrieval target.",
+        description="Fine-tuning of the pre-trained encoders, one run for each retrieval target.",
     )

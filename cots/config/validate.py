@@ -1,4 +1,4 @@
-"""Section `validate`: what the data must satisfy to enter."""
+"""Section `validate`: conditions that the data must meet."""
 
 from pydantic import Field, PositiveInt
 
@@ -7,26 +7,26 @@ from cots.config_base import Config, Fraction
 
 
 class ValidateConfig(Config):
-    """What the data must satisfy to enter."""
+    """Conditions that the data must meet."""
 
     max_duplicates: Fraction = Field(
-        default=0.05, description="Fraction of samples whose pixels occur before in the same split."
+        default=0.05, description="Maximum fraction of samples with the pixels of an earlier one in the same split."
     )
     max_leakage: Fraction = Field(
-        default=0.01, description="Fraction of val and test samples whose pixels occur in train."
+        default=0.01, description="Maximum fraction of val and test samples whose pixels occur in train."
     )
     max_suspects: Fraction = Field(
         default=0.05,
-        description="Fraction of samples with a caption in suspects.csv. These are pairs that a trained filter "
-        "distrusts, written by `cots suspects`.",
+        description="Maximum fraction of samples with a caption in suspects.csv. `cots suspects` lists there the "
+        "captions that the filter of a training run found unlikely.",
     )
-    max_caption_words: PositiveInt = Field(default=80, description="Words of the longest caption.")
-    sampled_shards: PositiveInt = Field(default=4, description="Shards opened and compared with the manifest.")
+    max_caption_words: PositiveInt = Field(default=80, description="Maximum number of words in a caption.")
+    sampled_shards: PositiveInt = Field(default=4, description="Shards that are opened and compared with the manifest.")
 
 
 class ValidateSection(Sections):
     """A file with section `validate`."""
 
     validate_: ValidateConfig = Field(
-        default=ValidateConfig(), alias="validate", description="What the data must satisfy to enter."
+        default=ValidateConfig(), alias="validate", description="Conditions that the data must meet."
     )

@@ -1,4 +1,4 @@
-"""Samples and captions embedded once, batches shared between processes."""
+"""Embeds samples and captions; ranks share the batches."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -21,11 +21,13 @@ class EmbeddedSplit:
     """Samples and their captions in the shared space.
 
     Attributes:
-        ids: of the N items, in the order read.
+        ids: of the N items, in the order in which they were read.
         captions: M texts, those of the first item first.
-        owners: (M,) row of the item that each text describes.
-        items: (N, D) unit rows; texts: (M, D) unit rows.
-        item_seconds: spent encoding items, decoding left out; text_seconds: likewise for texts.
+        text_to_item: (M,) row of the item that each text describes.
+        items: (N, D) unit rows.
+        texts: (M, D) unit rows.
+        item_seconds: time of encoding the items, without decoding.
+        text_seconds: time of encoding the texts.
     """
 
     ids: tuple[str, ...]
@@ -38,47 +40,47 @@ class EmbeddedSplit:
 
 
 def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch_size: int) -> EmbeddedSplit:
-    """Encode every sample and all of its captions; pictures are held a batch at a time.
+    """Encode samples and all their captions; images are in memory one batch at a time.
 
-    Each process encodes its share of the batches, and every process has the whole result: that of one.
+    Each rank encodes its share of the batches, and all ranks return the whole result, as a single process would.
 
     Raises:
         BadInput: there are no samples, or a frame cannot be decoded.
     """
-    mine: list[tuple[list[str], list[tuple[str, ...]], NDArray[np.float32]]] = []
+    encoded_here: list[tuple[list[str], list[tuple[str, ...]], NDArray[np.float32]]] = []
     item_seconds = 0.0
     for chunk in round_robin(batched(samples, batch_size)):
-        clips = [decode_frames(sample) for sample in chunk]
+        videos = [decode_frames(sample) for sample in chunk]
         start = time.perf_counter()
-        vectors = model.encode_videos(clips, batch_size=batch_size)
+        vectors = model.encode_videos(videos, batch_size=batch_size)
         item_seconds += time.perf_counter() - start
-        mine.append(([sample.id for sample in chunk], [sample.captions for sample in chunk], vectors))
-    every = gather_round_robin(mine)
-    if not every:
-        raise BadInput("there is nothing to embed: no usable picture or clip")
-    ids, captions, items = zip(*every, strict=True)
-    own = list(chain.from_iterable(captions))
-    texts = tuple(chain.from_iterable(own))
+        encoded_here.append(([sample.id for sample in chunk], [sample.captions for sample in chunk], vectors))
+    encoded = gather_round_robin(encoded_here)
+    if not encoded:
+        raise BadInput("there is nothing to embed: no usable image or video")
+    ids, captions, items = zip(*encoded, strict=True)
+    captions_by_item = list(chain.from_iterable(captions))
+    texts = tuple(chain.from_iterable(captions_by_item))
     start = time.perf_counter()
-    encoded = embed_texts(model, texts, batch_size=batch_size)
+    text_embeddings = embed_texts(model, texts, batch_size=batch_size)
     return EmbeddedSplit(
         ids=tuple(chain.from_iterable(ids)),
         captions=texts,
-        text_to_item=np.repeat(np.arange(len(own)), list(map(len, own))),
+        text_to_item=np.repeat(np.arange(len(captions_by_item)), list(map(len, captions_by_item))),
         items=np.concatenate(items),
-        texts=encoded,
+        texts=text_embeddings,
         item_seconds=max(all_gather_object(item_seconds)),
         text_seconds=time.perf_counter() - start,
     )
 
 
 def embed_texts(model: DualEncoder, texts: Sequence[str], *, batch_size: int) -> NDArray[np.float32]:
-    """Unit rows (N, D) of texts, of which each process encodes its share of the batches."""
-    own_share = [
+    """Unit rows (N, D) of texts; each rank encodes its share of the batches."""
+    encoded_here = [
         (text_batch.rows, model.encode_text_batches([text_batch]))
         for text_batch in round_robin(model.length_sorted_batches(texts, batch_size=batch_size))
     ]
-    encoded = np.empty((len(texts), model.dim), np.float32)
-    for rows, vectors in gather_round_robin(own_share):
-        encoded[rows] = vectors
-    return encoded
+    embeddings = np.empty((len(texts), model.dim), np.float32)
+    for rows, vectors in gather_round_robin(encoded_here):
+        embeddings[rows] = vectors
+    return embeddings

@@ -1,6 +1,6 @@
-"""The metrics of retrieval, one record each; scores, chance, intervals, tables, cards and report iterate over them."""
+"""The retrieval metrics, one record each: scores, chance, intervals, tables, cards and the report iterate over them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -13,18 +13,19 @@ from cots.evaluation.metrics import RECALL_KS, Doubles, Ints, RankedQueries, wei
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One score of a direction: the mean or median over its queries, in the metric's unit.
+    """A score of one direction: the mean or median over its queries, in the metric's unit.
 
     Attributes:
         name: in metrics.json, in tables and, without `@`, in tags of the registry.
-        title: what people read.
+        title: for people.
         description: one sentence.
-        values: (Q,) what each query counts for.
-        chance: of candidates in random order: the expected mean, or the median, exactly.
-        aggregate: what becomes of the values.
-        unit: per cent, where values and chance lie in [0, 1], or ranks.
+        values: (Q,) value of each query.
+        chance: expected mean, or exact median, if candidates were in random order.
+        aggregate: how values become a score.
+        unit: "per cent", with values and chance in [0, 1], or "rank".
         higher_is_better: whether a larger score is the better one.
-        hub_name: on model cards; a metric without one is in metrics.json and in the report alone.
+        needs_right_ranks: whether `values` reads `right_ranks`, which query tables of release 0.1 lack.
+        hub_name: on model cards and in tables; a metric without one is only in metrics.json and the report.
     """
 
     name: str
@@ -35,88 +36,102 @@ class Metric:
     aggregate: Literal["mean", "median"] = "mean"
     unit: Literal["per cent", "rank"] = "per cent"
     higher_is_better: bool = True
+    needs_right_ranks: bool = False
     hub_name: str | None
 
     @property
     def scale(self) -> float:
-        """From values to the unit."""
+        """Factor from values to the unit."""
         return 100.0 if self.unit == "per cent" else 1.0
 
-    def score(self, direction: RankedQueries) -> float:
+    def score(self, queries: RankedQueries) -> float:
         """The metric of one direction."""
-        values = self.values(direction)
+        values = self.values(queries)
         return self.scale * float(np.median(values) if self.aggregate == "median" else np.mean(values))
 
-    def scaled(self, direction: RankedQueries) -> Doubles:
+    def scaled_values(self, queries: RankedQueries) -> Doubles:
         """(Q,) the values in the metric's unit."""
-        return self.scale * self.values(direction).astype(np.float64)
+        return self.scale * self.values(queries).astype(np.float64)
 
 
-def summarize(direction: RankedQueries) -> dict[str, float]:
-    """Every score of one direction, by the metric's name."""
-    return {metric.name: metric.score(direction) for metric in METRICS}
+def summarize(queries: RankedQueries) -> dict[str, float]:
+    """All scores of one direction, by the metric's name."""
+    return {metric.name: metric.score(queries) for metric in METRICS}
 
 
-def chance_level(direction: RankedQueries) -> dict[str, float]:
-    """What `scores` expects of candidates in random order, exactly."""
-    return {metric.name: metric.scale * metric.chance(direction) for metric in METRICS}
+def chance_level(queries: RankedQueries) -> dict[str, float]:
+    """Exact expected scores of one direction if candidates were in random order."""
+    return {metric.name: metric.scale * metric.chance(queries) for metric in METRICS}
+
+
+def computable(queries: RankedQueries, aggregate: Literal["mean", "median"]) -> list[Metric]:
+    """Metrics of one kind of aggregate for which enough is known of the queries."""
+    known = queries.right_ranks is not None
+    return [metric for metric in METRICS if metric.aggregate == aggregate and (known or not metric.needs_right_ranks)]
 
 
 def headline() -> list[Metric]:
-    """The metrics of cards and of tables in a terminal."""
+    """The metrics of model cards and of tables in a terminal."""
     return [metric for metric in METRICS if metric.hub_name]
 
 
-def _ranks(direction: RankedQueries) -> Ints:
-    return direction.ranks
+def rsum(directions: Mapping[str, RankedQueries]) -> float:
+    """Sum of the recalls R@1, R@5 and R@10 of both directions; 600 at most."""
+    return sum(metric.score(queries) for queries in directions.values() for metric in RECALLS)
 
 
-def _recall_by_chance(direction: RankedQueries, *, k: int) -> float:
-    return float(_found_by_chance(direction)[min(k, direction.candidates) - 1])
+def _ranks(queries: RankedQueries) -> Ints:
+    return queries.ranks
 
 
-def _precision_by_chance(direction: RankedQueries) -> float:
-    """Place i holds a right one with probability r / n, and then each place before it with (r - 1) / (n - 1).
+def _recall_by_chance(queries: RankedQueries, *, k: int) -> float:
+    return float(_hit_probability_by_chance(queries)[min(k, queries.candidates) - 1])
 
-    AP@R is 1/n sum_{i=1..r} (1 + (i - 1)(r - 1) / (n - 1)) / i on average.
+
+def _precision_by_chance(queries: RankedQueries) -> float:
+    weights, counts = _relevant_counts(queries)
+    expected = [_expected_precision(int(relevant), queries.candidates) for relevant in counts]
+    return float(sum(weight * precision for weight, precision in zip(weights, expected, strict=True)))
+
+
+def _expected_precision(relevant: int, candidates: int) -> float:
+    """Expected AP@R of a query with r right ones among n candidates: 1/n sum_{i=1..r} (1 + (i - 1)(r - 1)/(n - 1)) / i.
+
+    Rank i holds a right one with probability r / n, and then each rank before it with (r - 1) / (n - 1).
     """
-    weights, counts = _right_candidates(direction)
-    return float(sum(w * _precision_of(int(r), direction.candidates) for w, r in zip(weights, counts, strict=True)))
+    before = np.arange(relevant)  # ranks before each of the first R
+    expected_right_before = before * (relevant - 1) / max(candidates - 1, 1)
+    return float(np.sum((1 + expected_right_before) / (before + 1))) / candidates
 
 
-def _precision_of(relevant: int, candidates: int) -> float:
-    before = np.arange(relevant)  # places before each of the first R
-    others = before * (relevant - 1) / max(candidates - 1, 1)
-    return float(np.sum((1 + others) / (before + 1))) / candidates
+def _median_by_chance(queries: RankedQueries) -> float:
+    probabilities = np.diff(_hit_probability_by_chance(queries), prepend=0)
+    return weighted_median(np.arange(1, queries.candidates + 1), probabilities)
 
 
-def _median_by_chance(direction: RankedQueries) -> float:
-    return weighted_median(np.arange(1, direction.candidates + 1), np.diff(_found_by_chance(direction), prepend=0))
+def _mean_rank_by_chance(queries: RankedQueries) -> float:
+    """The best of r right ones among n candidates ranks (n + 1) / (r + 1) on average."""
+    weights, counts = _relevant_counts(queries)
+    return float(weights @ ((queries.candidates + 1) / (counts + 1)))
 
 
-def _mean_rank_by_chance(direction: RankedQueries) -> float:
-    """The first of r right ones among n candidates stands at (n + 1) / (r + 1) on average."""
-    weights, counts = _right_candidates(direction)
-    return float(weights @ ((direction.candidates + 1) / (counts + 1)))
-
-
-def _found_by_chance(direction: RankedQueries) -> Doubles:
+def _hit_probability_by_chance(queries: RankedQueries) -> Doubles:
     """(n,) probability that a random order has a right candidate among its first 1 .. n.
 
     A query with r right ones misses the first k with probability C(n - r, k) / C(n, k).
     """
-    n = direction.candidates
-    drawn, found = np.arange(n), np.zeros(n)
-    for weight, relevant in zip(*_right_candidates(direction), strict=True):
+    n = queries.candidates
+    drawn, hit = np.arange(n), np.zeros(n)
+    for weight, relevant in zip(*_relevant_counts(queries), strict=True):
         missed = np.cumprod(np.clip(n - int(relevant) - drawn, 0, None) / (n - drawn), dtype=np.float64)
-        found += weight * (1 - missed)
-    return found
+        hit += weight * (1 - missed)
+    return hit
 
 
-def _right_candidates(direction: RankedQueries) -> tuple[Doubles, Ints]:
-    """How many right candidates queries have: the share of the queries with each number, and the numbers."""
-    counts, queries = np.unique(direction.relevant, return_counts=True)
-    return queries / queries.sum(), counts
+def _relevant_counts(queries: RankedQueries) -> tuple[Doubles, Ints]:
+    """Distinct numbers of right candidates, behind the fraction of queries with each."""
+    counts, num_queries = np.unique(queries.relevant, return_counts=True)
+    return num_queries / num_queries.sum(), counts
 
 
 def _recall(k: int) -> Metric:
@@ -124,27 +139,28 @@ def _recall(k: int) -> Metric:
         name=f"R@{k}",
         title=f"R@{k}",
         description=f"Queries with a right candidate among the first {k}.",
-        values=lambda direction: direction.ranks <= k,
+        values=lambda queries: queries.ranks <= k,
         chance=partial(_recall_by_chance, k=k),
         hub_name=f"recall_at_{k}",
     )
 
 
+RECALLS = tuple(map(_recall, RECALL_KS))
 METRICS: tuple[Metric, ...] = (
-    *map(_recall, RECALL_KS),
+    *RECALLS,
     # Source: Musgrave, Belongie, Lim, A Metric Learning Reality Check, arXiv:2003.08505.
     Metric(
         name="mAP@R",
         title="mAP@R",
-        description="How purely a query's R right candidates fill the first R places; with one right one it is R@1.",
-        values=lambda direction: direction.average_precision,
+        description="Average precision of the first R candidates, where R is the number of right ones.",
+        values=lambda queries: queries.average_precision,
         chance=_precision_by_chance,
         hub_name="map_at_r",
     ),
     Metric(
         name="MdR",
         title="MdR",
-        description="Median rank of the best-placed right candidate.",
+        description="Median rank of the best right candidate.",
         values=_ranks,
         chance=_median_by_chance,
         aggregate="median",
@@ -155,7 +171,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="mean_rank",
         title="Mean rank",
-        description="Mean rank of the best-placed right candidate.",
+        description="Mean rank of the best right candidate.",
         values=_ranks,
         chance=_mean_rank_by_chance,
         unit="rank",

@@ -1,14 +1,14 @@
-"""Two models on the same queries: how far apart, and could that be the luck of the draw?"""
+"""Paired bootstrap of two models on the same queries: how much they differ, and whether chance explains it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cots.evaluation.bootstrap import TAILS, Sums, nested, resample_counts, with_rsum
+from cots.evaluation.bootstrap import TAILS, ItemSums, append_rsum, nest, resample_counts
 from cots.evaluation.metrics import Doubles, RankedQueries
 
-DIGITS = 9  # sums of per cents that cancel out leave dust below this
+DIGITS = 9  # rounding error of sums that cancel out is below this
 
 
 def paired_bootstrap(
@@ -18,53 +18,54 @@ def paired_bootstrap(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Challenger less champion in every score, by paired bootstrap.
+    """Challenger minus champion in every score, by paired bootstrap.
 
-    Both models face the same draw of items, so what makes an item hard for both cancels out. Several runs of each
-    method, one a training seed, are paired in order and drawn with replacement too: the interval then covers another
-    seed as well as another draw of items.
+    Both models are scored on the same draws of items, so that the difficulty of an item cancels out. If each method has
+    several runs, one per training seed, runs are paired in order and drawn with replacement too; the interval then
+    covers another seed as well as another draw of items.
 
         p = min(1, 2 (1 + min(#{d <= 0}, #{d >= 0})) / (resamples + 1)),   d the resampled differences
 
     Args:
-        challenger: S runs, each by the direction's name.
+        challenger: S runs, each with its directions by name.
         champion: as many, on the same queries in the same order.
-        resamples: draws; p cannot fall below 2 / (resamples + 1).
+        resamples: number of draws; p cannot fall below 2 / (resamples + 1).
         seed: of the draws.
 
     Returns:
         {"i2t": {"R@1": {"challenger", "champion", "difference", "low", "high", "p"}, ...}, ..., "rsum": {...}}:
-        mean scores of the runs, their difference, its 95 % interval and the two-sided p. R@k, mAP@R and RSUM in per
-        cent; a lower `mean_rank` is the better one.
+        mean scores of the runs, their difference, its 95 % interval and the two-sided p. R@k, mAP@R and RSUM are in
+        per cent; a lower `mean_rank` is better.
 
     Raises:
-        ValueError: other numbers of runs, or runs on other queries.
+        ValueError: different numbers of runs, or runs on different queries.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 16.
     """
     _check(challenger, champion)
-    new, old = ([Sums.of(run) for run in runs] for runs in (challenger, champion))
-    names, queries = new[0].names, new[0].queries
+    new, old = ([ItemSums.of(run) for run in runs] for runs in (challenger, champion))
+    names, num_queries = new[0].names, new[0].num_queries
     values = [np.stack([run.values for run in runs]) for runs in (new, old)]  # (S, N, K) each
-    even = np.ones(len(queries))
-    ours, theirs = (with_rsum(names, Sums(names, side.mean(axis=0), queries).means(even)) for side in values)
-    draws = _draws(names, values[0] - values[1], queries, resamples, seed)  # (resamples, K + 1)
+    once = np.ones(len(num_queries))
+    ours, theirs = (append_rsum(names, ItemSums(names, side.mean(axis=0), num_queries).means(once)) for side in values)
+    draws = _draw_differences(names, values[0] - values[1], num_queries, resamples, seed)  # (resamples, K + 1)
     low, high = np.percentile(draws, TAILS, axis=0)
-    figures = np.stack([ours, theirs, ours - theirs, low, high, _p_values(draws)], axis=1).tolist()
+    results = np.stack([ours, theirs, ours - theirs, low, high, _p_values(draws)], axis=1).tolist()
     keys = ("challenger", "champion", "difference", "low", "high", "p")
-    return nested(
-        {name: dict(zip(keys, row, strict=True)) for name, row in zip([*names, "rsum"], figures, strict=True)}
-    )
+    return nest({name: dict(zip(keys, row, strict=True)) for name, row in zip([*names, "rsum"], results, strict=True)})
 
 
-def _draws(names: Sequence[str], apart: Doubles, queries: Doubles, resamples: int, seed: int) -> Doubles:
+def _draw_differences(
+    names: tuple[str, ...], differences: Doubles, num_queries: Doubles, resamples: int, seed: int
+) -> Doubles:
+    """Differences of all scores, and of the RSUM, for each draw of runs and items."""
     random = np.random.default_rng(seed)
-    runs, items = apart.shape[:2]
+    runs, items = differences.shape[:2]
     rows = []
     for _ in range(resamples):
         weights = resample_counts(random, runs) / runs
-        drawn = Sums(tuple(names), np.tensordot(weights, apart, axes=1), queries)
-        rows.append(with_rsum(names, drawn.means(resample_counts(random, items))))
+        drawn = ItemSums(names, np.tensordot(weights, differences, axes=1), num_queries)
+        rows.append(append_rsum(names, drawn.means(resample_counts(random, items))))
     return np.asarray(np.round(rows, DIGITS))
 
 
@@ -80,7 +81,7 @@ def _check(challenger: Sequence[Mapping[str, RankedQueries]], champion: Sequence
     for run in (*challenger, *champion):
         if list(run) != list(first):
             raise ValueError(f"directions differ: {', '.join(run)} and {', '.join(first)}")
-        for name, direction in run.items():
-            same = direction.candidates == first[name].candidates
-            if not (same and np.array_equal(direction.text_to_item, first[name].text_to_item)):
-                raise ValueError(f"{name}: the runs were not asked the same queries about the same candidates")
+        for name, queries in run.items():
+            same_candidates = queries.candidates == first[name].candidates
+            if not (same_candidates and np.array_equal(queries.query_to_item, first[name].query_to_item)):
+                raise ValueError(f"{name}: the runs have different queries or candidates")

@@ -1,7 +1,7 @@
-"""Retrieval measured: samples embedded once, every query ranked in both directions, encoding and search timed."""
+"""Evaluates retrieval: ranks every query in both directions, and times encoding and search."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -12,8 +12,9 @@ from cots.directions import DIRECTIONS, Media
 from cots.errors import BadInput
 from cots.evaluation.bootstrap import bootstrap
 from cots.evaluation.embedding import EmbeddedSplit
-from cots.evaluation.metric_table import chance_level, summarize
-from cots.evaluation.metrics import RECALL_KS, RankedQueries, rank_queries, rank_queries_in_folds, rsum
+from cots.evaluation.metric_table import RECALLS, chance_level, rsum, summarize
+from cots.evaluation.metrics import RankedQueries, rank_queries, rank_queries_in_folds
+from cots.evaluation.query_table import RIGHT_RANKS
 from cots.index.embedding_index import EmbeddingIndex
 from cots.rounding import rounded
 
@@ -23,8 +24,8 @@ class RetrievalResult:
     """Retrieval in both directions.
 
     Attributes:
-        directions: `i2t` and `t2i`, or `v2t` and `t2v`, with every query's rank.
-        metrics: ready for JSON, with intervals and chance levels beside the scores; docs/evaluation.md has its schema.
+        directions: ranked queries of `i2t` and `t2i`, or of `v2t` and `t2v`.
+        metrics: scores with their intervals and chance levels, JSON-serializable; docs/evaluation.md has the schema.
     """
 
     directions: dict[str, RankedQueries]
@@ -34,12 +35,12 @@ class RetrievalResult:
 def evaluate_retrieval(
     embedded: EmbeddedSplit, *, media: Media, folds: int, resamples: int, seed: int
 ) -> RetrievalResult:
-    """Rank everything both ways.
+    """Rank all texts for every item and all items for every text, and score both directions.
 
     Args:
-        embedded: what is retrieved from what.
-        media: names the directions.
-        folds: parts of consecutive items whose mean scores stand beside those of the whole set; 1 is the whole alone.
+        embedded: items and texts.
+        media: of the items; it decides the names of the directions.
+        folds: number of folds of consecutive items whose mean scores are given beside those of the whole set; 1: none.
         resamples: draws of the bootstrap behind the 95 % intervals.
         seed: of these draws.
 
@@ -51,60 +52,66 @@ def evaluate_retrieval(
         raise BadInput(
             f"{folds} folds of {len(embedded.ids)} items: set evaluate.folds or --folds to fewer, 1 for none"
         )
-    spaces, names = (embedded.items, embedded.texts, embedded.text_to_item), DIRECTIONS[media]
-    directions = dict(zip(names, rank_queries(*spaces), strict=True))
-    metrics = _figures([directions], resamples, seed)
+    embeddings, names = (embedded.items, embedded.texts, embedded.text_to_item), DIRECTIONS[media]
+    directions = dict(zip(names, rank_queries(*embeddings), strict=True))
+    metrics = _compute_metrics([directions], resamples, seed)
     if folds > 1:
-        parts = [dict(zip(names, ways, strict=True)) for ways in rank_queries_in_folds(*spaces, folds)]
-        metrics["folds"] = {"number": folds} | _figures(parts, resamples, seed)
+        by_fold = [dict(zip(names, ranked, strict=True)) for ranked in rank_queries_in_folds(*embeddings, folds)]
+        metrics["folds"] = {"number": folds} | _compute_metrics(by_fold, resamples, seed)
     return RetrievalResult(directions=directions, metrics=rounded(metrics | {"speed": _speed(embedded)}))
 
 
-def query_rows(embedded: EmbeddedSplit, measured: RetrievalResult) -> list[dict[str, Any]]:
-    """One row a query, for tables and for the comparison of two models on the same queries.
+def query_rows(embedded: EmbeddedSplit, result: RetrievalResult) -> list[dict[str, Any]]:
+    """Rows of the query table (`cots.evaluation.query_table`).
 
     Returns:
-        Rows of direction, query (unique in its direction: the item's id, or id#number of the caption), item,
-        caption (its number, None where the item is the query), rank, relevant, candidates, average_precision.
+        One row per query: direction, query (the item's id, or id#number of the caption), item, caption (its number,
+        None if the item is the query), rank, relevant, candidates, average_precision, right_ranks.
     """
-    first = np.searchsorted(embedded.text_to_item, embedded.text_to_item)  # (M,): number of the owner's first caption
-    numbers = (np.arange(len(embedded.text_to_item)) - first).tolist()
+    first_captions = np.searchsorted(embedded.text_to_item, embedded.text_to_item)  # (M,) first text of the same item
+    caption_numbers = (np.arange(len(embedded.text_to_item)) - first_captions).tolist()
     rows = []
-    for way, captions in zip(measured.directions, ([None] * len(embedded.ids), numbers), strict=True):
-        direction = measured.directions[way]
-        columns = (direction.ranks.tolist(), direction.relevant.tolist(), direction.average_precision.tolist())
-        for owner, caption, rank, relevant, precision in zip(
-            direction.text_to_item.tolist(), captions, *columns, strict=True
-        ):
-            item = embedded.ids[owner]
-            query = {"query": item if caption is None else f"{item}#{caption}", "item": item, "caption": caption}
-            right = {"rank": rank, "relevant": relevant, "candidates": direction.candidates}
-            rows.append({"direction": way, **query, **right, "average_precision": precision})
+    for name, captions in zip(result.directions, ([None] * len(embedded.ids), caption_numbers), strict=True):
+        queries = result.directions[name]
+        for item, caption, columns in zip(queries.query_to_item.tolist(), captions, _columns(queries), strict=True):
+            id_ = embedded.ids[item]
+            query = {"query": id_ if caption is None else f"{id_}#{caption}", "item": id_, "caption": caption}
+            rows.append({"direction": name, **query, **columns})
     return rows
 
 
-def _figures(parts: Sequence[Mapping[str, RankedQueries]], resamples: int, seed: int) -> dict[str, Any]:
-    """Scores, chance levels and intervals of one set of items, or their means over several."""
-    by_chance = {name: _mean([chance_level(part[name]) for part in parts]) for name in parts[0]}
-    to_texts, to_items = zip(*(part.values() for part in parts), strict=True)
+def _columns(queries: RankedQueries) -> Iterator[dict[str, Any]]:
+    """For each query the columns of its row that hold numbers."""
+    assert queries.right_ranks is not None
+    right_ranks = np.split(queries.right_ranks, np.cumsum(queries.relevant)[:-1])
+    columns = queries.ranks.tolist(), queries.relevant.tolist(), queries.average_precision.tolist(), right_ranks
+    for rank, relevant, precision, ranks in zip(*columns, strict=True):
+        numbers = {"rank": rank, "relevant": relevant, "candidates": queries.candidates}
+        yield numbers | {"average_precision": precision, RIGHT_RANKS: ranks.tolist()}
+
+
+def _compute_metrics(folds: Sequence[Mapping[str, RankedQueries]], resamples: int, seed: int) -> dict[str, Any]:
+    """Scores, chance levels and intervals of one set of items, or their means over several folds."""
+    by_chance = {name: _mean([chance_level(fold[name]) for fold in folds]) for name in folds[0]}
+    to_texts, to_items = zip(*(fold.values() for fold in folds), strict=True)
     return {
-        **{name: _mean([summarize(part[name]) for part in parts]) for name in parts[0]},
-        "rsum": fmean(map(rsum, parts)),
-        "chance": by_chance | {"rsum": sum(level[f"R@{k}"] for level in by_chance.values() for k in RECALL_KS)},
-        "interval": bootstrap(parts, resamples=resamples, seed=seed),
+        **{name: _mean([summarize(fold[name]) for fold in folds]) for name in folds[0]},
+        "rsum": fmean(map(rsum, folds)),
+        "chance": by_chance | {"rsum": sum(level[recall.name] for level in by_chance.values() for recall in RECALLS)},
+        "interval": bootstrap(folds, resamples=resamples, seed=seed),
         "queries": {
-            "items": round(fmean(len(way.ranks) for way in to_texts)),
-            "texts": round(fmean(len(way.ranks) for way in to_items)),
+            "items": round(fmean(len(queries.ranks) for queries in to_texts)),
+            "texts": round(fmean(len(queries.ranks) for queries in to_items)),
         },
     }
 
 
-def _mean(scored: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: fmean(values[name] for values in scored) for name in scored[0]}
+def _mean(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: fmean(by_name[name] for by_name in scores) for name in scores[0]}
 
 
 def _speed(embedded: EmbeddedSplit) -> dict[str, float]:
-    """Encoding rates, and exact search of all texts for their ten nearest items."""
+    """Encoding rates, and the time of an exact search for the ten nearest items of a text."""
     index = EmbeddingIndex.build(embedded.items, "Flat")
     start = time.perf_counter()
     index.search(embedded.texts, min(10, len(index)))

@@ -12,13 +12,14 @@ from cots.flows.exclusive_run import exclusive_run
 from cots.flows.limits import time_limit
 from cots.flows.parent_run import parent_run
 from cots.flows.retrain_report import RetrainReport, report_run
-from cots.flows.tasks import publish, pull, push, repro
+from cots.flows.tasks import check_params, publish, pull, push, repro
 
 
 @flow
 def retrain(hours: float | None = None) -> State[Any]:
     """Train on the current data and deploy the result if the gate accepts it; `hours` limits the run time."""
     with exclusive_run(flow_run.name), report_run("retrain") as report, time_limit(hours):
+        check_params()
         use_remote = has_remote()
         if use_remote:
             pull()

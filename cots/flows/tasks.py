@@ -5,6 +5,7 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas import State
 
+from cots.config.params import Params
 from cots.errors import RunFailed
 from cots.flows.commands import CommandResult, backup_lock, run
 from cots.registry.registry import Registry
@@ -16,6 +17,12 @@ async def is_retryable(_task: object, _run: object, state: State[Any]) -> bool:
 
 
 retryable = task(retries=3, retry_delay_seconds=[2, 10, 30], retry_condition_fn=is_retryable)
+
+
+@task  # no retries: the file stays as it is
+def check_params() -> None:
+    """Check all of params.yaml; a stage checks only its own sections, possibly after hours of other stages."""
+    Params.load()
 
 
 @retryable

@@ -1,4 +1,4 @@
-"""Which index suits a gallery: exact while that is quick, else the fastest that finds what was asked for."""
+"""Chooses the index of a gallery: exact while that is fast, otherwise the fastest one with the required recall."""
 
 import math
 from dataclasses import dataclass
@@ -8,93 +8,97 @@ from numpy.typing import NDArray
 
 from cots.index.embedding_index import EmbeddingIndex
 
-EXACT_BYTES = 32 * 2**20  # that an exact query reads at most: 32 K vectors of 256, about 2 ms (docs/performance.md)
-STORED = {"SQfp16": 2, "SQ8": 1}  # how a graph keeps vectors, best first: bytes a component
-EF_CONSTRUCTION = "efConstruction=128"  # with FAISS's 40 a million vectors take three times the effort to search
-HNSW_M = 16  # of a vector in the graph, twice as many on its lowest level
-EF_SEARCH_GRID = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)  # candidates that a search in the graph keeps
+EXACT_BYTES = 32 * 2**20  # most that an exact query reads: 32 K vectors of 256, about 2 ms (docs/performance.md)
+QUANTIZERS = {"SQfp16": 2, "SQ8": 1}  # formats of vectors in a graph, the most precise first: bytes per component
+EF_CONSTRUCTION = "efConstruction=128"  # with FAISS's 40 a search of a million vectors needs three times the effort
+HNSW_M = 16  # links per vector in the graph, twice as many on its lowest level
+EF_SEARCH_GRID = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)  # candidates that a graph search keeps
 ROUNDING = 1e-6  # of a cosine in float32
-RESERVE = 0.2  # of the share that may be missed is left to queries unlike those that the settings were chosen with
+RESERVE = 0.2  # fraction of the allowed misses that is kept for queries unlike those used for the choice
 
 
 @dataclass(frozen=True)
 class IndexChoice:
-    """An index and what it is.
+    """An index and how it was built.
 
     Attributes:
-        kind: FAISS's factory string.
-        settings: of the search, as FAISS writes them, such as `efSearch=32`; empty where there are none.
+        index: the index.
+        factory: string of FAISS's index factory.
+        settings: of the search, in FAISS's syntax, such as `efSearch=32`; empty if there are none.
     """
 
     index: EmbeddingIndex
-    kind: str
+    factory: str
     settings: str
 
 
 def choose_index(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], *, recall: float, k: int, max_bytes: float = math.inf
 ) -> IndexChoice:
-    """Build the index that finds a share of the k nearest in the least time.
+    """Build the fastest index that finds a given fraction of the k nearest vectors.
 
-    Up to `EXACT_BYTES` of vectors the search is exact. Above, it walks a graph of neighbours (HNSW) over vectors in
-    half precision, or in bytes where memory asks, with the least effort that reaches the recall on the queries given.
-    If no effort does, the search is exact. The same inputs give the same index.
+    Up to `EXACT_BYTES` of vectors, search is exact. Beyond that it uses a graph (HNSW) over vectors in half precision,
+    or in 8 bits if memory is short, with the smallest efSearch that reaches the recall on the given queries. If none
+    does, search is exact. The same inputs give the same index.
 
     Args:
         vectors: (N, D) unit rows, N > 0.
-        queries: (Q, D) unit rows like those that will be asked, Q > 0.
-        recall: share of the k nearest that is to be found, in (0, 1].
-        k: of the nearest.
-        max_bytes: of the index.
+        queries: (Q, D) unit rows, representative of later queries, Q > 0.
+        recall: fraction of the k nearest that must be found, in (0, 1].
+        k: number of nearest vectors that count.
+        max_bytes: maximum size of the index.
 
     Raises:
-        ValueError: nothing that fits into `max_bytes` finds enough.
+        ValueError: no index within `max_bytes` reaches the recall.
     """
-    exact = _exact(vectors)
+    exact = _build_exact(vectors)
     if vectors.nbytes <= min(EXACT_BYTES, max_bytes):
         return exact
     k = min(k, len(vectors))
-    furthest = exact.index.search(queries, k)[0][:, -1]
-    for stored, width in STORED.items():
-        if _bytes(vectors, width) > max_bytes:
+    kth_similarity = exact.index.search(queries, k)[0][:, -1]
+    for quantizer, width in QUANTIZERS.items():
+        if _graph_bytes(vectors, width) > max_bytes:
             continue
-        kind = f"HNSW{HNSW_M},{stored}"
-        index = EmbeddingIndex.build(vectors, kind, EF_CONSTRUCTION)
-        for settings in (f"efSearch={effort}" for effort in EF_SEARCH_GRID):
+        factory = f"HNSW{HNSW_M},{quantizer}"
+        index = EmbeddingIndex.build(vectors, factory, EF_CONSTRUCTION)
+        for settings in (f"efSearch={ef_search}" for ef_search in EF_SEARCH_GRID):
             index.set(settings)
-            if recall_of(index.search(queries, k)[1], vectors, queries, furthest) >= recall + RESERVE * (1 - recall):
-                return IndexChoice(index, kind, settings)
+            rows = index.search(queries, k)[1]
+            if recall_of(rows, vectors, queries, kth_similarity) >= recall + RESERVE * (1 - recall):
+                return IndexChoice(index, factory, settings)
     if vectors.nbytes > max_bytes:
-        least = min(_bytes(vectors, width) for width in STORED.values()) / 1e9
-        raise ValueError(f"no index of {max_bytes / 1e9:.3g} GB finds {recall:.0%}: the smallest form has {least:.3g}")
+        smallest = min(_graph_bytes(vectors, width) for width in QUANTIZERS.values()) / 1e9
+        raise ValueError(
+            f"no index of {max_bytes / 1e9:.3g} GB finds {recall:.0%}: the smallest one has {smallest:.3g} GB"
+        )
     return exact
 
 
-def _exact(vectors: NDArray[np.float32]) -> IndexChoice:
+def _build_exact(vectors: NDArray[np.float32]) -> IndexChoice:
     return IndexChoice(EmbeddingIndex.build(vectors, "Flat"), "Flat", "")
 
 
-def _bytes(vectors: NDArray[np.float32], width: int) -> float:
-    """Of vectors and links: twice `LINKS` row numbers on the lowest level, and about four more a vector above it."""
+def _graph_bytes(vectors: NDArray[np.float32], width: int) -> float:
+    """Bytes of vectors and links: twice `HNSW_M` row numbers on the lowest level and about four per vector above it."""
     count, dim = vectors.shape
     return float(count * (width * dim + 4 * (2 * HNSW_M + 4)))
 
 
 def recall_of(
-    found: NDArray[np.int64],
+    rows: NDArray[np.int64],
     vectors: NDArray[np.float32],
     queries: NDArray[np.float32],
-    furthest: NDArray[np.float32],
+    kth_similarity: NDArray[np.float32],
 ) -> float:
-    """Share of the k nearest that an index finds; what is as near as the k-th counts, whichever of them it is.
+    """Fraction of the k nearest that an index finds; any vector as similar as the exact k-th counts.
 
-    Pictures that occur twice are no fault of the index.
+    So duplicate images do not count against the index.
 
     Args:
-        found: (Q, k) rows, -1 where there is none.
-        vectors: (N, D) what was searched.
+        rows: (Q, k) rows that the index finds, -1 for none.
+        vectors: (N, D) the indexed vectors.
         queries: (Q, D).
-        furthest: (Q,) similarity of the k-th nearest by exact search.
+        kth_similarity: (Q,) similarity of the k-th nearest vector in exact search.
     """
-    near = np.einsum("qnd,qd->qn", vectors[found], queries) >= furthest[:, None] - ROUNDING
-    return float((near & (found >= 0)).mean())
+    similar = np.einsum("qnd,qd->qn", vectors[rows], queries) >= kth_similarity[:, None] - ROUNDING
+    return float((similar & (rows >= 0)).mean())

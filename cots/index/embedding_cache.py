@@ -1,4 +1,4 @@
-"""Vectors that an encoder made before, kept on this machine: what is indexed again need not be encoded again."""
+"""A local cache of embeddings: what is indexed again need not be encoded again."""
 
 import hashlib
 import logging
@@ -18,59 +18,60 @@ Rows = NDArray[np.float32]
 
 
 class EmbeddingCache:
-    """Vectors by the digest of what was encoded.
+    """Embeddings by the digest of the encoded content.
 
-    A vector depends in its last digits on who shared its batch, so a remembered one is not bit for bit what a new pass
-    would give: a rebuilt index finds the same, its bytes may differ.
+    The last digits of an embedding depend on the other inputs of its batch, so a cached embedding may differ from a
+    new one by rounding: a rebuilt index finds the same items, but its bytes may differ.
 
     Args:
-        before: rows (R, D) by digest.
+        stored: rows (R, D) by digest.
     """
 
-    def __init__(self, before: dict[bytes, Rows]) -> None:
-        self._before = before
-        self._asked: dict[bytes, Rows] = {}
+    def __init__(self, stored: dict[bytes, Rows]) -> None:
+        self._stored = stored
+        self._used: dict[bytes, Rows] = {}
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; where there is nothing, or nothing readable, nothing is remembered."""
+        """Read what `save` wrote; the cache is empty if there is no file, or a damaged one."""
         if not path.is_file():
             return cls({})
         try:
-            stored = load_file(path)
-            rows = np.split(stored["vectors"], np.cumsum(stored["counts"])[:-1])
-            digests = [bytes(digest) for digest in stored["digests"]]
+            arrays = load_file(path)
+            rows = np.split(arrays["vectors"], np.cumsum(arrays["counts"])[:-1])
+            digests = [bytes(digest) for digest in arrays["digests"]]
             return cls(dict(zip(digests, rows, strict=True)))
         except (KeyError, SafetensorError, ValueError) as error:
             log.warning("%s is damaged, everything is encoded anew: %s", path, error)
             return cls({})
 
     def save(self, path: Path) -> None:
-        """Keep what was asked for since loading and forget the rest, which left the data."""
+        """Write the embeddings used since loading and drop all others, whose content left the data."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        digests = np.frombuffer(b"".join(self._asked), np.uint8).reshape(len(self._asked), -1)
-        counts = np.array([len(rows) for rows in self._asked.values()], np.int64)
-        vectors = np.concatenate([*self._asked.values()])
-        with atomic_file(path) as aside:
-            save_file({"digests": digests, "counts": counts, "vectors": vectors}, aside)
+        digests = np.frombuffer(b"".join(self._used), np.uint8).reshape(len(self._used), -1)
+        counts = np.array([len(rows) for rows in self._used.values()], np.int64)
+        vectors = np.concatenate([*self._used.values()])
+        with atomic_file(path) as temporary:
+            save_file({"digests": digests, "counts": counts, "vectors": vectors}, temporary)
 
     def rows(self, digests: Sequence[bytes], encode: Callable[[list[int]], Sequence[Rows]]) -> list[Rows]:
-        """The rows of each thing, of which only the unknown ones are encoded.
+        """The embeddings of each input; only inputs that are not in the cache are encoded.
 
         Args:
-            digests: of the things.
-            encode: called at most once, with the places of those that are unknown; gives the rows (R, D) of each.
+            digests: of the inputs.
+            encode: called at most once, with the positions of inputs that are not in the cache; returns rows (R, D) of
+                each.
         """
-        known = {digest: self._asked.get(digest, self._before.get(digest)) for digest in digests}
-        places = [place for place, digest in enumerate(digests) if known[digest] is None]
-        made = encode(places) if places else []
-        self._asked |= {digest: rows for digest, rows in known.items() if rows is not None}
-        self._asked |= {digests[place]: rows for place, rows in zip(places, made, strict=True)}
-        return [self._asked[digest] for digest in digests]
+        cached = {digest: self._used.get(digest, self._stored.get(digest)) for digest in digests}
+        missing = [position for position, digest in enumerate(digests) if cached[digest] is None]
+        encoded = encode(missing) if missing else []
+        self._used |= {digest: rows for digest, rows in cached.items() if rows is not None}
+        self._used |= {digests[position]: rows for position, rows in zip(missing, encoded, strict=True)}
+        return [self._used[digest] for digest in digests]
 
 
 def digest_of(*parts: bytes) -> bytes:
-    """sha256 of some parts, which no others share: where each ends counts too."""
+    """Sha256 of a sequence of byte strings; it also depends on where each one ends."""
     sha = hashlib.sha256()
     for part in parts:
         sha.update(len(part).to_bytes(8, "little"))

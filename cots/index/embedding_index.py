@@ -1,4 +1,4 @@
-"""The search index: FAISS over unit embeddings, built from FAISS's own factory string."""
+"""The search index: FAISS over unit embeddings, built from a string of FAISS's index factory."""
 
 import math
 import re
@@ -11,55 +11,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cots.files import atomic_file
-from cots.index.gpu import MOST, GpuIndex
+from cots.index.gpu import MAX_K, GpuIndex
 
-TRAINED_A_LIST = 64  # vectors; FAISS warns below 39, and more cost time without finding more
-NEAREST = 10  # of which recall counts, and that a graph's efSearch is meant for
-WIDER = 2  # candidates more in a graph for each row that is sought beyond these
-COMPARED = 1 << 16  # rows of a selection that are compared one by one where there is a graph, at most
-DETOUR = 4  # over the share of the rows that may be found: times the effort of a search of the whole graph
+TRAIN_VECTORS_PER_LIST = 64  # FAISS warns below 39; more take time without better recall
+RECALL_K = 10  # nearest rows that recall counts, and for which efSearch of a graph is chosen
+EF_PER_EXTRA_ROW = 2  # efSearch added for each row beyond these
+MAX_BRUTE_FORCE = 1 << 16  # rows that a filter may select so that they are compared one by one instead of by the graph
+FILTER_EF_FACTOR = 4  # of efSearch in a filtered search, divided by the fraction of rows selected
 
 
 class EmbeddingIndex:
-    """Nearest items by inner product, which is the cosine for unit rows.
+    """Nearest rows by inner product, which is the cosine for unit rows.
 
-    Searches of everything run on a GPU where `faiss-gpu` sees one and `GpuCopy` takes the index.
+    Searches without a filter run on a GPU if `faiss-gpu` sees one and `GpuIndex` supports the index.
 
     Args:
-        index: a FAISS index that holds its vectors; row i is the i-th embedding it was built from.
+        index: a FAISS index with its vectors; row i is the i-th embedding that it was built from.
     """
 
     def __init__(self, index: faiss.Index) -> None:
         self._index = index
 
     @classmethod
-    def build(cls, embeddings: NDArray[np.float32], kind: str, settings: str = "") -> Self:
+    def build(cls, embeddings: NDArray[np.float32], factory: str, settings: str = "") -> Self:
         """Train and fill an index.
 
         Args:
             embeddings: (N, D) unit rows.
-            kind: a string of FAISS's index factory, such as `Flat`, `HNSW32` or `IVF1024,PQ32`.
-            settings: that hold while it is built, as `set` takes them, such as `efConstruction=128`.
+            factory: a string of FAISS's index factory, such as `Flat`, `HNSW32` or `IVF1024,PQ32`.
+            settings: set before the index is filled, as in `set`, such as `efConstruction=128`.
 
         Raises:
-            ValueError: no or broken embeddings, a kind that FAISS does not know, or one that needs more
-                vectors to train than there are.
+            ValueError: no embeddings or broken ones, an unknown factory string, or one that needs more vectors to train
+                than there are.
         """
         if embeddings.ndim != 2 or not len(embeddings):
             raise ValueError(f"an index needs (N, D) embeddings with N > 0, not {embeddings.shape}")
         if not np.isfinite(embeddings).all():
             raise ValueError("an index needs finite embeddings")
         vectors = np.ascontiguousarray(embeddings, np.float32)
-        index = _untrained(vectors.shape[1], kind)
-        made = cls(index)
+        faiss_index = _create_untrained(vectors.shape[1], factory)
+        index = cls(faiss_index)
         if settings:
-            made.set(settings)
+            index.set(settings)
         try:
-            index.train(_sample(index, vectors))
-            index.add(vectors)
+            faiss_index.train(_training_sample(faiss_index, vectors))
+            faiss_index.add(vectors)
         except RuntimeError as error:
-            raise ValueError(f"cannot build {kind!r} from {len(vectors)} vectors: {_reason(error)}") from None
-        return made
+            raise ValueError(f"cannot build {factory!r} from {len(vectors)} vectors: {_reason(error)}") from None
+        return index
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -76,138 +76,139 @@ class EmbeddingIndex:
             raise ValueError(f"{path} is not a FAISS index: {_reason(error)}") from None
 
     def save(self, path: Path) -> None:
-        """Write a file; the same embeddings and kind give the same bytes."""
+        """Write a file; the same embeddings and factory string give the same bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as aside:
-            faiss.write_index(self._index, str(aside))
+        with atomic_file(path) as temporary:
+            faiss.write_index(self._index, str(temporary))
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
     @property
     def dim(self) -> int:
-        """Length of the vectors."""
+        """Dimension of the vectors."""
         return int(self._index.d)
 
     def set(self, settings: str) -> None:
-        """Search in another way from now on, also when loaded again.
+        """Change settings of the search; they are saved with the index.
 
         Args:
-            settings: as FAISS writes them: `nprobe=32,k_factor_rf=4`, `efSearch=64`.
+            settings: in FAISS's syntax: `nprobe=32,k_factor_rf=4`, `efSearch=64`.
 
         Raises:
-            ValueError: this kind of index has none of that name.
+            ValueError: this index has no such setting.
         """
         try:
             faiss.ParameterSpace().set_index_parameters(self._index, settings)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise ValueError(f"cannot set {settings}: {_reason(error)}") from None
-        vars(self).pop("_gpu", None)  # made anew, with these settings
+        vars(self).pop("_gpu", None)  # the next search copies the index with these settings
 
     def search(
         self, queries: NDArray[np.float32], k: int, *, id_filter: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The k nearest rows of each query, nearest first.
+        """Find the k nearest rows of each query, nearest first.
 
         Args:
             queries: (Q, D); Q may be 0.
-            k: at most the size of the index, or the number of rows in `among`.
-            among: (N,) True at the rows that may be found; all, if it is left out. FAISS leaves the others out while
-                it searches, so an exact index stays exact. A graph compares a small selection row by row and looks the
-                longer for a large one the smaller it is; other approximate indices find less of a selection.
+            k: at most the size of the index, or the number of rows that `id_filter` selects.
+            id_filter: (N,) True at rows that may be found; None for all rows. FAISS skips the others during the search,
+                so an exact index stays exact. A graph compares a small selection row by row and raises efSearch for a
+                larger one; other approximate indices have lower recall with a filter.
 
         Returns:
-            Similarities (Q, k) and rows (Q, k); an approximate index that finds fewer fills up with row -1.
+            Similarities (Q, k) and rows (Q, k); rows are -1 where an approximate index finds fewer than k.
 
         Raises:
             ValueError: k out of range, or queries of another shape or not finite.
         """
-        most = len(self) if id_filter is None else int(id_filter.sum())
-        if not 1 <= k <= most:
-            raise ValueError(f"k must be from 1 to the {most} items of the index, not {k}")
+        max_k = len(self) if id_filter is None else int(id_filter.sum())
+        if not 1 <= k <= max_k:
+            raise ValueError(f"k must be from 1 to the {max_k} items of the index, not {k}")
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ValueError(f"queries must be (Q, {self.dim}), not {queries.shape}")
         if not np.isfinite(queries).all():
             raise ValueError("queries must be finite")
-        asked = np.ascontiguousarray(queries, np.float32)
-        if id_filter is None or most == len(self):
-            return self._among_all(asked, k)
-        return self._selected(asked, k, id_filter)
+        vectors = np.ascontiguousarray(queries, np.float32)
+        if id_filter is None or max_k == len(self):
+            return self._search_all(vectors, k)
+        return self._search_filtered(vectors, k, id_filter)
 
     @cached_property
     def _gpu(self) -> GpuIndex | None:
         return GpuIndex.of(self._index)
 
-    def _among_all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        if k <= MOST and self._gpu is not None:
+    def _search_all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if k <= MAX_K and self._gpu is not None:
             return self._gpu.search(queries, k)
-        scores, rows = self._index.search(queries, k, params=_wider(self._index, k))
+        scores, rows = self._index.search(queries, k, params=_parameters_for_k(self._index, k))
         return scores, rows
 
-    def _selected(
-        self, queries: NDArray[np.float32], k: int, among: NDArray[np.bool_]
+    def _search_filtered(
+        self, queries: NDArray[np.float32], k: int, id_filter: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        selector = faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))  # type: ignore[call-arg, arg-type]
-        share = np.count_nonzero(among) / len(among)
-        index = _searched(self._index, share)
+        selector = faiss.IDSelectorBitmap(np.packbits(id_filter, bitorder="little"))  # type: ignore[call-arg, arg-type]
+        fraction = np.count_nonzero(id_filter) / len(id_filter)
+        index = _storage_if_few(self._index, fraction)
         try:
-            scores, rows = index.search(queries, k, params=_parameters(index, k, selector, share))
-        except RuntimeError:  # plain product quantizers know no selectors: rank everything, then leave out
-            scores, rows = self._among_all(queries, len(self))
-            rows = np.where((rows >= 0) & among[rows], rows, -1)
+            scores, rows = index.search(queries, k, params=_parameters(index, k, selector, fraction))
+        except RuntimeError:  # plain product quantizers support no selectors: rank all rows, then filter
+            scores, rows = self._search_all(queries, len(self))
+            rows = np.where((rows >= 0) & id_filter[rows], rows, -1)
             first = np.argsort(rows < 0, axis=1, kind="stable")[:, :k]
             return np.take_along_axis(scores, first, axis=1), np.take_along_axis(rows, first, axis=1)
         return scores, rows
 
 
-def _searched(index: faiss.Index, share: float) -> faiss.Index:
-    """A graph's vectors where a search would lose its way among rows that it may not find, and few are left."""
-    if isinstance(index, faiss.IndexHNSW) and share * index.ntotal <= COMPARED:
+def _storage_if_few(index: faiss.Index, fraction: float) -> faiss.Index:
+    """A graph's vectors without the graph, if a filter selects so few that a search would hardly meet them."""
+    if isinstance(index, faiss.IndexHNSW) and fraction * index.ntotal <= MAX_BRUTE_FORCE:
         return index.storage
     return index
 
 
-def _wider(index: faiss.Index, k: int) -> Any:  # noqa: ANN401  see `_parameters`
-    """For a graph that is asked for more than it was set for; None, the index's own settings, for the rest."""
-    return _parameters(index, k) if k > NEAREST and isinstance(index, faiss.IndexHNSW) else None
+def _parameters_for_k(index: faiss.Index, k: int) -> Any:  # noqa: ANN401  see `_parameters`
+    """Larger efSearch for a graph if k is larger than the one it was chosen for; None otherwise: its own settings."""
+    return _parameters(index, k) if k > RECALL_K and isinstance(index, faiss.IndexHNSW) else None
 
 
-def _parameters(index: faiss.Index, k: int, selector: Any = None, share: float = 1.0) -> Any:  # noqa: ANN401  see below
-    """Search as the index is set, which FAISS forgets where it is given a selector; a graph with more effort."""
-    made: Any = faiss  # its type stubs lack the keywords that its constructors take
+def _parameters(index: faiss.Index, k: int, selector: Any = None, fraction: float = 1.0) -> Any:  # noqa: ANN401
+    """The index's own settings, which FAISS ignores if it gets a selector; for a graph with a larger efSearch."""
+    api: Any = faiss  # its type stubs lack the keyword arguments of its constructors
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return _parameters(index.index, k, selector, share)
+        return _parameters(index.index, k, selector, fraction)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(index.base_index, k, selector, share)
-        return made.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+        inner = _parameters(index.base_index, k, selector, fraction)
+        return api.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
-        return made.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+        return api.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
     if isinstance(index, faiss.IndexHNSW):
-        effort = index.hnsw.efSearch + WIDER * max(k - NEAREST, 0)
-        return made.SearchParametersHNSW(sel=selector, efSearch=math.ceil(effort * (DETOUR if selector else 1) / share))
-    return made.SearchParameters(sel=selector)
+        ef_search = index.hnsw.efSearch + EF_PER_EXTRA_ROW * max(k - RECALL_K, 0)
+        factor = FILTER_EF_FACTOR if selector else 1
+        return api.SearchParametersHNSW(sel=selector, efSearch=math.ceil(ef_search * factor / fraction))
+    return api.SearchParameters(sel=selector)
 
 
-def _sample(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What an index is trained on: everything, or evenly spaced rows where that is enough for its lists."""
+def _training_sample(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors that an index is trained on: all, or evenly spaced ones if these are enough for its lists."""
     ivf = faiss.try_extract_index_ivf(index)
-    enough = TRAINED_A_LIST * ivf.nlist if ivf else len(vectors)
+    enough = TRAIN_VECTORS_PER_LIST * ivf.nlist if ivf else len(vectors)
     if len(vectors) <= enough:
         return vectors
     return vectors[np.linspace(0, len(vectors) - 1, enough, dtype=np.int64)]
 
 
-def _untrained(dim: int, kind: str) -> faiss.Index:
+def _create_untrained(dim: int, factory: str) -> faiss.Index:
     try:
-        index = faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise ValueError(f"FAISS makes no index {kind!r} of dimension {dim}: {_reason(error)}") from None
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT:  # a graph over product codes takes distances unasked
-        raise ValueError(f"FAISS makes {kind!r} for distances alone, not for similarities: choose another kind")
+        raise ValueError(f"FAISS cannot create {factory!r} of dimension {dim}: {_reason(error)}") from None
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:  # FAISS ignores the metric for a graph over product codes
+        raise ValueError(f"FAISS supports {factory!r} only for distances, not for inner products: choose another")
     return index
 
 
 def _reason(error: RuntimeError) -> str:
-    """FAISS's own words without its source lines: "Error in <function> at <file>:<line>: '<test>' failed: <words>"."""
+    """FAISS's message without its source lines: "Error in <function> at <file>:<line>: '<test>' failed: <message>"."""
     return " ".join(re.split(r":\d+: |' failed: |Error: ", str(error))[-1].split())

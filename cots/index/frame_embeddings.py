@@ -1,4 +1,4 @@
-"""Which frame of a clip answers a query: the frames' own vectors, beside the index of whole clips."""
+"""Embeddings of single frames, beside an index of whole videos: they tell which frame answers a query."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from cots.files import atomic_file
 
 @dataclass(frozen=True, slots=True)
 class FrameEmbeddings:
-    """One vector a frame for each item of an index that has several frames; the others need none.
+    """One embedding per frame, for those items of an index that have several frames.
 
     Attributes:
-        vectors: (F, D) unit rows in half precision, an item's frames in order of time.
-        starts: (N + 1,) where the rows of each of N items start; the last one is F.
+        vectors: (F, D) unit rows in half precision, item after item, an item's frames in order of time.
+        starts: (N + 1,) first row of each of N items, and F at the end.
     """
 
     vectors: NDArray[np.float16]
@@ -27,7 +27,7 @@ class FrameEmbeddings:
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32], counts: Sequence[int]) -> Self:
-        """Rows (F, D) of all items after each other, and how many each item has: 0 where there is but one frame."""
+        """Frame embeddings from rows (F, D) of all items, and the number of rows of each item: 0 for a single frame."""
         return cls(vectors.astype(np.float16), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
     @classmethod
@@ -35,24 +35,24 @@ class FrameEmbeddings:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: no such file, or another one.
+            ValueError: no such file, or a file of something else.
         """
         if not path.is_file():
-            raise ValueError(f"no frames {path}")
+            raise ValueError(f"no frame embeddings {path}")
         try:
             return cls(**load_file(path))
         except (SafetensorError, TypeError) as error:
-            raise ValueError(f"{path} holds no frames: {error}") from None
+            raise ValueError(f"{path} has no frame embeddings: {error}") from None
 
     def save(self, path: Path) -> None:
-        """Write a file; the same vectors give the same bytes."""
-        with atomic_file(path) as aside:
-            save_file({"vectors": self.vectors, "starts": self.starts}, aside)
+        """Write a file; the same embeddings give the same bytes."""
+        with atomic_file(path) as temporary:
+            save_file({"vectors": self.vectors, "starts": self.starts}, temporary)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     def best_frame(self, item: int, query: NDArray[np.float32]) -> int:
-        """Number, from 0, of the item's frame that is most similar to a query (D,); the earliest of equal ones."""
-        own = self.vectors[self.starts[item] : self.starts[item + 1]]
-        return int((own.astype(np.float32) @ query).argmax()) if len(own) else 0
+        """Number, from 0, of the item's frame that is most similar to a query (D,); of equal ones the earliest."""
+        frames = self.vectors[self.starts[item] : self.starts[item + 1]]
+        return int((frames.astype(np.float32) @ query).argmax()) if len(frames) else 0

@@ -1,4 +1,4 @@
-"""FAISS on a GPU: a copy of an index in its memory, where `faiss-gpu` is installed and sees one."""
+"""Copies of FAISS indices in GPU memory, if `faiss-gpu` is installed and sees a GPU."""
 
 import functools
 import logging
@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
-LEAST_BYTES = 32 << 20  # of vectors: a smaller index is read sooner by the processor than it is sent
-MOST = 2048  # rows that FAISS finds a query on a GPU, and lists that it reads
-SCRATCH_BYTES = 256 << 20  # of the GPU's memory, for all indices together; FAISS would take 1.5 GiB
-KINDS = {faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ}
-_api: Any = faiss  # its type stubs know no GPU
-_searching = threading.Lock()  # FAISS's scratch memory serves one search at a time
+MIN_BYTES = 32 << 20  # of vectors: the CPU reads a smaller index before the query has reached the GPU
+MAX_K = 2048  # FAISS's limit on a GPU, for results per query and for probed lists
+SCRATCH_BYTES = 256 << 20  # of GPU memory for all indices together; FAISS would take 1.5 GiB
+SUPPORTED = {faiss.IndexFlat, faiss.IndexFlatIP, faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ}
+_faiss: Any = faiss  # its type stubs know no GPU
+_lock = threading.Lock()  # FAISS's scratch memory serves one search at a time
 
 
 class GpuIndex:
-    """The same vectors on the first GPU, found with the same settings; scores differ by rounding.
+    """A copy of an index on the first GPU, with the same vectors and settings; scores differ by rounding.
 
     Args:
         index: of FAISS, on the GPU.
@@ -30,28 +30,28 @@ class GpuIndex:
 
     @classmethod
     def of(cls, index: faiss.Index) -> Self | None:
-        """A copy, or None: no GPU that FAISS sees, a small index, or a kind or settings that FAISS keeps off it."""
+        """A copy; None if FAISS sees no GPU, or the index is small or has a type or setting that FAISS lacks there."""
         index = faiss.downcast_index(index)
-        if not faiss.get_num_gpus() or type(index) not in KINDS:  # what derives from these would lose what it adds
+        if not faiss.get_num_gpus() or type(index) not in SUPPORTED:  # a subclass would lose what it adds
             return None
-        if 4 * index.d * index.ntotal < LEAST_BYTES or getattr(index, "nprobe", 1) > MOST:
+        if 4 * index.d * index.ntotal < MIN_BYTES or getattr(index, "nprobe", 1) > MAX_K:
             return None
         try:
-            return cls(_api.index_cpu_to_gpu(_resources(), 0, index))
-        except RuntimeError as error:  # its memory is full, or the lists are found by a graph
+            return cls(_faiss.index_cpu_to_gpu(_resources(), 0, index))
+        except RuntimeError as error:  # its memory is full, or a graph assigns vectors to lists
             log.warning("the index stays off the GPU: %s", str(error).splitlines()[-1])
             return None
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """As the index itself would, for k up to `MOST`; searches wait for each other."""
-        with _searching:
+        """Search like the original index, for k up to `MAX_K`, one search at a time."""
+        with _lock:
             scores, rows = self._index.search(queries, k)
         return scores, rows
 
 
 @functools.cache
-def _resources() -> Any:  # noqa: ANN401  see `_api`
-    """What all indices on the GPU share."""
-    made = _api.StandardGpuResources()
-    made.setTempMemory(SCRATCH_BYTES)
-    return made
+def _resources() -> Any:  # noqa: ANN401  see `_faiss`
+    """Resources that all indices on the GPU share."""
+    resources = _faiss.StandardGpuResources()
+    resources.setTempMemory(SCRATCH_BYTES)
+    return resources

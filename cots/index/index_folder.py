@@ -1,10 +1,11 @@
-"""What stands in an index folder: the names of its files and the columns of its tables."""
+"""Files of an index folder and the columns of its tables."""
 
 import pyarrow as pa
 
-INDEX, ITEMS, ABOUT = "index.faiss", "items.parquet", "index.json"
-FRAMES, PREVIEWS = "frames.safetensors", "previews.tar"
-TEXTS, CAPTIONS = "captions.faiss", "captions.parquet"
+METADATA = "index.json"
+ITEM_INDEX, ITEMS = "index.faiss", "items.parquet"
+CAPTION_INDEX, CAPTIONS = "captions.faiss", "captions.parquet"
+FRAMES, THUMBNAILS = "frames.safetensors", "previews.tar"
 
 ITEM_SCHEMA = pa.schema(
     [

@@ -1,7 +1,7 @@
-"""Whether what people ask and what is new is still what the deployed encoders learnt from.
+"""Drift of queries and new samples: whether they still look like the data that the deployed encoders were trained on.
 
-Two streams leave a gap between texts and pictures, so texts are compared with texts and pictures with pictures. What
-they are compared with is held out: rows that the encoders were trained on lie elsewhere than rows they never saw.
+The embeddings of texts and images are apart in a two-stream model, so texts are compared with texts and images with
+images. The reference is held out, because encoders embed training samples differently from samples they never saw.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +25,12 @@ from cots.monitoring.query_log import LoggedQueries
 from cots.monitoring.text_stats import Vocabulary, text_stats
 from cots.rounding import rounded
 
-TAILS = (0.01, 0.99)  # the middle 98 % of a number
+TAILS = (0.01, 0.99)  # the middle 98 % of a column
 BATCH = 64
 
 Rows = NDArray[np.float32]
-Numbers = NDArray[np.int64]
-Encoder = Callable[[Numbers], Rows]  # numbers of some texts or pictures to their vectors
+Indices = NDArray[np.int64]
+Encoder = Callable[[Indices], Rows]  # from indices of some texts or images to their embeddings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,166 +38,187 @@ class DriftCheck:
     """One comparison.
 
     Attributes:
-        of: what was compared, such as `queries, texts`.
-        rows: how many there are; too_few: why it was not judged, empty where it was.
-        verdicts: in order.
-        test: of the vectors, where there are any.
+        name: of what was compared, such as `queries, texts`; a key of the summary.
+        num_rows: how many there are.
+        skipped_reason: why the check was skipped; empty if it was not.
+        results: one per expectation.
+        test: of the embeddings, if there are any.
     """
 
-    of: str
-    rows: int
+    name: str
+    num_rows: int
     skipped_reason: str = ""
-    verdicts: tuple[CheckResult, ...] = ()
+    results: tuple[CheckResult, ...] = ()
     test: MmdTest | None = None
 
 
 class DriftMonitor:
-    """Compares with the held-out samples of the data that a model learnt from.
+    """Compares queries and new samples with held-out samples of the data that a model was trained on.
 
     Args:
         model: the deployed encoders.
-        learnt: manifest of the data that they were trained on.
-        manifest: of the data as they are now; shards: their folder.
+        training_manifest: of the data that they were trained on.
+        manifest: of the current data.
+        shards: folder of the current data.
         limits: section `drift`.
     """
 
     def __init__(
-        self, model: DualEncoder, *, learnt: pd.DataFrame, manifest: pd.DataFrame, shards: Path, limits: DriftConfig
+        self,
+        model: DualEncoder,
+        *,
+        training_manifest: pd.DataFrame,
+        manifest: pd.DataFrame,
+        shards: Path,
+        limits: DriftConfig,
     ) -> None:
-        self.model, self.learnt, self.manifest, self.shards, self.limits = model, learnt, manifest, shards, limits
-        self.held_out = learnt[learnt["split"] != "train"]
-        self.vocabulary = Vocabulary(model.tokenizer, learnt.loc[learnt["split"] == "train", "captions"].explode())
+        self.model, self.manifest, self.shards, self.limits = model, manifest, shards, limits
+        self.training_manifest = training_manifest
+        is_train = training_manifest["split"] == "train"
+        self.held_out = training_manifest[~is_train]
+        self.vocabulary = Vocabulary(model.tokenizer, training_manifest.loc[is_train, "captions"].explode())
 
     def __call__(self, log: LoggedQueries | None) -> list[DriftCheck]:
-        """All comparisons; those of queries where there is a log."""
-        known = set(_identities(self.learnt))
-        new = self.manifest[[one not in known for one in _identities(self.manifest)]]
-        asked = [] if log is None else list(self._queries(log))
-        return [*asked, *self._samples(new), self._splits()]
+        """Run all checks; those of queries only if there is a log."""
+        known = set(_identities(self.training_manifest))
+        new = self.manifest[[identity not in known for identity in _identities(self.manifest)]]
+        of_queries = [] if log is None else list(self._check_queries(log))
+        return [*of_queries, *self._check_new_samples(new), self._check_splits()]
 
-    def _queries(self, log: LoggedQueries) -> Iterator[DriftCheck]:
-        yield self._texts("queries, texts", log.texts, lambda rows: log.text_vectors[rows])
+    def _check_queries(self, log: LoggedQueries) -> Iterator[DriftCheck]:
+        yield self._check_texts("queries, texts", log.texts, lambda rows: log.text_vectors[rows])
         vectors = log.image_vectors
-        yield self._pictures("queries, pictures", "image", len(vectors), lambda rows: vectors[rows])
+        yield self._check_items("queries, pictures", "image", len(vectors), lambda rows: vectors[rows])
 
-    def _samples(self, new: pd.DataFrame) -> Iterator[DriftCheck]:
+    def _check_new_samples(self, new: pd.DataFrame) -> Iterator[DriftCheck]:
         captions = self._one_caption_each(new)
-        yield self._texts("new samples, captions", captions, lambda rows: self._encoded(captions, rows))
-        yield self._shapes("new samples, sizes", new)
-        for media, own in new.groupby("media"):
-            yield self._pictures(f"new samples, {media}s", str(media), len(own), partial(self._opened, own))
+        yield self._check_texts("new samples, captions", captions, lambda rows: self._encode_texts(captions, rows))
+        yield self._check_sizes("new samples, sizes", new)
+        for media, samples in new.groupby("media"):
+            encode = partial(self._encode_samples, samples)
+            yield self._check_items(f"new samples, {media}s", str(media), len(samples), encode)
 
-    def _texts(self, of: str, texts: Sequence[str], encoded: Encoder) -> DriftCheck:
-        """Texts against held-out captions, what they look like and where they lie."""
+    def _check_texts(self, name: str, texts: Sequence[str], encode: Encoder) -> DriftCheck:
+        """Compare texts with held-out captions: their statistics and their embeddings."""
         reference = self._one_caption_each(self.held_out)
-        if told := self._too_few(len(texts), len(reference), "captions"):
-            return DriftCheck(of=of, rows=len(texts), skipped_reason=told)
-        usual = text_stats(reference, self.vocabulary)
+        if reason := self._too_few(len(texts), len(reference), "captions"):
+            return DriftCheck(name=name, num_rows=len(texts), skipped_reason=reason)
+        reference_stats = text_stats(reference, self.vocabulary)
         bounds = [
-            *(self._range(usual, column) for column in ("words", "characters")),
+            *(self._usual_range(reference_stats, column) for column in ("words", "characters")),
             Bound(title="words are known", column="unknown", low=0, high=self.limits.max_oov, share=None),
             Bound(title="texts are not blank", column="blank", low=0, high=self.limits.max_blank, share=None),
         ]
-        looks = check_bounds(text_stats(texts, self.vocabulary), bounds)
-        theirs = self._encoded(reference, self._drawn(len(reference)))
-        test, where = self._tested(encoded(self._drawn(len(texts))), theirs)
-        return DriftCheck(of=of, rows=len(texts), verdicts=(*looks, where), test=test)
+        statistics = check_bounds(text_stats(texts, self.vocabulary), bounds)
+        theirs = self._encode_texts(reference, self._subsample(len(reference)))
+        test, distribution = self._test_embeddings(encode(self._subsample(len(texts))), theirs)
+        return DriftCheck(name=name, num_rows=len(texts), results=(*statistics, distribution), test=test)
 
-    def _pictures(self, of: str, media: str, number: int, encoded: Encoder) -> DriftCheck:
-        """Pictures or clips against held-out ones whose files are still there."""
-        known = set(_identities(self.held_out[self.held_out["media"] == media]))
-        reference = self.manifest[[one in known for one in _identities(self.manifest)]]
-        if told := self._too_few(number, len(reference), f"{media}s"):
-            return DriftCheck(of=of, rows=number, skipped_reason=told)
-        theirs = self._opened(reference, self._drawn(len(reference)))
-        test, where = self._tested(encoded(self._drawn(number)), theirs)
-        return DriftCheck(of=of, rows=number, verdicts=(where,), test=test)
+    def _check_items(self, name: str, media: str, num_rows: int, encode: Encoder) -> DriftCheck:
+        """Compare images or videos with held-out ones whose files still exist."""
+        held_out = set(_identities(self.held_out[self.held_out["media"] == media]))
+        reference = self.manifest[[identity in held_out for identity in _identities(self.manifest)]]
+        if reason := self._too_few(num_rows, len(reference), f"{media}s"):
+            return DriftCheck(name=name, num_rows=num_rows, skipped_reason=reason)
+        theirs = self._encode_samples(reference, self._subsample(len(reference)))
+        test, distribution = self._test_embeddings(encode(self._subsample(num_rows)), theirs)
+        return DriftCheck(name=name, num_rows=num_rows, results=(distribution,), test=test)
 
-    def _shapes(self, of: str, new: pd.DataFrame) -> DriftCheck:
-        if told := self._too_few(len(new), len(self.learnt), "samples"):
-            return DriftCheck(of=of, rows=len(new), skipped_reason=told)
-        verdicts = check_bounds(new, [self._range(self.learnt, column) for column in ("width", "height", "frames")])
-        return DriftCheck(of=of, rows=len(new), verdicts=(*verdicts, *self._shares(new, "media", MEDIA)))
+    def _check_sizes(self, name: str, new: pd.DataFrame) -> DriftCheck:
+        reference = self.training_manifest
+        if reason := self._too_few(len(new), len(reference), "samples"):
+            return DriftCheck(name=name, num_rows=len(new), skipped_reason=reason)
+        bounds = [self._usual_range(reference, column) for column in ("width", "height", "frames")]
+        results = (*check_bounds(new, bounds), *self._check_fractions(new, "media", MEDIA))
+        return DriftCheck(name=name, num_rows=len(new), results=results)
 
-    def _splits(self) -> DriftCheck:
-        verdicts = self._shares(self.manifest, "split", SPLITS)
-        return DriftCheck(of="all samples, splits", rows=len(self.manifest), verdicts=tuple(verdicts))
+    def _check_splits(self) -> DriftCheck:
+        results = self._check_fractions(self.manifest, "split", SPLITS)
+        return DriftCheck(name="all samples, splits", num_rows=len(self.manifest), results=tuple(results))
 
-    def _shares(self, table: pd.DataFrame, column: str, values: Sequence[str]) -> list[CheckResult]:
-        """Whether each value is about as frequent as it was."""
-        shift, bounds = self.limits.max_shift, []
+    def _check_fractions(self, table: pd.DataFrame, column: str, values: Sequence[str]) -> list[CheckResult]:
+        """Check that each value of a column is about as frequent as in the training data."""
+        max_shift, bounds = self.limits.max_shift, []
         for value in values:
-            share = float((self.learnt[column] == value).mean())
-            title = f"the share of {value} is as before"
-            low, high = max(share - shift, 0.0), min(share + shift, 1.0)
+            fraction = float((self.training_manifest[column] == value).mean())
+            low, high = max(fraction - max_shift, 0.0), min(fraction + max_shift, 1.0)
+            title = f"the fraction of {value} is as before"
             bounds.append(Bound(title=title, column=value, low=low, high=high, share=None))
         return check_bounds(pd.DataFrame({value: (table[column] == value).astype(float) for value in values}), bounds)
 
-    def _range(self, usual: pd.DataFrame, column: str) -> Bound:
-        low, high = usual[column].quantile(list(TAILS)).tolist()
+    def _usual_range(self, reference: pd.DataFrame, column: str) -> Bound:
+        low, high = reference[column].quantile(list(TAILS)).tolist()
         share = 1 - self.limits.max_outside
         return Bound(title=f"{column} as usual", column=column, low=low, high=high, share=share)
 
-    def _tested(self, ours: Rows, theirs: Rows) -> tuple[MmdTest, CheckResult]:
+    def _test_embeddings(self, ours: Rows, theirs: Rows) -> tuple[MmdTest, CheckResult]:
         limits = self.limits
         test = mmd_test(ours, theirs, permutations=limits.permutations, seed=limits.seed)
         return test, CheckResult(
-            expectation="vectors lie where held-out ones lie",
+            expectation="embeddings are distributed like held-out ones",
             success=test.p > limits.alpha or test.mmd2 < limits.min_mmd2,
-            observed=f"{test.mmd2:.4f}, p {test.p:.4f} ({len(ours)} against {len(theirs)})",
-            limit=f"squared discrepancy below {limits.min_mmd2:g}, or p above {limits.alpha:g}",
+            observed=f"MMD² {test.mmd2:.4f}, p {test.p:.4f} ({len(ours)} against {len(theirs)})",
+            limit=f"MMD² below {limits.min_mmd2:g}, or p above {limits.alpha:g}",
         )
 
     def _one_caption_each(self, samples: pd.DataFrame) -> list[str]:
-        """A caption a sample, of those not known to be wrong: five captions of one picture are not five draws."""
-        random = np.random.default_rng(self.limits.seed)
-        draws = random.random(len(samples))
-        right = [
-            [text for text, bad in zip(texts, wrong, strict=True) if not bad]
-            for texts, wrong in zip(samples["captions"], samples["wrong"], strict=True)
+        """A random caption of each sample that is not known to be wrong; captions of one image are not independent."""
+        draws = np.random.default_rng(self.limits.seed).random(len(samples))
+        right_captions = [
+            [caption for caption, is_wrong in zip(captions, wrong, strict=True) if not is_wrong]
+            for captions, wrong in zip(samples["captions"], samples["wrong"], strict=True)
         ]
-        return [own[int(draw * len(own))] for own, draw in zip(right, draws, strict=True) if own]
+        return [
+            captions[int(draw * len(captions))]
+            for captions, draw in zip(right_captions, draws, strict=True)
+            if captions
+        ]
 
-    def _too_few(self, ours: int, theirs: int, what: str) -> str:
-        least = self.limits.min_rows
-        if ours < least:
-            return f"{ours} of the {least} that are needed"
-        if theirs < least:
-            return f"the champion's data hold {theirs} held-out {what} of the {least} that are needed"
+    def _too_few(self, ours: int, theirs: int, noun: str) -> str:
+        """Why there are too few rows on one side; empty if there are enough."""
+        min_rows = self.limits.min_rows
+        if ours < min_rows:
+            return f"only {ours} rows, {min_rows} are needed"
+        if theirs < min_rows:
+            return f"the champion's data has only {theirs} held-out {noun}, {min_rows} are needed"
         return ""
 
-    def _drawn(self, rows: int) -> Numbers:
-        return subsample(rows, most=self.limits.max_rows, seed=self.limits.seed)
+    def _subsample(self, num_rows: int) -> Indices:
+        return subsample(num_rows, max_rows=self.limits.max_rows, seed=self.limits.seed)
 
-    def _encoded(self, texts: Sequence[str], rows: Numbers) -> Rows:
+    def _encode_texts(self, texts: Sequence[str], rows: Indices) -> Rows:
         return self.model.encode_texts([texts[row] for row in rows], batch_size=BATCH)
 
-    def _opened(self, samples: pd.DataFrame, rows: Numbers) -> Rows:
+    def _encode_samples(self, samples: pd.DataFrame, rows: Indices) -> Rows:
         ids = samples["id"].iloc[rows].tolist()
         stored = read_stored_by_id(self.shards, self.manifest, ids)
-        return self.model.encode_videos((decode_frames(stored[one]) for one in ids), batch_size=BATCH)
+        return self.model.encode_videos((decode_frames(stored[id_]) for id_ in ids), batch_size=BATCH)
 
 
-def summary(checked: Sequence[DriftCheck], **about: object) -> dict[str, Any]:
-    """What `reports/drift/summary.json` holds: the same for the same data, queries and limits.
+def summarize_checks(checks: Sequence[DriftCheck], **about: object) -> dict[str, Any]:
+    """Content of `reports/drift/summary.json`: the same for the same data, queries and limits.
 
     Args:
-        checked: all comparisons.
-        about: what else to tell, ready for JSON.
+        checks: all comparisons.
+        about: further entries, JSON-serializable.
     """
-    judged = [(one.of, verdict) for one in checked for verdict in one.verdicts]
-    against = [f"{of}: {v.expectation} ({v.limit}): {v.observed}" for of, v in judged if not v.success]
+    results = [(check.name, result) for check in checks for result in check.results]
+    reasons = [
+        f"{name}: {result.expectation} ({result.limit}): {result.observed}"
+        for name, result in results
+        if not result.success
+    ]
     return {
-        "drifted": bool(against),
-        "reasons": against,
+        "drifted": bool(reasons),
+        "reasons": reasons,
         **about,
-        "rows": {one.of: one.rows for one in checked},
-        "not judged": {one.of: one.skipped_reason for one in checked if one.skipped_reason},
-        "checks": [{"of": of, **asdict(verdict)} for of, verdict in judged],
-        "vectors": rounded({one.of: one.test._asdict() for one in checked if one.test}),
+        "rows": {check.name: check.num_rows for check in checks},
+        "not judged": {check.name: check.skipped_reason for check in checks if check.skipped_reason},
+        "checks": [{"of": name, **asdict(result)} for name, result in results],
+        "vectors": rounded({check.name: check.test._asdict() for check in checks if check.test}),
     }
 
 
 def _identities(manifest: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Id and pixels: a picture that was replaced under its id is a new one."""
+    """Id and pixel hash: an image that was replaced under its id is a new one."""
     return zip(manifest["id"], manifest["pixel_hash"], strict=True)

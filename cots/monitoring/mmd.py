@@ -1,4 +1,4 @@
-"""Whether two sets of embeddings could be draws of one distribution: the kernel two-sample test."""
+"""Kernel two-sample test: whether two sets of embeddings could come from the same distribution."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,17 @@ from numpy.typing import NDArray
 
 from cots.evaluation.metrics import Doubles
 
-CHUNK = 256  # permutations that are summed at once
-DUST = 1e-12  # what is below it, or below that part of the largest, is rounding
+CHUNK = 256  # permutations per matrix product
+EPSILON = 1e-12  # rounding error, absolute and relative to the largest value
 
 
 class MmdTest(NamedTuple):
-    """How far apart two samples are.
+    """Result of a two-sample test.
 
     Attributes:
-        mmd2: the squared maximum mean discrepancy, unbiased: about 0 for equal distributions and slightly below it as
-            often as above, 2 at most.
-        p: the share of random divisions of the pooled rows that are as far apart; in (0, 1].
-        bandwidth: of the kernel, in the rows' own unit.
+        mmd2: squared maximum mean discrepancy, unbiased: about 0 for equal distributions, above or below it, at most 2.
+        p: fraction of random splits of the pooled rows with the same or a larger discrepancy; in (0, 1].
+        bandwidth: of the kernel, in the unit of the rows.
     """
 
     mmd2: float
@@ -27,14 +26,13 @@ class MmdTest(NamedTuple):
 
 
 def mmd_test(ours: NDArray[np.floating], theirs: NDArray[np.floating], *, permutations: int, seed: int) -> MmdTest:
-    """The maximum mean discrepancy of two samples, and how often chance alone gives as much.
+    """Maximum mean discrepancy of two samples, and how often chance alone gives the same or more.
 
         MMD² = mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean over i, j of k(x_i, y_j),
         k(a, b) = exp(-|a - b|² / (2 h²)),   h the median distance between two rows of the pool that differ
         p = (1 + #{permuted MMD² >= MMD²}) / (permutations + 1)
 
-    Rows must be independent draws: of five captions of one picture take one. The same rows in another order give the
-    same answer.
+    Rows must be independent draws: use only one caption of each image. The order of rows does not matter.
 
     Args:
         ours: (M, D), M at least 2.
@@ -43,70 +41,71 @@ def mmd_test(ours: NDArray[np.floating], theirs: NDArray[np.floating], *, permut
         seed: of the permutations.
 
     Raises:
-        ValueError: fewer than two rows, other widths, or a value that is not finite.
+        ValueError: fewer than two rows, different widths, or a value that is not finite.
 
     Source: Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012), section 3, eq. 3 and section 8 (median).
     """
     _check(ours, theirs)
-    pool = np.concatenate([_ordered(ours), _ordered(theirs)]).astype(np.float64)
-    squares = _squared_distances(pool)
-    apart = squares[np.triu_indices(len(pool), 1)]
-    apart = np.sqrt(apart[apart > DUST * squares.max()])
-    if not len(apart):  # every row is the same point
+    pool = np.concatenate([_sort(ours), _sort(theirs)]).astype(np.float64)
+    squared_distances = _squared_distances(pool)
+    distances = squared_distances[np.triu_indices(len(pool), 1)]
+    distances = np.sqrt(distances[distances > EPSILON * squared_distances.max()])
+    if not len(distances):  # every row is the same point
         return MmdTest(0.0, 1.0, 0.0)
-    bandwidth = float(np.median(apart))
-    kernel = np.exp(-squares / (2 * bandwidth**2))
+    bandwidth = float(np.median(distances))
+    kernel = np.exp(-squared_distances / (2 * bandwidth**2))
     np.fill_diagonal(kernel, 0)
-    observed, *drawn = _discrepancies(kernel, _divisions(len(ours), len(theirs), permutations, seed)).tolist()
-    as_far = sum(value >= observed - DUST for value in drawn)
-    return MmdTest(observed, (1 + as_far) / (permutations + 1), bandwidth)
+    observed, *permuted = _discrepancies(kernel, _random_splits(len(ours), len(theirs), permutations, seed)).tolist()
+    at_least_as_large = sum(value >= observed - EPSILON for value in permuted)
+    return MmdTest(observed, (1 + at_least_as_large) / (permutations + 1), bandwidth)
 
 
-def subsample(rows: int, *, most: int, seed: int) -> NDArray[np.int64]:
-    """Numbers of at most `most` of the rows, drawn without replacement, rising."""
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(seed).choice(rows, size=most, replace=False))
+def subsample(num_rows: int, *, max_rows: int, seed: int) -> NDArray[np.int64]:
+    """Ascending indices of at most `max_rows` rows, drawn without replacement."""
+    if num_rows <= max_rows:
+        return np.arange(num_rows)
+    return np.sort(np.random.default_rng(seed).choice(num_rows, size=max_rows, replace=False))
 
 
 def _check(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> None:
     if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1] != theirs.shape[1] or min(len(ours), len(theirs)) < 2:
-        raise ValueError(f"two samples are (M, D) and (N, D) with at least 2 rows, not {ours.shape} and {theirs.shape}")
+        raise ValueError(f"samples must be (M, D) and (N, D) with at least 2 rows, not {ours.shape} and {theirs.shape}")
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-        raise ValueError("the samples must be finite")
+        raise ValueError("samples must be finite")
 
 
-def _ordered(rows: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The rows in the order of their values, so that permutations do not depend on how they came."""
+def _sort(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rows sorted by value, so that permutations do not depend on their original order."""
     return np.asarray(rows[np.lexsort(rows.T[::-1])])
 
 
 def _squared_distances(rows: Doubles) -> Doubles:
-    centred = rows - rows.mean(axis=0)
-    norms = (centred**2).sum(axis=1)
-    return np.asarray(np.maximum(norms[:, None] + norms - 2 * centred @ centred.T, 0))
+    centered = rows - rows.mean(axis=0)
+    norms = (centered**2).sum(axis=1)
+    return np.asarray(np.maximum(norms[:, None] + norms - 2 * centered @ centered.T, 0))
 
 
-def _divisions(ours: int, theirs: int, permutations: int, seed: int) -> NDArray[np.bool_]:
-    """(1 + permutations, M + N) which rows count as ours: first the true ones, then as many at random."""
+def _random_splits(ours: int, theirs: int, permutations: int, seed: int) -> NDArray[np.bool_]:
+    """(1 + permutations, M + N) True for rows that count as ours: first the true split, then random ones."""
     random = np.random.default_rng(seed)
-    true = np.arange(ours + theirs) < ours
-    return np.stack([true, *(random.permutation(true) for _ in range(permutations))])
+    is_ours = np.arange(ours + theirs) < ours
+    return np.stack([is_ours, *(random.permutation(is_ours) for _ in range(permutations))])
 
 
-def _discrepancies(kernel: Doubles, divisions: NDArray[np.bool_]) -> Doubles:
-    """MMD² of each division, from sums over the kernel with an empty diagonal.
+def _discrepancies(kernel: Doubles, splits: NDArray[np.bool_]) -> Doubles:
+    """MMD² of each split, from sums over the kernel with a zero diagonal.
 
-    With z the indicator of ours, the sum within ours is z'Kz and the sum over all its rows z'K1; the rest follows.
+    With z the indicator of ours, the sum within ours is z'Kz, and z'K1 the sum over all its rows; the rest follows.
     """
-    rows, total = kernel.sum(axis=1), kernel.sum()
-    ours = int(divisions[0].sum())
+    row_sums, total = kernel.sum(axis=1), kernel.sum()
+    ours = int(splits[0].sum())
     theirs = len(kernel) - ours
-    found = []
-    for start in range(0, len(divisions), CHUNK):
-        chosen = divisions[start : start + CHUNK].astype(np.float64)
-        within = ((chosen @ kernel) * chosen).sum(axis=1)
-        across = chosen @ rows - within
-        rest = total - within - 2 * across
-        found.append(within / (ours * (ours - 1)) + rest / (theirs * (theirs - 1)) - 2 * across / (ours * theirs))
-    return np.concatenate(found)
+    values = []
+    for start in range(0, len(splits), CHUNK):
+        is_ours = splits[start : start + CHUNK].astype(np.float64)
+        within_ours = ((is_ours @ kernel) * is_ours).sum(axis=1)
+        across = is_ours @ row_sums - within_ours
+        within_theirs = total - within_ours - 2 * across
+        means = within_ours / (ours * (ours - 1)) + within_theirs / (theirs * (theirs - 1))
+        values.append(means - 2 * across / (ours * theirs))
+    return np.concatenate(values)

@@ -1,4 +1,4 @@
-"""What people asked the search service, read back from the lines that it writes."""
+"""Reads the query log of the search service."""
 
 import heapq
 from collections import Counter
@@ -15,21 +15,22 @@ from pydantic import AwareDatetime, Base64Bytes, BaseModel
 
 from cots.errors import BadInput
 
-MAX_LINE = 100_000  # bytes; a longer line is none of the service's
+MAX_LINE = 100_000  # bytes; the service writes no longer lines
 SHOWN_DIGITS = 12  # of a digest
-UNIT = 0.02  # how far from 1 half precision may leave the norm of a unit row
+NORM_TOLERANCE = 0.02  # of a unit row in half precision
 
 Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedQueries:
-    """Queries that one model encoded, each content once.
+    """Queries that one model encoded, without duplicates.
 
     Attributes:
-        texts: N texts; text_vectors: (N, D) unit rows.
-        picture_vectors: (M, D) unit rows; the pictures themselves are not kept.
-        left_out: how many lines are not among them, by reason.
+        texts: N texts.
+        text_vectors: (N, D) unit rows.
+        image_vectors: (M, D) unit rows; the images themselves are not logged.
+        num_skipped: number of lines left out, by reason.
     """
 
     texts: tuple[str, ...]
@@ -39,7 +40,7 @@ class LoggedQueries:
 
 
 class _Line(BaseModel):
-    """What is read of a line; the service writes more."""
+    """The fields of a line that are read; the service writes more."""
 
     when: AwareDatetime
     kind: Literal["text", "image"]
@@ -50,61 +51,60 @@ class _Line(BaseModel):
 
 class _Query(NamedTuple):
     when: datetime
-    text: str | None  # None for a picture
+    text: str | None  # None for an image
     vector: Rows
 
 
-def read_queries(folder: Path, *, encoders: str, dim: int, newest: int) -> LoggedQueries:
-    """The newest queries in a folder of JSON lines (`*.jsonl`).
+def read_queries(folder: Path, *, encoders: str, dim: int, max_queries: int) -> LoggedQueries:
+    """Read the newest queries from a folder of JSON lines (`*.jsonl`).
 
-    A content that was asked often counts once, and a text that is the beginning of another one not at all: a page that
-    answers while somebody types logs every beginning.
+    Repeated queries count once. A text that is the beginning of another one is left out, because the search page logs
+    every intermediate text while somebody types.
 
     Args:
         folder: that `cots serve --log-queries` writes to.
-        encoders: digest of the model whose vectors are wanted; those of others cannot be compared.
-        dim: of these vectors.
-        newest: how many queries of these encoders to take, at most.
+        encoders: digest of the model whose queries are read; embeddings of other models cannot be compared.
+        dim: of the embeddings.
+        max_queries: maximum number of queries, newest first.
 
     Raises:
         BadInput: there is no such folder, or a file in it cannot be read.
     """
     if not folder.is_dir():
-        raise BadInput(f"no folder of queries {folder}: `cots serve --log-queries {folder}` writes one")
-    left_out: Counter[str] = Counter()
-    usable = _usable(folder, encoders, dim, left_out)
-    queries = heapq.nlargest(newest, usable, key=lambda query: query.when)
-    left_out["older"] = left_out.pop("read", 0) - len(queries)
-    said = {" ".join(query.text.split()): query.vector for query in queries if query.text is not None}
-    texts = _whole(said)
-    pictures = {query.vector.tobytes(): query.vector for query in queries if query.text is None}
-    left_out["half typed"] = len(said) - len(texts)
-    left_out["repeated"] = len(queries) - len(said) - len(pictures)
+        raise BadInput(f"no query log {folder}: `cots serve --log-queries {folder}` writes one")
+    counts: Counter[str] = Counter()
+    queries = heapq.nlargest(max_queries, _parse_log(folder, encoders, dim, counts), key=lambda query: query.when)
+    counts["older"] = counts.pop("read", 0) - len(queries)
+    by_text = {" ".join(query.text.split()): query.vector for query in queries if query.text is not None}
+    texts = _drop_prefixes(by_text)
+    images = {query.vector.tobytes(): query.vector for query in queries if query.text is None}
+    counts["half typed"] = len(by_text) - len(texts)
+    counts["repeated"] = len(queries) - len(by_text) - len(images)
     return LoggedQueries(
         texts=texts,
-        text_vectors=_stacked([said[text] for text in texts], dim),
-        image_vectors=_stacked([pictures[key] for key in sorted(pictures)], dim),
-        num_skipped={reason: number for reason, number in sorted(left_out.items()) if number},
+        text_vectors=_stack([by_text[text] for text in texts], dim),
+        image_vectors=_stack([images[key] for key in sorted(images)], dim),
+        num_skipped={reason: count for reason, count in sorted(counts.items()) if count},
     )
 
 
-def _usable(folder: Path, encoders: str, dim: int, left_out: Counter[str]) -> Iterator[_Query]:
-    """Queries of these encoders; what else there is, is counted."""
-    for line in _lines(folder):
+def _parse_log(folder: Path, encoders: str, dim: int, counts: Counter[str]) -> Iterator[_Query]:
+    """Queries of the given encoders; counts them as `read`, and all other lines by reason."""
+    for line in _read_lines(folder):
         try:
-            read = _Line.model_validate_json(line)
-            vector = _vector(read.vector, dim) if read.encoders_digest == encoders else None
-        except ValueError:  # pydantic's are of this kind
-            left_out["unreadable"] += 1
+            fields = _Line.model_validate_json(line)
+            vector = _decode_vector(fields.vector, dim) if fields.encoders_digest == encoders else None
+        except ValueError:  # includes pydantic's errors
+            counts["unreadable"] += 1
             continue
         if vector is None:
-            left_out[f"by encoders {read.encoders_digest[:SHOWN_DIGITS]}"] += 1
+            counts[f"by encoders {fields.encoders_digest[:SHOWN_DIGITS]}"] += 1
             continue
-        left_out["read"] += 1
-        yield _Query(when=read.when, text=(read.text or "") if read.kind == "text" else None, vector=vector)
+        counts["read"] += 1
+        yield _Query(when=fields.when, text=(fields.text or "") if fields.kind == "text" else None, vector=vector)
 
 
-def _lines(folder: Path) -> Iterator[bytes]:
+def _read_lines(folder: Path) -> Iterator[bytes]:
     for path in sorted(folder.glob("*.jsonl")):
         try:
             with path.open("rb") as file:
@@ -113,20 +113,20 @@ def _lines(folder: Path) -> Iterator[bytes]:
             raise BadInput(f"cannot read {path}: {error.strerror}") from None
 
 
-def _vector(data: bytes, dim: int) -> Rows:
+def _decode_vector(data: bytes, dim: int) -> Rows:
     if len(data) != 2 * dim:
-        raise ValueError(f"{len(data)} bytes are no {dim} half-precision numbers")
+        raise ValueError(f"{len(data)} bytes are not {dim} numbers in half precision")
     vector = np.frombuffer(data, "<f2").astype(np.float32)
-    if not abs(float(np.linalg.norm(vector)) - 1) <= UNIT:  # also where it is no number
+    if not abs(float(np.linalg.norm(vector)) - 1) <= NORM_TOLERANCE:  # false for NaN too
         raise ValueError("not a unit row")
     return vector
 
 
-def _whole(texts: Mapping[str, object]) -> tuple[str, ...]:
-    """The texts in order, without those that another one goes on from: in order, it is the next that does."""
+def _drop_prefixes(texts: Mapping[str, object]) -> tuple[str, ...]:
+    """The sorted texts without those that are a prefix of another; the next text then starts with it."""
     ordered = sorted(texts)
     return tuple(text for text, following in pairwise([*ordered, ""]) if not text or not following.startswith(text))
 
 
-def _stacked(rows: list[Rows], dim: int) -> Rows:
+def _stack(rows: list[Rows], dim: int) -> Rows:
     return np.stack(rows) if rows else np.zeros((0, dim), np.float32)

@@ -72,7 +72,7 @@ class VersionArtifacts:
 
     def load_params(self) -> dict[str, Any]:
         """The parameter file as plain values: under today's names, with defaults for keys added since."""
-        return PackageParams.model_validate(self._json(f"{EVIDENCE}/{PARAMS}")).recipe()
+        return PackageParams.model_validate(self._json(f"{EVIDENCE}/{PARAMS}")).dump_packaged()
 
     def load_lineage(self) -> dict[str, Any]:
         """Content of the lineage file that stage `package` wrote."""

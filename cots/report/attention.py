@@ -1,4 +1,4 @@
-"""Where the model looks: for a few captions, the patches that speak for them and for their weightiest words."""
+"""Attention maps: for a few captions, the patches relevant for the caption and for its most important words."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,68 +12,74 @@ from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.explain import Relevance, explain, overlay
 from cots.evaluation.metrics import RankedQueries
 from cots.models.dual_encoder import DualEncoder
-from cots.report.pictures import Picture
+from cots.report.inline_images import InlineImage
 
-WORDS, SIDE = 2, 160
+NUM_WORDS, SIDE = 2, 160  # words per caption; longer side of the images, pixels
 
 StoredById = Callable[[Iterable[str]], dict[str, StoredSample]]
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionMap:
-    """One caption with its picture or clip.
+    """The maps of one caption.
 
     Attributes:
         text: the caption.
         rank: of the right item.
         similarity: of the pair.
-        pictures: the item as it is, then under the caption, then under single words; each with what it shows.
+        images: the image or video as it is, then with its map for the caption, then for single words; with labels.
     """
 
     text: str
     rank: int
     similarity: float
-    pictures: list[tuple[Picture, str]]
+    images: list[tuple[InlineImage, str]]
 
 
 def attention_maps(
-    model: DualEncoder, embedded: EmbeddedSplit, direction: RankedQueries, stored: StoredById, *, count: int, seed: int
+    model: DualEncoder,
+    embedded: EmbeddedSplit,
+    queries: RankedQueries,
+    read_by_id: StoredById,
+    *,
+    count: int,
+    seed: int,
 ) -> list[AttentionMap]:
-    """The maps of some captions that are answered at once, or of any where none is.
+    """Maps of random captions with rank 1, and of others if there are too few.
 
     Args:
-        model: whose vectors `embedded` holds.
+        model: that embedded the split.
         embedded: the split.
-        direction: texts to items.
-        stored: the samples by id.
-        count: captions shown, at most; of different items.
+        queries: texts to items.
+        read_by_id: reads samples by id.
+        count: maximum number of captions, each of a different item.
         seed: of their choice.
     """
-    order = np.random.default_rng(seed).permutation(len(direction.ranks))
-    order = order[np.argsort(direction.ranks[order] > 1, kind="stable")]
-    _, first = np.unique(direction.text_to_item[order], return_index=True)
-    chosen = order[np.sort(first)][:count]
-    samples = stored({embedded.ids[direction.text_to_item[row]] for row in chosen})
+    order = np.random.default_rng(seed).permutation(len(queries.ranks))
+    order = order[np.argsort(queries.ranks[order] > 1, kind="stable")]
+    _, first = np.unique(queries.query_to_item[order], return_index=True)
+    rows = order[np.sort(first)][:count]
+    samples = read_by_id({embedded.ids[queries.query_to_item[row]] for row in rows})
     return [
-        _look(model, embedded.captions[row], int(direction.ranks[row]), decode_frames(samples[embedded.ids[owner]]))
-        for row, owner in zip(chosen, direction.text_to_item[chosen], strict=True)
+        _map_caption(model, embedded.captions[row], int(queries.ranks[row]), decode_frames(samples[embedded.ids[item]]))
+        for row, item in zip(rows, queries.query_to_item[rows], strict=True)
     ]
 
 
-def _look(model: DualEncoder, text: str, rank: int, frames: Sequence[Image.Image]) -> AttentionMap:
+def _map_caption(model: DualEncoder, text: str, rank: int, frames: Sequence[Image.Image]) -> AttentionMap:
     whole, *words = explain(model, frames, text)
-    weightiest = sorted(words, key=lambda word: -word.similarity)[:WORDS]
-    plain = Picture.of_frames(frames, "as it is", side=SIDE)
-    drawn = [(_drawn(frames, found, f"patches that speak for: {found.text}"), found.text) for found in weightiest]
-    return AttentionMap(
-        text,
-        rank,
-        whole.similarity,
-        [(plain, "as it is"), (_drawn(frames, whole, "patches that speak for the caption"), "whole caption"), *drawn],
-    )
+    top_words = sorted(words, key=lambda word: -word.similarity)[:NUM_WORDS]
+    original = InlineImage.of_frames(frames, "as it is", side=SIDE)
+    of_words = [(_overlay_frames(frames, word, f"patches relevant for: {word.text}"), word.text) for word in top_words]
+    of_caption = _overlay_frames(frames, whole, "patches relevant for the caption")
+    images = [(original, "as it is"), (of_caption, "whole caption"), *of_words]
+    return AttentionMap(text, rank, whole.similarity, images)
 
 
-def _drawn(frames: Sequence[Image.Image], found: Relevance, alt: str) -> Picture:
-    most = float(found.patches.max())
-    shown = [overlay(frame, patches, most=most) for frame, patches in zip(frames, found.patches, strict=True)]
-    return Picture.of_frames(shown, alt, side=SIDE)
+def _overlay_frames(frames: Sequence[Image.Image], relevance: Relevance, alt: str) -> InlineImage:
+    max_relevance = float(relevance.patches.max())
+    overlays = [
+        overlay(frame, patches, max_relevance=max_relevance)
+        for frame, patches in zip(frames, relevance.patches, strict=True)
+    ]
+    return InlineImage.of_frames(overlays, alt, side=SIDE)

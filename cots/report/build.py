@@ -1,4 +1,4 @@
-"""The report put together: what was measured now and what the earlier stages left behind."""
+"""Builds the report from the results of evaluation and the outputs of earlier stages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,27 @@ from cots.directions import LABELS
 from cots.file_names import PAIRS, SUMMARY
 from cots.report import sections
 from cots.report.attention import AttentionMap
-from cots.report.page import Dvae, Gallery, Noise, Report, ResultsTable, Table
+from cots.report.page import DvaeResults, FilterResults, Gallery, Report, ResultsTable, Table
 from cots.report.plots import Chart
-from cots.report.results import Evaluated
+from cots.report.results import ModelEvaluation
 
-MODELS = {False: "Pre-trained, zero-shot", True: "Fine-tuned"}  # by whether it is fine-tuned
+MODEL_NAMES = {False: "Pre-trained, zero-shot", True: "Fine-tuned"}  # by whether it is fine-tuned
+SPEED_COLUMNS = {
+    "items_per_second": "Items/s",
+    "texts_per_second": "Texts/s",
+    "search_ms": "Search, ms per query",
+}  # by key in the metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageOutputs:
-    """What the earlier stages left behind.
+    """Outputs of earlier stages.
 
     Attributes:
-        shards: the shard folder.
-        manifest: the samples.
-        rejected: the refused ones.
-        reports: with `validation`, `dvae`, `pretrain` and `finetune` below it, each of which may be absent.
+        shards: folder of the shards.
+        manifest: one row per sample.
+        rejected: one row per rejected sample.
+        reports: folder with `validation`, `dvae`, `pretrain` and `finetune`, each of which may be missing.
     """
 
     shards: Path
@@ -36,60 +41,63 @@ class StageOutputs:
 
 
 def build_report(
-    evaluated: Sequence[Evaluated],
-    left: StageOutputs,
+    evaluations: Sequence[ModelEvaluation],
+    outputs: StageOutputs,
     *,
     about: str,
     notes: list[str],
     lineage: Mapping[str, str],
     params: str,
-    looks: list[AttentionMap],
-    shown: int,
+    maps: list[AttentionMap],
+    num_examples: int,
     seed: int,
 ) -> Report:
-    """The whole page; of each target the last model listed fills the galleries.
+    """Build the whole report; the galleries show the last model of each target.
 
     Args:
-        evaluated: models by target, the best of each target last.
-        left: of earlier stages.
+        evaluations: of the models, by target, the best model of each target last.
+        outputs: of earlier stages.
         about: a sentence on data and split.
-        notes: what was left out, and why.
-        lineage: where everything came from, name to value; the models' digests are added.
-        params: the parameter file's text.
-        looks: maps of a few captions.
-        shown: queries a gallery.
+        notes: what is missing, and why.
+        lineage: name to value; the digests of the models are added.
+        params: text of the parameter file.
+        maps: of a few captions.
+        num_examples: queries per gallery.
         seed: of the choice of queries.
     """
-    best, first = ({model.target: model for model in ordered} for ordered in (evaluated, reversed(evaluated)))
-    fetch = sections.pictures_of(left.shards, left.manifest)
+    best, first = ({model.target: model for model in ordered} for ordered in (evaluations, reversed(evaluations)))
+    load_images = sections.image_loader(outputs.shards, outputs.manifest)
     return Report(
         title="COTS retrieval report",
         about=about,
-        results=[standing for target in best for standing in _standings(target, evaluated)],
+        results=[table for target in best for table in _results_tables(target, evaluations)],
         notes=notes,
-        speed=_speed(evaluated),
+        speed=_speed_table(evaluations),
         galleries=[
-            gallery for model in best.values() for gallery in _galleries(model, first[model.target], fetch, shown, seed)
+            gallery
+            for model in best.values()
+            for gallery in _build_galleries(model, first[model.target], load_images, num_examples, seed)
         ],
-        attention_maps=looks,
-        runs=_runs(left.reports),
-        dvae=_dvae(left.reports),
-        noise=_noise(left, fetch),
+        attention_maps=maps,
+        runs=_chart_runs(outputs.reports),
+        dvae=_summarize_dvae(outputs.reports),
+        filter=_summarize_filter(outputs, load_images),
         data=[
-            sections.overview(left.manifest),
-            *sections.rejects(left.rejected),
-            *sections.validation(left.reports / "validation" / SUMMARY),
+            sections.overview_table(outputs.manifest),
+            *sections.reject_tables(outputs.rejected),
+            *sections.validation_tables(outputs.reports / "validation" / SUMMARY),
         ],
-        lineage=_lineage(lineage, evaluated),
+        lineage=_lineage_table(lineage, evaluations),
         params=params,
     )
 
 
-def _standings(target: str, evaluated: Sequence[Evaluated]) -> list[ResultsTable]:
-    """Of the whole split, and of its folds where it was cut."""
-    models = {MODELS[model.finetuned]: model.measured.metrics for model in evaluated if model.target == target}
-    directions = next(model.measured.directions for model in evaluated if model.target == target)
-    labels, title = {name: LABELS[name].capitalize() for name in directions}, f"{target.capitalize()} retrieval"
+def _results_tables(target: str, evaluations: Sequence[ModelEvaluation]) -> list[ResultsTable]:
+    """One table for the whole split, and one for its folds if there are any."""
+    of_target = [evaluation for evaluation in evaluations if evaluation.target == target]
+    models = {MODEL_NAMES[evaluation.finetuned]: evaluation.result.metrics for evaluation in of_target}
+    labels = {direction: LABELS[direction].capitalize() for direction in of_target[0].result.directions}
+    title = f"{target.capitalize()} retrieval"
     folds = {name: metrics["folds"] for name, metrics in models.items() if "folds" in metrics}
     if not folds:
         return [ResultsTable(title, labels, models)]
@@ -97,45 +105,47 @@ def _standings(target: str, evaluated: Sequence[Evaluated]) -> list[ResultsTable
     return [ResultsTable(title, labels, models), ResultsTable(f"{title}, mean of {number} folds", labels, folds)]
 
 
-def _speed(evaluated: Sequence[Evaluated]) -> Table:
+def _speed_table(evaluations: Sequence[ModelEvaluation]) -> Table:
     rows = [
-        (
-            f"{model.target}, {MODELS[model.finetuned].lower()}",
-            *(model.measured.metrics["speed"][key] for key in _SPEEDS),
-        )
-        for model in evaluated
+        (_model_label(evaluation), *(evaluation.result.metrics["speed"][key] for key in SPEED_COLUMNS))
+        for evaluation in evaluations
     ]
     return Table(
         "Encoding without decoding, and exact search of all texts for their ten nearest items, on this machine.",
-        ("Model", *_SPEEDS.values()),
+        ("Model", *SPEED_COLUMNS.values()),
         rows,
     )
 
 
-def _lineage(lineage: Mapping[str, str], evaluated: Sequence[Evaluated]) -> Table:
-    models = [(f"Weights, {model.target}, {MODELS[model.finetuned].lower()}", model.digest) for model in evaluated]
-    return Table("Where this comes from.", ("What", "Value"), [*lineage.items(), *models])
+def _lineage_table(lineage: Mapping[str, str], evaluations: Sequence[ModelEvaluation]) -> Table:
+    models = [(f"Weights, {_model_label(evaluation)}", evaluation.digest) for evaluation in evaluations]
+    return Table("Code, data and models behind this report.", ("What", "Value"), [*lineage.items(), *models])
 
 
-_SPEEDS = {"items_per_second": "Items/s", "texts_per_second": "Texts/s", "search_ms": "Search, ms a query"}
+def _model_label(evaluation: ModelEvaluation) -> str:
+    return f"{evaluation.target}, {MODEL_NAMES[evaluation.finetuned].lower()}"
 
 
-def _galleries(model: Evaluated, first: Evaluated, fetch: sections.Fetch, shown: int, seed: int) -> list[Gallery]:
+def _build_galleries(
+    model: ModelEvaluation, first: ModelEvaluation, load_images: sections.ImageLoader, num_examples: int, seed: int
+) -> list[Gallery]:
     before = None if first is model else first.embedded
-    return sections.galleries(model.embedded, model.measured, fetch, before=before, count=shown, seed=seed)
+    return sections.build_galleries(
+        model.embedded, model.result, load_images, before=before, count=num_examples, seed=seed
+    )
 
 
-def _runs(reports: Path) -> dict[str, list[Chart]]:
+def _chart_runs(reports: Path) -> dict[str, list[Chart]]:
     folders = {"Pre-training": reports / "pretrain"}
     folders |= {f"Fine-tuning, {path.name}": path for path in sorted((reports / "finetune").glob("*"))}
     return {title: sections.training_charts(title, path) for title, path in folders.items() if path.is_dir()}
 
 
-def _dvae(reports: Path) -> Dvae | None:
-    return sections.dvae(reports / "dvae") if (reports / "dvae").is_dir() else None
+def _summarize_dvae(reports: Path) -> DvaeResults | None:
+    return sections.summarize_dvae(reports / "dvae") if (reports / "dvae").is_dir() else None
 
 
-def _noise(left: StageOutputs, fetch: sections.Fetch) -> Noise | None:
-    pairs = left.reports / "pretrain" / PAIRS
-    known = pairs.is_file() and pq.read_metadata(pairs).num_rows  # a baseline learns nothing of single pairs
-    return sections.noise(pairs, left.manifest, fetch) if known else None
+def _summarize_filter(outputs: StageOutputs, load_images: sections.ImageLoader) -> FilterResults | None:
+    pairs = outputs.reports / "pretrain" / PAIRS
+    has_pairs = pairs.is_file() and pq.read_metadata(pairs).num_rows  # baselines record no statistics of pairs
+    return sections.summarize_filter(pairs, outputs.manifest, load_images) if has_pairs else None

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, no script and no network."""
+"""The report page: a single HTML file without scripts, other files or network access."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cots.evaluation import metric_table
 from cots.files import atomic_file
 from cots.report.attention import AttentionMap
 from cots.report.gallery import GalleryQuery
-from cots.report.pictures import Picture
+from cots.report.inline_images import InlineImage
 from cots.report.plots import Chart
 
 
@@ -20,9 +20,9 @@ class Table:
     """A plain table; the first column names the row.
 
     Attributes:
-        caption: what it is about.
+        caption: what the table shows.
         head: names of the columns.
-        rows: texts and numbers; numbers are set to the right.
+        rows: texts and numbers; numbers are aligned right.
     """
 
     caption: str
@@ -32,16 +32,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class ResultsTable:
-    """Retrieval of one target: chance and models against each other.
+    """Metrics of one target: chance levels and all models.
 
     Attributes:
-        title: of the target.
-        asked: direction in words by its short name.
-        models: metrics by the model's name, as `Measured.metrics`, the best last.
+        title: of the table.
+        directions: labels of the directions by name, such as `t2i`.
+        models: `RetrievalResult.metrics` by name of the model, the best model last.
     """
 
     title: str
-    asked: dict[str, str]
+    directions: dict[str, str]
     models: dict[str, dict[str, Any]]
 
 
@@ -50,9 +50,9 @@ class Gallery:
     """Queries with their results.
 
     Attributes:
-        title: what is asked with what.
-        candidates: how many were ranked.
-        queries: to show.
+        title: label of the direction.
+        candidates: number of candidates that were ranked.
+        queries: the examples.
     """
 
     title: str
@@ -61,16 +61,16 @@ class Gallery:
 
 
 @dataclass(frozen=True, slots=True)
-class Dvae:
-    """What became of the visual tokens.
+class DvaeResults:
+    """Quality of the visual tokens.
 
     Attributes:
-        pictures: originals above reconstructions.
+        reconstructions: originals above reconstructions.
         usage: of the codebook.
         charts: of the training.
     """
 
-    pictures: Picture
+    reconstructions: InlineImage
     usage: Table
     charts: list[Chart]
 
@@ -80,13 +80,15 @@ class Suspect:
     """A training pair of low similarity.
 
     Attributes:
-        picture: with the caption's `text`.
-        score: the latest similarity, under the momentum streams where something asks them.
-        dropped: how often the filter dropped it, out of `seen` times.
-        wrong: known not to belong together.
+        image: the image or video.
+        text: the caption.
+        score: latest similarity, of the momentum encoders if they were run.
+        seen: number of times that the pair was trained on.
+        dropped: number of times that the filter dropped it.
+        wrong: whether the caption is known to be wrong.
     """
 
-    picture: Picture
+    image: InlineImage
     text: str
     score: float
     seen: int
@@ -95,36 +97,36 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """What the adaptive momentum filter found.
+class FilterResults:
+    """Results of the adaptive momentum filter.
 
     Attributes:
-        figures: of `noise.filter_figures`; None where no caption is known to be wrong.
+        metrics: from `filter_metrics`; None if no caption is known to be wrong.
         suspects: pairs with the lowest scores.
     """
 
-    figures: dict[str, float] | None
+    metrics: dict[str, float] | None
     suspects: list[Suspect]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything on the page, in the order of the page.
+    """Content of the page, in its order.
 
     Attributes:
         title: of the page.
         about: a sentence on data and split.
-        standings: one a target.
-        notes: what was left out, and why.
+        results: tables of metrics.
+        notes: what is missing, and why.
         speed: of encoding and search.
-        galleries: of queries.
-        looks: where the model looks for a few captions.
-        runs: charts by the run's title.
-        dvae: of the visual tokens; None where there was no such training.
-        noise: of the pre-training pairs; None where there was none.
-        data: overview, validation and rejects.
-        lineage: where everything came from.
-        params: the parameter file's text.
+        galleries: of example queries.
+        attention_maps: of a few captions.
+        runs: charts by title of the training run.
+        dvae: quality of the visual tokens; None if there is no dVAE.
+        filter: results of the filter in pre-training; None if it recorded none.
+        data: overview, rejected samples and validation.
+        lineage: of code, data and models.
+        params: text of the parameter file.
     """
 
     title: str
@@ -135,31 +137,31 @@ class Report:
     galleries: list[Gallery]
     attention_maps: list[AttentionMap]
     runs: dict[str, list[Chart]]
-    dvae: Dvae | None
-    noise: Noise | None
+    dvae: DvaeResults | None
+    filter: FilterResults | None
     data: list[Table]
     lineage: Table
     params: str
 
 
 def write_page(path: Path, report: Report) -> None:
-    """Render the report."""
-    templates = Environment(
+    """Render the report to a file."""
+    environment = Environment(
         loader=PackageLoader("cots.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["number"] = number
-    html = templates.get_template("page.html.j2").render(report=report, metrics=metric_table.METRICS)
+    environment.filters["number"] = format_number
+    html = environment.get_template("page.html.j2").render(report=report, metrics=metric_table.METRICS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as aside:
-        aside.write_text(html, encoding="utf8")
+    with atomic_file(path) as temporary:
+        temporary.write_text(html, encoding="utf8")
 
 
-def number(value: float) -> str:
-    """A figure for people: whole above a thousand, otherwise three digits that count."""
+def format_number(value: float) -> str:
+    """Integers and values from 1,000 on without decimals, others with three significant digits."""
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Curves as inline SVG that takes its ink from the page, so that it reads on light and on dark."""
+"""Charts as inline SVG in the text colour of the page, legible on light and dark backgrounds."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-INK = "#010203"  # stands for the page's text colour while matplotlib draws
+INK = "#010203"  # placeholder for the text colour of the page
 COLOURS = (
     "#4285c8",
     "#d97b29",
@@ -23,8 +23,8 @@ COLOURS = (
     "#7a6fd0",
     "#c95d63",
     "#4a9aa5",
-)  # on white and near-black
-POINTS = 300  # drawn of a curve; longer ones are averaged in bins
+)  # legible on white and on near-black
+MAX_POINTS = 300  # of a curve; longer curves are averaged in bins
 
 Curve = NDArray[np.floating[Any]]
 
@@ -42,18 +42,18 @@ class Chart:
     caption: str
 
 
-def curves(
-    title: str, of: str, steps: Curve, lines: Mapping[str, Curve], *, caption: str, level: str | None = None
+def draw_curves(
+    title: str, run: str, steps: Curve, lines: Mapping[str, Curve], *, caption: str, threshold: str | None = None
 ) -> Chart:
-    """Values over steps.
+    """Draw values over steps.
 
     Args:
         title: above the axes.
-        of: the run; with the title it names the chart for screen readers, so both together are unique in a page.
+        run: the training run; title and run name the chart for screen readers, so both together are unique in a page.
         steps: (S,)
-        lines: values (S,) by name; NaN leaves a gap, and a line of nothing else is left out.
+        lines: values (S,) by name; NaN leaves a gap, and a line of NaN only is not drawn.
         caption: a sentence below the chart.
-        level: the name of the line that is drawn dashed, being a threshold and no measurement.
+        threshold: name of a line that is drawn dashed, because it is a threshold.
     """
     figure = Figure(figsize=(4.6, 2.5), layout="constrained")
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cots", "font.size": 9}):
@@ -62,8 +62,8 @@ def curves(
             name: colour for name, colour in zip(lines, cycle(COLOURS), strict=False) if not np.isnan(lines[name]).all()
         }
         for name, colour in drawn.items():
-            style, values = "--" if name == level else "-", lines[name]
-            axes.plot(_binned(steps), _binned(values), style, color=colour, linewidth=1.4, label=name)
+            style, values = "--" if name == threshold else "-", lines[name]
+            axes.plot(_bin(steps), _bin(values), style, color=colour, linewidth=1.4, label=name)
         axes.set_title(title, loc="left", fontsize=9.5, color=INK)
         axes.set_xlabel("step", color=INK)
         axes.tick_params(colors=INK, width=0.7)
@@ -73,14 +73,14 @@ def curves(
         axes.margins(x=0.01)
         if len(drawn) > 1:
             axes.legend(frameon=False, labelcolor=INK, ncols=2, fontsize=8)
-        return Chart(_svg(figure, f"{title}, {of}: {', '.join(drawn)} over steps"), caption)
+        return Chart(_svg(figure, f"{title}, {run}: {', '.join(drawn)} over steps"), caption)
 
 
-def _binned(values: Curve) -> Curve:
-    """At most `POINTS` means of neighbouring values; a bin without any number is NaN."""
-    size = -(-len(values) // POINTS)
+def _bin(values: Curve) -> Curve:
+    """At most `MAX_POINTS` means of consecutive values; a bin of NaN only is NaN."""
+    size = -(-len(values) // MAX_POINTS)
     bins = (values[start : start + size] for start in range(0, len(values), size))
-    return np.array([np.mean(part[~np.isnan(part)]) if not np.isnan(part).all() else np.nan for part in bins])
+    return np.array([np.mean(chunk[~np.isnan(chunk)]) if not np.isnan(chunk).all() else np.nan for chunk in bins])
 
 
 def _svg(figure: Figure, name: str) -> Markup:
@@ -91,7 +91,7 @@ def _svg(figure: Figure, name: str) -> Markup:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    prefix = re.sub(r"\W+", "-", name.lower())  # ids are the page's, not the chart's
+    prefix = re.sub(r"\W+", "-", name.lower())  # makes ids unique in the page
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     label = Markup('<svg role="img" aria-label="{}"').format(name)
-    return Markup(svg.replace("<svg", str(label), 1))  # noqa: S704  drawn by matplotlib, which escapes its texts
+    return Markup(svg.replace("<svg", str(label), 1))  # noqa: S704  matplotlib escapes its texts

@@ -1,4 +1,4 @@
-"""Measurements as files: metrics for DVC and the gate, every query's rank, recalls for plots."""
+"""Writes results of evaluation to files: query tables for comparisons and the gate, recalls for plots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,59 +16,59 @@ from cots.flatten import flatten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """One model on one target.
+class ModelEvaluation:
+    """Evaluation of one model on one target.
 
     Attributes:
-        target: what is retrieved, `image-text` or `video-text`.
-        finetuned: for this target; otherwise pre-trained only and asked without any example ("zero-shot").
+        target: `image-text` or `video-text`.
+        finetuned: whether the model was fine-tuned for the target; otherwise it is only pre-trained ("zero-shot").
         digest: of the weights.
-        embedded: the split under this model.
-        measured: retrieval on it.
+        embedded: the split, embedded by the model.
+        result: retrieval on the split.
     """
 
     target: str
     finetuned: bool
     digest: str
     embedded: EmbeddedSplit
-    measured: RetrievalResult
+    result: RetrievalResult
 
     @property
     def key(self) -> str:
-        """Its place in `metrics.json`."""
+        """Key in `metrics.json`."""
         return self.target if self.finetuned else f"pretrained/{self.target}"
 
 
-def write_queries(folder: Path, evaluated: Sequence[Evaluated]) -> None:
-    """Write `<target>.parquet`, a row a query of the fine-tuned model, and `recalls.csv` of all models."""
+def write_queries(folder: Path, evaluations: Sequence[ModelEvaluation]) -> None:
+    """Write the query tables `<target>.parquet` of the fine-tuned models, and `recalls.csv` of all models."""
     folder.mkdir(parents=True, exist_ok=True)
-    for model in evaluated:
-        if model.finetuned:
-            write_query_table(folder / f"{model.target}.parquet", model.embedded, model.measured)
-    recalls = pd.DataFrame([row for model in evaluated for row in _recalls(model)])
+    for evaluation in evaluations:
+        if evaluation.finetuned:
+            write_query_table(folder / f"{evaluation.target}.parquet", evaluation.embedded, evaluation.result)
+    recalls = pd.DataFrame([row for evaluation in evaluations for row in _recall_rows(evaluation)])
     recalls.to_csv(folder / "recalls.csv", index=False)
 
 
-def write_query_table(path: Path, embedded: EmbeddedSplit, measured: RetrievalResult) -> None:
-    """Write a row a query: what `cots compare` holds two models against each other by."""
-    write_table(path, query_rows(embedded, measured), SCHEMA)
+def write_query_table(path: Path, embedded: EmbeddedSplit, result: RetrievalResult) -> None:
+    """Write a query table: one row per query, the input of `cots compare`."""
+    write_table(path, query_rows(embedded, result), SCHEMA)
 
 
-def flat(values: dict[str, Any]) -> dict[str, float]:
-    """Nested figures by dotted name, without the `@` that MLflow refuses: {"image-text.i2t.R1": 31.2, ...}."""
+def flatten_for_mlflow(values: dict[str, Any]) -> dict[str, float]:
+    """Nested metrics by dotted name, without `@`, which MLflow refuses: {"image-text.i2t.R1": 31.2, ...}."""
     return {name.replace("@", ""): float(value) for name, value in flatten(values).items()}
 
 
-def _recalls(model: Evaluated) -> list[dict[str, object]]:
-    metrics = model.measured.metrics
+def _recall_rows(evaluation: ModelEvaluation) -> list[dict[str, object]]:
+    metrics = evaluation.result.metrics
     return [
         {
-            "model": model.key,
+            "model": evaluation.key,
             "direction": name,
             "k": k,
             "recall": metrics[name][f"R@{k}"],
             "chance": metrics["chance"][name][f"R@{k}"],
         }
-        for name in model.measured.directions
+        for name in evaluation.result.directions
         for k in RECALL_KS
     ]

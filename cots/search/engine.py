@@ -14,7 +14,7 @@ from PIL import Image
 from cots.errors import BadInput
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
-from cots.index.index_folder import ABOUT, CAPTIONS, FRAMES, INDEX, ITEMS, PREVIEWS, TEXTS
+from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FRAMES, ITEM_INDEX, ITEMS, METADATA, THUMBNAILS
 from cots.index.thumbnails import Thumbnails
 from cots.models.dual_encoder import DualEncoder
 from cots.search.queries import Query, ResultMedia, encode_queries
@@ -44,7 +44,7 @@ class Captions:
             ValueError, OSError, KeyError: files are missing or damaged.
         """
         table = pd.read_parquet(folder / CAPTIONS, columns=["caption", "items"])
-        index = EmbeddingIndex.load(folder / TEXTS)
+        index = EmbeddingIndex.load(folder / CAPTION_INDEX)
         if len(index) != len(table):
             raise ValueError(f"{len(index)} vectors for {len(table)} captions")
         return cls(index, table["caption"].tolist(), [int(rows[0]) for rows in table["items"]])
@@ -59,7 +59,7 @@ class SearchEngine:
         items: one row per item, with at least `SHOWN_COLUMNS`.
         frames: frame embeddings of the items that are videos.
         captions: searched for queries with media "text".
-        previews: tar file with thumbnails of all frames.
+        thumbnails: tar file with thumbnails of all frames.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class SearchEngine:
         items: pd.DataFrame,
         frames: FrameEmbeddings,
         captions: Captions,
-        previews: Path,
+        thumbnails: Path,
     ) -> None:
-        self.model, self.index, self.items, self.frames, self.previews = model, index, items, frames, previews
-        self.captions = captions
+        self.model, self.index, self.items, self.frames = model, index, items, frames
+        self.captions, self.thumbnails = captions, thumbnails
         self._columns = {name: items[name].tolist() for name in SHOWN_COLUMNS}
         media = items["media"].to_numpy()
         self._id_filters: dict[ResultMedia, NDArray[np.bool_]] = {
@@ -89,14 +89,14 @@ class SearchEngine:
             BadInput: one of them is missing or damaged, or the index was built by other encoders.
         """
         model = DualEncoder.load(encoders)
-        about = read_about(index)
-        if about["encoder"] != model.digest:
+        metadata = read_metadata(index)
+        if metadata["encoder"] != model.digest:
             raise BadInput(
-                f"the index {index} was built by encoders {about['encoder'][:12]}, the model {encoders} is "
+                f"the index {index} was built by encoders {metadata['encoder'][:12]}, the model {encoders} is "
                 f"{model.digest[:12]}: embeddings of different encoders cannot be compared; run `dvc repro package`"
             )
         try:
-            vectors = EmbeddingIndex.load(index / INDEX)
+            vectors = EmbeddingIndex.load(index / ITEM_INDEX)
             items = pd.read_parquet(index / ITEMS, columns=[*SHOWN_COLUMNS, "origin"])
             frames = FrameEmbeddings.load(index / FRAMES)
             captions = Captions.load(index)
@@ -106,7 +106,9 @@ class SearchEngine:
             counts = f"{len(vectors)} vectors for {len(items)} items and the frames of {len(frames)}"
             raise BadInput(f"the index {index} contains {counts}: run `dvc repro --force index`")
         ready = model.for_inference()
-        return cls(model=ready, index=vectors, items=items, frames=frames, captions=captions, previews=index / PREVIEWS)
+        return cls(
+            model=ready, index=vectors, items=items, frames=frames, captions=captions, thumbnails=index / THUMBNAILS
+        )
 
     def __call__(self, queries: Sequence[Query], *, batch_size: int) -> list[list[dict[str, Any]]]:
         """Encode queries and rank the results of each.
@@ -153,8 +155,8 @@ class SearchEngine:
             BadInput: the index has no thumbnails.
         """
         try:
-            previews = Thumbnails(self.previews)
-            return [previews.picture(hit["row"], hit["frame"]) for hit in results]
+            thumbnails = Thumbnails(self.thumbnails)
+            return [thumbnails.image(result["row"], result["frame"]) for result in results]
         except ValueError as error:
             raise BadInput(f"{error}: run `dvc repro --force index package`") from None
 
@@ -181,14 +183,14 @@ class SearchEngine:
         return shown | {"captions": list(shown["captions"]), "row": row}
 
 
-def read_about(index: Path) -> dict[str, Any]:
+def read_metadata(index: Path) -> dict[str, Any]:
     """Read the metadata of an index folder.
 
     Raises:
         BadInput: the folder is not an index folder.
     """
     try:
-        about: dict[str, Any] = json.loads((index / ABOUT).read_text(encoding="utf8"))
+        metadata: dict[str, Any] = json.loads((index / METADATA).read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{index} is not an index folder ({error}): run `dvc repro index`") from None
-    return about
+    return metadata

@@ -109,7 +109,7 @@ class LoadedVersion:
             paths, config = read_package(folder)
             search = SearchEngine.load(paths["encoders"], paths["index"])
             try:
-                previews = Thumbnails(search.previews)
+                previews = Thumbnails(search.thumbnails)
             except ValueError as error:
                 raise BadInput(f"{error}: run `dvc repro --force index package`") from None
         loaded = cls(VersionView(target, search.model.digest, search.items, previews), search, **config)

@@ -28,7 +28,7 @@ from cots.models.dual_encoder import DualEncoder
 from cots.report.attention import AttentionMap, attention_maps
 from cots.report.build import StageOutputs, build_report
 from cots.report.page import Report, write_page
-from cots.report.results import Evaluated, flat, write_queries
+from cots.report.results import ModelEvaluation, flatten_for_mlflow, write_queries
 from cots.rounding import rounded
 from cots.tracking.git import git_state
 from cots.tracking.runs import start_run
@@ -63,15 +63,15 @@ def stage(
             pass
         return
     with start_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as mlflow_run:
-        measured = list(_evaluate_models(outputs, pretrained, finetuned, params))
-        maps = _map_attention(measured, outputs, finetuned, params)
-        report = _build_report(measured, outputs, _lineage(manifest), maps, params)
-        values = {result.key: result.measured.metrics for result in measured} | _read_training_metrics(reports, report)
+        evaluations = list(_evaluate_models(outputs, pretrained, finetuned, params))
+        maps = _map_attention(evaluations, outputs, finetuned, params)
+        report = _build_report(evaluations, outputs, _lineage(manifest), maps, params)
+        values = {model.key: model.result.metrics for model in evaluations} | _read_training_metrics(reports, report)
         metrics.parent.mkdir(parents=True, exist_ok=True)
         write_json(metrics, values)
-        write_queries(queries, measured)
+        write_queries(queries, evaluations)
         write_page(page, report)
-        mlflow_run.log_metrics(flat(values))
+        mlflow_run.log_metrics(flatten_for_mlflow(values))
         for path in (metrics, queries, page):
             mlflow_run.log_artifact(path)
 
@@ -96,32 +96,32 @@ def _embed_splits(
 
 def _evaluate_models(
     outputs: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
-) -> Iterator[Evaluated]:
+) -> Iterator[ModelEvaluation]:
     settings = params.evaluate
     for target, folder, digest, embedded in _embed_splits(outputs, pretrained, finetuned, params):
         options = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
-        yield Evaluated(
+        yield ModelEvaluation(
             target=target,
             finetuned=folder != pretrained,
             digest=digest,
             embedded=embedded,
-            measured=evaluate_retrieval(embedded, media=MEDIA_OF[target], **options),
+            result=evaluate_retrieval(embedded, media=MEDIA_OF[target], **options),
         )
 
 
 def _map_attention(
-    measured: list[Evaluated], outputs: StageOutputs, finetuned: Path, params: EvaluateParams
+    evaluations: list[ModelEvaluation], outputs: StageOutputs, finetuned: Path, params: EvaluateParams
 ) -> list[AttentionMap]:
     """Attention maps of the fine-tuned models."""
     num_maps, seed = -(-params.evaluate.num_examples // 2), params.evaluate.seed
     return [
         attention_map
-        for result in measured
-        if result.finetuned
+        for evaluation in evaluations
+        if evaluation.finetuned
         for attention_map in attention_maps(
-            DualEncoder.load(finetuned / result.target),
-            result.embedded,
-            list(result.measured.directions.values())[1],
+            DualEncoder.load(finetuned / evaluation.target),
+            evaluation.embedded,
+            list(evaluation.result.directions.values())[1],
             partial(read_stored_by_id, outputs.shards, outputs.manifest),
             count=num_maps,
             seed=seed,
@@ -130,7 +130,7 @@ def _map_attention(
 
 
 def _build_report(
-    measured: list[Evaluated],
+    evaluations: list[ModelEvaluation],
     outputs: StageOutputs,
     lineage: dict[str, str],
     maps: list[AttentionMap],
@@ -138,7 +138,7 @@ def _build_report(
 ) -> Report:
     settings = params.evaluate
     return build_report(
-        measured,
+        evaluations,
         outputs,
         about=f"Source {params.source.kind}, split {settings.split}: texts, images and videos in one shared space.",
         notes=[
@@ -146,18 +146,18 @@ def _build_report(
             for target in _absent_targets(outputs, params)
         ],
         lineage=lineage,
-        params=yaml.safe_dump(params.described(), sort_keys=False, allow_unicode=True),
-        looks=maps,
-        shown=settings.num_examples,
+        params=yaml.safe_dump(params.dump_evaluated(), sort_keys=False, allow_unicode=True),
+        maps=maps,
+        num_examples=settings.num_examples,
         seed=settings.seed,
     )
 
 
 def _read_training_metrics(reports: Path, report: Report) -> dict[str, Any]:
     """Metrics of earlier stages: quality of the filter, if ground truth exists, and codebook usage."""
-    figures = report.noise.figures if report.noise else None
+    filter_metrics = report.filter.metrics if report.filter else None
     usage = reports / "dvae" / CODEBOOK_USAGE
-    return ({"filter": rounded(figures)} if figures else {}) | (
+    return ({"filter": rounded(filter_metrics)} if filter_metrics else {}) | (
         {"dvae": json.loads(usage.read_text(encoding="utf8"))} if usage.is_file() else {}
     )
 

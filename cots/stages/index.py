@@ -24,18 +24,18 @@ from cots.evaluation.embedding import embed_texts
 from cots.files import atomic_folder, write_json
 from cots.index.auto_index import IndexChoice, choose_index, recall_of
 from cots.index.embedding_cache import EmbeddingCache, digest_of
-from cots.index.embedding_index import NEAREST, EmbeddingIndex
+from cots.index.embedding_index import RECALL_K, EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.index_folder import (
-    ABOUT,
+    CAPTION_INDEX,
     CAPTION_SCHEMA,
     CAPTIONS,
     FRAMES,
-    INDEX,
+    ITEM_INDEX,
     ITEM_SCHEMA,
     ITEMS,
-    PREVIEWS,
-    TEXTS,
+    METADATA,
+    THUMBNAILS,
 )
 from cots.index.thumbnails import thumbnail_members
 from cots.init_distributed import init_distributed
@@ -59,7 +59,7 @@ def stage(
             samples that left the gallery are dropped from it.
 
     Raises:
-        BadInput: an input is missing, the splits are empty, or FAISS cannot build this kind from so few vectors.
+        BadInput: an input is missing, the splits are empty, or FAISS cannot build such an index from so few vectors.
     """
     settings, batch_size = params.index, params.evaluate.batch_size
     table = read_manifest(manifest)
@@ -77,10 +77,10 @@ def stage(
     cache_path = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
     cache = EmbeddingCache.load(cache_path) if cache_path else None
     with atomic_folder(out) as partial:
-        with wds.TarWriter(str(partial / PREVIEWS), mtime=0, encoder=False) as previews:
+        with wds.TarWriter(str(partial / THUMBNAILS), mtime=0, encoder=False) as thumbnail_tar:
             samples = read_stored_samples(shards, items)
             vectors, frames = _encode_items(
-                model, samples, previews, cache, side=settings.thumbnail_size, batch_size=batch_size
+                model, samples, thumbnail_tar, cache, side=settings.thumbnail_size, batch_size=batch_size
             )
         frames.save(partial / FRAMES)
         write_table(partial / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
@@ -89,11 +89,18 @@ def stage(
         # Every other query chooses the index, the rest measure it.
         queries = evenly_spaced(texts, 2 * settings.recall_queries)
         choice = _build_index(vectors, queries[::2], settings)
-        choice.index.save(partial / INDEX)
-        _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(partial / TEXTS)
-        about = {"kind": choice.kind, "settings": choice.settings, "dim": choice.index.dim, "size": len(choice.index)}
-        about |= {"captions": len(captions), "encoder": model.digest}
-        write_json(partial / ABOUT, about | rounded(_measure_index(choice.index, vectors, queries[1::2])))
+        choice.index.save(partial / ITEM_INDEX)
+        _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(
+            partial / CAPTION_INDEX
+        )
+        metadata = {
+            "kind": choice.factory,
+            "settings": choice.settings,
+            "dim": choice.index.dim,
+            "size": len(choice.index),
+        }
+        metadata |= {"captions": len(captions), "encoder": model.digest}
+        write_json(partial / METADATA, metadata | rounded(_measure_index(choice.index, vectors, queries[1::2])))
     if cache and cache_path:
         cache.save(cache_path)
         for other in cache_path.parent.glob("*.safetensors"):
@@ -104,7 +111,7 @@ def stage(
 def _encode_items(
     model: DualEncoder,
     samples: Iterable[StoredSample],
-    previews: wds.TarWriter | None,
+    thumbnail_tar: wds.TarWriter | None,
     cache: EmbeddingCache | None,
     *,
     side: int,
@@ -129,9 +136,9 @@ def _encode_items(
             by_item.append(item_rows)
             by_frame.append(frame_rows[np.repeat(lengths > 1, lengths)])
             counts += np.where(lengths > 1, lengths, 0).tolist()
-            if previews is not None:
+            if thumbnail_tar is not None:
                 for member in members:
-                    previews.write(member)
+                    thumbnail_tar.write(member)
     return np.concatenate(by_item), FrameEmbeddings.of(np.concatenate(by_frame), counts)
 
 
@@ -192,7 +199,7 @@ def _build_index(vectors: NDArray[np.float32], queries: NDArray[np.float32], set
         if settings.factory != "auto":
             return IndexChoice(EmbeddingIndex.build(vectors, settings.factory), settings.factory, "")
         max_bytes = math.inf if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
-        return choose_index(vectors, queries, recall=settings.target_recall, k=NEAREST, max_bytes=max_bytes)
+        return choose_index(vectors, queries, recall=settings.target_recall, k=RECALL_K, max_bytes=max_bytes)
     except ValueError as error:
         raise BadInput(f"index.factory: {error}") from None
 
@@ -201,7 +208,7 @@ def _measure_index(
     index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDArray[np.float32]
 ) -> dict[str, float]:
     """Recall relative to exact search, and milliseconds per single query."""
-    nearest = min(NEAREST, len(index))
+    nearest = min(RECALL_K, len(index))
     exact, _ = EmbeddingIndex.build(vectors, "Flat").search(queries, nearest)
     start = time.perf_counter()
     nearest_rows = np.concatenate([index.search(query[None], nearest)[1] for query in queries])

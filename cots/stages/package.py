@@ -15,11 +15,11 @@ from cots.directions import MEDIA_OF
 from cots.errors import BadInput, exit_on_error
 from cots.file_names import LINEAGE, SUMMARY
 from cots.files import write_json
-from cots.index.index_folder import INDEX
+from cots.index.index_folder import ITEM_INDEX
 from cots.registry.cards import DATA_CARD, MODEL_CARD, CardContext, data_card, model_card
 from cots.registry.evidence import EVIDENCE, save_evidence
 from cots.registry.packaging import InferenceConfig, save_encoders, save_index
-from cots.search.engine import SearchEngine, read_about
+from cots.search.engine import SearchEngine, read_metadata
 from cots.tracking.git import git_state
 
 
@@ -43,7 +43,7 @@ def stage(
     config, measured, checks = inference_config(params), _read(metrics), read_validation(validation)
     if params.index.target not in measured:
         raise BadInput(f"{metrics} has no metrics of {params.index.target}: evaluate.split has no samples for it")
-    table, values = read_manifest(manifest), params.recipe()
+    table, values = read_manifest(manifest), params.dump_packaged()
     context = CardContext(
         target=params.index.target,
         params=values,
@@ -85,13 +85,13 @@ def index_lineage(index: Path, model_folder: Path, manifest: Path, validation: M
         manifest: file of the data manifest.
         validation: summary of stage `validate`.
     """
-    about = read_about(index)
+    metadata = read_metadata(index)
     return {
         "manifest.digest": file_digest(manifest),
-        "index.digest": file_digest(index / INDEX),
+        "index.digest": file_digest(index / ITEM_INDEX),
         "index.content": content_digest(model_folder),
-        "index": about,
-        "items": about["size"],
+        "index": metadata,
+        "items": metadata["size"],
         "validation": validation,
     }
 

@@ -173,7 +173,7 @@ def test_a_preset_says_what_it_is_what_it_needs_and_what_to_expect() -> None:
 
 def test_the_file_says_every_key_once_and_the_preset_nothing_but_its_path_otherwise(cots: Cots, project: Path) -> None:
     assert cots("init", "flickr8k", "--data", project)[0] == 0
-    preset = Params.load(project / "presets" / "flickr8k.yaml").whole()
+    preset = Params.load(project / "presets" / "flickr8k.yaml").dump_all()
     text = (project / "params.yaml").read_text()
     assert yaml.safe_load(text) == preset | {"source": preset["source"] | {"path": str(project)}}
     assert "# Any timm vision transformer" in text
@@ -586,9 +586,9 @@ def test_what_cannot_be_compared_is_told_in_one_line(
     (squares / "captions.csv").write_text("image,caption\nred.png,a red square\nblue.png,a blue square\n")
     part = asked(cots, tiny_model, squares, tmp_path / "part")
     for one, other, said in (
-        (whole, part, "not measured on the same data"),
-        (whole, tmp_path / "nowhere", "holds no image-text.parquet"),
-        (whole, squares / "captions.csv", "is no table of queries"),
+        (whole, part, "not evaluated on the same data"),
+        (whole, tmp_path / "nowhere", "has no image-text.parquet"),
+        (whole, squares / "captions.csv", "is not a query table"),
         (whole, tmp_path, "in pairs, not 1 with 2"),
     ):
         code, out, err = cots("compare", one, other)
@@ -629,6 +629,7 @@ def test_the_doctor_finds_this_environment_sound(
     monkeypatch.chdir(tmp_path)
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run([fork_python, "-m", "dvc", "init", "-q"], check=True)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     code, out, _ = cots("doctor")
     assert code == 0, out
     assert "BROKEN" not in out
@@ -639,7 +640,9 @@ def test_the_doctor_finds_this_environment_sound(
 def test_the_doctor_names_what_is_broken(cots: Cots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    (tmp_path / "params.yaml").write_text("drift: {max_rwos: 3}\n")
     code, out, _ = cots("doctor")
     assert code == 1
     broken = [line.split()[0] for line in out.splitlines() if "BROKEN" in line]
-    assert broken == ["mlflow", "dvc"]
+    assert broken == ["params", "mlflow", "dvc"]
+    assert "drift.max_rwos: Extra inputs are not permitted" in out

@@ -1,4 +1,4 @@
-"""`params.yaml`: defaults, files of before, and every mistake told at once, with its path."""
+"""`params.yaml`: defaults, files of release 0.1, and messages that name every mistake with its path."""
 
 import logging
 import typing
@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from cots.config.params import Params
-from cots.config.renamed import RENAMED, dump_for_fingerprint, first_names_used
+from cots.config.renamed import RENAMED, dump_for_fingerprint, find_old_names
 from cots.config.sections import Sections, section_names
 from cots.config.stages.evaluate import EvaluateParams
 from cots.config.stages.finetune import FinetuneParams
@@ -27,8 +27,8 @@ from cots.config_base import Config
 from cots.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
-FIRST = ROOT / "tests/fixtures/v0_1/params.yaml"
-OF_STAGES: dict[str, type[Sections]] = {
+RELEASE_0_1 = ROOT / "tests/fixtures/v0_1/params.yaml"
+STAGE_PARAMS: dict[str, type[Sections]] = {
     "prepare": PrepareParams,
     "validate": ValidateParams,
     "train_dvae": TrainDvaeParams,
@@ -41,17 +41,17 @@ OF_STAGES: dict[str, type[Sections]] = {
 }
 
 
-def refused(tmp_path: Path, values: object, sections: type[Sections] = Params) -> str:
+def error_message(tmp_path: Path, values: object, sections: type[Sections] = Params) -> str:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(values))
-    with pytest.raises(BadInput) as told:
+    with pytest.raises(BadInput) as raised:
         sections.load(path)
-    assert "\n" not in str(told.value)
-    return str(told.value)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
-def first_values() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(FIRST.read_text())
+def old_values() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(RELEASE_0_1.read_text())
     return loaded
 
 
@@ -65,12 +65,12 @@ def values() -> dict[str, Any]:
 
 
 def configs(kind: type[Config] = Config) -> Iterator[type[Config]]:
-    for below in kind.__subclasses__():
-        yield below
-        yield from configs(below)
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from configs(subclass)
 
 
-def test_every_key_says_what_it_means_and_has_a_default_but_for_what_only_you_know() -> None:
+def test_every_key_has_a_description_and_all_but_two_have_a_default() -> None:
     keys = [(kind, name, field) for kind in configs() for name, field in kind.model_fields.items()]
     assert len(keys) > 130
     assert [f"{kind.__name__}.{name}" for kind, name, field in keys if not field.description] == []
@@ -78,12 +78,12 @@ def test_every_key_says_what_it_means_and_has_a_default_but_for_what_only_you_kn
     assert required == {"path", "sha256"}
 
 
-def test_an_empty_file_is_one_of_defaults(tmp_path: Path) -> None:
+def test_an_empty_file_has_all_defaults(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("{}")
     assert Params.load(tmp_path / "params.yaml") == Params()
 
 
-def test_a_key_that_is_left_out_has_the_default_of_its_place() -> None:
+def test_a_missing_key_has_the_default_of_the_field_that_holds_it() -> None:
     params = Params.model_validate(
         {
             "source": {"videos": {"train": 7}},
@@ -101,50 +101,50 @@ def test_a_key_that_is_left_out_has_the_default_of_its_place() -> None:
     }
 
 
-def test_another_kind_starts_from_its_own_defaults() -> None:
+def test_another_kind_has_its_own_defaults() -> None:
     params = Params.model_validate({"pretrain": {"objective": {"kind": "siglip"}}})
     objective = params.pretrain.objective
     assert objective.kind == "siglip"
     assert (objective.temperature.init, objective.temperature.learnable, objective.bias) == (0.1, True, -10.0)
 
 
-# --- files of before
+# --- files of release 0.1
 
 
-def test_a_file_of_0_1_0_has_the_values_of_the_present_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_of_0_1_0_has_the_values_of_the_current_one(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert Params.load(FIRST) == Params.load(ROOT / "params.yaml")
-    used = dict(first_names_used(first_values()))
-    assert len(used) > 60
-    assert len(caplog.messages) == len(used)
-    for first, present in used.items():
-        assert f"{FIRST}: {first} is now called {present} (cots init --upgrade)" in caplog.messages
+        assert Params.load(RELEASE_0_1) == Params.load(ROOT / "params.yaml")
+    renamed = dict(find_old_names(old_values()))
+    assert len(renamed) > 60
+    assert len(caplog.messages) == len(renamed)
+    for old, current in renamed.items():
+        assert f"{RELEASE_0_1}: {old} is now called {current} (cots init --upgrade)" in caplog.messages
 
 
-def test_a_file_under_present_names_is_read_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_with_current_names_is_read_without_warnings(caplog: pytest.LogCaptureFixture) -> None:
     Params.load(ROOT / "params.yaml")
     assert caplog.messages == []
 
 
-def test_a_stage_is_told_of_its_own_sections_alone(caplog: pytest.LogCaptureFixture) -> None:
-    TokenizeParams.load(FIRST)
+def test_a_stage_is_warned_only_about_its_own_sections(caplog: pytest.LogCaptureFixture) -> None:
+    TokenizeParams.load(RELEASE_0_1)
     assert sorted(message.split()[1] for message in caplog.messages) == ["tokenize.batch", "tokenize.views"]
 
 
-def test_values_of_before_are_read_under_their_first_keys_alone() -> None:
+def test_old_values_are_accepted_only_under_old_names() -> None:
     objective = {"batch_negatives": "queries", "keep": "momentum"}
-    read = Params.model_validate({"pretrain": {"objective": objective}}).pretrain.objective.model_dump()
-    assert (read["in_batch_negatives"], read["save"]) == ("online", "ema")
+    parsed = Params.model_validate({"pretrain": {"objective": objective}}).pretrain.objective.model_dump()
+    assert (parsed["in_batch_negatives"], parsed["save"]) == ("online", "ema")
     with pytest.raises(ValidationError, match="in_batch_negatives"):
         Params.model_validate({"pretrain": {"objective": {"in_batch_negatives": "queries"}}})
 
 
-def test_both_names_of_a_key_are_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_a_key_under_both_names_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["batch"] = 3
-    assert "pretrain.batch: Extra inputs are not permitted" in refused(tmp_path, values)
+    assert "pretrain.batch: Extra inputs are not permitted" in error_message(tmp_path, values)
 
 
-def test_no_first_name_is_the_present_one_of_another_key_beside_it() -> None:
+def test_no_old_name_is_the_current_name_of_a_neighbouring_key() -> None:
     for path, keys in RENAMED.items():
         assert not keys.keys() & set(keys.values()), path
         assert len(set(keys.values())) == len(keys), path
@@ -164,65 +164,65 @@ def test_no_first_name_is_the_present_one_of_another_key_beside_it() -> None:
         ("model", lambda params: params.model),
     ],
 )
-def test_a_fingerprint_is_taken_of_the_keys_and_values_of_0_1_0(path: str, section: Any) -> None:
-    params = Params.load(FIRST)
+def test_fingerprints_use_the_keys_and_values_of_0_1_0(path: str, section: Any) -> None:
+    params = Params.load(RELEASE_0_1)
     dumped = dump_for_fingerprint(section(params), path)
     targets = params.finetune if path == "finetune.*" else {path: None}
-    known = [first_values()["finetune"][name] if path == "finetune.*" else first_values()[path] for name in targets]
-    assert dumped in known
+    expected = [old_values()["finetune"][name] if path == "finetune.*" else old_values()[path] for name in targets]
+    assert dumped in expected
 
 
-def test_a_later_key_is_part_of_a_fingerprint_where_it_has_not_its_default() -> None:
+def test_a_later_key_changes_a_fingerprint_only_if_it_differs_from_its_default() -> None:
     from pydantic import Field
 
     class Later(TrainConfig):
-        nesterov: bool = Field(default=False, description="Of AdamW.", json_schema_extra={"since": "0.2.0"})
+        nesterov: bool = Field(default=False, description="Nesterov momentum.", json_schema_extra={"since": "0.2.0"})
 
     before = dump_for_fingerprint(TrainConfig(), "pretrain")
     assert dump_for_fingerprint(Later(), "pretrain") == before
     assert dump_for_fingerprint(Later(nesterov=True), "pretrain") == before | {"nesterov": True}
 
 
-def test_every_key_that_0_1_0_lacks_says_since_when() -> None:
-    """Without it, every checkpoint half way through a run would be thrown away by the upgrade."""
-    lacking = []
+def test_every_key_that_0_1_0_lacks_has_a_since() -> None:
+    """Otherwise an upgrade would invalidate the checkpoints of all unfinished runs."""
+    missing = []
     for path, section in (("pretrain", Params().pretrain), ("dvae", Params().dvae), ("tokenize", Params().tokenize)):
-        lacking += [f"{path}.{key}" for key in dump_for_fingerprint(section, path) if key not in first_values()[path]]
-    assert lacking == []
+        missing += [f"{path}.{key}" for key in dump_for_fingerprint(section, path) if key not in old_values()[path]]
+    assert missing == []
 
 
 # --- sections of a stage
 
 
-@pytest.mark.parametrize("stage", sorted(OF_STAGES))
-def test_a_stage_refuses_unknown_keys_of_its_sections_and_looks_at_no_other(
+@pytest.mark.parametrize("stage", sorted(STAGE_PARAMS))
+def test_a_stage_refuses_unknown_keys_in_its_sections_and_ignores_others(
     tmp_path: Path, values: dict[str, Any], stage: str
 ) -> None:
-    own = section_names(OF_STAGES[stage])
+    own = section_names(STAGE_PARAMS[stage])
     for name, section in values.items():
-        for part in [section["image-text"]] if name == "finetune" else [section]:
-            part["surprise"] = 1
-    told = refused(tmp_path, values, OF_STAGES[stage])
-    assert f"{len(own)} mistake(s)" in told
+        mapping = section["image-text"] if name == "finetune" else section
+        mapping["unknown"] = 1
+    message = error_message(tmp_path, values, STAGE_PARAMS[stage])
+    assert f"{len(own)} mistake(s)" in message
     for name in own:
-        assert f"{name}." in told
-    assert OF_STAGES[stage].model_validate({name: {} for name in own if name != "finetune"} | {"surprise": 1})
+        assert f"{name}." in message
+    assert STAGE_PARAMS[stage].model_validate({name: {} for name in own if name != "finetune"} | {"unknown": 1})
 
 
-def test_a_stage_reads_the_sections_that_dvc_holds_it_to() -> None:
+def test_a_stage_reads_the_sections_that_dvc_yaml_lists() -> None:
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert pipeline.keys() == OF_STAGES.keys()
+    assert pipeline.keys() == STAGE_PARAMS.keys()
     for name, stage in pipeline.items():
         listed = {key.partition(".")[0] for key in stage.get("do", stage)["params"]}
-        assert listed == set(section_names(OF_STAGES[name])), name
+        assert listed == set(section_names(STAGE_PARAMS[name])), name
 
 
-@pytest.mark.parametrize("stage", sorted(OF_STAGES))
-def test_the_whole_file_can_stand_for_what_a_stage_reads(stage: str) -> None:
-    assert issubclass(Params, OF_STAGES[stage])
+@pytest.mark.parametrize("stage", sorted(STAGE_PARAMS))
+def test_the_whole_file_is_usable_as_the_parameters_of_a_stage(stage: str) -> None:
+    assert issubclass(Params, STAGE_PARAMS[stage])
 
 
-def test_kinds_of_a_section_are_told_apart_by_one_key() -> None:
+def test_kinds_of_a_section_are_distinguished_by_one_key() -> None:
     for name in ("source", "dvae"):
         kinds = typing.get_args(Params.model_fields[name].annotation)
         defaults = [kind.model_fields["kind"].default for kind in kinds]
@@ -232,90 +232,90 @@ def test_kinds_of_a_section_are_told_apart_by_one_key() -> None:
 # --- mistakes
 
 
-def test_all_unknown_and_wrong_keys_are_told_in_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_all_unknown_and_wrong_keys_are_named_in_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["stpes"] = 3
     values["indx"] = {}
     values["prepare"]["max_rejected"] = 1.5
     values["source"] = {"kind": "folder"}
-    told = refused(tmp_path, values)
+    message = error_message(tmp_path, values)
     for path in ("pretrain.stpes", "indx", "prepare.max_rejected", "source.folder.path"):
-        assert path in told
-    assert "4 mistake(s)" in told
+        assert path in message
+    assert "4 mistake(s)" in message
 
 
 def test_rules_across_fields_name_both_values(tmp_path: Path, values: dict[str, Any]) -> None:
     values["model"]["image"] |= {"size": 60, "patch": 8}
-    assert "60 is not a multiple of patch 8" in refused(tmp_path, values)
+    assert "60 is not a multiple of patch 8" in error_message(tmp_path, values)
 
 
 def test_a_deployed_target_must_be_trained(tmp_path: Path, values: dict[str, Any]) -> None:
     del values["finetune"]["image-text"]
-    assert "'image-text' is not among finetune" in refused(tmp_path, values)
+    assert "'image-text' is not a key of finetune" in error_message(tmp_path, values)
 
 
-def test_the_gate_may_ask_of_the_deployed_target_alone(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_the_gate_accepts_only_directions_of_the_deployed_target(tmp_path: Path, values: dict[str, Any]) -> None:
     values["gate"]["must_improve"] = "v2t"
-    assert "gate.must_improve v2t is no direction of index.target image-text" in refused(tmp_path, values)
+    assert "gate.must_improve v2t is not a direction of index.target image-text" in error_message(tmp_path, values)
 
 
 def test_a_run_that_would_learn_nothing_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["objective"]["loss_weights"] = {"instance": 0, "token": 0, "task": 0, "masked_views": 0}
-    assert "nothing would be learnt" in refused(tmp_path, values)
+    assert "nothing would be learnt" in error_message(tmp_path, values)
 
 
-def test_gradients_are_not_accumulated_where_negatives_have_one(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_gradients_are_not_accumulated_if_negatives_have_a_gradient(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"] |= {"grad_accum_steps": 4}
     values["pretrain"]["objective"] |= {"in_batch_negatives": "online"}
-    assert "needs its batch whole" in refused(tmp_path, values)
+    assert "needs the whole batch" in error_message(tmp_path, values)
 
 
-def test_tokens_are_refused_at_another_size_than_they_were_made_for(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_the_token_level_is_refused_at_another_image_size(tmp_path: Path, values: dict[str, Any]) -> None:
     run = values["finetune"]["image-text"]
     run |= {
         "size": 96,
         "objective": run["objective"] | {"loss_weights": {"instance": 1, "token": 1, "task": 0, "masked_views": 0}},
     }
-    assert "tokens are those of 64 pixels, size is 96" in refused(tmp_path, values)
+    assert "tokens are of images of 64 pixels, size is 96" in error_message(tmp_path, values)
     values["finetune"]["image-text"] |= {"size": 100}
-    assert "100 is not a multiple" in refused(tmp_path, values)
+    assert "100 is not a multiple" in error_message(tmp_path, values)
 
 
-def test_the_token_level_takes_one_frame_and_masked_views_take_any(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_the_token_level_needs_one_frame_and_masked_views_do_not(tmp_path: Path, values: dict[str, Any]) -> None:
     run = values["finetune"]["video-text"]
     assert run["frames"] > 1
     run["objective"]["loss_weights"] = {"instance": 1, "token": 0, "task": 0, "masked_views": 1}
     assert Params.model_validate(values).finetune["video-text"].objective.masked
     run["objective"]["loss_weights"]["token"] = 1
-    assert f"loss_weights.token is not 0 with {run['frames']} frames" in refused(tmp_path, values)
+    assert f"loss_weights.token is not 0 with {run['frames']} frames" in error_message(tmp_path, values)
 
 
-def test_a_baseline_takes_no_parameters_of_the_other_objectives(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_a_baseline_refuses_parameters_of_other_objectives(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["objective"] |= {"kind": "clip"}
-    assert "pretrain.objective.clip.queue_size" in refused(tmp_path, values)
+    assert "pretrain.objective.clip.queue_size" in error_message(tmp_path, values)
 
 
 def test_a_temperature_below_its_minimum_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["objective"]["temperature"] = {"init": 0.005, "learnable": True, "min": 0.01}
-    assert "init 0.005 lies below min 0.01" in refused(tmp_path, values)
+    assert "init 0.005 is below min 0.01" in error_message(tmp_path, values)
 
 
-def test_an_unknown_source_is_told_with_those_that_exist(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_the_message_about_an_unknown_source_names_those_that_exist(tmp_path: Path, values: dict[str, Any]) -> None:
     values["source"] = {"kind": "ftp", "path": "x"}
-    told = refused(tmp_path, values)
-    assert "karpathy" in told
-    assert "folder" in told
+    message = error_message(tmp_path, values)
+    assert "karpathy" in message
+    assert "folder" in message
 
 
-def test_a_dvae_is_trained_or_imported_never_a_mixture(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_keys_of_trained_and_imported_dvaes_do_not_mix(tmp_path: Path, values: dict[str, Any]) -> None:
     imported = {"kind": "openai", "path": "weights", "sha256": "0" * 64}
     assert Params.model_validate(values | {"dvae": imported}).dvae.codebook_size == 8192
-    assert "dvae.openai.steps" in refused(tmp_path, values | {"dvae": imported | {"steps": 5}})
-    assert "dvae.openai.sha256" in refused(tmp_path, values | {"dvae": imported | {"sha256": "12"}})
-    assert "dvae.train.path" in refused(tmp_path, values | {"dvae": values["dvae"] | {"path": "weights"}})
+    assert "dvae.openai.steps" in error_message(tmp_path, values | {"dvae": imported | {"steps": 5}})
+    assert "dvae.openai.sha256" in error_message(tmp_path, values | {"dvae": imported | {"sha256": "12"}})
+    assert "dvae.train.path" in error_message(tmp_path, values | {"dvae": values["dvae"] | {"path": "weights"}})
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "", "\x00"])
-def test_what_is_no_parameter_file_is_refused_in_words(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_parameter_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(BadInput, match=r"params\.yaml"):
         Params.load(tmp_path / "params.yaml")

@@ -1,7 +1,8 @@
-"""Tables of queries read back and held against each other."""
+"""Query tables: reading and comparing them."""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -9,7 +10,7 @@ from cots.errors import BadInput
 from cots.evaluation.comparison import compare_query_tables, query_tables
 
 
-def table(ranks: list[int], direction: str = "t2i") -> pd.DataFrame:
+def texts_to_items(ranks: list[int], direction: str = "t2i") -> pd.DataFrame:
     rows = range(len(ranks))
     return pd.DataFrame(
         {
@@ -20,36 +21,44 @@ def table(ranks: list[int], direction: str = "t2i") -> pd.DataFrame:
             "relevant": 1,
             "candidates": 50,
             "average_precision": [float(rank == 1) for rank in ranks],
+            "right_ranks": [[rank] for rank in ranks],
         }
     )
 
 
-def queries(to_items: list[int], ways: tuple[str, str] = ("i2t", "t2i")) -> pd.DataFrame:
-    to_texts = table(to_items[::2], ways[0])
-    names = [f"p{row}" for row in range(len(to_texts))]
-    return pd.concat([to_texts.assign(query=names, item=names, relevant=2), table(to_items, ways[1])])
+def table(ranks: list[int], directions: tuple[str, str] = ("i2t", "t2i")) -> pd.DataFrame:
+    """Both directions; `ranks` are those of the texts, and every other one that of an item."""
+    items = texts_to_items(ranks[::2], directions[0])
+    names = [f"p{row}" for row in range(len(items))]
+    items = items.assign(query=names, item=names, relevant=2)
+    items["right_ranks"] = [[rank, rank + 1] for rank in items["rank"]]
+    return pd.concat([items, texts_to_items(ranks, directions[1])])
 
 
-def written(path: Path, rows: pd.DataFrame) -> Path:
+def with_right_ranks(rows: pd.DataFrame, right_ranks: list[list[int] | None]) -> pd.DataFrame:
+    return rows.assign(right_ranks=np.fromiter(right_ranks, dtype=object))
+
+
+def save(path: Path, rows: pd.DataFrame) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(path, index=False)
     return path
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
-    ours, theirs = queries([1, 7, 2, 1, 30, 1]), queries([1, 1, 4, 11, 2, 9])
-    straight = compare_query_tables([ours], [theirs], resamples=30, seed=0)
+    ours, theirs = table([1, 7, 2, 1, 30, 1]), table([1, 1, 4, 11, 2, 9])
+    in_order = compare_query_tables([ours], [theirs], resamples=30, seed=0)
     shuffled = compare_query_tables([ours.sample(frac=1, random_state=0)], [theirs.iloc[::-1]], resamples=30, seed=0)
-    assert straight == shuffled
-    assert straight["t2i"]["R@1"]["challenger"] == pytest.approx(50)
-    assert straight["t2i"]["R@1"]["champion"] == pytest.approx(100 / 3)
-    assert straight["i2t"]["R@1"]["difference"] == 0
+    assert in_order == shuffled
+    assert in_order["t2i"]["R@1"]["challenger"] == pytest.approx(50)
+    assert in_order["t2i"]["R@1"]["champion"] == pytest.approx(100 / 3)
+    assert in_order["i2t"]["R@1"]["difference"] == 0
 
 
 def test_tables_of_other_queries_or_candidates_are_refused() -> None:
-    rows = queries([1, 2, 3, 4])
-    with pytest.raises(BadInput, match="6 queries are in one of them alone"):
-        compare_query_tables([rows], [queries([1, 2, 3, 4, 5, 6, 7, 8])], resamples=3, seed=0)
+    rows = table([1, 2, 3, 4])
+    with pytest.raises(BadInput, match="6 queries are in only one of them"):
+        compare_query_tables([rows], [table([1, 2, 3, 4, 5, 6, 7, 8])], resamples=3, seed=0)
     with pytest.raises(BadInput, match="the same queries had other candidates"):
         compare_query_tables([rows], [rows.assign(candidates=51)], resamples=3, seed=0)
     with pytest.raises(BadInput, match="in pairs, not 2 with 1"):
@@ -57,42 +66,52 @@ def test_tables_of_other_queries_or_candidates_are_refused() -> None:
 
 
 def test_runs_are_found_below_a_folder_by_target(tmp_path: Path) -> None:
-    for seed, best in ((1, 9), (0, 5)):
-        written(tmp_path / f"seed-{seed}" / "reports" / "image-text.parquet", queries([best, 2]))
-    written(tmp_path / "seed-0" / "reports" / "video-text.parquet", queries([3, 4], ("v2t", "t2v")))
+    for seed, rank in ((1, 9), (0, 5)):
+        save(tmp_path / f"seed-{seed}" / "reports" / "image-text.parquet", table([rank, 2]))
+    save(tmp_path / "seed-0" / "reports" / "video-text.parquet", table([3, 4], ("v2t", "t2v")))
     pd.DataFrame({"id": ["a"]}).to_parquet(tmp_path / "manifest.parquet")
-    found = query_tables(tmp_path)
-    assert {target: [run["rank"].max() for run in runs] for target, runs in found.items()} == {
+    tables = query_tables(tmp_path)
+    assert {target: [run["rank"].max() for run in runs] for target, runs in tables.items()} == {
         "image-text": [5, 9],
         "video-text": [4],
     }
 
 
 def test_a_single_table_may_have_any_name(tmp_path: Path) -> None:
-    found = query_tables(written(tmp_path / "mine.parquet", queries([3, 4], ("v2t", "t2v"))))
-    assert list(found) == ["video-text"]
+    tables = query_tables(save(tmp_path / "mine.parquet", table([3, 4], ("v2t", "t2v"))))
+    assert list(tables) == ["video-text"]
+
+
+def test_a_table_of_release_0_1_is_read(tmp_path: Path) -> None:
+    old = table([3, 4]).drop(columns="right_ranks")
+    [read] = query_tables(save(tmp_path / "image-text.parquet", old))["image-text"]
+    assert read["rank"].tolist() == old["rank"].tolist()
+    [with_right_ranks] = query_tables(save(tmp_path / "image-text.parquet", table([3, 4])))["image-text"]
+    assert [list(ranks) for ranks in with_right_ranks["right_ranks"]] == [[3, 4], [3], [4]]
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
-        (pd.DataFrame({"id": ["a"]}), "is no table of queries"),
-        (queries([1, 2]).drop(columns="average_precision"), "is no table of queries"),
-        (queries([1, 2]).assign(rank="first"), "is no table of queries"),
-        (table([1, 2]), "no whole table of queries"),
-        (pd.concat([queries([1, 2])] * 2), "no whole table of queries"),
-        (queries([1, 2]).assign(rank=[1.0, 2.0, float("nan")]), "no whole table of queries"),
-        (queries([1, 2], ("a", "b")), "no whole table of queries"),
+        (pd.DataFrame({"id": ["a"]}), "is not a query table"),
+        (table([1, 2]).drop(columns="average_precision"), "is not a query table"),
+        (table([1, 2]).assign(rank="first"), "is not a query table"),
+        (texts_to_items([1, 2]), "not a complete query table"),
+        (pd.concat([table([1, 2])] * 2), "not a complete query table"),
+        (table([1, 2]).assign(rank=[1.0, 2.0, float("nan")]), "not a complete query table"),
+        (table([1, 2], ("a", "b")), "not a complete query table"),
+        (with_right_ranks(table([1, 2]), [[1], [1], [2]]), "must have a rank per right candidate"),
+        (with_right_ranks(table([1, 2]), [None, [1], [2]]), "not a complete query table"),
     ],
 )
-def test_other_tables_are_told_in_one_line(tmp_path: Path, rows: pd.DataFrame, told: str) -> None:
-    with pytest.raises(BadInput, match=told) as raised:
-        query_tables(written(tmp_path / "image-text.parquet", rows))
+def test_other_tables_are_refused_in_one_line(tmp_path: Path, rows: pd.DataFrame, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as raised:
+        query_tables(save(tmp_path / "image-text.parquet", rows))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["figures.json", "cut.parquet"])
-def test_another_file_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+def test_another_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"{}")
-    with pytest.raises(BadInput, match=f"{name} is no table of queries"):
+    with pytest.raises(BadInput, match=f"{name} is not a query table"):
         query_tables(tmp_path / name)

@@ -47,7 +47,7 @@ def run_flow(project: Path, server: Server, store: str, parameters: str) -> None
 
 def test_the_artifact_tells_what_was_not_judged() -> None:
     markdown = to_markdown(
-        {"drifted": False, "checks": [], "not judged": {"queries, texts": "3 of the 100 that are needed"}}
+        {"drifted": False, "checks": [], "not judged": {"queries, texts": "only 3 rows, 100 are needed"}}
     )
     assert markdown.startswith("Drifted: **no**")
-    assert "- queries, texts: not judged, 3 of the 100 that are needed" in markdown
+    assert "- queries, texts: not judged, only 3 rows, 100 are needed" in markdown

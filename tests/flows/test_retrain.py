@@ -113,6 +113,20 @@ def test_every_run_brings_the_pipeline_up_to_date_and_publishes_what_is_new(
     assert (project / "evaluated").read_text().splitlines() == ["once", "once"]
 
 
+def test_a_mistake_in_a_late_section_ends_the_run_before_the_first_stage(
+    project: Path, server: Server, store: str
+) -> None:
+    with (project / "params.yaml").open("a") as file:
+        file.write("drfit: {}\n")
+    done = retrain(project, server, store)
+    assert done.returncode != 0
+    state, message, page = last_run(server)
+    assert state == "Failed"
+    assert "drfit: Extra inputs are not permitted" in message
+    assert "drfit: Extra inputs are not permitted" in page
+    assert not (project / "evaluated").exists()
+
+
 def test_a_worse_package_is_registered_and_refused_and_the_page_says_why(
     published: Path, server: Server, store: str, tmp_path: Path, other_package: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The best frame of a clip, and the previews of frames."""
+"""The best frame of a video, and thumbnails of frames."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from PIL import Image
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.thumbnails import Thumbnails, thumbnail_members
 
-COUNTS = [3, 0, 7, 2, 0]  # frames of five items; 0: a picture
+COUNTS = [3, 0, 7, 2, 0]  # frames of five items; 0: an image
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def vectors() -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def test_the_best_frame_is_the_one_that_a_loop_over_the_clips_own_frames_finds(
+def test_the_best_frame_is_that_of_a_loop_over_the_frames_of_the_video(
     vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]],
 ) -> None:
     frames = FrameEmbeddings.of(vectors, COUNTS)
@@ -37,12 +37,12 @@ def test_the_best_frame_is_the_one_that_a_loop_over_the_clips_own_frames_finds(
             assert frames.best_frame(item, query) == best
 
 
-def test_a_frames_own_vector_finds_that_frame(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
+def test_the_embedding_of_a_frame_finds_that_frame(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
     frames = FrameEmbeddings.of(vectors, COUNTS)
     assert [frames.best_frame(2, query) for query in vectors[3:10]] == list(range(7))
 
 
-def test_of_equal_frames_the_earliest_is_the_best() -> None:
+def test_the_earliest_of_equal_frames_is_the_best() -> None:
     frames = FrameEmbeddings.of(np.ones((4, 2), np.float32), [4])
     assert frames.best_frame(0, np.ones(2, np.float32)) == 0
 
@@ -53,26 +53,26 @@ def test_frames_are_read_as_they_were_written(
 ) -> None:
     frames = FrameEmbeddings.of(vectors[: sum(counts)], counts)
     frames.save(tmp_path / "frames.safetensors")
-    found = FrameEmbeddings.load(tmp_path / "frames.safetensors")
-    assert len(found) == len(counts)
-    np.testing.assert_array_equal(found.vectors, frames.vectors)
-    np.testing.assert_array_equal(found.starts, frames.starts)
+    loaded = FrameEmbeddings.load(tmp_path / "frames.safetensors")
+    assert len(loaded) == len(counts)
+    np.testing.assert_array_equal(loaded.vectors, frames.vectors)
+    np.testing.assert_array_equal(loaded.starts, frames.starts)
     assert not (tmp_path / "frames.partial").exists()
 
 
-def test_a_file_without_frames_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_frame_embeddings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "frames.safetensors"
-    with pytest.raises(ValueError, match="no frames"):
+    with pytest.raises(ValueError, match="no frame embeddings"):
         FrameEmbeddings.load(path)
     path.write_bytes(b"-" * 100)
-    with pytest.raises(ValueError, match="holds no frames"):
+    with pytest.raises(ValueError, match="has no frame embeddings"):
         FrameEmbeddings.load(path)
 
 
 @pytest.fixture
 def tar(tmp_path: Path) -> Path:
-    """Previews of two items, of two frames and of 1,002: frame n is of grey n modulo 200."""
-    path = tmp_path / "previews.tar"
+    """Thumbnails of two items, of two frames and of 1,002; frame n is of grey n modulo 200."""
+    path = tmp_path / "thumbnails.tar"
     with wds.TarWriter(str(path), mtime=0, encoder=False) as writer:
         for row, count in enumerate((2, 1002)):
             frames = [Image.new("RGB", (8, 4), (n % 200,) * 3) for n in range(count)]
@@ -81,30 +81,30 @@ def tar(tmp_path: Path) -> Path:
 
 
 def test_every_frame_is_found_by_item_and_number(tar: Path) -> None:
-    previews = Thumbnails(tar)
+    thumbnails = Thumbnails(tar)
     for row, frame in [(1, 1001), (0, 1), (1, 7), (0, 0), (1, 7)]:
-        found = previews.picture(row, frame)
-        assert found.getpixel((1, 1)) == (frame % 200,) * 3
-        assert found.size == (4, 2)
-        assert Image.open(io.BytesIO(previews.jpeg(row, frame))).format == "JPEG"
+        image = thumbnails.image(row, frame)
+        assert image.getpixel((1, 1)) == (frame % 200,) * 3
+        assert image.size == (4, 2)
+        assert Image.open(io.BytesIO(thumbnails.jpeg(row, frame))).format == "JPEG"
 
 
-def test_previews_that_are_not_there_are_told(tar: Path, tmp_path: Path) -> None:
-    previews = Thumbnails(tar)
+def test_missing_and_damaged_thumbnails_are_errors(tar: Path, tmp_path: Path) -> None:
+    thumbnails = Thumbnails(tar)
     for row, frame in [(2, 0), (0, 2), (-1, 0), (0, -1)]:
-        with pytest.raises(ValueError, match=r"does not hold .*\.jpg"):
-            previews.jpeg(row, frame)
-    with pytest.raises(ValueError, match="no previews in"):
+        with pytest.raises(ValueError, match=r"does not contain .*\.jpg"):
+            thumbnails.jpeg(row, frame)
+    with pytest.raises(ValueError, match="no thumbnails in"):
         Thumbnails(tmp_path / "absent.tar")
     for size in (0, 700):
         (tmp_path / "damaged.tar").write_bytes(tar.read_bytes()[:size])
-        with pytest.raises(ValueError, match="no previews in"):
+        with pytest.raises(ValueError, match="no thumbnails in"):
             Thumbnails(tmp_path / "damaged.tar")
 
 
-def test_previews_are_read_after_their_file_is_removed_and_by_several_threads(tar: Path) -> None:
-    previews = Thumbnails(tar)
+def test_thumbnails_are_read_after_their_file_is_removed_and_by_several_threads(tar: Path) -> None:
+    thumbnails = Thumbnails(tar)
     tar.unlink()
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda frame: previews.picture(1, frame).getpixel((1, 1)), range(1002)))
-    assert found == [(frame % 200,) * 3 for frame in range(1002)]
+        colours = list(pool.map(lambda frame: thumbnails.image(1, frame).getpixel((1, 1)), range(1002)))
+    assert colours == [(frame % 200,) * 3 for frame in range(1002)]

@@ -1,4 +1,4 @@
-"""Words that a text stream knows, texts as a table, bounds on a table, earlier versions of a file."""
+"""Vocabulary of a text encoder, statistics of texts, bounds on a table, earlier versions of a file."""
 
 import subprocess
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from cots.data.dvc_history import past_versions
 from cots.data.quality.expectations import Bound, check_bounds
 from cots.data.wordpiece import train_tokenizer
-from cots.monitoring.text_stats import Vocabulary, text_stats, words_of
+from cots.monitoring.text_stats import Vocabulary, split_words, text_stats
 
 CAPTIONS = ["A red star", "two blue rings, touching"]
 
@@ -19,27 +19,27 @@ def vocabulary() -> Vocabulary:
 
 
 @pytest.mark.parametrize(
-    ("text", "share"),
+    ("text", "rate"),
     [("a RED star!", 0), ("a red dog", 1 / 3), ("dog dog star", 2 / 3), ("...", 0), ("", 0), ("Стар", 1)],
 )
-def test_a_word_is_unknown_where_training_never_said_it(text: str, share: float) -> None:
-    assert vocabulary().unknown(text) == pytest.approx(share)
+def test_words_that_are_not_in_the_training_captions_are_out_of_vocabulary(text: str, rate: float) -> None:
+    assert vocabulary().oov_rate(text) == pytest.approx(rate)
 
 
-def test_a_word_is_unknown_where_the_tokenizer_has_no_piece_of_it() -> None:
+def test_words_that_the_tokenizer_does_not_know_are_out_of_vocabulary() -> None:
     tokenizer = train_tokenizer(["a star"], vocab_size=50)
-    assert Vocabulary(tokenizer, ["a star", "quick"]).unknown("a quick star") == pytest.approx(1 / 3)
+    assert Vocabulary(tokenizer, ["a star", "quick"]).oov_rate("a quick star") == pytest.approx(1 / 3)
 
 
-def test_a_text_is_its_words_characters_and_blanks() -> None:
+def test_statistics_are_words_characters_and_blanks() -> None:
     table = text_stats(["a red star", "  ", "rings, rings"], vocabulary())
     assert table["words"].tolist() == [3, 0, 2]
     assert table["characters"].tolist() == [10, 2, 12]
     assert table["blank"].tolist() == [0, 1, 0]
-    assert words_of("It's 3 rings") == ["it", "s", "3", "rings"]
+    assert split_words("It's 3 rings") == ["it", "s", "3", "rings"]
 
 
-def test_bounds_hold_rows_or_their_mean_and_tell_what_is_against_them() -> None:
+def test_bounds_apply_to_rows_or_their_mean_and_name_the_exceptions() -> None:
     table = pd.DataFrame({"words": [1, 2, 3, 40], "unknown": [0.0, 0.0, 0.0, 1.0]})
     bounds = [
         Bound(title="most are short", column="words", low=1, high=9, share=0.75),
@@ -47,16 +47,16 @@ def test_bounds_hold_rows_or_their_mean_and_tell_what_is_against_them() -> None:
         Bound(title="few are unknown", column="unknown", low=0, high=0.25, share=None),
         Bound(title="hardly any is unknown", column="unknown", low=0, high=0.2, share=None),
     ]
-    verdicts = check_bounds(table, bounds)
-    assert [verdict.expectation for verdict in verdicts] == [bound.title for bound in bounds]
-    assert [verdict.success for verdict in verdicts] == [True, False, True, False]
-    assert verdicts[1].observed == "1 of 4 fail, such as 40"
-    assert verdicts[1].limit == "1 to 9 for at least 100%"
-    assert verdicts[3].observed == "0.25 on average"
+    results = check_bounds(table, bounds)
+    assert [result.expectation for result in results] == [bound.title for bound in bounds]
+    assert [result.success for result in results] == [True, False, True, False]
+    assert results[1].observed == "1 of 4 fail, such as 40"
+    assert results[1].limit == "1 to 9 for at least 100%"
+    assert results[3].observed == "0.25 on average"
 
 
 @pytest.mark.slow
-def test_earlier_versions_of_a_file_are_found_in_the_cache_of_runs(
+def test_earlier_versions_of_a_file_are_found_in_the_run_cache(
     tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -21,19 +21,24 @@ COPIED = ("cots", "tools", "presets", "pipelines", "docs", "tests", "dvc.yaml", 
 
 METRIC = """
 import numpy as np
-from cots.evaluation.embedding import EmbeddedSplit
-from cots.evaluation.metric_table import METRICS
-from cots.evaluation.retrieval import evaluate_retrieval
+import pandas as pd
 from cots.cli.tables import retrieval_table
+from cots.evaluation.comparison import compare_query_tables
+from cots.evaluation.embedding import EmbeddedSplit
+from cots.evaluation.retrieval import evaluate_retrieval, query_rows
 units = np.eye(12, dtype=np.float32)
 names = tuple(map(str, range(12)))
-split = EmbeddedSplit(ids=names, captions=names, text_to_item=np.arange(12), items=units, texts=units[::-1].copy(),
-                      item_seconds=1.0, text_seconds=1.0)
-metrics = evaluate_retrieval(split, media="image", folds=1, resamples=20, seed=0).metrics
-assert 0 < metrics["t2i"]["MRR"] < 100
-assert abs(metrics["chance"]["t2i"]["MRR"] - 100 * sum(1 / k for k in range(1, 13)) / 12) < 1e-4
-assert metrics["interval"]["i2t"]["MRR"]["low"] <= metrics["i2t"]["MRR"] <= metrics["interval"]["i2t"]["MRR"]["high"]
-assert "MRR" in retrieval_table({"model": metrics}).splitlines()[0]
+split = EmbeddedSplit(ids=names[:6], captions=names, text_to_item=np.repeat(np.arange(6), 2), items=units[:6],
+                      texts=units, item_seconds=1.0, text_seconds=1.0)
+result = evaluate_retrieval(split, media="image", folds=1, resamples=20, seed=0)
+metrics, name = result.metrics, "nDCG@10"
+assert 0 < metrics["i2t"][name] < 100
+discounts = 1 / np.log2(np.arange(2, 12))
+assert abs(metrics["chance"]["i2t"][name] - 100 * 2 / 12 * discounts.sum() / discounts[:2].sum()) < 1e-4
+assert metrics["interval"]["i2t"][name]["low"] <= metrics["i2t"][name] <= metrics["interval"]["i2t"][name]["high"]
+assert name in retrieval_table({"model": metrics}).splitlines()[0]
+queries = pd.DataFrame(query_rows(split, result))
+assert compare_query_tables([queries], [queries], resamples=5, seed=0)["i2t"][name]["difference"] == 0
 """
 OPTION = """
 from pathlib import Path
@@ -43,7 +48,7 @@ from cots.config.render import render
 from tools.params_reference import reference
 assert Params.load(Path("tests/fixtures/v0_1/params.yaml")).pretrain.adam_beta2 == 0.999
 assert "adam_beta2: 0.999" in render(Params(), "")
-assert "| `adam_beta2` | number" in reference() and "AdamW's, of the squared gradients." in reference()
+assert "| `adam_beta2` | number" in reference() and "Second beta of AdamW." in reference()
 assert "adam_beta2" not in dump_for_fingerprint(Params().pretrain, "pretrain")
 """
 BACKBONE_AND_LOSS = """

@@ -90,6 +90,11 @@ def test_make_and_ci_call_what_the_readme_says() -> None:
     assert "make demo" in readme
 
 
+def test_the_demo_checks_all_of_the_parameters_before_the_first_stage() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\ndemo: setup\n")[2].partition("\n\n")[0]
+    assert [line.strip() for line in recipe.splitlines()][:2] == ["cots doctor", "dvc repro"]
+
+
 def test_modules_that_the_documents_run_do_something_when_run() -> None:
     """Without its last two lines a module ends in silence and with success."""
     documents = [path for path in tracked() if path.suffix == ".md" and path.is_file()]
@@ -118,7 +123,7 @@ def test_the_reference_of_parameters_is_what_the_classes_say() -> None:
 
 def test_the_reference_has_a_line_for_every_key_of_the_whole_file() -> None:
     documented = reference()
-    assert [name for name in keys(Params().whole() | {"finetune": {}}) if f"| `{name}`" not in documented] == []
+    assert [name for name in keys(Params().dump_all() | {"finetune": {}}) if f"| `{name}`" not in documented] == []
 
 
 def keys(values: dict[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Search over pictures and clips together: which frame of a clip a result names, and what is shown of it."""
+"""Search over images and videos: which frame of a video a result names, and its thumbnail."""
 
 import shutil
 from pathlib import Path
@@ -21,12 +21,12 @@ from cots.search.queries import Query, ResultMedia, encode_queries
 from cots.stages.index import stage
 
 ROOT = Path(__file__).parents[2]
-CLIPS = {  # colours of the frames
+VIDEOS = {  # colours of the frames
     "day": ("blue", "white", "yellow", "red"),
     "night": ("black", "navy", "purple", "black"),
     "field": ("green", "lime"),
 }
-PICTURES = ("red", "lime", "black")
+IMAGES = ("red", "lime", "black")
 
 
 def square(colour: str) -> Image.Image:
@@ -34,32 +34,29 @@ def square(colour: str) -> Image.Image:
 
 
 def samples() -> list[Sample]:
-    clips = {name: tuple(encode_jpeg(square(colour)) for colour in frames) for name, frames in CLIPS.items()}
-    pictures = {name: encode_jpeg(square(name)) for name in PICTURES}
+    videos = {name: tuple(encode_jpeg(square(colour)) for colour in frames) for name, frames in VIDEOS.items()}
+    images = {name: encode_jpeg(square(name)) for name in IMAGES}
     return [
         Sample(
             id=name,
             split="test",
-            media="image" if name in pictures else "video",
+            media="image" if name in images else "video",
             captions=(f"a {name} thing",),
             is_mismatched=(False,),
             content=content,
             origin="drawn",
         )
-        for name, content in (pictures | clips).items()
+        for name, content in (images | videos).items()
     ]
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """What stage `index` makes of three pictures and three clips."""
+    """What stage `index` writes for three images and three videos."""
     folder = tmp_path_factory.mktemp("search")
     shards = ShardWriter(folder / "shards", samples_per_shard=10)
-    take = Ingestor(
-        root=folder, withdrawn={}, size=32, max_frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99
-    )
-    taken = [one for one in map(take, samples()) if isinstance(one, IngestedSample)]
-    rows = [shards.add(one) for one in taken]
+    ingest = Ingestor(root=folder, withdrawn={}, size=32, max_frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99)
+    rows = [shards.add(sample) for sample in map(ingest, samples()) if isinstance(sample, IngestedSample)]
     shards.close()
     write_table(folder / "manifest.parquet", sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
     params = Params.load(ROOT / "params.yaml")
@@ -75,87 +72,87 @@ def search(tiny_model: Path, index: Path) -> SearchEngine:
 @pytest.mark.parametrize(
     "content", ["a red square", "a blue square", "green", square("purple"), square("yellow"), square("white")]
 )
-def test_a_clip_names_the_frame_that_is_nearest_to_the_query_by_itself(
+def test_a_video_names_the_frame_that_is_most_similar_to_the_query(
     search: SearchEngine, content: str | Image.Image
 ) -> None:
     [results] = search([Query(content, 6)], batch_size=4)
     [query] = encode_queries(search.model, [Query(content, 6)], batch_size=1)
-    named = {hit["id"]: hit["frame"] for hit in results}
-    assert named.keys() == set(CLIPS) | set(PICTURES)
-    for name, colours in CLIPS.items():
+    frames = {result["id"]: result["frame"] for result in results}
+    assert frames.keys() == set(VIDEOS) | set(IMAGES)
+    for name, colours in VIDEOS.items():
         similarities = [float(search.model.encode_images([square(c)], batch_size=1)[0] @ query) for c in colours]
-        assert similarities[named[name]] == pytest.approx(max(similarities), abs=0.004)  # half precision, JPEG
-    assert {named[name] for name in PICTURES} == {0}
+        assert similarities[frames[name]] == pytest.approx(max(similarities), abs=0.004)  # half precision, JPEG
+    assert {frames[name] for name in IMAGES} == {0}
 
 
-def test_a_frame_that_is_looked_for_is_the_frame_that_is_found(search: SearchEngine) -> None:
-    frames = [(name, number, colour) for name, colours in CLIPS.items() for number, colour in enumerate(colours)]
+def test_a_query_with_a_frame_finds_that_frame(search: SearchEngine) -> None:
+    frames = [(name, number, colour) for name, colours in VIDEOS.items() for number, colour in enumerate(colours)]
     for name, number, colour in frames:
         [results] = search([Query(square(colour), 6)], batch_size=4)
-        [found] = [hit["frame"] for hit in results if hit["id"] == name]
-        assert CLIPS[name][found] == colour, (name, number)
+        [frame] = [result["frame"] for result in results if result["id"] == name]
+        assert VIDEOS[name][frame] == colour, (name, number)
 
 
-def test_every_query_of_a_batch_has_best_frames_of_its_own(search: SearchEngine) -> None:
+def test_every_query_of_a_batch_has_its_own_best_frames(search: SearchEngine) -> None:
     queries = [Query(square("yellow"), 6), Query("a red square", 2), Query(square("blue"), 4)]
-    together = search(queries, batch_size=4)
-    for query, results in zip(queries, together, strict=True):
-        [alone] = search([query], batch_size=4)
-        assert [(hit["id"], hit["frame"]) for hit in alone] == [(hit["id"], hit["frame"]) for hit in results]
+    batched = search(queries, batch_size=4)
+    for query, results in zip(queries, batched, strict=True):
+        [expected] = search([query], batch_size=4)
+        assert [(hit["id"], hit["frame"]) for hit in results] == [(hit["id"], hit["frame"]) for hit in expected]
 
 
-def test_what_is_shown_of_a_result_is_its_best_frame_or_the_picture(search: SearchEngine) -> None:
+def test_the_thumbnail_of_a_result_is_the_image_or_the_best_frame(search: SearchEngine) -> None:
     [results] = search([Query(square("navy"), 6)], batch_size=4)
-    for hit, picture in zip(results, search.result_images(results), strict=True):
-        expected = CLIPS[hit["id"]][hit["frame"]] if hit["media"] == "video" else hit["id"]
-        shown = np.asarray(picture, dtype=float).mean(axis=(0, 1))
+    for hit, image in zip(results, search.result_images(results), strict=True):
+        expected = VIDEOS[hit["id"]][hit["frame"]] if hit["media"] == "video" else hit["id"]
+        shown = np.asarray(image, dtype=float).mean(axis=(0, 1))
         np.testing.assert_allclose(shown, np.asarray(square(expected), dtype=float).mean(axis=(0, 1)), atol=3)
 
 
-def test_an_index_without_frames_or_previews_is_refused_with_the_command_that_makes_them(
+def test_the_message_about_missing_frames_or_thumbnails_names_the_command_that_writes_them(
     tiny_model: Path, index: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(index, tmp_path / "index")
     (copy / "previews.tar").unlink()
-    found = SearchEngine.load(tiny_model, copy)
-    with pytest.raises(BadInput, match="no previews in .*: run `dvc repro --force index package`"):
-        found.result_images(found([Query("red", 1)], batch_size=1)[0])
+    engine = SearchEngine.load(tiny_model, copy)
+    with pytest.raises(BadInput, match="no thumbnails in .*: run `dvc repro --force index package`"):
+        engine.result_images(engine([Query("red", 1)], batch_size=1)[0])
     (copy / "frames.safetensors").unlink()
-    with pytest.raises(BadInput, match="no frames .*: run `dvc repro --force index`"):
+    with pytest.raises(BadInput, match="no frame embeddings .*: run `dvc repro --force index`"):
         SearchEngine.load(tiny_model, copy)
 
 
 @pytest.mark.parametrize("content", ["a blue thing", square("navy")])
-def test_results_of_one_kind_are_those_of_all_kinds_without_the_others(
+def test_results_of_one_media_type_are_those_of_all_types_without_the_others(
     search: SearchEngine, content: str | Image.Image
 ) -> None:
     media: list[ResultMedia] = ["any", "image", "video"]
-    everything, *some = search([Query(content, 6, kind) for kind in media], batch_size=1)
-    for kind, results in zip(media[1:], some, strict=True):
-        expected = [hit for hit in everything if hit["media"] == kind]
+    unfiltered, *filtered = search([Query(content, 6, kind) for kind in media], batch_size=1)
+    for kind, results in zip(media[1:], filtered, strict=True):
+        expected = [hit for hit in unfiltered if hit["media"] == kind]
         assert [hit["id"] for hit in results] == [hit["id"] for hit in expected]
         assert [hit["rank"] for hit in results] == [1, 2, 3]
     [[best]] = search([Query(content, 1, "video")], batch_size=1)
-    assert best["id"] == some[1][0]["id"]
+    assert best["id"] == filtered[1][0]["id"]
 
 
-def test_captions_are_ranked_by_their_own_similarity_and_name_the_item_they_describe(search: SearchEngine) -> None:
+def test_captions_are_ranked_by_similarity_and_name_the_item_that_they_describe(search: SearchEngine) -> None:
     [results] = search([Query(square("lime"), 9, "text")], batch_size=1)
     [query] = search.model.encode_images([square("lime")], batch_size=1)
-    names = [*CLIPS, *PICTURES]
-    similar = search.model.encode_texts([f"a {name} thing" for name in names], batch_size=9) @ query
-    assert [hit["score"] for hit in results] == pytest.approx(sorted(similar.tolist(), reverse=True), abs=0.01)
+    names = [*VIDEOS, *IMAGES]
+    similarities = search.model.encode_texts([f"a {name} thing" for name in names], batch_size=9) @ query
+    assert [hit["score"] for hit in results] == pytest.approx(sorted(similarities.tolist(), reverse=True), abs=0.01)
     assert {(hit["id"], *hit["captions"]) for hit in results} == {(name, f"a {name} thing") for name in names}
     assert {hit["media"] for hit in results} == {"text"}
     rows = dict(zip(search.items["id"], range(6), strict=True))
     assert all(hit["row"] == rows[hit["id"]] for hit in results)
 
 
-def test_a_kind_that_is_not_indexed_has_no_results(tiny_model: Path, tiny_index: Path) -> None:
+def test_a_media_type_that_is_not_indexed_has_no_results(tiny_model: Path, tiny_index: Path) -> None:
     assert SearchEngine.load(tiny_model, tiny_index)([Query("red", 3, "video"), Query("red", 3)], batch_size=2)[0] == []
 
 
-def test_captions_that_do_not_fit_their_vectors_are_refused(tiny_model: Path, index: Path, tmp_path: Path) -> None:
+def test_captions_that_do_not_match_their_vectors_are_refused(tiny_model: Path, index: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(index, tmp_path / "index")
     captions = pd.read_parquet(copy / "captions.parquet")
     captions.iloc[1:].to_parquet(copy / "captions.parquet")

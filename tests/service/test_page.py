@@ -1,5 +1,6 @@
 """The search page in a real browser."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,18 @@ def test_a_result_leads_to_its_lineage(opened: Page, served: Served) -> None:
     opened.keyboard.press("Escape")
     expect(opened.locator("#lineage")).to_be_hidden()
     expect(cards(opened)).to_have_count(24)
+
+
+def test_a_lineage_shows_the_metrics_of_the_directions_that_it_has(opened: Page, served: Served) -> None:
+    opened.locator("#text").fill("a blue square")
+    link = cards(opened).first.locator("a")
+    address = link.get_attribute("href") or ""
+    names = ["chance.t2v.R1", "folds.t2v.R1", "rsum", "t2v.R1", "t2v.R5", "v2t.R1"]
+    lineage = served.client.get("/" + address).json() | {"metrics": dict.fromkeys(names, "41.5")}
+    opened.route(f"**/{address}", lambda route: route.fulfill(json=lineage))
+    link.click()
+    shown = opened.locator("#lineage dt", has_text=re.compile("rsum|R1|R5"))
+    expect(shown).to_have_text(["rsum", "t2v.R1", "v2t.R1"])
 
 
 def test_the_keyboard_alone_is_enough(opened: Page) -> None:

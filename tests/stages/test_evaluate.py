@@ -19,7 +19,6 @@ from cots.config.evaluate import EvaluateConfig
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
-from cots.evaluation.metrics import recall_at_k
 from cots.stages.evaluate import stage
 from tests.launched import launched
 
@@ -176,7 +175,7 @@ def test_ranks_of_every_query_reproduce_the_metrics(project: Path, metrics: dict
         for direction, group in rows.groupby("direction"):
             assert group["query"].is_unique
             expected = metrics[target][str(direction)]["R@5"]
-            assert recall_at_k(group["rank"].to_numpy(), 5) == pytest.approx(expected, abs=1e-5)
+            assert 100 * (group["rank"] <= 5).mean() == pytest.approx(expected, abs=1e-5)
 
 
 def test_recalls_for_plots_stand_beside_chance(project: Path) -> None:

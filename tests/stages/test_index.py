@@ -70,13 +70,13 @@ def test_previews_of_all_frames_lie_in_the_order_of_the_rows(built: Path) -> Non
         assert tar.getnames() == [f"{row:09d}.{n:03d}.jpg" for row, n in frames]
     # Frame n is 40 + 2 n wide and 32 high.
     previews = Thumbnails(built / "previews.tar")
-    sizes = [previews.picture(*frame).size for frame in frames]
+    sizes = [previews.image(*frame).size for frame in frames]
     assert sizes == [(24, round(24 * 32 / (40 + 2 * n))) for _, n in frames]
 
 
 def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
     run(tiny_data, tiny_model, tmp_path / "index", thumbnail_size=500)
-    assert Thumbnails(tmp_path / "index" / "previews.tar").picture(0, 0).size == (40, 32)
+    assert Thumbnails(tmp_path / "index" / "previews.tar").image(0, 0).size == (40, 32)
 
 
 def test_each_frame_of_a_video_has_its_own_vector_and_an_image_has_none(
@@ -147,7 +147,7 @@ def test_an_older_index_is_replaced_whole(tmp_path: Path, tiny_model: Path, tiny
     ("index", "words"),
     [
         ({"factory": "IVF64,Flat"}, r"index\.factory: cannot build 'IVF64,Flat' from 27 vectors"),
-        ({"factory": "Nonsense"}, r"index\.factory: FAISS makes no index 'Nonsense'"),
+        ({"factory": "Nonsense"}, r"index\.factory: FAISS cannot create 'Nonsense'"),
         ({"splits": ()}, "has no sample of them"),
     ],
 )

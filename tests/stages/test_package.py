@@ -237,7 +237,7 @@ def with_an_item_less(project: Path) -> None:
         (without_the_target, "metrics.json has no metrics of image-text"),
         (with_other_encoders, "built by encoders 000000000000"),
         (with_half_an_index, "is damaged"),
-        (without_frames, "no frames .*: run `dvc repro --force index`"),
+        (without_frames, "no frame embeddings .*: run `dvc repro --force index`"),
         (with_an_item_less, "contains 6 vectors for 5 items"),
     ],
 )

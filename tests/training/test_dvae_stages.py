@@ -56,7 +56,7 @@ def test_an_import_leaves_what_training_leaves(tiny_data: Path, tmp_path: Path, 
         assert {"step", "reconstruction", "perplexity"} <= set(pd.read_csv(report / "curves.csv").columns)
         with Image.open(report / "reconstructions.png") as image:
             assert image.size == (4 * 32, 2 * 32)
-        assert len(sections.dvae(report).charts) == 2
+        assert len(sections.summarize_dvae(report).charts) == 2
 
 
 def test_an_imported_dvae_gives_every_view_the_codes_of_the_published_encoder(

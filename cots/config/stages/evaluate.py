@@ -25,10 +25,10 @@ class EvaluateParams(
     FinetuneSection,
     EvaluateSection,
 ):
-    """Sections that stage `evaluate` reads: its own, and those of the run that the report describes."""
+    """Sections that stage `evaluate` reads: its own, and those of the runs that the report describes."""
 
     @model_validator(mode="after")
-    def _fine_tuned_sizes_fit(self) -> Self:
+    def _check_finetune_sizes(self) -> Self:
         image = self.model.image
         for target, run in self.finetune.items():
             if run.size % image.patch:
@@ -37,13 +37,13 @@ class EvaluateParams(
                 )
             if run.objective.masked and run.size != image.size:
                 raise ValueError(
-                    f"finetune.{target}: the visual tokens are those of {image.size} pixels, size is {run.size}: "
+                    f"finetune.{target}: the visual tokens are of images of {image.size} pixels, size is {run.size}: "
                     "set objective.loss_weights.token and masked_views to 0"
                 )
         return self
 
-    def described(self) -> dict[str, Any]:
-        """Plain values of all that shapes the model and what is measured of it, in the order of a file."""
+    def dump_evaluated(self) -> dict[str, Any]:
+        """Plain values of all sections that decide the model and its metrics, in the order of the file."""
         names = ("source", "prepare", "validate", "model", "dvae", "tokenize", "pretrain", "finetune", "evaluate")
-        values = self.model_dump(mode="json", by_alias=True)
-        return {name: values[name] for name in names}
+        sections = self.model_dump(mode="json", by_alias=True)
+        return {name: sections[name] for name in names}

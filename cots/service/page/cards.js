@@ -3,6 +3,7 @@
 import { relative, showPreview } from "./api.js";
 
 const DIGITS = 3;
+const HEADLINE = /^([^.]+\.R1|rsum)$/; // of every direction, without chance levels and folds
 
 export function card(template, result, { like, lineage }) {
   const element = template.content.firstElementChild.cloneNode(true);
@@ -54,6 +55,6 @@ export function lineageLists(lineage) {
       ["dvc.lock", lineage.dvc_lock_digest, "digest"]]),
     ...list("MLflow runs", Object.entries(lineage.runs).map(([stage, run]) => [stage, run, "digest"])),
     ...list("Promotion", [["Promoted", lineage.gate.promote], ["Reason", lineage.gate.reasons]]),
-    ...list("Metrics", ["i2t.R1", "t2i.R1", "v2t.R1", "t2v.R1", "rsum"].map((name) => [name, lineage.metrics[name]])),
+    ...list("Metrics", Object.entries(lineage.metrics).filter(([name]) => HEADLINE.test(name))),
   ];
 }
