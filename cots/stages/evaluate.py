@@ -140,7 +140,7 @@ def _build_report(
     return build_report(
         evaluations,
         outputs,
-        about=f"Source {params.source.kind}, split {settings.split}: texts, images and videos in one shared space.",
+        about=f"Source {params.source['kind']}, split {settings.split}: texts, images and videos in one shared space.",
         notes=[
             f"{target}: split {settings.split} has no {MEDIA_OF[target]} to evaluate."
             for target in _absent_targets(outputs, params)

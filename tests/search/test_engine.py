@@ -55,7 +55,9 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """What stage `index` writes for three images and three videos."""
     folder = tmp_path_factory.mktemp("search")
     shards = ShardWriter(folder / "shards", samples_per_shard=10)
-    ingest = Ingestor(root=folder, withdrawn={}, size=32, max_frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99)
+    ingest = Ingestor(
+        root=folder, withdrawn={}, size=32, max_frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99
+    )
     rows = [shards.add(sample) for sample in map(ingest, samples()) if isinstance(sample, IngestedSample)]
     shards.close()
     write_table(folder / "manifest.parquet", sorted(rows, key=lambda row: str(row["key"])), SCHEMA)

@@ -2,20 +2,18 @@
 
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cots.config.dvae import DvaeSection
 from cots.config.evaluate import EvaluateSection
 from cots.config.model import ModelSection
 from cots.config.prepare import PrepareSection
-from cots.config.source import SourceSection
 from cots.config.tokenize import TokenizeSection
 from cots.config.training import FinetuneSection, PretrainSection
 from cots.config.validate import ValidateSection
 
 
 class EvaluateParams(
-    SourceSection,
     PrepareSection,
     ValidateSection,
     ModelSection,
@@ -25,7 +23,12 @@ class EvaluateParams(
     FinetuneSection,
     EvaluateSection,
 ):
-    """Sections that stage `evaluate` reads: its own, and those of the runs that the report describes."""
+    """Sections that stage `evaluate` reads: its own, and those of the runs that the report describes.
+
+    `source` is shown as the file says it: stage `prepare` checks it, with classes that stand beside the readers.
+    """
+
+    source: dict[str, Any] = Field(default={"kind": "scenes"}, description="The data set and its layout.")
 
     @model_validator(mode="after")
     def _check_finetune_sizes(self) -> Self:
