@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from cots.config.params import Params
 from cots.config.renamed import RENAMED, RENAMED_VALUES
 from cots.config.render import flow
-from cots.config.values import Config
+from cots.config_base import Config
 
 REFERENCE, MIGRATION = Path("docs/params.md"), Path("docs/migration-0.2.md")
 BEGIN, END = "<!-- renamed keys: begin -->\n", "<!-- renamed keys: end -->\n"

@@ -20,9 +20,9 @@ Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Ids of samples, as in the manifest and in search results.")
 ]
 Usage = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it was trained on, ids in its index
-MERGED: Mapping[str, Mapping[str, Any]] = {  # sources that are files, and their arguments besides the path
+MERGED: Mapping[str, Mapping[str, Any]] = {  # kinds of source whose samples are files, and their keys besides the path
     "coco": {},
-    "folder": {"seed": 0, "holdout": {"val": 0.0, "test": 0.0}},
+    "folder": {"holdout": {"val": 0.0, "test": 0.0}},
     "karpathy": {},
     "msrvtt": {"protocol": "full"},
 }
@@ -75,17 +75,18 @@ def merge(
     MSR-VTT keeps the splits of its release.
     """
     from cots.cli.files import writing
+    from cots.config.source import SourceSection
     from cots.data.ingest.merge import merge
-    from cots.data.sources import SOURCES
 
     located = [_kind_and_path(source) for source in sources]
     names = [path.resolve().name for _, path in located]
     if len(set(names)) < len(names):
         raise BadInput(f"data sets need different names: {', '.join(names)}")
-    readers = [(path, SOURCES[kind](path=path, **MERGED[kind])) for kind, path in located]
-    named = dict(zip(names, readers, strict=True))
+    keys = [{"kind": kind, "path": path} | MERGED[kind] for kind, path in located]
+    samples = [SourceSection.model_validate({"source": source}).source.read() for source in keys]
+    data_sets = {name: (path, read) for name, (_, path), read in zip(names, located, samples, strict=True)}
     with writing(out):
-        counts = merge(named, out)
+        counts = merge(data_sets, out)
     typer.echo(table(["data set", "samples"], list(counts.items())))
 
 

@@ -82,23 +82,23 @@ def evaluate(
 
 def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sample]:
     """The data set's samples, unopened."""
-    from cots.config.source import ScenesSourceConfig, SourceSection
-    from cots.data.sources import SOURCES
+    from cots.config.source import SourceSection
 
     if (layout == "msrvtt") != (protocol is not None):
         raise BadInput("--format msrvtt needs --protocol full or 1k-A; no other format has one")
-    undivided = {"seed": 0, "holdout": {"val": 0.0, "test": 1.0}}
-    arguments: dict[str, dict[str, Any]] = {
+    if layout == "scenes":
+        source = SourceSection.load(data).source
+        if source.kind != "scenes":
+            raise BadInput(f"{data}: its source is {source.kind}, not scenes")
+        return source.read()
+    undivided = {"holdout": {"val": 0.0, "test": 1.0}}
+    options: dict[str, dict[str, Any]] = {
         "folder": undivided,
         "webdataset": undivided,
         "msrvtt": {"protocol": protocol},
     }
-    if layout != "scenes":
-        return SOURCES[layout](path=data, **arguments.get(layout, {}))
-    source = SourceSection.load(data).source
-    if not isinstance(source, ScenesSourceConfig):
-        raise BadInput(f"{data}: its source is {source.kind}, not scenes")
-    return SOURCES[layout](**source.model_dump(exclude={"kind"}))
+    keys = {"kind": layout, "path": data} | options.get(layout, {})
+    return SourceSection.model_validate({"source": keys}).source.read()
 
 
 def _evaluate_by_media(

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from cots.config.sections import Sections
-from cots.config.values import Config, Fraction
+from cots.config_base import Config, Fraction
 
 
 class DriftConfig(Config):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config.values import CodebookSize, Config
+from cots.config_base import CodebookSize, Config
 
 
 class ScheduleConfig(Config):

@@ -3,7 +3,7 @@
 from pydantic import Field, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config.values import Config, SplitName
+from cots.config_base import Config, SplitName
 
 
 class EvaluateConfig(Config):

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config.values import Config, Fraction
+from cots.config_base import Config, Fraction
 from cots.directions import DirectionName
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config.values import Config, SplitName
+from cots.config_base import Config, SplitName
 from cots.directions import Target
 
 

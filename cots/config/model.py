@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from cots.config.sections import Sections
-from cots.config.values import Config
+from cots.config_base import Config
 
 
 class ImageEncoderConfig(Config):

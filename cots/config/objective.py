@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from cots.config.values import Config, Fraction
+from cots.config_base import Config, Fraction
 
 
 class LossWeightsConfig(Config):

@@ -7,7 +7,7 @@ so that a checkpoint half way through a run outlives a renaming.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cots.config.values import Config
+from cots.config_base import Config
 
 _RUN = {
     "batch": "batch_size",

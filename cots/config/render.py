@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from cots.config.params import Params
-from cots.config.values import Config
+from cots.config_base import Config
 
 WIDTH, COLUMN = 120, 37  # of a line; where comments begin, if the value leaves room
 FLOW = 60  # characters of a mapping or list that stays in one line

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cots.config.renamed import first_names_used, present_names
-from cots.config.values import completed
+from cots.config_base import completed
 from cots.errors import BadInput
 
 log = logging.getLogger(__name__)

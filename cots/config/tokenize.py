@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cots.config.sections import Sections
-from cots.config.values import Config
+from cots.config_base import Config
 
 
 class TokenizeConfig(Config):

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from cots.config.objective import CotsObjectiveConfig, FilterConfig, LossWeightsConfig, ObjectiveConfig
 from cots.config.sections import Sections
-from cots.config.values import Config
+from cots.config_base import Config
 from cots.directions import Target
 
 

@@ -3,7 +3,7 @@
 from pydantic import Field, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config.values import Config, Fraction
+from cots.config_base import Config, Fraction
 
 
 class ValidateConfig(Config):

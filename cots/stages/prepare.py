@@ -11,7 +11,6 @@ from cots.config.stages.prepare import PrepareParams
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.shard_writer import ShardWriter, ingest
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
-from cots.data.sources import SOURCES
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput, RunFailed, exit_on_error
 from cots.progress import Progress
@@ -33,7 +32,7 @@ def stage(
     writer = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard)
     rows: list[dict[str, Any]] = []
     rejected_rows: list[dict[str, Any]] = []
-    samples = SOURCES[params.source.kind](**params.source.model_dump(exclude={"kind", "path"}), path=source)
+    samples = params.source.model_copy(update={"path": source}).read()
     with Progress("prepare", total=length_hint(samples) or None, unit="samples") as progress:
         for outcome in ingest(samples, ingestor):
             if isinstance(outcome, Rejected):

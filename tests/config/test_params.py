@@ -23,7 +23,7 @@ from cots.config.stages.tokenize import TokenizeParams
 from cots.config.stages.train_dvae import TrainDvaeParams
 from cots.config.stages.validate import ValidateParams
 from cots.config.training import TrainConfig
-from cots.config.values import Config
+from cots.config_base import Config
 from cots.errors import BadInput
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,7 @@ import pytest
 from cots.cli.data import merge
 from cots.data.samples import Sample
 from cots.data.sources.folder import read_folder
+from cots.data.sources.holdout import HoldoutConfig
 from cots.errors import BadInput
 from tests.conftest import Cots
 
@@ -43,7 +44,7 @@ def clips(tmp_path: Path, clip: Encoded) -> Path:
 
 
 def read(path: Path) -> list[Sample]:
-    return list(read_folder(path, seed=0, holdout={"val": 0, "test": 0}))
+    return list(read_folder(path, seed=0, holdout=HoldoutConfig(val=0, test=0)))
 
 
 def test_the_folder_holds_what_its_sources_held(tmp_path: Path, pictures: Path, clips: Path) -> None:

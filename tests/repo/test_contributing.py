@@ -128,7 +128,7 @@ def test_each_recipe_touches_as_many_files_as_it_promises() -> None:
     assert files == {
         "A metric": 1,
         "A training option": 2,
-        "A data source": 4,  # reader and preset, and a line and a class that give them their name and keys
+        "A data source": 3,  # reader and preset, and the list that gives the source its name
         "A backbone": 2,
         "A loss level": 3,
         "A stage": 3,

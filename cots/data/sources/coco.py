@@ -4,10 +4,27 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
+
+from cots.config_base import Config
 from cots.data.samples import Sample
 from cots.data.sources.layout_io import folder_of, laid_out_as, make_sample, read_json, require_folder, split_named
 from cots.errors import BadInput
+
+
+class CocoSourceConfig(Config):
+    """COCO's own layout."""
+
+    kind: Literal["coco"] = Field(default="coco", description="COCO's own layout.")
+    path: Path = Field(
+        description="A folder with annotations/captions_<split>2014.json or 2017 and one image folder a split."
+    )
+
+    def read(self) -> Iterator[Sample]:
+        """The samples of the folder."""
+        return read_coco(self.path)
 
 
 def read_coco(path: Path) -> Iterator[Sample]:

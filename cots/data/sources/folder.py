@@ -2,18 +2,39 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
+
+from cots.config_base import Config
 from cots.data.samples import Sample, Split, is_utf8
-from cots.data.sources.layout_io import make_sample, media_of, require_folder, split_by_hash, split_named
+from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
+from cots.data.sources.layout_io import make_sample, media_of, require_folder, split_named
 from cots.errors import BadInput
 
 TABLES = (".csv", ".tsv", ".jsonl")
 COLUMNS = ("image", "caption", "split")
 Row = dict[str, str]
+
+
+class FolderSourceConfig(Config):
+    """A folder with a caption table that names images and videos relative to it."""
+
+    kind: Literal["folder"] = Field(default="folder", description="A folder with a caption table.")
+    path: Path = Field(
+        description="A folder with a caption table (CSV, TSV or JSONL): image, caption and maybe split. "
+        "Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos."
+    )
+    seed: int = Field(default=0, description="Of the holdout.")
+    holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
+
+    def read(self) -> Iterator[Sample]:
+        """The samples of the folder."""
+        return read_folder(self.path, seed=self.seed, holdout=self.holdout)
 
 
 @dataclass(slots=True)
@@ -25,7 +46,7 @@ class _Picture:
     captions: list[str] = field(default_factory=list)
 
 
-def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Iterator[Sample]:
+def read_folder(path: Path, *, seed: int, holdout: HoldoutConfig) -> Iterator[Sample]:
     """The samples of a table with the columns image, caption and, if the splits are given, split.
 
     Column `image` names pictures and clips relative to the folder; a file whose name ends as a clip's is one.
@@ -34,7 +55,7 @@ def read_folder(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Itera
     Args:
         path: the folder, which holds one table.
         seed: of the split, where the table has no such column.
-        holdout: shares of `val` and `test` in that case.
+        holdout: fractions of val and test in that case.
 
     Raises:
         BadInput: no such folder; no table, several, or one without rows or without these columns; an unknown split.
@@ -76,10 +97,10 @@ def _table(folder: Path) -> Path:
     return tables[0]
 
 
-def _split(row: Row, name: str, where: str, *, seed: int, holdout: Mapping[str, float]) -> Split:
+def _split(row: Row, name: str, where: str, *, seed: int, holdout: HoldoutConfig) -> Split:
     if "split" in row:
         return split_named(row["split"], where)
-    return split_by_hash(name, seed=seed, val=holdout["val"], test=holdout["test"])
+    return split_by_hash(name, seed=seed, holdout=holdout)
 
 
 def _rows(table: Path) -> Iterator[tuple[int, Row]]:

@@ -2,11 +2,27 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
+
+from cots.config_base import Config
 from cots.data.samples import Sample
 from cots.data.sources.layout_io import folder_of, laid_out_as, make_sample, read_json, require_folder, split_named
 from cots.errors import BadInput
+
+
+class KarpathySourceConfig(Config):
+    """COCO, Flickr30K or Flickr8k in the Karpathy layout."""
+
+    kind: Literal["karpathy"] = Field(
+        default="karpathy", description="COCO, Flickr30K or Flickr8k in the Karpathy layout."
+    )
+    path: Path = Field(description="A folder with one dataset_*.json and the images.")
+
+    def read(self) -> Iterator[Sample]:
+        """The samples of the folder."""
+        return read_karpathy(self.path)
 
 
 def read_karpathy(path: Path) -> Iterator[Sample]:

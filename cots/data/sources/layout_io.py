@@ -1,7 +1,6 @@
 """What the sources share: JSON files, names of splits, and where a data set keeps its files."""
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,13 +37,6 @@ def split_named(name: str, where: str) -> Split:
         return SPLIT_NAMES[name.strip().lower()]
     except KeyError:
         raise BadInput(f"{where}: unknown split {name!r}; known are {', '.join(SPLIT_NAMES)}") from None
-
-
-def split_by_hash(name: str, *, seed: int, val: float, test: float) -> Split:
-    """A split for a sample whose source names none: the same for the same id and seed, whatever else there is."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode(errors="backslashreplace")).digest()
-    share = int.from_bytes(digest[:8]) / 2**64
-    return "test" if share < test else "val" if share < test + val else "train"
 
 
 def make_sample(

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pydantic import Field
+
+from cots.config_base import Config
 from cots.data.samples import Sample, Split
 from cots.data.sources.layout_io import laid_out_as, make_sample, read_csv, read_json, require_folder, split_named
 from cots.errors import BadInput
@@ -14,6 +17,23 @@ Protocol = Literal["full", "1k-A"]
 TEST_1K = "MSRVTT_JSFUSION_test.csv"  # key, vid_key, video_id, sentence
 TRAIN_9K = "MSRVTT_train.9k.csv"  # video_id
 CLIPS = ("*.mp4", "*/*.mp4", "*/*/*.mp4")  # videos/, or TrainValVideo/ and TestVideo/, or videos/all/
+
+
+class MsrvttSourceConfig(Config):
+    """MSR-VTT's JSON and folders of mp4 videos."""
+
+    kind: Literal["msrvtt"] = Field(default="msrvtt", description="MSR-VTT's JSON and folders of mp4 videos.")
+    path: Path = Field(description="The folder of the release.")
+    protocol: Protocol = Field(
+        default="full",
+        description="The release's own splits (full), or 1k-A. full: 6,513 train, 497 val and 2,990 test videos with "
+        "20 captions each. 1k-A: the 1,000 test videos with one caption each of `MSRVTT_JSFUSION_test.csv` in the data "
+        "folder, all others to train on (or those of `MSRVTT_train.9k.csv`) and no val, so `evaluate.split: test`.",
+    )
+
+    def read(self) -> Iterator[Sample]:
+        """The samples of the release."""
+        return read_msrvtt(self.path, protocol=self.protocol)
 
 
 class _Video(NamedTuple):

@@ -5,21 +5,44 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
+
+from cots.config_base import Config
 from cots.data.samples import Sample
-from cots.data.sources.layout_io import VIDEO_SUFFIXES, make_sample, media_of, require_folder, split_by_hash
+from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
+from cots.data.sources.layout_io import VIDEO_SUFFIXES, make_sample, media_of, require_folder
 from cots.errors import BadInput
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 
 
-def read_webdataset(path: Path, *, seed: int, holdout: Mapping[str, float]) -> Iterator[Sample]:
+class WebdatasetSourceConfig(Config):
+    """Tar files as img2dataset and video2dataset write them."""
+
+    kind: Literal["webdataset"] = Field(
+        default="webdataset", description="Tar files as img2dataset and video2dataset write them."
+    )
+    path: Path = Field(
+        description="The folder of the tars: image or video, .txt caption and .json side by side. "
+        "Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos."
+    )
+    seed: int = Field(default=0, description="Of the holdout.")
+    holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
+
+    def read(self) -> Iterator[Sample]:
+        """The samples of all tars."""
+        return read_webdataset(self.path, seed=self.seed, holdout=self.holdout)
+
+
+def read_webdataset(path: Path, *, seed: int, holdout: HoldoutConfig) -> Iterator[Sample]:
     """The samples of all tar files in a folder; members are read into memory, never unpacked.
 
     Args:
         path: the folder.
         seed: of the split: these tars name none.
-        holdout: shares of `val` and `test`.
+        holdout: fractions of val and test.
 
     Raises:
         BadInput: no such folder, no tar file in it, or one is damaged.
@@ -32,7 +55,7 @@ def read_webdataset(path: Path, *, seed: int, holdout: Mapping[str, float]) -> I
         for key, members in _grouped(tar):
             name = f"{tar.stem}/{key}"
             kind = next((kind for kind in (*PICTURES, *VIDEO_SUFFIXES) if kind in members), "")
-            split = split_by_hash(name, seed=seed, val=holdout["val"], test=holdout["test"])
+            split = split_by_hash(name, seed=seed, holdout=holdout)
             content, media = members.get(kind, b""), media_of(f"{key}.{kind}")
             yield make_sample(name, content, [_caption(members)], split=split, origin=tar.name, media=media)
 

@@ -7,25 +7,16 @@ from typing import Any
 
 import pytest
 
-from cots.config.source import (
-    CocoSourceConfig,
-    FolderSourceConfig,
-    KarpathySourceConfig,
-    MsrvttSourceConfig,
-    ScenesSourceConfig,
-    WebdatasetSourceConfig,
-)
 from cots.data.samples import Sample
-from cots.data.sources import SOURCES
 from cots.data.sources.coco import read_coco
 from cots.data.sources.folder import read_folder
+from cots.data.sources.holdout import HoldoutConfig, split_by_hash
 from cots.data.sources.karpathy import read_karpathy
-from cots.data.sources.layout_io import split_by_hash
 from cots.data.sources.msrvtt import read_msrvtt
 from cots.data.sources.webdataset import read_webdataset
 from cots.errors import BadInput
 
-HOLDOUT = {"val": 0.2, "test": 0.3}
+HOLDOUT = HoldoutConfig(val=0.2, test=0.3)
 
 
 def folder(path: Path) -> Iterator[Sample]:
@@ -52,19 +43,6 @@ def touch(path: Path) -> None:
 
 def karpathy_entry(**changed: object) -> dict[str, Any]:
     return {"filename": "a.jpg", "split": "train", "sentences": [{"raw": "one"}, {"raw": "two"}]} | changed
-
-
-def test_every_kind_of_source_section_has_its_function() -> None:
-    sections = (
-        ScenesSourceConfig,
-        KarpathySourceConfig,
-        CocoSourceConfig,
-        FolderSourceConfig,
-        WebdatasetSourceConfig,
-        MsrvttSourceConfig,
-    )
-    kinds = {section.model_fields["kind"].annotation.__args__[0] for section in sections}  # type: ignore[union-attr]
-    assert set(SOURCES) == kinds
 
 
 # Karpathy's layout
@@ -219,7 +197,7 @@ def test_without_a_split_column_the_id_and_the_seed_decide(tmp_path: Path) -> No
     assert splits.count("test") == pytest.approx(600, abs=60)
     again = [sample.split for sample in read_folder(tmp_path, seed=1, holdout=HOLDOUT)]
     assert splits != again
-    assert splits[7] == split_by_hash("7.jpg", seed=0, **HOLDOUT)
+    assert splits[7] == split_by_hash("7.jpg", seed=0, holdout=HOLDOUT)
 
 
 def test_a_row_that_is_not_utf8_stands_alone_so_that_only_it_is_rejected(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Kinds of values, and what every part of `params.yaml` is."""
+"""The base of all configuration classes, and types of their values."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
