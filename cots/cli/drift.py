@@ -10,6 +10,7 @@ from cots.cli.addresses import CHAMPION
 from cots.cli.files import writing
 from cots.cli.tables import table
 from cots.errors import BadInput
+from cots.file_names import DRIFT_SUMMARY_PATH, MANIFEST_PATH, SHARDS_PATH
 from cots.files import write_json
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 def drift(
     queries: Annotated[Path | None, typer.Option(help="The folder that `cots serve --log-queries` wrote.")] = None,
-    manifest: Annotated[Path, typer.Option(help="The manifest of the current data.")] = Path("data/manifest.parquet"),
-    shards: Annotated[Path, typer.Option(help="The shards of the current data.")] = Path("data/shards"),
+    manifest: Annotated[Path, typer.Option(help="The manifest of the current data.")] = MANIFEST_PATH,
+    shards: Annotated[Path, typer.Option(help="The shards of the current data.")] = SHARDS_PATH,
     reference: Annotated[
         Path | None,
         typer.Option(help="The manifest of the champion's training data; found in DVC's cache if left out."),
     ] = None,
     model: Annotated[str, typer.Option(help="A version of cots-index, or a model folder with --reference.")] = CHAMPION,
-    out: Annotated[Path, typer.Option(help="The summary to write.")] = Path("reports/drift/summary.json"),
+    out: Annotated[Path, typer.Option(help="The summary to write.")] = DRIFT_SUMMARY_PATH,
 ) -> None:
     """Compare queries and new samples with the champion's training data; exit code 0 whether they drifted or not."""
     from cots.config.params import Params

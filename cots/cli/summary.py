@@ -9,11 +9,12 @@ import typer
 from cots.cli.registry import versions_table
 from cots.cli.tables import retrieval_table
 from cots.errors import BadInput
+from cots.file_names import METRICS_PATH, REPORT_PATH
 
 
 def summary(
-    metrics: Annotated[Path, typer.Option(help="The metrics of stage `evaluate`.")] = Path("reports/metrics.json"),
-    page: Annotated[Path, typer.Option(help="The report of stage `evaluate`.")] = Path("reports/index.html"),
+    metrics: Annotated[Path, typer.Option(help="The metrics of stage `evaluate`.")] = METRICS_PATH,
+    page: Annotated[Path, typer.Option(help="The report of stage `evaluate`.")] = REPORT_PATH,
 ) -> None:
     """Print retrieval metrics, registered versions, the path of the report and what to try next."""
     from cots.registry.catalog import list_versions

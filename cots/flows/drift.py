@@ -1,25 +1,24 @@
 """Flow `check_drift`: compares queries and new samples with the champion's training data; can start retraining."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.deployments import run_deployment
 
+from cots.file_names import DRIFT_SUMMARY_PATH
 from cots.flows.commands import run
 from cots.flows.markdown import table
 
-SUMMARY = Path("reports/drift/summary.json")
 RETRAIN = "retrain/nightly"
 
 
 @task
 def compute_drift(queries: str | None) -> dict[str, Any]:
     """Run `cots drift` and return its summary; `queries` is the folder of the service's query log, if any."""
-    run("cots", "drift", "--out", str(SUMMARY), *(["--queries", queries] if queries else []))
-    summary: dict[str, Any] = json.loads(SUMMARY.read_text(encoding="utf8"))
+    run("cots", "drift", "--out", str(DRIFT_SUMMARY_PATH), *(["--queries", queries] if queries else []))
+    summary: dict[str, Any] = json.loads(DRIFT_SUMMARY_PATH.read_text(encoding="utf8"))
     return summary
 
 

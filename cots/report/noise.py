@@ -7,7 +7,7 @@ def known_pairs(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     """The pairs seen in training with their caption and whether it is known to be wrong.
 
     Args:
-        pairs: id, caption (its number), score, seen, dropped.
+        pairs: from `read_pairs`.
         manifest: the data's manifest.
 
     Returns:

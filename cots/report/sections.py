@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, TOTAL_LOSS, current_column, loss_columns
+from cots.data.pairs import read_pairs
 from cots.data.stored_samples import decode_frames, read_stored_by_id
 from cots.directions import LABELS
 from cots.errors import BadInput
@@ -155,7 +156,7 @@ def dvae(folder: Path) -> Dvae:
 
 def noise(pairs: Path, manifest: pd.DataFrame, fetch: Fetch) -> Noise:
     """The filter's figures where wrong captions are known, and its suspects in any case."""
-    table = known_pairs(pd.read_parquet(pairs), manifest)
+    table = known_pairs(read_pairs(pairs), manifest)
     worst = table.head(SUSPECTS)
     pictures = fetch(worst["id"])
     suspects = [

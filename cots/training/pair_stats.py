@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cots.data.pairs import COLUMNS
 from cots.objectives.protocol import KeyFeatures
 
 
@@ -38,8 +39,8 @@ class PairStats:
         return self
 
     def to_table(self, manifest: pd.DataFrame) -> pd.DataFrame:
-        """One row per caption seen: id, caption (index among those of its image or video), score, seen, dropped."""
+        """The table that `cots.data.pairs` describes: one row per caption seen."""
         rows = manifest.loc[:, ["id", "captions"]].explode("captions")
         rows["caption"] = rows.groupby(level=0).cumcount()
         rows["score"], rows["seen"], rows["dropped"] = self.score.numpy(), self.seen.numpy(), self.dropped.numpy()
-        return rows.loc[rows["seen"] > 0, ["id", "caption", "score", "seen", "dropped"]].reset_index(drop=True)
+        return rows.loc[rows["seen"] > 0, COLUMNS].reset_index(drop=True)

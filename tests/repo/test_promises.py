@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from cots import file_names
 from cots.config.params import Params
 from tools.params_reference import migration, reference
 
@@ -36,6 +37,17 @@ def test_a_stage_lists_the_parameter_sections_that_exist() -> None:
             for part in key.replace("${key}", "image-text").split("."):
                 assert part in value, f"{name}: {key}"
                 value = value[part]
+
+
+def test_commands_look_for_files_where_the_pipeline_puts_them() -> None:
+    entries = [
+        entry for stage in STAGES.values() for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])
+    ]
+    written = {path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)}
+    read = {dep for stage in STAGES.values() for dep in stage["deps"]}
+    names = ("MANIFEST_PATH", "SHARDS_PATH", "PRETRAIN_PAIRS_PATH", "METRICS_PATH", "REPORT_PATH")
+    assert {str(getattr(file_names, name)) for name in names} <= written
+    assert {str(file_names.WITHDRAWN_PATH), str(file_names.SUSPECTS_PATH)} <= read
 
 
 def test_presets_and_params_are_valid_parameter_files() -> None:

@@ -1,48 +1,49 @@
-"""Pairs that a trained filter distrusts: written after a run for people, held against the data before the next."""
+"""suspects.csv: pairs that the filter distrusted in training, a list that people check and `validate` limits."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from cots.data import pairs as pair_table
 from cots.errors import BadInput
 from cots.files import atomic_file
 
-COLUMNS = ["id", "caption", "text", "score", "seen", "dropped"]
+KEY_COLUMNS = ["id", "caption"]
+COLUMNS = [*KEY_COLUMNS, "text", *(name for name in pair_table.COLUMNS if name not in KEY_COLUMNS)]
 
 
-def suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """The pairs that the adaptive momentum filter dropped in at least half of the steps that saw them.
+def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Select the pairs that the adaptive momentum filter dropped in at least half of the steps that saw them.
 
     Args:
-        pairs: a run's pairs.parquet: id, caption (its number), score, seen, dropped.
-        manifest: the data's manifest.
+        pairs: from `read_pairs`.
+        manifest: of the run's data.
 
     Returns:
-        The columns `COLUMNS`, the least alike pair first.
+        Rows with `COLUMNS`, lowest similarity first.
     """
-    chosen = pairs[(pairs["dropped"] > 0) & (2 * pairs["dropped"] >= pairs["seen"])]
+    suspects = pairs[(pairs["dropped"] > 0) & (2 * pairs["dropped"] >= pairs["seen"])]
     captions = manifest.set_index("id")["captions"]
-    texts = [str(captions[sample][number]) for sample, number in zip(chosen["id"], chosen["caption"], strict=True)]
-    return chosen.assign(text=texts).sort_values(["score", "id", "caption"], ignore_index=True)[COLUMNS]
+    texts = [str(captions[sample][index]) for sample, index in zip(suspects["id"], suspects["caption"], strict=True)]
+    return suspects.assign(text=texts).sort_values(["score", "id", "caption"], ignore_index=True)[COLUMNS]
 
 
-def write_suspects(path: Path, suspected: pd.DataFrame) -> None:
-    """Write the list as CSV."""
-    with atomic_file(path) as aside:
-        suspected.to_csv(aside, index=False, float_format="%.4f")
+def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
+    """Write the list."""
+    with atomic_file(path) as partial:
+        suspects.to_csv(partial, index=False, float_format="%.4f")
 
 
 def read_suspects(path: Path) -> pd.DataFrame:
-    """A list of suspects, as `write_suspects` or a person left it; id and caption count.
+    """Read ids and caption indices of a list that `write_suspects` wrote and a person may have shortened.
 
     Raises:
-        BadInput: no such file, or not such a list.
+        BadInput: no such file, or it is not a list of suspects.
     """
     try:
-        listed = pd.read_csv(path, dtype={"id": "str", "caption": "int64"})
-        return listed[["id", "caption"]]
+        return pd.read_csv(path, dtype={"id": "str", "caption": "int64"})[KEY_COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
-            f"{path} is no list of suspects ({error}): a CSV with the columns {', '.join(COLUMNS)}, "
-            "as `cots suspects` writes it; the first line alone is an empty list"
+            f"{path} is not a list of suspects ({error}): it must be a CSV with the columns {', '.join(COLUMNS)}, "
+            "as `cots suspects` writes it; an empty list is the header alone"
         ) from None
