@@ -30,7 +30,7 @@ from cots.config.objective import (
 )
 from cots.config.params import Params
 from cots.config.training import TrainConfig
-from cots.data.manifest import part, read_manifest
+from cots.data.manifest import read_manifest, select_part
 from cots.data.stored_samples import read_stored_samples
 from cots.directions import MEDIA_OF
 from cots.errors import exit_on_error
@@ -38,6 +38,7 @@ from cots.evaluation.comparison import compare_query_tables, directions_of, quer
 from cots.evaluation.embedding import embed
 from cots.evaluation.metrics import rsum
 from cots.evaluation.retrieval import evaluate_retrieval
+from cots.file_names import MANIFEST_PATH, SHARDS_PATH
 from cots.models.dual_encoder import DualEncoder
 from cots.report.results import write_query_table
 
@@ -175,8 +176,8 @@ def train(grid: Grid, name: str, seed: int) -> None:
 def measure_run(table: Path, model: Path, params: Params) -> None:
     """Retrieval of a model on the evaluation split, for the deployed target's kind of media."""
     settings, media = params.evaluate, MEDIA_OF[params.index.target]
-    rows = part(read_manifest(Path("data/manifest.parquet")), settings.split, media)
-    samples = read_stored_samples(Path("data/shards"), rows)
+    rows = select_part(read_manifest(MANIFEST_PATH), settings.split, media)
+    samples = read_stored_samples(SHARDS_PATH, rows)
     held = embed(DualEncoder.load(model), samples, batch_size=settings.batch_size)
     write_query_table(table, held, evaluate_retrieval(held, media=media, folds=1, resamples=1, seed=0))
 

@@ -17,13 +17,14 @@ from benchmarks._single_stream.cross_encoder import CrossEncoder
 from benchmarks._single_stream.matching import ITMObjective, TemperatureSchedule
 from benchmarks._single_stream.reranking import rerank
 from cots.config.params import Params
-from cots.data.manifest import part, read_manifest
+from cots.data.manifest import read_manifest, select_part
 from cots.data.stored_samples import decode_frames, read_stored_samples
 from cots.devices import default_device
 from cots.errors import exit_on_error
 from cots.evaluation.embedding import EmbeddedSplit, embed
 from cots.evaluation.metrics import RECALL_KS, Floats, Ints, rank_queries, recall_at_k
 from cots.factory.train_loader import build_train_loader
+from cots.file_names import MANIFEST_PATH, SHARDS_PATH
 from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
 from cots.progress import Progress
@@ -31,7 +32,7 @@ from cots.training.optim import build_param_groups
 from cots.training.trainer import train
 
 STREAMS, OUT = Path("models/finetuned/image-text"), Path("runs/cross-encoder")
-MANIFEST, SHARDS, TOKENS = Path("data/manifest.parquet"), Path("data/shards"), Path("data/tokens")
+TOKENS = Path("data/tokens")
 STEPS, BATCH = 1500, 64
 ALONE = {"learning_rate": 0.001, "grad_accum_steps": 1, "frames": 1, "torch_compile": False}  # unlike fine-tuning's
 EASY, HARD = 1.0, 0.1  # temperatures of the mining: nearly uniform, and the temperature of fine-tuning
@@ -76,7 +77,7 @@ def trained(model: DualEncoder, params: Params, steps: int) -> CrossEncoder:
         default_device()
     )
     groups = build_param_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
-    batches = build_train_loader(MANIFEST, SHARDS, TOKENS, model=model, training=training, media=("image",))
+    batches = build_train_loader(MANIFEST_PATH, SHARDS_PATH, TOKENS, model=model, training=training, media=("image",))
     vision = model.config["image"]
     with Progress("cross-encoder", total=steps, unit="steps") as progress:
         train(
@@ -86,7 +87,7 @@ def trained(model: DualEncoder, params: Params, steps: int) -> CrossEncoder:
             config=training,
             pixel_stats=(vision["mean"], vision["std"]),
             checkpoint_path=Path("runs/checkpoints/cross-encoder.pt"),
-            fingerprint=fingerprint([model.digest, hardening, training.model_dump(mode="json")], MANIFEST, TOKENS),
+            fingerprint=fingerprint([model.digest, hardening, training.model_dump(mode="json")], MANIFEST_PATH, TOKENS),
             on_step=progress.log_step,
         )
     return cross
@@ -94,8 +95,8 @@ def trained(model: DualEncoder, params: Params, steps: int) -> CrossEncoder:
 
 def evaluation_set(model: DualEncoder, params: Params) -> tuple[EmbeddedSplit, list[Image.Image]]:
     """Pictures and captions of the evaluation split, embedded, and the pictures themselves."""
-    rows = part(read_manifest(MANIFEST), params.evaluate.split, "image")
-    samples = list(read_stored_samples(SHARDS, rows))
+    rows = select_part(read_manifest(MANIFEST_PATH), params.evaluate.split, "image")
+    samples = list(read_stored_samples(SHARDS_PATH, rows))
     return embed(model, samples, batch_size=params.evaluate.batch_size), [
         decode_frames(sample)[0] for sample in samples
     ]

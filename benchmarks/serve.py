@@ -28,6 +28,7 @@ import pandas as pd
 
 from cots.config.params import Params
 from cots.errors import exit_on_error
+from cots.file_names import MANIFEST_PATH, SHARDS_PATH
 from cots.index.thumbnails import Thumbnails
 from cots.registry.client import CHAMPION, INDEX
 from cots.registry.packaging import save_index
@@ -38,7 +39,6 @@ CLIENTS, SWITCHES, SECONDS = 50, 10, 60.0
 TEXTS, PICTURES = 45, 5  # different queries
 K = 10
 NEAR = 0.02  # that bfloat16 in another batch may change a cosine
-SHARDS, MANIFEST = Path("data/shards"), Path("data/manifest.parquet")
 PACKAGE, OTHER = Path("package/index"), Path("models/pretrained")
 
 
@@ -68,7 +68,7 @@ def main() -> None:
 def _registry(folder: Path) -> mlflow.MlflowClient:
     """A store with two versions, the first of them the champion."""
     params = Params.load()
-    stage(SHARDS, MANIFEST, OTHER, folder / "index", params=params)
+    stage(SHARDS_PATH, MANIFEST_PATH, OTHER, folder / "index", params=params)
     save_index(folder / "package", OTHER, folder / "index", config=inference_config(params), cards={})
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])

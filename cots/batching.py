@@ -1,4 +1,4 @@
-"""Iterables in batches."""
+"""Batches of an iterable."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice

@@ -4,13 +4,13 @@ import os
 
 import torch
 
-MAX_DECODE_THREADS = 8  # they share the GIL with the training thread
+MAX_DECODE_THREADS = 8  # they compete with the training thread for the GIL
 
 
 def num_decode_threads(device: torch.device) -> int:
-    """Number of threads that decode images: one if the model is on the CPU, else this process's share of the cores.
+    """How many threads decode images: one if the model is on the CPU, else this process's share of the cores.
 
-    Source: docs/performance.md, loading.
+    Source: docs/performance.md, "Loading".
     """
     if device.type == "cpu":
         return 1
@@ -18,5 +18,5 @@ def num_decode_threads(device: torch.device) -> int:
 
 
 def local_world_size() -> int:
-    """Number of processes on this machine, this one included."""
+    """How many processes of this run are on this machine, this one included."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -7,18 +7,18 @@ from cots.errors import BadInput
 
 
 def text_digest(text: str) -> str:
-    """Sha256 of a text in UTF-8, hexadecimal."""
+    """SHA-256 of a text in UTF-8, as hex digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Sha256 of a file's bytes, hexadecimal."""
+    """SHA-256 of a file's bytes, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_digest(folder: Path) -> str:
-    """Sha256 over everything in an MLflow model folder but `MLmodel`, which carries a date and a random id.
+    """SHA-256 of an MLflow model folder, without `MLmodel`, which holds a date and a random id.
 
     Raises:
         BadInput: the folder is not an MLflow model.
@@ -26,5 +26,7 @@ def content_digest(folder: Path) -> str:
     if not (folder / "MLmodel").is_file():
         raise BadInput(f"{folder} is not an MLflow model folder: run `dvc repro package`")
     files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
-    kept = [(name, path) for name, path in files if name != "MLmodel" and "__pycache__" not in path.parts]
-    return text_digest("\n".join(f"{file_digest(path)} {name}" for name, path in kept))
+    lines = [
+        f"{file_digest(path)} {name}" for name, path in files if name != "MLmodel" and "__pycache__" not in path.parts
+    ]
+    return text_digest("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Atomic writing of files, folders and small JSON files."""
+"""Writing files and folders atomically."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from typing import Any
 
 @contextmanager
 def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A path to write to, which replaces `path` at the end; after an error the old file is unchanged.
+    """Give a temporary path, and rename it to `path` at the end; after an error the old file is unchanged.
 
     Args:
-        path: in an existing folder.
-        durable: survive a power cut too, at the cost of a flush to disk; for files that cannot be recreated.
+        path: the file, in a folder that exists.
+        durable: flush to disk, so that the file survives a power cut; for files that cannot be recreated.
     """
     partial = _partial_path(path)
     try:
@@ -31,13 +31,13 @@ def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """An empty folder to write to, which replaces `path` at the end; after an error the old folder is unchanged.
+    """Give an empty temporary folder, and rename it to `path` at the end; after an error the old folder is unchanged.
 
-    If the process is killed between the two renames of the exchange, the next writer restores the old folder.
+    If the process is killed between the two renames that swap the folders, the next writer restores the old one.
 
     Args:
-        path: parent folders are created.
-        durable: survive a power cut too, at the cost of a flush of every file.
+        path: the folder; its parents are created.
+        durable: flush every file to disk, so that the folder survives a power cut.
     """
     partial, old = _partial_path(path), _partial_path(path.with_name(path.name + ".old"))
     if old.exists() and not path.exists():
@@ -47,9 +47,9 @@ def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            for written in (*partial.rglob("*"), partial):
-                _flush(written)
-        _exchange(path, partial, old)
+            for entry in (*partial.rglob("*"), partial):
+                _flush(entry)
+        _swap(path, partial, old)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if durable:
@@ -57,7 +57,7 @@ def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON atomically into an existing folder."""
+    """Write a JSON file atomically; its folder exists."""
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
 
@@ -66,8 +66,8 @@ def _partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def _exchange(path: Path, new: Path, old: Path) -> None:
-    """Replace `path` by `new` in two renames: a rename cannot replace a non-empty folder."""
+def _swap(path: Path, new: Path, old: Path) -> None:
+    """Replace `path` by `new` in two renames, because one rename cannot replace a folder that is not empty."""
     shutil.rmtree(old, ignore_errors=True)
     if not path.exists():
         new.rename(path)

@@ -254,7 +254,7 @@ def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     evaluation = project / "reports" / "evaluation"
     evaluation.mkdir()
     ranked(recall).to_parquet(evaluation / "image-text.parquet")
-    check = {"expectation": "ids are unique", "limit": "all", "observed": "0 of 3 against it", "success": True}
+    check = {"expectation": "ids are unique", "limit": "all", "observed": "0 of 3 fail", "success": True}
     overview = {"captions": 4, "rejected": {"damaged": 2, "too small": 1}, "samples": {"train image": 2}}
     summary = {"success": True, "overview": overview, "checks": [check]}
     (validation / "summary.json").write_text(json.dumps(summary))
@@ -346,7 +346,7 @@ def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[d
 
 
 @pytest.fixture(scope="session")
-def picture() -> Encoded:
+def make_image() -> Encoded:
     """Encodes an image of noise that depends on the seed."""
 
     def encoded(width: int = 40, height: int = 32, *, seed: int = 0, kind: str = "JPEG", **options: object) -> bytes:
@@ -359,7 +359,7 @@ def picture() -> Encoded:
 
 
 @pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+def make_video(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     """Encodes an H.264 video whose frame n is grey of level 10 * n modulo 250, with the index first, as on the web."""
     file = tmp_path_factory.mktemp("videos") / "video.mp4"
 

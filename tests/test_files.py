@@ -14,17 +14,17 @@ from pathlib import Path
 from cots.files import atomic_file, atomic_folder
 
 path = Path(sys.argv[2])
-with {"atomic_file": atomic_file, "atomic_folder": atomic_folder}[sys.argv[1]](path) as aside:
-    (aside / "half" if aside.is_dir() else aside).write_text("half")
+with {"atomic_file": atomic_file, "atomic_folder": atomic_folder}[sys.argv[1]](path) as partial:
+    (partial / "half" if partial.is_dir() else partial).write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 class StopError(Exception):
-    """What goes wrong while something is written."""
+    """An error while something is written."""
 
 
-def killed(writer: str, path: Path) -> None:
+def kill_while_writing(writer: str, path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, writer, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
 
@@ -37,41 +37,41 @@ def names(folder: Path) -> list[str]:
 def test_a_file_is_there_once_the_block_ends_and_not_before(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "a.txt"
     for text in ("first", "second"):
-        with atomic_file(path, durable=durable) as aside:
-            aside.write_text(text)
+        with atomic_file(path, durable=durable) as partial:
+            partial.write_text(text)
             assert not path.exists() or path.read_text() == "first"
         assert path.read_text() == text
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(StopError), atomic_file(path) as aside:
-        aside.write_text("half")
+    with pytest.raises(StopError), atomic_file(path) as partial:
+        partial.write_text("half")
         raise StopError
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_killed_writer_leaves_the_old_file_and_the_next_one_clears_up(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_old_file_and_the_next_one_cleans_up(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    killed("atomic_file", path)
+    kill_while_writing("atomic_file", path)
     assert path.read_text() == "old"
-    with atomic_file(path) as aside:
-        aside.write_text("new")
+    with atomic_file(path) as partial:
+        partial.write_text("new")
     assert path.read_text() == "new"
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_no_folder_is_made_for_a_file(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created_for_a_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_json(tmp_path / "none" / "a.json", {})
     assert names(tmp_path) == []
 
 
-def test_json_is_text_for_people(tmp_path: Path) -> None:
+def test_json_is_readable_text(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"näme": [1, None]})
     text = (tmp_path / "a.json").read_text(encoding="utf8")
     assert "näme" in text
@@ -83,39 +83,39 @@ def test_json_is_text_for_people(tmp_path: Path) -> None:
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "above" / "out"
     for name in ("first", "second"):
-        with atomic_folder(path, durable=durable) as aside:
-            assert names(aside) == []
-            (aside / "inside").mkdir()
-            (aside / "inside" / name).touch()
+        with atomic_folder(path, durable=durable) as partial:
+            assert names(partial) == []
+            (partial / "inside").mkdir()
+            (partial / "inside" / name).touch()
             assert not path.exists() or names(path / "inside") == ["first"]
         assert names(path / "inside") == [name]
     assert names(tmp_path / "above") == ["out"]
 
 
-def test_an_error_leaves_the_old_folder_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_folder_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.mkdir()
     (path / "old").touch()
-    with pytest.raises(StopError), atomic_folder(path) as aside:
-        (aside / "half").touch()
+    with pytest.raises(StopError), atomic_folder(path) as partial:
+        (partial / "half").touch()
         raise StopError
     assert names(path) == ["old"]
     assert names(tmp_path) == ["out"]
 
 
-def test_a_killed_writer_leaves_the_old_folder_and_the_next_one_clears_up(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_old_folder_and_the_next_one_cleans_up(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.mkdir()
     (path / "old").touch()
-    killed("atomic_folder", path)
+    kill_while_writing("atomic_folder", path)
     assert names(path) == ["old"]
-    with atomic_folder(path) as aside:
-        (aside / "new").touch()
+    with atomic_folder(path) as partial:
+        (partial / "new").touch()
     assert names(path) == ["new"]
     assert names(tmp_path) == ["out"]
 
 
-def test_a_folder_that_a_cut_off_exchange_left_aside_comes_back(tmp_path: Path) -> None:
+def test_the_old_folder_is_restored_after_an_interrupted_swap(tmp_path: Path) -> None:
     path = tmp_path / "out"
     (tmp_path / "out.old.partial").mkdir()
     (tmp_path / "out.old.partial" / "old").touch()

@@ -1,4 +1,4 @@
-"""`cots data`: merge data sets, see which versions were trained on a sample, and withdraw it."""
+"""`cots data`: merge data sets, find out which versions were trained on a sample, withdraw samples."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,25 +8,25 @@ import typer
 
 from cots.cli.tables import table
 from cots.errors import BadInput
+from cots.file_names import MANIFEST_PATH, WITHDRAWN_PATH
 
 if TYPE_CHECKING:
     from cots.registry.registry import Registry
 
 data = typer.Typer(
-    help="Merge data sets, see which versions were trained on a sample, withdraw samples.",
+    help="Merge data sets, find out which versions were trained on a sample, withdraw samples.",
     no_args_is_help=True,
 )
 Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Ids of samples, as in the manifest and in search results.")
 ]
-Usage = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it was trained on, ids in its index
-MERGED: Mapping[str, Mapping[str, Any]] = {  # kinds of source whose samples are files, and their keys besides the path
+Usage = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it was trained on, and ids in its index
+MERGEABLE: Mapping[str, Mapping[str, Any]] = {  # kinds of source whose samples are files; their keys besides the path
     "coco": {},
     "folder": {"holdout": {"val": 0.0, "test": 0.0}},
     "karpathy": {},
     "msrvtt": {"protocol": "full"},
 }
-MANIFEST, WITHDRAWN = Path("data/manifest.parquet"), Path("withdrawn.csv")
 
 
 @data.command()
@@ -34,7 +34,7 @@ def lineage(ids: Ids) -> None:
     """Show which versions were trained on a sample, and which have it in their index."""
     from cots.registry.registry import Registry
 
-    typer.echo(_format_usage(ids, _usage(Registry(), ids)))
+    typer.echo(_format_usage(ids, _find_usage(Registry(), ids)))
 
 
 @data.command()
@@ -42,7 +42,7 @@ def withdraw(
     ids: Ids,
     reason: Annotated[str, typer.Option(help="Why; stored in withdrawn.csv and in the registry.")],
 ) -> None:
-    """Take samples out of the data and the deployed index, and name the versions that were trained on them.
+    """Remove samples from the data and the deployed index, and show the versions that were trained on them.
 
     The source is not changed: withdrawn.csv keeps them out. Versions whose index holds them can no longer be deployed.
     """
@@ -51,23 +51,23 @@ def withdraw(
     from cots.registry.registry import Registry
 
     registry = Registry()
-    usage = _usage(registry, ids)
+    usage = _find_usage(registry, ids)
     _check_known(ids, usage)
-    add_withdrawn(WITHDRAWN, dict.fromkeys(ids, reason))
+    add_withdrawn(WITHDRAWN_PATH, dict.fromkeys(ids, reason))
     registry.withdraw(dict.fromkeys(ids, reason))
     typer.echo(_format_usage(ids, usage))
     if registry.list_versions():
         refresh()
-    typer.echo(f"\n{WITHDRAWN} names {', '.join(ids)}: commit it; the next `dvc repro` trains without them")
+    typer.echo(f"\n{WITHDRAWN_PATH} names {', '.join(ids)}: commit it; the next `dvc repro` trains without them")
 
 
 @data.command()
-@data.command(name="gather", hidden=True)  # its name in 0.1
+@data.command(name="gather", hidden=True)  # old name
 def merge(
     out: Annotated[
         Path, typer.Argument(help="The new folder, for `cots init folder --data` or `cots init clips --data`.")
     ],
-    sources: Annotated[list[str], typer.Argument(metavar="KIND:PATH...", help=f"Kinds: {', '.join(MERGED)}.")],
+    sources: Annotated[list[str], typer.Argument(metavar="KIND:PATH...", help=f"Kinds: {', '.join(MERGEABLE)}.")],
 ) -> None:
     """Merge several data sets of images and videos into one folder; each keeps its splits.
 
@@ -78,49 +78,54 @@ def merge(
     from cots.config.source import SourceSection
     from cots.data.ingest.merge import merge
 
-    located = [_kind_and_path(source) for source in sources]
-    names = [path.resolve().name for _, path in located]
+    parsed = [_parse_source(source) for source in sources]
+    names = [path.resolve().name for _, path in parsed]
     if len(set(names)) < len(names):
         raise BadInput(f"data sets need different names: {', '.join(names)}")
-    keys = [{"kind": kind, "path": path} | MERGED[kind] for kind, path in located]
-    samples = [SourceSection.model_validate({"source": source}).source.read() for source in keys]
-    data_sets = {name: (path, read) for name, (_, path), read in zip(names, located, samples, strict=True)}
+    sections = [{"kind": kind, "path": path, **MERGEABLE[kind]} for kind, path in parsed]
+    data_sets = {
+        name: (path, SourceSection.model_validate({"source": section}).source.read())
+        for name, (_, path), section in zip(names, parsed, sections, strict=True)
+    }
     with writing(out):
         counts = merge(data_sets, out)
     typer.echo(table(["data set", "samples"], list(counts.items())))
 
 
-def _kind_and_path(source: str) -> tuple[str, Path]:
+def _parse_source(source: str) -> tuple[str, Path]:
     kind, _, path = source.partition(":")
-    if kind not in MERGED or not path:
-        raise BadInput(f"{source!r} is not KIND:PATH, where KIND is one of {', '.join(MERGED)}")
+    if kind not in MERGEABLE or not path:
+        raise BadInput(f"{source!r} is not KIND:PATH, where KIND is one of {', '.join(MERGEABLE)}")
     return kind, Path(path).expanduser()
 
 
 def _check_known(ids: Sequence[str], usage: Usage) -> None:
-    """Refuse ids that are neither in the data nor in a version, so that a typing error withdraws nothing."""
+    """Refuse ids that are neither in the data nor in a version, so that a typo withdraws nothing."""
     from cots.data.manifest import read_manifest
     from cots.data.withdrawn import read_withdrawn
 
-    known = set(read_manifest(MANIFEST)["id"]) | set(read_withdrawn(WITHDRAWN))
-    registered = set[str]().union(*(known_ids for both in usage.values() for known_ids in both))
-    if unknown := [sample for sample in ids if sample not in known | registered]:
-        raise BadInput(f"no sample {', '.join(unknown)}: it is neither in {MANIFEST} nor in a registered version")
+    in_data = set(read_manifest(MANIFEST_PATH)["id"]) | set(read_withdrawn(WITHDRAWN_PATH))
+    in_versions = set[str]().union(*(trained_on | indexed for trained_on, indexed in usage.values()))
+    if unknown := [sample_id for sample_id in ids if sample_id not in in_data | in_versions]:
+        raise BadInput(f"no sample {', '.join(unknown)}: it is neither in {MANIFEST_PATH} nor in a registered version")
 
 
-def _usage(registry: "Registry", ids: Sequence[str]) -> Usage:
-    """By version: which of the ids it was trained on, and which are in its index."""
-    wanted = set(ids)
-    artifacts = {info.version: registry.get_artifacts(info.version) for info in registry.list_versions()}
-    usage = {
-        version: (wanted & files.load_training_ids(), wanted & files.load_item_ids())
-        for version, files in artifacts.items()
-    }
-    return {version: both for version, both in usage.items() if any(both)}
+def _find_usage(registry: "Registry", ids: Sequence[str]) -> Usage:
+    """The versions that use one of the ids."""
+    wanted, usage = set(ids), dict[int, tuple[set[str], set[str]]]()
+    for info in registry.list_versions():
+        artifacts = registry.get_artifacts(info.version)
+        trained_on, indexed = wanted & artifacts.load_training_ids(), wanted & artifacts.load_item_ids()
+        if trained_on or indexed:
+            usage[info.version] = trained_on, indexed
+    return usage
 
 
 def _format_usage(ids: Sequence[str], usage: Usage) -> str:
     if not usage:
         return f"no registered version was trained on {', '.join(ids)} or has it in its index"
-    rows = [[version, *(", ".join(sorted(known_ids)) or "-" for known_ids in both)] for version, both in usage.items()]
+    rows = [
+        [version, ", ".join(sorted(trained_on)) or "-", ", ".join(sorted(indexed)) or "-"]
+        for version, (trained_on, indexed) in usage.items()
+    ]
     return table(["version", "trained on", "in its index"], rows)

@@ -60,11 +60,12 @@ def evaluate(
 
     root = data.resolve() if data.is_dir() else data.resolve().parent
     limits = {"min_side": min_side, "max_pixels": max_pixels, "max_caption_chars": max_caption_chars}
+    ingestor = Ingestor(root=root, withdrawn={}, size=size, max_frames=frames, **limits)
     chosen = [sample for sample in _samples(data, layout, protocol) if sample.split == split]
     if not chosen:
         raise BadInput(f"{data} has no sample of split {split}")
     encoders = load_encoders(model)
-    usable, rejected = ingest_by_media(chosen, Ingestor(root=root, withdrawn={}, size=size, frames=frames, **limits))
+    usable, rejected = ingest_by_media(chosen, ingestor)
     if not usable:
         raise BadInput(
             f"{data}: none of {len(rejected)} samples of split {split} can be used; {_format_first(rejected)}"

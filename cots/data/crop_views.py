@@ -1,4 +1,4 @@
-"""Views: seeded crops of the training pictures, drawn once, so that a crop and its visual tokens never part."""
+"""Crop views: crops of the training images, drawn once from a seed and stored with their visual tokens."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,25 +12,25 @@ from cots.files import atomic_file
 
 
 class CropViews(NamedTuple):
-    """The views of one shard's samples, in the shard's order: S samples, V views, N patches."""
+    """The views of the samples of one shard, in its order: S samples, V views, N patches."""
 
-    frames: NDArray[np.uint16]  # (S, V) which frame of the clip; 0 for pictures
-    boxes: NDArray[np.float32]  # (S, V, 4) left, top, right, bottom as shares of the picture
-    tokens: NDArray[np.uint16]  # (S, V, N) dVAE codes of the crop, patches in row order
+    frames: NDArray[np.uint16]  # (S, V) index of the cropped frame; 0 for images
+    boxes: NDArray[np.float32]  # (S, V, 4) left, top, right, bottom as fractions of the frame
+    tokens: NDArray[np.uint16]  # (S, V, N) dVAE codes of the crop, patches in row-major order
 
     def save(self, path: Path) -> None:
-        """Write a file; the same views give the same bytes."""
+        """Write the views; the same views give the same bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as aside:
-            save_file(self._asdict(), aside)
+        with atomic_file(path) as partial:
+            save_file(self._asdict(), partial)
 
     @classmethod
     def load(cls, path: Path) -> "CropViews":
         """Read the views of one shard.
 
         Raises:
-            BadInput: there is no such file.
+            BadInput: no such file.
         """
         if not path.is_file():
-            raise BadInput(f"no views {path}: run `dvc repro tokenize`")
+            raise BadInput(f"no crop views {path}: run `dvc repro tokenize`")
         return cls(**load_file(path))

@@ -1,4 +1,4 @@
-"""Files that an earlier run of the pipeline made, as DVC's cache still holds them."""
+"""Earlier versions of a pipeline's files that are still in DVC's cache."""
 
 import re
 import subprocess
@@ -8,19 +8,19 @@ from pathlib import Path
 
 
 def past_versions(output: Path) -> Iterator[Path]:
-    """Every version of a file that some run here made or read, each once; none where there is no DVC repository.
+    """Every cached version of a file that some run wrote or read, each once; none outside a DVC repository.
 
     Args:
-        output: a file as `dvc.yaml` names it.
+        output: the file's path as in `dvc.yaml`.
 
-    Source: DVC's run cache (https://dvc.org/doc/user-guide/pipelines/run-cache), one record of hashes a run.
+    Source: DVC's run cache (https://dvc.org/doc/user-guide/pipelines/run-cache), one record of hashes per run.
     """
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     cache = Path(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or ".absent")  # noqa: S603
     entry = re.compile(rf"^- path: {re.escape(output.as_posix())}\n(?:  .*\n)*?  md5: ([0-9a-f]{{32}})$", re.MULTILINE)
     records = sorted(path for path in (cache / "runs").glob("*/*/*") if path.is_file())
-    hashes = {found for record in records for found in entry.findall(record.read_text(encoding="utf8"))}
-    for digest in sorted(hashes):
-        path = cache / "files" / "md5" / digest[:2] / digest[2:]
+    hashes = {md5 for record in records for md5 in entry.findall(record.read_text(encoding="utf8"))}
+    for md5 in sorted(hashes):
+        path = cache / "files" / "md5" / md5[:2] / md5[2:]
         if path.is_file():
             yield path

@@ -1,33 +1,33 @@
-"""Which frames stand for a clip: one of each of equally long segments."""
+"""Frame sampling: one frame from each of several equally long segments of a video."""
 
 from itertools import pairwise
 
 import numpy as np
 
 
-def segments(number: int, parts: int) -> list[range]:
-    """A sequence cut into equal parts, in order of time.
+def segments(num_indices: int, num_segments: int) -> list[range]:
+    """Cut the indices 0 to N - 1 into n equally long segments.
 
-        part p of n over N indices = [p N // n, (p + 1) N // n), one index at least
+        segment s of n = [s N // n, (s + 1) N // n), one index at least
 
-    Where there are as many indices as parts or more, each index belongs to one part. Where there are fewer, parts
-    share an index: 2 indices in 4 parts are 0, 0, 1, 1, so a short clip repeats its frames evenly.
+    If N >= n, each index belongs to one segment. Otherwise segments share an index: two indices in four segments are
+    0, 0, 1, 1, so a short video repeats its frames evenly.
 
     Args:
-        number: of indices (N), at least 1.
-        parts: how many (n), at least 1.
+        num_indices: N, at least 1.
+        num_segments: n, at least 1.
 
-    Source: segment sampling of TSN, arXiv:1608.00859, with one frame a segment.
+    Source: segment sampling of TSN, arXiv:1608.00859, with one frame per segment.
     """
-    bounds = [part * number // parts for part in range(parts + 1)]
+    bounds = [segment * num_indices // num_segments for segment in range(num_segments + 1)]
     return [range(start, max(start + 1, end)) for start, end in pairwise(bounds)]
 
 
-def segment_centers(number: int, parts: int) -> list[int]:
-    """The middle index of each segment, for what must not vary; every index once where there are no more than parts."""
-    return [segment[len(segment) // 2] for segment in segments(number, min(number, parts))]
+def segment_centers(num_indices: int, num_segments: int) -> list[int]:
+    """The middle index of each segment, always the same; every index once if there are fewer indices than segments."""
+    return [segment[len(segment) // 2] for segment in segments(num_indices, min(num_indices, num_segments))]
 
 
-def random_per_segment(rng: np.random.Generator, number: int, parts: int) -> list[int]:
-    """An index drawn inside each segment, for training; as many as parts, whatever the length of the sequence."""
-    return [int(rng.integers(segment.start, segment.stop)) for segment in segments(number, parts)]
+def random_per_segment(rng: np.random.Generator, num_indices: int, num_segments: int) -> list[int]:
+    """A random index from each segment: always `num_segments` of them, for training."""
+    return [int(rng.integers(segment.start, segment.stop)) for segment in segments(num_indices, num_segments)]

@@ -1,4 +1,4 @@
-"""Untrusted bytes to upright RGB images, within limits."""
+"""Decode untrusted bytes to upright RGB images, within limits of size."""
 
 import io
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-RejectReason = Literal[
+RejectReason = Literal[  # stored in rejected.parquet
     "no such file",
     "outside the data folder",
     "empty file",
@@ -27,10 +27,10 @@ UPRIGHT, SIDEWAYS = 1, (5, 6, 7, 8)
 
 
 class UnusableImage(Exception):
-    """A picture or clip that cannot be used, and why.
+    """An image or video that cannot be used.
 
     Attributes:
-        reason: one of a few, for counting.
+        reason: for counting.
         detail: for the person who looks into it.
     """
 
@@ -41,55 +41,60 @@ class UnusableImage(Exception):
 
 
 def decode_image(data: bytes, *, max_pixels: int, min_side: int) -> Image.Image:
-    """A picture as RGB, upright, transparency on white.
+    """Decode to RGB, upright, with transparent parts white.
 
     Args:
-        data: a file's content, of any format that Pillow reads.
-        max_pixels: larger pictures are refused before they are decoded.
-        min_side: least width and height, pixels.
+        data: a file's content, in any format that Pillow reads.
+        max_pixels: larger images are refused before they are decoded.
+        min_side: minimum width and height, pixels.
 
     Raises:
-        UnusablePicture: not a picture, damaged, too large or too small.
+        UnusableImage: not an image, damaged, too large or too small.
     """
-    with _opened(data, max_pixels=max_pixels, min_side=min_side) as picture:
-        return _upright_rgb(picture)
+    with open_image(data, max_pixels=max_pixels, min_side=min_side) as image:
+        return to_upright_rgb(image)
 
 
 @contextmanager
-def _opened(data: bytes, *, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
-    """The picture, its size checked, not yet decoded; whatever a decoder trips over becomes `UnusablePicture`."""
+def open_image(data: bytes, *, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
+    """Open an image and check its size, without decoding it yet.
+
+    Raises:
+        UnusableImage: not an image, too large or too small; or an error of Pillow inside the `with` block.
+    """
     if not data:
         raise UnusableImage("empty file", "0 bytes")
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            check_size(picture.width, picture.height, max_pixels=max_pixels, min_side=min_side)
-            yield picture
+        with Image.open(io.BytesIO(data)) as image:
+            check_size(image.width, image.height, max_pixels=max_pixels, min_side=min_side)
+            yield image
     except UnusableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnusableImage("too many pixels", str(error)) from error
     except UnidentifiedImageError:
         raise UnusableImage("not a picture", f"{len(data)} bytes of an unknown format") from None
-    except Exception as error:  # decoders of damaged files raise nearly anything
+    except Exception as error:  # decoders raise nearly anything for damaged files
         reason: RejectReason = "cut short" if "truncated" in str(error).lower() else "damaged"
         raise UnusableImage(reason, f"{type(error).__name__}: {error}") from error
 
 
 def check_size(width: int, height: int, *, max_pixels: int, min_side: int) -> None:
-    """Refuse sizes outside the limits.
+    """Check the size of an image or frame.
 
     Raises:
-        UnusablePicture: too many pixels, or a side too short.
+        UnusableImage: it has too many pixels, or a side is too short.
     """
     if width * height > max_pixels:
         raise UnusableImage("too many pixels", f"{width} x {height}, at most {max_pixels} are opened")
     if min(width, height) < min_side:
-        raise UnusableImage("too small", f"{width} x {height}, the shorter side must be {min_side} at least")
+        raise UnusableImage("too small", f"{width} x {height}, the shorter side must be at least {min_side}")
 
 
-def _upright_rgb(picture: Image.Image) -> Image.Image:
-    picture.load()
-    upright = ImageOps.exif_transpose(picture)
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Decode an opened image to RGB, rotated as its EXIF orientation says, with transparent parts white."""
+    image.load()
+    upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):
         upright = upright.point(lambda value: value / 256).convert("L")
     if upright.mode == "RGB":

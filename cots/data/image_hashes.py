@@ -1,4 +1,4 @@
-"""Digests by which images are found again: exact, and of how they look."""
+"""Hashes of images: equal for the same pixels, or close for images that look alike."""
 
 import hashlib
 
@@ -6,14 +6,14 @@ import numpy as np
 from PIL import Image
 
 
-def image_hashes(picture: Image.Image) -> tuple[str, str]:
-    """What tells a picture from others: a hash that is equal for equal pixels, and one that is near for alike ones.
+def image_hashes(image: Image.Image) -> tuple[str, str]:
+    """An exact hash and a perceptual hash of an image.
 
     Returns:
-        32 hex digits; and a difference hash of 64 bits as 16 hex digits, whose Hamming distance is small
-        for pictures that look alike.
+        A hash of size and pixels, 32 hex digits; and a difference hash of 64 bits, 16 hex digits, whose Hamming
+        distance is small for images that look alike.
     """
-    pixels = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()[:32]
-    grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
-    rising = np.packbits(grey[:, 1:] > grey[:, :-1])
-    return pixels, rising.tobytes().hex()
+    pixel_hash = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:32]
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
+    difference_hash = np.packbits(grey[:, 1:] > grey[:, :-1])
+    return pixel_hash, difference_hash.tobytes().hex()

@@ -1,23 +1,23 @@
-"""Pictures of unknown origin, opened safely: decoded, turned upright, reduced, hashed."""
+"""Images as shards store them: upright, downscaled, JPEG."""
 
 import io
 from dataclasses import dataclass
 
 from PIL import Image
 
-from cots.data.image_decoding import EXIF_ORIENTATION, SIDEWAYS, UPRIGHT, _opened, _upright_rgb
+from cots.data.image_decoding import EXIF_ORIENTATION, SIDEWAYS, UPRIGHT, open_image, to_upright_rgb
 
-FINER = 3  # times the stored size: from there on a picture is reduced with care
+REDUCING_GAP = 3  # Pillow first reduces coarsely to 3 times the stored size, then resamples with care
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """A picture as a shard holds it.
+    """An image as a shard stores it.
 
     Attributes:
         jpeg: encoded, upright, RGB.
-        width: pixels, of the original.
-        height: of the original.
+        width: of the original, pixels.
+        height: of the original, pixels.
     """
 
     jpeg: bytes
@@ -26,34 +26,36 @@ class StoredImage:
 
 
 def store_image(data: bytes, *, size: int, max_pixels: int, min_side: int) -> StoredImage:
-    """The picture with its shorter side reduced to `size` pixels, never enlarged; a plain small JPEG keeps its bytes.
+    """Reduce an image's shorter side to `size` pixels, never enlarging it; a small upright RGB JPEG keeps its bytes.
 
     Raises:
-        UnusablePicture: not a picture, damaged, too large or too small.
+        UnusableImage: not an image, damaged, too large or too small.
     """
-    with _opened(data, max_pixels=max_pixels, min_side=min_side) as picture:
-        plain = picture.format == "JPEG" and picture.mode == "RGB"
-        orientation = picture.getexif().get(EXIF_ORIENTATION, UPRIGHT)
-        keep = plain and min(picture.size) <= size and orientation == UPRIGHT
-        width, height = reversed(picture.size) if orientation in SIDEWAYS else picture.size
-        if not keep:
-            picture.draft("RGB", (FINER * size, FINER * size))  # a JPEG is decoded no larger than is of use
-        upright = _upright_rgb(picture)
-    jpeg = data if keep else encode_jpeg(downscale(upright, size))
+    with open_image(data, max_pixels=max_pixels, min_side=min_side) as image:
+        is_rgb_jpeg = image.format == "JPEG" and image.mode == "RGB"
+        orientation = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
+        keep_bytes = is_rgb_jpeg and min(image.size) <= size and orientation == UPRIGHT
+        width, height = reversed(image.size) if orientation in SIDEWAYS else image.size
+        if not keep_bytes:
+            image.draft(
+                "RGB", (REDUCING_GAP * size, REDUCING_GAP * size)
+            )  # decodes a large JPEG at a fraction of its size
+        upright = to_upright_rgb(image)
+    jpeg = data if keep_bytes else encode_jpeg(downscale(upright, size))
     return StoredImage(jpeg, width, height)
 
 
-def downscale(picture: Image.Image, size: int) -> Image.Image:
-    """The picture with its shorter side at `size` pixels; as it is, where it is no larger."""
-    shorter = min(picture.size)
+def downscale(image: Image.Image, size: int) -> Image.Image:
+    """Reduce the shorter side to `size` pixels; a smaller image is returned as it is."""
+    shorter = min(image.size)
     if shorter <= size:
-        return picture
-    width, height = (max(size, round(side * size / shorter)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=FINER)
+        return image
+    width, height = (max(size, round(side * size / shorter)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP)
 
 
-def encode_jpeg(picture: Image.Image) -> bytes:
-    """JPEG bytes, with colour at full resolution: small pictures have none to lose."""
+def encode_jpeg(image: Image.Image) -> bytes:
+    """Encode as JPEG, with colour at full resolution: small images have none to lose."""
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=95, subsampling="4:4:4")
+    image.save(file, "JPEG", quality=95, subsampling="4:4:4")
     return file.getvalue()

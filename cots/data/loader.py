@@ -1,4 +1,4 @@
-"""Training batches from shards and views: a fixed function of seed and step, so that a run resumes anywhere."""
+"""Training batches from shards and crop views: a fixed function of seed and step, so a run can resume at any step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,68 +15,81 @@ from cots.data.masking import mask_tokens, random_block_mask
 from cots.data.random_crop import Box, crop, open_frame
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
-from cots.data.streaming import endless, prefetch, shuffled
+from cots.data.streaming import endless_batches, prefetch, shuffle_shards
 from cots.data.token_batch import TokenBatch, tokenize
 
 
 class SampleView(NamedTuple):
-    """A stored sample with one of its views."""
+    """A stored sample with one of its crop views."""
 
     sample: StoredSample
-    frame: int
+    frame: int  # index of the frame that the view shows
     box: Box
     tokens: NDArray[np.uint16]
 
 
 class NumpyBatch(NamedTuple):
-    """A batch in numpy; the fields are those of `cots.objectives.cots.Batch`, pixels still bytes."""
+    """A batch in numpy, with the fields of `cots.objectives.protocol.Batch`; pixels are still bytes.
+
+    Fields of the token level have no columns if it is off.
+    """
 
     image_index: NDArray[np.int64]  # (B,)
     caption_index: NDArray[np.int64]  # (B,)
     frames: NDArray[np.uint8]  # (B, T, H, W, 3)
     input_ids: NDArray[np.int64]  # (B, L)
     attention_mask: NDArray[np.bool_]  # (B, L)
-    bool_masked_pos: NDArray[np.bool_]  # (B, N), or (B, 0) where the token level is off
-    visual_tokens: NDArray[np.int64]  # likewise
+    bool_masked_pos: NDArray[np.bool_]  # (B, N) or (B, 0)
+    visual_tokens: NDArray[np.int64]  # (B, N) or (B, 0)
     mlm_input_ids: NDArray[np.int64]  # (B, L) or (B, 0)
-    mlm_mask: NDArray[np.bool_]  # likewise
+    mlm_mask: NDArray[np.bool_]  # (B, L) or (B, 0)
 
 
 class PendingBatch(NamedTuple):
-    """A batch whose pictures are still to be decoded."""
+    """A batch whose images are not decoded yet."""
 
-    arrays: NumpyBatch  # without pixels
-    frames: list[tuple[SampleView, list[int]]]  # of each row, the sample and which of its frames
+    arrays: NumpyBatch  # with empty `frames`
+    frames: list[tuple[SampleView, list[int]]]  # per row: the sample, and the indices of its frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
-    """What the token level hides."""
+    """What the token level masks.
 
-    grid: int  # patches along a side
-    patches: int  # hidden ones a picture
-    block: int  # patches of the smallest block
-    words: float  # share of the words
+    Attributes:
+        grid: patches along a side of an image.
+        num_masked: masked patches per image.
+        min_block: minimum number of patches in a block.
+        mlm_probability: fraction of the tokens of a text.
+    """
+
+    grid: int
+    num_masked: int
+    min_block: int
+    mlm_probability: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLoader:
-    """Batches of a split's shards, without end.
+    """An endless stream of training batches; each batch is a fixed function of `seed` and the step.
 
-    Every epoch takes each sample once (the last, short batch aside), in an order of its own, each sample in the
-    epoch's view with one of its captions drawn. Everything follows from `seed` and the step.
+    An epoch takes each sample once, in an order of its own, except for the last, short batch. Each sample comes with
+    the view of that epoch and a random one of its captions.
 
     Attributes:
-        shards: tar files; views: their views files, in the same order.
-        keys: of all samples of the manifest, rising; a sample's number is its place here.
-        first_captions: per sample number, the number of its first caption among all captions.
+        shards: tar files.
+        views: files of crop views, one per shard.
+        keys: keys of all samples of the manifest, ascending; a sample's index is its position here.
+        caption_offsets: per sample, the index of its first caption among all captions of the manifest.
         num_samples: in all shards.
-        batch: samples a batch, at most `num_samples`.
-        frames: per clip; 1 takes the frame that the view names, more take one drawn from each of as many segments.
-        size: pixels along a side of the crops.
-        masking: None switches the token level's fields off.
-        rows: of each batch, those that this process makes; what is drawn for the others is drawn all the same.
-        threads: that decode pictures, of several batches at once.
+        max_tokens: of a text.
+        batch_size: samples per batch, at most `num_samples`.
+        frames: per sample. 1 takes the frame of the view; more take a random one from each of as many segments.
+        size: side of the crops, pixels.
+        masking: None turns off the token level's fields.
+        rows: the rows of each batch that this process decodes; random numbers are drawn for all rows.
+        seed: of everything random.
+        threads: how many decode images, each for a batch of its own.
     """
 
     shards: tuple[Path, ...]
@@ -95,69 +108,81 @@ class TrainLoader:
     threads: int
 
     def iter_from(self, step: int) -> Iterator[NumpyBatch]:
-        """The batches from `step` on; as many as there are threads are made ahead."""
-        chosen = endless(self._epoch, num_samples=self.num_samples, batch_size=self.batch_size, start=step)
-        drawn = (self.collate(samples, number) for number, samples in enumerate(chosen, start=step))
-        yield from prefetch(drawn, self.decode, threads=self.threads)
+        """The batches from `step` on; as many as there are threads are computed ahead."""
+        batches = endless_batches(
+            self._epoch, num_samples=self.num_samples, batch_size=self.batch_size, first_batch=step
+        )
+        pending = (self.collate(views, number) for number, views in enumerate(batches, start=step))
+        yield from prefetch(pending, self.decode, threads=self.threads)
 
     def _epoch(self, epoch: int) -> Iterator[SampleView]:
-        yield from shuffled(lambda shard: self._shard(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch)
+        yield from shuffle_shards(
+            lambda shard: self._read_shard(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch
+        )
 
-    def _shard(self, shard: int, epoch: int) -> Iterator[SampleView]:
+    def _read_shard(self, shard: int, epoch: int) -> Iterator[SampleView]:
         views = CropViews.load(self.views[shard])
         view = epoch % views.tokens.shape[1]
         columns = (views.frames[:, view].tolist(), views.boxes[:, view].tolist(), views.tokens[:, view])
         for sample, frame, box, tokens in zip(read_shard(self.shards[shard]), *columns, strict=True):
             yield SampleView(sample, frame, box, tokens)
 
-    def collate(self, chosen: list[SampleView], step: int) -> PendingBatch:
-        """Own rows of a batch; captions, masks and frames are drawn from seed and step, in this order."""
+    def collate(self, views: list[SampleView], step: int) -> PendingBatch:
+        """Draw captions, masks and frames of a whole batch, in this order, and keep this process's rows."""
         rng = np.random.default_rng((self.seed, 1, step))
-        numbers = np.searchsorted(self.keys, [int(item.sample.key) for item in chosen]).astype(np.int64)
-        captions = [int(rng.integers(len(item.sample.captions))) for item in chosen]
-        texts = [item.sample.captions[caption] for item, caption in zip(chosen, captions, strict=True)]
-        words = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens)
-        patches, hidden, corrupted = self.mask(rng, words)
-        tokens = np.stack([item.tokens for item in chosen])[:, : patches.shape[1]]
-        frames = [self.frame_numbers(rng, item) for item in chosen]
-        mine = self.rows
+        image_index = np.searchsorted(self.keys, [int(view.sample.key) for view in views]).astype(np.int64)
+        captions = [int(rng.integers(len(view.sample.captions))) for view in views]
+        texts = [view.sample.captions[caption] for view, caption in zip(views, captions, strict=True)]
+        text_batch = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens)
+        bool_masked_pos, mlm_mask, mlm_input_ids = self._draw_masks(rng, text_batch)
+        visual_tokens = np.stack([view.tokens for view in views])[:, : bool_masked_pos.shape[1]]
+        frames = [self._draw_frames(rng, view) for view in views]
+        rows = self.rows
         arrays = NumpyBatch(
-            image_index=numbers[mine],
-            caption_index=(self.caption_offsets[numbers] + captions)[mine],
+            image_index=image_index[rows],
+            caption_index=(self.caption_offsets[image_index] + captions)[rows],
             frames=np.empty(0, np.uint8),
-            input_ids=words.input_ids[mine],
-            attention_mask=words.attention_mask[mine],
-            bool_masked_pos=patches[mine],
-            visual_tokens=tokens.astype(np.int64)[mine],
-            mlm_input_ids=corrupted[mine],
-            mlm_mask=hidden[mine],
+            input_ids=text_batch.input_ids[rows],
+            attention_mask=text_batch.attention_mask[rows],
+            bool_masked_pos=bool_masked_pos[rows],
+            visual_tokens=visual_tokens.astype(np.int64)[rows],
+            mlm_input_ids=mlm_input_ids[rows],
+            mlm_mask=mlm_mask[rows],
         )
-        return PendingBatch(arrays, list(zip(chosen[mine], frames[mine], strict=True)))
+        return PendingBatch(arrays, list(zip(views[rows], frames[rows], strict=True)))
 
-    def decode(self, drawn: PendingBatch) -> NumpyBatch:
+    def decode(self, pending: PendingBatch) -> NumpyBatch:
         """The batch with its pixels."""
-        return drawn.arrays._replace(frames=np.stack([self.pixels(*one) for one in drawn.frames]))
-
-    def mask(
-        self, rng: np.random.Generator, words: TokenBatch
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-        """Hidden patches, hidden words and corrupted ids, each with no columns where the token level is off."""
-        masking, count = self.masking, len(words.input_ids)
-        if masking is None:
-            off = np.zeros((count, 0), dtype=bool)
-            return off, off, off.astype(np.int64)
-        patches = random_block_mask(rng, count, grid=masking.grid, count=masking.patches, block=masking.block)
-        mask, vocab = int(self.tokenizer.mask_token_id), len(self.tokenizer)
-        corrupted, hidden = mask_tokens(
-            rng, words.input_ids, words.maskable, probability=masking.words, mask=mask, vocab=vocab
+        return pending.arrays._replace(
+            frames=np.stack([self._crop_frames(view, indices) for view, indices in pending.frames])
         )
-        return patches, hidden, corrupted
 
-    def frame_numbers(self, rng: np.random.Generator, item: SampleView) -> list[int]:
-        """The view's frame, or one drawn from each of T equal segments."""
-        return [item.frame] if self.frames == 1 else random_per_segment(rng, len(item.sample.frames), self.frames)
+    def _draw_masks(
+        self, rng: np.random.Generator, texts: TokenBatch
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+        """Masked patches, masked tokens and corrupted token ids; all without columns if the token level is off."""
+        masking, num_rows = self.masking, len(texts.input_ids)
+        if masking is None:
+            empty = np.zeros((num_rows, 0), dtype=bool)
+            return empty, empty, empty.astype(np.int64)
+        patches = random_block_mask(
+            rng, num_rows, grid=masking.grid, num_masked=masking.num_masked, min_block=masking.min_block
+        )
+        corrupted_ids, tokens = mask_tokens(
+            rng,
+            texts.input_ids,
+            texts.maskable,
+            probability=masking.mlm_probability,
+            mask_token=int(self.tokenizer.mask_token_id),
+            vocab_size=len(self.tokenizer),
+        )
+        return patches, tokens, corrupted_ids
 
-    def pixels(self, item: SampleView, numbers: list[int]) -> NDArray[np.uint8]:
-        """(T, H, W, 3): frames by number, cut by the view's box."""
-        frames = (open_frame(item.sample.frames[number]) for number in numbers)
-        return np.stack([crop(frame, item.box, self.size) for frame in frames])
+    def _draw_frames(self, rng: np.random.Generator, view: SampleView) -> list[int]:
+        """The frame of the view, or a random one from each of `frames` segments."""
+        return [view.frame] if self.frames == 1 else random_per_segment(rng, len(view.sample.frames), self.frames)
+
+    def _crop_frames(self, view: SampleView, indices: list[int]) -> NDArray[np.uint8]:
+        """(T, H, W, 3): some frames, each cropped to the view's box."""
+        frames = (open_frame(view.sample.frames[index]) for index in indices)
+        return np.stack([crop(frame, view.box, self.size) for frame in frames])

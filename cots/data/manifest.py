@@ -1,4 +1,4 @@
-"""The manifest: one row a sample, in the order in which the shards hold them."""
+"""The manifest: one row per sample, in the order of the shards."""
 
 from pathlib import Path
 
@@ -17,13 +17,13 @@ SCHEMA = pa.schema(
         ("media", pa.string()),
         ("shard", pa.string()),  # relative to the shard folder
         ("captions", pa.list_(pa.string())),
-        ("wrong", pa.list_(pa.bool_())),  # per caption: known not to describe the sample
+        ("wrong", pa.list_(pa.bool_())),  # per caption: known to describe another image
         ("frames", pa.int32()),
         ("width", pa.int32()),  # pixels, of the original
         ("height", pa.int32()),
         ("bytes", pa.int64()),  # of all stored frames
-        ("pixel_hash", pa.string()),  # of the first frame's stored pixels: equal means the same picture
-        ("dhash", pa.string()),  # 64-bit difference hash of the first frame, hex: near means alike
+        ("pixel_hash", pa.string()),  # of the first stored frame: equal for the same pixels
+        ("dhash", pa.string()),  # 64-bit difference hash of the first frame, hex: close for images that look alike
         ("origin", pa.string()),
     ]
 )
@@ -40,22 +40,22 @@ REJECTED_SCHEMA = pa.schema(
 
 
 def write_table(path: Path, rows: list[dict[str, object]], schema: pa.Schema) -> None:
-    """Write rows as parquet; the same rows give the same bytes."""
+    """Write rows as Parquet; the same rows give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as aside:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), aside)
+    with atomic_file(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
 
 
-def part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:
+def select_part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:
     """The rows of one split and one kind of media, in their order."""
     return manifest[(manifest["split"] == split) & (manifest["media"] == media)]
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """The manifest as a frame with the columns of `SCHEMA`.
+    """Read a manifest; its columns are those of `SCHEMA`.
 
     Raises:
-        BadInput: there is no such file.
+        BadInput: no such file.
     """
     if not path.is_file():
         raise BadInput(f"no manifest {path}: run `dvc repro prepare`")

@@ -1,4 +1,4 @@
-"""A random frame of a sample and a random box in it."""
+"""A random frame of a sample, and a random crop of it."""
 
 import io
 import math
@@ -9,21 +9,21 @@ from PIL import Image
 
 from cots.data.samples import StoredSample
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the image
+Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the image
 
 
 def open_frame(data: bytes) -> Image.Image:
-    """A stored frame; `prepare` made it, so it is a small RGB JPEG."""
+    """Decode a stored frame; stage `prepare` wrote it, so it is a small RGB JPEG."""
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def draw_view(
     rng: np.random.Generator, sample: StoredSample, *, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, Image.Image, Box]:
-    """A random frame's number, the frame, and a random box in it."""
-    number = int(rng.integers(len(sample.frames)))
-    frame = open_frame(sample.frames[number])
-    return number, frame, random_resized_crop_box(rng, aspect=frame.width / frame.height, scale=scale, ratio=ratio)
+    """Draw a frame and a box in it: the frame's index, the frame, the box."""
+    index = int(rng.integers(len(sample.frames)))
+    frame = open_frame(sample.frames[index])
+    return index, frame, random_resized_crop_box(rng, aspect=frame.width / frame.height, scale=scale, ratio=ratio)
 
 
 def random_resized_crop_box(
@@ -32,13 +32,13 @@ def random_resized_crop_box(
     """A random resized crop: area uniform in `scale`, aspect ratio log-uniform in `ratio`, position uniform.
 
     Args:
-        rng: where the randomness comes from.
-        aspect: width over height of the picture.
-        scale: share of the picture's area, in (0, 1].
-        ratio: width over height of the crop in pixels.
+        rng: the random generator.
+        aspect: width over height of the image.
+        scale: range of the crop's area, as fractions of the image's area in (0, 1].
+        ratio: range of the crop's width over its height, in pixels.
 
     Returns:
-        left, top, right, bottom as shares of the picture. Crops that would stick out are cut to the picture.
+        left, top, right, bottom as fractions of the image. A crop that would stick out is cut to the image.
 
     Source: Inception crops, arXiv:1409.4842, as every vision-language recipe uses them.
     """
@@ -49,9 +49,9 @@ def random_resized_crop_box(
     return left, top, left + width, top + height
 
 
-def crop(picture: Image.Image, box: Box, size: int) -> NDArray[np.uint8]:
-    """Cut a box out of a picture and resize it to (size, size, 3)."""
-    width, height = picture.size
+def crop(image: Image.Image, box: Box, size: int) -> NDArray[np.uint8]:
+    """Cut a box out of an image and resize it to (size, size, 3)."""
+    width, height = image.size
     corners = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    resized = picture.resize((size, size), Image.Resampling.BICUBIC, box=corners, reducing_gap=2.0)
+    resized = image.resize((size, size), Image.Resampling.BICUBIC, box=corners, reducing_gap=2.0)
     return np.asarray(resized)

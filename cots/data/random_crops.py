@@ -1,4 +1,4 @@
-"""Random crops of a split's frames, for the dVAE."""
+"""Random crops of a split's frames, for training the dVAE."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 from cots.data.random_crop import crop, draw_view
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
-from cots.data.streaming import endless, prefetch, shuffled
+from cots.data.streaming import endless_batches, prefetch, shuffle_shards
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCrops:
-    """Crops of a split's frames, without end, for the dVAE: a fixed function of seed and step.
+    """An endless stream of batches of crops; each batch is a fixed function of seed and step.
 
     Attributes:
         shards: tar files.
-        num_samples: in all shards, at least `batch`.
-        batch: crops a batch.
-        size: pixels along a side of the crops.
-        scale: share of the picture's area; ratio: width over height.
-        threads: that decode pictures, of several batches at once.
+        num_samples: in all shards, at least `batch_size`.
+        batch_size: crops per batch.
+        size: side of the crops, pixels.
+        scale: range of a crop's area, as fractions of the frame's.
+        ratio: range of a crop's width over its height.
+        seed: of the order, frames and boxes.
+        threads: how many decode images, each for a batch of its own.
     """
 
     shards: tuple[Path, ...]
@@ -37,14 +39,18 @@ class RandomCrops:
 
     def iter_from(self, step: int) -> Iterator[NDArray[np.uint8]]:
         """(B, H, W, 3) pixels, from batch `step` on."""
-        chosen = endless(self._epoch, num_samples=self.num_samples, batch_size=self.batch_size, start=step)
-        yield from prefetch(enumerate(chosen, start=step), self._pixels, threads=self.threads)
+        batches = endless_batches(
+            self._epoch, num_samples=self.num_samples, batch_size=self.batch_size, first_batch=step
+        )
+        yield from prefetch(enumerate(batches, start=step), self._crop, threads=self.threads)
 
     def _epoch(self, epoch: int) -> Iterator[StoredSample]:
-        yield from shuffled(lambda shard: read_shard(self.shards[shard]), len(self.shards), seed=self.seed, epoch=epoch)
+        yield from shuffle_shards(
+            lambda shard: read_shard(self.shards[shard]), len(self.shards), seed=self.seed, epoch=epoch
+        )
 
-    def _pixels(self, numbered: tuple[int, list[StoredSample]]) -> NDArray[np.uint8]:
-        step, samples = numbered
+    def _crop(self, batch: tuple[int, list[StoredSample]]) -> NDArray[np.uint8]:
+        step, samples = batch
         rng = np.random.default_rng((self.seed, 2, step))
         return np.stack(
             [crop(*draw_view(rng, sample, scale=self.scale, ratio=self.ratio)[1:], self.size) for sample in samples]

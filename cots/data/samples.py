@@ -1,4 +1,4 @@
-"""What a source hands over and what a shard holds: the two forms of one picture or clip with its captions."""
+"""An image or video with its captions, in two forms: as its source names it, and as a shard stores it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,16 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One picture or clip as its source names it, not yet opened.
+    """One image or video as its source names it, not yet opened.
 
     Attributes:
-        id: unique within the source; stays with the picture through every stage.
-        split: which part of the data it belongs to.
-        media: a picture, or a clip of several frames.
-        captions: texts that describe it; may be empty or blank here, `prepare` rejects such samples.
-        wrong: per caption, whether it is known not to describe the picture (synthetic data only).
-            Goes to the manifest for evaluation, never into a shard.
-        content: a file to read; or encoded bytes; or, for a clip, one encoded picture per frame.
+        id: unique within the source, and the same in every stage.
+        split: train, val or test.
+        media: image, or video of several frames.
+        captions: texts that describe it; `prepare` rejects a sample without a usable one.
+        is_mismatched: per caption, whether it is known to describe another image (drawn scenes only).
+            Stored in the manifest for evaluation, never in a shard.
+        content: a file to read; or encoded bytes; or, for a video, one encoded image per frame.
         origin: where it came from, for people.
     """
 
@@ -37,13 +37,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSample:
-    """One picture or clip as a shard holds it. A picture is a clip of one frame.
+    """One image or video as a shard stores it. An image is a video of one frame.
 
     Attributes:
-        key: its name in the shard: nine digits, unique in the data set; the manifest is sorted by it.
+        key: its name in the shard: nine digits, unique in the data set. The manifest is sorted by it.
         id: the source's id.
         captions: at least one, stripped, not blank.
-        frames: encoded pictures, at least one.
+        frames: encoded images, at least one.
     """
 
     key: str
@@ -53,5 +53,8 @@ class StoredSample:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether it can be written: sources leave lone surrogates for bytes that are not UTF-8, and JSON may name some."""
+    """Whether the text can be written as UTF-8, which has no lone surrogates.
+
+    Readers put a lone surrogate in place of a byte that is not UTF-8, and JSON can spell one out.
+    """
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""Shards: tar files of encoded frames and captions, byte-identical when written twice."""
+"""Shards: tar files of encoded frames and captions; the same samples give the same bytes."""
 
 import json
 import tarfile
@@ -15,23 +15,23 @@ from cots.files import atomic_file
 
 
 def shard_name(split: str, media: str, number: int) -> str:
-    """The path of a shard below the shard folder, as the manifest's column `shard` names it."""
+    """A shard's path below the shard folder, as in the manifest's column `shard`."""
     return f"{split}/{media}-{number:05d}.tar"
 
 
 def write_shard(path: Path, samples: list[StoredSample]) -> None:
-    """Write one shard; a killed run leaves no half of one."""
+    """Write one shard atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as aside, aside.open("wb") as file, wds.TarWriter(file, mtime=0, encoder=False) as tar:
+    with atomic_file(path) as partial, partial.open("wb") as file, wds.TarWriter(file, mtime=0, encoder=False) as tar:
         for sample in samples:
             text = {"id": sample.id, "captions": sample.captions}
             members: dict[str, Any] = {"__key__": sample.key, "json": json.dumps(text, ensure_ascii=False).encode()}
-            members |= {f"{number:03d}.jpg": frame for number, frame in enumerate(sample.frames)}
+            members |= {f"{index:03d}.jpg": frame for index, frame in enumerate(sample.frames)}
             tar.write(members)
 
 
-def stored_sample(members: dict[str, Any]) -> StoredSample:
-    """One undecoded webdataset sample, as the tar reader groups it, in our form."""
+def parse_sample(members: dict[str, Any]) -> StoredSample:
+    """Make a stored sample of one sample's tar members, grouped by webdataset and undecoded."""
     text = json.loads(members["json"])
     frames = sorted((name for name in members if name.endswith(".jpg")), key=lambda name: (len(name), name))
     return StoredSample(
@@ -43,7 +43,7 @@ def stored_sample(members: dict[str, Any]) -> StoredSample:
 
 
 def read_shard(path: Path) -> Iterator[StoredSample]:
-    """The samples of one shard in order.
+    """The samples of one shard, in order.
 
     Raises:
         BadInput: the shard is missing or cut short.
@@ -51,8 +51,8 @@ def read_shard(path: Path) -> Iterator[StoredSample]:
     if not path.is_file():
         raise BadInput(f"no shard {path}: run `dvc repro prepare`")
     try:
-        with path.open("rb") as file:  # opened here: webdataset leaves the files that it opens to the garbage collector
-            yield from map(stored_sample, group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])))
+        with path.open("rb") as file:  # opened here, because webdataset leaves closing to the garbage collector
+            yield from map(parse_sample, group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])))
     except (ValueError, OSError, EOFError, KeyError, tarfile.TarError) as error:
-        reason = str(error.args[0]).partition(" @ ")[0]  # webdataset puts the file object behind it
+        reason = str(error.args[0]).partition(" @ ")[0]  # webdataset appends the file object
         raise BadInput(f"shard {path} is damaged ({reason}): run `dvc repro --force prepare`") from error

@@ -1,4 +1,4 @@
-"""Stored samples, read by rows of the manifest or by id, and their decoded frames."""
+"""Stored samples by rows of the manifest or by id, and their decoded frames."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,14 @@ from cots.errors import BadInput
 
 
 def read_stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSample]:
-    """The stored samples of some rows of the manifest, in their order.
+    """The stored samples of rows of the manifest, in their order.
 
     Args:
         shards: the shard folder.
-        rows: all rows of one shard or of several, as whole splits or kinds of media are.
+        rows: all rows of one or more shards, such as those of a split or of one kind of media.
 
     Raises:
-        BadInput: a shard is missing, damaged, or holds other samples than the rows say.
+        BadInput: a shard is missing or damaged, or its samples are not those of its rows.
     """
     for name, group in rows.groupby("shard", sort=False):
         samples = list(read_shard(shards / str(name)))
@@ -32,14 +32,14 @@ def read_stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSamp
 
 
 def read_stored_by_id(shards: Path, manifest: pd.DataFrame, ids: Iterable[str]) -> dict[str, StoredSample]:
-    """The stored samples of these ids; only the shards that hold one of them are read."""
+    """The stored samples with these ids; only the shards that hold one of them are read."""
     wanted = set(ids)
     names = manifest.loc[manifest["id"].isin(wanted), "shard"].unique()
     return {sample.id: sample for name in names for sample in read_shard(shards / name) if sample.id in wanted}
 
 
 def decode_frames(sample: StoredSample) -> list[Image.Image]:
-    """The decoded frames of a stored sample.
+    """Decode the frames of a stored sample.
 
     Raises:
         BadInput: a frame cannot be decoded.

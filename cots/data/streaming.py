@@ -1,4 +1,4 @@
-"""Samples of shards in a seeded order, in batches, prepared ahead."""
+"""Samples of shards as an endless, seeded, prefetched stream of batches."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,46 +9,63 @@ from typing import TypeVar
 import numpy as np
 import webdataset as wds
 
+from cots.batching import batched
+
 SHUFFLE_BUFFER = 5000  # undecoded samples that are mixed with each other
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-def shuffled(shard: Callable[[int], Iterator[T]], num_shards: int, *, seed: int, epoch: int) -> Iterator[T]:
-    """The items of all shards, shards permuted and items mixed within a buffer; the same seed gives the same order."""
+def shuffle_shards(read: Callable[[int], Iterator[T]], num_shards: int, *, seed: int, epoch: int) -> Iterator[T]:
+    """Yield the items of all shards, with shards permuted and items mixed in a buffer; fixed by seed and epoch.
+
+    Args:
+        read: gives the items of shard number i.
+        num_shards: how many shards there are.
+        seed: of the run.
+        epoch: each epoch has an order of its own.
+    """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(num_shards)
-    mixed = wds.detshuffle(SHUFFLE_BUFFER, SHUFFLE_BUFFER, seed=int(rng.integers(2**31)))
-    yield from mixed.run(item for number in order for item in shard(int(number)))
+    shuffle = wds.detshuffle(SHUFFLE_BUFFER, SHUFFLE_BUFFER, seed=int(rng.integers(2**31)))
+    yield from shuffle.run(item for shard in order for item in read(int(shard)))
 
 
-def endless(epoch: Callable[[int], Iterator[T]], *, num_samples: int, batch_size: int, start: int) -> Iterator[list[T]]:
-    """Batches of items, epoch after epoch, from batch number `start` on; an epoch's last, short batch is left out."""
-    per_epoch = num_samples // batch_size
-    number, done = divmod(start, per_epoch)
+def endless_batches(
+    read_epoch: Callable[[int], Iterator[T]], *, num_samples: int, batch_size: int, first_batch: int
+) -> Iterator[list[T]]:
+    """Yield batches, epoch after epoch; an epoch's last, short batch is left out.
+
+    Args:
+        read_epoch: gives the items of epoch number i.
+        num_samples: items per epoch.
+        batch_size: items per batch.
+        first_batch: number of the batch to start from, counted from the run's first.
+    """
+    batches_per_epoch = num_samples // batch_size
+    epoch, skipped = divmod(first_batch, batches_per_epoch)
     while True:
-        items = islice(epoch(number), done * batch_size, per_epoch * batch_size)
-        while chosen := list(islice(items, batch_size)):
-            yield chosen
-        number, done = number + 1, 0
+        items = islice(read_epoch(epoch), skipped * batch_size, batches_per_epoch * batch_size)
+        yield from batched(items, batch_size)
+        epoch, skipped = epoch + 1, 0
 
 
 def prefetch(items: Iterator[S], make: Callable[[S], T], *, threads: int) -> Iterator[T]:
-    """What is made of each item, in order, while its predecessors are in use.
+    """Yield `make(item)` of each item, in order, computed ahead in threads.
 
     Args:
-        items: without end; one thread draws them, one after another.
-        make: called in threads, of several items at once.
-        threads: that make, and how many are made ahead.
+        items: without end; one thread draws them one after another.
+        make: called for several items at once.
+        threads: how many call `make`, and how many results are computed ahead.
     """
-    with ThreadPoolExecutor(max_workers=1) as drawing, ThreadPoolExecutor(max_workers=threads) as making:
+    with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=threads) as makers:
 
-        def order() -> Future[T]:
-            item = drawing.submit(next, items)
-            return making.submit(lambda: make(item.result()))
+        def submit() -> Future[T]:
+            item = reader.submit(next, items)
+            return makers.submit(lambda: make(item.result()))
 
-        coming = deque(order() for _ in range(threads))
+        pending = deque(submit() for _ in range(threads))
         while True:
-            made = coming.popleft().result()
-            coming.append(order())
-            yield made
+            result = pending.popleft().result()
+            pending.append(submit())
+            yield result

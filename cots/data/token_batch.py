@@ -11,16 +11,16 @@ from cots.data.tokenizer import pad_token_ids
 
 
 class TokenBatch(NamedTuple):
-    """A batch of token ids."""
+    """A batch of token ids; L is the length of the longest text."""
 
-    input_ids: NDArray[np.int64]  # (B, L), L the longest text of the batch
+    input_ids: NDArray[np.int64]  # (B, L)
     attention_mask: NDArray[np.bool_]  # (B, L), False = padding
     maskable: NDArray[np.bool_]  # (B, L), False = padding or a special token
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> TokenBatch:
-    """Token ids of texts, cut to `max_tokens` and padded to the longest of them."""
-    found = tokenizer(
+    """Tokenize texts, cut to `max_tokens` and padded to the longest of them."""
+    encoding = tokenizer(
         list(texts),
         truncation=True,
         max_length=max_tokens,
@@ -28,6 +28,6 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_to
         return_special_tokens_mask=True,
         return_token_type_ids=False,
     )
-    ids, attended = pad_token_ids(found["input_ids"], pad_token=tokenizer.pad_token_id)
-    special, _ = pad_token_ids(found["special_tokens_mask"], pad_token=1)
-    return TokenBatch(ids, attended, special == 0)
+    input_ids, attention_mask = pad_token_ids(encoding["input_ids"], pad_token=tokenizer.pad_token_id)
+    special, _ = pad_token_ids(encoding["special_tokens_mask"], pad_token=1)
+    return TokenBatch(input_ids, attention_mask, special == 0)

@@ -1,4 +1,4 @@
-"""Words to token ids: a WordPiece tokenizer, trained on the captions or taken from a pretrained model."""
+"""Texts to token ids, by a tokenizer trained on the captions or that of a pretrained model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,15 @@ from cots.errors import BadInput
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """A tokenizer from a local folder or by its hub name.
+    """Load a tokenizer.
+
+    Args:
+        name: a folder, or a name on the Hugging Face hub.
 
     Raises:
         BadInput: there is none, or it lacks a padding or mask token.
     """
-    if isinstance(name, Path) and not name.is_dir():  # else it would be looked for on the hub
+    if isinstance(name, Path) and not name.is_dir():  # transformers would look for it on the hub
         raise BadInput(f"no tokenizer folder {name}: run `dvc repro tokenize`")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -28,29 +31,29 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> list[list[int]]:
-    """Token ids of at least one text, special ones included, cut to `max_tokens` and not padded."""
-    found: list[list[int]] = tokenizer(
+    """Tokenize at least one text: ids with special tokens, cut to `max_tokens`, not padded."""
+    ids: list[list[int]] = tokenizer(
         list(texts),
         truncation=True,
         max_length=max_tokens,
         return_attention_mask=False,
         return_token_type_ids=False,
     )["input_ids"]
-    return found
+    return ids
 
 
 def pad_token_ids(texts: Sequence[Sequence[int]], *, pad_token: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Token ids behind each other as one array.
+    """Pad token ids to an array.
 
     Args:
-        texts: B of them, at least one; L the longest.
-        pad_token: stands behind the shorter ones.
+        texts: token ids of B texts, at least one; the longest has L.
+        pad_token: fills the shorter rows.
 
     Returns:
-        ids (B, L), and attended (B, L), False = padding.
+        Input ids (B, L), and attention mask (B, L), False = padding.
     """
     lengths = np.array([len(text) for text in texts])
-    attended = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.full(attended.shape, pad_token, np.int64)
-    ids[attended] = np.concatenate(texts)
-    return ids, attended
+    attention_mask = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(attention_mask.shape, pad_token, np.int64)
+    input_ids[attention_mask] = np.concatenate(texts)
+    return input_ids, attention_mask

@@ -1,4 +1,4 @@
-"""Samples that may be used no more: a list beside the source, which is never changed itself."""
+"""withdrawn.csv: samples that may no longer be used. The source itself is never changed."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,26 +13,26 @@ COLUMNS = ["id", "when", "reason"]
 
 
 def read_withdrawn(path: Path) -> dict[str, str]:
-    """Reasons by id.
+    """Read the list: reasons by id.
 
     Raises:
-        BadInput: no such file, or not such a list.
+        BadInput: no such file, or it is not a list of withdrawn samples.
     """
     return dict(_read(path)[["id", "reason"]].itertuples(index=False, name=None))
 
 
 def add_withdrawn(path: Path, reasons: Mapping[str, str]) -> None:
-    """Add samples to the list; those on it stay as they are.
+    """Add samples to the list; those that it names already keep their first reason.
 
     Raises:
-        BadInput: no such file, or not such a list.
+        BadInput: no such file, or it is not a list of withdrawn samples.
     """
     table = _read(path)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     known = set(table["id"])
     new = [{"id": sample, "when": now, "reason": reason} for sample, reason in reasons.items() if sample not in known]
-    with atomic_file(path, durable=True) as aside:
-        pd.concat([table, pd.DataFrame(new, columns=COLUMNS, dtype="str")]).to_csv(aside, index=False)
+    with atomic_file(path, durable=True) as partial:
+        pd.concat([table, pd.DataFrame(new, columns=COLUMNS, dtype="str")]).to_csv(partial, index=False)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -40,6 +40,6 @@ def _read(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype="str", keep_default_na=False)[COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
-            f"{path} is no list of withdrawn samples ({error}): a CSV with the columns {', '.join(COLUMNS)}, as "
-            "`cots data withdraw` writes it; the first line alone is an empty list"
+            f"{path} is not a list of withdrawn samples ({error}): it must be a CSV with the columns "
+            f"{', '.join(COLUMNS)}, as `cots data withdraw` writes it; an empty list is the header alone"
         ) from None

@@ -5,48 +5,52 @@ from collections.abc import Iterable, Sequence
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-INSIDE = "##"  # before what continues a word
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+CONTINUATION = "##"  # prefix of a token that continues a word
 
 
 def train_tokenizer(captions: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerBase:
-    """A lower-casing WordPiece tokenizer in BERT's form, trained on the captions; the same captions give the same one.
+    """Train a lower-casing WordPiece tokenizer in BERT's form; the same captions give the same tokenizer.
 
     Args:
         captions: the training captions.
-        vocab_size: tokens at most, special ones included.
+        vocab_size: maximum number of tokens, special ones included.
     """
     texts = sorted(captions)
-    letters = sorted(token for token in vocabulary(texts, size=0, first=SPECIAL) if token.startswith(INSIDE))
-    tokenizer = word_pieces(vocabulary(texts, size=vocab_size, first=SPECIAL + letters))
-    tokenizer.add_special_tokens(SPECIAL)
+    letters = build_vocabulary(texts, size=0, first=SPECIAL_TOKENS)
+    inner_letters = sorted(token for token in letters if token.startswith(CONTINUATION))
+    tokenizer = build_tokenizer(build_vocabulary(texts, size=vocab_size, first=SPECIAL_TOKENS + inner_letters))
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return BertTokenizerFast(tokenizer_object=tokenizer)
 
 
-def vocabulary(captions: Sequence[str], *, size: int, first: Sequence[str]) -> dict[str, int]:
-    """Tokens of the captions and their numbers.
+def build_vocabulary(captions: Sequence[str], *, size: int, first: Sequence[str]) -> dict[str, int]:
+    """Find the tokens of the captions and number them.
 
-    The library numbers a word's inner letters in an order that differs from call to call, and of two pairs that are
-    equally frequent it joins the one with lower numbers: only where `first` has them all is the result always the same.
+    The library numbers a word's inner letters in an order that differs from call to call, and merges the one of two
+    equally frequent pairs that has the lower numbers. The result is therefore repeatable only if `first` names all
+    inner letters.
 
     Args:
         captions: in a fixed order.
-        size: tokens at most; letters, inner letters and `first` are in it whatever it says.
-        first: tokens that come first.
+        size: maximum number of tokens; all letters, inner letters and `first` are included even if they are more.
+        first: tokens that get the first numbers.
     """
-    tokenizer = word_pieces({})
+    tokenizer = build_tokenizer({})
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(first), show_progress=False)
     tokenizer.train_from_iterator(captions, trainer)
-    found: dict[str, int] = tokenizer.get_vocab()
-    return found
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return vocabulary
 
 
-def word_pieces(tokens: dict[str, int]) -> Tokenizer:
-    """A lower-casing tokenizer of these tokens, without special ones."""
-    tokenizer = Tokenizer(models.WordPiece(tokens, unk_token="[UNK]", continuing_subword_prefix=INSIDE))  # noqa: S106
+def build_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
+    """A lower-casing WordPiece tokenizer with this vocabulary, without special tokens."""
+    tokenizer = Tokenizer(
+        models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix=CONTINUATION)  # noqa: S106
+    )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(INSIDE)
+    tokenizer.decoder = decoders.WordPiece(CONTINUATION)
     return tokenizer

@@ -45,7 +45,12 @@ def build_train_loader(
     grid = image_config["size"] // image_config["patch"]
     mask = training.objective.masked
     masking = (
-        Masking(grid=grid, patches=round(mask.patch_ratio * grid**2), block=mask.min_block, words=mask.mlm_probability)
+        Masking(
+            grid=grid,
+            num_masked=round(mask.patch_ratio * grid**2),
+            min_block=mask.min_block,
+            mlm_probability=mask.mlm_probability,
+        )
         if mask
         else None
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cots.config.params import Params
-from cots.data.manifest import part, read_manifest
+from cots.data.manifest import read_manifest, select_part
 from cots.data.stored_samples import read_stored_samples
 from cots.directions import MEDIA_OF
 from cots.evaluation.embedding import embed
@@ -50,7 +50,7 @@ def build_evaluator(params: Params, project: Path) -> ChallengerEvaluator:
 def _rank_queries(model: DualEncoder, params: Params, data: Path) -> pd.DataFrame:
     """Rank the current test queries with a model."""
     config, media = params.evaluate, MEDIA_OF[params.index.target]
-    rows = part(read_manifest(data / MANIFEST), config.split, media)
+    rows = select_part(read_manifest(data / MANIFEST), config.split, media)
     embedded = embed(model, read_stored_samples(data / "shards", rows), batch_size=config.batch_size)
     result = evaluate_retrieval(embedded, media=media, folds=1, resamples=1, seed=config.seed)
     return pd.DataFrame(query_rows(embedded, result))

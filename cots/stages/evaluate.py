@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from cots.config.stages.evaluate import EvaluateParams
-from cots.data.manifest import part, read_manifest
+from cots.data.manifest import read_manifest, select_part
 from cots.data.stored_samples import read_stored_by_id, read_stored_samples
 from cots.digests import file_digest
 from cots.directions import MEDIA_OF, Target
@@ -88,7 +88,7 @@ def _embed_splits(
     """For each target, pre-trained then fine-tuned: the model's folder, its digest and the embedded split."""
     settings, absent = params.evaluate, _absent_targets(outputs, params)
     for target in (target for target in params.finetune if target not in absent):
-        rows = part(outputs.manifest, settings.split, MEDIA_OF[target])
+        rows = select_part(outputs.manifest, settings.split, MEDIA_OF[target])
         for folder in (pretrained, finetuned / target):
             model, samples = DualEncoder.load(folder), read_stored_samples(outputs.shards, rows)
             yield target, folder, model.digest, embed(model, samples, batch_size=settings.batch_size)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cots.config.stages.package import PackageParams
-from cots.data.manifest import part, read_manifest
+from cots.data.manifest import read_manifest, select_part
 from cots.digests import content_digest, file_digest, text_digest
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput, exit_on_error
@@ -98,7 +98,7 @@ def index_lineage(index: Path, model_folder: Path, manifest: Path, validation: M
 
 def queries_digest(manifest: pd.DataFrame, params: PackageParams) -> str:
     """Sha256 of the test queries: captions and pixels of the test samples of the model's media."""
-    rows = part(manifest, params.evaluate.split, MEDIA_OF[params.index.target]).sort_values("id")
+    rows = select_part(manifest, params.evaluate.split, MEDIA_OF[params.index.target]).sort_values("id")
     return text_digest(rows[["id", "captions", "pixel_hash"]].to_json(orient="values"))
 
 

@@ -25,10 +25,8 @@ def stage(
         BadInput: the source is unusable, or has no training samples.
         RunFailed: the share of rejected samples exceeds `prepare.max_rejected`; shards and tables are written anyway.
     """
-    settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected", "max_frames"})
-    ingestor = Ingestor(
-        root=source.resolve(), withdrawn=read_withdrawn(withdrawn), frames=params.prepare.max_frames, **settings
-    )
+    settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected"})
+    ingestor = Ingestor(root=source.resolve(), withdrawn=read_withdrawn(withdrawn), **settings)
     writer = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard)
     rows: list[dict[str, Any]] = []
     rejected_rows: list[dict[str, Any]] = []

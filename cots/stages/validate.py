@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cots.config.stages.validate import ValidateParams
 from cots.data.manifest import SCHEMA, read_manifest
-from cots.data.quality.audit import ALIKE_BITS, audit_manifest
+from cots.data.quality.audit import MAX_ALIKE_BITS, audit_manifest
 from cots.data.quality.expectations import CheckResult, validate_manifest
 from cots.data.quality.suspects import read_suspects
 from cots.directions import MEDIA_OF
@@ -42,7 +42,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
         audit,
         rejects,
         out / "docs",
-        parts=[f"{split} {MEDIA_OF[params.index.target]}" for split in ("train", params.evaluate.split)],
+        required_parts=[f"{split} {MEDIA_OF[params.index.target]}" for split in ("train", params.evaluate.split)],
         min_side=prepare.min_side,
         max_pixels=prepare.max_pixels,
         max_frames=prepare.max_frames,
@@ -68,7 +68,7 @@ def _overview(audit: pd.DataFrame, rejects: pd.DataFrame) -> dict[str, Any]:
         "captions": int(audit["captions"].sum()),
         "wrong captions": int(audit["wrong"].sum()),
         "rejected": dict(Counter(rejects["reason"])),
-        f"val and test pictures that look like one in train ({ALIKE_BITS} of 64 bits)": int(audit["alike"].sum()),
+        f"val and test pictures that look like one in train ({MAX_ALIKE_BITS} of 64 bits)": int(audit["alike"].sum()),
         "samples opened in shards": int(audit["opened"].count()),
     }
 

@@ -491,7 +491,7 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
 
 
 def test_clips_are_measured_by_the_protocol_that_is_asked_for(
-    cots: Cots, tiny_model: Path, tmp_path: Path, clip: Callable[..., bytes]
+    cots: Cots, tiny_model: Path, tmp_path: Path, make_video: Callable[..., bytes]
 ) -> None:
     data = tmp_path / "msrvtt"
     data.mkdir()
@@ -502,7 +502,7 @@ def test_clips_are_measured_by_the_protocol_that_is_asked_for(
         "key,vid_key,video_id,sentence\nret0,msr1,video1,one\nret1,msr2,video2,two\n"
     )
     for n in range(5):
-        (data / f"video{n}.mp4").write_bytes(clip(2 + n))
+        (data / f"video{n}.mp4").write_bytes(make_video(2 + n))
     for protocol, queries in (("full", {"items": 5, "texts": 10}), ("1k-A", {"items": 2, "texts": 2})):
         asked = ("--format", "msrvtt", "--protocol", protocol, "--split", "test", "--bootstrap", 10)
         told, found = evaluated(cots, tiny_model, data, tmp_path, *asked)

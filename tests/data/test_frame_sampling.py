@@ -1,4 +1,4 @@
-"""One frame of each of equal segments, however many frames there are and however many are wanted."""
+"""One frame from each of several equal segments, for any number of frames and segments."""
 
 from itertools import pairwise
 
@@ -11,17 +11,18 @@ AWKWARD = [(1, 1), (1, 5), (2, 4), (3, 4), (5, 3), (6, 6), (7, 6), (8, 3), (13, 
 
 
 @pytest.mark.parametrize(("number", "parts"), AWKWARD)
-def test_segments_cover_the_sequence_in_order_and_share_an_index_only_where_it_is_too_short(
+def test_segments_cover_the_sequence_in_order_and_share_an_index_only_if_it_is_too_short(
     number: int, parts: int
 ) -> None:
-    found = segments(number, parts)
-    assert len(found) == parts
-    assert [index for segment in found for index in segment] == sorted(index for segment in found for index in segment)
-    assert {index for segment in found for index in segment} == set(range(number))
-    lengths = {len(segment) for segment in found}
+    cut = segments(number, parts)
+    indices = [index for segment in cut for index in segment]
+    assert len(cut) == parts
+    assert indices == sorted(indices)
+    assert set(indices) == set(range(number))
+    lengths = {len(segment) for segment in cut}
     assert max(lengths) - min(lengths) <= 1
     if number >= parts:
-        assert all(before.stop == after.start for before, after in pairwise(found))
+        assert all(before.stop == after.start for before, after in pairwise(cut))
 
 
 def test_a_short_sequence_repeats_its_indices_evenly() -> None:
@@ -30,20 +31,20 @@ def test_a_short_sequence_repeats_its_indices_evenly() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 6, 7, 100])
-def test_middles_rise_stay_inside_and_are_every_index_where_there_are_few(number: int) -> None:
-    chosen = segment_centers(number, 6)
-    assert chosen == sorted(set(chosen))
-    assert len(chosen) == min(number, 6)
-    assert 0 <= chosen[0] <= chosen[-1] < number
+def test_centers_ascend_and_are_every_index_if_there_are_few(number: int) -> None:
+    centers = segment_centers(number, 6)
+    assert centers == sorted(set(centers))
+    assert len(centers) == min(number, 6)
+    assert 0 <= centers[0] <= centers[-1] < number
 
 
-def test_middles_are_as_far_from_the_start_as_from_the_end() -> None:
+def test_centers_are_as_far_from_the_start_as_from_the_end() -> None:
     assert segment_centers(13, 3) == [2, 6, 10]
     assert segment_centers(1000, 2) == [250, 750]
 
 
 @pytest.mark.parametrize(("number", "parts"), AWKWARD)
-def test_each_draw_lies_in_its_own_segment(number: int, parts: int) -> None:
+def test_each_index_is_drawn_from_its_own_segment(number: int, parts: int) -> None:
     for seed in range(5):
         drawn = random_per_segment(np.random.default_rng(seed), number, parts)
         assert all(index in segment for index, segment in zip(drawn, segments(number, parts), strict=True))

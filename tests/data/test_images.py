@@ -14,7 +14,7 @@ from cots.data.images import downscale, encode_jpeg, store_image
 Encoded = Callable[..., bytes]
 
 
-def decoded(data: bytes, *, max_pixels: int = 10_000, min_side: int = 16) -> Image.Image:
+def decode(data: bytes, *, max_pixels: int = 10_000, min_side: int = 16) -> Image.Image:
     return decode_image(data, max_pixels=max_pixels, min_side=min_side)
 
 
@@ -25,39 +25,39 @@ def png_that_claims(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_what_cannot_be_used_is_told_with_its_reason(picture: Encoded) -> None:
-    whole = picture()
+def test_an_unusable_image_is_rejected_with_its_reason(make_image: Encoded) -> None:
+    whole = make_image()
     cases = {
         "empty file": b"",
-        "not a picture": b"these are words, and no picture at all",
+        "not a picture": b"these are words and not an image",
         "cut short": whole[: len(whole) // 2],
-        "too small": picture(15, 40),
-        "too many pixels": picture(101, 100),
+        "too small": make_image(15, 40),
+        "too many pixels": make_image(101, 100),
     }
     for reason, data in cases.items():
         with pytest.raises(UnusableImage) as raised:
-            decoded(data)
+            decode(data)
         assert raised.value.reason == reason, raised.value
 
 
 @pytest.mark.parametrize("side", [9_500, 10_000, 30_000])
 def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     with pytest.raises(UnusableImage) as raised:
-        decoded(png_that_claims(side, side), max_pixels=50_000_000)
+        decode(png_that_claims(side, side), max_pixels=50_000_000)
     assert raised.value.reason == "too many pixels"
 
 
-def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(picture: Encoded) -> None:
+def test_damaged_bytes_give_an_image_or_a_reason_and_no_other_error(make_image: Encoded) -> None:
     rng = np.random.default_rng(0)
     reasons = []
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
-        whole = np.frombuffer(picture(kind=kind), dtype=np.uint8)
+        whole = np.frombuffer(make_image(kind=kind), dtype=np.uint8)
         for _ in range(40):
             broken = whole.copy()
             where = rng.integers(0, len(broken), 8)
             broken[where] = rng.integers(0, 256, 8)
             try:
-                assert decoded(broken[: rng.integers(1, len(broken))].tobytes()).mode == "RGB"
+                assert decode(broken[: rng.integers(1, len(broken))].tobytes()).mode == "RGB"
             except UnusableImage as error:
                 reasons.append(error.reason)
     assert len(set(reasons)) >= 3
@@ -69,25 +69,25 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     image = Image.new("I;16", (20, 20), 65535) if mode == "I;16" else grey.convert("RGB").convert(mode)
     file = io.BytesIO()
     image.save(file, "TIFF" if mode == "CMYK" else "PNG")
-    picture = decoded(file.getvalue())
-    assert picture.mode == "RGB"
-    assert picture.getextrema() == ((255, 255),) * 3
+    rgb = decode(file.getvalue())
+    assert rgb.mode == "RGB"
+    assert rgb.getextrema() == ((255, 255),) * 3
 
 
-def test_transparency_lies_on_white() -> None:
+def test_transparent_parts_become_white() -> None:
     image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, 10, 20))
     file = io.BytesIO()
     image.save(file, "PNG")
-    picture = decoded(file.getvalue())
-    assert picture.getpixel((2, 2)) == (0, 0, 255)
-    assert picture.getpixel((15, 2)) == (255, 255, 255)
+    rgb = decode(file.getvalue())
+    assert rgb.getpixel((2, 2)) == (0, 0, 255)
+    assert rgb.getpixel((15, 2)) == (255, 255, 255)
 
 
-def test_a_picture_taken_sideways_stands_upright(picture: Encoded) -> None:
+def test_an_image_taken_sideways_is_stored_upright(make_image: Encoded) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
-    data = picture(40, 20, exif=exif)
+    exif[0x0112] = 6  # to be shown a quarter turn clockwise
+    data = make_image(40, 20, exif=exif)
     stored = store_image(data, size=100, max_pixels=10_000, min_side=16)
     assert (stored.width, stored.height) == (20, 40)
     assert Image.open(io.BytesIO(stored.jpeg)).size == (20, 40)
@@ -96,7 +96,7 @@ def test_a_picture_taken_sideways_stands_upright(picture: Encoded) -> None:
 
 @pytest.mark.parametrize(("orientation", "turned"), [(1, False), (3, False), (6, True), (8, True)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_large_jpeg_is_decoded_smaller_and_looks_as_if_it_were_not(mode: str, orientation: int, turned: bool) -> None:
+def test_a_large_jpeg_that_is_decoded_smaller_looks_the_same(mode: str, orientation: int, turned: bool) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     coarse = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
@@ -105,20 +105,20 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_as_if_it_were_not(mode: str, 
     stored = store_image(file.getvalue(), size=32, max_pixels=10**6, min_side=16)
     assert (stored.width, stored.height) == ((501, 701) if turned else (701, 501))
     whole = downscale(decode_image(file.getvalue(), max_pixels=10**6, min_side=16), 32)
-    found = Image.open(io.BytesIO(stored.jpeg))
-    assert found.size == whole.size == ((32, 45) if turned else (45, 32))
-    apart = np.abs(np.asarray(found, np.float64) - np.asarray(whole, np.float64))
-    assert apart.mean() < 3, apart.mean()
+    small = Image.open(io.BytesIO(stored.jpeg))
+    assert small.size == whole.size == ((32, 45) if turned else (45, 32))
+    difference = np.abs(np.asarray(small, np.float64) - np.asarray(whole, np.float64))
+    assert difference.mean() < 3, difference.mean()
 
 
-def test_a_small_plain_jpeg_keeps_its_bytes(picture: Encoded) -> None:
-    data = picture(40, 32, quality=50)
+def test_a_small_plain_jpeg_keeps_its_bytes(make_image: Encoded) -> None:
+    data = make_image(40, 32, quality=50)
     assert store_image(data, size=32, max_pixels=10_000, min_side=16).jpeg == data
 
 
 @pytest.mark.parametrize(("kind", "size"), [("PNG", 32), ("JPEG", 31)])
-def test_other_pictures_are_encoded_anew(picture: Encoded, kind: str, size: int) -> None:
-    data = picture(40, 32, kind=kind)
+def test_other_images_are_encoded_again(make_image: Encoded, kind: str, size: int) -> None:
+    data = make_image(40, 32, kind=kind)
     stored = store_image(data, size=size, max_pixels=10_000, min_side=16)
     assert stored.jpeg != data
     assert Image.open(io.BytesIO(stored.jpeg)).format == "JPEG"
@@ -129,7 +129,7 @@ def test_other_pictures_are_encoded_anew(picture: Encoded, kind: str, size: int)
     ("before", "after"),
     [((300, 200), (96, 64)), ((200, 300), (64, 96)), ((64, 500), (64, 500)), ((999, 65), (984, 64))],
 )
-def test_only_the_shorter_side_is_reduced_to_the_size_and_nothing_is_enlarged(
+def test_the_shorter_side_is_reduced_to_the_size_and_nothing_is_enlarged(
     before: tuple[int, int], after: tuple[int, int]
 ) -> None:
     assert downscale(Image.new("RGB", before), 64).size == after
@@ -139,17 +139,17 @@ def test_a_long_strip_keeps_at_least_one_pixel_across() -> None:
     assert downscale(Image.new("RGB", (5000, 80)), 64).size == (4000, 64)
 
 
-def test_hashes_tell_equal_alike_and_other_pictures_apart() -> None:
+def test_hashes_distinguish_equal_similar_and_different_images() -> None:
     ramp = np.add.outer(np.arange(64), 2 * np.arange(64)).astype(np.uint8)
     image = Image.fromarray(np.stack([ramp, ramp[::-1], ramp], axis=2))
     alike = Image.open(io.BytesIO(encode_jpeg(image)))
     other = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    same_pixels, same_look = image_hashes(image.copy())
-    assert image_hashes(image) == (same_pixels, same_look)
-    assert image_hashes(alike)[0] != same_pixels
-    bits = [(int(image_hashes(x)[1], 16) ^ int(same_look, 16)).bit_count() for x in (alike, other)]
+    pixel_hash, dhash = image_hashes(image.copy())
+    assert image_hashes(image) == (pixel_hash, dhash)
+    assert image_hashes(alike)[0] != pixel_hash
+    bits = [(int(image_hashes(x)[1], 16) ^ int(dhash, 16)).bit_count() for x in (alike, other)]
     assert bits[0] <= 4 < 16 < bits[1]
 
 
-def test_pictures_of_the_same_bytes_and_another_shape_differ() -> None:
+def test_images_with_the_same_bytes_and_another_shape_have_different_hashes() -> None:
     assert image_hashes(Image.new("RGB", (20, 30)))[0] != image_hashes(Image.new("RGB", (30, 20)))[0]

@@ -1,4 +1,4 @@
-"""Frames of clips in training batches: one of each segment, drawn anew by seed and step."""
+"""Frames of videos in training batches: one from each segment, drawn from seed and step."""
 
 import os
 from itertools import count, islice
@@ -21,34 +21,34 @@ from cots.data.streaming import prefetch
 from cots.data.wordpiece import train_tokenizer
 from cots.decode_threads import num_decode_threads
 
-STORED = 9  # frames of a clip; frame n is grey of level 20 n
-CLIPS = 4
+STORED = 9  # frames per video; frame n has the grey level 20 n
+VIDEOS = 4
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shard of alike clips with views of the whole picture, of frame 5."""
-    folder = tmp_path_factory.mktemp("clips")
+    """A shard of equal videos, with views that show the whole of frame 5."""
+    folder = tmp_path_factory.mktemp("videos")
     frames = tuple(encode_jpeg(Image.new("RGB", (16, 16), (20 * n,) * 3)) for n in range(STORED))
-    samples = [StoredSample(key=f"{n:09d}", id=f"{n}", captions=("a clip",), frames=frames) for n in range(CLIPS)]
+    samples = [StoredSample(key=f"{n:09d}", id=f"{n}", captions=("a video",), frames=frames) for n in range(VIDEOS)]
     write_shard(folder / "video.tar", samples)
     views = CropViews(
-        frames=np.full((CLIPS, 1), 5, dtype=np.uint16),
-        boxes=np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (CLIPS, 1, 1)),
-        tokens=np.zeros((CLIPS, 1, 4), dtype=np.uint16),
+        frames=np.full((VIDEOS, 1), 5, dtype=np.uint16),
+        boxes=np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (VIDEOS, 1, 1)),
+        tokens=np.zeros((VIDEOS, 1, 4), dtype=np.uint16),
     )
     views.save(folder / "video.safetensors")
     return folder
 
 
-def batches(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> TrainLoader:
+def loader(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> TrainLoader:
     return TrainLoader(
         shards=(folder / "video.tar",),
         views=(folder / "video.safetensors",),
-        keys=np.arange(CLIPS),
-        caption_offsets=np.arange(CLIPS + 1),
-        num_samples=CLIPS,
-        tokenizer=train_tokenizer(["a clip"], vocab_size=50),
+        keys=np.arange(VIDEOS),
+        caption_offsets=np.arange(VIDEOS + 1),
+        num_samples=VIDEOS,
+        tokenizer=train_tokenizer(["a video"], vocab_size=50),
         max_tokens=8,
         batch_size=2,
         frames=frames,
@@ -60,32 +60,32 @@ def batches(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> Tr
     )
 
 
-def numbers(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Which stored frames a batch shows, (B, T), told by their grey."""
+def frame_indices(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Which stored frames a batch shows, (B, T), by their grey level."""
     grey: NDArray[np.float64] = frames.mean(axis=(2, 3, 4))
     return np.rint(grey / 20).astype(np.int64)
 
 
 def shown(folder: Path, *, frames: int, steps: int, start: int = 0, seed: int = 0) -> list[NDArray[np.int64]]:
-    drawn = batches(folder, frames=frames, seed=seed).iter_from(start)
-    return [numbers(arrays.frames) for arrays in islice(drawn, steps)]
+    batches = loader(folder, frames=frames, seed=seed).iter_from(start)
+    return [frame_indices(arrays.frames) for arrays in islice(batches, steps)]
 
 
 @pytest.mark.parametrize("frames", [2, 4, STORED, 20])
 def test_each_frame_of_a_batch_comes_from_its_own_segment(folder: Path, frames: int) -> None:
     for batch in shown(folder, frames=frames, steps=6):
         assert batch.shape == (2, frames)
-        for clip in batch:
-            assert all(n in segment for n, segment in zip(clip.tolist(), segments(STORED, frames), strict=True))
+        for video in batch:
+            assert all(n in segment for n, segment in zip(video.tolist(), segments(STORED, frames), strict=True))
 
 
-def test_in_time_every_stored_frame_is_shown(folder: Path) -> None:
+def test_every_stored_frame_is_shown_sooner_or_later(folder: Path) -> None:
     assert set(np.concatenate(shown(folder, frames=2, steps=40)).ravel().tolist()) == set(range(STORED))
 
 
-def test_clips_and_steps_draw_for_themselves(folder: Path) -> None:
-    rows = {tuple(clip.tolist()) for batch in shown(folder, frames=3, steps=8) for clip in batch}
-    assert len(rows) > 8  # of 16 clips shown, with 27 ways to draw three of nine
+def test_each_video_and_step_draws_its_own_frames(folder: Path) -> None:
+    rows = {tuple(video.tolist()) for batch in shown(folder, frames=3, steps=8) for video in batch}
+    assert len(rows) > 8  # of 16 videos shown, with 27 ways to draw three of nine
 
 
 def test_frames_follow_from_seed_and_step_alone(folder: Path) -> None:
@@ -96,16 +96,16 @@ def test_frames_follow_from_seed_and_step_alone(folder: Path) -> None:
 
 
 def test_threads_change_no_batch(folder: Path) -> None:
-    for alone, together in zip(
-        islice(batches(folder, frames=3).iter_from(1), 30),
-        batches(folder, frames=3, threads=5).iter_from(1),
+    for one_thread, five_threads in zip(
+        islice(loader(folder, frames=3).iter_from(1), 30),
+        loader(folder, frames=3, threads=5).iter_from(1),
         strict=False,
     ):
-        for mine, theirs in zip(alone, together, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+        for expected, actual in zip(one_thread, five_threads, strict=True):
+            np.testing.assert_array_equal(expected, actual)
 
 
-def test_processes_beside_gpus_share_the_cores_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_with_gpus_share_the_cores_for_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, cores = torch.device("cuda"), len(os.sched_getaffinity(0))
     assert num_decode_threads(torch.device("cpu")) == 1
     for processes in (1, 2, 10 * cores):
@@ -113,29 +113,29 @@ def test_processes_beside_gpus_share_the_cores_that_decode(monkeypatch: pytest.M
         assert num_decode_threads(gpu) == min(8, max(1, cores // processes))
 
 
-def test_as_many_are_made_at_once_as_there_are_threads_and_come_in_order() -> None:
-    meeting = Barrier(3)
+def test_as_many_items_as_threads_are_made_at_once_and_come_in_order() -> None:
+    barrier = Barrier(3)
 
     def make(number: int) -> int:
-        meeting.wait(timeout=60)  # for two others
+        barrier.wait(timeout=60)  # for two others
         return -number
 
     assert list(islice(prefetch(count(), make, threads=3), 9)) == [-number for number in range(9)]
 
 
-def test_a_failure_while_a_batch_is_made_is_told_at_its_place() -> None:
+def test_an_error_while_an_item_is_made_is_raised_in_its_place() -> None:
     made = prefetch(count(), lambda number: 1 // (2 - number), threads=4)
     assert [next(made), next(made)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(made)
 
 
-def test_one_frame_is_the_one_that_the_view_names(folder: Path) -> None:
+def test_a_single_frame_is_that_of_the_view(folder: Path) -> None:
     assert {n for batch in shown(folder, frames=1, steps=4) for n in batch.ravel().tolist()} == {5}
 
 
-def test_a_clip_of_more_than_a_thousand_frames_keeps_their_order(tmp_path: Path) -> None:
+def test_a_video_of_more_than_a_thousand_frames_keeps_their_order(tmp_path: Path) -> None:
     frames = tuple(f"{n}".encode() for n in range(1203))
     write_shard(tmp_path / "a.tar", [StoredSample(key="000000000", id="a", captions=("a",), frames=frames)])
-    [found] = read_shard(tmp_path / "a.tar")
-    assert found.frames == frames
+    [sample] = read_shard(tmp_path / "a.tar")
+    assert sample.frames == frames

@@ -1,4 +1,4 @@
-"""Masks hide exactly what was asked; views stay within the picture and repeat with their seed."""
+"""Masks have exactly the requested size; crops stay within the image; views are stored exactly."""
 
 import math
 from itertools import product
@@ -16,52 +16,54 @@ from cots.errors import BadInput
 
 
 @pytest.mark.parametrize(
-    ("grid", "count", "block"), [(8, 26, 4), (14, 78, 16), (24, 230, 16), (2, 1, 16), (3, 9, 1), (5, 0, 4)]
+    ("grid", "num_masked", "min_block"), [(8, 26, 4), (14, 78, 16), (24, 230, 16), (2, 1, 16), (3, 9, 1), (5, 0, 4)]
 )
-def test_block_masks_hide_exactly_the_requested_count(grid: int, count: int, block: int) -> None:
-    masked = random_block_mask(np.random.default_rng(0), 50, grid=grid, count=count, block=block)
+def test_block_masks_have_exactly_the_requested_size(grid: int, num_masked: int, min_block: int) -> None:
+    masked = random_block_mask(np.random.default_rng(0), 50, grid=grid, num_masked=num_masked, min_block=min_block)
     assert masked.shape == (50, grid * grid)
-    assert (masked.sum(axis=1) == count).all()
+    assert (masked.sum(axis=1) == num_masked).all()
 
 
-def test_no_pictures_have_no_masks() -> None:
-    assert random_block_mask(np.random.default_rng(0), 0, grid=8, count=26, block=4).shape == (0, 64)
+def test_no_images_have_no_masks() -> None:
+    assert random_block_mask(np.random.default_rng(0), 0, grid=8, num_masked=26, min_block=4).shape == (0, 64)
 
 
-def block_mask(rng: np.random.Generator, *, grid: int, count: int, block: int) -> NDArray[np.bool_]:
-    """One picture's mask, patch by patch: the slow form that all pictures at once are held against."""
-    hidden: set[tuple[int, int]] = set()
-    while missing := count - len(hidden):
-        area = rng.uniform(min(block, missing), max(block, missing))
+def slow_block_mask(rng: np.random.Generator, *, grid: int, num_masked: int, min_block: int) -> NDArray[np.bool_]:
+    """The mask of one image, patch by patch: the slow reference of the vectorized function."""
+    masked: set[tuple[int, int]] = set()
+    while remaining := num_masked - len(masked):
+        area = rng.uniform(min(min_block, remaining), max(min_block, remaining))
         aspect = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
         height, width = (min(max(round(math.sqrt(side)), 1), grid) for side in (area * aspect, area / aspect))
         top, left = rng.integers(grid - height + 1), rng.integers(grid - width + 1)
-        fresh = [place for place in product(range(top, top + height), range(left, left + width)) if place not in hidden]
-        rng.shuffle(fresh)
-        hidden |= {(int(row), int(column)) for row, column in fresh[:missing]}
-    return np.array([[(row, column) in hidden for column in range(grid)] for row in range(grid)])
+        block = [place for place in product(range(top, top + height), range(left, left + width)) if place not in masked]
+        rng.shuffle(block)
+        masked |= {(int(row), int(column)) for row, column in block[:remaining]}
+    return np.array([[(row, column) in masked for column in range(grid)] for row in range(grid)])
 
 
-@pytest.mark.parametrize(("grid", "count", "block"), [(8, 26, 4), (7, 20, 6), (4, 3, 16)])
-def test_masks_of_all_pictures_at_once_are_distributed_as_those_of_one(grid: int, count: int, block: int) -> None:
-    """Patches, alone and with their right or lower neighbour, are hidden as often, to 5 deviations of 3,000 masks."""
-    shape = {"grid": grid, "count": count, "block": block}
-    mine = random_block_mask(np.random.default_rng(0), 3000, **shape).reshape(-1, grid, grid)
+@pytest.mark.parametrize(("grid", "num_masked", "min_block"), [(8, 26, 4), (7, 20, 6), (4, 3, 16)])
+def test_masks_have_the_distribution_of_the_slow_reference(grid: int, num_masked: int, min_block: int) -> None:
+    """Patches, alone and with their right or lower neighbour, are masked as often, to 5 deviations of 3,000 masks."""
+    shape = {"grid": grid, "num_masked": num_masked, "min_block": min_block}
+    fast = random_block_mask(np.random.default_rng(0), 3000, **shape).reshape(-1, grid, grid)
     rng = np.random.default_rng(1)
-    theirs = np.stack([block_mask(rng, **shape) for _ in range(3000)])
-    for one, other in (
-        (mine, theirs),
-        (mine[:, 1:] & mine[:, :-1], theirs[:, 1:] & theirs[:, :-1]),
-        (mine[:, :, 1:] & mine[:, :, :-1], theirs[:, :, 1:] & theirs[:, :, :-1]),
+    slow = np.stack([slow_block_mask(rng, **shape) for _ in range(3000)])
+    for actual, expected in (
+        (fast, slow),
+        (fast[:, 1:] & fast[:, :-1], slow[:, 1:] & slow[:, :-1]),
+        (fast[:, :, 1:] & fast[:, :, :-1], slow[:, :, 1:] & slow[:, :, :-1]),
     ):
-        np.testing.assert_allclose(one.mean(axis=0), other.mean(axis=0), atol=5 * math.sqrt(2 * 0.25 / 3000))
+        np.testing.assert_allclose(actual.mean(axis=0), expected.mean(axis=0), atol=5 * math.sqrt(2 * 0.25 / 3000))
 
 
-def test_words_are_hidden_in_the_stated_shares_and_special_tokens_never() -> None:
+def test_tokens_are_masked_in_the_stated_fractions_and_special_tokens_never() -> None:
     ids = np.full((400, 20), 50)
     maskable = np.ones_like(ids, dtype=bool)
     maskable[:, [0, 19]] = False
-    corrupted, masked = mask_tokens(np.random.default_rng(0), ids, maskable, probability=0.15, mask=4, vocab=1000)
+    corrupted, masked = mask_tokens(
+        np.random.default_rng(0), ids, maskable, probability=0.15, mask_token=4, vocab_size=1000
+    )
     assert not masked[~maskable].any()
     assert (masked.sum(axis=1) == 3).all()
     assert np.array_equal(corrupted[~masked], ids[~masked])
@@ -69,16 +71,16 @@ def test_words_are_hidden_in_the_stated_shares_and_special_tokens_never() -> Non
     assert (corrupted[masked] == 50).mean() == pytest.approx(0.1, abs=0.03)
 
 
-def test_a_text_of_one_word_still_has_something_to_predict_and_an_empty_one_has_not() -> None:
+def test_a_text_of_one_token_has_it_to_predict_and_an_empty_text_has_nothing() -> None:
     maskable = np.array([[False, True, False], [False, False, False]])
     _, masked = mask_tokens(
-        np.random.default_rng(0), np.ones((2, 3), dtype=int), maskable, probability=0.15, mask=4, vocab=9
+        np.random.default_rng(0), np.ones((2, 3), dtype=int), maskable, probability=0.15, mask_token=4, vocab_size=9
     )
     assert masked.sum(axis=1).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("aspect", [0.2, 1.0, 3.7])
-def test_boxes_lie_within_the_picture_and_have_the_stated_area(aspect: float) -> None:
+def test_boxes_are_within_the_image_and_have_the_stated_area(aspect: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         left, top, right, bottom = random_resized_crop_box(rng, aspect=aspect, scale=(0.3, 0.8), ratio=(0.75, 1.33))
@@ -92,12 +94,12 @@ def test_boxes_lie_within_the_picture_and_have_the_stated_area(aspect: float) ->
 def test_a_crop_shows_the_part_that_its_box_names() -> None:
     halves = np.zeros((10, 20, 3), dtype=np.uint8)
     halves[:, 10:] = 255
-    picture = Image.fromarray(halves)
-    assert crop(picture, (0.0, 0.0, 0.4, 1.0), 6).max() == 0
-    assert crop(picture, (0.6, 0.0, 1.0, 1.0), 6).min() == 255
+    image = Image.fromarray(halves)
+    assert crop(image, (0.0, 0.0, 0.4, 1.0), 6).max() == 0
+    assert crop(image, (0.6, 0.0, 1.0, 1.0), 6).min() == 255
 
 
-def test_views_survive_the_disk_and_repeat_byte_for_byte(tmp_path: Path) -> None:
+def test_views_are_read_as_they_were_written_and_written_the_same_each_time(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     views = CropViews(
         frames=rng.integers(0, 3, (5, 2)).astype(np.uint16),
@@ -107,10 +109,10 @@ def test_views_survive_the_disk_and_repeat_byte_for_byte(tmp_path: Path) -> None
     views.save(tmp_path / "a.safetensors")
     views.save(tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    for mine, theirs in zip(views, CropViews.load(tmp_path / "a.safetensors"), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for written, read in zip(views, CropViews.load(tmp_path / "a.safetensors"), strict=True):
+        np.testing.assert_array_equal(written, read)
 
 
-def test_missing_views_are_told_with_the_command_that_makes_them(tmp_path: Path) -> None:
+def test_an_error_about_missing_views_names_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="dvc repro tokenize"):
         CropViews.load(tmp_path / "none.safetensors")

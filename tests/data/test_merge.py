@@ -1,4 +1,4 @@
-"""Several data sets in one folder: their files, captions and splits as `folder` then reads them."""
+"""Merged data sets: their files, captions and splits as source `folder` reads them."""
 
 import json
 from collections.abc import Callable
@@ -17,29 +17,29 @@ Encoded = Callable[..., bytes]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, picture: Encoded) -> Path:
-    """A folder of two pictures of one name, the second in a folder of its own, and a row whose file is missing."""
-    root = tmp_path / "pictures"
+def images(tmp_path: Path, make_image: Encoded) -> Path:
+    """A folder of two images with the same name, the second in a subfolder, and a row whose file is missing."""
+    root = tmp_path / "images"
     (root / "more").mkdir(parents=True)
     rows = ['a.jpg,"a ""big"" dog, asleep",train', "more/a.jpg,other,val", "a.jpg,again,train", "gone.jpg,lost,test"]
     (root / "t.csv").write_text("\n".join(["image,caption,split", *rows]) + "\nlast.jpg,caf", encoding="utf8")
     with (root / "t.csv").open("ab") as file:
         file.write(b"\xe9,train\n")
-    (root / "a.jpg").write_bytes(picture(seed=1))
-    (root / "more/a.jpg").write_bytes(picture(seed=2))
+    (root / "a.jpg").write_bytes(make_image(seed=1))
+    (root / "more/a.jpg").write_bytes(make_image(seed=2))
     return root
 
 
 @pytest.fixture
-def clips(tmp_path: Path, clip: Encoded) -> Path:
-    """Two clips in MSR-VTT's layout."""
-    root = tmp_path / "clips"
+def movies(tmp_path: Path, make_video: Encoded) -> Path:
+    """Two videos in MSR-VTT's layout."""
+    root = tmp_path / "movies"
     (root / "videos").mkdir(parents=True)
     videos = [{"video_id": "video0", "split": "train"}, {"video_id": "video1", "split": "validate"}]
     sentences = [{"video_id": f"video{n}", "caption": f"told {n}"} for n in (0, 1, 1)]
     (root / "MSRVTT_data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
     for n in (0, 1):
-        (root / f"videos/video{n}.mp4").write_bytes(clip(2 + n))
+        (root / f"videos/video{n}.mp4").write_bytes(make_video(2 + n))
     return root
 
 
@@ -47,48 +47,48 @@ def read(path: Path) -> list[Sample]:
     return list(read_folder(path, seed=0, holdout=HoldoutConfig(val=0, test=0)))
 
 
-def test_the_folder_holds_what_its_sources_held(tmp_path: Path, pictures: Path, clips: Path) -> None:
+def test_the_merged_folder_has_all_samples_of_its_sources(tmp_path: Path, images: Path, movies: Path) -> None:
     out = tmp_path / "new/both"
-    merge(out, [f"folder:{pictures}", f"msrvtt:{clips}"])
-    assert [(one.id, one.split, one.media, one.captions) for one in read(out)] == [
-        ("pictures/a.jpg", "train", "image", ('a "big" dog, asleep', "again")),
-        ("pictures/more/a.jpg", "val", "image", ("other",)),
-        ("pictures/gone.jpg", "test", "image", ("lost",)),
-        ("clips/videos/video0.mp4", "train", "video", ("told 0",)),
-        ("clips/videos/video1.mp4", "val", "video", ("told 1", "told 1")),
-        ("pictures/last.jpg", "train", "image", ("caf\udce9",)),
+    merge(out, [f"folder:{images}", f"msrvtt:{movies}"])
+    assert [(sample.id, sample.split, sample.media, sample.captions) for sample in read(out)] == [
+        ("images/a.jpg", "train", "image", ('a "big" dog, asleep', "again")),
+        ("images/more/a.jpg", "val", "image", ("other",)),
+        ("images/gone.jpg", "test", "image", ("lost",)),
+        ("movies/videos/video0.mp4", "train", "video", ("told 0",)),
+        ("movies/videos/video1.mp4", "val", "video", ("told 1", "told 1")),
+        ("images/last.jpg", "train", "image", ("caf\udce9",)),
     ]
-    assert (out / "pictures/more/a.jpg").read_bytes() == (pictures / "more/a.jpg").read_bytes()
-    assert (out / "pictures/a.jpg").samefile(pictures / "a.jpg")
-    assert not (out / "pictures/gone.jpg").exists()
+    assert (out / "images/more/a.jpg").read_bytes() == (images / "more/a.jpg").read_bytes()
+    assert (out / "images/a.jpg").samefile(images / "a.jpg")
+    assert not (out / "images/gone.jpg").exists()
 
 
-def test_a_failure_leaves_nothing_and_a_second_try_works(tmp_path: Path, pictures: Path, clips: Path) -> None:
+def test_a_failed_merge_leaves_no_folder_and_can_be_repeated(tmp_path: Path, images: Path, movies: Path) -> None:
     out = tmp_path / "both"
     with pytest.raises(BadInput, match="must hold one caption table"):
-        merge(out, [f"msrvtt:{clips}", f"folder:{tmp_path}"])
+        merge(out, [f"msrvtt:{movies}", f"folder:{tmp_path}"])
     assert not out.exists()
-    table = clips / "t.csv"
-    table.write_text("image,caption\n../pictures/a.jpg,outside\n")
-    with pytest.raises(BadInput, match=r"t\.csv, line 2: \.\./pictures/a\.jpg is no file below"):
-        merge(out, [f"folder:{pictures}", f"folder:{clips}"])
+    table = movies / "t.csv"
+    table.write_text("image,caption\n../images/a.jpg,outside\n")
+    with pytest.raises(BadInput, match=r"t\.csv, line 2: \.\./images/a\.jpg is not a file below"):
+        merge(out, [f"folder:{images}", f"folder:{movies}"])
     assert not out.exists()
     table.unlink()
-    merge(out, [f"folder:{pictures}", f"msrvtt:{clips}"])
+    merge(out, [f"folder:{images}", f"msrvtt:{movies}"])
     with pytest.raises(BadInput, match="both is in use: name a new folder"):
-        merge(out, [f"folder:{pictures}"])
+        merge(out, [f"folder:{images}"])
     assert len(read(out)) == 6
 
 
-def test_a_name_that_winds_leads_nowhere_else(tmp_path: Path, picture: Encoded) -> None:
-    root = tmp_path / "a/pictures"
+def test_a_path_with_detours_stays_inside_the_merged_folder(tmp_path: Path, make_image: Encoded) -> None:
+    root = tmp_path / "a/images"
     root.mkdir(parents=True)
-    (root / "t.csv").write_text("image,caption\n../../a/pictures/p.jpg,round\n")
-    (root / "p.jpg").write_bytes(picture())
+    (root / "t.csv").write_text("image,caption\n../../a/images/p.jpg,round\n")
+    (root / "p.jpg").write_bytes(make_image())
     (tmp_path / "new/out").mkdir(parents=True)  # an empty folder is as good as none
     merge(tmp_path / "new/out", [f"folder:{root}"])
-    assert [one.id for one in read(tmp_path / "new/out")] == ["pictures/p.jpg"]
-    assert sorted(file.name for file in (tmp_path / "new").rglob("*")) == ["captions.csv", "out", "p.jpg", "pictures"]
+    assert [sample.id for sample in read(tmp_path / "new/out")] == ["images/p.jpg"]
+    assert sorted(file.name for file in (tmp_path / "new").rglob("*")) == ["captions.csv", "images", "out", "p.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -98,30 +98,28 @@ def test_a_name_that_winds_leads_nowhere_else(tmp_path: Path, picture: Encoded) 
         {"image": "a.jpg", "caption": "\ud800"},
     ],
 )
-def test_what_is_no_text_is_told_in_one_line(tmp_path: Path, row: dict[str, str]) -> None:
-    root = tmp_path / "pictures"
+def test_a_name_or_caption_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, row: dict[str, str]) -> None:
+    root = tmp_path / "images"
     root.mkdir()
     (root / "t.jsonl").write_text(json.dumps(row))
-    with pytest.raises(BadInput, match=r"t\.jsonl, line 1: .* cannot be taken over: ") as raised:
+    with pytest.raises(BadInput, match=r"t\.jsonl, line 1: .* cannot be merged: ") as raised:
         merge(tmp_path / "out", [f"folder:{root}"])
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("source", ["pictures", "folder:", "scenes:pictures"])
-def test_a_source_that_is_not_named_well_is_told(tmp_path: Path, source: str) -> None:
+@pytest.mark.parametrize("source", ["images", "folder:", "scenes:images"])
+def test_a_source_that_is_not_kind_and_path_is_refused(tmp_path: Path, source: str) -> None:
     with pytest.raises(BadInput, match="is not KIND:PATH, where KIND is one of coco, folder, karpathy, msrvtt"):
         merge(tmp_path / "out", [source])
 
 
-def test_two_data_sets_of_one_name_are_told_apart_first(tmp_path: Path, pictures: Path) -> None:
-    with pytest.raises(BadInput, match="need different names: pictures, pictures"):
-        merge(tmp_path / "out", [f"folder:{pictures}", f"folder:{pictures}"])
+def test_two_data_sets_of_the_same_name_are_refused(tmp_path: Path, images: Path) -> None:
+    with pytest.raises(BadInput, match="need different names: images, images"):
+        merge(tmp_path / "out", [f"folder:{images}", f"folder:{images}"])
 
 
 @pytest.mark.parametrize("verb", ["merge", "gather"])
-def test_the_verb_goes_by_its_name_and_by_that_of_version_0_1(
-    cots: Cots, tmp_path: Path, pictures: Path, verb: str
-) -> None:
-    code, out, _ = cots("data", verb, tmp_path / "out", f"folder:{pictures}")
+def test_the_command_has_its_present_and_its_old_name(cots: Cots, tmp_path: Path, images: Path, verb: str) -> None:
+    code, out, _ = cots("data", verb, tmp_path / "out", f"folder:{images}")
     assert (code, out.splitlines()[0].split()) == (0, ["data", "set", "samples"])
     assert (tmp_path / "out").is_dir()

@@ -1,4 +1,4 @@
-"""The tokenizer that is trained on captions: the same ones give the same one, and every caption can be read."""
+"""The tokenizer trained on captions: it is the same for the same captions, and encodes all of them."""
 
 import random
 from pathlib import Path
@@ -7,25 +7,25 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from cots.data.tokenizer import load_tokenizer
-from cots.data.wordpiece import INSIDE, SPECIAL, train_tokenizer
+from cots.data.wordpiece import CONTINUATION, SPECIAL_TOKENS, train_tokenizer
 
 DRAW = random.Random(0)
-LETTERS = [INSIDE + letter for letter in "abcdefghij"]
-# Hundreds of words that occur once: nearly all pairs of letters are equally frequent.
+LETTERS = [CONTINUATION + letter for letter in "abcdefghij"]
+# Hundreds of words that occur once, so nearly all pairs of letters are equally frequent
 CAPTIONS = [" ".join("".join(DRAW.choices("abcdefghij", k=6)) for _ in range(8)) for _ in range(60)]
 
 
-def numbered(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """All tokens, in the order of their numbers."""
+def sorted_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """All tokens, in order of their ids."""
     return sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
 
 
-def test_the_same_captions_give_the_same_tokenizer_in_any_order_and_to_the_byte(tmp_path: Path) -> None:
+def test_the_same_captions_in_any_order_give_the_same_tokenizer_byte_for_byte(tmp_path: Path) -> None:
     first = train_tokenizer(CAPTIONS, vocab_size=200)
     first.save_pretrained(tmp_path / "first")
     for number in range(5):
         again = train_tokenizer(DRAW.sample(CAPTIONS, len(CAPTIONS)), vocab_size=200)
-        assert numbered(again) == numbered(first)
+        assert sorted_tokens(again) == sorted_tokens(first)
         again.save_pretrained(tmp_path / str(number))
         for path in (tmp_path / "first").iterdir():
             assert (tmp_path / str(number) / path.name).read_bytes() == path.read_bytes()
@@ -33,18 +33,18 @@ def test_the_same_captions_give_the_same_tokenizer_in_any_order_and_to_the_byte(
 
 @pytest.mark.parametrize("vocab_size", [30, 200])
 def test_letters_come_after_the_special_tokens_and_the_most_frequent_pairs_follow(vocab_size: int) -> None:
-    tokens = numbered(train_tokenizer(CAPTIONS, vocab_size=vocab_size))
-    assert tokens[:5] == SPECIAL
+    tokens = sorted_tokens(train_tokenizer(CAPTIONS, vocab_size=vocab_size))
+    assert tokens[:5] == SPECIAL_TOKENS
     assert tokens[5:15] == LETTERS
     assert tokens[15:25] == list("abcdefghij")
     assert len(tokens) == vocab_size
-    assert all(len(token.removeprefix(INSIDE)) > 1 for token in tokens[25:])
+    assert all(len(token.removeprefix(CONTINUATION)) > 1 for token in tokens[25:])
 
 
-def test_only_the_special_tokens_are_special_and_captions_come_back(tmp_path: Path) -> None:
+def test_special_tokens_are_known_as_such_and_decoding_gives_the_captions(tmp_path: Path) -> None:
     train_tokenizer(CAPTIONS, vocab_size=100).save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
-    assert set(tokenizer.all_special_tokens) == set(SPECIAL)
+    assert set(tokenizer.all_special_tokens) == set(SPECIAL_TOKENS)
     for caption in CAPTIONS:
         ids = tokenizer(caption)["input_ids"]
         assert tokenizer.unk_token_id not in ids

@@ -11,43 +11,43 @@ from cots.data.ingest.video import decode_video
 Encoded = Callable[..., bytes]
 
 
-def levels(data: bytes, frames: int) -> list[float]:
-    clip = decode_video(data, frames=frames, max_pixels=10_000, min_side=16)
-    return [float(np.asarray(frame).mean()) for frame in clip]
+def grey_levels(data: bytes, max_frames: int) -> list[float]:
+    frames = decode_video(data, max_frames=max_frames, max_pixels=10_000, min_side=16)
+    return [float(np.asarray(frame).mean()) for frame in frames]
 
 
-def test_a_frame_is_taken_from_the_middle_of_each_of_equal_parts(clip: Encoded) -> None:
-    assert levels(clip(12), 3) == pytest.approx([20, 60, 100], abs=4)
-    assert levels(clip(12), 1) == pytest.approx([60], abs=4)
+def test_the_center_frame_of_each_of_equal_segments_is_decoded(make_video: Encoded) -> None:
+    assert grey_levels(make_video(12), 3) == pytest.approx([20, 60, 100], abs=4)
+    assert grey_levels(make_video(12), 1) == pytest.approx([60], abs=4)
 
 
-def test_a_clip_with_fewer_frames_gives_all_of_them(clip: Encoded) -> None:
-    assert levels(clip(4), 6) == pytest.approx([0, 10, 20, 30], abs=4)
+def test_a_video_with_fewer_frames_gives_all_of_them(make_video: Encoded) -> None:
+    assert grey_levels(make_video(4), 6) == pytest.approx([0, 10, 20, 30], abs=4)
 
 
-def test_what_is_no_clip_is_told_with_its_reason(clip: Encoded, picture: Encoded) -> None:
-    whole = clip(200, width=256, height=256)
+def test_an_unusable_video_is_rejected_with_its_reason(make_video: Encoded, make_image: Encoded) -> None:
+    whole = make_video(200, width=256, height=256)
     cases = {
         "empty file": b"",
         "not a clip": b"words, not frames" * 20,
         "too many pixels": whole,
-        "too small": clip(3, width=64, height=14),
+        "too small": make_video(3, width=64, height=14),
     }
     for reason, data in cases.items():
         with pytest.raises(UnusableImage) as raised:
-            levels(data, 3)
+            grey_levels(data, 3)
         assert raised.value.reason == reason, raised.value
 
 
-def test_a_clip_cut_short_is_refused(clip: Encoded) -> None:
-    whole = clip(60)
-    for share in (0.2, 0.5, 0.8):
+def test_a_video_that_is_cut_short_is_rejected(make_video: Encoded) -> None:
+    whole = make_video(60)
+    for fraction in (0.2, 0.5, 0.8):
         with pytest.raises(UnusableImage) as raised:
-            levels(whole[: int(len(whole) * share)], 60)
+            grey_levels(whole[: int(len(whole) * fraction)], 60)
         assert raised.value.reason in {"not a clip", "cut short"}
 
 
-def test_sound_without_pictures_is_no_clip() -> None:
+def test_sound_without_images_is_not_a_video() -> None:
     import av
 
     file = io.BytesIO()
@@ -58,12 +58,12 @@ def test_sound_without_pictures_is_no_clip() -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(UnusableImage, match="no video stream"):
-        levels(file.getvalue(), 3)
+        grey_levels(file.getvalue(), 3)
 
 
 @pytest.mark.data
-def test_real_clips_give_at_most_the_frames_asked_for(data_packs: Path) -> None:
+def test_real_videos_give_at_most_the_requested_frames(data_packs: Path) -> None:
     for path in sorted((data_packs / "msrvtt/videos").glob("*.mp4"))[:20]:
-        clip = list(decode_video(path.read_bytes(), frames=4, max_pixels=50_000, min_side=16))
-        assert 2 <= len(clip) <= 4
-        assert {frame.size for frame in clip} == {(160, 120)}
+        frames = list(decode_video(path.read_bytes(), max_frames=4, max_pixels=50_000, min_side=16))
+        assert 2 <= len(frames) <= 4
+        assert {frame.size for frame in frames} == {(160, 120)}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cots.data.ingest.by_media import ingest_by_media
 from cots.data.ingest.ingestor import Ingestor
-from cots.data.manifest import part, read_manifest
+from cots.data.manifest import read_manifest, select_part
 from cots.data.samples import Sample
 from cots.data.stored_samples import decode_frames, read_stored_by_id, read_stored_samples
 from cots.directions import Media
@@ -37,7 +37,7 @@ def manifest(tiny_data: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def embedded(model: DualEncoder, tiny_data: Path, manifest: pd.DataFrame) -> EmbeddedSplit:
-    return embed(model, read_stored_samples(tiny_data / "shards", part(manifest, "test", "image")), batch_size=4)
+    return embed(model, read_stored_samples(tiny_data / "shards", select_part(manifest, "test", "image")), batch_size=4)
 
 
 def foreign(name: str, content: Path | bytes | tuple[bytes, ...], *captions: str) -> Sample:
@@ -55,7 +55,7 @@ def png(colour: str, size: tuple[int, int] = (40, 32)) -> bytes:
 
 
 def intake(root: Path) -> Ingestor:
-    return Ingestor(root=root, withdrawn={}, size=32, frames=4, min_side=8, max_pixels=10_000, max_caption_chars=50)
+    return Ingestor(root=root, withdrawn={}, size=32, max_frames=4, min_side=8, max_pixels=10_000, max_caption_chars=50)
 
 
 def test_stored_samples_come_in_the_order_of_the_manifest(tiny_data: Path, manifest: pd.DataFrame) -> None:
@@ -65,11 +65,11 @@ def test_stored_samples_come_in_the_order_of_the_manifest(tiny_data: Path, manif
 
 def test_a_split_without_clips_has_no_samples(tiny_data: Path, manifest: pd.DataFrame) -> None:
     pictures = manifest[manifest["media"] == "image"]
-    assert list(read_stored_samples(tiny_data / "shards", part(pictures, "test", "video"))) == []
+    assert list(read_stored_samples(tiny_data / "shards", select_part(pictures, "test", "video"))) == []
 
 
 def test_a_shard_that_is_not_the_manifests_is_refused(tiny_data: Path, manifest: pd.DataFrame) -> None:
-    rows = part(manifest, "test", "image").iloc[1:]
+    rows = select_part(manifest, "test", "image").iloc[1:]
     with pytest.raises(BadInput, match=r"test/image-00000\.tar does not hold what the manifest says"):
         list(read_stored_samples(tiny_data / "shards", rows))
 
@@ -101,7 +101,7 @@ def test_every_caption_belongs_to_its_picture(embedded: EmbeddedSplit, model: Du
 def test_the_batch_size_changes_no_vector(
     model: DualEncoder, tiny_data: Path, manifest: pd.DataFrame, media: str
 ) -> None:
-    rows = part(manifest, "test", media)
+    rows = select_part(manifest, "test", media)
     one, many = (embed(model, read_stored_samples(tiny_data / "shards", rows), batch_size=size) for size in (1, 64))
     np.testing.assert_allclose(one.items, many.items, atol=0.02)
     assert one.ids == many.ids

@@ -50,8 +50,8 @@ def test_bounds_hold_rows_or_their_mean_and_tell_what_is_against_them() -> None:
     verdicts = check_bounds(table, bounds)
     assert [verdict.expectation for verdict in verdicts] == [bound.title for bound in bounds]
     assert [verdict.success for verdict in verdicts] == [True, False, True, False]
-    assert verdicts[1].observed == "1 of 4 against it, such as 40"
-    assert verdicts[1].limit == "1 to 9 for 100% at least"
+    assert verdicts[1].observed == "1 of 4 fail, such as 40"
+    assert verdicts[1].limit == "1 to 9 for at least 100%"
     assert verdicts[3].observed == "0.25 on average"
 
 

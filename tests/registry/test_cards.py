@@ -35,7 +35,7 @@ def test_the_hub_reads_the_data_card_with_counts_and_rejects(packed: Path) -> No
     assert "| test | image | 1 | 0 |" in card.text
     assert "| train | image | 2 | 3 |" in card.text
     assert "Rejected before training: 2 damaged, 1 too small." in card.text
-    assert "| ids are unique | all | 0 of 3 against it | yes |" in card.text
+    assert "| ids are unique | all | 0 of 3 fail | yes |" in card.text
 
 
 def test_front_matter_is_plain_yaml_and_nothing_is_left_to_fill_in(packed: Path) -> None:

@@ -55,7 +55,9 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """What stage `index` makes of three pictures and three clips."""
     folder = tmp_path_factory.mktemp("search")
     shards = ShardWriter(folder / "shards", samples_per_shard=10)
-    take = Ingestor(root=folder, withdrawn={}, size=32, frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99)
+    take = Ingestor(
+        root=folder, withdrawn={}, size=32, max_frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99
+    )
     taken = [one for one in map(take, samples()) if isinstance(one, IngestedSample)]
     rows = [shards.add(one) for one in taken]
     shards.close()

@@ -60,20 +60,20 @@ def table(path: Path, rows: list[str]) -> Path:
 
 
 @pytest.fixture
-def source(tmp_path: Path, picture: Encoded) -> Path:
+def source(tmp_path: Path, make_image: Encoded) -> Path:
     """A folder with seven usable images, and one sample for each reason of rejection."""
-    path, whole = tmp_path / "source", picture(200, 160)
+    path, whole = tmp_path / "source", make_image(200, 160)
     files = {
         "empty.jpg": b"",
         "text.jpg": b"this is a text",
         "cut.jpg": whole[: len(whole) // 2],
-        "tiny.jpg": picture(15, 15),
-        "huge.jpg": picture(2000, 600),
-        "blank.jpg": picture(),
-        "long.jpg": picture(),
-        "latin.jpg": picture(),
+        "tiny.jpg": make_image(15, 15),
+        "huge.jpg": make_image(2000, 600),
+        "blank.jpg": make_image(),
+        "long.jpg": make_image(),
+        "latin.jpg": make_image(),
     }
-    files |= {f"good{i}.jpg": picture(40 + i, 32, seed=i) for i in range(7)}
+    files |= {f"good{i}.jpg": make_image(40 + i, 32, seed=i) for i in range(7)}
     rows = [f"{name},a picture,train" for name in files if name[:4] not in ("blan", "long", "lati", "good")]
     rows += [f"good{i}.jpg,caption {i},{'train' if i < 4 else 'val'}" for i in range(7)]
     rows += ["blank.jpg,   ,train", f"long.jpg,{'word ' * 200},train", "latin.jpg,caf\udce9,train"]
@@ -81,7 +81,7 @@ def source(tmp_path: Path, picture: Encoded) -> Path:
     table(path, rows)
     for name, data in files.items():
         (path / name).write_bytes(data)
-    (tmp_path / "secret.jpg").write_bytes(picture())
+    (tmp_path / "secret.jpg").write_bytes(make_image())
     (path / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     return path
 
@@ -145,37 +145,37 @@ def test_too_many_rejects_fail_the_run_and_the_list_of_them_stays(tmp_path: Path
     assert not (tmp_path / "out/manifest.parquet").exists()
 
 
-def test_without_samples_to_train_on_the_source_is_refused(tmp_path: Path, picture: Encoded) -> None:
+def test_without_samples_to_train_on_the_source_is_refused(tmp_path: Path, make_image: Encoded) -> None:
     path = table(tmp_path / "source", ["a.jpg,a dog,val"])
-    (path / "a.jpg").write_bytes(picture())
+    (path / "a.jpg").write_bytes(make_image())
     with pytest.raises(BadInput, match="no usable sample of split train"):
         prepared(tmp_path / "out", folder_params(path))
 
 
-def test_captions_are_stripped_and_those_too_long_are_left_out(tmp_path: Path, picture: Encoded) -> None:
+def test_captions_are_stripped_and_those_too_long_are_left_out(tmp_path: Path, make_image: Encoded) -> None:
     path = table(tmp_path / "source", ["a.jpg,  a dog ,train", f"a.jpg,{'x' * 501},train", "a.jpg,,train"])
-    (path / "a.jpg").write_bytes(picture())
+    (path / "a.jpg").write_bytes(make_image())
     manifest, rejected = prepared(tmp_path / "out", folder_params(path, max_caption_chars=500))
     assert [list(texts) for texts in manifest["captions"]] == [["a dog"]]
     assert rejected.empty
 
 
-def test_of_samples_with_one_id_the_first_usable_one_stays(tmp_path: Path, picture: Encoded) -> None:
+def test_of_samples_with_one_id_the_first_usable_one_stays(tmp_path: Path, make_image: Encoded) -> None:
     path = tmp_path / "source"
     path.mkdir()
     entries = [f'{{"filename": "{n}", "split": "train", "sentences": [{{"raw": "{t}"}}]}}' for n, t in
                (("a.jpg", " "), ("a.jpg", "one"), ("a.jpg", "two"))]  # fmt: skip
     (path / "dataset_x.json").write_text(f'{{"images": [{", ".join(entries)}]}}')
-    (path / "a.jpg").write_bytes(picture())
+    (path / "a.jpg").write_bytes(make_image())
     manifest, rejected = prepared(tmp_path / "out", params_with({"kind": "karpathy", "path": str(path)}))
     assert [list(texts) for texts in manifest["captions"]] == [["one"]]
     assert list(rejected["reason"]) == ["no caption", "duplicate id"]
 
 
-def test_videos_become_frames_and_damaged_ones_rejects(tmp_path: Path, clip: Encoded) -> None:
+def test_videos_become_frames_and_damaged_ones_rejects(tmp_path: Path, make_video: Encoded) -> None:
     path = tmp_path / "source"
     (path / "videos").mkdir(parents=True)
-    for number, data in enumerate([clip(12), clip(2), clip(12)[:400]]):
+    for number, data in enumerate([make_video(12), make_video(2), make_video(12)[:400]]):
         (path / f"videos/video{number}.mp4").write_bytes(data)
     videos = ", ".join(f'{{"video_id": "video{n}", "split": "train"}}' for n in range(3))
     sentences = ", ".join(f'{{"video_id": "video{n}", "caption": "grey {n}"}}' for n in range(3))
@@ -203,11 +203,11 @@ def test_drawn_scenes_keep_their_flags_of_wrong_captions(tmp_path: Path) -> None
 
 
 def test_a_withdrawn_sample_is_left_out_and_listed_and_is_no_fault_of_the_source(
-    tmp_path: Path, picture: Encoded
+    tmp_path: Path, make_image: Encoded
 ) -> None:
     source = table(tmp_path / "source", ["a.jpg,a dog,train", "b.jpg,a cat,train"])
     for seed, name in enumerate(("a.jpg", "b.jpg")):
-        (source / name).write_bytes(picture(seed=seed))
+        (source / name).write_bytes(make_image(seed=seed))
     withdrawn = tmp_path / "withdrawn.csv"
     shutil.copy(ROOT / "withdrawn.csv", withdrawn)
     add_withdrawn(withdrawn, {"a.jpg": "its owner asked, in writing"})

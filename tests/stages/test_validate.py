@@ -33,14 +33,14 @@ def params() -> Params:
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory, picture: Encoded) -> Path:
+def sound(tmp_path_factory: pytest.TempPathFactory, make_image: Encoded) -> Path:
     """Output of `prepare` for twenty images, ten of them for training; not to be written to."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sound")
     splits = ["train"] * 10 + ["val"] * 5 + ["test"] * 5
     rows = [f"{i}.jpg,caption {i},{split}" for i, split in enumerate(splits)]
     (source / "captions.csv").write_text("\n".join(["image,caption,split", *rows]))
     for i in range(20):
-        (source / f"{i}.jpg").write_bytes(picture(seed=i))
+        (source / f"{i}.jpg").write_bytes(make_image(seed=i))
     prepare.stage(
         source,
         ROOT / "withdrawn.csv",
@@ -105,7 +105,7 @@ def test_captions_that_a_filter_distrusts_are_held_against_their_limit(data: Pat
     (data / "suspects.csv").write_text("\n".join(rows))
     assert run_validation(data)["success"]
     (data / "suspects.csv").write_text("\n".join([*rows, "4.jpg,0,caption 4,-0.2,4,4"]))
-    assert "distrusted by a trained filter (5.00% at most): 2 of 20" in validation_error(data)
+    assert "distrusted by a trained filter (at most 5.00%): 2 of 20" in validation_error(data)
 
 
 def test_the_summary_is_the_same_for_the_same_data(data: Path) -> None:
@@ -118,21 +118,21 @@ def test_the_summary_is_the_same_for_the_same_data(data: Path) -> None:
 
 def test_every_kind_of_wrong_row_is_named_in_words(data: Path) -> None:
     faults: list[tuple[str, object, str]] = [
-        ("key", "1", "keys have nine digits (all): 1 of 20 against it, such as 1;"),
+        ("key", "1", "keys have nine digits (all): 1 of 20 fail, such as 1;"),
         ("key", "000000009", "keys are unique"),
         ("id", "9.jpg", "ids are unique"),
-        ("split", "dev", "splits are known (train, val, test): 1 of 20 against it, such as dev;"),
+        ("split", "dev", "splits are known (train, val, test): 1 of 20 fail, such as dev;"),
         ("media", "sound", "media are known"),
-        ("captions", ["1 2 3 4 5 6"], "captions are short (5 words at most): 1 of 20 against it, such as 6;"),
+        ("captions", ["1 2 3 4 5 6"], "captions are short (at most 5 words): 1 of 20 fail, such as 6;"),
         ("captions", ["  "], "no caption is blank"),
         ("captions", ["a", "b"], "every caption is flagged as right or wrong"),
-        ("captions", [], "every sample has a caption (1 at least): 1 of 20 against it"),
-        ("width", 15, "pictures are wide enough (16 pixels at least): 1 of 20 against it, such as 15;"),
-        ("height", 15, "pictures are high enough"),
-        ("width", 10_000_000, "pictures are not too large"),
+        ("captions", [], "every sample has a caption (at least 1): 1 of 20 fail"),
+        ("width", 15, "images are wide enough (at least 16 pixels): 1 of 20 fail, such as 15;"),
+        ("height", 15, "images are high enough"),
+        ("width", 10_000_000, "images are not too large"),
         ("frames", 0, "samples have frames"),
         ("bytes", 0, "no sample is empty"),
-        ("wrong", [True], "val and test have no wrong captions (none): 1 of 20 against it"),
+        ("wrong", [True], "val and test have no wrong captions (none): 1 of 20 fail"),
     ]
     edit(data, lambda rows: [rows[i].update({name: value}) for i, (name, value, _) in enumerate(faults)])
     message = validation_error(data)
@@ -166,7 +166,7 @@ def outcome_of(data: Path, expectation: str) -> tuple[bool, str]:
 
 @pytest.mark.parametrize(
     ("first", "last", "expectation", "of"),
-    [(0, 9, "pictures do not repeat within a split", 20), (10, 0, "val and test pictures do not occur in train", 10)],
+    [(0, 9, "images do not repeat within a split", 20), (10, 0, "val and test images do not occur in train", 10)],
 )
 def test_shares_are_borne_up_to_their_limit_and_fail_above_it(
     data: Path, first: int, last: int, expectation: str, of: int
@@ -178,9 +178,9 @@ def test_shares_are_borne_up_to_their_limit_and_fail_above_it(
             row["pixel_hash"] = rows[last]["pixel_hash"]
 
     edit(data, lambda rows: spread(rows, most))
-    assert outcome_of(data, expectation) == (True, f"{most} of {of} against it")
+    assert outcome_of(data, expectation) == (True, f"{most} of {of} fail")
     edit(data, lambda rows: spread(rows, most + 1))
-    assert outcome_of(data, expectation) == (False, f"{most + 1} of {of} against it")
+    assert outcome_of(data, expectation) == (False, f"{most + 1} of {of} fail")
 
 
 def test_an_image_that_only_looks_like_one_in_train_is_counted_and_fails_nothing(data: Path) -> None:
@@ -191,7 +191,7 @@ def test_an_image_that_only_looks_like_one_in_train_is_counted_and_fails_nothing
 def test_a_shard_that_is_not_what_the_manifest_says_fails_with_what_differs(data: Path) -> None:
     (data / "shards/train/image-00001.tar").unlink()
     message = validation_error(data)
-    assert "shards hold what the manifest names (all opened): 4 of 20 against it" in message
+    assert "shards hold what the manifest names (all that were opened): 4 of 20 fail" in message
     assert "no shard" in message
     assert "image-00001.tar" in message
 
@@ -205,7 +205,7 @@ def test_a_reject_of_an_unknown_reason_fails(data: Path) -> None:
         "detail": "rain",
     }
     write_table(data / "rejected.parquet", [reject, reject | {"reason": "too small"}], REJECTED_SCHEMA)
-    assert "rejects have a known reason (13 reasons): 1 of 2 against it, such as bad weather" in validation_error(data)
+    assert "rejections have a known reason (13 reasons): 1 of 2 fail, such as bad weather" in validation_error(data)
 
 
 def test_a_manifest_of_other_columns_or_none_is_reported(data: Path) -> None:

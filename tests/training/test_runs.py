@@ -17,7 +17,7 @@ from cots.config.training import TrainConfig
 from cots.curves import TOTAL_LOSS, loss_column
 from cots.data.crop_views import CropViews
 from cots.data.loader import NumpyBatch
-from cots.data.manifest import part, read_manifest
+from cots.data.manifest import read_manifest, select_part
 from cots.data.shards import read_shard
 from cots.data.stored_samples import read_stored_samples
 from cots.errors import BadInput, RunFailed
@@ -212,7 +212,7 @@ def test_a_model_is_fine_tuned_and_measured_at_another_resolution(
     finetune.stage("image-text", *files, *out, params=params)
     model = DualEncoder.load(tmp_path / "tuned")
     assert model.config["image"]["size"] == 48
-    rows = part(read_manifest(tiny_data / "manifest.parquet"), "test", "image")
+    rows = select_part(read_manifest(tiny_data / "manifest.parquet"), "test", "image")
     embedded = embed(model, read_stored_samples(tiny_data / "shards", rows), batch_size=4)
     metrics = evaluate_retrieval(embedded, media="image", folds=1, resamples=2, seed=0).metrics
     assert metrics["queries"]["items"] == len(rows)

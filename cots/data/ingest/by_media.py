@@ -1,4 +1,4 @@
-"""Samples of a source ingested in memory, by kind of media."""
+"""Ingest the samples of a source into memory, by kind of media."""
 
 from collections.abc import Iterable
 
@@ -9,16 +9,16 @@ from cots.directions import Media
 
 
 def ingest_by_media(
-    samples: Iterable[Sample], intake: Ingestor
+    samples: Iterable[Sample], ingestor: Ingestor
 ) -> tuple[dict[Media, list[StoredSample]], list[Rejected]]:
-    """Samples as a source names them, opened: the usable ones by kind of media, and those that cannot be used."""
+    """Open samples: the usable ones by kind of media, and the rejected ones."""
     usable: dict[Media, list[StoredSample]] = {}
-    refused: list[Rejected] = []
-    for number, outcome in enumerate(ingest(samples, intake)):
+    rejected: list[Rejected] = []
+    for number, outcome in enumerate(ingest(samples, ingestor)):
         if isinstance(outcome, Rejected):
-            refused.append(outcome)
+            rejected.append(outcome)
         else:
             key = f"{number:09d}"
             stored = StoredSample(key=key, id=outcome.id, captions=outcome.captions, frames=outcome.frames)
             usable.setdefault(outcome.media, []).append(stored)
-    return usable, refused
+    return usable, rejected

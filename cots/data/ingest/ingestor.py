@@ -1,4 +1,4 @@
-"""The door: a sample of any source becomes a stored sample with its manifest row, or a reject with its reason."""
+"""Turns a source sample into a usable sample, or a rejection with a reason."""
 
 import io
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from cots.directions import Media
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestedSample:
-    """A usable sample: what the shard needs and what the manifest tells. Fields as in `StoredSample` and `SCHEMA`."""
+    """A usable sample: what its shard and its row of the manifest need. Fields as in `StoredSample` and `SCHEMA`."""
 
     id: str
     split: Split
@@ -46,13 +46,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingestor:
-    """What is taken in, and in which form.
+    """What may be used, and how it is stored.
 
     Attributes:
         root: files outside this folder are not read; resolved.
         withdrawn: reasons by id of the samples that may not be used.
-        size: shorter side of stored pictures, pixels.
-        frames: of a clip, at most.
+        size: shorter side of stored images, pixels.
+        max_frames: frames kept of a video.
         min_side: of the original, pixels.
         max_pixels: of the original.
         max_caption_chars: longer captions are left out.
@@ -61,55 +61,57 @@ class Ingestor:
     root: Path
     withdrawn: Mapping[str, str]
     size: int
-    frames: int
+    max_frames: int
     min_side: int
     max_pixels: int
     max_caption_chars: int
 
     def __call__(self, sample: Sample) -> IngestedSample | Rejected:
-        """Open the sample, or say why it cannot be used."""
+        """Open the sample and check it."""
         if sample.id in self.withdrawn:
-            return rejected(sample, "withdrawn", self.withdrawn[sample.id])
+            return reject(sample, "withdrawn", self.withdrawn[sample.id])
         try:
-            captions, wrong = self._captions(sample)
-            pictures = self._pictures(sample)
+            captions, is_mismatched = self._check_captions(sample)
+            images = self._load_images(sample)
         except UnusableImage as error:
-            return rejected(sample, error.reason, error.detail)
-        pixel_hash, dhash = image_hashes(Image.open(io.BytesIO(pictures[0].jpeg)))
+            return reject(sample, error.reason, error.detail)
+        pixel_hash, dhash = image_hashes(Image.open(io.BytesIO(images[0].jpeg)))
         return IngestedSample(
             id=sample.id,
             split=sample.split,
             media=sample.media,
             captions=captions,
-            is_mismatched=wrong,
-            frames=tuple(picture.jpeg for picture in pictures),
-            width=pictures[0].width,
-            height=pictures[0].height,
+            is_mismatched=is_mismatched,
+            frames=tuple(image.jpeg for image in images),
+            width=images[0].width,
+            height=images[0].height,
             pixel_hash=pixel_hash,
             dhash=dhash,
             origin=sample.origin,
         )
 
-    def _captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-        stripped = [(text.strip(), wrong) for text, wrong in zip(sample.captions, sample.is_mismatched, strict=True)]
+    def _check_captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+        """The usable captions, stripped, and which of them are mismatched."""
+        stripped = [(text.strip(), flag) for text, flag in zip(sample.captions, sample.is_mismatched, strict=True)]
         for text, _ in stripped:
             if not is_utf8(text):
                 raise UnusableImage("caption not UTF-8", ascii(text[: self.max_caption_chars]))
-        usable = [(text, wrong) for text, wrong in stripped if 0 < len(text) <= self.max_caption_chars]
+        usable = [(text, flag) for text, flag in stripped if 0 < len(text) <= self.max_caption_chars]
         if not usable:
             raise UnusableImage("no caption", f"of {len(stripped)}, none has 1 to {self.max_caption_chars} characters")
-        return tuple(text for text, _ in usable), tuple(wrong for _, wrong in usable)
+        return tuple(text for text, _ in usable), tuple(flag for _, flag in usable)
 
-    def _pictures(self, sample: Sample) -> list[StoredImage]:
+    def _load_images(self, sample: Sample) -> list[StoredImage]:
+        """The frames to store."""
         content = self._read(sample.content) if isinstance(sample.content, Path) else sample.content
         if isinstance(content, tuple):
-            return [self._stored(content[i]) for i in segment_centers(len(content), self.frames)]
+            return [self._store(content[index]) for index in segment_centers(len(content), self.max_frames)]
         if sample.media == "image":
-            return [self._stored(content)]
-        clip = decode_video(content, frames=self.frames, max_pixels=self.max_pixels, min_side=self.min_side)
-        return [StoredImage(encode_jpeg(downscale(frame, self.size)), *frame.size) for frame in clip]
+            return [self._store(content)]
+        frames = decode_video(content, max_frames=self.max_frames, max_pixels=self.max_pixels, min_side=self.min_side)
+        return [StoredImage(encode_jpeg(downscale(frame, self.size)), *frame.size) for frame in frames]
 
-    def _stored(self, data: bytes) -> StoredImage:
+    def _store(self, data: bytes) -> StoredImage:
         return store_image(data, size=self.size, max_pixels=self.max_pixels, min_side=self.min_side)
 
     def _read(self, path: Path) -> bytes:
@@ -124,7 +126,8 @@ class Ingestor:
             raise UnusableImage("no such file", f"{path}: {error}") from error
 
 
-def rejected(sample: Sample, reason: RejectReason, detail: str) -> Rejected:
-    """The sample as a reject; its texts made fit for a table whatever bytes they hold."""
-    id_, origin, told = (text.encode(errors="backslashreplace").decode() for text in (sample.id, sample.origin, detail))
-    return Rejected(id=id_, split=sample.split, origin=origin, reason=reason, detail=told)
+def reject(sample: Sample, reason: RejectReason, detail: str) -> Rejected:
+    """Reject a sample; bytes that are not UTF-8 are escaped, so that its texts can be stored in a table."""
+    texts = (sample.id, sample.origin, detail)
+    sample_id, origin, escaped = (text.encode(errors="backslashreplace").decode() for text in texts)
+    return Rejected(id=sample_id, split=sample.split, origin=origin, reason=reason, detail=escaped)

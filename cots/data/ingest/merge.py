@@ -1,4 +1,4 @@
-"""Several data sets become one folder with a caption table, which source `folder` reads."""
+"""Merges several data sets into one folder with a caption table, which source `folder` reads."""
 
 import csv
 import os
@@ -7,65 +7,66 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cots.data.samples import Sample
+from cots.data.sources.folder import COLUMNS
 from cots.errors import BadInput
 from cots.files import atomic_folder
 
 
 def merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> dict[str, int]:
-    """Link the files of every source below `out`, copy those of another disk, and write `captions.csv` beside them.
+    """Link the files of every source below `out` and write their captions to `captions.csv`, one per row.
 
-    A row is a caption: image, caption, split. A file that is missing keeps its rows, so that `prepare` tells of it.
+    Files on another disk are copied. A missing file keeps its rows, so that `prepare` reports it.
 
     Args:
-        sources: by the name that their files' folder gets: where it lies, and its samples, whose contents are files.
-        out: is not there yet, or empty.
+        sources: by name, which becomes the name of their folder: the root and the samples, whose contents are files.
+        out: does not exist yet, or is empty.
 
     Returns:
-        How many samples each source gave.
+        Number of samples by source.
 
     Raises:
-        BadInput: something is in the way, a sample lies outside its source, or its name or a caption is no text.
+        BadInput: `out` is in use, a sample lies outside its root, or a name or caption cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} is in use: name a new folder")
-    with atomic_folder(out) as aside:
-        return _merge(sources, aside)
+    with atomic_folder(out) as partial:
+        return _merge(sources, partial)
 
 
 def _merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> dict[str, int]:
     counts = dict.fromkeys(sources, 0)
     with (out / "captions.csv").open("w", encoding="utf8", errors="surrogateescape", newline="") as text:
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["image", "caption", "split"])
+        table.writerow(COLUMNS)
         for name, (root, samples) in sources.items():
             for sample in samples:
                 try:
-                    file, inside = _located(sample, root)
-                    image = f"{name}/{inside}"
+                    file, relative = _locate(sample, root)
+                    image = f"{name}/{relative}"
                     _link(file, out / image)
                     table.writerows([image, caption, sample.split] for caption in sample.captions or ("",))
-                except ValueError as error:  # a name that no file can have, a text that no table can hold
-                    raise BadInput(f"{sample.origin}: {sample.id!a} cannot be taken over: {error}") from None
+                except ValueError as error:  # a name that no file can have, or a text that is not UTF-8
+                    raise BadInput(f"{sample.origin}: {sample.id!a} cannot be merged: {error}") from None
                 counts[name] += 1
     return counts
 
 
-def _located(sample: Sample, root: Path) -> tuple[Path, str]:
-    """The sample's file without links, and its place below the root without `..`, which could lead out of `out`."""
+def _locate(sample: Sample, root: Path) -> tuple[Path, str]:
+    """The sample's file with links resolved, and its path below the root, without `..` that could leave `out`."""
     if isinstance(sample.content, Path):
-        file, place = sample.content.resolve(), Path(os.path.relpath(sample.content, root))
-        if file.is_relative_to(root.resolve()) and ".." not in place.parts:
-            return file, place.as_posix()
-    raise BadInput(f"{sample.origin}: {sample.id} is no file below {root}")
+        file, relative = sample.content.resolve(), Path(os.path.relpath(sample.content, root))
+        if file.is_relative_to(root.resolve()) and ".." not in relative.parts:
+            return file, relative.as_posix()
+    raise BadInput(f"{sample.origin}: {sample.id} is not a file below {root}")
 
 
-def _link(file: Path, to: Path) -> None:
+def _link(file: Path, link: Path) -> None:
     if not file.is_file():
         return
-    to.parent.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(file, to)
-    except FileExistsError:  # several samples of one file
+        os.link(file, link)
+    except FileExistsError:  # several samples share a file
         return
     except OSError:
-        shutil.copy2(file, to)
+        shutil.copy2(file, link)

@@ -1,100 +1,96 @@
-"""Samples of any source into shards, a manifest and a list of rejects."""
+"""Writes ingested samples to shards."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
-from cots.data.ingest.ingestor import IngestedSample, Rejected, rejected
+from cots.batching import batched
+from cots.data.ingest.ingestor import IngestedSample, Rejected, reject
 from cots.data.samples import SPLITS, Sample, Split, StoredSample
 from cots.data.shards import shard_name, write_shard
 from cots.directions import MEDIA, Media
 
-PARALLEL = 256  # samples that are opened at a time
+INGEST_BATCH = 256  # samples in memory at a time
+
+Series = tuple[Split, Media]
 
 
 class ShardWriter:
-    """Shards that fill as samples come: one series for each split and media.
+    """Fills shards as samples come: one series of shards for each split and kind of media.
 
     Args:
         path: the folder; shards of an earlier run are removed.
-        samples_per_shard: of a full one.
+        samples_per_shard: in a full shard.
     """
 
     def __init__(self, path: Path, *, samples_per_shard: int) -> None:
         self._path = path
         self._samples_per_shard = samples_per_shard
-        self._waiting: dict[tuple[Split, Media], list[StoredSample]] = {(s, m): [] for s in SPLITS for m in MEDIA}
-        self._taken = Counter[tuple[Split, Media]]()
-        for stale in path.glob("*/*.tar"):
-            stale.unlink()
+        self._pending: dict[Series, list[StoredSample]] = {(split, media): [] for split in SPLITS for media in MEDIA}
+        self._counts = Counter[Series]()
+        for old_shard in path.glob("*/*.tar"):
+            old_shard.unlink()
 
-    def add(self, taken: IngestedSample) -> dict[str, object]:
-        """Put the sample into its shard.
+    def add(self, sample: IngestedSample) -> dict[str, object]:
+        """Put a sample into its shard.
 
         Returns:
-            Its row of the manifest. Sorted by key, rows are in the order in which the shards hold the samples.
+            Its row of the manifest. Rows sorted by key are in the order of the samples in the shards.
         """
-        series = (taken.split, taken.media)
-        number = self._taken[series]
-        self._taken[series] += 1
-        key = f"{list(self._waiting).index(series)}{number:08d}"
-        waiting = self._waiting[series]
-        waiting.append(StoredSample(key=key, id=taken.id, captions=taken.captions, frames=taken.frames))
+        series = (sample.split, sample.media)
+        number = self._counts[series]
+        self._counts[series] += 1
+        key = f"{list(self._pending).index(series)}{number:08d}"
+        pending = self._pending[series]
+        pending.append(StoredSample(key=key, id=sample.id, captions=sample.captions, frames=sample.frames))
         shard = shard_name(*series, number // self._samples_per_shard)
-        if len(waiting) == self._samples_per_shard:
+        if len(pending) == self._samples_per_shard:
             self._write(series)
-        return _row(taken, key=key, shard=shard)
+        return _manifest_row(sample, key=key, shard=shard)
 
     def close(self) -> None:
         """Write the shards that are not full."""
-        for series, waiting in self._waiting.items():
-            if waiting:
+        for series, pending in self._pending.items():
+            if pending:
                 self._write(series)
 
-    def _write(self, series: tuple[Split, Media]) -> None:
-        number = (self._taken[series] - 1) // self._samples_per_shard
-        write_shard(self._path / shard_name(*series, number), self._waiting[series])
-        self._waiting[series] = []
+    def _write(self, series: Series) -> None:
+        number = (self._counts[series] - 1) // self._samples_per_shard
+        write_shard(self._path / shard_name(*series, number), self._pending[series])
+        self._pending[series] = []
 
 
 def ingest(
     samples: Iterable[Sample], ingestor: Callable[[Sample], IngestedSample | Rejected]
 ) -> Iterator[IngestedSample | Rejected]:
-    """Open samples side by side and pass them on in their order; of usable ones with the same id, only the first."""
+    """Open samples in threads and yield the outcomes in order; later usable samples with the same id are rejected."""
     seen = set[str]()
     with ThreadPoolExecutor() as pool:
-        for some in _portions(samples):
-            for sample, outcome in zip(some, pool.map(ingestor, some), strict=True):
+        for batch in batched(samples, INGEST_BATCH):
+            for sample, outcome in zip(batch, pool.map(ingestor, batch), strict=True):
                 if isinstance(outcome, IngestedSample) and sample.id in seen:
-                    yield rejected(sample, "duplicate id", "an earlier sample has it")
+                    yield reject(sample, "duplicate id", "an earlier sample has it")
                     continue
                 if isinstance(outcome, IngestedSample):
                     seen.add(sample.id)
                 yield outcome
 
 
-def _portions(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    iterator = iter(samples)
-    while some := list(islice(iterator, PARALLEL)):
-        yield some
-
-
-def _row(taken: IngestedSample, *, key: str, shard: str) -> dict[str, object]:
+def _manifest_row(sample: IngestedSample, *, key: str, shard: str) -> dict[str, object]:
     return {
         "key": key,
-        "id": taken.id,
-        "split": taken.split,
-        "media": taken.media,
+        "id": sample.id,
+        "split": sample.split,
+        "media": sample.media,
         "shard": shard,
-        "captions": taken.captions,
-        "wrong": taken.is_mismatched,
-        "frames": len(taken.frames),
-        "width": taken.width,
-        "height": taken.height,
-        "bytes": sum(map(len, taken.frames)),
-        "pixel_hash": taken.pixel_hash,
-        "dhash": taken.dhash,
-        "origin": taken.origin,
+        "captions": sample.captions,
+        "wrong": sample.is_mismatched,
+        "frames": len(sample.frames),
+        "width": sample.width,
+        "height": sample.height,
+        "bytes": sum(map(len, sample.frames)),
+        "pixel_hash": sample.pixel_hash,
+        "dhash": sample.dhash,
+        "origin": sample.origin,
     }

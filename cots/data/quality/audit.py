@@ -1,4 +1,4 @@
-"""What the manifest does not say of itself: repeats, leaks between splits, and whether shards hold what it names."""
+"""Facts that the manifest itself does not state: repeats, leaks between splits, and whether the shards match it."""
 
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -15,8 +15,8 @@ from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
 from cots.errors import BadInput
 
-ALIKE_BITS = 2  # of 64: difference hashes that differ in no more belong to pictures that look the same
-SOUND = "as the manifest says"
+MAX_ALIKE_BITS = 2  # of 64: images look alike if their difference hashes differ in no more bits
+INTACT = "as the manifest says"
 DERIVED = (
     "part",
     "blank",
@@ -35,29 +35,32 @@ DERIVED = (
 def audit_manifest(
     manifest: pd.DataFrame, shards: Path, suspects: pd.DataFrame, *, sampled_shards: int, max_pixels: int
 ) -> pd.DataFrame:
-    """The manifest with lists replaced by figures, and what is known by comparing rows and opening shards.
+    """Replace the manifest's lists by counts, and add what comparing rows and opening shards shows.
 
     Args:
         manifest: as stage `prepare` writes it.
         shards: the shard folder.
-        suspects: pairs that a trained filter distrusts: `id`, and `caption`, its number.
-        sampled_shards: how many to open, at most.
+        suspects: pairs that a trained filter distrusts, from `read_suspects`.
+        sampled_shards: maximum number of shards to open.
         max_pixels: of a frame that is decoded.
 
     Returns:
-        The manifest's rows and index; `captions` and `wrong` are counts, and there are, besides,
-        `part`: split and medium, `train image`;
-        `blank`: captions of blanks only; `words`: of the longest caption; `flags`: length of `wrong`;
-        `wrong_held_out`: `wrong` outside train; `pixels`: width times height;
-        `repeats`: whether the same pixels occur before in the split;
-        `leaks` and `alike`: whether equal or alike pixels occur in train, none for train itself;
-        `suspected`: how many of its captions are suspects;
-        `opened`: `SOUND`, or what is wrong with the sample in its shard, none where the shard was not opened.
+        The manifest's rows and index. `captions` and `wrong` are counts, and there are the columns `DERIVED`:
+        `part`: split and media, such as `train image`;
+        `blank`: number of blank captions;
+        `words`: of the longest caption;
+        `flags`: length of `wrong`;
+        `wrong_held_out`: `wrong` in val and test, 0 in train;
+        `pixels`: width times height;
+        `repeats`: whether the same pixels occur earlier in the split;
+        `leaks`, `alike`: whether the same or similar pixels occur in train; None for rows of train;
+        `suspected`: number of captions that are suspects;
+        `opened`: `INTACT`, or how the sample in the shard differs; None if the shard was not opened.
     """
     captions, wrong = manifest["captions"], manifest["wrong"]
     held_out = manifest["split"] != "train"
     leaks = manifest["pixel_hash"].isin(manifest.loc[~held_out, "pixel_hash"])
-    alike = pd.Series(_alike(manifest, held_out.to_numpy()), index=manifest.index)
+    alike = pd.Series(_look_alike(manifest, held_out.to_numpy()), index=manifest.index)
     return manifest.assign(
         part=manifest["split"] + " " + manifest["media"],
         captions=captions.map(len),
@@ -71,55 +74,55 @@ def audit_manifest(
         leaks=leaks.astype("boolean").where(held_out),
         alike=alike.astype("boolean").where(held_out),
         suspected=manifest["id"].map(suspects["id"].value_counts()).fillna(0).astype("int64"),
-        opened=_opened(manifest, shards, number=sampled_shards, max_pixels=max_pixels),
+        opened=_open_shards(manifest, shards, max_shards=sampled_shards, max_pixels=max_pixels),
     )
 
 
-def _alike(manifest: pd.DataFrame, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _look_alike(manifest: pd.DataFrame, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """For each row of val and test, whether an image of train looks alike."""
     hashes = np.array([int(digits, 16) for digits in manifest["dhash"]], dtype=np.uint64)
     train = np.unique(hashes[~held_out])
-    found = np.zeros(len(manifest), dtype=np.bool_)
+    alike = np.zeros(len(manifest), dtype=np.bool_)
     for rows in np.array_split(np.flatnonzero(held_out), 1 + len(manifest) // 256):
-        bits = np.bitwise_count(hashes[rows, None] ^ train)  # (rows, train)
-        found[rows] = (bits <= ALIKE_BITS).any(axis=1)
-    return found
+        distances = np.bitwise_count(hashes[rows, None] ^ train)  # (rows, train)
+        alike[rows] = (distances <= MAX_ALIKE_BITS).any(axis=1)
+    return alike
 
 
-def _opened(manifest: pd.DataFrame, shards: Path, *, number: int, max_pixels: int) -> pd.Series:
-    """A verdict on every sample of some shards, which are evenly spread over all."""
+def _open_shards(manifest: pd.DataFrame, shards: Path, *, max_shards: int, max_pixels: int) -> pd.Series:
+    """The column `opened`; the shards to open are evenly spread over all."""
     names = sorted(manifest["shard"].unique())
-    chosen = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(number, len(names)))}
-    told = pd.Series(None, index=manifest.index, dtype="object")
-    for name in sorted(chosen):
+    sampled = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(max_shards, len(names)))}
+    opened = pd.Series(None, index=manifest.index, dtype="object")
+    for name in sorted(sampled):
         rows = manifest[manifest["shard"] == name]
-        told[rows.index] = list(_held_against(rows, shards / name, max_pixels=max_pixels))
-    return told
+        opened[rows.index] = list(_compare_shard(rows, shards / name, max_pixels=max_pixels))
+    return opened
 
 
-def _held_against(rows: pd.DataFrame, shard: Path, *, max_pixels: int) -> Iterator[str]:
-    """One verdict for each row; a shard that holds more tells so in the last."""
+def _compare_shard(rows: pd.DataFrame, shard: Path, *, max_pixels: int) -> Iterator[str]:
+    """For each row, `INTACT` or how the shard differs from it."""
     try:
         stored = list(read_shard(shard))
     except BadInput as error:
         yield from [str(error)] * len(rows)
         return
     if len(stored) > len(rows):
-        stored, rest = stored[: len(rows)], len(stored) - len(rows)
-        yield from [f"{shard.name} holds {rest} samples more than the manifest"] * len(rows)
+        yield from [f"{shard.name} has {len(stored)} samples, the manifest names {len(rows)}"] * len(rows)
         return
     for row, sample in zip_longest(rows.to_dict("records"), stored):
-        yield _verdict(row, sample, max_pixels=max_pixels)
+        yield _compare_sample(row, sample, max_pixels=max_pixels)
 
 
-def _verdict(row: dict[Any, Any], sample: StoredSample | None, *, max_pixels: int) -> str:
+def _compare_sample(row: dict[Any, Any], sample: StoredSample | None, *, max_pixels: int) -> str:
     if sample is None:
         return f"missing in {row['shard']}"
-    known = {"key": row["key"], "id": row["id"], "captions": list(row["captions"]), "frames": row["frames"]}
-    found = {"key": sample.key, "id": sample.id, "captions": list(sample.captions), "frames": len(sample.frames)}
-    if differing := [name for name in known if known[name] != found[name]]:
-        return f"another {' and '.join(differing)} in {row['shard']}"
+    expected = {"key": row["key"], "id": row["id"], "captions": list(row["captions"]), "frames": row["frames"]}
+    actual = {"key": sample.key, "id": sample.id, "captions": list(sample.captions), "frames": len(sample.frames)}
+    if differing := [name for name in expected if expected[name] != actual[name]]:
+        return f"{' and '.join(differing)} differ in {row['shard']}"
     try:
         frames = [decode_image(frame, max_pixels=max_pixels, min_side=1) for frame in sample.frames]
     except UnusableImage as error:
-        return f"a frame in {row['shard']} is {error}"
-    return SOUND if image_hashes(frames[0])[0] == row["pixel_hash"] else f"other pixels in {row['shard']}"
+        return f"unusable frame in {row['shard']}: {error}"
+    return INTACT if image_hashes(frames[0])[0] == row["pixel_hash"] else f"pixels differ in {row['shard']}"

@@ -1,4 +1,4 @@
-"""May this data enter? The answer of Great Expectations, from a suite in code."""
+"""Checks of the data by Great Expectations, with suites written in code."""
 
 import os
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from cots.data.image_decoding import RejectReason
 from cots.data.manifest import SCHEMA
-from cots.data.quality.audit import DERIVED, SOUND
+from cots.data.quality.audit import DERIVED, INTACT
 from cots.data.samples import SPLITS
 from cots.directions import MEDIA
 
-EXAMPLES = 3  # values against an expectation that are shown
+MAX_EXAMPLES = 3  # failing values that are shown
 SITE = "docs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """How one expectation came out.
+    """Result of one expectation, in words.
 
     Attributes:
-        expectation: in words.
-        observed: in words: how many values are against it, and some of them.
-        limit: what is allowed, in words.
+        expectation: what is expected.
+        observed: how many values fail, and some of them.
+        limit: what is allowed.
     """
 
     expectation: str
@@ -42,13 +42,14 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """Where the numbers of a column should lie.
+    """The range in which the numbers of a column should lie.
 
     Attributes:
         title: what is expected, in words; unique in its suite.
         column: of numbers.
-        low: least value; high: largest value.
-        share: of the rows that must lie there, in (0, 1]; None means that the mean of the column must.
+        low: smallest allowed value.
+        high: largest allowed value.
+        share: fraction of the rows that must lie in the range, in (0, 1]; None if the column's mean must.
     """
 
     title: str
@@ -59,13 +60,13 @@ class Bound:
 
 
 def check_bounds(table: pd.DataFrame, bounds: Sequence[Bound]) -> list[CheckResult]:
-    """Hold a table against bounds, one verdict each, in their order.
+    """Check a table: one result per bound, in their order.
 
     Args:
-        table: at least one row; every column that a bound names.
-        bounds: with titles that differ.
+        table: has at least one row, and every column that a bound names.
+        bounds: each with a title of its own.
     """
-    return _run(_context(), "table", table, [_within(bound) for bound in bounds], actions=[])
+    return _run(_create_context(), "table", table, [_expect_within(bound) for bound in bounds], actions=[])
 
 
 def validate_manifest(
@@ -73,7 +74,7 @@ def validate_manifest(
     rejected: pd.DataFrame,
     docs: Path,
     *,
-    parts: Sequence[str],
+    required_parts: Sequence[str],
     min_side: int,
     max_pixels: int,
     max_frames: int,
@@ -82,118 +83,122 @@ def validate_manifest(
     max_leakage: float,
     max_suspects: float,
 ) -> list[CheckResult]:
-    """Hold the data against the suite and write the Data Docs.
+    """Check the data and write the Data Docs.
 
     Args:
-        manifest: as `audited` gives it.
-        rejected: the table of rejects.
-        docs: folder of the Data Docs; they carry the time, so do not hash them.
-        parts: that later stages need, as `train image`.
+        manifest: from `audit_manifest`.
+        rejected: the table of rejected samples.
+        docs: folder of the Data Docs; they contain the time, so they cannot be hashed.
+        required_parts: parts that later stages need, such as `train image`.
         min_side: of the originals, pixels.
         max_pixels: of the originals.
         max_frames: of a sample.
         max_words: of a caption.
-        max_duplicates: share of samples whose pixels occur before in their split.
-        max_leakage: share of val and test samples whose pixels occur in train.
-        max_suspects: share of samples with a caption that a trained filter distrusts.
+        max_duplicates: fraction of samples whose pixels occur earlier in their split.
+        max_leakage: fraction of val and test samples whose pixels occur in train.
+        max_suspects: fraction of samples with a caption that a trained filter distrusts.
 
     Returns:
-        One verdict an expectation, in the suite's order.
+        One result per expectation, in the suites' order.
     """
-    context = _context()
-    context.add_data_docs_site(SITE, _site(docs))
+    context = _create_context()
+    context.add_data_docs_site(SITE, _docs_site(docs))
     suite = [
-        *_names(parts),
-        *_captions(max_words),
-        *_pictures(min_side=min_side, max_pixels=max_pixels, max_frames=max_frames),
-        _at_most("pictures do not repeat within a split", max_duplicates, "repeats", right=False),
-        _at_most("val and test pictures do not occur in train", max_leakage, "leaks", right=False),
-        _at_most("captions are not distrusted by a trained filter", max_suspects, "suspected", right=0),
+        *_expect_names(required_parts),
+        *_expect_captions(max_words),
+        *_expect_images(min_side=min_side, max_pixels=max_pixels, max_frames=max_frames),
+        _expect_mostly("images do not repeat within a split", max_duplicates, "repeats", allowed=False),
+        _expect_mostly("val and test images do not occur in train", max_leakage, "leaks", allowed=False),
+        _expect_mostly("captions are not distrusted by a trained filter", max_suspects, "suspected", allowed=0),
     ]
     actions = [UpdateDataDocsAction(name=SITE, site_names=[SITE])]
-    verdicts = _run(context, "manifest", manifest, suite, actions)
-    return verdicts + _run(context, "rejected", rejected, _rejects(), actions)
+    results = _run(context, "manifest", manifest, suite, actions)
+    return results + _run(context, "rejected", rejected, _expect_reasons(), actions)
 
 
-def _context() -> Any:  # noqa: ANN401 GE ships no types
+def _create_context() -> Any:  # noqa: ANN401 GE ships no types
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     return context
 
 
-def _rule(kind: type[Any], title: str, limit: str, **settings: object) -> Any:  # noqa: ANN401 GE ships no types
-    return kind(**settings, meta={"title": title, "limit": limit}, notes=title)
+def _expect(kind: type[Any], title: str, limit: str, **arguments: object) -> Any:  # noqa: ANN401 GE ships no types
+    return kind(**arguments, meta={"title": title, "limit": limit}, notes=title)
 
 
-def _names(parts: Sequence[str]) -> list[Any]:
+def _expect_names(required_parts: Sequence[str]) -> list[Any]:
     unique, match, known = (
         gxe.ExpectColumnValuesToBeUnique,
         gxe.ExpectColumnValuesToMatchRegex,
         gxe.ExpectColumnValuesToBeInSet,
     )
-    columns, needed = [*SCHEMA.names, *DERIVED], sorted(set(parts))
+    columns, required = [*SCHEMA.names, *DERIVED], sorted(set(required_parts))
     return [
-        _rule(gxe.ExpectTableColumnsToMatchSet, "the columns are complete", "no more, no less", column_set=columns),
-        _rule(unique, "keys are unique", "all", column="key"),
-        _rule(match, "keys have nine digits", "all", column="key", regex=r"^\d{9}$"),
-        _rule(unique, "ids are unique", "all", column="id"),
-        _rule(known, "splits are known", ", ".join(SPLITS), column="split", value_set=list(SPLITS)),
-        _rule(known, "media are known", ", ".join(MEDIA), column="media", value_set=list(MEDIA)),
-        _rule(
+        _expect(gxe.ExpectTableColumnsToMatchSet, "the columns are complete", "no more, no less", column_set=columns),
+        _expect(unique, "keys are unique", "all", column="key"),
+        _expect(match, "keys have nine digits", "all", column="key", regex=r"^\d{9}$"),
+        _expect(unique, "ids are unique", "all", column="id"),
+        _expect(known, "splits are known", ", ".join(SPLITS), column="split", value_set=list(SPLITS)),
+        _expect(known, "media are known", ", ".join(MEDIA), column="media", value_set=list(MEDIA)),
+        _expect(
             gxe.ExpectColumnDistinctValuesToContainSet,
             "no part that index.target needs is empty",
-            ", ".join(needed),
+            ", ".join(required),
             column="part",
-            value_set=needed,
+            value_set=required,
         ),
     ]
 
 
-def _captions(max_words: int) -> list[Any]:
+def _expect_captions(max_words: int) -> list[Any]:
     between, equal = gxe.ExpectColumnValuesToBeBetween, gxe.ExpectColumnPairValuesToBeEqual
     return [
-        _rule(between, "every sample has a caption", "1 at least", column="captions", min_value=1),
-        _rule(between, "no caption is blank", "none", column="blank", max_value=0),
-        _rule(between, "captions are short", f"{max_words} words at most", column="words", max_value=max_words),
-        _rule(equal, "every caption is flagged as right or wrong", "all", column_A="flags", column_B="captions"),
-        _rule(between, "val and test have no wrong captions", "none", column="wrong_held_out", max_value=0),
+        _expect(between, "every sample has a caption", "at least 1", column="captions", min_value=1),
+        _expect(between, "no caption is blank", "none", column="blank", max_value=0),
+        _expect(between, "captions are short", f"at most {max_words} words", column="words", max_value=max_words),
+        _expect(equal, "every caption is flagged as right or wrong", "all", column_A="flags", column_B="captions"),
+        _expect(between, "val and test have no wrong captions", "none", column="wrong_held_out", max_value=0),
     ]
 
 
-def _pictures(*, min_side: int, max_pixels: int, max_frames: int) -> list[Any]:
+def _expect_images(*, min_side: int, max_pixels: int, max_frames: int) -> list[Any]:
     between, known = gxe.ExpectColumnValuesToBeBetween, gxe.ExpectColumnValuesToBeInSet
-    side, most, frames = f"{min_side} pixels at least", f"{max_pixels} pixels at most", f"1 to {max_frames}"
+    side, pixels, frames = f"at least {min_side} pixels", f"at most {max_pixels} pixels", f"1 to {max_frames}"
     return [
-        _rule(between, "pictures are wide enough", side, column="width", min_value=min_side),
-        _rule(between, "pictures are high enough", side, column="height", min_value=min_side),
-        _rule(between, "pictures are not too large", most, column="pixels", max_value=max_pixels),
-        _rule(between, "samples have frames", frames, column="frames", min_value=1, max_value=max_frames),
-        _rule(between, "no sample is empty", "1 byte at least", column="bytes", min_value=1),
-        _rule(known, "shards hold what the manifest names", "all opened", column="opened", value_set=[SOUND]),
+        _expect(between, "images are wide enough", side, column="width", min_value=min_side),
+        _expect(between, "images are high enough", side, column="height", min_value=min_side),
+        _expect(between, "images are not too large", pixels, column="pixels", max_value=max_pixels),
+        _expect(between, "samples have frames", frames, column="frames", min_value=1, max_value=max_frames),
+        _expect(between, "no sample is empty", "at least 1 byte", column="bytes", min_value=1),
+        _expect(
+            known, "shards hold what the manifest names", "all that were opened", column="opened", value_set=[INTACT]
+        ),
     ]
 
 
-def _at_most(title: str, limit: float, column: str, *, right: bool | int) -> Any:  # noqa: ANN401
-    kind = gxe.ExpectColumnValuesToBeInSet
-    return _rule(kind, title, f"{limit:.2%} at most", column=column, value_set=[right], mostly=1 - limit)
+def _expect_mostly(title: str, max_failing: float, column: str, *, allowed: bool | int) -> Any:  # noqa: ANN401
+    kind, limit = gxe.ExpectColumnValuesToBeInSet, f"at most {max_failing:.2%}"
+    return _expect(kind, title, limit, column=column, value_set=[allowed], mostly=1 - max_failing)
 
 
-def _within(bound: Bound) -> Any:  # noqa: ANN401
-    limits = {"column": bound.column, "min_value": bound.low, "max_value": bound.high}
+def _expect_within(bound: Bound) -> Any:  # noqa: ANN401
+    arguments = {"column": bound.column, "min_value": bound.low, "max_value": bound.high}
     span = f"{bound.low:.4g} to {bound.high:.4g}"
     if bound.share is None:
-        return _rule(gxe.ExpectColumnMeanToBeBetween, bound.title, f"{span} on average", **limits)
-    limit = f"{span} for {bound.share:.0%} at least"
-    return _rule(gxe.ExpectColumnValuesToBeBetween, bound.title, limit, mostly=bound.share, **limits)
+        return _expect(gxe.ExpectColumnMeanToBeBetween, bound.title, f"{span} on average", **arguments)
+    limit = f"{span} for at least {bound.share:.0%}"
+    return _expect(gxe.ExpectColumnValuesToBeBetween, bound.title, limit, mostly=bound.share, **arguments)
 
 
-def _rejects() -> list[Any]:
+def _expect_reasons() -> list[Any]:
     reasons = sorted(get_args(RejectReason))
     known = gxe.ExpectColumnValuesToBeInSet
-    return [_rule(known, "rejects have a known reason", f"{len(reasons)} reasons", column="reason", value_set=reasons)]
+    return [
+        _expect(known, "rejections have a known reason", f"{len(reasons)} reasons", column="reason", value_set=reasons)
+    ]
 
 
-def _site(docs: Path) -> Any:  # noqa: ANN401 GE's type for it is not public
+def _docs_site(docs: Path) -> Any:  # noqa: ANN401 GE's type for it is not public
     return {
         "class_name": "SiteBuilder",
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
@@ -218,22 +223,22 @@ def _run(
         name=name,
         validation_definitions=[context.validation_definitions.add(definition)],
         actions=actions,
-        result_format={"result_format": "BASIC", "partial_unexpected_count": EXAMPLES},
+        result_format={"result_format": "BASIC", "partial_unexpected_count": MAX_EXAMPLES},
     )
     outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table})
     (results,) = outcome.run_results.values()
     by_title = {result.expectation_config.meta["title"]: result for result in results.results}
-    return [_verdict(rule.meta, by_title[rule.meta["title"]]) for rule in suite]
+    return [_check_result(expectation.meta, by_title[expectation.meta["title"]]) for expectation in suite]
 
 
-def _verdict(meta: dict[str, str], outcome: Any) -> CheckResult:  # noqa: ANN401
+def _check_result(meta: dict[str, str], outcome: Any) -> CheckResult:  # noqa: ANN401
     error = outcome.exception_info.get("exception_message")
     observed = f"not checked: {error}" if error else _observed(outcome.result)
     return CheckResult(expectation=meta["title"], success=bool(outcome.success), observed=observed, limit=meta["limit"])
 
 
 def _observed(result: dict[str, Any]) -> str:
-    """How many values are against the expectation, with examples; what is missing, where a set is expected."""
+    """How many values fail, with examples; or the mean; or, if a set is expected, what is missing."""
     if isinstance(observed := result.get("observed_value"), int | float):
         return f"{observed:.4g} on average"
     if "unexpected_count" not in result:
@@ -241,5 +246,5 @@ def _observed(result: dict[str, Any]) -> str:
         return f"missing or unknown: {missing}" if missing else "as expected"
     checked = result["element_count"] - result.get("missing_count", 0)
     examples = sorted({str(value) for value in result["partial_unexpected_list"]} - {"True"})
-    told = f", such as {', '.join(examples)}" if examples else ""
-    return f"{result['unexpected_count']} of {checked} against it{told}"
+    such_as = f", such as {', '.join(examples)}" if examples else ""
+    return f"{result['unexpected_count']} of {checked} fail{such_as}"

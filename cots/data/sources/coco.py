@@ -1,4 +1,4 @@
-"""COCO as its authors publish it: annotations/captions_<split><year>.json and a folder of pictures for each."""
+"""COCO in its own layout: annotations/captions_<split><year>.json and one image folder per split."""
 
 import re
 from collections import defaultdict
@@ -10,7 +10,14 @@ from pydantic import Field
 
 from cots.config_base import Config
 from cots.data.samples import Sample
-from cots.data.sources.layout_io import folder_of, laid_out_as, make_sample, read_json, require_folder, split_named
+from cots.data.sources.layout_io import (
+    find_base_folder,
+    layout_errors,
+    make_sample,
+    parse_split,
+    read_json,
+    require_folder,
+)
 from cots.errors import BadInput
 
 
@@ -28,29 +35,29 @@ class CocoSourceConfig(Config):
 
 
 def read_coco(path: Path) -> Iterator[Sample]:
-    """The samples of all annotation files of one year; pictures lie in <split><year>/, at the top or one folder below.
+    """The samples of all annotation files; images are in <split><year>/, at the top or one folder below.
 
     Raises:
-        BadInput: no such folder, no such files, files of several years, or not in this layout.
+        BadInput: no such folder, no annotation files, files of several years, or another layout.
     """
     require_folder(path)
-    tables = sorted(path.glob("annotations/captions_*.json"))
-    years = sorted({table.stem[-4:] for table in tables})
+    files = sorted(path.glob("annotations/captions_*.json"))
+    years = sorted({file.stem[-4:] for file in files})
     if len(years) != 1:
         found = f"those of {' and '.join(years)}" if years else "none"
         raise BadInput(f"{path} must hold annotations/captions_<split><year>.json of one year, found {found}")
-    return iter([sample for table in tables for sample in _samples(path, table)])
+    return iter([sample for file in files for sample in _read_annotations(path, file)])
 
 
-def _samples(root: Path, table: Path) -> Iterator[Sample]:
-    part = table.stem.removeprefix("captions_")  # train2014
-    split = split_named(re.sub(r"\d+$", "", part), str(table))
-    with laid_out_as("COCO", table):
-        content = read_json(table)
+def _read_annotations(root: Path, file: Path) -> Iterator[Sample]:
+    folder = file.stem.removeprefix("captions_")  # such as train2014
+    split = parse_split(re.sub(r"\d+$", "", folder), str(file))
+    with layout_errors("COCO", file):
+        content = read_json(file)
         captions = defaultdict(list)
         for annotation in content["annotations"]:
             captions[annotation["image_id"]].append(annotation["caption"])
-        names = {image["id"]: f"{part}/{image['file_name']}" for image in content["images"]}
-        pictures = folder_of(root, list(names.values()))
-        for number, name in names.items():
-            yield make_sample(name, pictures / name, captions[number], split=split, origin=f"{table.name}: {number}")
+        names = {image["id"]: f"{folder}/{image['file_name']}" for image in content["images"]}
+        base = find_base_folder(root, list(names.values()))
+        for image_id, name in names.items():
+            yield make_sample(name, base / name, captions[image_id], split=split, origin=f"{file.name}: {image_id}")

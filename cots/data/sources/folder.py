@@ -1,8 +1,8 @@
-"""A plain folder of pictures and clips with a caption table beside them: CSV, TSV or JSONL."""
+"""A folder of images and videos with a caption table: CSV, TSV or JSONL."""
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -13,10 +13,10 @@ from pydantic import Field
 from cots.config_base import Config
 from cots.data.samples import Sample, Split, is_utf8
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
-from cots.data.sources.layout_io import make_sample, media_of, require_folder, split_named
+from cots.data.sources.layout_io import make_sample, media_of, parse_split, require_folder
 from cots.errors import BadInput
 
-TABLES = (".csv", ".tsv", ".jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 COLUMNS = ("image", "caption", "split")
 Row = dict[str, str]
 
@@ -38,73 +38,68 @@ class FolderSourceConfig(Config):
 
 
 @dataclass(slots=True)
-class _Picture:
-    """What the rows of one picture say together."""
+class _Entry:
+    """What the rows of one file say together."""
 
-    line: int
+    line: int  # of the first row
     split: Split
     captions: list[str] = field(default_factory=list)
 
 
 def read_folder(path: Path, *, seed: int, holdout: HoldoutConfig) -> Iterator[Sample]:
-    """The samples of a table with the columns image, caption and, if the splits are given, split.
+    """The samples of a table with the columns `image`, `caption` and, if the data set has splits, `split`.
 
-    Column `image` names pictures and clips relative to the folder; a file whose name ends as a clip's is one.
-    Rows of one file become one sample. A row that is not UTF-8 becomes a sample of its own, which is then rejected.
+    `image` is a path relative to the folder; the ending of its name tells whether it is an image or a video. Rows of
+    one file become one sample. A row that is not UTF-8 becomes a sample of its own, so that only it is rejected.
 
     Args:
         path: the folder, which holds one table.
-        seed: of the split, where the table has no such column.
+        seed: of the split, if the table has no column for it.
         holdout: fractions of val and test in that case.
 
     Raises:
-        BadInput: no such folder; no table, several, or one without rows or without these columns; an unknown split.
+        BadInput: no such folder; no table, or several; no rows or columns missing in it; an unknown split.
     """
     require_folder(path)
-    table = _table(path)
-    pictures: dict[str, _Picture] = {}
-    broken: list[Sample] = []
+    table = _find_table(path)
+    entries: dict[str, _Entry] = {}
+    not_utf8: list[Sample] = []
     for line, row in _rows(table):
-        name, where = row["image"].strip(), f"{table.name}, line {line}"
+        name = row["image"].strip()
         split = _split(row, name, f"{table}, line {line}", seed=seed, holdout=holdout)
         if not is_utf8(name + row["caption"]):
-            broken.append(_sample(path, name, [row["caption"]], split, where))
+            not_utf8.append(_make_sample(path, table, name, _Entry(line, split, [row["caption"]])))
             continue
-        picture = pictures.setdefault(name, _Picture(line, split))
-        if picture.split != split:
-            raise BadInput(
-                f"{table}: {name} is in split {picture.split} on line {picture.line}, in {split} on line {line}"
-            )
-        picture.captions.append(row["caption"])
-    if not pictures and not broken:
+        entry = entries.setdefault(name, _Entry(line, split))
+        if entry.split != split:
+            raise BadInput(f"{table}: {name} is in split {entry.split} on line {entry.line}, in {split} on line {line}")
+        entry.captions.append(row["caption"])
+    if not entries and not not_utf8:
         raise BadInput(f"{table} has no rows below its header")
-    whole = [
-        _sample(path, name, found.captions, found.split, f"{table.name}, line {found.line}")
-        for name, found in pictures.items()
-    ]
-    return iter(whole + broken)
+    return iter([_make_sample(path, table, name, entry) for name, entry in entries.items()] + not_utf8)
 
 
-def _sample(folder: Path, name: str, captions: Sequence[str], split: Split, origin: str) -> Sample:
-    return make_sample(name, folder / name, captions, split=split, origin=origin, media=media_of(name))
+def _make_sample(folder: Path, table: Path, name: str, entry: _Entry) -> Sample:
+    origin, media = f"{table.name}, line {entry.line}", media_of(name)
+    return make_sample(name, folder / name, entry.captions, split=entry.split, origin=origin, media=media)
 
 
-def _table(folder: Path) -> Path:
-    tables = sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLES)
+def _find_table(folder: Path) -> Path:
+    tables = sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"
-        raise BadInput(f"{folder} must hold one caption table ({', '.join(TABLES)}), found {found}")
+        raise BadInput(f"{folder} must hold one caption table ({', '.join(TABLE_SUFFIXES)}), found {found}")
     return tables[0]
 
 
-def _split(row: Row, name: str, where: str, *, seed: int, holdout: HoldoutConfig) -> Split:
+def _split(row: Row, name: str, location: str, *, seed: int, holdout: HoldoutConfig) -> Split:
     if "split" in row:
-        return split_named(row["split"], where)
+        return parse_split(row["split"], location)
     return split_by_hash(name, seed=seed, holdout=holdout)
 
 
 def _rows(table: Path) -> Iterator[tuple[int, Row]]:
-    """Rows with the number of the line on which they end."""
+    """Rows, each with the number of its last line."""
     return _jsonl_rows(table) if table.suffix.lower() == ".jsonl" else _csv_rows(table)
 
 
@@ -128,13 +123,13 @@ def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str
 
 
 def _tsv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Tabs part cells and nothing else does: an odd quotation mark must not swallow the lines that follow."""
+    """Split cells at tabs alone, because an unmatched quotation mark must not swallow the lines that follow."""
     for number, line in enumerate(file, start=1):
         if line.strip():
-            yield number, [_unquoted(cell) for cell in line.rstrip("\r\n").split("\t")]
+            yield number, [_unquote(cell) for cell in line.rstrip("\r\n").split("\t")]
 
 
-def _unquoted(cell: str) -> str:
+def _unquote(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
@@ -143,20 +138,20 @@ def _jsonl_rows(table: Path) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"{table}, line {number}"
+        location = f"{table}, line {number}"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise BadInput(f"{where}: not JSON: {error.msg}") from None
+            raise BadInput(f"{location}: not JSON: {error.msg}") from None
         if not isinstance(row, dict):
-            raise BadInput(f"{where}: not a JSON object")
-        _check_columns(row, where)
+            raise BadInput(f"{location}: not a JSON object")
+        _check_columns(row, location)
         yield number, {name: str(row[name] or "") for name in COLUMNS if name in row}
 
 
-def _check_columns(columns: Iterable[str], where: str) -> None:
-    found = list(columns)
-    missing = [name for name in ("image", "caption") if name not in found]
+def _check_columns(columns: Iterable[str], location: str) -> None:
+    names = list(columns)
+    missing = [name for name in ("image", "caption") if name not in names]
     if missing:
-        told = ", ".join(map(repr, found)) or "none: the table is empty"
-        raise BadInput(f"{where}: no column {' and '.join(missing)}; the columns found are {told}")
+        found = ", ".join(map(repr, names)) or "none: the table is empty"
+        raise BadInput(f"{location}: no column {' and '.join(missing)}; the columns found are {found}")

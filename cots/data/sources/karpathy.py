@@ -1,4 +1,4 @@
-"""COCO, Flickr30K and Flickr8k in the layout of Karpathy's splits: one dataset_*.json and the pictures."""
+"""COCO, Flickr30K and Flickr8k in the layout of Karpathy's splits: one dataset_*.json and the images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,14 @@ from pydantic import Field
 
 from cots.config_base import Config
 from cots.data.samples import Sample
-from cots.data.sources.layout_io import folder_of, laid_out_as, make_sample, read_json, require_folder, split_named
+from cots.data.sources.layout_io import (
+    find_base_folder,
+    layout_errors,
+    make_sample,
+    parse_split,
+    read_json,
+    require_folder,
+)
 from cots.errors import BadInput
 
 
@@ -26,28 +33,28 @@ class KarpathySourceConfig(Config):
 
 
 def read_karpathy(path: Path) -> Iterator[Sample]:
-    """The samples of a folder with one dataset_*.json; pictures lie in it or in one folder below.
+    """The samples of a folder with one dataset_*.json; images are in the folder or one below.
 
     Raises:
-        BadInput: no such folder, none or several such files, or not in this layout.
+        BadInput: no such folder, no or several such files, or another layout.
     """
     require_folder(path)
-    tables = sorted(path.glob("dataset*.json"))
-    if len(tables) != 1:
-        found = ", ".join(table.name for table in tables) or "none"
+    files = sorted(path.glob("dataset*.json"))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
         raise BadInput(f"{path} must hold one dataset_*.json of the Karpathy layout, found {found}")
-    with laid_out_as("Karpathy", tables[0]):
-        entries = read_json(tables[0])["images"]
-        pictures = folder_of(path, [_name(entry) for entry in entries[:20]])
-        return iter([_sample(entry, pictures, tables[0]) for entry in entries])
+    with layout_errors("Karpathy", files[0]):
+        entries = read_json(files[0])["images"]
+        base = find_base_folder(path, [_image_name(entry) for entry in entries[:20]])
+        return iter([_parse_entry(entry, base, files[0]) for entry in entries])
 
 
-def _sample(entry: dict[str, Any], pictures: Path, table: Path) -> Sample:
-    name = _name(entry)
+def _parse_entry(entry: dict[str, Any], base: Path, file: Path) -> Sample:
+    name = _image_name(entry)
     captions = [sentence["raw"] for sentence in entry["sentences"]]
-    split = split_named(entry["split"], f"{table}, {name}")
-    return make_sample(name, pictures / name, captions, split=split, origin=f"{table.name}: {name}")
+    split = parse_split(entry["split"], f"{file}, {name}")
+    return make_sample(name, base / name, captions, split=split, origin=f"{file.name}: {name}")
 
 
-def _name(entry: dict[str, Any]) -> str:
+def _image_name(entry: dict[str, Any]) -> str:
     return "/".join(filter(None, [entry.get("filepath", ""), entry["filename"]]))

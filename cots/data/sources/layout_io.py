@@ -1,4 +1,4 @@
-"""What the sources share: JSON files, names of splits, and where a data set keeps its files."""
+"""What readers of several layouts share: JSON and CSV files, names of splits, folders."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from cots.errors import BadInput
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
-    "restval": "train",  # Karpathy's name for the part of COCO's val that he trains on
+    "restval": "train",  # Karpathy's name for the images of COCO's val that he adds to train
     "val": "val",
     "valid": "val",
     "validate": "val",
@@ -23,50 +23,59 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # endings of clips; files with others are pictures
-PROBED = 20  # names that are looked for to find the folder of the files
+VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # files with another ending are images
+MAX_PROBED = 20  # files that are looked for to find their folder
 
 
-def split_named(name: str, where: str) -> Split:
-    """The split that a data set calls by that name.
+def parse_split(name: str, location: str) -> Split:
+    """The split that a data set calls by this name.
+
+    Args:
+        name: such as `validation`, in any case.
+        location: where the name stands, for the error message.
 
     Raises:
-        BadInput: no split is called so; `where` tells the reader the place.
+        BadInput: the name is unknown.
     """
     try:
         return SPLIT_NAMES[name.strip().lower()]
     except KeyError:
-        raise BadInput(f"{where}: unknown split {name!r}; known are {', '.join(SPLIT_NAMES)}") from None
+        raise BadInput(f"{location}: unknown split {name!r}; known splits are {', '.join(SPLIT_NAMES)}") from None
 
 
 def make_sample(
     name: str, content: Path | bytes, captions: Sequence[str], *, split: Split, origin: str, media: Media = "image"
 ) -> Sample:
-    """A sample whose captions are all taken at their word."""
-    wrong = (False,) * len(captions)
+    """A sample with none of its captions known to be mismatched."""
     return Sample(
-        id=name, split=split, media=media, captions=tuple(captions), is_mismatched=wrong, content=content, origin=origin
+        id=name,
+        split=split,
+        media=media,
+        captions=tuple(captions),
+        is_mismatched=(False,) * len(captions),
+        content=content,
+        origin=origin,
     )
 
 
 def media_of(name: str) -> Media:
-    """Whether a file is a clip or a picture, by the ending of its name."""
+    """Whether a file is an image or a video, by the ending of its name."""
     return "video" if Path(name).suffix.removeprefix(".").lower() in VIDEO_SUFFIXES else "image"
 
 
 def require_folder(path: Path) -> None:
-    """Check that the data set is there.
+    """Check that the data set's folder exists.
 
     Raises:
-        BadInput: it is not a folder.
+        BadInput: it does not, or is a file.
     """
     if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise BadInput(f"{path} {what}: set source.path to the folder that holds the data set")
+        problem = "is a file" if path.exists() else "does not exist"
+        raise BadInput(f"{path} {problem}: set source.path to the folder that holds the data set")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 whatever the file holds
-    """A JSON file; bytes that are not UTF-8 stay in the texts as lone surrogates.
+    """Read a JSON file; a byte that is not UTF-8 becomes a lone surrogate.
 
     Raises:
         BadInput: the file cannot be read or is not JSON.
@@ -80,10 +89,10 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 whatever the file holds
 
 
 def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
-    """The rows of a comma-separated table, these columns alone; bytes that are not UTF-8 stay as lone surrogates.
+    """Read some columns of a comma-separated table; a byte that is not UTF-8 becomes a lone surrogate.
 
     Raises:
-        BadInput: the file cannot be read, has no such column, or a row ends before it.
+        BadInput: the file cannot be read, lacks a column, or has a row that is too short.
     """
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -102,11 +111,15 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
 
 
 @contextmanager
-def laid_out_as(layout: str, path: Path) -> Iterator[None]:
-    """Turn a missing key or a wrong type in a data set's JSON into one line.
+def layout_errors(layout: str, path: Path) -> Iterator[None]:
+    """Turn a missing key or a wrong type in a data set's JSON into a message of one line.
+
+    Args:
+        layout: name of the expected layout.
+        path: the JSON file.
 
     Raises:
-        BadInput: the block below met either.
+        BadInput: the `with` block raised such an error.
     """
     try:
         yield
@@ -116,10 +129,10 @@ def laid_out_as(layout: str, path: Path) -> Iterator[None]:
         raise BadInput(f"{path} is not in the {layout} layout: {error}") from None
 
 
-def folder_of(root: Path, names: Sequence[str]) -> Path:
-    """Which folder the names are relative to: the root or one directly below it; the root, if none has any of them."""
-    below = sorted(path for path in root.iterdir() if path.is_dir())
-    for folder in (root, *below):
-        if any((folder / name).is_file() for name in names[:PROBED]):
+def find_base_folder(root: Path, names: Sequence[str]) -> Path:
+    """The folder that the files' names are relative to: the root or one directly below; the root if no file exists."""
+    subfolders = sorted(path for path in root.iterdir() if path.is_dir())
+    for folder in (root, *subfolders):
+        if any((folder / name).is_file() for name in names[:MAX_PROBED]):
             return folder
     return root

@@ -1,4 +1,4 @@
-"""Tar files as img2dataset and video2dataset write them: for each key a picture or clip, its caption, and JSON."""
+"""Tar files as img2dataset and video2dataset write them: for each key an image or video, its caption, and JSON."""
 
 import json
 import tarfile
@@ -15,7 +15,7 @@ from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import VIDEO_SUFFIXES, make_sample, media_of, require_folder
 from cots.errors import BadInput
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
 class WebdatasetSourceConfig(Config):
@@ -41,27 +41,27 @@ def read_webdataset(path: Path, *, seed: int, holdout: HoldoutConfig) -> Iterato
 
     Args:
         path: the folder.
-        seed: of the split: these tars name none.
+        seed: of the split, which these tars do not name.
         holdout: fractions of val and test.
 
     Raises:
-        BadInput: no such folder, no tar file in it, or one is damaged.
+        BadInput: no such folder, no tar file in it, or a damaged one.
     """
     require_folder(path)
     tars = sorted(path.glob("*.tar"))
     if not tars:
         raise BadInput(f"{path} holds no .tar file: set source.path to the folder of tars")
     for tar in tars:
-        for key, members in _grouped(tar):
+        for key, members in _read_groups(tar):
             name = f"{tar.stem}/{key}"
-            kind = next((kind for kind in (*PICTURES, *VIDEO_SUFFIXES) if kind in members), "")
+            suffix = next((suffix for suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) if suffix in members), "")
             split = split_by_hash(name, seed=seed, holdout=holdout)
-            content, media = members.get(kind, b""), media_of(f"{key}.{kind}")
+            content, media = members.get(suffix, b""), media_of(f"{key}.{suffix}")
             yield make_sample(name, content, [_caption(members)], split=split, origin=tar.name, media=media)
 
 
-def _grouped(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Members that follow each other under one key, by extension."""
+def _read_groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Consecutive members with the same key: the key, and their contents by suffix."""
     try:
         with tarfile.open(path) as tar:
             files = ((member.name.partition("."), tar.extractfile(member)) for member in tar if member.isfile())
@@ -72,7 +72,7 @@ def _grouped(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def _caption(members: Mapping[str, bytes]) -> str:
-    """The text file, or else the caption that the JSON tells; bytes that are not UTF-8 stay as lone surrogates."""
+    """The text file, or the JSON's caption if there is none; a byte that is not UTF-8 becomes a lone surrogate."""
     if "txt" in members:
         return members["txt"].decode("utf8", errors="surrogateescape")
     try:

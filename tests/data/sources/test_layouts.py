@@ -57,7 +57,7 @@ def test_karpathy_entries_become_samples_with_all_their_sentences(tmp_path: Path
     assert sample.content == tmp_path / "images/a.jpg"
 
 
-def test_cocos_filepath_is_part_of_the_path_and_restval_is_trained_on(tmp_path: Path) -> None:
+def test_cocos_filepath_is_part_of_the_path_and_restval_is_train(tmp_path: Path) -> None:
     entry = karpathy_entry(filepath="val2014", split="restval")
     write_json(tmp_path / "dataset_coco.json", {"images": [entry]})
     touch(tmp_path / "val2014/a.jpg")
@@ -65,7 +65,7 @@ def test_cocos_filepath_is_part_of_the_path_and_restval_is_trained_on(tmp_path: 
     assert (sample.id, sample.split, sample.content) == ("val2014/a.jpg", "train", tmp_path / "val2014/a.jpg")
 
 
-def test_cocos_four_splits_lie_in_two_folders_and_become_three(tmp_path: Path) -> None:
+def test_cocos_four_splits_in_two_folders_become_three(tmp_path: Path) -> None:
     splits = {"train": "train2014", "restval": "val2014", "val": "val2014", "test": "val2014"}
     entries = [
         karpathy_entry(filename=f"{split}.jpg", filepath=folder, split=split) for split, folder in splits.items()
@@ -93,7 +93,7 @@ def test_flickr30k_keeps_its_order_and_all_five_sentences(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "is not JSON: line 1"),
         ("[]", "not in the Karpathy layout"),
@@ -101,14 +101,14 @@ def test_flickr30k_keeps_its_order_and_all_five_sentences(tmp_path: Path) -> Non
         ('{"images": [{"filename": "a.jpg", "split": "dog", "sentences": []}]}', "unknown split 'dog'"),
     ],
 )
-def test_other_json_is_told_in_one_line(tmp_path: Path, content: str, told: str) -> None:
+def test_json_of_another_layout_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "dataset_x.json").write_text(content)
-    with pytest.raises(BadInput, match=told) as raised:
+    with pytest.raises(BadInput, match=message) as raised:
         list(read_karpathy(tmp_path))
     assert "\n" not in str(raised.value)
 
 
-def test_two_karpathy_files_are_one_too_many(tmp_path: Path) -> None:
+def test_two_karpathy_files_are_refused(tmp_path: Path) -> None:
     for name in ("dataset_a.json", "dataset_b.json"):
         write_json(tmp_path / name, {"images": []})
     with pytest.raises(BadInput, match=r"found dataset_a.json, dataset_b.json"):
@@ -134,7 +134,7 @@ def test_coco_annotations_of_both_splits_become_samples(tmp_path: Path) -> None:
     assert val.content == tmp_path / "val2014/COCO_val2014_2.jpg"
 
 
-def test_coco_pictures_may_lie_a_folder_deeper(tmp_path: Path) -> None:
+def test_coco_images_may_be_one_folder_deeper(tmp_path: Path) -> None:
     write_coco(tmp_path, "train2017", 1)
     (tmp_path / "images").mkdir()
     (tmp_path / "train2017").rename(tmp_path / "images/train2017")
@@ -142,7 +142,7 @@ def test_coco_pictures_may_lie_a_folder_deeper(tmp_path: Path) -> None:
     assert sample.content == tmp_path / "images/train2017/COCO_train2017_1.jpg"
 
 
-def test_coco_of_two_years_would_hold_pictures_twice(tmp_path: Path) -> None:
+def test_coco_of_two_years_is_refused_as_images_would_occur_twice(tmp_path: Path) -> None:
     write_coco(tmp_path, "train2014", 1)
     write_coco(tmp_path, "train2017", 1)
     with pytest.raises(BadInput, match="found those of 2014 and 2017"):
@@ -169,7 +169,7 @@ def test_coco_of_two_years_would_hold_pictures_twice(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rows_of_one_picture_become_one_sample_in_every_kind_of_table(tmp_path: Path, name: str, table: str) -> None:
+def test_rows_of_one_image_become_one_sample_in_every_kind_of_table(tmp_path: Path, name: str, table: str) -> None:
     (tmp_path / name).write_text(table, newline="")
     first, second = folder(tmp_path)
     assert (first.id, first.split, first.captions) == ("a.jpg", "train", ('one, or "more"', "two"))
@@ -178,18 +178,18 @@ def test_rows_of_one_picture_become_one_sample_in_every_kind_of_table(tmp_path: 
     assert first.origin == f"{name}, line {1 if name == 't.jsonl' else 2}"
 
 
-def test_a_file_with_the_ending_of_a_clip_is_one(tmp_path: Path) -> None:
+def test_a_file_with_the_ending_of_a_video_is_a_video(tmp_path: Path) -> None:
     names = ["a.jpg", "b.mp4", "c.MOV", "mp4", "d.mp4.png"]
     (tmp_path / "t.csv").write_text("image,caption\n" + "".join(f"{name},text\n" for name in names))
     assert [sample.media for sample in folder(tmp_path)] == ["image", "video", "video", "image", "image"]
 
 
-def test_a_quoted_tsv_loses_its_quotes_and_an_odd_quote_swallows_no_rows(tmp_path: Path) -> None:
+def test_a_quoted_tsv_loses_its_quotes_and_an_unmatched_quote_swallows_no_rows(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text('image\tcaption\n\na.jpg\t"a ""big"" dog"\nb.jpg\t"odd\nc.jpg\tplain\n')
     assert [sample.captions for sample in folder(tmp_path)] == [('a "big" dog',), ('"odd',), ("plain",)]
 
 
-def test_without_a_split_column_the_id_and_the_seed_decide(tmp_path: Path) -> None:
+def test_without_a_split_column_the_split_follows_from_id_and_seed(tmp_path: Path) -> None:
     rows = "".join(f"{i}.jpg,text\n" for i in range(2000))
     (tmp_path / "t.csv").write_text("image,caption\n" + rows)
     splits = [sample.split for sample in folder(tmp_path)]
@@ -200,13 +200,13 @@ def test_without_a_split_column_the_id_and_the_seed_decide(tmp_path: Path) -> No
     assert splits[7] == split_by_hash("7.jpg", seed=0, holdout=HOLDOUT)
 
 
-def test_a_row_that_is_not_utf8_stands_alone_so_that_only_it_is_rejected(tmp_path: Path) -> None:
+def test_a_row_that_is_not_utf8_becomes_a_sample_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"image,caption\na.jpg,fine\na.jpg,caf\xe9\nb.jpg,caf\xc3\xa9\n")
     samples = list(folder(tmp_path))
     assert [sample.captions for sample in samples] == [("fine",), ("café",), ("caf\udce9",)]
 
 
-def test_half_a_character_that_json_names_stands_alone_too(tmp_path: Path) -> None:
+def test_a_row_with_a_lone_surrogate_becomes_a_sample_of_its_own(tmp_path: Path) -> None:
     rows = [{"image": "a.jpg", "caption": "fine"}, {"image": "a\ud800.jpg", "caption": "half a name"}]
     rows.append({"image": "a.jpg", "caption": "half \ud83d of one"})
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -215,7 +215,7 @@ def test_half_a_character_that_json_names_stands_alone_too(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "table", "told"),
+    ("name", "table", "message"),
     [
         ("t.csv", "", "the columns found are none: the table is empty"),
         ("t.csv", "image,caption\n", "has no rows below its header"),
@@ -236,14 +236,14 @@ def test_half_a_character_that_json_names_stands_alone_too(tmp_path: Path) -> No
         ("t.txt", "", "must hold one caption table .* found none"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, name: str, table: str, told: str) -> None:
+def test_an_unusable_table_is_refused_in_one_line(tmp_path: Path, name: str, table: str, message: str) -> None:
     (tmp_path / name).write_text(table)
-    with pytest.raises(BadInput, match=told) as raised:
+    with pytest.raises(BadInput, match=message) as raised:
         list(folder(tmp_path))
     assert "\n" not in str(raised.value)
 
 
-def test_a_table_in_utf16_is_told(tmp_path: Path) -> None:
+def test_a_table_in_utf16_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("image,caption\na.jpg,a dog\n".encode("utf-16"))
     with pytest.raises(BadInput, match=r"t\.csv"):
         list(folder(tmp_path))
@@ -260,59 +260,66 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, BytesIO(data))
 
 
-def test_tar_members_of_one_key_become_one_sample(tmp_path: Path, picture: Callable[..., bytes]) -> None:
+def test_tar_members_of_one_key_become_one_sample(tmp_path: Path, make_image: Callable[..., bytes]) -> None:
     write_tar(
         tmp_path / "00000.tar",
         {
-            "000000000.jpg": picture(),
-            "000000000.json": b'{"caption": "told otherwise"}',
+            "000000000.jpg": make_image(),
+            "000000000.json": b'{"caption": "another text"}',
             "000000000.txt": "a café".encode(),
-            "000000001.png": picture(kind="PNG"),
+            "000000001.png": make_image(kind="PNG"),
             "000000001.json": b'{"caption": "from the json"}',
             "000000002.json": b'{"caption": null}',
         },
     )
     first, second, third = webdataset(tmp_path)
-    assert (first.id, first.captions, first.content) == ("00000/000000000", ("a café",), picture())
-    assert (second.captions, second.content) == (("from the json",), picture(kind="PNG"))
+    assert (first.id, first.captions, first.content) == ("00000/000000000", ("a café",), make_image())
+    assert (second.captions, second.content) == (("from the json",), make_image(kind="PNG"))
     assert (third.captions, third.content) == (("",), b"")
 
 
-def test_video2datasets_tars_hold_clips(tmp_path: Path, picture: Callable[..., bytes]) -> None:
-    members = {"0.mp4": b"clip", "0.txt": b"x", "0.json": b"{}", "1.webm": b"other", "1.txt": b"y", "2.jpg": picture()}
+def test_video2datasets_tars_have_videos(tmp_path: Path, make_image: Callable[..., bytes]) -> None:
+    members = {
+        "0.mp4": b"video",
+        "0.txt": b"x",
+        "0.json": b"{}",
+        "1.webm": b"other",
+        "1.txt": b"y",
+        "2.jpg": make_image(),
+    }
     write_tar(tmp_path / "00000.tar", members)
-    clip, other, still = webdataset(tmp_path)
-    assert (clip.media, clip.content, clip.captions) == ("video", b"clip", ("x",))
+    video, other, image = webdataset(tmp_path)
+    assert (video.media, video.content, video.captions) == ("video", b"video", ("x",))
     assert (other.media, other.content) == ("video", b"other")
-    assert (still.media, still.content) == ("image", picture())
+    assert (image.media, image.content) == ("image", make_image())
 
 
-def test_a_tar_that_is_cut_short_is_told_with_its_name(tmp_path: Path, picture: Callable[..., bytes]) -> None:
-    write_tar(tmp_path / "00000.tar", {"0.jpg": picture(), "0.txt": b"x", "1.jpg": picture(), "1.txt": b"y"})
+def test_a_tar_that_is_cut_short_is_refused_by_name(tmp_path: Path, make_image: Callable[..., bytes]) -> None:
+    write_tar(tmp_path / "00000.tar", {"0.jpg": make_image(), "0.txt": b"x", "1.jpg": make_image(), "1.txt": b"y"})
     whole = (tmp_path / "00000.tar").read_bytes()
-    (tmp_path / "00000.tar").write_bytes(whole[: 512 + len(picture()) // 2])
+    (tmp_path / "00000.tar").write_bytes(whole[: 512 + len(make_image()) // 2])
     with pytest.raises(BadInput, match=r"00000.tar is damaged"):
         list(webdataset(tmp_path))
 
 
 @pytest.mark.parametrize("read", [read_karpathy, read_coco, folder, webdataset, msrvtt])
-@pytest.mark.parametrize("made", [False, True])
-def test_a_missing_or_empty_folder_is_told(
-    tmp_path: Path, read: Callable[[Path], Iterator[Sample]], made: bool
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_missing_or_empty_folder_is_refused(
+    tmp_path: Path, read: Callable[[Path], Iterator[Sample]], exists: bool
 ) -> None:
     path = tmp_path / "data"
-    if made:
+    if exists:
         path.mkdir()
-    with pytest.raises(BadInput, match="hold" if made else "does not exist: set source.path"):
+    with pytest.raises(BadInput, match="hold" if exists else "does not exist: set source.path"):
         list(read(path))
 
 
 @pytest.mark.data
-def test_the_real_packs_are_read_whole(data_packs: Path) -> None:
+def test_real_data_sets_are_read_completely(data_packs: Path) -> None:
     photos = list(read_karpathy(data_packs / "flickr8k"))
     assert (len(photos), sum(len(sample.captions) for sample in photos)) == (6999, 34995)
     emoji = list(folder(data_packs / "emoji"))
     assert len(emoji) == 2952
     assert all(isinstance(sample.content, Path) and sample.content.is_file() for sample in photos + emoji)
-    clips = list(msrvtt(data_packs / "msrvtt"))
-    assert [sum(sample.split == split for sample in clips) for split in ("train", "val", "test")] == [3151, 244, 0]
+    videos = list(msrvtt(data_packs / "msrvtt"))
+    assert [sum(sample.split == split for sample in videos) for split in ("train", "val", "test")] == [3151, 244, 0]

@@ -1,4 +1,4 @@
-"""MSR-VTT in the layouts and protocols in which it is published."""
+"""MSR-VTT in its published layouts and protocols."""
 
 import json
 import shutil
@@ -12,11 +12,11 @@ from cots.data.sources.msrvtt import read_msrvtt
 from cots.errors import BadInput
 
 TEST_HEAD = "key,vid_key,video_id,sentence"
-SENTENCES = 3  # of a video
+SENTENCES = 3  # per video
 
 
 def write_table(path: Path, numbers: range, split: str) -> None:
-    """A JSON file of the release: `video<n>` with its sentences, scattered as there."""
+    """Add videos to a JSON file of the release; as there, the sentences of a video are not in one place."""
     videos = [{"video_id": f"video{n}", "id": n, "category": 1, "split": split} for n in numbers]
     sentences = [
         {"sen_id": SENTENCES * n + turn, "video_id": f"video{n}", "caption": f"video {n}, told {turn}"}
@@ -27,7 +27,7 @@ def write_table(path: Path, numbers: range, split: str) -> None:
     path.write_text(json.dumps({"videos": known["videos"] + videos, "sentences": known["sentences"] + sentences}))
 
 
-def touch_clips(folder: Path, numbers: range) -> None:
+def touch_videos(folder: Path, numbers: range) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for n in numbers:
         (folder / f"video{n}.mp4").write_bytes(b"-")
@@ -44,21 +44,21 @@ def write_train_list(root: Path, numbers: range) -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """The old release: 6 train and 2 validate videos in one file and folder, 4 test videos in others."""
+    """The original release: 6 train and 2 validate videos in one file and folder, 4 test videos in others."""
     write_table(tmp_path / "train_val_videodatainfo.json", range(6), "train")
     write_table(tmp_path / "train_val_videodatainfo.json", range(6, 8), "validate")
     write_table(tmp_path / "test_videodatainfo.json", range(8, 12), "test")
-    touch_clips(tmp_path / "TrainValVideo", range(8))
-    touch_clips(tmp_path / "TestVideo", range(8, 12))
+    touch_videos(tmp_path / "TrainValVideo", range(8))
+    touch_videos(tmp_path / "TestVideo", range(8, 12))
     return tmp_path
 
 
 @pytest.fixture
 def combined(tmp_path: Path) -> Path:
-    """The same videos as retrieval projects hand them on: one JSON file, one folder two levels down."""
+    """The same videos as retrieval projects publish them: one JSON file, and one folder two levels down."""
     for numbers, split in ((range(6), "train"), (range(6, 8), "validate"), (range(8, 12), "test")):
         write_table(tmp_path / "MSRVTT_data.json", numbers, split)
-    touch_clips(tmp_path / "videos" / "all", range(12))
+    touch_videos(tmp_path / "videos" / "all", range(12))
     return tmp_path
 
 
@@ -73,7 +73,7 @@ def names(*numbers: int) -> list[str]:
 @pytest.mark.parametrize("layout", ["release", "combined"])
 def test_full_is_the_releases_own_split_with_all_sentences(layout: str, request: pytest.FixtureRequest) -> None:
     samples = list(read_msrvtt(request.getfixturevalue(layout), protocol="full"))
-    assert {split: sorted(found) for split, found in by_split(samples).items()} == {
+    assert {split: sorted(ids) for split, ids in by_split(samples).items()} == {
         "train": names(0, 1, 2, 3, 4, 5),
         "val": names(6, 7),
         "test": sorted(names(8, 9, 10, 11)),
@@ -82,19 +82,20 @@ def test_full_is_the_releases_own_split_with_all_sentences(layout: str, request:
     assert all(s.media == "video" for s in samples)
 
 
-def test_each_clip_is_found_in_the_folder_where_it_lies(release: Path) -> None:
+def test_each_video_is_found_in_its_folder(release: Path) -> None:
     files = {s.id: s.content for s in read_msrvtt(release, protocol="full")}
     assert files["video0"] == release / "TrainValVideo" / "video0.mp4"
     assert files["video11"] == release / "TestVideo" / "video11.mp4"
     assert all(isinstance(file, Path) and file.is_file() for file in files.values())
 
 
-def test_one_file_may_name_clips_of_several_folders_some_of_them_missing(combined: Path) -> None:
+def test_one_file_may_name_videos_of_several_folders_with_some_missing(combined: Path) -> None:
     shutil.rmtree(combined / "videos")
-    touch_clips(combined / "TrainValVideo", range(3, 8))
-    touch_clips(combined / "TestVideo", range(8, 11))
-    there = [s.id for s in read_msrvtt(combined, protocol="full") if isinstance(s.content, Path) and s.content.exists()]
-    assert there == names(*range(3, 11))
+    touch_videos(combined / "TrainValVideo", range(3, 8))
+    touch_videos(combined / "TestVideo", range(8, 11))
+    samples = read_msrvtt(combined, protocol="full")
+    existing = [s.id for s in samples if isinstance(s.content, Path) and s.content.exists()]
+    assert existing == names(*range(3, 11))
 
 
 @pytest.mark.parametrize("layout", ["release", "combined"])
@@ -104,15 +105,15 @@ def test_1k_a_tests_the_listed_videos_with_one_sentence_and_trains_on_all_others
     root = request.getfixturevalue(layout)
     write_test_list(root, range(10, 12))
     samples = list(read_msrvtt(root, protocol="1k-A"))
-    found = by_split(samples)
-    assert sorted(found["train"]) == sorted(names(*range(10)))
-    assert (found["val"], found["test"]) == ([], names(10, 11))
+    ids = by_split(samples)
+    assert sorted(ids["train"]) == sorted(names(*range(10)))
+    assert (ids["val"], ids["test"]) == ([], names(10, 11))
     captions = {s.id: s.captions for s in samples}
     assert captions["video10"] == ("a man, in 10, sings",)
     assert captions["video9"] == tuple(f"video 9, told {turn}" for turn in range(SENTENCES))
 
 
-def test_1k_a_trains_on_the_listed_videos_where_there_is_a_list(combined: Path) -> None:
+def test_1k_a_trains_on_the_listed_videos_if_there_is_a_list(combined: Path) -> None:
     write_test_list(combined, range(10, 12))
     write_train_list(combined, range(2, 9))
     assert by_split(list(read_msrvtt(combined, protocol="1k-A")))["train"] == names(*range(2, 9))
@@ -153,7 +154,7 @@ def with_a_short_row(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("damage", "message"),
     [
         (without_lists, "holds no MSRVTT_JSFUSION_test.csv, the test videos of protocol 1k-A"),
         (with_a_leak, "video8 is both in MSRVTT_train.9k.csv and in MSRVTT_JSFUSION_test.csv, 2 videos in all"),
@@ -163,22 +164,22 @@ def with_a_short_row(root: Path) -> None:
         (with_a_short_row, "line 3: the row ends before its last column"),
     ],
 )
-def test_lists_that_are_missing_or_wrong_are_told_in_one_line(combined: Path, harm: object, told: str) -> None:
-    assert callable(harm)
-    harm(combined)
-    with pytest.raises(BadInput, match=told) as raised:
+def test_missing_or_wrong_lists_are_refused_in_one_line(combined: Path, damage: object, message: str) -> None:
+    assert callable(damage)
+    damage(combined)
+    with pytest.raises(BadInput, match=message) as raised:
         list(read_msrvtt(combined, protocol="1k-A"))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.data
-def test_the_pack_is_split_by_lists_beside_it(data_packs: Path, tmp_path: Path) -> None:
+def test_the_real_data_set_is_split_by_lists_beside_it(data_packs: Path, tmp_path: Path) -> None:
     shutil.copy(data_packs / "msrvtt" / "MSRVTT_data.json", tmp_path)
-    whole = list(read_msrvtt(tmp_path, protocol="full"))
-    assert Counter(s.split for s in whole) == {"train": 3151, "val": 244}
-    assert {len(s.captions) for s in whole if s.split == "val"} == {20}
-    chosen = [s.id for s in whole if s.split == "val"][:100]
-    rows = [f'ret{n},{name},{name},"sentence {n}"' for n, name in enumerate(chosen)]
+    full = list(read_msrvtt(tmp_path, protocol="full"))
+    assert Counter(s.split for s in full) == {"train": 3151, "val": 244}
+    assert {len(s.captions) for s in full if s.split == "val"} == {20}
+    listed = [s.id for s in full if s.split == "val"][:100]
+    rows = [f'ret{n},{name},{name},"sentence {n}"' for n, name in enumerate(listed)]
     (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text("\n".join([TEST_HEAD, *rows]) + "\n")
     samples = list(read_msrvtt(tmp_path, protocol="1k-A"))
     assert Counter(s.split for s in samples) == {"train": 3151 + 144, "test": 100}

@@ -1,4 +1,4 @@
-"""Drawn scenes as pixels: outlines, patterns and grounds, anti-aliased by drawing larger and averaging."""
+"""Draws scenes: outlines, patterns and backgrounds, anti-aliased by supersampling."""
 
 import math
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from PIL import Image, ImageChops, ImageDraw
 from cots.data.sources.scenes.grammar import Background
 from cots.data.sources.scenes.layout import Scene, SceneObject
 
-FINER = 4  # subpixels along a pixel's side
-TILE = 256  # subpixels along the side of the square around the unit circle, in which patterns are kept
+SUPERSAMPLING = 4  # subpixels along a pixel's side
+TILE_SIDE = 256  # subpixels along the side of a pattern's tile, the square around the unit circle
 Outline = NDArray[np.float64]  # (N, 2): x to the right, y down, within the unit circle
 
 
-def _arc(centre: tuple[float, float], radius: float, start: float, end: float) -> Outline:
+def _arc(center: tuple[float, float], radius: float, start: float, end: float) -> Outline:
     angles = np.radians(np.linspace(start, end, 33))
-    return np.stack([centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)], axis=1)
+    return np.stack([center[0] + radius * np.cos(angles), center[1] + radius * np.sin(angles)], axis=1)
 
 
 def _spikes(radii: tuple[float, ...], corners: int) -> Outline:
@@ -60,7 +60,7 @@ OUTLINES: dict[str, Outline] = {
 HOLES: dict[str, Outline] = {"ring": _arc((0, 0), 0.5, 0, 360)}
 
 Pattern = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
-PATTERNS: dict[str, Pattern] = {  # where the second tone goes, in the shape's own coordinates
+PATTERNS: dict[str, Pattern] = {  # where the second tone is, in coordinates of the shape
     "striped": lambda u, v: np.floor(v * 3.2 + 0.5) % 2 == 1,
     "dotted": lambda u, v: (u * 2.4 % 1 - 0.5) ** 2 + (v * 2.4 % 1 - 0.5) ** 2 < 0.1,
     "checked": lambda u, v: (np.floor(u * 2.6) + np.floor(v * 2.6)) % 2 == 1,
@@ -68,67 +68,68 @@ PATTERNS: dict[str, Pattern] = {  # where the second tone goes, in the shape's o
 
 
 def draw(scene: Scene, background: Background, *, grain: NDArray[np.float64]) -> Image.Image:
-    """The scene at one moment.
+    """Draw a scene.
 
     Args:
-        scene: what is shown, and where.
+        scene: the objects and where they are.
         background: the scene's.
-        grain: (size, size), added to the ground, of 255; size is the picture's side in pixels.
+        grain: (S, S), noise that is added to the background, of 255; S is the image's side in pixels.
     """
-    picture = _ground(background, grain)
-    for thing in scene.objects:
-        _put(picture, thing)
-    return picture
+    image = _draw_background(background, grain)
+    for item in scene.objects:
+        _draw_object(image, item)
+    return image
 
 
-def _ground(background: Background, grain: NDArray[np.float64]) -> Image.Image:
+def _draw_background(background: Background, grain: NDArray[np.float64]) -> Image.Image:
     top, bottom = (np.array(rgb, dtype=np.float64) for rgb in background.rgb)
     fade = np.linspace(0, 1, len(grain))[:, None]
     pixels = (top * (1 - fade) + bottom * fade)[:, None] + grain[:, :, None]
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def _put(picture: Image.Image, thing: SceneObject) -> None:
-    """Paste the thing, then the second tone of its texture, each through its share of every pixel."""
-    radius = thing.across / 2 * picture.width
-    left, top = math.floor(thing.x * picture.width - radius), math.floor(thing.y * picture.height - radius)
+def _draw_object(image: Image.Image, item: SceneObject) -> None:
+    """Paste the object, then the second tone of its texture, through masks of how much of each pixel they cover."""
+    radius = item.diameter / 2 * image.width
+    left, top = math.floor(item.x * image.width - radius), math.floor(item.y * image.height - radius)
     side = math.ceil(2 * radius) + 1
-    centre = ((thing.x * picture.width - left) * FINER, (thing.y * picture.height - top) * FINER)
-    shape = _silhouette(thing, side * FINER, centre, radius * FINER)
-    picture.paste(thing.rgb, (left, top), shape.reduce(FINER))
-    if thing.texture in PATTERNS:
-        pattern = _pattern_under(thing, side * FINER, centre, radius * FINER)
-        picture.paste(_second_tone(thing.rgb), (left, top), ImageChops.multiply(shape, pattern).reduce(FINER))
+    center = ((item.x * image.width - left) * SUPERSAMPLING, (item.y * image.height - top) * SUPERSAMPLING)
+    shape = _shape_mask(item, side * SUPERSAMPLING, center, radius * SUPERSAMPLING)
+    image.paste(item.rgb, (left, top), shape.reduce(SUPERSAMPLING))
+    if item.texture in PATTERNS:
+        pattern = _pattern_mask(item, side * SUPERSAMPLING, center, radius * SUPERSAMPLING)
+        image.paste(_second_tone(item.rgb), (left, top), ImageChops.multiply(shape, pattern).reduce(SUPERSAMPLING))
 
 
-def _silhouette(thing: SceneObject, side: int, centre: tuple[float, float], radius: float) -> Image.Image:
+def _shape_mask(item: SceneObject, side: int, center: tuple[float, float], radius: float) -> Image.Image:
     mask = Image.new("L", (side, side))
     pen = ImageDraw.Draw(mask)
-    cos, sin = math.cos(thing.turn), math.sin(thing.turn)
-    for outline, fill in ((OUTLINES[thing.shape], 255), (HOLES.get(thing.shape), 0)):
+    cos, sin = math.cos(item.rotation), math.sin(item.rotation)
+    for outline, fill in ((OUTLINES[item.shape], 255), (HOLES.get(item.shape), 0)):
         if outline is not None:
-            corners = centre + radius * outline @ np.array([[cos, sin], [-sin, cos]])
+            corners = center + radius * outline @ np.array([[cos, sin], [-sin, cos]])
             pen.polygon(corners.ravel().tolist(), fill=fill)
     return mask
 
 
-def _pattern_under(thing: SceneObject, side: int, centre: tuple[float, float], radius: float) -> Image.Image:
-    """The texture's second tone as a mask, turned and scaled with the thing."""
-    (x, y), scale = centre, TILE / 2 / radius
-    cos, sin = math.cos(thing.turn) * scale, math.sin(thing.turn) * scale
-    to_tile = (cos, sin, TILE / 2 - cos * x - sin * y, -sin, cos, TILE / 2 + sin * x - cos * y)
-    return _tile(thing.texture).transform((side, side), Image.Transform.AFFINE, to_tile, Image.Resampling.NEAREST)
+def _pattern_mask(item: SceneObject, side: int, center: tuple[float, float], radius: float) -> Image.Image:
+    """Where the texture's second tone is, rotated and scaled with the object."""
+    (x, y), scale = center, TILE_SIDE / 2 / radius
+    cos, sin = math.cos(item.rotation) * scale, math.sin(item.rotation) * scale
+    to_tile = (cos, sin, TILE_SIDE / 2 - cos * x - sin * y, -sin, cos, TILE_SIDE / 2 + sin * x - cos * y)
+    tile = _pattern_tile(item.texture)
+    return tile.transform((side, side), Image.Transform.AFFINE, to_tile, Image.Resampling.NEAREST)
 
 
 @cache
-def _tile(texture: str) -> Image.Image:
-    along = (np.arange(TILE) + 0.5) / TILE * 2 - 1
-    second = PATTERNS[texture](along[None, :], along[:, None])
-    return Image.fromarray(np.broadcast_to(second, (TILE, TILE)).astype(np.uint8) * 255)
+def _pattern_tile(texture: str) -> Image.Image:
+    coordinates = (np.arange(TILE_SIDE) + 0.5) / TILE_SIDE * 2 - 1
+    is_second_tone = PATTERNS[texture](coordinates[None, :], coordinates[:, None])
+    return Image.fromarray(np.broadcast_to(is_second_tone, (TILE_SIDE, TILE_SIDE)).astype(np.uint8) * 255)
 
 
 def _second_tone(rgb: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Lighter where the colour is dark and darker where it is light, so that the pattern shows and the hue stays."""
+    """A darker tone of a light colour, a lighter tone of a dark one: the pattern shows and the hue stays."""
     light = rgb[0] * 0.3 + rgb[1] * 0.59 + rgb[2] * 0.11 > 110
     red, green, blue = (round(c * 0.5 if light else c * 0.45 + 255 * 0.55) for c in rgb)
     return red, green, blue

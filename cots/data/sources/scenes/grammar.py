@@ -1,4 +1,4 @@
-"""The vocabulary and the probabilities of the drawn scenes: `scenes.yaml`, checked."""
+"""The vocabulary and probabilities of drawn scenes: `scenes.yaml`, validated."""
 
 import math
 from functools import cached_property
@@ -10,43 +10,43 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cots.errors import BadInput
 
-Words = Annotated[list[str], Field(min_length=1)]
+Synonyms = Annotated[list[str], Field(min_length=1)]
 Rgb = tuple[int, int, int]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Pair = tuple[str, str]  # shape, colour
+ShapeColour = tuple[str, str]  # names of a shape and a colour
 
 
-class Part(BaseModel):
-    """A part of the file: unknown keys are errors."""
+class GrammarPart(BaseModel):
+    """A mapping of the file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Named(Part):
-    """Something with synonyms."""
+class Named(GrammarPart):
+    """Something that captions call by one of several synonyms."""
 
-    words: Words
+    words: Synonyms
 
 
 class Colour(Named):
-    """A colour of things."""
+    """A colour of objects."""
 
     rgb: Rgb
 
 
 class Size(Named):
-    """A size: the diameter of the circle around the thing, as a share of the picture's side."""
+    """A size: `across` is the diameter of the object's circumcircle, as a fraction of the image's side."""
 
     across: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Background(Named):
-    """A ground that fades from the first colour at the top to the second."""
+    """A background that fades from the first colour at the top to the second at the bottom."""
 
     rgb: tuple[Rgb, Rgb]
 
 
-class Look(Part):
+class Appearance(GrammarPart):
     """How scenes vary beyond what captions say."""
 
     contrast: float
@@ -59,15 +59,15 @@ class Look(Part):
     bystander: Probability
 
 
-class Unseen(Part):
-    """Pairs of shape and colour that only the test split shows."""
+class Unseen(GrammarPart):
+    """Pairs of shape and colour that only the test split has, and how many of its scenes begin with one."""
 
     share: Probability
     pairs: dict[str, list[str]]
 
 
-class Mention(Part):
-    """How often a caption says what could be said."""
+class MentionOdds(GrammarPart):
+    """Probabilities that a caption mentions a detail."""
 
     colour: Probability
     shape: Probability
@@ -81,18 +81,18 @@ class Mention(Part):
     motion: Probability
 
 
-class Sentences(Part):
-    """How parts of a caption are joined."""
+class SentencePatterns(GrammarPart):
+    """How the parts of a caption are joined."""
 
-    nameless: Words
-    opening: Words
-    pair: Words
-    third: Words
-    bystander: Words
-    background: Words
+    nameless: Synonyms
+    opening: Synonyms
+    pair: Synonyms
+    third: Synonyms
+    bystander: Synonyms
+    background: Synonyms
 
 
-class Grammar(Part):
+class Grammar(GrammarPart):
     """All of `scenes.yaml`."""
 
     shapes: dict[str, Named]
@@ -101,12 +101,12 @@ class Grammar(Part):
     textures: dict[str, Named]
     sizes: dict[str, Size]
     backgrounds: dict[str, Background]
-    look: Look
+    look: Appearance
     unseen: Unseen
-    relations: dict[str, Words]
-    motions: dict[str, Words]
-    mention: Mention
-    sentences: Sentences
+    relations: dict[str, Synonyms]
+    motions: dict[str, Synonyms]
+    mention: MentionOdds
+    sentences: SentencePatterns
 
     @model_validator(mode="after")
     def _unseen_pairs_exist(self) -> Self:
@@ -117,10 +117,10 @@ class Grammar(Part):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read and check a grammar.
+        """Read and validate a grammar.
 
         Raises:
-            BadInput: no such file, not YAML, or wrong keys and values.
+            BadInput: no such file, not YAML, or wrong keys or values.
         """
         try:
             return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
@@ -132,24 +132,24 @@ class Grammar(Part):
             mistakes = [f"{'.'.join(map(str, e['loc'])) or 'grammar'}: {e['msg']}" for e in error.errors()]
             raise BadInput(f"{path}: {len(mistakes)} mistake(s): " + "; ".join(mistakes)) from None
 
-    def unseen_pairs(self) -> list[Pair]:
-        """Pairs that only the test split shows."""
+    def unseen_pairs(self) -> list[ShapeColour]:
+        """Pairs that only the test split has."""
         return [(shape, colour) for shape, colours in self.unseen.pairs.items() for colour in colours]
 
     @cached_property
-    def seen_on(self) -> dict[str, list[Pair]]:
-        """Per background, the pairs that can be told from it and that every split shows."""
+    def seen_on(self) -> dict[str, list[ShapeColour]]:
+        """Per background, the pairs that stand out from it and that all splits have."""
         unseen = set(self.unseen_pairs())
         pairs = [(shape, colour) for shape in self.shapes for colour in self.colours]
-        return self._standing_out([pair for pair in pairs if pair not in unseen])
+        return self._by_background([pair for pair in pairs if pair not in unseen])
 
     @cached_property
-    def unseen_on(self) -> dict[str, list[Pair]]:
-        """Per background, the pairs that can be told from it and that only the test split shows."""
-        return self._standing_out(self.unseen_pairs())
+    def unseen_on(self) -> dict[str, list[ShapeColour]]:
+        """Per background, the pairs that stand out from it and that only the test split has."""
+        return self._by_background(self.unseen_pairs())
 
-    def _standing_out(self, pairs: list[Pair]) -> dict[str, list[Pair]]:
-        return {ground: [pair for pair in pairs if self._stands_out(pair[1], ground)] for ground in self.backgrounds}
+    def _by_background(self, pairs: list[ShapeColour]) -> dict[str, list[ShapeColour]]:
+        return {name: [pair for pair in pairs if self._stands_out(pair[1], name)] for name in self.backgrounds}
 
     def _stands_out(self, colour: str, background: str) -> bool:
         rgb, contrast = self.colours[colour].rgb, self.look.contrast

@@ -1,4 +1,4 @@
-"""Embedded data: drawn scenes with captions, made from a grammar and a seed."""
+"""Reader of source `scenes`: draws scenes with captions from a grammar and a seed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 from cots.data.images import encode_jpeg
 from cots.data.samples import SPLITS, Sample, Split
-from cots.data.sources.scenes.captions import caption
+from cots.data.sources.scenes.captions import sample_caption
 from cots.data.sources.scenes.drawing import OUTLINES, PATTERNS, draw
 from cots.data.sources.scenes.grammar import Grammar
 from cots.data.sources.scenes.layout import MOTIONS, Scene, frames_of, sample_image_scene, sample_video_scene
@@ -26,96 +26,107 @@ def draw_scenes(
     captions: int,
     caption_noise: float,
 ) -> Iterator[Sample]:
-    """Draw pictures and clips of all splits; the same arguments give the same bytes.
+    """Draw images and videos of all splits; the same arguments give the same bytes.
 
     Args:
         path: the grammar.
-        seed: of all that is random.
-        size: side of the pictures, pixels.
-        images: how many each split has.
-        videos: how many each split has.
-        video_frames: of each video.
-        captions: per picture or clip.
-        caption_noise: fraction of the training captions that describe another picture of the split.
+        seed: of everything random.
+        size: side of the images, pixels.
+        images: number of images by split.
+        videos: number of videos by split.
+        video_frames: frames per video.
+        captions: captions per image or video.
+        caption_noise: fraction of the training captions that describe another scene of the split.
 
     Raises:
-        BadInput: the grammar cannot be used, or there are too few pictures to take wrong captions from.
+        BadInput: the grammar cannot be used, or there are too few scenes to take wrong captions from.
     """
-    grammar = _drawable(Grammar.load(path), path)
+    grammar = Grammar.load(path)
+    _check_drawable(grammar, path)
     for split in SPLITS:
-        share = caption_noise if split == "train" else 0.0
+        noise = caption_noise if split == "train" else 0.0
         for media in MEDIA:
             key = [seed, SPLITS.index(split), MEDIA.index(media)]
-            total = (images if media == "image" else videos)[split]
-            album = [sample_scene(grammar, _rng(key, 0, i), split, media) for i in range(total)]
-            for number, scene in enumerate(album):
-                texts, wrong = _captions(_rng(key, 1, number), grammar, scene, album, number=captions, wrong=share)
+            num_scenes = (images if media == "image" else videos)[split]
+            scenes = [sample_scene(grammar, _rng(key, 0, i), split, media) for i in range(num_scenes)]
+            for i, scene in enumerate(scenes):
+                texts, is_mismatched = _sample_captions(
+                    _rng(key, 1, i), grammar, scene, scenes, num_captions=captions, noise=noise
+                )
                 yield Sample(
-                    id=f"{split}-{media}-{number:05d}",
+                    id=f"{split}-{media}-{i:05d}",
                     split=split,
                     media=media,
                     captions=texts,
-                    is_mismatched=wrong,
-                    content=_drawn(_rng(key, 2, number), grammar, scene, size=size, frames=video_frames, media=media),
-                    origin=f"drawn: {in_full(scene)}",
+                    is_mismatched=is_mismatched,
+                    content=_draw_content(_rng(key, 2, i), grammar, scene, size=size, num_frames=video_frames),
+                    origin=f"drawn: {describe_scene(scene)}",
                 )
 
 
 def sample_scene(grammar: Grammar, rng: np.random.Generator, split: Split, media: Media) -> Scene:
-    """A scene for that split: only test holds pairs of shape and colour that are never seen in training."""
+    """A scene of a split: only test has pairs of shape and colour that never occur in training."""
     unseen = split == "test" and rng.random() < grammar.unseen.share
     return (sample_image_scene if media == "image" else sample_video_scene)(rng, grammar, unseen=unseen)
 
 
-def in_full(scene: Scene) -> str:
-    """All that the scene holds, without leaving out a detail."""
-    things = [f"{thing.size} {thing.colour} {thing.texture} {thing.shape}" for thing in scene.objects]
-    moving = f", the first: {scene.motion}" if scene.motion else ""
-    return f"{', '.join(things)} on {scene.background}{moving}"
+def describe_scene(scene: Scene) -> str:
+    """Everything in the scene, in every detail."""
+    objects = [f"{item.size} {item.colour} {item.texture} {item.shape}" for item in scene.objects]
+    motion = f", the first: {scene.motion}" if scene.motion else ""
+    return f"{', '.join(objects)} on {scene.background}{motion}"
 
 
-def _rng(key: Sequence[int], purpose: int, number: int) -> np.random.Generator:
-    """Randomness of one picture for one purpose, so that other pictures and purposes do not shift it."""
-    return np.random.default_rng([*key, purpose, number])
+def _rng(key: Sequence[int], purpose: int, index: int) -> np.random.Generator:
+    """A generator for one purpose in one scene, so that no other scene or purpose changes its numbers."""
+    return np.random.default_rng([*key, purpose, index])
 
 
-def _captions(
-    rng: np.random.Generator, grammar: Grammar, scene: Scene, album: Sequence[Scene], *, number: int, wrong: float
+def _sample_captions(
+    rng: np.random.Generator,
+    grammar: Grammar,
+    scene: Scene,
+    scenes: Sequence[Scene],
+    *,
+    num_captions: int,
+    noise: float,
 ) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-    flags = tuple(bool(draw < wrong) for draw in rng.random(number))
-    described = [_stranger(rng, scene, album) if flag else scene for flag in flags]
-    return tuple(caption(rng, grammar, other) for other in described), flags
+    """Captions, and which of them describe another scene."""
+    is_mismatched = tuple(bool(draw < noise) for draw in rng.random(num_captions))
+    described = [_unlike_scene(rng, scene, scenes) if flag else scene for flag in is_mismatched]
+    return tuple(sample_caption(rng, grammar, other) for other in described), is_mismatched
 
 
-def _stranger(rng: np.random.Generator, scene: Scene, album: Sequence[Scene]) -> Scene:
-    """Another scene that shares no shape, no colour and no motion: whatever is said of it is wrong here."""
-    start = int(rng.integers(len(album)))
-    for step in range(len(album)):
-        other = album[(start + step) % len(album)]
+def _unlike_scene(rng: np.random.Generator, scene: Scene, scenes: Sequence[Scene]) -> Scene:
+    """A scene without a shape, colour or motion of this one, so that its captions are wrong for this one."""
+    start = int(rng.integers(len(scenes)))
+    for step in range(len(scenes)):
+        other = scenes[(start + step) % len(scenes)]
         if not _traits(scene) & _traits(other):
             return other
     raise BadInput(
-        f"{len(album)} drawn scenes are too few to take wrong captions from: draw more, or source.caption_noise: 0"
+        f"{len(scenes)} drawn scenes are too few to take wrong captions from: draw more, or source.caption_noise: 0"
     )
 
 
 def _traits(scene: Scene) -> set[str]:
-    traits = {trait for thing in scene.objects for trait in (thing.shape, thing.colour)}
+    traits = {trait for item in scene.objects for trait in (item.shape, item.colour)}
     return traits if scene.motion is None else traits | {f"motion {scene.motion}"}
 
 
-def _drawn(
-    rng: np.random.Generator, grammar: Grammar, scene: Scene, *, size: int, frames: int, media: Media
+def _draw_content(
+    rng: np.random.Generator, grammar: Grammar, scene: Scene, *, size: int, num_frames: int
 ) -> bytes | tuple[bytes, ...]:
+    """The encoded image, or the encoded frames of a video."""
     background = grammar.backgrounds[scene.background]
     grain = rng.normal(0, grammar.look.grain, (size, size))
-    if media == "image":
+    if scene.motion is None:
         return encode_jpeg(draw(scene, background, grain=grain))
-    return tuple(encode_jpeg(draw(moment, background, grain=grain)) for moment in frames_of(scene, frames))
+    return tuple(encode_jpeg(draw(moment, background, grain=grain)) for moment in frames_of(scene, num_frames))
 
 
-def _drawable(grammar: Grammar, path: Path) -> Grammar:
-    """Refuse words for what the drawing does not know."""
+def _check_drawable(grammar: Grammar, path: Path) -> None:
+    """Refuse a grammar that names something that cannot be drawn."""
     for named, known in (
         (grammar.shapes, {*OUTLINES}),
         (grammar.textures, {"plain", *PATTERNS}),
@@ -123,4 +134,3 @@ def _drawable(grammar: Grammar, path: Path) -> Grammar:
     ):
         if unknown := sorted(set(named) - known):
             raise BadInput(f"{path}: cannot draw {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    return grammar
