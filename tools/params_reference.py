@@ -21,12 +21,12 @@ REFERENCE, MIGRATION = Path("docs/params.md"), Path("docs/migration-0.2.md")
 BEGIN, END = "<!-- renamed keys: begin -->\n", "<!-- renamed keys: end -->\n"
 HEAD = """# Parameters
 
-Every number is chosen in `params.yaml`. `cots init` writes it whole: the defaults below, and what a preset changes of
-them. A key that is left out has its default. Unknown keys and wrong values are all told at once. A key under
-its first name is read, with a warning ([migration-0.2.md](migration-0.2.md)).
+Every number of a run is in `params.yaml`. `cots init` writes the complete file: the defaults below, with the changes of a
+preset. A key that is left out has its default. Unknown keys and wrong values are reported all at once. A key of 0.1.0 is read,
+with a warning ([migration-0.2.md](migration-0.2.md)).
 
-Status of values that stand for the paper's: V read in a public source about COTS, L read in code of the same authors, M
-recalled and unverified, D this project's decision.
+Where a value stands for the paper's, a letter gives its status: V read in a public source about COTS, L read in code of the
+same authors, M recalled and unverified, D this project's decision.
 
 `python -m tools.params_reference` writes this file from `cots/config/`.
 """
@@ -140,7 +140,7 @@ def _members(annotation: Any) -> list[Any]:  # noqa: ANN401  a type
 
 def renamed() -> str:
     """The table of renamed keys, in Markdown."""
-    rows = ["| section | first name | present name |", "|---|---|---|"]
+    rows = ["| section | 0.1.0 | 0.2.0 |", "|---|---|---|"]
     for path, keys in RENAMED.items():
         if path.startswith("finetune.*"):
             continue  # the keys of pretrain
