@@ -1,4 +1,4 @@
-"""Makes the bucket that MLflow and DVC write to; does nothing where it exists: `python make_bucket.py NAME`."""
+"""Makes the bucket that MLflow and DVC write to, unless it exists: `python make_bucket.py NAME`."""
 
 import sys
 
@@ -10,7 +10,7 @@ def make_bucket(name: str) -> None:
     """Make a bucket of this name in the store that `AWS_ENDPOINT_URL` names.
 
     Raises:
-        ClientError: the store refuses, for one because the name belongs to somebody else.
+        ClientError: the store refuses, for example because the name belongs to somebody else.
     """
     try:
         boto3.client("s3").create_bucket(Bucket=name)

@@ -1,3 +1,3 @@
--- One server, two databases, run once when the volume is new; the owner is POSTGRES_USER.
+-- Two databases on one server; run once, when the volume is new. POSTGRES_USER owns them.
 CREATE DATABASE mlflow;
 CREATE DATABASE prefect;

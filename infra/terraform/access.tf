@@ -1,4 +1,4 @@
-# Pods of the service account `store` may read and write the bucket, by pod identity: no keys in the cluster.
+# Pods of the service account `store` read and write the bucket by pod identity, so the cluster holds no keys.
 data "aws_iam_policy_document" "pod" {
   statement {
     actions = ["sts:AssumeRole", "sts:TagSession"]
@@ -39,7 +39,7 @@ resource "aws_eks_pod_identity_association" "store" {
   role_arn        = aws_iam_role.store.arn
 }
 
-# The volumes' add-on makes disks, the claim `project` among them.
+# The storage add-on creates disks, among them that of the claim `project`.
 resource "aws_iam_role" "volumes" {
   name               = "cots-${var.environment}-volumes"
   assume_role_policy = data.aws_iam_policy_document.pod.json

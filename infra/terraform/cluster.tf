@@ -52,7 +52,7 @@ resource "aws_eks_cluster" "cluster" {
   depends_on = [aws_iam_role_policy_attachment.cluster]
 }
 
-# NetworkPolicy is enforced by the network plugin; volumes and metrics for the autoscaler are add-ons too.
+# The network plugin enforces NetworkPolicy; volumes, and metrics for the autoscaler, are add-ons too.
 resource "aws_eks_addon" "addon" {
   for_each = {
     vpc-cni                = jsonencode({ enableNetworkPolicy = "true" })
@@ -80,7 +80,7 @@ resource "aws_eks_node_group" "cpu" {
     max_size     = var.max_cpu_nodes
   }
 
-  # The cluster's autoscaler owns the number.
+  # The cluster's autoscaler sets the number.
   lifecycle {
     ignore_changes = [scaling_config[0].desired_size]
   }
@@ -91,7 +91,7 @@ resource "aws_eks_node_group" "gpu" {
   cluster_name    = aws_eks_cluster.cluster.name
   node_group_name = "gpu"
   node_role_arn   = aws_iam_role.node.arn
-  subnet_ids      = [var.private_subnet_ids[0]] # where the project's volume is
+  subnet_ids      = [var.private_subnet_ids[0]] # the project's volume is there
   instance_types  = [var.gpu_instance_type]
   ami_type        = "AL2023_x86_64_NVIDIA"
   disk_size       = 200

@@ -1,4 +1,4 @@
-# PostgreSQL with the database `mlflow`; `CREATE DATABASE prefect` is run once, by hand or by a job.
+# PostgreSQL with the database `mlflow`; run `CREATE DATABASE prefect` once, by hand or by a job.
 resource "random_password" "database" {
   length  = 32
   special = false
@@ -11,7 +11,7 @@ resource "aws_db_subnet_group" "database" {
 
 resource "aws_security_group" "database" {
   name        = "cots-${var.environment}-database"
-  description = "PostgreSQL, from the cluster alone"
+  description = "PostgreSQL, from the cluster only"
   vpc_id      = var.vpc_id
 }
 

@@ -12,8 +12,8 @@ terraform {
     }
   }
 
-  # State holds the database's password: keep it in an encrypted, versioned bucket with locking, not in a file.
-  # Made once by hand, then: terraform init -backend-config=staging.s3.tfbackend
+  # The state contains the database's password: keep it in an encrypted, versioned bucket with locking, not in a file.
+  # Make the bucket once by hand, then: terraform init -backend-config=staging.s3.tfbackend
   backend "s3" {}
 }
 
