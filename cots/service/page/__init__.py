@@ -1,4 +1,4 @@
-"""The search page: static files of this package, nothing from other hosts."""
+"""The search page: static files of this package; nothing is loaded from other hosts."""
 
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -16,7 +16,7 @@ FILES = {
 
 
 def page_routes() -> APIRouter:
-    """A route for each file; files are read once and the routes are not part of OpenAPI."""
+    """A route for each file, read once; these routes are not part of OpenAPI."""
     routes = APIRouter()
     folder = resources.files(__name__)
     for path, (name, media_type) in FILES.items():

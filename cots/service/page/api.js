@@ -2,7 +2,7 @@
 
 const TOKEN_KEY = "cots-token";
 
-export class Refusal extends Error {
+export class RequestError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -24,11 +24,11 @@ async function request(path, options) {
     response = await fetch(path, { ...options, headers: headers(options.headers) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal(0, "The service cannot be reached.");
+    throw new RequestError(0, "The service cannot be reached.");
   }
   if (response.ok) return response;
   const message = await response.json().then((body) => body.error, () => `The service answered with status ${response.status}.`);
-  throw new Refusal(response.status, message);
+  throw new RequestError(response.status, message);
 }
 
 export async function search({ text, image, k, media }, signal) {
@@ -57,7 +57,7 @@ export async function showPreview(image, path) {
   image.src = url;
 }
 
-// A relative path, so that the page also works below a path of a proxy.
+// Makes a path relative, so that the page also works if a proxy serves it below a path.
 export function relative(path) {
   return path.replace(/^\//, "");
 }

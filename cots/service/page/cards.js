@@ -6,8 +6,8 @@ const DIGITS = 3;
 
 export function card(template, result, { like, lineage }) {
   const element = template.content.firstElementChild.cloneNode(true);
-  const [picture, image, badge, caption, rank, score, origin] = [
-    ".picture", "img", ".badge", ".caption", ".rank", ".score", ".origin",
+  const [thumbnail, image, badge, caption, rank, score, origin] = [
+    ".thumbnail", "img", ".badge", ".caption", ".rank", ".score", ".origin",
   ].map((name) => element.querySelector(name));
   const title = result.captions[0] || result.id;
   caption.textContent = title;
@@ -19,8 +19,8 @@ export function card(template, result, { like, lineage }) {
   origin.href = relative(result.lineage);
   origin.setAttribute("aria-label", `Lineage of result ${result.rank}`);
   origin.addEventListener("click", (event) => lineage(event, result));
-  picture.setAttribute("aria-label", `Result ${result.rank}: ${title}. More like this.`);
-  picture.addEventListener("click", () => like(result));
+  thumbnail.setAttribute("aria-label", `Result ${result.rank}: ${title}. More like this.`);
+  thumbnail.addEventListener("click", () => like(result));
   badge.hidden = result.media !== "video";
   badge.textContent = `Video, frame ${result.frame + 1}`;
   image.alt = title;
@@ -45,9 +45,9 @@ export function lineageLists(lineage) {
   const { index, encoders } = lineage.versions;
   const { item } = lineage;
   return [
-    ...list("The item", [["Id", item.id], ["Kind", item.media], ["Split", item.split], ["Source", item.origin],
+    ...list("Item", [["Id", item.id], ["Kind", item.media], ["Split", item.split], ["Source", item.origin],
       ["Captions", item.captions.join(" · ")]]),
-    ...list("What answered", [["Index", `${index.name} ${index.version}`],
+    ...list("Answered by", [["Index", `${index.name} ${index.version}`],
       ["Encoders", [encoders.name, encoders.version].filter(Boolean).join(" ")], ["", encoders.digest, "digest"]]),
     ...list("Made from", [["Commit", lineage.git_commit, "digest"], ["Uncommitted", lineage.git_dirty === "true" ? "yes" : null],
       ["Parameters", lineage.params_digest, "digest"], ["Data", lineage.manifest_digest, "digest"],

@@ -1,10 +1,10 @@
-// The page: when a query is sent and how its results are shown.
+// The page: sends queries and shows their results.
 
 import * as api from "./api.js";
 import { card, lineageLists } from "./cards.js";
 
-const TYPING_MS = 160; // pause in typing before the query is sent
-const SLOW_MS = 180; // after which a running query shows progress
+const TYPING_MS = 160; // pause in typing after which the query is sent
+const SLOW_MS = 180; // time after which a running query shows progress
 const PAGE = 24;
 const MAX_RESULTS = 96;
 
@@ -52,14 +52,14 @@ function blank() {
   remember();
 }
 
-function show({ results: found, versions, milliseconds }) {
-  only(found.length ? null : "nothing");
+function show({ results: hits, versions, milliseconds }) {
+  only(hits.length ? null : "nothing");
   results.classList.toggle("texts", query.media === "text");
-  results.replaceChildren(...found.map((result) => card(part("card"), result, { like, lineage })));
-  part("more").hidden = found.length < query.k || query.k >= MAX_RESULTS;
+  results.replaceChildren(...hits.map((result) => card(part("card"), result, { like, lineage })));
+  part("more").hidden = hits.length < query.k || query.k >= MAX_RESULTS;
   const { index, encoders } = versions;
   const encoderName = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
-  const count = `${found.length} ${found.length === 1 ? "result" : "results"}`;
+  const count = `${hits.length} ${hits.length === 1 ? "result" : "results"}`;
   part("status").textContent = `${count} in ${milliseconds} ms · ${index.name} ${index.version} · ${encoderName}`;
 }
 
@@ -70,11 +70,11 @@ function fail(error) {
   part("more").hidden = true;
   part("status").textContent = "";
   const { message } = error;
-  part("trouble-words").textContent = message.charAt(0).toUpperCase() + message.slice(1);
+  part("trouble-text").textContent = message.charAt(0).toUpperCase() + message.slice(1);
 }
 
 function setImage(blob, name) {
-  const image = part("like-picture");
+  const image = part("like-image");
   if (image.src) URL.revokeObjectURL(image.src);
   query.image = blob;
   query.k = PAGE;
@@ -107,7 +107,7 @@ async function like(result) {
   }
   window.scrollTo({ top: 0 });
   await ask();
-  results.querySelector(".picture")?.focus({ preventScroll: true });
+  results.querySelector(".thumbnail")?.focus({ preventScroll: true });
 }
 
 async function lineage(event, result) {
@@ -159,7 +159,7 @@ part("more").addEventListener("click", async () => {
   const shown = results.children.length;
   query.k = Math.min(query.k * 2, MAX_RESULTS);
   await ask();
-  results.children[shown]?.querySelector(".picture").focus();
+  results.children[shown]?.querySelector(".thumbnail").focus();
 });
 part("again").addEventListener("click", ask);
 part("unlike").addEventListener("click", () => {
@@ -193,7 +193,7 @@ document.addEventListener("drop", (event) => {
   askImage(imageIn(event.dataTransfer));
 });
 
-// Keyboard: / to the field, arrows through the results, Escape back to the field and then to an empty page.
+// Keyboard: / focuses the field, arrows move through the results, Escape returns to the field and then empties it.
 function columns(cards) {
   const top = cards[0].offsetTop;
   const next = cards.findIndex((element) => element.offsetTop > top);
@@ -208,7 +208,7 @@ function move(key) {
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: wide, ArrowUp: -wide }[key];
   const there = here < 0 ? 0 : here + step;
   if (there < 0) text.focus();
-  else cards[Math.min(there, cards.length - 1)].querySelector(".picture").focus();
+  else cards[Math.min(there, cards.length - 1)].querySelector(".thumbnail").focus();
   return true;
 }
 
