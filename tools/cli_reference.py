@@ -13,9 +13,9 @@ PAGE = Path(__file__).parents[1] / "docs/cli.md"
 REMAKE = "python -m tools.cli_reference"
 HEAD = f"""# Command line
 
-Written by `{REMAKE}` from the help texts in `cots/cli/`: change those, not this page. Exit codes: 0 done, 1 the work
-failed, 2 something given cannot be used; an error is one line on standard error. `cots --install-completion` teaches
-the shell the commands and options.
+Written by `{REMAKE}` from the help texts in `cots/cli/`: change those, not this page. Exit codes: 0 success, 1 the work
+failed, 2 an argument or a file that cannot be used. An error is one line on standard error. `cots --install-completion`
+lets the shell complete commands and options.
 """
 
 

@@ -21,12 +21,12 @@ REFERENCE, MIGRATION = Path("docs/params.md"), Path("docs/migration-0.2.md")
 BEGIN, END = "<!-- renamed keys: begin -->\n", "<!-- renamed keys: end -->\n"
 HEAD = """# Parameters
 
-Every number of a run is in `params.yaml`. `cots init` writes the complete file: the defaults below, with the changes of a
-preset. A key that is left out has its default. Unknown keys and wrong values are reported all at once. A key of 0.1.0 is read,
-with a warning ([migration-0.2.md](migration-0.2.md)).
+Every number of a run is in `params.yaml`. `cots init` writes the complete file: the defaults below, with the changes
+of a preset. A key that is left out has its default. Unknown keys and wrong values are reported all at once. A key of
+0.1.0 is read, with a warning ([migration-0.2.md](migration-0.2.md)).
 
-Where a value stands for the paper's, a letter gives its status: V read in a public source about COTS, L read in code of the
-same authors, M recalled and unverified, D this project's decision.
+Where a value stands for the paper's, a letter gives its status: V read in a public source about COTS, L read in code of
+the same authors, M recalled and unverified, D this project's decision.
 
 `python -m tools.params_reference` writes this file from `cots/config/`.
 """

@@ -9,9 +9,9 @@ TABLE = Path("docs/stale.md")
 HEAD = """\
 # What a change of code makes stale
 
-Written by `python -m tools.stage_deps` from `dvc.yaml`; `make check` compares. ● a stage that lists the file among its
-`deps`: it runs at the next `dvc repro`, whatever was changed in the file, a comment too. ○ a stage below one of those:
-it runs only where the outputs of that one came out different. How to take results over: [operate.md](operate.md).
+Written by `python -m tools.stage_deps` from `dvc.yaml`; `make check` compares. ● The stage lists the file among its
+`deps`, so any change of the file, even of a comment, makes the next `dvc repro` run it. ○ The stage depends on one of
+these and runs only if that one's outputs changed. To keep results after a change: [operate.md](operate.md).
 """
 
 
@@ -67,7 +67,12 @@ def stale_table(root: Path, stages: Stages, no_output: Mapping[str, str]) -> str
     ]
     idle = [f"- `{file}`" for file, direct in files.items() if not direct]
     lines = [HEAD, f"| file | {' | '.join(stages)} |", f"|---|{':-:|' * len(stages)}", *rows, ""]
-    lines += ["## Declared to change no output", "", "They stand in `pyproject.toml` under `tool.cots.stage-deps`.", ""]
+    lines += [
+        "## Declared to change no output",
+        "",
+        "These modules are listed in `pyproject.toml` under `tool.cots.stage-deps`.",
+        "",
+    ]
     lines += [f"- `{module}`: {reason}" for module, reason in no_output.items()]
     lines += ["", "## Files that make no stage stale", "", *idle]
     return "\n".join(lines) + "\n"

@@ -52,8 +52,8 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; a mistake prints one line and exits with code 2."""
-    gc.set_threshold(GC_THRESHOLD)  # imports create objects that stay; collecting among them takes a tenth of the start
+    """Run the command line; input that cannot be used prints one line and exits with code 2."""
+    gc.set_threshold(GC_THRESHOLD)  # collecting garbage among freshly imported modules would take a tenth of the start
     with exit_on_error():
         try:
             sys.exit(app(prog_name="cots", standalone_mode=False))

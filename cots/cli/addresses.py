@@ -1,3 +1,3 @@
-"""The model that commands use by default. Imports nothing, because `cots` reads it at every start."""
+"""The model that commands use by default. A module without imports, because `cots` loads it at every start."""
 
 CHAMPION = "models:/cots-index@champion"

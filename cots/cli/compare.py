@@ -1,4 +1,4 @@
-"""`cots compare`: whether one model retrieves better than another, or only by chance."""
+"""`cots compare`: tests whether one model retrieves better than another."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,20 +11,18 @@ from cots.directions import LABELS, TEXT_FIRST
 from cots.errors import BadInput
 from cots.files import write_json
 
-TABLES = (
-    "a folder with the tables of `reports/evaluation` or of `cots evaluate --queries`, or with such folders, one a seed"
-)
+TABLES = "a folder with tables of `reports/evaluation` or `cots evaluate --queries`, or one such subfolder per seed"
 SCORES = ("challenger", "champion", "difference", "low", "high")
 
 
 def compare(
-    challenger: Annotated[Path, typer.Argument(metavar="A", help=f"One model: {TABLES}.")],
-    champion: Annotated[Path, typer.Argument(metavar="B", help="The other, on the same queries.")],
+    challenger: Annotated[Path, typer.Argument(metavar="A", help=f"First model: {TABLES}.")],
+    champion: Annotated[Path, typer.Argument(metavar="B", help="Second model, on the same queries.")],
     out: Annotated[Path | None, typer.Option("--json", help="Write all results to this file.")] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Draws of the paired bootstrap.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
 ) -> None:
-    """Compare two models on the same queries: A minus B with 95 % intervals and two-sided p."""
+    """Compare two models on the same queries: A minus B, with 95 % intervals and two-sided p values."""
     from cots.evaluation.comparison import compare_query_tables, query_tables
 
     tables_a, tables_b = query_tables(challenger), query_tables(champion)

@@ -1,4 +1,4 @@
-"""`cots doctor`: checks whether this machine and this environment are fit for use."""
+"""`cots doctor`: checks whether this machine and environment can run the project."""
 
 import importlib
 import json
@@ -35,7 +35,7 @@ class BrokenError(Exception):
 
 
 def doctor() -> None:
-    """Check versions, known traps, processor, MLflow and DVC; exit code 1 if something is broken."""
+    """Check versions, known conflicts, processor, MLflow and DVC; exit code 1 if something is broken."""
     rows = [[name, *_outcome(check)] for name, check in CHECKS.items()]
     typer.echo(table(["check", "", "found"], rows))
     typer.echo("\n" + table(["package", "version"], [[name, _version(name)] for name in PACKAGES]))
@@ -81,7 +81,7 @@ def _processor() -> str:
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an unfit driver shows below as a missing accelerator
+        warnings.simplefilter("ignore")  # a driver that does not fit shows below as a missing accelerator
         accelerator = torch.accelerator.current_accelerator(check_available=True)
     features = torch.cpu.get_capabilities()
     native = features.get("avx512_bf16") or features.get("amx_bf16")

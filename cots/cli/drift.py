@@ -1,4 +1,4 @@
-"""`cots drift`: whether queries and new samples differ from the training data of the deployed version."""
+"""`cots drift`: tests whether queries and new samples differ from the deployed version's training data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 
 def drift(
-    queries: Annotated[Path | None, typer.Option(help="The folder that `cots serve --log-queries` wrote.")] = None,
-    manifest: Annotated[Path, typer.Option(help="The manifest of the current data.")] = Path("data/manifest.parquet"),
-    shards: Annotated[Path, typer.Option(help="The shards of the current data.")] = Path("data/shards"),
+    queries: Annotated[Path | None, typer.Option(help="Folder that `cots serve --log-queries` wrote.")] = None,
+    manifest: Annotated[Path, typer.Option(help="Manifest of the current data.")] = Path("data/manifest.parquet"),
+    shards: Annotated[Path, typer.Option(help="Shards of the current data.")] = Path("data/shards"),
     reference: Annotated[
         Path | None,
-        typer.Option(help="The manifest of the champion's training data; found in DVC's cache if left out."),
+        typer.Option(help="Manifest of the champion's training data; by default looked up in DVC's cache."),
     ] = None,
-    model: Annotated[str, typer.Option(help="A version of cots-index, or a model folder with --reference.")] = CHAMPION,
-    out: Annotated[Path, typer.Option(help="The summary to write.")] = Path("reports/drift/summary.json"),
+    model: Annotated[
+        str, typer.Option(help="A version of cots-index; or a model folder, with --reference.")
+    ] = CHAMPION,
+    out: Annotated[Path, typer.Option(help="Summary to write.")] = Path("reports/drift/summary.json"),
 ) -> None:
-    """Compare queries and new samples with the champion's training data; exit code 0 whether they drifted or not."""
+    """Compare queries and new samples with the champion's training data; exit code 0 even if they drifted."""
     from cots.config.params import Params
     from cots.data.manifest import read_manifest
     from cots.digests import file_digest
@@ -79,9 +81,9 @@ def _find_training_manifest(model: str, manifest: Path) -> Path:
 
 
 def digest_of_training_data(versions: "Sequence[VersionInfo]") -> str:
-    """Digest of the champion's training manifest, from the first version with its encoders.
+    """Digest of the manifest of the champion's training data, from the first version with its encoders.
 
-    Later versions may index new images without training.
+    Later versions with the same encoders may index new images that were not trained on.
 
     Args:
         versions: all versions of `cots-index`.

@@ -22,33 +22,41 @@ if TYPE_CHECKING:
     from cots.models.dual_encoder import DualEncoder
 
 Format = Literal["karpathy", "coco", "folder", "webdataset", "msrvtt", "scenes"]
-MAX_ID_CHARS = 100  # of the ids of unusable samples in a row; --json has all of them
+MAX_ID_CHARS = 100  # of the ids of rejected samples in a row of the table; --json has all of them
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="A registered version (models:/...), an MLflow or a model folder.")],
-    data: Annotated[Path, typer.Option(help="The data set; for scenes, a parameter file with their source.")],
-    layout: Annotated[Format, typer.Option("--format", help="Its layout.")],
+    model: Annotated[
+        str, typer.Option(help="A registered version (models:/...), an MLflow model folder or a model folder.")
+    ],
+    data: Annotated[Path, typer.Option(help="Data set; for scenes, a parameter file whose source is scenes.")],
+    layout: Annotated[Format, typer.Option("--format", help="Layout of the data set.")],
     split: Annotated[
         Literal["train", "val", "test"],
-        typer.Option(help="Which split; a folder or webdataset without splits is `test` as a whole."),
+        typer.Option(help="Split to measure; in a folder or webdataset without splits every sample is `test`."),
     ],
     protocol: Annotated[
         Literal["full", "1k-A"] | None,
-        typer.Option(help="For msrvtt: its own splits (full), or 1,000 test videos with one caption each (1k-A)."),
+        typer.Option(help="For msrvtt only: its own splits (full), or 1,000 test videos with one caption each (1k-A)."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write all results to this file.")] = None,
     queries: Annotated[
         Path | None, typer.Option(help="Write every query's rank to this folder, for `cots compare`.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 128,
-    size: Annotated[int, typer.Option(min=1, help="Larger images are first reduced to this shorter side.")] = 256,
-    frames: Annotated[int, typer.Option(min=1, help="Frames taken from a video, at most.")] = 6,
-    min_side: Annotated[int, typer.Option(min=1, help="Smaller images are not used.")] = 16,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are not opened.")] = 50_000_000,
-    max_caption_chars: Annotated[int, typer.Option(min=1, help="Longer captions are left out.")] = 500,
+    size: Annotated[
+        int, typer.Option(min=1, help="Larger images are first reduced to this shorter side, pixels.")
+    ] = 256,
+    frames: Annotated[int, typer.Option(min=1, help="Maximum frames of a video.")] = 6,
+    min_side: Annotated[
+        int, typer.Option(min=1, help="Images whose shorter side is below this are rejected, pixels.")
+    ] = 16,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Images with more pixels are rejected without decoding.")
+    ] = 50_000_000,
+    max_caption_chars: Annotated[int, typer.Option(min=1, help="Longer captions are left out, characters.")] = 500,
     folds: Annotated[
-        int, typer.Option(min=1, help="Also show the mean over this many folds, 5 for COCO's 1K; 1: none.")
+        int, typer.Option(min=1, help="Also show the mean over so many folds (5 for COCO's 1K); 1 for none.")
     ] = 1,
     bootstrap: Annotated[int, typer.Option(min=1, help="Bootstrap resamples for the 95 % intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
@@ -70,18 +78,18 @@ def evaluate(
             f"{data}: none of {len(rejected)} samples of split {split} can be used; {_format_first(rejected)}"
         )
     options = {"folds": folds, "resamples": bootstrap, "seed": seed}
-    measured = _evaluate_by_media(encoders, usable, queries, batch_size=batch, **options)
+    metrics = _evaluate_by_media(encoders, usable, queries, batch_size=batch, **options)
     used = sum(map(len, usable.values()))
-    typer.echo(retrieval_table(measured) + "\n" + _format_rejected(rejected, used))
+    typer.echo(retrieval_table(metrics) + "\n" + _format_rejected(rejected, used))
     if out:
         reasons = [{"id": sample.id, "reason": sample.reason, "detail": sample.detail} for sample in rejected]
         about = {"model": model, "encoder": encoders.digest, "data": str(data), "format": layout, "split": split}
         with writing(out):
-            write_json(out, about | {"protocol": protocol, "used": used, "rejected": reasons, "metrics": measured})
+            write_json(out, about | {"protocol": protocol, "used": used, "rejected": reasons, "metrics": metrics})
 
 
 def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sample]:
-    """The data set's samples, unopened."""
+    """Samples of the data set; no image is opened yet."""
     from cots.config.source import ScenesSourceConfig, SourceSection
     from cots.data.sources import SOURCES
 

@@ -1,4 +1,4 @@
-"""`cots explain`: where in an image a model sees a text, and each of its words."""
+"""`cots explain`: attention maps of an image for a text and each of its words."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +10,13 @@ from cots.errors import BadInput
 
 
 def explain(
-    image: Annotated[Path, typer.Argument(help="The image.")],
-    text: Annotated[str, typer.Argument(help="What to look for in it.")],
-    model: Annotated[str, typer.Option(help="A registered version, an MLflow or a model folder.")] = CHAMPION,
-    out: Annotated[Path, typer.Option(help="The image file to write: png, jpg or webp.")] = Path("explained.png"),
-    max_pixels: Annotated[int, typer.Option(min=1, help="A larger image is not opened.")] = 50_000_000,
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    text: Annotated[str, typer.Argument(help="Text to find in the image.")],
+    model: Annotated[
+        str, typer.Option(help="A registered version (models:/...), an MLflow model folder or a model folder.")
+    ] = CHAMPION,
+    out: Annotated[Path, typer.Option(help="Image file to write: png, jpg or webp.")] = Path("explained.png"),
+    max_pixels: Annotated[int, typer.Option(min=1, help="An image with more pixels is refused.")] = 50_000_000,
 ) -> None:
     """Draw which parts of an image match a text and each of its words."""
     from cots.cli.result_grid import labelled_grid, write_grid
@@ -31,8 +33,9 @@ def explain(
         raise BadInput(f"cannot read the image {image}: {error.strerror}") from None
     except UnusableImage as error:
         raise BadInput(f"{image} cannot be used: {error}") from None
-    whole, *words = similarity_maps(load_encoders(model), [decoded], text)
-    overlays = [overlay(decoded, part.patches[0], most=float(part.patches.max())) for part in (whole, *words)]
-    labels = [("", "as it is"), ("", "the whole text"), *((f"{w.similarity:+.3f}", w.text) for w in words)]
+    text_map, *word_maps = similarity_maps(load_encoders(model), [decoded], text)
+    maps = (text_map, *word_maps)
+    overlays = [overlay(decoded, map_.patches[0], most=float(map_.patches.max())) for map_ in maps]
+    labels = [("", "as it is"), ("", "the whole text"), *((f"{w.similarity:+.3f}", w.text) for w in word_maps)]
     write_grid(out, labelled_grid([decoded, *overlays], labels, title=text))
-    typer.echo(f"similarity {whole.similarity:.3f}; the maps are in {out}")
+    typer.echo(f"similarity {text_map.similarity:.3f}; the maps are in {out}")

@@ -9,7 +9,7 @@ from cots.errors import BadInput
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failed write into an error of one line.
+    """Report a failed write as an error of one line.
 
     Raises:
         BadInput: the body could not write.

@@ -1,4 +1,4 @@
-"""`cots init`: writes `params.yaml`, whole and commented, from the defaults and a preset."""
+"""`cots init`: writes a complete, commented `params.yaml` from the defaults and a preset."""
 
 import subprocess
 import sys
@@ -16,19 +16,24 @@ if TYPE_CHECKING:
     from cots.config.params import Params
 
 PARAMS, PRESETS = Path("params.yaml"), Path("presets")
-Data = Annotated[Path | None, typer.Option(help="Where the images and captions are.")]
-Force = Annotated[bool, typer.Option(help="Replace an edited params.yaml; the old file becomes params.yaml.bak.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of the images and captions.")]
+Force = Annotated[
+    bool, typer.Option(help="Replace params.yaml even if it was edited; the old file becomes params.yaml.bak.")
+]
 
 
 def init(
-    preset: Annotated[str | None, typer.Argument(help="A file of presets/, without .yaml.")] = None,
+    preset: Annotated[str | None, typer.Argument(help="Name of a file in presets/, without .yaml.")] = None,
     data: Data = None,
     force: Force = False,
     upgrade: Annotated[
-        bool, typer.Option("--upgrade", help="Instead rewrite params.yaml: the same values under the current names.")
+        bool,
+        typer.Option(
+            "--upgrade", help="Instead rewrite params.yaml with the current names of all keys and the same values."
+        ),
     ] = False,
 ) -> None:
-    """Write params.yaml for a data set: the defaults, with the changes of a preset."""
+    """Write params.yaml for a data set: the defaults, changed by a preset."""
     if upgrade:
         if preset or data:
             raise BadInput("--upgrade rewrites params.yaml as it is: give it no preset and no --data")
@@ -92,7 +97,7 @@ def _read_preset(preset: str, data: Path | None) -> dict[str, Any]:
 
 
 def _render(preset: str, values: dict[str, Any]) -> str:
-    """The whole file.
+    """The complete file.
 
     Raises:
         BadInput: the preset does not hold valid parameters.
@@ -104,7 +109,7 @@ def _render(preset: str, values: dict[str, Any]) -> str:
 
 
 def _header(path: Path) -> str:
-    """The comment lines that a file begins with."""
+    """The comment lines at the beginning of a file."""
     lines = path.read_text(encoding="utf8").splitlines(keepends=True)
     return "".join(takewhile(lambda line: line.startswith("#"), lines))
 

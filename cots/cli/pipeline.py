@@ -1,4 +1,4 @@
-"""Runs the pipeline from a command: DVC in a child process, its output passed through."""
+"""Runs stages from a command: DVC in a child process, with its output passed through."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from cots.errors import RunFailed
 
 
 def reproduce(stage: str) -> None:
-    """Run one stage if it is stale, but none of the stages it depends on.
+    """Run one stage if it is stale, without the stages that it depends on.
 
     Raises:
         RunFailed: the stage failed; its own output says why.

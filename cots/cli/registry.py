@@ -1,4 +1,4 @@
-"""`cots registry`: publishes, compares and deploys versions, and shows where they came from."""
+"""`cots registry`: publishes, compares and deploys versions, and shows their lineage."""
 
 import json
 from collections.abc import Mapping
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
     from cots.registry.versions import VersionInfo
 
 registry = typer.Typer(help="Versions of the search index: publish, compare, promote, rollback.", no_args_is_help=True)
-Reason = Annotated[str, typer.Option(help="Why; stored in the history.")]
+Reason = Annotated[str, typer.Option(help="Reason, stored in the history.")]
 
 
 @registry.command()
 def publish() -> None:
-    """Register the package of `dvc repro`, unless the same one is registered; deploy it if it passes the gate."""
+    """Register the package that `dvc repro` made, unless it is registered already; deploy it if it passes the gate."""
     from cots.config.params import Params
     from cots.registry.publishing import publish as publish_package
 
-    typer.echo(_format_published(publish_package(Params.load())))
+    typer.echo(_format_result(publish_package(Params.load())))
 
 
 @registry.command()
 def refresh() -> None:
-    """Index the current images with the deployed encoders, without training; deploy that index.
+    """Index the current images with the deployed encoders, without training, and deploy that index.
 
-    First brings data/ up to date with `dvc repro --single-item`, so that the index has all added and no removed images.
+    First runs `prepare` and `validate` (`dvc repro --single-item`), so that the index has added images and no removed
+    ones.
     """
     from cots.cli.pipeline import reproduce
     from cots.config.params import Params
@@ -37,10 +38,8 @@ def refresh() -> None:
 
     for stage in ("prepare", "validate"):
         reproduce(stage)
-    published = refresh_index(Params.load())
-    typer.echo(
-        _format_published(published) if published else "nothing new: the champion's index holds the current images"
-    )
+    result = refresh_index(Params.load())
+    typer.echo(_format_result(result) if result else "nothing new: the champion's index holds the current images")
 
 
 @registry.command(name="list")
@@ -53,7 +52,7 @@ def list_versions() -> None:
 
 @registry.command()
 def history() -> None:
-    """List every promotion and rollback, oldest first, with who and why."""
+    """List every promotion and rollback, oldest first, with its author and reason."""
     from cots.registry.catalog import list_promotions
 
     promotions = list_promotions()
@@ -68,7 +67,7 @@ def promote(
     version: Annotated[int, typer.Option(help="A version of cots-index.")],
     reason: Reason,
 ) -> None:
-    """Deploy a version, whatever the gate decided."""
+    """Deploy a version, whatever the gate decided about it."""
     from cots.registry.client import INDEX
     from cots.registry.registry import Registry
 
@@ -78,7 +77,7 @@ def promote(
 
 @registry.command()
 def rollback(reason: Reason) -> None:
-    """Go back to the version that was deployed before."""
+    """Deploy the version that was deployed before."""
     from cots.registry.client import INDEX
     from cots.registry.registry import Registry
 
@@ -88,7 +87,7 @@ def rollback(reason: Reason) -> None:
 @registry.command()
 def diff(
     before: Annotated[int, typer.Argument(metavar="A", help="A version of cots-index.")],
-    after: Annotated[int, typer.Argument(metavar="B", help="Another.")],
+    after: Annotated[int, typer.Argument(metavar="B", help="Another version.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what differs between two versions: parameters, data, metrics."""
@@ -105,10 +104,10 @@ def diff(
 
 @registry.command()
 def lineage(
-    version: Annotated[int | None, typer.Option(help="A version of cots-index; the champion if none is given.")] = None,
+    version: Annotated[int | None, typer.Option(help="A version of cots-index; by default the champion.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a list.")] = False,
 ) -> None:
-    """Show where a version came from: encoders, runs, parameters, code commit, data manifest, the gate's decision."""
+    """Show what a version was made from (encoders, runs, parameters, commit, data) and what the gate decided."""
     from cots.registry.registry import Registry
 
     client = Registry()
@@ -139,10 +138,10 @@ def versions_table(versions: "list[VersionInfo]") -> str:
     return table(["version", "encoders", "alias", "registered (UTC)", "rsum", "commit", "gate"], rows)
 
 
-def _format_published(published: "PublishResult") -> str:
-    what = "registered" if published.new else "was registered already: the content is the same"
-    role = "the champion" if published.champion else "not the champion"
-    return f"cots-index version {published.version} {what}; it is {role} ({published.reasons})"
+def _format_result(result: "PublishResult") -> str:
+    what = "registered" if result.new else "was registered already: the content is the same"
+    role = "the champion" if result.champion else "not the champion"
+    return f"cots-index version {result.version} {what}; it is {role} ({result.reasons})"
 
 
 def _rows(name: str, value: Any) -> list[list[str]]:  # noqa: ANN401  JSON

@@ -1,4 +1,4 @@
-"""The results of a search as a grid in one image."""
+"""Draws the results of a search as a grid of images."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ PAPER, INK, FAINT = "white", "#1a1a1a", "#6b6b6b"
 
 
 def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image], *, title: str) -> Image.Image:
-    """Results in rows of at most `COLUMNS`, best first: image, rank, score, frame of a video, first caption.
+    """A grid of results, at most `COLUMNS` in a row, best first: image, rank, score, frame of a video, first caption.
 
     Args:
         results: of one query, as `cots.search.engine.SearchEngine` returns them.
@@ -38,12 +38,12 @@ def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image]
 
 
 def labelled_grid(images: Sequence[Image.Image], labels: Sequence[tuple[str, str]], *, title: str) -> Image.Image:
-    """Images in rows of at most `COLUMNS`, each above a faint line and a text of a few lines.
+    """A grid of images, at most `COLUMNS` in a row, each above a faint line and a few lines of text.
 
     Args:
         images: of any size.
-        labels: line and text of each image.
-        title: above the grid.
+        labels: faint line and text for each image.
+        title: drawn above the grid.
     """
     columns = min(max(len(images), 1), COLUMNS)
     rows = -(-len(images) // columns)
@@ -77,7 +77,7 @@ def _rank_and_score(hit: dict[str, Any]) -> str:
 
 
 def _caption(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """As much of the text as fits under an image; the font is monospaced."""
+    """The beginning of a text that fits under an image; the font is monospaced."""
     width = int(SIDE / font.getlength("m"))
     return "\n".join(textwrap.wrap(text, width, max_lines=CAPTION_LINES, placeholder="…"))
 

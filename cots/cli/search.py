@@ -1,4 +1,4 @@
-"""`cots search`: finds images, videos or captions by a text or an image, with the deployed version."""
+"""`cots search`: finds images, videos or captions by a text or an image."""
 
 import json
 from pathlib import Path
@@ -15,22 +15,22 @@ GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def search(
-    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="An image to search by, instead of a text.")] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="How many results.")] = 10,
+    text: Annotated[str | None, typer.Argument(help="Text to search by.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image file to search by, instead of a text.")] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Number of results.")] = 10,
     media: Annotated[
         Literal["any", "image", "video", "text"],
-        typer.Option(help="What to find: images, videos, captions (text), or images and videos together (any)."),
+        typer.Option(help="Kind of results: images, videos, captions (text), or images and videos (any)."),
     ] = "any",
     model: Annotated[str, typer.Option(help="A version of cots-index, or a folder such as package/index.")] = CHAMPION,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     save_grid: Annotated[
         Path | None,
-        typer.Option(help="Also write the results as one image (.png, .jpg, .webp); videos show their best frame."),
+        typer.Option(help="Also write the results as one image (.png, .jpg, .webp), with the best frames of videos."),
     ] = None,
     sheet: Annotated[Path | None, typer.Option(hidden=True, help="The old name of --save-grid.")] = None,
 ) -> None:
-    """Find images, videos or captions by a text or by an image."""
+    """Find images, videos or captions by a text or an image."""
     query = _query(text, image)
     grid = save_grid or sheet
     if grid:

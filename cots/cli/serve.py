@@ -10,17 +10,17 @@ from cots.cli.addresses import CHAMPION
 
 def serve(
     model: Annotated[
-        str, typer.Option(help="An alias or version of cots-index, or a folder such as package/index.")
+        str, typer.Option(help="An alias to follow, a version of cots-index, or a folder such as package/index.")
     ] = CHAMPION,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; other than loopback needs COTS_TOKEN.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs COTS_TOKEN.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8080,
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between checks of the alias.")] = 5.0,
-    max_body: Annotated[float, typer.Option(min=0.01, help="Largest request, MiB.")] = 16.0,
-    max_pixels: Annotated[float, typer.Option(min=0.01, help="Largest image, millions of pixels.")] = 40.0,
-    max_queries: Annotated[int, typer.Option(min=1, help="Queries in flight; more get status 429.")] = 128,
-    allow_host: Annotated[list[str] | None, typer.Option(help="A host name of the service; repeat for more.")] = None,
+    max_body: Annotated[float, typer.Option(min=0.01, help="Maximum size of a request, MiB.")] = 16.0,
+    max_pixels: Annotated[float, typer.Option(min=0.01, help="Maximum size of an image, millions of pixels.")] = 40.0,
+    max_queries: Annotated[int, typer.Option(min=1, help="Maximum queries in flight; more get status 429.")] = 128,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Host name that requests may use; repeat for more.")
+    ] = None,
     log_queries: Annotated[
         Path | None, typer.Option(help="Log every query and its embedding to this folder, one file a day.")
     ] = None,

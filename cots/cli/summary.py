@@ -1,4 +1,4 @@
-"""`cots summary`: the results of the last run of the pipeline."""
+"""`cots summary`: results of the last run of the pipeline."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,14 @@ from cots.errors import BadInput
 
 
 def summary(
-    metrics: Annotated[Path, typer.Option(help="The metrics of stage `evaluate`.")] = Path("reports/metrics.json"),
-    page: Annotated[Path, typer.Option(help="The report of stage `evaluate`.")] = Path("reports/index.html"),
+    metrics: Annotated[Path, typer.Option(help="Metrics of stage `evaluate`.")] = Path("reports/metrics.json"),
+    page: Annotated[Path, typer.Option(help="Report of stage `evaluate`.")] = Path("reports/index.html"),
 ) -> None:
     """Print retrieval metrics, registered versions, the path of the report and what to try next."""
     from cots.registry.catalog import list_versions
 
-    measured = {name: values for name, values in _read(metrics).items() if "queries" in values}
-    typer.echo("Retrieval, recall in per cent and median rank\n\n" + retrieval_table(measured))
+    by_model = {name: values for name, values in _read(metrics).items() if "queries" in values}
+    typer.echo("Retrieval, recall in per cent and median rank\n\n" + retrieval_table(by_model))
     typer.echo("\nRegistered versions of cots-index\n\n" + versions_table(list_versions()))
     typer.echo(f"\nReport: {page}" + ("" if page.is_file() else " (missing: run `dvc repro evaluate`)"))
     typer.echo(

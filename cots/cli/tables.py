@@ -1,4 +1,4 @@
-"""Plain tables for terminals and logs."""
+"""Plain-text tables for terminals and logs."""
 
 import re
 import shutil
@@ -14,10 +14,10 @@ UNLIMITED = 100_000  # characters in a line, when output is not a terminal
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns side by side; numbers are aligned right, the rest left.
+    """Format a table; columns of numbers are aligned right, others left.
 
-    On a terminal, long cells are wrapped within their column. A pipe or a file gets one line for each row, however
-    long, for `grep` and `cut`.
+    On a terminal, long cells are wrapped within their column. In a pipe or a file each row is one line, however long,
+    for `grep` and `cut`.
     """
     from rich.console import Console  # imported here, because `cots --help` prints no table
     from rich.table import Table
@@ -53,7 +53,7 @@ def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _with_folds(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every model's metrics on the whole set, then the mean of its folds, if there are any."""
+    """Each model's metrics on the whole split, then their means over folds, if there are any."""
     for name, values in metrics.items():
         yield name, values
         if "folds" in values:
@@ -71,5 +71,5 @@ def _model_rows(name: str, values: Mapping[str, Any], columns: Sequence[str]) ->
 
 
 def _cells(scores: Mapping[str, float], columns: Sequence[str]) -> list[str]:
-    """Empty for metrics that did not exist when the model was measured."""
+    """Formatted scores; empty for metrics that did not exist when the model was measured."""
     return [f"{scores[column]:.1f}" if column in scores else "" for column in columns]
