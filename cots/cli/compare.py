@@ -49,8 +49,8 @@ def _format_difference(target: str, scores: dict[str, Any], runs: int) -> str:
         for score, values in scores.get(way, {}).items()
     ]
     rows = [[name, *_cells(values)] for name, values in [*by_direction, ("RSUM", scores["rsum"])]]
-    resampled = "items" if runs == 1 else f"items and of the {runs} runs"
-    caption = f"{target}: A minus B, 95 % intervals and two-sided p of a paired bootstrap of {resampled}"
+    resampled = "items" if runs == 1 else f"items and the {runs} runs"
+    caption = f"{target}: A minus B, 95 % intervals and two-sided p of a paired bootstrap over {resampled}"
     return caption + "\n" + table(["", "A", "B", "A - B", "low", "high", "p"], rows)
 
 
