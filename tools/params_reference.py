@@ -1,6 +1,6 @@
-"""docs/params.md from the configuration classes, and the table of renamed keys in the migration note.
+"""Writes docs/params.md from the configuration classes, and the table of renamed keys in the migration note.
 
-`python -m tools.params_reference` writes both, `--check` only says whether they are current.
+`python -m tools.params_reference` writes both; `--check` only says whether they are up to date.
 """
 
 import sys
@@ -57,7 +57,7 @@ def reference() -> str:
 
 
 def _kinds(name: str, field: FieldInfo) -> Iterator[tuple[str, Config | type[Config]]]:
-    """What stands in a section: one mapping, or one for each of its kinds."""
+    """The mapping of a section, or one for each of its kinds."""
     if name == "finetune":
         yield "", field.default["image-text"]
         return
@@ -78,7 +78,7 @@ def _rows(config: Config | type[Config], prefix: str) -> Iterator[str]:
     kind = config if isinstance(config, type) else type(config)
     for name, field in kind.model_fields.items():
         value = field.default if isinstance(config, type) else getattr(config, name)
-        nested = [one for one in _members(field.annotation) if isinstance(one, type) and issubclass(one, Config)]
+        nested = [kind for kind in _members(field.annotation) if isinstance(kind, type) and issubclass(kind, Config)]
         path = f"{prefix}{name}"
         shown = "required" if field.is_required() else "" if nested else f"`{flow(value)}`"
         yield f"| `{path}` | {_type(field, nested)} | {shown} | {_meaning(field)} |"
@@ -97,7 +97,7 @@ def _meaning(field: FieldInfo) -> str:
 
 
 def _type(field: FieldInfo, nested: list[Any]) -> str:
-    """The type and range of a key's values, for people."""
+    """Type and range of a key's values, in words."""
     if nested:
         return "one kind of" if len(nested) > 1 else "mapping"
     return _named(field.annotation, field.metadata)
@@ -107,11 +107,11 @@ def _named(annotation: Any, metadata: list[Any]) -> str:  # noqa: ANN401  a type
     if get_origin(annotation) is Annotated:
         return _named(get_args(annotation)[0], [*get_args(annotation)[1:], *metadata])
     if get_origin(annotation) in (Union, types.UnionType):
-        return ", ".join(_named(one, metadata) for one in get_args(annotation))
+        return ", ".join(_named(member, metadata) for member in get_args(annotation))
     if get_origin(annotation) is Literal:
-        return ", ".join(f"`{flow(one)}`" for one in get_args(annotation))
+        return ", ".join(f"`{flow(value)}`" for value in get_args(annotation))
     if get_origin(annotation) is tuple:
-        inner = [one for one in get_args(annotation) if one is not Ellipsis]
+        inner = [member for member in get_args(annotation) if member is not Ellipsis]
         return f"list of {_named(inner[0], [])}"
     names = {"int": "integer", "float": "number", "str": "text", "bool": "true, false", "NoneType": "`null`"}
     origin = get_origin(annotation) or annotation
@@ -120,21 +120,21 @@ def _named(annotation: Any, metadata: list[Any]) -> str:  # noqa: ANN401  a type
 
 
 def _bounds(metadata: list[Any]) -> Iterator[str]:
-    for one in metadata:
+    for bound in metadata:
         for kind, sign in ((annotated_types.Gt, ">"), (annotated_types.Ge, "≥"), (annotated_types.Lt, "<")):
-            if isinstance(one, kind):
-                yield f"{sign} {getattr(one, kind.__name__.lower()):g}"
-        if isinstance(one, annotated_types.Le):
-            yield f"≤ {one.le:g}"
-        if isinstance(one, FieldInfo):
-            yield from _bounds(one.metadata)
+            if isinstance(bound, kind):
+                yield f"{sign} {getattr(bound, kind.__name__.lower()):g}"
+        if isinstance(bound, annotated_types.Le):
+            yield f"≤ {bound.le:g}"
+        if isinstance(bound, FieldInfo):
+            yield from _bounds(bound.metadata)
 
 
 def _members(annotation: Any) -> list[Any]:  # noqa: ANN401  a type
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [member for one in get_args(annotation) for member in _members(one)]
+        return [member for part in get_args(annotation) for member in _members(part)]
     return [annotation]
 
 
@@ -147,19 +147,19 @@ def renamed() -> str:
         section = path.replace("pretrain", "pretrain, finetune.*", 1)
         for first, present in keys.items():
             values = RENAMED_VALUES.get(present, {})
-            told = ["", *(f": {value}" for value in values)], ["", *(f": {value}" for value in values.values())]
-            rows += [f"| {section} | `{first}{a}` | `{present}{b}` |" for a, b in zip(*told, strict=True)]
+            rows.append(f"| {section} | `{first}` | `{present}` |")
+            rows += [f"| {section} | `{first}: {a}` | `{present}: {b}` |" for a, b in values.items()]
     return "\n".join(rows) + "\n"
 
 
 def migration(text: str) -> str:
-    """The migration note with the present table between its marks."""
+    """The migration note with the current table between its marks."""
     before, _, rest = text.partition(BEGIN)
     return before + BEGIN + "\n" + renamed() + "\n" + END + rest.partition(END)[2]
 
 
 def main() -> None:
-    """Write both files, or say which is not current."""
+    """Write both files, or with `--check` say which is not up to date."""
     current = {REFERENCE: reference(), MIGRATION: migration(MIGRATION.read_text(encoding="utf8"))}
     if sys.argv[1:] != ["--check"]:
         for path, text in current.items():

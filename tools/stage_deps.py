@@ -1,7 +1,7 @@
-"""Writes the code under each stage's `deps` in dvc.yaml: exactly the files that can change what the stage makes.
+"""Writes the code files under each stage's `deps` in dvc.yaml: exactly those that can change the stage's output.
 
-`python -m tools.stage_deps` rewrites those lines and the table docs/stale.md; `--check` only says what differs. What is
-left out of the closures, and why, stands in pyproject.toml under `tool.cots.stage-deps`.
+`python -m tools.stage_deps` rewrites those lines and the table docs/stale.md; `--check` only reports differences.
+pyproject.toml lists under `tool.cots.stage-deps` which modules are left out, and why.
 """
 
 import argparse
@@ -26,11 +26,11 @@ CODE_LINE = re.compile(rf" *- (?:{PACKAGES})(?:/\S*)?\s*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What pyproject.toml says about the closures.
+    """The table `tool.cots.stage-deps` of pyproject.toml.
 
     Attributes:
-        no_output: modules that change nothing that a stage makes, each with the reason.
-        ships: by stage, modules whose whole closure the stage copies into what it makes.
+        no_output: modules that cannot change a stage's output, each with the reason.
+        ships: by stage, modules that the stage copies into its output, with everything that they import.
     """
 
     no_output: Mapping[str, str]
@@ -44,22 +44,22 @@ class Declared:
 
 
 def load_stages(root: Path) -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml by name; of a `foreach` stage what stands under `do`."""
+    """The stages of dvc.yaml by name; for a `foreach` stage its `do`."""
     pipeline = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf8"))["stages"]
     return {name: stage.get("do", stage) for name, stage in pipeline.items()}
 
 
 def code_of(name: str, stage: Mapping[str, Any], declared: Declared, root: Path) -> list[str]:
-    """Files whose code can change what a stage makes, relative to `root`, sorted.
+    """Files whose code can change a stage's output, relative to `root`, sorted.
 
     Args:
         name: of the stage; stage: its entry in dvc.yaml, whose `cmd` names the modules to start from.
-        declared: what is left out, and what the stage ships.
+        declared: modules that are left out, and modules that the stage ships.
         root: the project's folder.
     """
-    found = import_closure(MODULE.findall(stage["cmd"]), root, leave_out=declared.no_output)
+    closure = import_closure(MODULE.findall(stage["cmd"]), root, leave_out=declared.no_output)
     shipped = import_closure(declared.ships.get(name, ()), root)
-    needed = {file for file in (*found.values(), *shipped.values()) if holds_code(file)}
+    needed = {file for file in (*closure.values(), *shipped.values()) if holds_code(file)}
     return sorted(str(file.relative_to(root)) for file in needed | data_files(needed))
 
 
@@ -69,7 +69,7 @@ def holds_code(file: Path) -> bool:
 
 
 def with_code(text: str, code: Mapping[str, list[str]]) -> str:
-    """The text of dvc.yaml with other code under `deps`; all other lines, comments too, stay as they are.
+    """The text of dvc.yaml with these code files under `deps`; all other lines, comments too, are unchanged.
 
     Args:
         text: of dvc.yaml, in which lists are indented below their key.
@@ -91,9 +91,9 @@ def with_code(text: str, code: Mapping[str, list[str]]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write dvc.yaml and the table, or with `--check` tell in one line each what differs; the exit code."""
+    """Write dvc.yaml and the table, or with `--check` print each difference in a line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.stage_deps", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where something differs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something differs")
     check, root = parser.parse_args(arguments).check, Path.cwd()
     differences = list(outdated(root, write=not check))
     for line in differences:
@@ -102,23 +102,23 @@ def main(arguments: list[str]) -> int:
 
 
 def outdated(root: Path, *, write: bool) -> Iterator[str]:
-    """One line for each stage whose `deps` are not its code, and one for the table; mended where `write` says so."""
+    """A line for each stage whose `deps` differ from its code, and one for the table; with `write`, update both."""
     declared, stages = Declared.load(root), load_stages(root)
     code = {name: code_of(name, stage, declared, root) for name, stage in stages.items()}
     for name, stage in stages.items():
         listed = {dep for dep in stage["deps"] if CODE_LINE.fullmatch(f"- {dep}")}
         more, less = sorted(set(code[name]) - listed), sorted(listed - set(code[name]))
         if more or less:
-            told = [f"{word} {', '.join(files)}" for word, files in (("lacks", more), ("need not have", less)) if files]
-            yield f"dvc.yaml: deps of {name}: {'; '.join(told)}"
+            changes = (f"{verb} {', '.join(files)}" for verb, files in (("add", more), ("remove", less)) if files)
+            yield f"dvc.yaml: deps of {name}: {'; '.join(changes)}"
     pipeline, table = root / "dvc.yaml", root / TABLE
     if write:
         pipeline.write_text(with_code(pipeline.read_text(encoding="utf8"), code), encoding="utf8")
-    made = stale_table(root, load_stages(root) if write else stages, declared.no_output)
-    if not table.is_file() or table.read_text(encoding="utf8") != made:
-        yield f"{TABLE}: another table than dvc.yaml's"
+    text = stale_table(root, load_stages(root) if write else stages, declared.no_output)
+    if not table.is_file() or table.read_text(encoding="utf8") != text:
+        yield f"{TABLE}: differs from dvc.yaml"
         if write:
-            table.write_text(made, encoding="utf8")
+            table.write_text(text, encoding="utf8")
 
 
 if __name__ == "__main__":

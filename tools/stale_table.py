@@ -16,13 +16,13 @@ these and runs only if that one's outputs changed. To keep results after a chang
 
 
 def stale_by(file: str, stages: Stages) -> set[str]:
-    """Stages that list the file, or a folder around it, among their `deps`."""
-    around = {file, *map(str, Path(file).parents)}
-    return {name for name, stage in stages.items() if not around.isdisjoint(map(str, stage["deps"]))}
+    """Stages that list the file, or a folder that contains it, among their `deps`."""
+    paths = {file, *map(str, Path(file).parents)}
+    return {name for name, stage in stages.items() if not paths.isdisjoint(map(str, stage["deps"]))}
 
 
 def readers(stages: Stages) -> dict[str, set[str]]:
-    """By stage, those that read what it writes."""
+    """By stage, the stages that read its outputs."""
     return {
         name: {
             other
@@ -35,23 +35,23 @@ def readers(stages: Stages) -> dict[str, set[str]]:
 
 def below(names: set[str], reading: Mapping[str, set[str]]) -> set[str]:
     """Stages that read, directly or through others, what the stages with these names write."""
-    found: set[str] = set()
+    result: set[str] = set()
     waiting = list(names)
     while waiting:
-        more = reading[waiting.pop()] - found
-        found |= more
+        more = reading[waiting.pop()] - result
+        result |= more
         waiting += more
-    return found - names
+    return result - names
 
 
 def outputs(stage: Mapping[str, Any]) -> list[str]:
-    """Paths under `outs`, `metrics` and `plots`, which are names or a name with its settings."""
+    """Paths under `outs`, `metrics` and `plots`; an entry is a path, or a path with options."""
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, ())]
     return [str(path) for entry in entries for path in ([entry] if isinstance(entry, str) else entry)]
 
 
 def stale_table(root: Path, stages: Stages, no_output: Mapping[str, str]) -> str:
-    """The whole document.
+    """The complete document.
 
     Args:
         root: the project's folder.
@@ -93,6 +93,6 @@ def _mark(name: str, direct: set[str], indirect: set[str]) -> str:
 
 
 def _meet(out: str, dep: str) -> bool:
-    """Whether one path is the other or lies in it; `${...}` stands for any one name, and alone for no output."""
-    one, other = (["*" if part.startswith("${") else part for part in path.split("/")] for path in (out, dep))
-    return other != ["*"] and all(a == b or "*" in (a, b) for a, b in zip(one, other, strict=False))
+    """Whether one path equals or contains the other; `${...}` matches any one name, and by itself no output."""
+    first, second = (["*" if part.startswith("${") else part for part in path.split("/")] for path in (out, dep))
+    return second != ["*"] and all(a == b or "*" in (a, b) for a, b in zip(first, second, strict=False))
