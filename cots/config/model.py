@@ -19,7 +19,7 @@ class ImageEncoderConfig(Config):
     name: str = Field(
         default="vit_tiny_patch16_224",
         description="Any timm vision transformer. Also `hf-hub:owner/name` or `local-dir:folder`. Paper: ViT-B/16 (M). "
-        "See [streams.md](streams.md).",
+        "See [encoders.md](encoders.md).",
     )
     pretrained: bool = Field(default=False, description="Start from the weights that the name stands for.")
     size: PositiveInt = Field(
@@ -69,7 +69,7 @@ class TextEncoderConfig(Config):
     name: str = Field(
         default="bert",
         description="A model type of transformers (from scratch), a hub name or a local folder. The latter two with "
-        "`pretrained`. Paper: bert-base-uncased (L). See [streams.md](streams.md).",
+        "`pretrained`. Paper: bert-base-uncased (L). See [encoders.md](encoders.md).",
     )
     pretrained: bool = Field(
         default=False, description="Start from the weights and tokenizer that the name stands for."

@@ -211,10 +211,10 @@ def build_vit(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # n
         raise BadInput(f"model.image: timm cannot build {name}: {type(error).__name__}: {reason}") from None
     if not isinstance(vit, VisionTransformer):
         kind = f"is a {type(vit).__name__}, not timm's VisionTransformer"
-        raise BadInput(f"model.image: {name} {kind}: its patches cannot be masked; docs/streams.md lists others")
+        raise BadInput(f"model.image: {name} {kind}: its patches cannot be masked; docs/encoders.md lists others")
     if type(vit.patch_embed) is not PatchEmbed:
         kind = f"embeds patches by {type(vit.patch_embed).__name__}"
-        raise BadInput(f"model.image: {name} {kind}: the token level needs PatchEmbed; docs/streams.md lists others")
+        raise BadInput(f"model.image: {name} {kind}: the token level needs PatchEmbed; docs/encoders.md lists others")
     if not isinstance(vit.patch_drop, nn.Identity):
         raise BadInput("model.image.options.patch_drop_rate: the token level needs every patch: leave it out")
     vit.attn_pool = None  # SigLIP's; the encoder pools by the class token or the mean
