@@ -573,7 +573,7 @@ def test_several_runs_of_each_method_are_pooled(
         asked(cots, model, squares, tmp_path / name)
     code, out, _ = cots("compare", tmp_path / "a", tmp_path / "b", "--resamples", 50)
     assert code == 0
-    assert "items and of the 2 runs" in out
+    assert "items and the 2 runs" in out
     a, b, difference = out.splitlines()[-1].split()[1:4]
     assert a == b
     assert float(difference) == 0
