@@ -1,11 +1,11 @@
-"""What each level of interaction is worth: `make ablation`.
+"""What each loss level adds: `make ablation`.
 
-Every variant is pre-trained with every seed by `dvc exp run` on the data, streams, steps and batch of params.yaml, and
-measured on its evaluation split. With `--start CHECKOUT` every variant is fine-tuned instead, for the deployed target,
-from what the same variant and seed have become by `make ablation` in that other checkout: pre-trained on pictures
-there, fine-tuned on clips here. Differences are held against CLIP by a paired bootstrap over items and seeds. Runs
-that have ended are kept in reports/ablation/, models too, and not run again; params.yaml is put back at the end;
-models/ holds the last run's.
+Every variant is pre-trained with every seed by `dvc exp run` on the data, encoders, steps and batch of params.yaml, and
+measured on its evaluation split. With `--start CHECKOUT` every variant is instead fine-tuned for the deployed target,
+starting from the model of the same variant and seed that `make ablation` trained in that other checkout, for example
+pre-trained on images there and fine-tuned on videos here. Each variant is compared with CLIP by a paired bootstrap over
+items and seeds. Finished runs are kept with their models in reports/ablation/ and not repeated; params.yaml is restored
+at the end; models/ holds the models of the last run.
 """
 
 import argparse
@@ -46,12 +46,12 @@ CLIP, SIGLIP = ClipObjectiveConfig(), SiglipObjectiveConfig()
 
 
 def unfiltered(objective: CotsObjectiveConfig) -> CotsObjectiveConfig:
-    """The same without the adaptive momentum filter."""
+    """The same objective without the adaptive momentum filter."""
     return objective.model_copy(update={"filter": objective.filter.model_copy(update={"num_std": None})})
 
 
 class Grid(NamedTuple):
-    """The runs of one checkout: pre-training, or fine-tuning from another's."""
+    """The runs of one checkout: pre-training, or fine-tuning of the models of another checkout."""
 
     checkout: Path
     params: Params
@@ -59,37 +59,37 @@ class Grid(NamedTuple):
 
     @property
     def section(self) -> str:
-        """Of params.yaml, which the runs vary."""
+        """The section of params.yaml that the runs vary."""
         return "pretrain" if self.start is None else f"finetune.{self.params.index.target}"
 
     @property
     def training(self) -> TrainConfig:
-        """That section."""
+        """The values of that section."""
         return self.params.pretrain if self.start is None else self.params.finetune[self.params.index.target]
 
     @property
     def model(self) -> Path:
-        """What a run leaves behind."""
+        """The model folder that a run writes."""
         return Path("models/pretrained" if self.start is None else f"models/finetuned/{self.params.index.target}")
 
     def variants(self) -> dict[str, ObjectiveConfig]:
-        """The section's objective by the variant's name; the last is params.yaml's own.
+        """The objective of each variant by name; the last one is that of params.yaml.
 
         Raises:
-            SystemExit: that has no levels.
+            SystemExit: the objective of params.yaml is not cots.
         """
-        whole = self.training.objective
-        if not isinstance(whole, CotsObjectiveConfig):
+        full = self.training.objective
+        if not isinstance(full, CotsObjectiveConfig):
             sys.exit(f"error: {self.checkout / PARAMS}: {self.section}.objective.kind must be cots")
 
         def levels(
             token: float = 0, task: float = 0, masked_views: float = 0, *, filtered: bool = True
         ) -> ObjectiveConfig:
             weights = LossWeightsConfig(instance=1, token=token, task=task, masked_views=masked_views)
-            varied = whole.model_copy(update={"loss_weights": weights})
-            return varied if filtered else unfiltered(varied)
+            objective = full.model_copy(update={"loss_weights": weights})
+            return objective if filtered else unfiltered(objective)
 
-        token, task = whole.loss_weights.token, whole.loss_weights.task
+        token, task = full.loss_weights.token, full.loss_weights.task
         return {
             "CLIP": CLIP,
             "SigLIP": SIGLIP,
@@ -99,73 +99,75 @@ class Grid(NamedTuple):
             "instance + AMF + task": levels(task=task),
             "instance + AMF + token": levels(token=token),
             "instance + AMF + token + task": levels(token=token, task=task),
-            "all": whole,
+            "all": full,
         }
 
-    def varied(self, name: str, seed: int) -> Params:
+    def run_params(self, name: str, seed: int) -> Params:
         """The parameters of one run."""
         training = self.training.model_copy(update={"objective": self.variants()[name], "seed": seed})
         if self.start is None:
             return self.params.model_copy(update={"pretrain": training})
         return self.params.model_copy(update={"finetune": self.params.finetune | {self.params.index.target: training}})
 
-    def kept(self, name: str, seed: int) -> Path:
-        """Where a run's model is kept, its table beside it; the name changes with whatever the run depends on."""
-        start = "" if self.start is None else self.start.kept(name, seed).name
-        digest = hashlib.sha256((self.varied(name, seed).model_dump_json(by_alias=True) + start).encode()).hexdigest()
+    def archive(self, name: str, seed: int) -> Path:
+        """Folder that keeps a run's model, beside its table; its name depends on everything that the run depends on."""
+        start = "" if self.start is None else self.start.archive(name, seed).name
+        digest = hashlib.sha256(
+            (self.run_params(name, seed).model_dump_json(by_alias=True) + start).encode()
+        ).hexdigest()
         return self.checkout / OUT / f"{name.replace(' ', '')}-{digest[:10]}"
 
 
 def main() -> None:
-    """Run what is missing of the grid, then write table and plot."""
-    reader = argparse.ArgumentParser(prog="make ablation", description=__doc__.splitlines()[0])
-    reader.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs (default 0 1 2)")
-    reader.add_argument("--only", nargs="*", help="variants by name (default all)")
-    reader.add_argument("--start", type=Path, help="another checkout, whose ablation's models are fine-tuned here")
-    asked = reader.parse_args()
-    start = asked.start and Grid(asked.start, Params.load(asked.start / PARAMS))
+    """Run the missing runs of the grid, then write table and plot."""
+    parser = argparse.ArgumentParser(prog="make ablation", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs (default 0 1 2)")
+    parser.add_argument("--only", nargs="*", help="variants by name (default all)")
+    parser.add_argument("--start", type=Path, help="another checkout; the models of its ablation are fine-tuned here")
+    arguments = parser.parse_args()
+    start = arguments.start and Grid(arguments.start, Params.load(arguments.start / PARAMS))
     grid = Grid(Path(), Params.load(), start)
-    names = [name for name in grid.variants() if name in (asked.only or grid.variants())]
+    names = [name for name in grid.variants() if name in (arguments.only or grid.variants())]
     OUT.mkdir(parents=True, exist_ok=True)
     runs: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
-    for seed in asked.seeds:
+    for seed in arguments.seeds:
         for name in names:
-            runs[name].append(measured_run(grid, name, seed))
-        (OUT / "table.md").write_text(as_table(runs, grid), encoding="utf8")
+            runs[name].append(measure_or_load(grid, name, seed))
+        (OUT / "table.md").write_text(markdown_table(runs, grid), encoding="utf8")
         plot(runs, OUT / "rsum.png")
     print((OUT / "table.md").read_text(encoding="utf8"))
 
 
-def measured_run(grid: Grid, name: str, seed: int) -> pd.DataFrame:
-    """The table of queries of one variant with one seed, which is trained and measured unless that has been done."""
-    kept = grid.kept(name, seed)
-    table = kept.with_suffix(".parquet")
+def measure_or_load(grid: Grid, name: str, seed: int) -> pd.DataFrame:
+    """Query table of one variant and seed; trains and measures the model unless that has been done."""
+    model = grid.archive(name, seed)
+    table = model.with_suffix(".parquet")
     if not table.exists():
         if grid.start is not None:
-            given = grid.start.kept(name, seed)
-            if not given.exists():
-                sys.exit(f"error: {given} is not there: run `make ablation` for {name}, seed {seed} in that checkout")
-            replace(Path("models/pretrained"), given)
+            start = grid.start.archive(name, seed)
+            if not start.exists():
+                sys.exit(f"error: no folder {start}: run `make ablation` for {name}, seed {seed} in that checkout")
+            replace(Path("models/pretrained"), start)
         train(grid, name, seed)
-        replace(kept, grid.model)
-        measure_run(table, kept, grid.params)
+        replace(model, grid.model)
+        measure_run(table, model, grid.params)
     [[run]] = query_tables(table).values()
     return run
 
 
 def replace(folder: Path, by: Path) -> None:
-    """Put a copy of one folder in another's place."""
+    """Replace a folder by a copy of another one."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(by, folder)
 
 
 def train(grid: Grid, name: str, seed: int) -> None:
-    """One run of the stage; `dvc exp run` would remove a models/pretrained that no stage of this checkout made."""
+    """Run the stage once, with `dvc repro` if it fine-tunes: `dvc exp run` would remove a foreign models/pretrained."""
     original, stage = PARAMS.read_bytes(), grid.section.replace(".", "@")
-    experiment = ["exp", "run", "--name", f"ablation-{grid.kept(name, seed).name.rpartition('-')[2]}"]
+    experiment = ["exp", "run", "--name", f"ablation-{grid.archive(name, seed).name.rpartition('-')[2]}"]
     try:
-        varied = grid.varied(name, seed).model_dump(mode="json", by_alias=True)
-        PARAMS.write_text(yaml.safe_dump(varied, sort_keys=False), encoding="utf8")
+        values = grid.run_params(name, seed).model_dump(mode="json", by_alias=True)
+        PARAMS.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf8")
         command = ["dvc", *(experiment if grid.start is None else ["repro"]), "--force", "--single-item", stage]
         subprocess.run(command, check=True)
     finally:
@@ -173,40 +175,44 @@ def train(grid: Grid, name: str, seed: int) -> None:
 
 
 def measure_run(table: Path, model: Path, params: Params) -> None:
-    """Retrieval of a model on the evaluation split, for the deployed target's kind of media."""
-    settings, media = params.evaluate, MEDIA_OF[params.index.target]
-    rows = part(read_manifest(Path("data/manifest.parquet")), settings.split, media)
+    """Measure retrieval of a model on the evaluation split, for the media of the deployed target."""
+    section, media = params.evaluate, MEDIA_OF[params.index.target]
+    rows = part(read_manifest(Path("data/manifest.parquet")), section.split, media)
     samples = read_stored_samples(Path("data/shards"), rows)
-    held = embed(DualEncoder.load(model), samples, batch_size=settings.batch_size)
-    write_query_table(table, held, evaluate_retrieval(held, media=media, folds=1, resamples=1, seed=0))
+    embedded = embed(DualEncoder.load(model), samples, batch_size=section.batch_size)
+    write_query_table(table, embedded, evaluate_retrieval(embedded, media=media, folds=1, resamples=1, seed=0))
 
 
-def as_table(runs: dict[str, list[pd.DataFrame]], grid: Grid) -> str:
-    """Means over seeds, and the paired test against CLIP, in Markdown."""
+def markdown_table(runs: dict[str, list[pd.DataFrame]], grid: Grid) -> str:
+    """Means over seeds, and the paired test against the first variant, as a Markdown table."""
     params, (first, *_) = grid.params, runs
     a, b = directions_of(runs[first][0])
     lines = [
         f"{params.source.kind}, split {params.evaluate.split}: {grid.section}, {grid.training.steps} steps of "
-        f"{grid.training.batch_size} pairs, {len(runs[first])} seeds. Recalls in per cent, means over seeds; RSUM of "
-        f"each seed in brackets; the difference in RSUM to {first} with its 95 % interval and p by a paired bootstrap "
-        "over items and seeds.",
+        f"{grid.training.batch_size} pairs, {len(runs[first])} seeds. Recalls in per cent, means over seeds; RSUM "
+        f"of each seed in parentheses; the difference in RSUM to {first}, with its 95 % interval and p by a paired "
+        "bootstrap over items and seeds.",
         "",
         f"| variant | {a} R@1/5/10 | {b} R@1/5/10 | RSUM | to {first} | p |",
         "|---|---|---|---|---|---|",
     ]
     for name, seeds in runs.items():
-        against = compare_query_tables(seeds, runs[first], resamples=2000, seed=0)
-        ways = ["/".join(f"{against[way][f'R@{k}']['challenger']:.1f}" for k in (1, 5, 10)) for way in (a, b)]
-        total = against["rsum"]
+        comparison = compare_query_tables(seeds, runs[first], resamples=2000, seed=0)
+        ways = ["/".join(f"{comparison[way][f'R@{k}']['challenger']:.1f}" for k in (1, 5, 10)) for way in (a, b)]
+        total = comparison["rsum"]
         each = ", ".join(f"{rsum(directions_of(run)):.1f}" for run in seeds)
-        apart = f"{total['difference']:+.1f} ({total['low']:+.1f} to {total['high']:+.1f})" if name != first else ""
-        chance = f"{total['p']:.4f}" if name != first else ""
-        lines.append(f"| {name} | {ways[0]} | {ways[1]} | {total['challenger']:.1f} ({each}) | {apart} | {chance} |")
+        difference = (
+            f"{total['difference']:+.1f} ({total['low']:+.1f} to {total['high']:+.1f})" if name != first else ""
+        )
+        p_value = f"{total['p']:.4f}" if name != first else ""
+        lines.append(
+            f"| {name} | {ways[0]} | {ways[1]} | {total['challenger']:.1f} ({each}) | {difference} | {p_value} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def plot(runs: dict[str, list[pd.DataFrame]], path: Path) -> None:
-    """RSUM of every run, one row a variant, the mean as a line."""
+    """Plot RSUM: one row for each variant, a point for each seed, a line for the mean."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -217,7 +223,7 @@ def plot(runs: dict[str, list[pd.DataFrame]], path: Path) -> None:
         axes.plot([np.mean(totals)] * 2, [row - 0.3, row + 0.3], color="tab:blue", linewidth=2)
     axes.set_yticks(range(len(runs)), list(runs))
     axes.invert_yaxis()
-    axes.set_xlabel("RSUM, per cent of 600; a point a seed, a line their mean")
+    axes.set_xlabel("RSUM, at most 600; a point for each seed, a line for the mean")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=150)
     plt.close(figure)

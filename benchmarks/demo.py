@@ -1,6 +1,6 @@
-"""The demo from nothing, stage by stage, and `dvc repro` with nothing to do: in a clone of this folder's last commit.
+"""Times the demo stage by stage, then `dvc repro` with nothing to do, in a clone of this folder's last commit.
 
-Set-up and registration are not timed: `make demo` adds them. Goals: five minutes on two cores, three seconds.
+Set-up and registration, which `make demo` adds, are not timed. Goals: five minutes on two cores, and three seconds.
 """
 
 import statistics
@@ -17,19 +17,19 @@ IDLE_RUNS = 5
 
 
 def main() -> None:
-    """Print seconds a stage, in all, and of a run in which no stage is stale."""
+    """Print the seconds of each stage, of all, and of a run in which no stage is stale."""
     with tempfile.TemporaryDirectory() as name:
         subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), name], check=True)
-        begun = list(stages(Path(name)))
-        for (stage, start), (_, end) in pairwise(begun):
+        starts = list(stages(Path(name)))
+        for (stage, start), (_, end) in pairwise(starts):
             print(f"{stage:<24} {end - start:7.1f} s", flush=True)
-        print(f"{'in all':<24} {begun[-1][1] - begun[0][1]:7.1f} s")
+        print(f"{'total':<24} {starts[-1][1] - starts[0][1]:7.1f} s")
         idle = [_idle(name) for _ in range(IDLE_RUNS)]
         print(f"{'nothing to do':<24} {statistics.median(idle):7.1f} s (of {min(idle):.1f} to {max(idle):.1f})")
 
 
 def stages(folder: Path) -> Iterator[tuple[str, float]]:
-    """Every stage of `dvc repro` with the time of its beginning, dvc's own start before and the end after them."""
+    """Each stage of `dvc repro` with its start time, between the start of dvc itself and the end."""
     command = [sys.executable, "-m", "dvc", "repro"]
     yield "start of dvc", time.perf_counter()
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as run:

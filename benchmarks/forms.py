@@ -1,8 +1,8 @@
-"""Forms of the same training step: as it is, with every block compiled, and with CUDA graphs where there is a GPU.
+"""The same training step in several forms: eager, with compiled blocks, and on a GPU as one CUDA graph.
 
-`python -m benchmarks.forms base` or `levels` prints one size alone; sizes, batches and the share of the matrix rate as
-in `benchmarks.step`. A whole step as one CUDA graph is possible for CLIP alone: the others ask the GPU for numbers on
-the way, such as how many pairs the filter kept.
+`python -m benchmarks.forms base` or `levels` prints one size only; sizes, batches and matrix rate are those of
+`benchmarks.step`. Only CLIP's step can be one CUDA graph: the others need numbers from the GPU, such as how many pairs
+the filter keeps.
 """
 
 import statistics
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks._rounds import Call, in_turn, times_faster
+from benchmarks._rounds import Call, interleave, times_faster
 from benchmarks.ablation import CLIP, unfiltered
-from benchmarks.step import LEVELS, SIZES, operations, pairs_of, random_batch, training_objective, training_step
+from benchmarks.step import LEVELS, SIZES, batch_size_of, operations, random_batch, training_objective, training_step
 from cots.config.objective import CotsObjectiveConfig, ObjectiveConfig
 from cots.config.params import Params
 from cots.data.wordpiece import train_tokenizer
@@ -39,72 +39,73 @@ def main(sizes: tuple[str, ...] = ("levels", "base"), rounds: int = 7) -> None:
 
 
 def table(size: str, *, rounds: int) -> None:
-    """Print pairs a second of each form, and how many times faster it is than the step as it is."""
-    params, settings = Params.load(), SIZES[size].model(Params.load())
-    cots, pairs, codes = params.pretrain.objective, pairs_of(size), params.dvae.codebook_size
+    """Print pairs per second of each form, and how many times as fast as the eager step it is."""
+    params, model_config = Params.load(), SIZES[size].model(Params.load())
+    cots, pairs, num_codes = params.pretrain.objective, batch_size_of(size), params.dvae.codebook_size
     assert isinstance(cots, CotsObjectiveConfig)
-    whole = unfiltered(cots.model_copy(update={"loss_weights": LEVELS["all, masked views"]}))
-    objectives: dict[str, ObjectiveConfig] = {"CLIP": CLIP, "all, masked views": whole}
+    full = unfiltered(cots.model_copy(update={"loss_weights": LEVELS["all, masked views"]}))
+    objectives: dict[str, ObjectiveConfig] = {"CLIP": CLIP, "all, masked views": full}
     peak = matmul_rate(default_device())
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
-        batch = random_batch(settings, cots, pairs=pairs, vocab=30, codes=codes)
+        batch = random_batch(model_config, cots, pairs=pairs, vocab=30, num_codes=num_codes)
         for name, section in objectives.items():
-            forms = {"as it is": training_step, "blocks compiled": compiled}
+            forms = {"eager": training_step, "blocks compiled": compiled}
             if default_device().type == "cuda" and section is CLIP:
                 forms["one CUDA graph"] = one_graph
-            made = {}
+            calls = {}
             for form, make in forms.items():
                 torch.manual_seed(0)
-                objective = training_objective(partial(build_model, settings, Path(folder)), section, codes)
-                made[form] = _begun(form, partial(make, objective, batch))
-            used = operations(made["as it is"]) / peak
-            seconds = in_turn(made, rounds=rounds, settling=1)
-            for form, ratio in times_faster(seconds, than="as it is").items():
-                taken = statistics.median(seconds[form])
-                told = f"{pairs / taken:9.1f} pairs/s, {1000 * taken:7.2f} ms, {used / taken:.0%} of the matrix rate"
-                print(f"  {size}, {name:<18} {form:<16} {told}   x{ratio:.2f} as fast", flush=True)
+                objective = training_objective(partial(build_model, model_config, Path(folder)), section, num_codes)
+                calls[form] = _warm_up(form, partial(make, objective, batch))
+            used = operations(calls["eager"]) / peak
+            seconds = interleave(calls, rounds=rounds, settling=1)
+            for form, ratio in times_faster(seconds, than="eager").items():
+                step_time = statistics.median(seconds[form])
+                rate = f"{pairs / step_time:9.1f} pairs/s, {1000 * step_time:7.2f} ms"
+                share = f"{used / step_time:.0%} of the matrix rate"
+                print(f"  {size}, {name:<18} {form:<16} {rate}, {share}   x{ratio:.2f} as fast", flush=True)
 
 
 def compiled(objective: Objective[Any], batch: Batch) -> Call:
-    """The same, every block of the streams compiled by itself, as `compile_blocks: true` does."""
+    """The step with every block of the encoders compiled separately, as with `torch_compile: true`."""
     compile_blocks(objective)
     return training_step(objective, batch)
 
 
 def one_graph(objective: Objective[Any], batch: Batch) -> Call:
-    """A whole step of CLIP, recorded once and played again."""
-    trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=torch.tensor(1e-4), fused=True, capturable=True)
+    """A whole step of CLIP, captured once and replayed."""
+    trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=torch.tensor(1e-4), fused=True, capturable=True)
 
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(default_device().type, torch.bfloat16, cache_enabled=False):
-            total: Tensor = objective(batch, None).loss
-        total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(trained, 1.0)
+            loss: Tensor = objective(batch, None).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
-        return total
+        return loss
 
-    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
+    side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
         for _ in range(3):
             step()
-    torch.cuda.current_stream().wait_stream(beside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
     return graph.replay
 
 
-def _begun(form: str, make: Callable[[], Call]) -> Call:
-    """The form after its first three steps, which compile what is to be compiled."""
+def _warm_up(form: str, make: Callable[[], Call]) -> Call:
+    """The form after its first three steps, which include compilation."""
     start = time.perf_counter()
     call = make()
     for _ in range(3):
         call()
-    print(f"  {form}: {time.perf_counter() - start:.0f} s until its third step ended", flush=True)
+    print(f"  {form}: {time.perf_counter() - start:.0f} s until the end of the third step", flush=True)
     return call
 
 

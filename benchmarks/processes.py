@@ -1,6 +1,6 @@
-"""The same batch in one process and in two: pairs a second of a training step, with as many cores at work.
+"""A training step on the same batch in one process and in two, on the same number of cores: pairs per second.
 
-Every variant is started anew in each round, as `cots.launch` starts a stage; what is timed is the steps alone.
+Every variant is started again in each round, as `cots.launch` starts a stage; only the steps are timed.
 """
 
 import os
@@ -29,11 +29,11 @@ from cots.training.optim import build_param_groups
 from cots.training.trainer import train_step
 
 STEPS = 12
-ALONE = "1 process, 1 thread"
+BASELINE = "1 process, 1 thread"
 
 
 class Variant(NamedTuple):
-    """How a batch is computed."""
+    """In how many processes and threads a batch is computed."""
 
     processes: int
     threads: int
@@ -41,7 +41,7 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-    ALONE: Variant(1, 1),
+    BASELINE: Variant(1, 1),
     "1 process, 2 threads": Variant(1, 2),
     "2 processes, 1 thread each": Variant(2, 1),
     "2 processes, weights sharded": Variant(2, 1, sharded=True),
@@ -54,11 +54,11 @@ def main(rounds: int = 5, steps: int = STEPS) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(rounds):
         for name, variant in VARIANTS.items():
-            seconds[name].append(_started(variant, steps))
-    faster = times_faster(seconds, than=ALONE)
+            seconds[name].append(_run(variant, steps))
+    faster = times_faster(seconds, than=BASELINE)
     print(f"params.yaml's model and objective, batch {pairs}, {os.cpu_count()} cores")
-    for name, taken in seconds.items():
-        print(f"  {name:<29} {pairs / statistics.median(taken):7.1f} pairs/s, x{faster[name]:.2f}")
+    for name, times in seconds.items():
+        print(f"  {name:<29} {pairs / statistics.median(times):7.1f} pairs/s, x{faster[name]:.2f}")
 
 
 def smoke() -> None:
@@ -66,17 +66,17 @@ def smoke() -> None:
     main(rounds=1, steps=2)
 
 
-def _started(variant: Variant, steps: int) -> float:
+def _run(variant: Variant, steps: int) -> float:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*torchrun, f"--nproc-per-node={variant.processes}", "-m", "benchmarks.processes"]
     environment = os.environ | {"OMP_NUM_THREADS": str(variant.threads)}
-    asked = [str(steps), *(["sharded"] if variant.sharded else [])]
-    done = subprocess.run([*command, *asked], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    arguments = [str(steps), *(["sharded"] if variant.sharded else [])]
+    done = subprocess.run([*command, *arguments], env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout)
 
 
 def worker(steps: int, *, sharded: bool) -> None:
-    """One process's share of some steps; the first prints the seconds of one."""
+    """One rank's part of some steps; rank 0 prints the seconds of a step."""
     params = Params.load()
     cots = params.pretrain.objective
     assert isinstance(cots, CotsObjectiveConfig)
@@ -85,17 +85,19 @@ def worker(steps: int, *, sharded: bool) -> None:
         train_tokenizer(["a red star above a blue ring"], vocab_size=1000).save_pretrained(folder)
         model = build_model(params.model, Path(folder))
     objective = build_objective(model, cots, num_codes=params.dvae.codebook_size).to(default_device())
-    whole = random_batch(
-        params.model, cots, pairs=params.pretrain.batch_size, vocab=30, codes=params.dvae.codebook_size
+    global_batch = random_batch(
+        params.model, cots, pairs=params.pretrain.batch_size, vocab=30, num_codes=params.dvae.codebook_size
     )
-    batch = whole.select(
-        torch.arange(len(whole.image_index), device=whole.image_index.device)[local_slice(len(whole.image_index))]
+    batch = global_batch.select(
+        torch.arange(len(global_batch.image_index), device=global_batch.image_index.device)[
+            local_slice(len(global_batch.image_index))
+        ]
     )
     if sharded:
         apply_fsdp(objective)
     optimizer = torch.optim.AdamW(build_param_groups(objective, weight_decay=0.02, layer_decay=1.0), fused=True)
     for step in range(steps + 2):
-        if step == 2:  # warm
+        if step == 2:  # after the warm-up
             start = time.perf_counter()
         train_step(objective.train(), optimizer, batch, learning_rate=1e-4, max_grad_norm=1.0, grad_accum_steps=1)
     if rank() == 0:

@@ -1,8 +1,8 @@
-"""What a single-stream judge adds to two streams, and what it costs, on the pictures of this project.
+"""What re-ranking by a single stream adds to two streams, and what it costs, on the images of this project.
 
 Run it in a folder in which `dvc repro finetune@image-text` has run; `python -m benchmarks.reranking 500` trains for 500
-steps. The judge learns from the same shards, views and captions as the streams, and re-ranks their nearest candidates
-on the evaluation split. It is left in runs/cross-encoder.
+steps. The cross-encoder is trained on the same shards, crops and captions as the two encoders, and re-ranks their
+nearest candidates on the evaluation split. It is saved to runs/cross-encoder.
 """
 
 import sys
@@ -30,51 +30,47 @@ from cots.progress import Progress
 from cots.training.optim import build_param_groups
 from cots.training.trainer import train
 
-STREAMS, OUT = Path("models/finetuned/image-text"), Path("runs/cross-encoder")
+ENCODERS, OUT = Path("models/finetuned/image-text"), Path("runs/cross-encoder")
 MANIFEST, SHARDS, TOKENS = Path("data/manifest.parquet"), Path("data/shards"), Path("data/tokens")
 STEPS, BATCH = 1500, 64
-ALONE = {"learning_rate": 0.001, "grad_accum_steps": 1, "frames": 1, "torch_compile": False}  # unlike fine-tuning's
-EASY, HARD = 1.0, 0.1  # temperatures of the mining: nearly uniform, and the temperature of fine-tuning
+OVERRIDES = {"learning_rate": 0.001, "grad_accum_steps": 1, "frames": 1, "torch_compile": False}  # not as there
+EASY, HARD = 1.0, 0.1  # temperatures of drawing negatives: nearly uniform, and that of fine-tuning
 CANDIDATES = (10, 50)
 
 
-class Judge:
-    """A cross-encoder over a set of pictures and texts that keeps its own time."""
+class TimedScorer:
+    """A cross-encoder over a set of images and texts that measures its own time."""
 
-    def __init__(
-        self, cross: CrossEncoder, pictures: list[Image.Image], texts: tuple[str, ...], batch_size: int
-    ) -> None:
-        self.cross, self.pictures, self.texts, self.batch_size = cross, pictures, texts, batch_size
+    def __init__(self, cross: CrossEncoder, images: list[Image.Image], texts: tuple[str, ...], batch_size: int) -> None:
+        self.cross, self.images, self.texts, self.batch_size = cross, images, texts, batch_size
         self.seconds_per_pair = 0.0
 
     def __call__(self, pairs: Ints) -> Floats:
-        """Logits of (P, 2) rows of picture and text."""
+        """Logits of (P, 2) rows of image and text."""
         start = time.perf_counter()
-        scores = self.cross.score(self.pictures, self.texts, pairs, batch_size=self.batch_size)
+        scores = self.cross.score(self.images, self.texts, pairs, batch_size=self.batch_size)
         self.seconds_per_pair = (time.perf_counter() - start) / len(pairs)
         return scores
 
 
-class Direction(NamedTuple):
-    """Queries of one kind."""
+class DirectionResult(NamedTuple):
+    """The ranks of one direction and the time of a query."""
 
     name: str
     ranks: Ints
-    seconds: float  # a query
+    seconds: float  # for each query
 
 
-def trained(model: DualEncoder, params: Params, steps: int) -> CrossEncoder:
-    """A cross-encoder trained on the training pairs, with the settings of fine-tuning but for rate and length."""
+def train_cross_encoder(model: DualEncoder, params: Params, steps: int) -> CrossEncoder:
+    """Train a cross-encoder on the training pairs, with the parameters of fine-tuning except for `OVERRIDES`."""
     section = params.finetune["image-text"]
-    training = section.model_copy(update=ALONE | {"batch_size": min(section.batch_size, BATCH), "steps": steps})
+    training = section.model_copy(update=OVERRIDES | {"batch_size": min(section.batch_size, BATCH), "steps": steps})
     torch.manual_seed(training.seed)
     cross = CrossEncoder.of(model)
     if not params.model.image.pretrained:
         cross.joint.reset_blocks()
-    hardening = TemperatureSchedule(start=EASY, end=HARD, steps=max(steps // 2, 1))
-    objective = ITMObjective(cross.joint, image=model.image, text=model.text, temperature=hardening).to(
-        default_device()
-    )
+    schedule = TemperatureSchedule(start=EASY, end=HARD, steps=max(steps // 2, 1))
+    objective = ITMObjective(cross.joint, image=model.image, text=model.text, temperature=schedule).to(default_device())
     groups = build_param_groups(objective, weight_decay=training.weight_decay, layer_decay=1.0)
     batches = build_train_loader(MANIFEST, SHARDS, TOKENS, model=model, training=training, media=("image",))
     vision = model.config["image"]
@@ -86,14 +82,14 @@ def trained(model: DualEncoder, params: Params, steps: int) -> CrossEncoder:
             config=training,
             pixel_stats=(vision["mean"], vision["std"]),
             checkpoint_path=Path("runs/checkpoints/cross-encoder.pt"),
-            fingerprint=fingerprint([model.digest, hardening, training.model_dump(mode="json")], MANIFEST, TOKENS),
+            fingerprint=fingerprint([model.digest, schedule, training.model_dump(mode="json")], MANIFEST, TOKENS),
             on_step=progress.log_step,
         )
     return cross
 
 
 def evaluation_set(model: DualEncoder, params: Params) -> tuple[EmbeddedSplit, list[Image.Image]]:
-    """Pictures and captions of the evaluation split, embedded, and the pictures themselves."""
+    """Embedded images and captions of the evaluation split, and the images themselves."""
     rows = part(read_manifest(MANIFEST), params.evaluate.split, "image")
     samples = list(read_stored_samples(SHARDS, rows))
     return embed(model, samples, batch_size=params.evaluate.batch_size), [
@@ -101,42 +97,45 @@ def evaluation_set(model: DualEncoder, params: Params) -> tuple[EmbeddedSplit, l
     ]
 
 
-def two_streams(embedded: EmbeddedSplit) -> tuple[Direction, Direction]:
-    """Both directions by the embeddings alone; a query costs its encoding and one exact search."""
+def two_streams(embedded: EmbeddedSplit) -> tuple[DirectionResult, DirectionResult]:
+    """Both directions by the embeddings alone; the time of a query is its encoding and one exact search."""
     start = time.perf_counter()
     i2t, t2i = rank_queries(embedded.items, embedded.texts, embedded.text_to_item)
     search = (time.perf_counter() - start) / (len(i2t.ranks) + len(t2i.ranks))
     return (
-        Direction("i2t", i2t.ranks, search + embedded.item_seconds / len(embedded.ids)),
-        Direction("t2i", t2i.ranks, search + embedded.text_seconds / len(embedded.captions)),
+        DirectionResult("i2t", i2t.ranks, search + embedded.item_seconds / len(embedded.ids)),
+        DirectionResult("t2i", t2i.ranks, search + embedded.text_seconds / len(embedded.captions)),
     )
 
 
-def show(label: str, direction: Direction) -> None:
+def show(label: str, direction: DirectionResult) -> None:
     """Print one row."""
     recalls = " ".join(f"{recall_at_k(direction.ranks, k):6.1f}" for k in RECALL_KS)
     print(f"{label:<28} {direction.name} {recalls} {1000 * direction.seconds:12.2f}")
 
 
 def main(steps: int = STEPS) -> None:
-    """Train, re-rank, and print recalls with the time of a query."""
-    if not STREAMS.is_dir():
-        print(f"re-ranking is not measured: there is no {STREAMS} here, run `dvc repro finetune@image-text`")
+    """Train, re-rank, and print recalls and the time of a query."""
+    if not ENCODERS.is_dir():
+        print(f"re-ranking is not measured: there is no {ENCODERS} here, run `dvc repro finetune@image-text`")
         return
-    params, model = Params.load(), DualEncoder.load(STREAMS)
-    cross = trained(model, params, steps)
+    params, model = Params.load(), DualEncoder.load(ENCODERS)
+    cross = train_cross_encoder(model, params, steps)
     cross.save(OUT)
-    embedded, pictures = evaluation_set(model, params)
-    alone = two_streams(embedded)
-    print(f"{len(pictures)} pictures and {len(embedded.captions)} texts of {params.evaluate.split}, {steps} steps")
-    print(f"{'':<28} {'':<3} {'R@1':>6} {'R@5':>6} {'R@10':>6} {'ms a query':>12}")
-    for direction in alone:
+    embedded, images = evaluation_set(model, params)
+    by_embeddings = two_streams(embedded)
+    print(f"{len(images)} images and {len(embedded.captions)} texts of {params.evaluate.split}, {steps} steps")
+    print(f"{'':<28} {'':<3} {'R@1':>6} {'R@5':>6} {'R@10':>6} {'ms per query':>12}")
+    for direction in by_embeddings:
         show("two streams", direction)
-    judge = Judge(cross, pictures, embedded.captions, params.evaluate.batch_size)
-    for k in sorted({min(k, len(pictures)) for k in CANDIDATES}):
-        ranks = rerank(embedded.items, embedded.texts, embedded.text_to_item, k=k, score=judge)
-        for before, new in zip(alone, ranks, strict=True):
-            show(f"{k} nearest re-ranked", Direction(before.name, new, before.seconds + k * judge.seconds_per_pair))
+    scorer = TimedScorer(cross, images, embedded.captions, params.evaluate.batch_size)
+    for k in sorted({min(k, len(images)) for k in CANDIDATES}):
+        ranks = rerank(embedded.items, embedded.texts, embedded.text_to_item, k=k, score=scorer)
+        for before, new in zip(by_embeddings, ranks, strict=True):
+            show(
+                f"{k} nearest re-ranked",
+                DirectionResult(before.name, new, before.seconds + k * scorer.seconds_per_pair),
+            )
 
 
 if __name__ == "__main__":

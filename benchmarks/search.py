@@ -1,9 +1,10 @@
-"""Search: the index that `index.factory: auto` builds, against numpy, hnswlib and usearch at equal recall@10.
+"""Search: the index of `index.factory: auto`, and numpy, hnswlib and usearch at equal recall@10.
 
-Vectors of 256, 25 around each centre in 64 directions, with noise in all 256, as embeddings of pictures lie; queries
-are vectors with noise, as captions lie beside their pictures. Every approximate index gets the least effort that finds
-95 % of the ten nearest. Rates of one thread and of two are of batches of 1,000 queries in turn; single queries go
-through each library's Python calls one by one. `python -m benchmarks.search 100000` measures one size alone.
+Vectors of dimension 256, 25 around each centre in a subspace of 64, with noise in all 256, are distributed like image
+embeddings; queries are vectors with noise, as captions are near their images. Every approximate index gets the lowest
+search setting that reaches a recall of 0.95. Rates on one thread and on two are those of batches of 1,000 queries,
+interleaved; single queries go through each library's Python API. `python -m benchmarks.search 100000` measures one
+size only.
 """
 
 import statistics
@@ -21,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from usearch.index import Index as UsearchIndex
 
-from benchmarks._rounds import in_turn
-from benchmarks._vectors import DIM, Rows, gallery, share_found
+from benchmarks._rounds import interleave
+from benchmarks._vectors import DIM, Rows, gallery, recall
 from cots.index.auto_index import choose_index
 from cots.index.embedding_index import EmbeddingIndex
 
 K, RECALL = 10, 0.95
 QUERIES, SINGLE = 1_000, 500
-LINKS, CARE = 16, 128  # of the graphs, and how many candidates are kept while they are built
-EFFORTS = [10 << power for power in range(9)]  # of a graph's search
+HNSW_M, EF_CONSTRUCTION = 16, 128  # of the graphs
+EF_SEARCH_GRID = [10 << power for power in range(9)]
 THREADS = 2
 
 
@@ -37,8 +38,8 @@ class Searcher(NamedTuple):
     """One library's index over the vectors."""
 
     search: Callable[[Rows, int], NDArray[np.int64]]  # queries, threads
-    bytes_a_vector: float
-    seconds: float  # to build
+    bytes_per_vector: float
+    seconds: float  # to build it
     note: str
 
 
@@ -54,32 +55,34 @@ def smoke() -> None:
 
 
 def table(size: int, *, rounds: int) -> None:
-    """Print rates, latencies, memory and time to build."""
-    vectors, asked = gallery(size, 2 * QUERIES)
-    tuning, queries = asked[:QUERIES], asked[QUERIES:]
+    """Print rates, latencies, memory and build time."""
+    vectors, both = gallery(size, 2 * QUERIES)
+    tuning, queries = both[:QUERIES], both[QUERIES:]
     exact = EmbeddingIndex.build(vectors, "Flat")
-    near = exact.search(tuning, K)[1], exact.search(queries, K)[1]
-    made = {name: build(vectors, tuning, near[0]) for name, build in BUILDERS.items()}
-    print(f"{size:,} vectors of {DIM}, recall@{K} of {RECALL:.0%} asked; {rounds} rounds of {len(queries)} queries")
+    nearest = exact.search(tuning, K)[1], exact.search(queries, K)[1]
+    searchers = {name: build(vectors, tuning, nearest[0]) for name, build in BUILDERS.items()}
+    print(f"{size:,} vectors of {DIM}, recall@{K} of at least {RECALL:.0%}; {rounds} rounds of {len(queries)} queries")
     rates = {}
     for threads in (1, THREADS):
-        rates[threads] = in_turn({name: _at(one, queries, threads) for name, one in made.items()}, rounds=rounds)
-    for name, one in made.items():
-        recall = share_found(one.search(queries, 1), near[1])
-        first, both = (len(queries) / statistics.median(rates[threads][name]) for threads in rates)
-        alone = sorted(_alone(one, query) for query in queries[:SINGLE])
+        rates[threads] = interleave(
+            {name: _at(searcher, queries, threads) for name, searcher in searchers.items()}, rounds=rounds
+        )
+    for name, searcher in searchers.items():
+        reached = recall(searcher.search(queries, 1), nearest[1])
+        one, two = (len(queries) / statistics.median(rates[threads][name]) for threads in rates)
+        single = sorted(_single(searcher, query) for query in queries[:SINGLE])
         print(
-            f"  {name:<14} recall {recall:.3f}  {first:9,.0f} q/s  {both:9,.0f} q/s on {THREADS} threads  "
-            f"alone p50 {1000 * alone[len(alone) // 2]:6.3f} ms, p99 {1000 * alone[-len(alone) // 100]:6.3f} ms  "
-            f"{one.bytes_a_vector:5,.0f} B a vector  built in {one.seconds:4.0f} s  {one.note}",
+            f"  {name:<14} recall {reached:.3f}  {one:9,.0f} q/s  {two:9,.0f} q/s on {THREADS} threads  "
+            f"single p50 {1000 * single[len(single) // 2]:6.3f} ms, p99 {1000 * single[-len(single) // 100]:6.3f} ms  "
+            f"{searcher.bytes_per_vector:5,.0f} B per vector  built in {searcher.seconds:4.0f} s  {searcher.note}",
             flush=True,
         )
     seconds = _read_seconds(vectors)
-    print(f"  all vectors are read in {1000 * seconds:.2f} ms: exact search of one query cannot take less")
+    print(f"  reading all vectors takes {1000 * seconds:.2f} ms: an exact search of one query cannot take less")
 
 
 def ours(vectors: Rows, queries: Rows, _: NDArray[np.int64]) -> Searcher:
-    """As `cots index` builds it."""
+    """The index that stage `index` builds."""
     faiss.omp_set_num_threads(THREADS)
     start = time.perf_counter()
     choice = choose_index(vectors, queries, recall=RECALL, k=K)
@@ -88,50 +91,50 @@ def ours(vectors: Rows, queries: Rows, _: NDArray[np.int64]) -> Searcher:
         choice.index.save(Path(folder) / "index.faiss")
         size = (Path(folder) / "index.faiss").stat().st_size / len(vectors)
 
-    def search(asked: Rows, threads: int) -> NDArray[np.int64]:
+    def search(batch: Rows, threads: int) -> NDArray[np.int64]:
         faiss.omp_set_num_threads(threads)
-        return choice.index.search(asked, K)[1]
+        return choice.index.search(batch, K)[1]
 
     return Searcher(search, size, seconds, f"{choice.kind} {choice.settings}")
 
 
 def by_numpy(vectors: Rows, _: Rows, __: NDArray[np.int64]) -> Searcher:
-    """Exact: a matrix product and the best of each row."""
+    """Exact search: a matrix product and the best of each row."""
 
-    def search(asked: Rows, _: int) -> NDArray[np.int64]:
-        found = [np.argpartition(part @ vectors.T, -K)[:, -K:] for part in np.array_split(asked, -(-len(asked) // 100))]
-        return np.concatenate(found)
+    def search(batch: Rows, _: int) -> NDArray[np.int64]:
+        rows = [np.argpartition(part @ vectors.T, -K)[:, -K:] for part in np.array_split(batch, -(-len(batch) // 100))]
+        return np.concatenate(rows)
 
-    return Searcher(search, 4 * DIM, 0.0, "exact, its product on every thread")
+    return Searcher(search, 4 * DIM, 0.0, "exact, its product on all threads")
 
 
 def by_hnswlib(vectors: Rows, queries: Rows, nearest: NDArray[np.int64]) -> Searcher:
-    """A graph in float32."""
+    """An HNSW graph in float32."""
     graph = hnswlib.Index(space="ip", dim=DIM)
     start = time.perf_counter()
-    graph.init_index(len(vectors), ef_construction=CARE, M=LINKS)
+    graph.init_index(len(vectors), ef_construction=EF_CONSTRUCTION, M=HNSW_M)
     graph.add_items(vectors, num_threads=THREADS)
     seconds = time.perf_counter() - start
 
-    def search(asked: Rows, threads: int) -> NDArray[np.int64]:
-        return np.asarray(graph.knn_query(asked, K, num_threads=threads)[0], np.int64)
+    def search(batch: Rows, threads: int) -> NDArray[np.int64]:
+        return np.asarray(graph.knn_query(batch, K, num_threads=threads)[0], np.int64)
 
-    effort = least_effort(graph.set_ef, search, queries, nearest)
-    return Searcher(search, graph.index_file_size() / len(vectors), seconds, f"M={LINKS} ef={effort}")
+    ef = tune_search(graph.set_ef, search, queries, nearest)
+    return Searcher(search, graph.index_file_size() / len(vectors), seconds, f"M={HNSW_M} ef={ef}")
 
 
 def by_usearch(vectors: Rows, queries: Rows, nearest: NDArray[np.int64]) -> Searcher:
-    """A graph in half precision."""
-    graph = UsearchIndex(ndim=DIM, metric="ip", dtype="f16", connectivity=LINKS, expansion_add=CARE)
+    """An HNSW graph in half precision."""
+    graph = UsearchIndex(ndim=DIM, metric="ip", dtype="f16", connectivity=HNSW_M, expansion_add=EF_CONSTRUCTION)
     start = time.perf_counter()
     graph.add(np.arange(len(vectors)), vectors, threads=THREADS)
     seconds = time.perf_counter() - start
 
-    def search(asked: Rows, threads: int) -> NDArray[np.int64]:
-        return np.asarray(graph.search(asked, K, threads=threads).keys, np.int64).reshape(len(asked), K)
+    def search(batch: Rows, threads: int) -> NDArray[np.int64]:
+        return np.asarray(graph.search(batch, K, threads=threads).keys, np.int64).reshape(len(batch), K)
 
-    effort = least_effort(partial(setattr, graph, "expansion_search"), search, queries, nearest)
-    return Searcher(search, graph.serialized_length / len(vectors), seconds, f"f16 M={LINKS} expansion={effort}")
+    ef = tune_search(partial(setattr, graph, "expansion_search"), search, queries, nearest)
+    return Searcher(search, graph.serialized_length / len(vectors), seconds, f"f16 M={HNSW_M} expansion={ef}")
 
 
 BUILDERS: dict[str, Callable[[Rows, Rows, NDArray[np.int64]], Searcher]] = {
@@ -142,32 +145,32 @@ BUILDERS: dict[str, Callable[[Rows, Rows, NDArray[np.int64]], Searcher]] = {
 }
 
 
-def least_effort(
-    set_effort: Callable[[int], Any],
+def tune_search(
+    set_value: Callable[[int], Any],
     search: Callable[[Rows, int], NDArray[np.int64]],
     queries: Rows,
     nearest: NDArray[np.int64],
 ) -> int:
-    """Set the first effort that finds enough, or the last."""
-    for effort in EFFORTS:
-        set_effort(effort)
-        if share_found(search(queries, THREADS), nearest) >= RECALL:
-            return effort
-    return EFFORTS[-1]
+    """Set the first value of the grid that reaches the recall, or the last."""
+    for value in EF_SEARCH_GRID:
+        set_value(value)
+        if recall(search(queries, THREADS), nearest) >= RECALL:
+            return value
+    return EF_SEARCH_GRID[-1]
 
 
-def _at(one: Searcher, queries: Rows, threads: int) -> Callable[[], object]:
-    return lambda: one.search(queries, threads)
+def _at(searcher: Searcher, queries: Rows, threads: int) -> Callable[[], object]:
+    return lambda: searcher.search(queries, threads)
 
 
-def _alone(one: Searcher, query: Rows) -> float:
+def _single(searcher: Searcher, query: Rows) -> float:
     start = time.perf_counter()
-    one.search(query[None], 1)
+    searcher.search(query[None], 1)
     return time.perf_counter() - start
 
 
 def _read_seconds(vectors: Rows) -> float:
-    return min(in_turn({"read": lambda: vectors.max()}, rounds=3)["read"])
+    return min(interleave({"read": lambda: vectors.max()}, rounds=3)["read"])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The search service under load while its champion changes: failures, mixed answers, throughput and latency.
 
-Run it in a folder in which `dvc repro` has run; `python -m benchmarks.serve 60` asks for 60 seconds. A store of its own
-holds two versions: `package/index`, and an index that the pre-trained streams make of the same gallery. A real `cots
-serve` follows the champion, which moves ten times between them, while 50 clients ask one query after the other over
-connections that they keep. Every answer is held against what the version that it names answered when asked alone.
+Run it in a folder in which `dvc repro` has run; `python -m benchmarks.serve 60` sends queries for 60 seconds. A
+temporary store holds two versions: `package/index`, and an index that the pre-trained encoders make of the same
+samples. A real `cots serve` follows the champion, which moves ten times between them, while 50 clients send one query
+after the other over persistent connections. Every answer is compared with the one that its version gives to the same
+query alone.
 """
 
 import asyncio
@@ -35,16 +36,16 @@ from cots.stages.index import stage
 from cots.stages.package import inference_config
 
 CLIENTS, SWITCHES, SECONDS = 50, 10, 60.0
-TEXTS, PICTURES = 45, 5  # different queries
+TEXTS, IMAGES = 45, 5  # distinct queries
 K = 10
-NEAR = 0.02  # that bfloat16 in another batch may change a cosine
+TOLERANCE = 0.02  # of a cosine, because bfloat16 depends on the batch
 SHARDS, MANIFEST = Path("data/shards"), Path("data/manifest.parquet")
 PACKAGE, OTHER = Path("package/index"), Path("models/pretrained")
 
 
 @dataclass
 class Tally:
-    """What became of the queries."""
+    """How the queries were answered."""
 
     seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Tally:
 
 
 def main() -> None:
-    """Print one table."""
+    """Print a table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     with exit_on_error(), tempfile.TemporaryDirectory(prefix="cots-bench-") as name:
         client = _registry(Path(name))
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def _registry(folder: Path) -> mlflow.MlflowClient:
-    """A store with two versions, the first of them the champion."""
+    """A store with two versions; the first one is the champion."""
     params = Params.load()
     stage(SHARDS, MANIFEST, OTHER, folder / "index", params=params)
     save_index(folder / "package", OTHER, folder / "index", config=inference_config(params), cards={})
@@ -86,12 +87,12 @@ def _service() -> Iterator[int]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:
-        said = process.stderr.readline()
-        found = re.search(r":(\d+) searches", said)
-        if not found:
-            sys.exit(said)
+        line = process.stderr.readline()
+        address = re.search(r":(\d+) searches", line)
+        if not address:
+            sys.exit(line)
         assert "version 1 answers" in process.stderr.readline()
-        yield int(found[1])
+        yield int(address[1])
     finally:
         process.terminate()
         process.communicate()
@@ -105,23 +106,23 @@ async def _measure(port: int, client: mlflow.MlflowClient, seconds: float) -> tu
         answers = [json.loads(await _once(port, "POST", "/search", query)) for query in queries]
         alone[version] = answers
     tally, start = Tally(), time.perf_counter()
-    clients = [_ask(port, queries, first, alone, tally, start + seconds) for first in range(CLIENTS)]
-    asking = asyncio.gather(*clients)
+    clients = [_send_queries(port, queries, first, alone, tally, start + seconds) for first in range(CLIENTS)]
+    requests = asyncio.gather(*clients)
     for turn in range(SWITCHES):
         await asyncio.sleep(seconds / (SWITCHES + 1))
         await _switch(port, client, "21"[turn % 2])
-    await asking
+    await requests
     return tally, time.perf_counter() - start
 
 
 async def _switch(port: int, client: mlflow.MlflowClient, version: str) -> None:
-    """Move the champion and wait until it answers."""
+    """Move the champion and wait until the service answers with it."""
     await asyncio.to_thread(client.set_registered_model_alias, INDEX, CHAMPION, version)
     while json.loads(await _once(port, "GET", "/readyz"))["versions"]["index"]["version"] != version:
         await asyncio.sleep(0.05)
 
 
-async def _ask(
+async def _send_queries(
     port: int,
     queries: Sequence[bytes],
     first: int,
@@ -129,7 +130,7 @@ async def _ask(
     tally: Tally,
     until: float,
 ) -> None:
-    """One client: query after query over one connection."""
+    """One client: sends query after query over one connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for number in itertools.count(first):
         if time.perf_counter() > until:
@@ -153,22 +154,22 @@ async def _ask(
 
 
 def _of_one_version(answer: dict[str, Any], alone: dict[str, Any]) -> bool:
-    """Whether names, links and scores are all those of the version that the answer names."""
+    """Whether version names, links and scores are all those of the version that the answer names."""
     version = answer["versions"]["index"]["version"]
     linked = all(hit["preview"].startswith(f"/preview/{version}/") for hit in answer["results"])
-    scores, expected = ([hit["score"] for hit in one["results"]] for one in (answer, alone))
-    near = len(scores) == len(expected) and np.allclose(scores, expected, atol=NEAR)
-    return answer["versions"] == alone["versions"] and linked and near
+    scores, expected = ([hit["score"] for hit in each["results"]] for each in (answer, alone))
+    equal = len(scores) == len(expected) and np.allclose(scores, expected, atol=TOLERANCE)
+    return answer["versions"] == alone["versions"] and linked and equal
 
 
 def _queries() -> list[bytes]:
-    """Bodies of queries: captions of the gallery, and previews of some of its pictures."""
+    """Request bodies: captions of indexed samples, and thumbnails of some images."""
     index = PACKAGE / "artifacts" / "index"
-    items, previews = pd.read_parquet(index / "items.parquet"), Thumbnails(index / "previews.tar")
-    rows = np.linspace(0, len(items) - 1, TEXTS + PICTURES, dtype=int).tolist()
+    items, thumbnails = pd.read_parquet(index / "items.parquet"), Thumbnails(index / "previews.tar")
+    rows = np.linspace(0, len(items) - 1, TEXTS + IMAGES, dtype=int).tolist()
     texts = [{"text": items["captions"].iloc[row][0], "k": K} for row in rows[:TEXTS]]
-    pictures = [{"image": base64.b64encode(previews.jpeg(row, 0)).decode(), "k": K} for row in rows[TEXTS:]]
-    return [json.dumps(query).encode() for query in texts + pictures]
+    images = [{"image": base64.b64encode(thumbnails.jpeg(row, 0)).decode(), "k": K} for row in rows[TEXTS:]]
+    return [json.dumps(query).encode() for query in texts + images]
 
 
 async def _once(port: int, method: str, path: str, body: bytes = b"") -> bytes:
@@ -183,7 +184,7 @@ async def _once(port: int, method: str, path: str, body: bytes = b"") -> bytes:
 async def _exchange(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str, body: bytes
 ) -> tuple[int, bytes]:
-    """One request of HTTP/1.1 by hand: a client library would cost more than the service does."""
+    """One HTTP/1.1 request by hand, because a client library would cost more than the service."""
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     )
@@ -206,9 +207,9 @@ def _table(tally: Tally, elapsed: float, metrics: str) -> str:
         "queries/s": f"{len(tally.seconds) / elapsed:.0f}",
         "p50, ms": f"{p50:.0f}",
         "p99, ms": f"{p99:.0f}",
-        "longest, ms": f"{milliseconds.max():.0f}",
-        "queries a batch": f"{batch:.1f}",
-        "switches": f"{read['cots_switches_total'] - 2:.0f}",  # two before the clock
+        "maximum, ms": f"{milliseconds.max():.0f}",
+        "queries per batch": f"{batch:.1f}",
+        "switches": f"{read['cots_switches_total'] - 2:.0f}",  # two are before the measurement
         "answers by version": ", ".join(f"{name}: {count}" for name, count in sorted(tally.answered.items())),
         "failed": len(tally.failed),
         "mixed": len(tally.mixed),

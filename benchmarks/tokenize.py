@@ -1,7 +1,7 @@
-"""Pictures a second of OpenAI's dVAE encoder: the published module, and ours in the forms that `tokenize` may use.
+"""Images per second of OpenAI's dVAE encoder: the published module, and ours in the forms that stage `tokenize` uses.
 
-Random weights at the published size. The variants run in turn, A B A B, so that a machine's changing speed touches all
-alike; ratios are medians over rounds against the published module in float32. Codes are compared with its codes.
+Random weights at the published size. The variants are interleaved; ratios to the published module in float32 are
+medians over rounds. Codes are compared with those of that module.
 """
 
 import statistics
@@ -13,7 +13,7 @@ import dall_e
 import torch
 from torch import Tensor
 
-from benchmarks._rounds import in_turn, times_faster
+from benchmarks._rounds import interleave, times_faster
 from cots.devices import default_device
 from cots.models.dvae.openai import OpenAiDvae
 from cots.models.dvae.openai_weights import import_openai_dvae, weights_digest
@@ -21,30 +21,30 @@ from cots.models.dvae.openai_weights import import_openai_dvae, weights_digest
 Variant = Callable[[], Tensor]
 
 
-def main(rounds: int = 5, pictures: int = 0, side: int = 112) -> None:
-    """Print pictures a second, the gain over the published module, and the share of equal codes.
+def main(rounds: int = 5, images: int = 0, side: int = 112) -> None:
+    """Print images per second, the ratio to the published module, and the fraction of equal codes.
 
     Args:
-        rounds: that are measured.
-        pictures: encoded at once; 0 stands for 8, or 128 on an accelerator.
-        side: of a picture, pixels; 112 makes a 14 x 14 grid of codes.
+        rounds: number of measured rounds.
+        images: encoded at once; 0 stands for 8, or 128 on an accelerator.
+        side: of an image, pixels; 112 makes a 14 x 14 grid of codes.
     """
     torch.manual_seed(0)
-    pictures = pictures or (8 if default_device().type == "cpu" else 128)
-    variants = _variants(torch.rand(pictures, 3, side, side, device=default_device()))
+    images = images or (8 if default_device().type == "cpu" else 128)
+    variants = _variants(torch.rand(images, 3, side, side, device=default_device()))
     with torch.inference_mode():
         codes = {name: encode().cpu() for name, encode in variants.items()}
-        seconds = in_turn(variants, rounds=rounds)
-    print(f"OpenAI's encoder at {side} px, batch {pictures}, {torch.get_num_threads()} threads, {rounds} rounds")
+        seconds = interleave(variants, rounds=rounds)
+    print(f"OpenAI's encoder at {side} px, batch {images}, {torch.get_num_threads()} threads, {rounds} rounds")
     for name, ratio in times_faster(seconds, than="published").items():
         equal = float((codes[name] == codes["published"]).float().mean())
-        rate = pictures / statistics.median(seconds[name])
-        print(f"{name:<24} {rate:7.2f} pictures/s   x{ratio:.2f}   {equal:.2%} of the codes equal")
+        rate = images / statistics.median(seconds[name])
+        print(f"{name:<24} {rate:7.2f} images/s   x{ratio:.2f}   {equal:.2%} of the codes equal")
 
 
 def smoke() -> None:
-    """One round of two small pictures."""
-    main(rounds=1, pictures=2, side=32)
+    """One round with two small images."""
+    main(rounds=1, images=2, side=32)
 
 
 def _variants(pixels: Tensor) -> dict[str, Variant]:

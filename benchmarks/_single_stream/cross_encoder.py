@@ -1,7 +1,7 @@
-"""The single-stream baseline: one transformer over a picture's patches and a text's words judges each pair.
+"""The single-stream baseline: one transformer scores each pair from the image's patches and the text's tokens.
 
-Nothing of a pair can be encoded before the pair is known, the patch embedding aside: N pictures and M texts cost N M
-passes, where two streams take N + M. What it is for: re-ranking the two streams' nearest candidates, and comparison.
+Except for the patch embedding, nothing can be encoded before the pair is known: N images and M texts cost N M passes,
+where two streams take N + M. It is used for re-ranking the nearest candidates of two streams, and for comparison.
 """
 
 import copy
@@ -31,23 +31,23 @@ from cots.models.model_folder import TOKENIZER, model_load_errors, save_model_fo
 from cots.models.pixels import normalize_pixels
 from cots.models.vit import VitBackbone
 
-WEIGHTS, SETTINGS = "cross_encoder.safetensors", "cross_encoder.json"
+WEIGHTS, CONFIG = "cross_encoder.safetensors", "cross_encoder.json"
 
 
 class SingleStreamEncoder(nn.Module):
-    """A picture and a text in one sequence, through the vision transformer's own blocks, to one number.
+    """Encodes image and text as one sequence by the blocks of a vision transformer, and scores the pair.
 
-        logit = head(pool(blocks([patches + kind_image, words + kind_text])))
+        logit = head(pool(blocks([patches + kind_image, tokens + kind_text])))
 
-    The head starts at zero: untrained, it calls every pair right with probability 1/2.
+    The head starts at zero: untrained, it gives every pair the probability 1/2.
 
     Args:
-        vision: its patch embedding, positions, blocks and last norm are used.
-        language: its word embeddings, with their positions, are used; its layers are not.
-        pool: what is judged: the class token ("class") or the mean of all patches and words ("mean").
+        vision: its patch embedding, position embeddings, blocks and last norm are used.
+        language: its token embeddings, with their positions, are used; its layers are not.
+        pool: the head's input: the class token ("class") or the mean of all patches and tokens ("mean").
 
     Raises:
-        BadInput: the language model has no table of positions beside its words; without layers they would be a bag.
+        BadInput: the text backbone has no position embeddings; without its layers, the order of tokens would be lost.
 
     Source: ViLT, arXiv:2102.03334, section 3.1.
     """
@@ -56,8 +56,8 @@ class SingleStreamEncoder(nn.Module):
         super().__init__()
         if language.max_tokens is None:
             raise BadInput(f"model.text: {language.name} has no position embeddings, which a single stream needs")
-        self.vision, self.words, self.pool = vision, language.encoder.embeddings, pool
-        embedded: int = language.encoder.get_input_embeddings().embedding_dim  # ALBERT's is not its layers' width
+        self.vision, self.token_embeddings, self.pool = vision, language.encoder.embeddings, pool
+        embedded: int = language.encoder.get_input_embeddings().embedding_dim  # not the layers' width in ALBERT
         self.align = nn.Linear(embedded, vision.width, bias=False)
         self.kinds = nn.Parameter(torch.empty(2, vision.width))
         self.head = nn.Linear(vision.width, 1)
@@ -66,139 +66,141 @@ class SingleStreamEncoder(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def reset_blocks(self) -> None:
-        """Forget what the blocks have learnt, and draw their weights by their width.
+        """Initialize the blocks again, by their width.
 
-        For streams trained from scratch: timm's deviation of 0.02 suits 768 channels, and narrow blocks that start
-        with it hardly pass the words on to the class token. Pretrained blocks are worth keeping.
+        For encoders trained from scratch: timm's standard deviation of 0.02 suits 768 channels, and in narrow blocks
+        initialized with it the tokens hardly affect the class token. Pretrained blocks are worth keeping.
         """
         for module in self.vision.vit.blocks.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
 
-    def forward(self, frames: Tensor, ids: Tensor, attended: Tensor) -> Tensor:
-        """Judge B pairs.
+    def forward(self, frames: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Score B pairs.
 
         Args:
-            frames: (B, T, 3, H, W), normalised; pictures are clips of one frame.
-            ids: (B, L) words.
-            attended: (B, L) bool, False = padding.
+            frames: (B, T, 3, H, W), normalized; an image is a video of one frame.
+            input_ids: (B, L) tokens.
+            attention_mask: (B, L) bool, False = padding.
 
         Returns:
-            (B,) logits that the text describes the picture.
+            (B,) logits that the text describes the image.
         """
-        return self.judge(self.patches(frames), ids, attended)
+        return self.score_pairs(self.patches(frames), input_ids, attention_mask)
 
     def patches(self, frames: Tensor) -> Tensor:
-        """The image half of the sequence, all that a picture has before it meets a text.
+        """The image half of the sequence, which does not depend on the text.
 
         Args:
             frames: (B, T, 3, H, W).
 
         Returns:
-            (B, T (prefix + N), W), frames side by side.
+            (B, T (prefix + N), W), frame after frame.
         """
         vit = self.vision.vit
         embedded: Tensor = vit._pos_embed(vit.patch_embed(frames.flatten(0, 1)))
         return embedded.reshape(len(frames), -1, self.vision.width) + self.kinds[0]
 
-    def judge(self, patches: Tensor, ids: Tensor, attended: Tensor) -> Tensor:
-        """The joint passes: (B, P, W) patches with (B, L) words to (B,) logits."""
+    def score_pairs(self, patches: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The joint passes: (B, P, W) patches and (B, L) tokens to (B,) logits."""
         vit = self.vision.vit
-        words = self.align(self.words(input_ids=ids)) + self.kinds[1]
-        tokens = vit.norm_pre(torch.cat([patches, words], dim=1))
-        seen = torch.cat([attended.new_ones(patches.shape[:2]), attended], dim=1)  # (B, P + L)
+        text = self.align(self.token_embeddings(input_ids=input_ids)) + self.kinds[1]
+        tokens = vit.norm_pre(torch.cat([patches, text], dim=1))
+        mask = torch.cat([attention_mask.new_ones(patches.shape[:2]), attention_mask], dim=1)  # (B, P + L)
         for block in vit.blocks:
-            tokens = block(tokens, attn_mask=seen[:, None, None])
-        pooled = self._pooled(vit.fc_norm(vit.norm(tokens)), seen)
+            tokens = block(tokens, attn_mask=mask[:, None, None])
+        pooled = self._pool(vit.fc_norm(vit.norm(tokens)), mask)
         logits: Tensor = self.head(pooled)[:, 0]
         return logits
 
-    def _pooled(self, tokens: Tensor, seen: Tensor) -> Tensor:
+    def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
         if self.pool == "class":
             return tokens[:, 0]
-        weight = seen.to(tokens.dtype)
+        weight = mask.to(tokens.dtype)
         return torch.einsum("blw,bl->bw", tokens, weight / weight.sum(dim=1, keepdim=True))
 
 
 class CrossEncoder:
-    """A joint encoder with tokenizer and preprocessing, as `RetrievalModel` is for two streams.
+    """A single-stream encoder with tokenizer and preprocessing, as `DualEncoder` is for two streams.
 
     Args:
         joint: the network.
-        tokenizer: of its words.
-        settings: those of the two-stream model whose shapes it has.
+        tokenizer: of its texts.
+        config: that of the dual encoder whose shapes it has.
     """
 
     def __init__(
-        self, *, joint: SingleStreamEncoder, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
+        self, *, joint: SingleStreamEncoder, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]
     ) -> None:
-        self.joint, self.tokenizer, self.settings = joint, tokenizer, settings
+        self.joint, self.tokenizer, self.config = joint, tokenizer, config
 
     @classmethod
     def of(cls, model: DualEncoder) -> Self:
-        """Start from a two-stream model: copies of its patch and word embeddings and of its vision blocks."""
+        """Start from a dual encoder: copy its patch and token embeddings and the blocks of its vision transformer."""
         vision, language = copy.deepcopy(model.image.backbone), copy.deepcopy(model.text.backbone)
         assert isinstance(vision, VitBackbone)
         assert isinstance(language, HfTextBackbone)
         joint = SingleStreamEncoder(vision, language, pool=model.config["image"]["pool"])
-        return cls(joint=joint, tokenizer=model.tokenizer, settings=model.config)
+        return cls(joint=joint, tokenizer=model.tokenizer, config=model.config)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a folder as `save` writes it.
+        """Load a folder that `save` wrote.
 
         Raises:
-            BadInput: the folder is not such a model, or its weights do not fit its settings.
+            BadInput: the folder is not such a model, or its weights do not fit its config.
         """
-        with model_load_errors(folder, (WEIGHTS, SETTINGS, TOKENIZER), kind="cross-encoder"):
-            settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
-            model = cls.of(DualEncoder.build(settings, load_tokenizer(folder / TOKENIZER)))
+        with model_load_errors(folder, (WEIGHTS, CONFIG, TOKENIZER), kind="cross-encoder"):
+            config = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+            model = cls.of(DualEncoder.build(config, load_tokenizer(folder / TOKENIZER)))
             model.joint.load_state_dict(load_file(folder / WEIGHTS))
         model.joint.to(default_device())
         return model
 
     def save(self, folder: Path) -> None:
-        """Write weights, settings and tokenizer, aside first; nothing in it is pickled."""
+        """Write weights, config and tokenizer atomically; nothing is pickled."""
         weights = (WEIGHTS, self.joint.state_dict())
-        save_model_folder(folder, weights=weights, config=(SETTINGS, self.settings), tokenizer=self.tokenizer)
+        save_model_folder(folder, weights=weights, config=(CONFIG, self.config), tokenizer=self.tokenizer)
 
     def score(
-        self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], *, batch_size: int
+        self, images: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], *, batch_size: int
     ) -> NDArray[np.float32]:
-        """Judge some of all pairs of pictures and texts.
+        """Score some of all pairs of images and texts.
 
         Args:
-            pictures: all of them, RGB, of any size; `batch_size` are held at a time.
-            texts: all of them; cut to `max_tokens`.
-            pairs: (P, 2) rows of picture and text, ascending by picture.
-            batch_size: pairs judged at once.
+            images: all of them, RGB, of any size; `batch_size` are held at a time.
+            texts: all of them; truncated to `max_tokens`.
+            pairs: (P, 2) rows of image and text, ascending by image.
+            batch_size: pairs scored at once.
 
         Returns:
             (P,) logits, in the order of `pairs`.
         """
         self.joint.eval()
         with torch.inference_mode(), autocast(self.joint.kinds.device):
-            parts = [part.float().cpu().numpy() for part in self._scored(pictures, texts, pairs, batch_size)]
+            parts = [part.float().cpu().numpy() for part in self._score_chunks(images, texts, pairs, batch_size)]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
-    def _scored(
-        self, pictures: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], batch_size: int
+    def _score_chunks(
+        self, images: Iterable[Image.Image], texts: Sequence[str], pairs: NDArray[np.int64], batch_size: int
     ) -> Iterator[Tensor]:
-        for number, chunk in enumerate(batched(pictures, batch_size)):
+        for number, chunk in enumerate(batched(images, batch_size)):
             first = number * batch_size
             start, stop = np.searchsorted(pairs[:, 0], [first, first + len(chunk)])
             patches = self._patches(chunk)
             for part in batched(pairs[start:stop].tolist(), batch_size):
-                ids, attended = self._words([texts[text] for _, text in part])
-                yield self.joint.judge(patches[[picture - first for picture, _ in part]], ids, attended)
+                input_ids, attention_mask = self._tokens([texts[text] for _, text in part])
+                yield self.joint.score_pairs(patches[[image - first for image, _ in part]], input_ids, attention_mask)
 
-    def _words(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        words = tokenize(self.tokenizer, texts, max_tokens=self.settings["text"]["max_tokens"])
-        where = self.joint.kinds.device
-        return torch.from_numpy(words.input_ids).to(where), torch.from_numpy(words.attention_mask).to(where)
+    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        tokens = tokenize(self.tokenizer, texts, max_tokens=self.config["text"]["max_tokens"])
+        device = self.joint.kinds.device
+        return torch.from_numpy(tokens.input_ids).to(device), torch.from_numpy(tokens.attention_mask).to(device)
 
-    def _patches(self, pictures: list[Image.Image]) -> Tensor:
-        vision = self.settings["image"]
-        pixels = np.stack([resize_squash(picture, vision["size"]) for picture in pictures])[:, None]  # (B, 1, H, W, 3)
-        where = self.joint.kinds.device
-        return self.joint.patches(normalize_pixels(pixels, mean=vision["mean"], std=vision["std"], device=where))
+    def _patches(self, images: list[Image.Image]) -> Tensor:
+        image_config = self.config["image"]
+        pixels = np.stack([resize_squash(image, image_config["size"]) for image in images])[:, None]  # (B, 1, H, W, 3)
+        device = self.joint.kinds.device
+        return self.joint.patches(
+            normalize_pixels(pixels, mean=image_config["mean"], std=image_config["std"], device=device)
+        )

@@ -20,17 +20,17 @@ def objective(folder: Path) -> ITMObjective:
     return ITMObjective(CrossEncoder.of(model).joint, image=model.image, text=model.text, temperature=SCHEDULE)
 
 
-def batch(samples: list[int]) -> Batch:
-    """Noise pictures and random words; captions of one picture show it."""
+def batch(image_index: list[int]) -> Batch:
+    """Noise images and random tokens; captions of one image have the same frames."""
     torch.manual_seed(1)
-    count = len(samples)
-    ids, none = torch.randint(5, 20, (count, 6)), torch.zeros(count, 0)
+    count = len(image_index)
+    input_ids, none = torch.randint(5, 20, (count, 6)), torch.zeros(count, 0)
     return Batch(
-        image_index=torch.tensor(samples),
+        image_index=torch.tensor(image_index),
         caption_index=torch.arange(count),
-        frames=torch.randn(count, 1, 3, 32, 32)[torch.tensor(samples)],
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids, dtype=torch.bool),
+        frames=torch.randn(count, 1, 3, 32, 32)[torch.tensor(image_index)],
+        input_ids=input_ids,
+        attention_mask=torch.ones_like(input_ids, dtype=torch.bool),
         bool_masked_pos=none.bool(),
         visual_tokens=none.long(),
         mlm_input_ids=none.long(),
@@ -38,11 +38,11 @@ def batch(samples: list[int]) -> Batch:
     )
 
 
-@pytest.mark.parametrize("samples", [[0, 1], [0, 0, 1], [0, 1, 0, 2, 2, 0, 1], [3, 3, 3, 3, 0]])
+@pytest.mark.parametrize("image_index", [[0, 1], [0, 0, 1], [0, 1, 0, 2, 2, 0, 1], [3, 3, 3, 3, 0]])
 @pytest.mark.parametrize("temperature", [1e-3, 0.1, 100.0])
-def test_hard_negatives_never_share_the_picture(samples: list[int], temperature: float) -> None:
+def test_hard_negatives_never_share_the_image(image_index: list[int], temperature: float) -> None:
     torch.manual_seed(0)
-    numbers = torch.tensor(samples)
+    numbers = torch.tensor(image_index)
     alike = torch.where(numbers[:, None] == numbers, 1.0, -1.0)
     for _ in range(50):
         drawn = sample_hard_negatives(alike, numbers, temperature=temperature)
@@ -53,25 +53,25 @@ def test_hard_negatives_are_drawn_by_the_softmax_of_the_similarity() -> None:
     torch.manual_seed(0)
     similarity = torch.zeros(4, 4)
     similarity[0] = torch.tensor([0.9, 0.1, 0.3, 0.8])
-    samples = torch.tensor([0, 1, 2, 0])  # the last pair is of the first picture
-    drawn = torch.stack([sample_hard_negatives(similarity, samples, temperature=0.2) for _ in range(4000)])
+    image_index = torch.tensor([0, 1, 2, 0])  # the last pair is of the first image
+    drawn = torch.stack([sample_hard_negatives(similarity, image_index, temperature=0.2) for _ in range(4000)])
     shares = [(torch.bincount(drawn[:, row], minlength=4) / 4000).tolist() for row in range(2)]
     expected = math.exp(0.1 / 0.2) / (math.exp(0.1 / 0.2) + math.exp(0.3 / 0.2))
     assert shares[0] == pytest.approx([0, expected, 1 - expected, 0], abs=0.03)
     assert shares[1] == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3], abs=0.03)
 
 
-def test_a_batch_of_one_picture_is_refused_with_its_size() -> None:
-    with pytest.raises(ValueError, match="3 pairs of one picture"):
+def test_a_batch_of_one_image_is_refused_with_its_size() -> None:
+    with pytest.raises(ValueError, match="3 pairs of one image"):
         sample_hard_negatives(torch.zeros(3, 3), torch.tensor([5, 5, 5]), temperature=1.0)
 
 
-@pytest.mark.parametrize("samples", [[0, 1], [0, 1, 0, 2, 3]])
-def test_an_untrained_head_costs_ln_2(tiny_model: Path, samples: list[int]) -> None:
-    outcome = objective(tiny_model)(batch(samples), None)
-    assert float(outcome.loss.detach()) == pytest.approx(math.log(2), rel=1e-6)
-    assert outcome.loss.requires_grad
-    assert float(outcome.losses["matching"]) == float(outcome.loss.detach())
+@pytest.mark.parametrize("image_index", [[0, 1], [0, 1, 0, 2, 3]])
+def test_an_untrained_head_costs_ln_2(tiny_model: Path, image_index: list[int]) -> None:
+    output = objective(tiny_model)(batch(image_index), None)
+    assert float(output.loss.detach()) == pytest.approx(math.log(2), rel=1e-6)
+    assert output.loss.requires_grad
+    assert float(output.losses["matching"]) == float(output.loss.detach())
 
 
 def test_a_head_that_calls_everything_right_pays_for_two_wrong_pairs_in_three(tiny_model: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_head_that_calls_everything_right_pays_for_two_wrong_pairs_in_three(ti
     assert float(loss.detach()) == pytest.approx((right + 2 * wrong) / 3, rel=1e-5)
 
 
-def test_the_streams_that_mine_are_frozen_and_the_joint_encoder_learns(tiny_model: Path) -> None:
+def test_the_encoders_that_find_negatives_are_frozen_and_the_joint_encoder_learns(tiny_model: Path) -> None:
     matching = objective(tiny_model)
     torch.nn.init.normal_(matching.joint.head.weight)
     matching(batch([0, 1, 2, 3]), None).loss.backward()
@@ -126,5 +126,5 @@ def test_eight_pairs_can_be_learnt_by_heart(tiny_model: Path) -> None:
     matching.eval()
     with torch.no_grad():
         texts = [pairs.input_ids.roll(shift, 0) for shift in range(8)]
-        logits = torch.stack([matching.joint(pairs.frames, ids, pairs.attention_mask) for ids in texts])
+        logits = torch.stack([matching.joint(pairs.frames, input_ids, pairs.attention_mask) for input_ids in texts])
     assert (logits[0] > logits[1:].amax(dim=0)).all()

@@ -6,20 +6,20 @@ import pytest
 from benchmarks._single_stream.reranking import rerank
 from cots.evaluation.metrics import Floats, Ints, rank_queries
 
-OWNERS = np.repeat(np.arange(12), [1, 3, 2, 1, 4, 1, 2, 2, 1, 5, 1, 1])
+TEXT_TO_ITEM = np.repeat(np.arange(12), [1, 3, 2, 1, 4, 1, 2, 2, 1, 5, 1, 1])
 
 
 def embeddings(seed: int) -> tuple[Floats, Floats]:
     """Unit rows of 12 items and 24 texts, texts near their items but not always nearest."""
     rng = np.random.default_rng(seed)
     items = rng.normal(size=(12, 5))
-    texts = items[OWNERS] + 1.5 * rng.normal(size=(24, 5))
-    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (items, texts)]
-    return unit[0].astype(np.float32), unit[1].astype(np.float32)
+    texts = items[TEXT_TO_ITEM] + 1.5 * rng.normal(size=(24, 5))
+    normalized = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (items, texts)]
+    return normalized[0].astype(np.float32), normalized[1].astype(np.float32)
 
 
 def perfect(pairs: Ints) -> Floats:
-    return np.asarray(OWNERS[pairs[:, 1]] == pairs[:, 0], np.float64)
+    return np.asarray(TEXT_TO_ITEM[pairs[:, 1]] == pairs[:, 0], np.float64)
 
 
 def constant(pairs: Ints) -> Floats:
@@ -44,28 +44,28 @@ def slow_rank(similarity: Floats, judged: Floats, right: list[int], k: int) -> i
 def test_ranks_are_those_of_sorting_each_query_by_hand(seed: int, k: int) -> None:
     items, texts = embeddings(seed)
     judged, similarity = table(seed), items.astype(np.float64) @ texts.T.astype(np.float64)
-    i2t, t2i = rerank(items, texts, OWNERS, k=k, score=lambda pairs: judged[pairs[:, 0], pairs[:, 1]])
-    own = [np.flatnonzero(item == OWNERS).tolist() for item in range(12)]
-    assert i2t.tolist() == [slow_rank(similarity[item], judged[item], own[item], k) for item in range(12)]
+    i2t, t2i = rerank(items, texts, TEXT_TO_ITEM, k=k, score=lambda pairs: judged[pairs[:, 0], pairs[:, 1]])
+    own_texts = [np.flatnonzero(item == TEXT_TO_ITEM).tolist() for item in range(12)]
+    assert i2t.tolist() == [slow_rank(similarity[item], judged[item], own_texts[item], k) for item in range(12)]
     assert t2i.tolist() == [
-        slow_rank(similarity[:, text], judged[:, text], [int(OWNERS[text])], k) for text in range(24)
+        slow_rank(similarity[:, text], judged[:, text], [int(TEXT_TO_ITEM[text])], k) for text in range(24)
     ]
 
 
 @pytest.mark.parametrize("k", [1, 3, 12])
 def test_a_perfect_judge_puts_every_right_candidate_that_it_sees_first_and_moves_no_other(k: int) -> None:
     items, texts = embeddings(0)
-    before = [direction.ranks for direction in rank_queries(items, texts, OWNERS)]
-    for old, new in zip(before, rerank(items, texts, OWNERS, k=k, score=perfect), strict=True):
+    before = [direction.ranks for direction in rank_queries(items, texts, TEXT_TO_ITEM)]
+    for old, new in zip(before, rerank(items, texts, TEXT_TO_ITEM, k=k, score=perfect), strict=True):
         assert new.tolist() == np.where(old <= k, 1, old).tolist()
 
 
 def test_a_constant_judge_puts_every_wrong_candidate_before_the_right_one() -> None:
     items, texts = embeddings(0)
-    i2t, t2i = rerank(items, texts, OWNERS, k=12, score=constant)
+    i2t, t2i = rerank(items, texts, TEXT_TO_ITEM, k=12, score=constant)
     assert t2i.tolist() == [12] * 24
     nearest = np.argsort(-items @ texts.T, axis=1)[:, :12]
-    seen = (OWNERS[nearest] == np.arange(12)[:, None]).sum(axis=1)
+    seen = (TEXT_TO_ITEM[nearest] == np.arange(12)[:, None]).sum(axis=1)
     assert i2t[seen > 0].tolist() == (1 + 12 - seen[seen > 0]).tolist()
 
 
@@ -83,7 +83,7 @@ def test_the_judge_is_asked_once_about_each_pair_in_ascending_order() -> None:
         asked.append(pairs)
         return constant(pairs)
 
-    rerank(items, texts, OWNERS, k=4, score=judge)
+    rerank(items, texts, TEXT_TO_ITEM, k=4, score=judge)
     (pairs,) = asked
     similarity = items @ texts.T
     by_item = {(i, int(j)) for i in range(12) for j in np.argsort(-similarity[i])[:4]}
@@ -92,7 +92,7 @@ def test_the_judge_is_asked_once_about_each_pair_in_ascending_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("k", "scores", "words"),
+    ("k", "scores", "message"),
     [
         (0, constant, "k must be from 1 to the 24 items"),
         (13, constant, "k must be from 1 to the 12 items"),
@@ -100,7 +100,7 @@ def test_the_judge_is_asked_once_about_each_pair_in_ascending_order() -> None:
         (2, lambda pairs: np.where(pairs[:, 0] == 0, np.nan, 1.0), "scores are not finite"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused_in_words(k: int, scores: object, words: str) -> None:
+def test_what_cannot_be_ranked_is_refused_with_a_reason(k: int, scores: object, message: str) -> None:
     items, texts = embeddings(0)
-    with pytest.raises(ValueError, match=words):
-        rerank(items, texts, OWNERS, k=k, score=scores)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        rerank(items, texts, TEXT_TO_ITEM, k=k, score=scores)  # type: ignore[arg-type]
