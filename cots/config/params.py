@@ -18,8 +18,8 @@ from cots.directions import DIRECTIONS, MEDIA_OF
 
 
 class Params(
-    PackageParams,
     PrepareParams,
+    PackageParams,
     ValidateParams,
     TrainDvaeParams,
     TokenizeParams,

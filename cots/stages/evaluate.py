@@ -136,11 +136,11 @@ def _build_report(
     maps: list[AttentionMap],
     params: EvaluateParams,
 ) -> Report:
-    settings = params.evaluate
+    settings, source = params.evaluate, params.dump_evaluated()["source"]
     return build_report(
         evaluations,
         outputs,
-        about=f"Source {params.source['kind']}, split {settings.split}: texts, images and videos in one shared space.",
+        about=f"Source {source['kind']}, split {settings.split}: texts, images and videos in one shared space.",
         notes=[
             f"{target}: split {settings.split} has no {MEDIA_OF[target]} to evaluate."
             for target in _absent_targets(outputs, params)

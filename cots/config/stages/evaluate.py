@@ -28,7 +28,7 @@ class EvaluateParams(
     `source` is shown as the file says it: stage `prepare` checks it, with classes that stand beside the readers.
     """
 
-    source: dict[str, Any] = Field(default={"kind": "scenes"}, description="The data set and its layout.")
+    source: Any = Field(default={"kind": "scenes"}, description="The data set and its layout.")
 
     @model_validator(mode="after")
     def _check_finetune_sizes(self) -> Self:

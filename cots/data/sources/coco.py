@@ -26,7 +26,7 @@ class CocoSourceConfig(Config):
 
     kind: Literal["coco"] = Field(default="coco", description="COCO's own layout.")
     path: Path = Field(
-        description="A folder with annotations/captions_<split>2014.json or 2017 and one image folder a split."
+        description="A folder with annotations/captions_<split>2014.json or 2017 and one image folder per split."
     )
 
     def read(self) -> Iterator[Sample]:

@@ -26,10 +26,10 @@ class FolderSourceConfig(Config):
 
     kind: Literal["folder"] = Field(default="folder", description="A folder with a caption table.")
     path: Path = Field(
-        description="A folder with a caption table (CSV, TSV or JSONL): image, caption and maybe split. "
+        description="A folder with a caption table (CSV, TSV or JSONL): image, caption, optionally split. "
         "Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos."
     )
-    seed: int = Field(default=0, description="Of the holdout.")
+    seed: int = Field(default=0, description="Seed of the holdout.")
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
     def read(self) -> Iterator[Sample]:

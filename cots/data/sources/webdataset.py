@@ -25,10 +25,10 @@ class WebdatasetSourceConfig(Config):
         default="webdataset", description="Tar files as img2dataset and video2dataset write them."
     )
     path: Path = Field(
-        description="The folder of the tars: image or video, .txt caption and .json side by side. "
+        description="The folder of the tars: image or video, .txt caption and .json of each sample. "
         "Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos."
     )
-    seed: int = Field(default=0, description="Of the holdout.")
+    seed: int = Field(default=0, description="Seed of the holdout.")
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
     def read(self) -> Iterator[Sample]:

@@ -13,9 +13,9 @@ from cots.data.samples import Sample
 class SplitCountsConfig(Config):
     """How many samples each split has."""
 
-    train: PositiveInt = Field(default=4000, description="Samples to train on.")
-    val: NonNegativeInt = Field(default=500, description="Samples to choose settings on.")
-    test: NonNegativeInt = Field(default=500, description="Samples to report on.")
+    train: PositiveInt = Field(default=4000, description="Training samples.")
+    val: NonNegativeInt = Field(default=500, description="Samples for choosing settings.")
+    test: NonNegativeInt = Field(default=500, description="Samples for reported results.")
 
 
 class ScenesSourceConfig(Config):
@@ -24,16 +24,16 @@ class ScenesSourceConfig(Config):
     kind: Literal["scenes"] = Field(default="scenes", description="Drawn scenes: needs no data.")
     path: Path = Field(
         default=Path("cots/data/scenes.yaml"),
-        description="The grammar: shapes, colours, textures, words.",
+        description="Grammar file: shapes, colours, textures, words.",
     )
-    seed: int = Field(default=0, description="Of drawing.")
+    seed: int = Field(default=0, description="Seed of the scenes.")
     size: PositiveInt = Field(default=64, description="Side of the images, pixels.")
-    images: SplitCountsConfig = Field(default=SplitCountsConfig(), description="How many images each split has.")
+    images: SplitCountsConfig = Field(default=SplitCountsConfig(), description="Number of images in each split.")
     videos: SplitCountsConfig = Field(
-        default=SplitCountsConfig(train=400, val=50, test=100), description="How many videos each split has."
+        default=SplitCountsConfig(train=400, val=50, test=100), description="Number of videos in each split."
     )
-    video_frames: PositiveInt = Field(default=6, description="Frames of a video.")
-    captions: PositiveInt = Field(default=5, description="Captions of an image or video.")
+    video_frames: PositiveInt = Field(default=6, description="Frames per video.")
+    captions: PositiveInt = Field(default=5, description="Captions per image or video.")
     caption_noise: Fraction = Field(
         default=0.1, description="Fraction of the training captions that describe another image."
     )
