@@ -12,6 +12,8 @@ import pytest
 from tests.fork_server import start
 from tests.servers import waited_for
 
+pytestmark = pytest.mark.slow
+
 Ended = tuple[int, str, str]
 
 TELLS_ITS_START = """

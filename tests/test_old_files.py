@@ -195,6 +195,7 @@ def flat(weights: dict[str, NDArray[np.float32]], names: list[str]) -> NDArray[n
     return np.concatenate([np.asarray(weights[name], np.float32).ravel() for name in names])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "checkpoint", "run", "ended"),
     [
@@ -233,6 +234,7 @@ def test_a_run_that_was_killed_under_the_old_release_goes_on_to_the_same_end(
     pd.testing.assert_frame_equal(mine, theirs, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.slow
 @same_start
 @pytest.mark.parametrize("objective", ["cots", "clip", "siglip"])
 def test_twenty_steps_of_each_objective_lose_what_they_lost(objective: str, project: Path) -> None:

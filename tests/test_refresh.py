@@ -68,6 +68,7 @@ def test_new_images_give_a_new_index_of_the_same_encoders_once(
     assert [info.version for info in registry.list_versions()] == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
     store: str, params: Params, project: Path, tiny_package: Path, tmp_path: Path
 ) -> None:

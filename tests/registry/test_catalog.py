@@ -11,6 +11,8 @@ from cots.registry.registry import Registry
 from cots.tracking.runs import connect
 from tests.deployed import register
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def registry(store: str, tiny_package: Path, other_package: Path) -> Registry:

@@ -27,6 +27,8 @@ told = {"modules": [*sys.modules], "seconds": seconds, "peak": int(peak)}
 print(json.dumps(told), file=sys.stderr)
 """
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Opened:

@@ -100,6 +100,7 @@ def test_a_stage_lists_the_code_that_it_imports_other_than_through_what_changes_
     assert python == shipped | files_of(import_closure(reached, ROOT, leave_out=left))
 
 
+@pytest.mark.slow
 def test_a_stage_loads_no_code_but_what_it_lists_and_what_the_declared_modules_need() -> None:
     modules = [f"cots.stages.{name}" for name in STAGES]
     done = subprocess.run(
@@ -218,6 +219,7 @@ def tiny_pipeline(folder: Path) -> None:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
 
 
+@pytest.mark.slow
 def test_dvc_finds_stale_what_the_table_says(tmp_path: Path) -> None:
     """A stage that ran again and made the same leaves those below it as they are."""
     tiny_pipeline(tmp_path)

@@ -261,6 +261,7 @@ def test_the_page_tells_all_that_was_promised(page: Page) -> None:
         assert words in page.text, words
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 class TestInABrowser:
     """The page in Chromium."""
