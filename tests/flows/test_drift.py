@@ -46,7 +46,7 @@ def run_flow(project: Path, server: Server, store: str, parameters: str) -> None
 
 
 def test_the_artifact_tells_what_was_not_judged() -> None:
-    markdown = as_markdown(
+    markdown = to_markdown(
         {"drifted": False, "checks": [], "not judged": {"queries, texts": "only 3 rows, 100 are needed"}}
     )
     assert markdown.startswith("Drifted: **no**")
