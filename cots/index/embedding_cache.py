@@ -51,8 +51,8 @@ class EmbeddingCache:
         digests = np.frombuffer(b"".join(self._used), np.uint8).reshape(len(self._used), -1)
         counts = np.array([len(rows) for rows in self._used.values()], np.int64)
         vectors = np.concatenate([*self._used.values()])
-        with atomic_file(path) as temporary:
-            save_file({"digests": digests, "counts": counts, "vectors": vectors}, temporary)
+        with atomic_file(path) as partial:
+            save_file({"digests": digests, "counts": counts, "vectors": vectors}, partial)
 
     def rows(self, digests: Sequence[bytes], encode: Callable[[list[int]], Sequence[Rows]]) -> list[Rows]:
         """The embeddings of each input; only inputs that are not in the cache are encoded.

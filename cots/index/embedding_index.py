@@ -78,8 +78,8 @@ class EmbeddingIndex:
     def save(self, path: Path) -> None:
         """Write a file; the same embeddings and factory string give the same bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            faiss.write_index(self._index, str(temporary))
+        with atomic_file(path) as partial:
+            faiss.write_index(self._index, str(partial))
 
     def __len__(self) -> int:
         return int(self._index.ntotal)

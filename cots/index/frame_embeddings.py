@@ -46,8 +46,8 @@ class FrameEmbeddings:
 
     def save(self, path: Path) -> None:
         """Write a file; the same embeddings give the same bytes."""
-        with atomic_file(path) as temporary:
-            save_file({"vectors": self.vectors, "starts": self.starts}, temporary)
+        with atomic_file(path) as partial:
+            save_file({"vectors": self.vectors, "starts": self.starts}, partial)
 
     def __len__(self) -> int:
         return len(self.starts) - 1

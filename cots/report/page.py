@@ -156,8 +156,8 @@ def write_page(path: Path, report: Report) -> None:
     environment.filters["number"] = format_number
     html = environment.get_template("page.html.j2").render(report=report, metrics=metric_table.METRICS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        temporary.write_text(html, encoding="utf8")
+    with atomic_file(path) as partial:
+        partial.write_text(html, encoding="utf8")
 
 
 def format_number(value: float) -> str:
