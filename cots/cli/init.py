@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cots.cli.files import writing
 from cots.errors import BadInput
 from cots.files import atomic_file
 
@@ -60,7 +61,11 @@ def _upgrade() -> None:
     from cots.config.render import render
 
     params = Params.load(PARAMS)
-    _write(render(params, _header(PARAMS)), keep=True)
+    text = render(params, _header(PARAMS))
+    if PARAMS.read_text(encoding="utf8") == text:
+        typer.echo(f"{PARAMS} has the current names and every key already")
+        return
+    _write(text, keep=True)
     typer.echo(f"{PARAMS} has the current names and every key; the old file is {PARAMS}.bak")
 
 
@@ -118,15 +123,15 @@ def _is_edited() -> bool:
     """Whether params.yaml has changes that neither git nor a preset could restore."""
     from cots.config.params import Params
 
-    current = PARAMS.read_text(encoding="utf8")
+    current = PARAMS.read_bytes()
     committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)  # noqa: S603, S607
-    if committed.returncode == 0 and committed.stdout.decode() == current:
+    if committed.returncode == 0 and committed.stdout == current:
         return False
     try:
         params = Params.load(PARAMS)
     except BadInput:
         return True
-    return current not in _render_presets(params)
+    return current not in (text.encode() for text in _render_presets(params))
 
 
 def _render_presets(params: "Params") -> Iterator[str]:
@@ -140,7 +145,7 @@ def _render_presets(params: "Params") -> Iterator[str]:
 
 
 def _write(text: str, *, keep: bool) -> None:
-    with atomic_file(PARAMS) as temporary:
+    with writing(PARAMS), atomic_file(PARAMS) as temporary:
         temporary.write_text(text, encoding="utf8")
         if keep:
             PARAMS.replace(f"{PARAMS}.bak")

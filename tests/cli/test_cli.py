@@ -198,6 +198,21 @@ def test_an_upgrade_rewrites_a_file_of_before_with_the_same_values(cots: Cots, p
     assert text.startswith("# The demo")
     assert "batch_size: 128" in text
     assert (project / "params.yaml.bak").read_text() == old
+    assert "already" in cots("init", "--upgrade")[1]
+    assert (project / "params.yaml.bak").read_text() == old  # not the upgraded file
+
+
+def test_a_file_that_is_no_text_is_replaced_by_force_and_kept(cots: Cots, project: Path) -> None:
+    (project / "params.yaml").write_bytes(b"a: \xff")
+    assert "--force" in one_line(cots("init", "scenes")[2])
+    assert cots("init", "scenes", "--force")[0] == 0
+    assert (project / "params.yaml.bak").read_bytes() == b"a: \xff"
+
+
+def test_a_folder_in_the_place_of_params_yaml_is_told(cots: Cots, project: Path) -> None:
+    (project / "params.yaml").unlink()
+    (project / "params.yaml").mkdir()
+    assert "cannot write params.yaml" in one_line(cots("init", "scenes")[2])
 
 
 def test_an_upgrade_takes_no_preset_and_no_preset_is_not_a_choice(cots: Cots, project: Path) -> None:
