@@ -199,6 +199,8 @@ def test_a_stage_refuses_unknown_keys_in_its_sections_and_ignores_others(
     tmp_path: Path, values: dict[str, Any], stage: str
 ) -> None:
     own = section_names(STAGE_PARAMS[stage])
+    if stage != "prepare":
+        own = [name for name in own if name != "source"]  # others show it as the file says it
     for name, section in values.items():
         mapping = section["image-text"] if name == "finetune" else section
         mapping["unknown"] = 1
