@@ -32,7 +32,7 @@ from cots.training.optim import build_param_groups
 from cots.training.trainer import train
 
 ENCODERS, OUT = Path("models/finetuned/image-text"), Path("runs/cross-encoder")
-MANIFEST, SHARDS, TOKENS = Path("data/manifest.parquet"), Path("data/shards"), Path("data/tokens")
+TOKENS = Path("data/tokens")
 STEPS, BATCH = 1500, 64
 OVERRIDES = {"learning_rate": 0.001, "grad_accum_steps": 1, "frames": 1, "torch_compile": False}  # not as there
 EASY, HARD = 1.0, 0.1  # temperatures of drawing negatives: nearly uniform, and that of fine-tuning
@@ -42,14 +42,14 @@ CANDIDATES = (10, 50)
 class TimedScorer:
     """A cross-encoder over a set of images and texts that measures its own time."""
 
-    def __init__(self, cross: CrossEncoder, images: list[Image.Image], texts: tuple[str, ...], batch: int) -> None:
-        self.cross, self.images, self.texts, self.batch = cross, images, texts, batch
+    def __init__(self, cross: CrossEncoder, images: list[Image.Image], texts: tuple[str, ...], batch_size: int) -> None:
+        self.cross, self.images, self.texts, self.batch_size = cross, images, texts, batch_size
         self.seconds_per_pair = 0.0
 
     def __call__(self, pairs: Ints) -> Floats:
         """Logits of (P, 2) rows of image and text."""
         start = time.perf_counter()
-        scores = self.cross.score(self.images, self.texts, pairs, batch_size=self.batch)
+        scores = self.cross.score(self.images, self.texts, pairs, batch_size=self.batch_size)
         self.seconds_per_pair = (time.perf_counter() - start) / len(pairs)
         return scores
 
@@ -83,7 +83,7 @@ def train_cross_encoder(model: DualEncoder, params: Params, steps: int) -> Cross
             config=training,
             pixel_stats=(vision["mean"], vision["std"]),
             checkpoint_path=Path("runs/checkpoints/cross-encoder.pt"),
-            fingerprint=fingerprint([model.digest, schedule, training.model_dump(mode="json")], MANIFEST, TOKENS),
+            fingerprint=fingerprint([model.digest, schedule, training.model_dump(mode="json")], MANIFEST_PATH, TOKENS),
             on_step=progress.log_step,
         )
     return cross
@@ -91,8 +91,8 @@ def train_cross_encoder(model: DualEncoder, params: Params, steps: int) -> Cross
 
 def evaluation_set(model: DualEncoder, params: Params) -> tuple[EmbeddedSplit, list[Image.Image]]:
     """Embedded images and captions of the evaluation split, and the images themselves."""
-    rows = select_part(read_manifest(MANIFEST), params.evaluate.split, "image")
-    samples = list(read_stored_samples(SHARDS, rows))
+    rows = select_part(read_manifest(MANIFEST_PATH), params.evaluate.split, "image")
+    samples = list(read_stored_samples(SHARDS_PATH, rows))
     return embed(model, samples, batch_size=params.evaluate.batch_size), [
         decode_frames(sample)[0] for sample in samples
     ]

@@ -40,7 +40,6 @@ CLIENTS, SWITCHES, SECONDS = 50, 10, 60.0
 TEXTS, IMAGES = 45, 5  # distinct queries
 K = 10
 TOLERANCE = 0.02  # of a cosine, because bfloat16 depends on the batch
-SHARDS, MANIFEST = Path("data/shards"), Path("data/manifest.parquet")
 PACKAGE, OTHER = Path("package/index"), Path("models/pretrained")
 
 

@@ -84,8 +84,9 @@ class ITMObjective(Objective[None]):
     def forward(self, batch: Batch, keys: None, rows: slice = ALL_ROWS) -> LossOutput:
         """The loss of the whole batch."""
         texts, images = self.negatives(batch)
-        own = torch.arange(len(texts), device=texts.device)
-        left, right = torch.cat([own, own, images]), torch.cat([own, texts, own])  # (3B,) rows of an image, a text
+        positives = torch.arange(len(texts), device=texts.device)
+        left = torch.cat([positives, positives, images])  # (3B,) rows of images
+        right = torch.cat([positives, texts, positives])  # (3B,) rows of texts
         patches = self.joint.patches(batch.frames)
         logits = self.joint.score_pairs(patches[left], batch.input_ids[right], batch.attention_mask[right])
         loss = F.binary_cross_entropy_with_logits(logits.float(), (left == right).float())

@@ -35,7 +35,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def published(cots: Cots, store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def registered(cots: Cots, store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry whose champion is the tiny package, and its project around."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
@@ -50,16 +50,16 @@ def publish(cots: Cots, package: Path) -> tuple[int, str, str]:
 
 @pytest.fixture
 def squares(tmp_path: Path) -> Path:
-    """A folder of six pictures in the layout `folder`, and three more that cannot be used."""
+    """A folder of six images in the layout `folder`, and three more that cannot be used."""
     folder = tmp_path / "squares"
     folder.mkdir()
     rows = ["image,caption"]
     for colour in COLOURS:
         Image.new("RGB", (40, 32), colour).save(folder / f"{colour}.png")
         rows += [f"{colour}.png,a {colour} square", f"{colour}.png,a square"]
-    whole = (folder / "red.png").read_bytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.jpg").write_text("this is no picture")
+    content = (folder / "red.png").read_bytes()
+    (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "text.jpg").write_text("this is no image")
     rows += ["cut.jpg,a cut square", "text.jpg,a text", "absent.jpg,not there"]
     (folder / "captions.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -89,9 +89,9 @@ def test_the_version_is_the_package_s(cots: Cots) -> None:
 
 
 def test_the_shell_completes_a_verb() -> None:
-    asked = {"_COTS_COMPLETE": "complete_bash", "COMP_WORDS": "cots reg", "COMP_CWORD": "1"}
+    completion = {"_COTS_COMPLETE": "complete_bash", "COMP_WORDS": "cots reg", "COMP_CWORD": "1"}
     command = [sys.executable, "-m", "cots"]
-    done = subprocess.run(command, env=dict(os.environ) | asked, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=dict(os.environ) | completion, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["registry"]
 
 
@@ -271,7 +271,7 @@ def test_a_preset_with_a_wrong_key_is_refused_and_nothing_written(cots: Cots, pr
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("registered")
 def test_a_text_gets_a_table_of_ranked_results(cots: Cots) -> None:
     code, out, err = cots("search", "a red square", "--k", "3")
     assert (code, err) == (0, "")
@@ -282,8 +282,8 @@ def test_a_text_gets_a_table_of_ranked_results(cots: Cots) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
-def test_a_picture_finds_itself(cots: Cots, squares: Path) -> None:
+@pytest.mark.usefixtures("registered")
+def test_an_image_finds_itself(cots: Cots, squares: Path) -> None:
     code, out, _ = cots("search", "--image", squares / "blue.png", "--json")
     results = json.loads(out)
     assert code == 0
@@ -291,7 +291,7 @@ def test_a_picture_finds_itself(cots: Cots, squares: Path) -> None:
     assert len(results) == len(COLOURS)
 
 
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("option", ["--save-grid", "--sheet"])
 def test_results_are_also_written_as_a_grid_of_images(cots: Cots, squares: Path, tmp_path: Path, option: str) -> None:
     grid = tmp_path / "grid.png"
@@ -302,7 +302,9 @@ def test_results_are_also_written_as_a_grid_of_images(cots: Cots, squares: Path,
     assert (red < 20, green < 20, blue > 235) == (True, True, True)
 
 
-def test_clips_are_listed_with_their_best_frames(cots: Cots, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_videos_are_listed_with_their_best_frames(
+    cots: Cots, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     from cots.registry.packaging import InferenceConfig, save_index
     from cots.stages.index import stage
 
@@ -320,16 +322,16 @@ def test_clips_are_listed_with_their_best_frames(cots: Cots, tiny_model: Path, t
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("name", ["cut.jpg", "text.jpg", "captions.csv"])
-def test_a_file_that_is_no_picture_is_told_in_one_line(cots: Cots, squares: Path, name: str) -> None:
+def test_a_file_that_is_no_image_is_reported_in_one_line(cots: Cots, squares: Path, name: str) -> None:
     code, _, err = cots("search", "--image", squares / name)
     assert code == 2
     assert "cannot be used" in one_line(err)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("registered")
 def test_an_empty_query_is_told_in_one_line(cots: Cots) -> None:
     code, _, err = cots("search", " ")
     assert code == 2
@@ -351,8 +353,8 @@ def test_a_package_can_be_searched_without_a_registry(cots: Cots, tiny_package: 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
-def test_captions_are_found_for_a_picture(cots: Cots, tiny_package: Path, squares: Path) -> None:
+@pytest.mark.usefixtures("registered")
+def test_captions_are_found_for_an_image(cots: Cots, tiny_package: Path, squares: Path) -> None:
     model = ("--model", tiny_package / "index")
     code, out, _ = cots("search", "--image", squares / "blue.png", "--media", "text", "--json", *model)
     assert code == 0
@@ -367,7 +369,7 @@ def test_encoders_are_not_searched(cots: Cots, tiny_model: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("registered")
 def test_versions_are_published_listed_promoted_and_taken_back(
     cots: Cots, tiny_package: Path, other_package: Path
 ) -> None:
@@ -383,13 +385,13 @@ def test_versions_are_published_listed_promoted_and_taken_back(
     assert (code, err) == (0, "")
     assert ["rsum", "240.0", "300.0"] in [line.split() for line in beside.splitlines()]
     assert json.loads(cots("registry", "diff", "1", "2", "--json")[1])["metrics"]["rsum"] == [240.0, 300.0]
-    told = cots("registry", "history")[1]
-    assert "colours look wrong" in told
-    assert "they did not" in told
+    output = cots("registry", "history")[1]
+    assert "colours look wrong" in output
+    assert "they did not" in output
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("registered")
 def test_a_version_that_is_not_there_is_told_in_one_line(cots: Cots) -> None:
     code, _, err = cots("registry", "promote", "--version", "9", "--reason", "x")
     assert code == 2
@@ -411,50 +413,50 @@ def test_a_server_that_is_down_is_told_in_one_line(cots: Cots, monkeypatch: pyte
 
 
 def evaluated(cots: Cots, model: object, data: Path, folder: Path, *more: object) -> tuple[str, dict[str, Any]]:
-    out = folder / "figures.json"
+    out = folder / "results.json"
     common = ["--model", model, "--data", data, "--json", out]
-    code, told, err = cots("evaluate", *common, *(more or ("--format", "folder", "--split", "test")))
+    code, output, err = cots("evaluate", *common, *(more or ("--format", "folder", "--split", "test")))
     assert (code, err) == (0, "")
-    found: dict[str, Any] = json.loads(out.read_text())
-    return told, found
+    results: dict[str, Any] = json.loads(out.read_text())
+    return output, results
 
 
-def test_pictures_that_cannot_be_used_are_counted_and_named(
+def test_images_that_cannot_be_used_are_counted_and_named(
     cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
 ) -> None:
-    told, found = evaluated(cots, tiny_model, squares, tmp_path)
-    assert found["used"] == 6
-    assert {one["id"]: one["reason"] for one in found["rejected"]} == {
+    output, results = evaluated(cots, tiny_model, squares, tmp_path)
+    assert results["used"] == 6
+    assert {sample["id"]: sample["reason"] for sample in results["rejected"]} == {
         "cut.jpg": "cut short",
         "text.jpg": "not a picture",
         "absent.jpg": "no such file",
     }
-    assert "3 of 9 samples could not be used" in told
-    assert "absent.jpg" in told
+    assert "3 of 9 samples could not be used" in output
+    assert "absent.jpg" in output
 
 
 def test_the_table_shows_chance_beside_what_was_measured(
     cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
 ) -> None:
-    told, found = evaluated(cots, tiny_model, squares, tmp_path)
-    assert "text to image" in told
-    assert "image to text" in told
-    assert told.count("by chance") == 2
-    assert found["metrics"]["image"]["chance"]["t2i"]["R@1"] == pytest.approx(100 / 6, abs=1e-3)
-    assert found["metrics"]["image"]["queries"] == {"items": 6, "texts": 12}
+    output, results = evaluated(cots, tiny_model, squares, tmp_path)
+    assert "text to image" in output
+    assert "image to text" in output
+    assert output.count("by chance") == 2
+    assert results["metrics"]["image"]["chance"]["t2i"]["R@1"] == pytest.approx(100 / 6, abs=1e-3)
+    assert results["metrics"]["image"]["queries"] == {"items": 6, "texts": 12}
 
 
 def test_folds_stand_in_the_table_and_in_the_file(cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path) -> None:
     common = ("--format", "folder", "--split", "test")
-    told, found = evaluated(cots, tiny_model, squares, tmp_path, *common, "--folds", 2)
-    assert "image, mean of 2 folds, text to image" in told
-    assert "mAP@R" in told
-    folds = found["metrics"]["image"]["folds"]
+    output, results = evaluated(cots, tiny_model, squares, tmp_path, *common, "--folds", 2)
+    assert "image, mean of 2 folds, text to image" in output
+    assert "mAP@R" in output
+    folds = results["metrics"]["image"]["folds"]
     assert (folds["number"], folds["queries"]) == (2, {"items": 3, "texts": 6})
     assert "folds" not in evaluated(cots, tiny_model, squares, tmp_path, *common)[1]["metrics"]["image"]
 
 
-def test_more_folds_than_pictures_are_told_in_one_line(cots: Cots, tiny_model: Path, squares: Path) -> None:
+def test_more_folds_than_images_are_reported_in_one_line(cots: Cots, tiny_model: Path, squares: Path) -> None:
     arguments = ["--model", tiny_model, "--data", squares, "--format", "folder", "--split", "test", "--folds", 7]
     code, _, err = cots("evaluate", *arguments)
     assert code == 2
@@ -462,7 +464,7 @@ def test_more_folds_than_pictures_are_told_in_one_line(cots: Cots, tiny_model: P
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("registered")
 def test_a_registered_version_a_package_and_a_model_folder_measure_the_same(
     cots: Cots, tiny_model: Path, tiny_package: Path, squares: Path, tmp_path: Path
 ) -> None:
@@ -473,8 +475,8 @@ def test_a_registered_version_a_package_and_a_model_folder_measure_the_same(
         "models:/cots-index@champion",
         "models:/cots-encoders/1",
     ]
-    figures = [evaluated(cots, address, squares, tmp_path)[1]["metrics"]["image"]["t2i"] for address in addresses]
-    assert all(one == figures[0] for one in figures)
+    scores = [evaluated(cots, address, squares, tmp_path)[1]["metrics"]["image"]["t2i"] for address in addresses]
+    assert all(each == scores[0] for each in scores)
 
 
 def test_a_model_taken_from_64_to_96_pixels_is_measured_like_any_other(
@@ -485,7 +487,7 @@ def test_a_model_taken_from_64_to_96_pixels_is_measured_like_any_other(
     for size in (64, 96):
         small.with_image_size(size).save(tmp_path / f"at-{size}")
         measured.append(evaluated(cots, tmp_path / f"at-{size}", squares, tmp_path)[1])
-    assert [found["metrics"]["image"]["queries"] for found in measured] == [{"items": 6, "texts": 12}] * 2
+    assert [results["metrics"]["image"]["queries"] for results in measured] == [{"items": 6, "texts": 12}] * 2
     assert measured[0]["encoder"] == small.digest != measured[1]["encoder"]
 
 
@@ -497,21 +499,23 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
     params["source"]["images"] = {"train": 20, "val": 1, "test": 8}
     params["source"]["videos"] = {"train": 5, "val": 1, "test": 3}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(params))
-    told, found = evaluated(
+    output, results = evaluated(
         cots, tiny_model, tmp_path / "small.yaml", tmp_path, "--format", "scenes", "--split", "test"
     )
-    assert found["metrics"]["image"]["queries"]["items"] == 8
-    assert found["metrics"]["video"]["queries"]["items"] == 3
-    assert "video to text" in told
+    assert results["metrics"]["image"]["queries"]["items"] == 8
+    assert results["metrics"]["video"]["queries"]["items"] == 3
+    assert "video to text" in output
 
 
-def test_clips_are_measured_by_the_protocol_that_is_asked_for(
+def test_videos_are_measured_by_the_protocol_that_is_given(
     cots: Cots, tiny_model: Path, tmp_path: Path, make_video: Callable[..., bytes]
 ) -> None:
     data = tmp_path / "msrvtt"
     data.mkdir()
     videos = [{"video_id": f"video{n}", "split": "test"} for n in range(5)]
-    sentences = [{"video_id": f"video{n}", "caption": f"{word} {n}"} for n in range(5) for word in ("grey", "plain")]
+    sentences = [
+        {"video_id": f"video{n}", "caption": f"{adjective} {n}"} for n in range(5) for adjective in ("grey", "plain")
+    ]
     (data / "MSRVTT_data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
     (data / "MSRVTT_JSFUSION_test.csv").write_text(
         "key,vid_key,video_id,sentence\nret0,msr1,video1,one\nret1,msr2,video2,two\n"
@@ -519,11 +523,11 @@ def test_clips_are_measured_by_the_protocol_that_is_asked_for(
     for n in range(5):
         (data / f"video{n}.mp4").write_bytes(make_video(2 + n))
     for protocol, queries in (("full", {"items": 5, "texts": 10}), ("1k-A", {"items": 2, "texts": 2})):
-        asked = ("--format", "msrvtt", "--protocol", protocol, "--split", "test", "--bootstrap", 10)
-        told, found = evaluated(cots, tiny_model, data, tmp_path, *asked)
-        assert "text to video" in told
-        assert found["metrics"]["video"]["queries"] == queries
-        assert found["protocol"] == protocol
+        options = ("--format", "msrvtt", "--protocol", protocol, "--split", "test", "--bootstrap", 10)
+        output, results = evaluated(cots, tiny_model, data, tmp_path, *options)
+        assert "text to video" in output
+        assert results["metrics"]["video"]["queries"] == queries
+        assert results["protocol"] == protocol
 
 
 @pytest.mark.parametrize(
@@ -549,7 +553,7 @@ def test_data_that_does_not_fit_is_told_in_one_line(
     assert said in one_line(err)
 
 
-def test_a_data_set_without_a_usable_picture_is_told_in_one_line(cots: Cots, tiny_model: Path, squares: Path) -> None:
+def test_a_data_set_without_a_usable_image_is_reported_in_one_line(cots: Cots, tiny_model: Path, squares: Path) -> None:
     (squares / "captions.csv").write_text("image,caption\ncut.jpg,a\ntext.jpg,b\n")
     code, _, err = cots("evaluate", "--model", tiny_model, "--data", squares, "--format", "folder", "--split", "test")
     assert code == 2
@@ -559,7 +563,7 @@ def test_a_data_set_without_a_usable_picture_is_told_in_one_line(cots: Cots, tin
 # --- compare
 
 
-def asked(cots: Cots, model: Path, squares: Path, folder: Path) -> Path:
+def query_tables(cots: Cots, model: Path, squares: Path, folder: Path) -> Path:
     """The folder of the tables of the queries of a model."""
     arguments = ["--model", model, "--data", squares, "--format", "folder", "--split", "test"]
     code, _, err = cots("evaluate", *arguments, "--queries", folder)
@@ -570,12 +574,15 @@ def asked(cots: Cots, model: Path, squares: Path, folder: Path) -> Path:
 def test_two_models_are_compared_on_the_same_queries(
     cots: Cots, tiny_model: Path, other_model: Path, squares: Path, tmp_path: Path
 ) -> None:
-    a, b = asked(cots, tiny_model, squares, tmp_path / "a"), asked(cots, other_model, squares, tmp_path / "b")
-    code, out, err = cots("compare", a, b, "--resamples", 50, "--json", tmp_path / "found.json")
+    a, b = (
+        query_tables(cots, tiny_model, squares, tmp_path / "a"),
+        query_tables(cots, other_model, squares, tmp_path / "b"),
+    )
+    code, out, err = cots("compare", a, b, "--resamples", 50, "--json", tmp_path / "comparison.json")
     assert (code, err) == (0, "")
     assert out.splitlines()[1].split() == ["A", "B", "A", "-", "B", "low", "high", "p"]
     assert len(out.splitlines()) == 2 + 2 * 5 + 1
-    rsum = json.loads((tmp_path / "found.json").read_text())["difference"]["image-text"]["rsum"]
+    rsum = json.loads((tmp_path / "comparison.json").read_text())["difference"]["image-text"]["rsum"]
     assert rsum["difference"] == pytest.approx(rsum["challenger"] - rsum["champion"])
     assert rsum["low"] <= rsum["difference"] <= rsum["high"]
     assert f"{rsum['difference']:.2f}" in out.splitlines()[-1]
@@ -585,7 +592,7 @@ def test_several_runs_of_each_method_are_pooled(
     cots: Cots, tiny_model: Path, other_model: Path, squares: Path, tmp_path: Path
 ) -> None:
     for name, model in (("a/seed-0", tiny_model), ("a/seed-1", other_model), ("b/0", other_model), ("b/1", tiny_model)):
-        asked(cots, model, squares, tmp_path / name)
+        query_tables(cots, model, squares, tmp_path / name)
     code, out, _ = cots("compare", tmp_path / "a", tmp_path / "b", "--resamples", 50)
     assert code == 0
     assert "items and the 2 runs" in out
@@ -597,18 +604,18 @@ def test_several_runs_of_each_method_are_pooled(
 def test_what_cannot_be_compared_is_told_in_one_line(
     cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
 ) -> None:
-    whole = asked(cots, tiny_model, squares, tmp_path / "whole")
+    whole = query_tables(cots, tiny_model, squares, tmp_path / "whole")
     (squares / "captions.csv").write_text("image,caption\nred.png,a red square\nblue.png,a blue square\n")
-    part = asked(cots, tiny_model, squares, tmp_path / "part")
-    for one, other, said in (
+    part = query_tables(cots, tiny_model, squares, tmp_path / "part")
+    for first, second, message in (
         (whole, part, "not evaluated on the same data"),
         (whole, tmp_path / "nowhere", "has no image-text.parquet"),
         (whole, squares / "captions.csv", "is not a query table"),
         (whole, tmp_path, "in pairs, not 1 with 2"),
     ):
-        code, out, err = cots("compare", one, other)
+        code, out, err = cots("compare", first, second)
         assert (code, out) == (2, "")
-        assert said in one_line(err)
+        assert message in one_line(err)
 
 
 @pytest.mark.data
@@ -617,15 +624,15 @@ def test_real_photographs_in_the_karpathy_layout_are_measured_whole(
 ) -> None:
     data = Path(os.environ.get("COTS_DATA", ROOT.parent / "shared" / "data")) / "flickr8k"
     if not data.is_dir():
-        pytest.skip(f"the pack of real pictures is not at {data}: set COTS_DATA")
-    _, found = evaluated(
+        pytest.skip(f"the data set of real images is not at {data}: set COTS_DATA")
+    _, results = evaluated(
         cots, tiny_model, data, tmp_path, "--format", "karpathy", "--split", "val", "--bootstrap", "10"
     )
-    assert found["used"] == 1000
-    assert found["metrics"]["image"]["queries"]["texts"] == 5000
+    assert results["used"] == 1000
+    assert results["metrics"]["image"]["queries"]["texts"] == 5000
 
 
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("registered")
 def test_the_summary_shows_results_versions_report_and_what_to_try(cots: Cots, tiny_package: Path) -> None:
     metrics = tiny_package.parent / "reports" / "metrics.json"
     code, out, _ = cots("summary", "--metrics", metrics)

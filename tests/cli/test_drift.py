@@ -36,10 +36,10 @@ def test_the_verb_finds_what_the_champion_learnt_from_and_tells_drift_first(depl
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == "drifted: true"
     assert "queries left out: 1 unreadable" in out
-    told = json.loads((deployed / "reports/drift/summary.json").read_text())
-    assert told["drifted"]
-    assert told["learnt from"] == told["data"]
-    assert told["queries left out"] == {"unreadable": 1}
+    result = json.loads((deployed / "reports/drift/summary.json").read_text())
+    assert result["drifted"]
+    assert result["learnt from"] == result["data"]
+    assert result["queries left out"] == {"unreadable": 1}
     assert cots("drift")[1].splitlines()[0] == "drifted: false"
 
 
@@ -67,7 +67,7 @@ def version(number: int, encoders: str, data: str, *aliases: str) -> VersionInfo
     return VersionInfo(number, number, aliases, datetime(2026, 11, 1, tzinfo=UTC), tags)
 
 
-def test_an_index_with_new_pictures_learnt_from_what_its_encoders_learnt_from() -> None:
+def test_an_index_with_new_images_has_the_training_data_of_its_encoders() -> None:
     versions = [
         version(4, "b", "four"),
         version(3, "a", "three", "champion"),

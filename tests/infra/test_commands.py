@@ -1,4 +1,4 @@
-"""The command of every container that is ours, asked for its help outside of a container."""
+"""The command of every container that is ours, run with --help outside of a container."""
 
 import re
 import subprocess
@@ -16,23 +16,25 @@ VERBS = {"mlflow": 2, "prefect": 3, "cots": 2}  # words that name the command
 def commands() -> Iterator[list[str]]:
     """Of the images, the compose file and the manifests."""
     for path in (INFRA / "docker").glob("Dockerfile.*"):
-        yield from (yaml.safe_load(found) for found in re.findall(r"^CMD (\[.*\])$", path.read_text(), re.MULTILINE))
+        yield from (
+            yaml.safe_load(command) for command in re.findall(r"^CMD (\[.*\])$", path.read_text(), re.MULTILINE)
+        )
     yield from (service["command"] for service in SERVICES.values() if "command" in service)
     for path in (INFRA / "kubernetes/base").glob("*.yaml"):
-        for one in yaml.safe_load_all(path.read_text()):
-            if one["kind"] == "Deployment":
-                yield from (pod["command"] + pod["args"] for pod in one["spec"]["template"]["spec"]["containers"])
+        for manifest in yaml.safe_load_all(path.read_text()):
+            if manifest["kind"] == "Deployment":
+                yield from (pod["command"] + pod["args"] for pod in manifest["spec"]["template"]["spec"]["containers"])
 
 
 def ours() -> dict[str, set[str]]:
     """The options that are used of each command."""
-    found: dict[str, set[str]] = {}
+    options_of: dict[str, set[str]] = {}
     for command in commands():
         if command[0] in VERBS:
-            words = VERBS[command[0]]
-            options = {word.split("=")[0] for word in command[words:] if str(word).startswith("--")}
-            found.setdefault(" ".join(command[:words]), set()).update(options)
-    return found
+            count = VERBS[command[0]]
+            options = {argument.split("=")[0] for argument in command[count:] if str(argument).startswith("--")}
+            options_of.setdefault(" ".join(command[:count]), set()).update(options)
+    return options_of
 
 
 def test_the_commands_are_those_that_are_known() -> None:

@@ -27,10 +27,10 @@ ONE_SHOT = {"owner", "bucket"}
 def tool(name: str) -> str:
     """The path of a program; skips where the machine lacks it."""
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
+    program = str(beside) if beside.exists() else shutil.which(name)
+    if program is None:
         pytest.skip(f"{name} is not installed here")
-    return found
+    return program
 
 
 def ran(*command: str, environment: Mapping[str, str] | None = None) -> str:
@@ -68,7 +68,7 @@ def test_what_the_dockerfiles_copy_is_let_through_to_them() -> None:
 def test_both_images_hold_the_same_versions_of_python_and_uv() -> None:
     texts = [path.read_text() for path in DOCKERFILES]
     for pattern in (r"FROM (python:\S+)", r"(uv==\S+)"):
-        assert len({found for text in texts for found in re.findall(pattern, text)}) == 1
+        assert len({match for text in texts for match in re.findall(pattern, text)}) == 1
 
 
 def test_the_compose_file_fits_the_specification() -> None:
@@ -92,11 +92,11 @@ def test_a_service_is_pinned_and_fenced_in(name: str) -> None:
 
 def test_no_secret_has_a_value_in_the_files() -> None:
     text = (INFRA / "compose.yaml").read_text()
-    asked = set(re.findall(r"\$\{(\w+)[:}]", text))
+    variables = set(re.findall(r"\$\{(\w+)[:}]", text))
     example = dict(line.split("=", 1) for line in (INFRA / ".env.example").read_text().splitlines() if "=" in line)
-    assert asked == set(example)
+    assert variables == set(example)
     assert {name for name, value in example.items() if value} == {"PROJECT"}
-    for name in asked - {"PROJECT"}:
+    for name in variables - {"PROJECT"}:
         assert set(re.findall(rf"\$\{{{name}([^}}]*)\}}", text)) == {":?set it in infra/.env"}
     ignored = subprocess.run(["git", "check-ignore", "-q", "infra/.env"], cwd=ROOT, check=False)
     assert ignored.returncode == 0
@@ -116,17 +116,17 @@ def built(overlay: str) -> list[dict[str, Any]]:
 
 
 def pods(overlay: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for one in built(overlay):
-        if one["kind"] == "Deployment":
-            yield one["metadata"]["name"], one["spec"]["template"]["spec"]
+    for manifest in built(overlay):
+        if manifest["kind"] == "Deployment":
+            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
 
 
 def cluster_version() -> str:
-    found = re.search(
+    match = re.search(
         r'"kubernetes_version" \{[^}]*default     = "([\d.]+)"', (INFRA / "terraform/variables.tf").read_text()
     )
-    assert found
-    return found[1]
+    assert match
+    return match[1]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -156,23 +156,23 @@ def test_every_pod_is_pinned_fenced_in_probed_and_limited(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_whatever_a_manifest_refers_to_is_there(overlay: str) -> None:
-    named = {(one["kind"], one["metadata"]["name"]) for one in built(overlay)}
+    named = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in built(overlay)}
     for _, pod in pods(overlay):
         assert ("ServiceAccount", pod["serviceAccountName"]) in named
-        for source in [one for container in pod["containers"] for one in container.get("envFrom", [])]:
+        for source in [source for container in pod["containers"] for source in container.get("envFrom", [])]:
             assert ("ConfigMap", source["configMapRef"]["name"]) in named
         mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["volumes"]}
-    for one in built(overlay):
-        if one["kind"] in ("HorizontalPodAutoscaler",):
-            assert ("Deployment", one["spec"]["scaleTargetRef"]["name"]) in named
-        if one["kind"] == "Service":
-            assert ("Deployment", one["spec"]["selector"]["app.kubernetes.io/name"]) in named
-        assert one["metadata"].get("namespace", "cots") == "cots"
+    for manifest in built(overlay):
+        if manifest["kind"] in ("HorizontalPodAutoscaler",):
+            assert ("Deployment", manifest["spec"]["scaleTargetRef"]["name"]) in named
+        if manifest["kind"] == "Service":
+            assert ("Deployment", manifest["spec"]["selector"]["app.kubernetes.io/name"]) in named
+        assert manifest["metadata"].get("namespace", "cots") == "cots"
     secrets = set(re.findall(r"secretKeyRef': \{'key': '([\w-]+)', 'name': '([\w-]+)'", str(built(overlay))))
-    asked = (INFRA / "kubernetes/base/kustomization.yaml").read_text()
+    base = (INFRA / "kubernetes/base/kustomization.yaml").read_text()
     assert secrets == {("mlflow-uri", "cots-database"), ("prefect-uri", "cots-database"), ("token", "cots-search")}
-    assert all(f"{key}=" in asked and name in asked for key, name in secrets)
+    assert all(f"{key}=" in base and name in base for key, name in secrets)
 
 
 AS_PREFECT_MAKES_IT = """
@@ -201,19 +201,19 @@ def test_the_job_that_prefect_makes_of_a_flow_run_is_a_valid_one(tmp_path: Path,
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job | {"metadata": job["metadata"] | {"name": "run"}}))
     ran(tool("kubernetes-validate"), "--strict", "-k", cluster_version(), str(tmp_path / "job.yaml"))
     claim = pod["volumes"][0]["persistentVolumeClaim"]["claimName"]
-    names = {(one["kind"], one["metadata"]["name"]) for one in built("production")}
+    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in built("production")}
     assert {("PersistentVolumeClaim", claim), ("ServiceAccount", pod["serviceAccountName"])} <= names
     [container] = pod["containers"]
     assert VERSION.fullmatch(container["image"])
     assert container["args"] == ["prefect", "flow-run", "execute"]
-    told = {one["name"]: one["value"] for one in container["env"]}
-    assert told["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
 
 
 def test_the_worker_watches_only_the_namespace_in_which_it_may_ask() -> None:
-    by_kind = {(one["kind"], one["metadata"]["name"]): one for one in built("production")}
+    by_kind = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in built("production")}
     [container] = by_kind["Deployment", "prefect-worker"]["spec"]["template"]["spec"]["containers"]
-    [watched] = [one["value"] for one in container["env"] if one["name"].endswith("OBSERVER_NAMESPACES")]
+    [watched] = [variable["value"] for variable in container["env"] if variable["name"].endswith("OBSERVER_NAMESPACES")]
     assert watched == by_kind["Role", "worker"]["metadata"]["namespace"]
     assert not [kind for kind, _ in by_kind if kind.startswith("Cluster")]
 

@@ -66,8 +66,11 @@ def test_an_artifact_goes_through_the_server_into_the_bucket_without_keys_of_the
     port = free_port()
     options = ["--host=127.0.0.1", f"--port={port}", "--workers=1", "--serve-artifacts"]
     command = [fork_python, "-m", "mlflow", "server", *options, "--artifacts-destination=s3://artifacts/mlflow"]
-    own = {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    address, environment = f"http://127.0.0.1:{port}", os.environ | bucket.environment | own
+    mlflow_variables = {
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    address, environment = f"http://127.0.0.1:{port}", os.environ | bucket.environment | mlflow_variables
     (tmp_path / "picture").write_bytes(bytes(range(256)))
     with serving(command, answers=f"{address}/health", folder=tmp_path, environment=environment):
         client = os.environ | {"MLFLOW_TRACKING_URI": address}
@@ -77,5 +80,5 @@ def test_an_artifact_goes_through_the_server_into_the_bucket_without_keys_of_the
         assert done.returncode == 0, done.stderr
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
     stored = boto3.client("s3", endpoint_url=bucket.endpoint, **keys).list_objects_v2(Bucket="artifacts")["Contents"]
-    assert [one["Key"].rsplit("/", 1)[1] for one in stored] == ["picture"]
+    assert [stored_object["Key"].rsplit("/", 1)[1] for stored_object in stored] == ["picture"]
     assert stored[0]["Key"].startswith("mlflow/")

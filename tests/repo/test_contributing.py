@@ -82,13 +82,13 @@ torch.testing.assert_close(losses.loss, 2 * distance)
 
 def blocks(recipe: str) -> list[tuple[str, str, str]]:
     """The file that each code block of a recipe is for, its kind and its text; a file is named before its blocks."""
-    found, file = [], ""
+    result, file = [], ""
     end = 0
     for block in BLOCK.finditer(RECIPES[recipe]):
         file = next(reversed(re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n", RECIPES[recipe][end : block.start()])), file)
-        found.append((file, block[1], block[2]))
+        result.append((file, block[1], block[2]))
         end = block.end()
-    return found
+    return result
 
 
 def apply(recipe: str, root: Path) -> None:

@@ -23,8 +23,8 @@ ACCOUNT = """
 import json, sys, time
 seconds = time.process_time()
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
-told = {"modules": [*sys.modules], "seconds": seconds, "peak": int(peak)}
-print(json.dumps(told), file=sys.stderr)
+report = {"modules": [*sys.modules], "seconds": seconds, "peak": int(peak)}
+print(json.dumps(report), file=sys.stderr)
 """
 
 pytestmark = pytest.mark.slow
@@ -44,9 +44,9 @@ def opened(code: str) -> Opened:
     program = f"import atexit\natexit.register(lambda: exec({ACCOUNT!r}))\n{code}"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stderr.splitlines()[-1])
-    libraries = {name.partition(".")[0] for name in told["modules"]}
-    return Opened(libraries, told["seconds"], told["peak"] / 1024, done.stdout)
+    report = json.loads(done.stderr.splitlines()[-1])
+    libraries = {name.partition(".")[0] for name in report["modules"]}
+    return Opened(libraries, report["seconds"], report["peak"] / 1024, done.stdout)
 
 
 def cots(*lines: str) -> Opened:
@@ -121,6 +121,6 @@ def test_flows_load_no_model() -> None:
 
 def test_a_process_ends_without_collecting_garbage() -> None:
     """Functions registered before those of the process run after them."""
-    told = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count()))\n"
-    door = opened(f"{told}from cots.errors import exit_on_error\nwith exit_on_error():\n    pass")
+    code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count()))\n"
+    door = opened(f"{code}from cots.errors import exit_on_error\nwith exit_on_error():\n    pass")
     assert int(door.said) > 1000

@@ -1,4 +1,4 @@
-"""What makes a stage stale: exactly the code that can change what it makes."""
+"""A change of code makes stale exactly the stages whose output it can change."""
 
 import json
 import re
@@ -42,16 +42,16 @@ def comment(file):
     before = path.read_bytes()
     path.write_bytes(before + b"# a comment\\n")
     return before
-found = {}
+stale = {}
 with Repo() as repo:
     repo.reproduce()
     for file in sys.argv[1:]:
         before = comment(file)
-        found[file] = sorted(repo.status())
+        stale[file] = sorted(repo.status())
         Path(file).write_bytes(before)
     comment(sys.argv[-1])
-    found["run"] = sorted(stage.addressing for stage in repo.reproduce())
-print(json.dumps(found))
+    stale["run"] = sorted(stage.addressing for stage in repo.reproduce())
+print(json.dumps(stale))
 """
 
 
@@ -74,13 +74,15 @@ def imports() -> grimp.ImportGraph:
 
 @pytest.mark.parametrize("module", ["cots.cli", "cots.flows.retrain", *(f"cots.stages.{name}" for name in STAGES)])
 def test_the_closure_is_that_which_grimp_finds(module: str, imports: grimp.ImportGraph) -> None:
-    found: set[str] = set()
+    closure: set[str] = set()
     waiting = {module}
     while waiting:
-        found |= waiting
+        closure |= waiting
         packages = {name.rpartition(".")[0] for name in waiting} - {""}
-        waiting = set().union(packages, *(imports.find_modules_directly_imported_by(name) for name in waiting)) - found
-    assert set(import_closure([module], ROOT)) == found
+        waiting = (
+            set().union(packages, *(imports.find_modules_directly_imported_by(name) for name in waiting)) - closure
+        )
+    assert set(import_closure([module], ROOT)) == closure
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
@@ -227,10 +229,10 @@ def test_dvc_finds_stale_what_the_table_says(tmp_path: Path) -> None:
     files = ["cots/progress.py", "cots/errors.py", "cots/training/trainer.py", "cots/index/auto_index.py"]
     command = [sys.executable, "-c", EDITED, *files]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     for file in files:
-        assert {name.partition("@")[0] for name in found[file]} == stale_by(file, STAGES), file
-    assert found["run"] == ["index"]
+        assert {name.partition("@")[0] for name in results[file]} == stale_by(file, STAGES), file
+    assert results["run"] == ["index"]
     assert below({"index"}, readers(STAGES)) == {"package"}
 
 

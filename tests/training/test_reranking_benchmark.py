@@ -34,7 +34,7 @@ def table(printed: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_a_judge_is_trained_saved_and_asked_in_both_directions_and_a_second_run_repeats_the_first(
+def test_a_cross_encoder_is_trained_saved_and_used_in_both_directions_and_a_second_run_repeats_the_first(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reranking.main(3)
@@ -47,7 +47,7 @@ def test_a_judge_is_trained_saved_and_asked_in_both_directions_and_a_second_run_
     assert (project / "runs/cross-encoder/cross_encoder.safetensors").read_bytes() == weights
 
 
-def test_without_fine_tuned_streams_it_says_what_to_run(
+def test_without_fine_tuned_encoders_it_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
