@@ -61,7 +61,7 @@ def table(path: Path, rows: list[str]) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path, make_image: Encoded) -> Path:
-    """A folder in which seven pictures are usable and everything that can be wrong is wrong once."""
+    """A folder with seven usable images, and one sample for each reason of rejection."""
     path, whole = tmp_path / "source", make_image(200, 160)
     files = {
         "empty.jpg": b"",

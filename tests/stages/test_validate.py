@@ -34,7 +34,7 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory, make_image: Encoded) -> Path:
-    """What `prepare` leaves of twenty pictures, ten of them to train on; not to be written to."""
+    """Output of `prepare` for twenty images, ten of them for training; not to be written to."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sound")
     splits = ["train"] * 10 + ["val"] * 5 + ["test"] * 5
     rows = [f"{i}.jpg,caption {i},{split}" for i, split in enumerate(splits)]
@@ -190,10 +190,10 @@ def test_an_image_that_only_looks_like_one_in_train_is_counted_and_fails_nothing
 
 def test_a_shard_that_is_not_what_the_manifest_says_fails_with_what_differs(data: Path) -> None:
     (data / "shards/train/image-00001.tar").unlink()
-    told = validation_error(data)
-    assert "shards hold what the manifest names (all that were opened): 4 of 20 fail" in told
-    assert "no shard" in told
-    assert "image-00001.tar" in told
+    message = validation_error(data)
+    assert "shards hold what the manifest names (all that were opened): 4 of 20 fail" in message
+    assert "no shard" in message
+    assert "image-00001.tar" in message
 
 
 def test_a_reject_of_an_unknown_reason_fails(data: Path) -> None:
