@@ -37,9 +37,8 @@ def store_image(data: bytes, *, size: int, max_pixels: int, min_side: int) -> St
         keep_bytes = is_rgb_jpeg and min(image.size) <= size and orientation == UPRIGHT
         width, height = reversed(image.size) if orientation in SIDEWAYS else image.size
         if not keep_bytes:
-            image.draft(
-                "RGB", (REDUCING_GAP * size, REDUCING_GAP * size)
-            )  # decodes a large JPEG at a fraction of its size
+            # a large JPEG is decoded at a fraction of its size
+            image.draft("RGB", (REDUCING_GAP * size, REDUCING_GAP * size))
         upright = to_upright_rgb(image)
     jpeg = data if keep_bytes else encode_jpeg(downscale(upright, size))
     return StoredImage(jpeg, width, height)
