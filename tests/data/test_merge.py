@@ -8,7 +8,7 @@ import pytest
 
 from cots.cli.data import merge
 from cots.data.samples import Sample
-from cots.data.sources.folder import read_folder
+from cots.data.sources.folder import FolderSourceConfig
 from cots.data.sources.holdout import HoldoutConfig
 from cots.errors import BadInput
 from tests.conftest import Cots
@@ -44,7 +44,7 @@ def movies(tmp_path: Path, make_video: Encoded) -> Path:
 
 
 def read(path: Path) -> list[Sample]:
-    return list(read_folder(path, seed=0, holdout=HoldoutConfig(val=0, test=0)))
+    return list(FolderSourceConfig(path=path, holdout=HoldoutConfig(val=0, test=0)).read())
 
 
 def test_the_merged_folder_has_all_samples_of_its_sources(tmp_path: Path, images: Path, movies: Path) -> None:

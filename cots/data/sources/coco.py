@@ -30,23 +30,18 @@ class CocoSourceConfig(Config):
     )
 
     def read(self) -> Iterator[Sample]:
-        """The samples of the folder."""
-        return read_coco(self.path)
+        """The samples of all annotation files; images are in <split><year>/, at the top or one folder below.
 
-
-def read_coco(path: Path) -> Iterator[Sample]:
-    """The samples of all annotation files; images are in <split><year>/, at the top or one folder below.
-
-    Raises:
-        BadInput: no such folder, no annotation files, files of several years, or another layout.
-    """
-    require_folder(path)
-    files = sorted(path.glob("annotations/captions_*.json"))
-    years = sorted({file.stem[-4:] for file in files})
-    if len(years) != 1:
-        found = f"those of {' and '.join(years)}" if years else "none"
-        raise BadInput(f"{path} must hold annotations/captions_<split><year>.json of one year, found {found}")
-    return iter([sample for file in files for sample in _read_annotations(path, file)])
+        Raises:
+            BadInput: no such folder, no annotation files, files of several years, or another layout.
+        """
+        require_folder(self.path)
+        files = sorted(self.path.glob("annotations/captions_*.json"))
+        years = sorted({file.stem[-4:] for file in files})
+        if len(years) != 1:
+            found = f"those of {' and '.join(years)}" if years else "none"
+            raise BadInput(f"{self.path} must hold annotations/captions_<split><year>.json of one year, found {found}")
+        return iter([sample for file in files for sample in _read_annotations(self.path, file)])
 
 
 def _read_annotations(root: Path, file: Path) -> Iterator[Sample]:

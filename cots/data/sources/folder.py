@@ -33,8 +33,33 @@ class FolderSourceConfig(Config):
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
     def read(self) -> Iterator[Sample]:
-        """The samples of the folder."""
-        return read_folder(self.path, seed=self.seed, holdout=self.holdout)
+        """The samples of a table with the columns `image`, `caption` and, if the data set has splits, `split`.
+
+        `image` is a path relative to the folder; the ending of its name tells whether it is an image or a video. Rows
+        of one file become one sample. A row that is not UTF-8 becomes a sample of its own, so that only it is rejected.
+
+        Raises:
+            BadInput: no such folder; no table, or several; no rows or columns missing in it; an unknown split.
+        """
+        require_folder(self.path)
+        table = _find_table(self.path)
+        entries: dict[str, _Entry] = {}
+        not_utf8: list[Sample] = []
+        for line, row in _rows(table):
+            name = row["image"].strip()
+            split = _split(row, name, f"{table}, line {line}", seed=self.seed, holdout=self.holdout)
+            if not is_utf8(name + row["caption"]):
+                not_utf8.append(_make_sample(self.path, table, name, _Entry(line, split, [row["caption"]])))
+                continue
+            entry = entries.setdefault(name, _Entry(line, split))
+            if entry.split != split:
+                raise BadInput(
+                    f"{table}: {name} is in split {entry.split} on line {entry.line}, in {split} on line {line}"
+                )
+            entry.captions.append(row["caption"])
+        if not entries and not not_utf8:
+            raise BadInput(f"{table} has no rows below its header")
+        return iter([_make_sample(self.path, table, name, entry) for name, entry in entries.items()] + not_utf8)
 
 
 @dataclass(slots=True)
@@ -44,39 +69,6 @@ class _Entry:
     line: int  # of the first row
     split: Split
     captions: list[str] = field(default_factory=list)
-
-
-def read_folder(path: Path, *, seed: int, holdout: HoldoutConfig) -> Iterator[Sample]:
-    """The samples of a table with the columns `image`, `caption` and, if the data set has splits, `split`.
-
-    `image` is a path relative to the folder; the ending of its name tells whether it is an image or a video. Rows of
-    one file become one sample. A row that is not UTF-8 becomes a sample of its own, so that only it is rejected.
-
-    Args:
-        path: the folder, which holds one table.
-        seed: of the split, if the table has no column for it.
-        holdout: fractions of val and test in that case.
-
-    Raises:
-        BadInput: no such folder; no table, or several; no rows or columns missing in it; an unknown split.
-    """
-    require_folder(path)
-    table = _find_table(path)
-    entries: dict[str, _Entry] = {}
-    not_utf8: list[Sample] = []
-    for line, row in _rows(table):
-        name = row["image"].strip()
-        split = _split(row, name, f"{table}, line {line}", seed=seed, holdout=holdout)
-        if not is_utf8(name + row["caption"]):
-            not_utf8.append(_make_sample(path, table, name, _Entry(line, split, [row["caption"]])))
-            continue
-        entry = entries.setdefault(name, _Entry(line, split))
-        if entry.split != split:
-            raise BadInput(f"{table}: {name} is in split {entry.split} on line {entry.line}, in {split} on line {line}")
-        entry.captions.append(row["caption"])
-    if not entries and not not_utf8:
-        raise BadInput(f"{table} has no rows below its header")
-    return iter([_make_sample(path, table, name, entry) for name, entry in entries.items()] + not_utf8)
 
 
 def _make_sample(folder: Path, table: Path, name: str, entry: _Entry) -> Sample:

@@ -28,25 +28,20 @@ class KarpathySourceConfig(Config):
     path: Path = Field(description="A folder with one dataset_*.json and the images.")
 
     def read(self) -> Iterator[Sample]:
-        """The samples of the folder."""
-        return read_karpathy(self.path)
+        """The samples of a folder with one dataset_*.json; images are in the folder or one below.
 
-
-def read_karpathy(path: Path) -> Iterator[Sample]:
-    """The samples of a folder with one dataset_*.json; images are in the folder or one below.
-
-    Raises:
-        BadInput: no such folder, no or several such files, or another layout.
-    """
-    require_folder(path)
-    files = sorted(path.glob("dataset*.json"))
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise BadInput(f"{path} must hold one dataset_*.json of the Karpathy layout, found {found}")
-    with layout_errors("Karpathy", files[0]):
-        entries = read_json(files[0])["images"]
-        base = find_base_folder(path, [_image_name(entry) for entry in entries[:20]])
-        return iter([_parse_entry(entry, base, files[0]) for entry in entries])
+        Raises:
+            BadInput: no such folder, no or several such files, or another layout.
+        """
+        require_folder(self.path)
+        files = sorted(self.path.glob("dataset*.json"))
+        if len(files) != 1:
+            found = ", ".join(file.name for file in files) or "none"
+            raise BadInput(f"{self.path} must hold one dataset_*.json of the Karpathy layout, found {found}")
+        with layout_errors("Karpathy", files[0]):
+            entries = read_json(files[0])["images"]
+            base = find_base_folder(self.path, [_image_name(entry) for entry in entries[:20]])
+            return iter([_parse_entry(entry, base, files[0]) for entry in entries])
 
 
 def _parse_entry(entry: dict[str, Any], base: Path, file: Path) -> Sample:

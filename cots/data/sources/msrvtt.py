@@ -32,46 +32,36 @@ class MsrvttSourceConfig(Config):
     )
 
     def read(self) -> Iterator[Sample]:
-        """The samples of the release."""
-        return read_msrvtt(self.path, protocol=self.protocol)
+        """The videos of MSRVTT_data.json, or of the release's *videodatainfo.json.
+
+        The mp4 files are in the folder, or in folders one or two below.
+
+        Raises:
+            BadInput: no such folder, a file is missing or has another layout, or train and test share a video.
+
+        Source: MSR-VTT, CVPR 2016; 1k-A: JSFusion, arXiv:1808.02559; its 9,000 training videos: arXiv:2007.10639.
+        """
+        require_folder(self.path)
+        files = sorted(self.path.glob("MSRVTT_data.json")) or sorted(self.path.glob("*videodatainfo.json"))
+        if not files:
+            raise BadInput(f"{self.path} holds neither MSRVTT_data.json nor *videodatainfo.json of the MSR-VTT layout")
+        videos = {name: video for file in files for name, video in _read_videos(file).items()}
+        if self.protocol == "1k-A":
+            videos = _select_1k_a(self.path, videos)
+        mp4_files = {file.name: file for pattern in reversed(VIDEO_FILES) for file in sorted(self.path.glob(pattern))}
+        contents = {name: mp4_files.get(f"{name}.mp4", self.path / f"{name}.mp4") for name in videos}
+        return iter(
+            [
+                make_sample(name, contents[name], captions, split=split, origin=origin, media="video")
+                for name, (split, captions, origin) in videos.items()
+            ]
+        )
 
 
 class _Video(NamedTuple):
     split: Split
     captions: tuple[str, ...]
     origin: str
-
-
-def read_msrvtt(path: Path, *, protocol: Protocol) -> Iterator[Sample]:
-    """The videos of MSRVTT_data.json, or of the release's *videodatainfo.json.
-
-    Args:
-        path: the folder with these files; videos are in it, or in folders one or two below.
-        protocol: `full` is the release's own split: 6,513 train, 497 val and 2,990 test videos with all their
-            sentences. `1k-A`, on which most results are published, has 1,000 test videos with one sentence each, listed
-            in MSRVTT_JSFUSION_test.csv. It trains on the 9,000 others, or on those of MSRVTT_train.9k.csv if that file
-            exists, and has no val.
-
-    Raises:
-        BadInput: no such folder, a file is missing or has another layout, or train and test share a video.
-
-    Source: MSR-VTT, CVPR 2016; 1k-A: JSFusion, arXiv:1808.02559; its 9,000 training videos: arXiv:2007.10639.
-    """
-    require_folder(path)
-    files = sorted(path.glob("MSRVTT_data.json")) or sorted(path.glob("*videodatainfo.json"))
-    if not files:
-        raise BadInput(f"{path} holds neither MSRVTT_data.json nor *videodatainfo.json of the MSR-VTT layout")
-    videos = {name: video for file in files for name, video in _read_videos(file).items()}
-    if protocol == "1k-A":
-        videos = _select_1k_a(path, videos)
-    mp4_files = {file.name: file for pattern in reversed(VIDEO_FILES) for file in sorted(path.glob(pattern))}
-    contents = {name: mp4_files.get(f"{name}.mp4", path / f"{name}.mp4") for name in videos}
-    return iter(
-        [
-            make_sample(name, contents[name], captions, split=split, origin=origin, media="video")
-            for name, (split, captions, origin) in videos.items()
-        ]
-    )
 
 
 def _read_videos(file: Path) -> dict[str, _Video]:

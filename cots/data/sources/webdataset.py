@@ -32,32 +32,22 @@ class WebdatasetSourceConfig(Config):
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
     def read(self) -> Iterator[Sample]:
-        """The samples of all tars."""
-        return read_webdataset(self.path, seed=self.seed, holdout=self.holdout)
+        """The samples of all tar files in a folder; members are read into memory, never unpacked.
 
-
-def read_webdataset(path: Path, *, seed: int, holdout: HoldoutConfig) -> Iterator[Sample]:
-    """The samples of all tar files in a folder; members are read into memory, never unpacked.
-
-    Args:
-        path: the folder.
-        seed: of the split, which these tars do not name.
-        holdout: fractions of val and test.
-
-    Raises:
-        BadInput: no such folder, no tar file in it, or a damaged one.
-    """
-    require_folder(path)
-    tars = sorted(path.glob("*.tar"))
-    if not tars:
-        raise BadInput(f"{path} holds no .tar file: set source.path to the folder of tars")
-    for tar in tars:
-        for key, members in _read_groups(tar):
-            name = f"{tar.stem}/{key}"
-            suffix = next((suffix for suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) if suffix in members), "")
-            split = split_by_hash(name, seed=seed, holdout=holdout)
-            content, media = members.get(suffix, b""), media_of(f"{key}.{suffix}")
-            yield make_sample(name, content, [_caption(members)], split=split, origin=tar.name, media=media)
+        Raises:
+            BadInput: no such folder, no tar file in it, or a damaged one.
+        """
+        require_folder(self.path)
+        tars = sorted(self.path.glob("*.tar"))
+        if not tars:
+            raise BadInput(f"{self.path} holds no .tar file: set source.path to the folder of tars")
+        for tar in tars:
+            for key, members in _read_groups(tar):
+                name = f"{tar.stem}/{key}"
+                suffix = next((suffix for suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) if suffix in members), "")
+                split = split_by_hash(name, seed=self.seed, holdout=self.holdout)
+                content, media = members.get(suffix, b""), media_of(f"{key}.{suffix}")
+                yield make_sample(name, content, [_caption(members)], split=split, origin=tar.name, media=media)
 
 
 def _read_groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

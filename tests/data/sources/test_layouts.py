@@ -8,27 +8,35 @@ from typing import Any
 import pytest
 
 from cots.data.samples import Sample
-from cots.data.sources.coco import read_coco
-from cots.data.sources.folder import read_folder
+from cots.data.sources.coco import CocoSourceConfig
+from cots.data.sources.folder import FolderSourceConfig
 from cots.data.sources.holdout import HoldoutConfig, split_by_hash
-from cots.data.sources.karpathy import read_karpathy
-from cots.data.sources.msrvtt import read_msrvtt
-from cots.data.sources.webdataset import read_webdataset
+from cots.data.sources.karpathy import KarpathySourceConfig
+from cots.data.sources.msrvtt import MsrvttSourceConfig
+from cots.data.sources.webdataset import WebdatasetSourceConfig
 from cots.errors import BadInput
 
 HOLDOUT = HoldoutConfig(val=0.2, test=0.3)
 
 
+def karpathy(path: Path) -> Iterator[Sample]:
+    return KarpathySourceConfig(path=path).read()
+
+
+def coco(path: Path) -> Iterator[Sample]:
+    return CocoSourceConfig(path=path).read()
+
+
 def folder(path: Path) -> Iterator[Sample]:
-    return read_folder(path, seed=0, holdout=HOLDOUT)
+    return FolderSourceConfig(path=path, holdout=HOLDOUT).read()
 
 
 def webdataset(path: Path) -> Iterator[Sample]:
-    return read_webdataset(path, seed=0, holdout=HOLDOUT)
+    return WebdatasetSourceConfig(path=path, holdout=HOLDOUT).read()
 
 
 def msrvtt(path: Path) -> Iterator[Sample]:
-    return read_msrvtt(path, protocol="full")
+    return MsrvttSourceConfig(path=path).read()
 
 
 def write_json(path: Path, content: object) -> None:
@@ -51,7 +59,7 @@ def karpathy_entry(**changed: object) -> dict[str, Any]:
 def test_karpathy_entries_become_samples_with_all_their_sentences(tmp_path: Path) -> None:
     write_json(tmp_path / "dataset_flickr8k.json", {"images": [karpathy_entry()]})
     touch(tmp_path / "images/a.jpg")
-    (sample,) = read_karpathy(tmp_path)
+    (sample,) = karpathy(tmp_path)
     assert (sample.id, sample.split, sample.media) == ("a.jpg", "train", "image")
     assert (sample.captions, sample.is_mismatched) == (("one", "two"), (False, False))
     assert sample.content == tmp_path / "images/a.jpg"
@@ -61,7 +69,7 @@ def test_cocos_filepath_is_part_of_the_path_and_restval_is_train(tmp_path: Path)
     entry = karpathy_entry(filepath="val2014", split="restval")
     write_json(tmp_path / "dataset_coco.json", {"images": [entry]})
     touch(tmp_path / "val2014/a.jpg")
-    (sample,) = read_karpathy(tmp_path)
+    (sample,) = karpathy(tmp_path)
     assert (sample.id, sample.split, sample.content) == ("val2014/a.jpg", "train", tmp_path / "val2014/a.jpg")
 
 
@@ -73,7 +81,7 @@ def test_cocos_four_splits_in_two_folders_become_three(tmp_path: Path) -> None:
     write_json(tmp_path / "dataset_coco.json", {"images": entries, "dataset": "coco"})
     for split, folder in splits.items():
         touch(tmp_path / "images" / folder / f"{split}.jpg")
-    samples = list(read_karpathy(tmp_path))
+    samples = list(karpathy(tmp_path))
     assert [sample.split for sample in samples] == ["train", "train", "val", "test"]
     assert all(isinstance(sample.content, Path) and sample.content.is_file() for sample in samples)
 
@@ -86,7 +94,7 @@ def test_flickr30k_keeps_its_order_and_all_five_sentences(tmp_path: Path) -> Non
     ]
     write_json(tmp_path / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"})
     touch(tmp_path / "flickr30k-images/1.jpg")
-    samples = list(read_karpathy(tmp_path))
+    samples = list(karpathy(tmp_path))
     assert [sample.id for sample in samples] == ["2.jpg", "10.jpg", "1.jpg"]
     assert [len(sample.captions) for sample in samples] == [5, 5, 5]
     assert samples[2].content == tmp_path / "flickr30k-images/1.jpg"
@@ -104,7 +112,7 @@ def test_flickr30k_keeps_its_order_and_all_five_sentences(tmp_path: Path) -> Non
 def test_json_of_another_layout_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "dataset_x.json").write_text(content)
     with pytest.raises(BadInput, match=message) as raised:
-        list(read_karpathy(tmp_path))
+        list(karpathy(tmp_path))
     assert "\n" not in str(raised.value)
 
 
@@ -112,7 +120,7 @@ def test_two_karpathy_files_are_refused(tmp_path: Path) -> None:
     for name in ("dataset_a.json", "dataset_b.json"):
         write_json(tmp_path / name, {"images": []})
     with pytest.raises(BadInput, match=r"found dataset_a.json, dataset_b.json"):
-        list(read_karpathy(tmp_path))
+        list(karpathy(tmp_path))
 
 
 # COCO's own layout
@@ -128,7 +136,7 @@ def write_coco(root: Path, part: str, number: int) -> None:
 def test_coco_annotations_of_both_splits_become_samples(tmp_path: Path) -> None:
     write_coco(tmp_path, "train2014", 1)
     write_coco(tmp_path, "val2014", 2)
-    train, val = read_coco(tmp_path)
+    train, val = coco(tmp_path)
     assert (train.split, val.split) == ("train", "val")
     assert train.captions == ("train2014 0", "train2014 1")
     assert val.content == tmp_path / "val2014/COCO_val2014_2.jpg"
@@ -138,7 +146,7 @@ def test_coco_images_may_be_one_folder_deeper(tmp_path: Path) -> None:
     write_coco(tmp_path, "train2017", 1)
     (tmp_path / "images").mkdir()
     (tmp_path / "train2017").rename(tmp_path / "images/train2017")
-    (sample,) = read_coco(tmp_path)
+    (sample,) = coco(tmp_path)
     assert sample.content == tmp_path / "images/train2017/COCO_train2017_1.jpg"
 
 
@@ -146,7 +154,7 @@ def test_coco_of_two_years_is_refused_as_images_would_occur_twice(tmp_path: Path
     write_coco(tmp_path, "train2014", 1)
     write_coco(tmp_path, "train2017", 1)
     with pytest.raises(BadInput, match="found those of 2014 and 2017"):
-        list(read_coco(tmp_path))
+        list(coco(tmp_path))
 
 
 # A folder with a table
@@ -195,7 +203,7 @@ def test_without_a_split_column_the_split_follows_from_id_and_seed(tmp_path: Pat
     splits = [sample.split for sample in folder(tmp_path)]
     assert splits.count("val") == pytest.approx(400, abs=60)
     assert splits.count("test") == pytest.approx(600, abs=60)
-    again = [sample.split for sample in read_folder(tmp_path, seed=1, holdout=HOLDOUT)]
+    again = [sample.split for sample in FolderSourceConfig(path=tmp_path, seed=1, holdout=HOLDOUT).read()]
     assert splits != again
     assert splits[7] == split_by_hash("7.jpg", seed=0, holdout=HOLDOUT)
 
@@ -302,7 +310,7 @@ def test_a_tar_that_is_cut_short_is_refused_by_name(tmp_path: Path, make_image: 
         list(webdataset(tmp_path))
 
 
-@pytest.mark.parametrize("read", [read_karpathy, read_coco, folder, webdataset, msrvtt])
+@pytest.mark.parametrize("read", [karpathy, coco, folder, webdataset, msrvtt])
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_missing_or_empty_folder_is_refused(
     tmp_path: Path, read: Callable[[Path], Iterator[Sample]], exists: bool
@@ -316,7 +324,7 @@ def test_a_missing_or_empty_folder_is_refused(
 
 @pytest.mark.data
 def test_real_data_sets_are_read_completely(data_packs: Path) -> None:
-    photos = list(read_karpathy(data_packs / "flickr8k"))
+    photos = list(karpathy(data_packs / "flickr8k"))
     assert (len(photos), sum(len(sample.captions) for sample in photos)) == (6999, 34995)
     emoji = list(folder(data_packs / "emoji"))
     assert len(emoji) == 2952

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cots.data.samples import Sample
-from cots.data.sources.msrvtt import read_msrvtt
+from cots.data.sources.msrvtt import MsrvttSourceConfig
 from cots.errors import BadInput
 
 TEST_HEAD = "key,vid_key,video_id,sentence"
@@ -72,7 +72,7 @@ def names(*numbers: int) -> list[str]:
 
 @pytest.mark.parametrize("layout", ["release", "combined"])
 def test_full_is_the_releases_own_split_with_all_sentences(layout: str, request: pytest.FixtureRequest) -> None:
-    samples = list(read_msrvtt(request.getfixturevalue(layout), protocol="full"))
+    samples = list(MsrvttSourceConfig(path=request.getfixturevalue(layout), protocol="full").read())
     assert {split: sorted(ids) for split, ids in by_split(samples).items()} == {
         "train": names(0, 1, 2, 3, 4, 5),
         "val": names(6, 7),
@@ -83,7 +83,7 @@ def test_full_is_the_releases_own_split_with_all_sentences(layout: str, request:
 
 
 def test_each_video_is_found_in_its_folder(release: Path) -> None:
-    files = {s.id: s.content for s in read_msrvtt(release, protocol="full")}
+    files = {s.id: s.content for s in MsrvttSourceConfig(path=release, protocol="full").read()}
     assert files["video0"] == release / "TrainValVideo" / "video0.mp4"
     assert files["video11"] == release / "TestVideo" / "video11.mp4"
     assert all(isinstance(file, Path) and file.is_file() for file in files.values())
@@ -93,7 +93,7 @@ def test_one_file_may_name_videos_of_several_folders_with_some_missing(combined:
     shutil.rmtree(combined / "videos")
     touch_videos(combined / "TrainValVideo", range(3, 8))
     touch_videos(combined / "TestVideo", range(8, 11))
-    samples = read_msrvtt(combined, protocol="full")
+    samples = MsrvttSourceConfig(path=combined, protocol="full").read()
     existing = [s.id for s in samples if isinstance(s.content, Path) and s.content.exists()]
     assert existing == names(*range(3, 11))
 
@@ -104,7 +104,7 @@ def test_1k_a_tests_the_listed_videos_with_one_sentence_and_trains_on_all_others
 ) -> None:
     root = request.getfixturevalue(layout)
     write_test_list(root, range(10, 12))
-    samples = list(read_msrvtt(root, protocol="1k-A"))
+    samples = list(MsrvttSourceConfig(path=root, protocol="1k-A").read())
     ids = by_split(samples)
     assert sorted(ids["train"]) == sorted(names(*range(10)))
     assert (ids["val"], ids["test"]) == ([], names(10, 11))
@@ -116,13 +116,13 @@ def test_1k_a_tests_the_listed_videos_with_one_sentence_and_trains_on_all_others
 def test_1k_a_trains_on_the_listed_videos_if_there_is_a_list(combined: Path) -> None:
     write_test_list(combined, range(10, 12))
     write_train_list(combined, range(2, 9))
-    assert by_split(list(read_msrvtt(combined, protocol="1k-A")))["train"] == names(*range(2, 9))
+    assert by_split(list(MsrvttSourceConfig(path=combined, protocol="1k-A").read()))["train"] == names(*range(2, 9))
 
 
 def test_a_listed_video_that_the_release_does_not_name_has_no_caption_to_train_on(combined: Path) -> None:
     write_test_list(combined, range(10, 12))
     write_train_list(combined, range(90, 91))
-    [unknown] = [s for s in read_msrvtt(combined, protocol="1k-A") if s.split == "train"]
+    [unknown] = [s for s in MsrvttSourceConfig(path=combined, protocol="1k-A").read() if s.split == "train"]
     assert (unknown.id, unknown.captions, unknown.origin) == ("video90", (), "MSRVTT_train.9k.csv")
 
 
@@ -168,19 +168,19 @@ def test_missing_or_wrong_lists_are_refused_in_one_line(combined: Path, damage: 
     assert callable(damage)
     damage(combined)
     with pytest.raises(BadInput, match=message) as raised:
-        list(read_msrvtt(combined, protocol="1k-A"))
+        list(MsrvttSourceConfig(path=combined, protocol="1k-A").read())
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.data
 def test_the_real_data_set_is_split_by_lists_beside_it(data_packs: Path, tmp_path: Path) -> None:
     shutil.copy(data_packs / "msrvtt" / "MSRVTT_data.json", tmp_path)
-    full = list(read_msrvtt(tmp_path, protocol="full"))
+    full = list(MsrvttSourceConfig(path=tmp_path, protocol="full").read())
     assert Counter(s.split for s in full) == {"train": 3151, "val": 244}
     assert {len(s.captions) for s in full if s.split == "val"} == {20}
     listed = [s.id for s in full if s.split == "val"][:100]
     rows = [f'ret{n},{name},{name},"sentence {n}"' for n, name in enumerate(listed)]
     (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text("\n".join([TEST_HEAD, *rows]) + "\n")
-    samples = list(read_msrvtt(tmp_path, protocol="1k-A"))
+    samples = list(MsrvttSourceConfig(path=tmp_path, protocol="1k-A").read())
     assert Counter(s.split for s in samples) == {"train": 3151 + 144, "test": 100}
     assert [s.captions for s in samples if s.split == "test"] == [(f"sentence {n}",) for n in range(100)]
