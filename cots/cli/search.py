@@ -37,7 +37,7 @@ def search(
         _check_grid(grid)
     from cots.registry.packaged import open_search
 
-    with open_search(model) as deployed:
+    with open_search(model, texts_only=image is None) as deployed:
         [results] = deployed.search([query], k=k, media=media)
         typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _format_results(results))
         if grid:

@@ -65,7 +65,7 @@ class TextEncoderConfig(Config):
 
     kind: str = Field(
         default="transformers",
-        description="Backbone: transformers, or another kind that cots/models/dual_encoder.py lists.",
+        description="Backbone: transformers, or another kind that cots/models/text_model.py lists.",
         exclude_if=lambda kind: kind == "transformers",
     )
     name: str = Field(

@@ -3,48 +3,36 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cots.batching import batched
 from cots.data.resizing import resize_squash
-from cots.data.tokenizer import load_tokenizer, pad_token_ids, token_ids
-from cots.devices import autocast, compute_dtype, default_device
-from cots.errors import BadInput
-from cots.models.backbone import ImageBackbone, TextBackbone
-from cots.models.encoder import ImageEncoder, TextEncoder
-from cots.models.hf_text import HfTextBackbone
-from cots.models.model_folder import CONFIG, TOKENIZER, WEIGHTS, model_load_errors, save_model_folder
+from cots.data.tokenizer import load_tokenizer
+from cots.devices import default_device
+from cots.models.backbone import ImageBackbone
+from cots.models.encoder import Encoder, ImageEncoder, TextEncoder
+from cots.models.model_folder import CONFIG, DIGEST, TOKENIZER, WEIGHTS, model_load_errors, save_model_folder
 from cots.models.pixels import normalize_pixels
+from cots.models.text_model import TextModel, backbone_class, build_text_backbone
 from cots.models.vit import VitBackbone
 
 IMAGE_BACKBONE_KEYS = ("name", "pretrained", "size", "patch", "stem", "options")  # of the config; its arguments
-SORT_WINDOW = 100  # batches of texts that are sorted by length together
 
-IMAGE_BACKBONES: dict[str, Callable[..., ImageBackbone]] = {"timm": VitBackbone}  # by `kind`; without one, the first
-TEXT_BACKBONES: dict[str, Callable[..., TextBackbone]] = {"transformers": HfTextBackbone}
-
-B = TypeVar("B")
+# by `kind`; a config without one, as in release 0.1, gets the first
+IMAGE_BACKBONES: dict[str, Callable[..., ImageBackbone]] = {"timm": VitBackbone}
 
 
-class TextBatch(NamedTuple):
-    """Texts that are encoded together."""
-
-    rows: list[int]  # index of each among all texts
-    token_ids: list[list[int]]  # token ids of each, truncated to `max_tokens`
-
-
-class DualEncoder:
+class DualEncoder(TextModel):
     """Both encoders with tokenizer and preprocessing: the model that training saves and a service loads.
 
     Args:
@@ -58,8 +46,8 @@ class DualEncoder:
     def __init__(
         self, *, image: ImageEncoder, text: TextEncoder, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]
     ) -> None:
-        self.image, self.text, self.tokenizer, self.config = image, text, tokenizer, config
-        self._digest: str | None = None  # of the weights before `for_inference`
+        super().__init__(text=text, tokenizer=tokenizer, config=config, digest=None)
+        self.image = image
 
     @classmethod
     def build(cls, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Self:
@@ -68,22 +56,12 @@ class DualEncoder:
         Raises:
             BadInput: an encoder cannot be built from the config.
         """
-        fused = default_device().type != "cpu"
         image_config, text_config = config["image"], config["text"]
-        image = _backbone_class(IMAGE_BACKBONES, "image", image_config)(
-            **{key: image_config[key] for key in IMAGE_BACKBONE_KEYS}, fused_attention=fused
+        image = backbone_class(IMAGE_BACKBONES, "image", image_config)(
+            **{key: image_config[key] for key in IMAGE_BACKBONE_KEYS},
+            fused_attention=default_device().type != "cpu",
         )
-        text = _backbone_class(TEXT_BACKBONES, "text", text_config)(
-            name=text_config["name"],
-            pretrained=text_config["pretrained"],
-            vocab_size=len(tokenizer),
-            pad_token=tokenizer.pad_token_id,
-            options=text_config["options"],
-            fused_attention=fused,
-        )
-        if text.max_tokens is not None and text.max_tokens < text_config["max_tokens"]:
-            limit = f"model.text.max_tokens is {text_config['max_tokens']}"
-            raise BadInput(f"{limit}, and {text_config['name']} has positions for {text.max_tokens}: give less")
+        text = build_text_backbone(config, tokenizer)
         config = config | {
             "image": image_config | {"pretrained": False, "name": image.name, "options": image.options},
             "text": text_config | {"pretrained": False, "name": text.name, "options": text.options},
@@ -111,25 +89,9 @@ class DualEncoder:
                 getattr(model, name).load_state_dict(state)
         return model.to(default_device())
 
-    def to(self, device: torch.device) -> Self:
-        """Move both encoders to a device."""
-        self.image.to(device)
-        self.text.to(device)
-        return self
-
-    def for_inference(self) -> Self:
-        """Convert the weights of linear and convolutional layers to the compute dtype, once and in place.
-
-        The embeddings stay the same to the last bit, and calls no longer convert weights: a single text takes 0.65 of
-        its time through BERT-base (docs/performance.md). The digest stays the same. Afterwards the model can be
-        neither trained nor saved.
-        """
-        self._digest = self.digest
-        dtype = compute_dtype(self.image.projection.weight.device)
-        for module in chain(self.image.modules(), self.text.modules()):
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                module.to(dtype)
-        return self
+    @property
+    def _encoders(self) -> tuple[Encoder, ...]:
+        return self.image, self.text
 
     def with_image_size(self, size: int) -> Self:
         """A copy for images of another size; position embeddings are interpolated, no other weight changes.
@@ -150,13 +112,13 @@ class DualEncoder:
         assert self._digest is None, "the weights were converted by for_inference: save a freshly loaded model"
         weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
         weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
-        config = (CONFIG, self.config)
-        save_model_folder(folder, weights=(WEIGHTS, weights), config=config, tokenizer=self.tokenizer)
-
-    @property
-    def dim(self) -> int:
-        """Dimension of the embeddings (D)."""
-        return int(self.config["dim"])
+        save_model_folder(
+            folder,
+            weights=(WEIGHTS, weights),
+            config=(CONFIG, self.config),
+            tokenizer=self.tokenizer,
+            metadata={DIGEST: self.digest},
+        )
 
     @property
     def digest(self) -> str:
@@ -164,7 +126,7 @@ class DualEncoder:
         if self._digest:
             return self._digest
         sha = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for encoder in (self.image, self.text):
+        for encoder in self._encoders:
             for name, value in encoder.state_dict().items():
                 sha.update(name.encode())
                 sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -202,33 +164,6 @@ class DualEncoder:
         starts = np.cumsum(sizes) - sizes
         return rows[starts], np.delete(rows, starts, axis=0)
 
-    def encode_texts(self, texts: Sequence[str], *, batch_size: int) -> NDArray[np.float32]:
-        """Embeddings (N, D), unit rows, of texts truncated to `max_tokens`."""
-        batches = list(self.length_sorted_batches(texts, batch_size=batch_size))
-        order = [row for text_batch in batches for row in text_batch.rows]
-        return self.encode_text_batches(batches)[np.argsort(order)]
-
-    def length_sorted_batches(self, texts: Sequence[str], *, batch_size: int) -> Iterator[TextBatch]:
-        """Batches of texts of similar length, to reduce padding."""
-        limit = self.config["text"]["max_tokens"]
-        for window in batched(range(len(texts)), SORT_WINDOW * batch_size):
-            ids = token_ids(self.tokenizer, [texts[row] for row in window], max_tokens=limit)
-            tokens = dict(zip(window, ids, strict=True))
-            for rows in batched(sorted(window, key=lambda row: len(tokens[row])), batch_size):
-                yield TextBatch(rows, [tokens[row] for row in rows])
-
-    def encode_text_batches(self, batches: Iterable[TextBatch]) -> NDArray[np.float32]:
-        """Embeddings (N, D), unit rows, of the texts of some batches, in the order of the batches."""
-        return self._to_numpy(self._encode_token_ids(text_batch.token_ids) for text_batch in batches)
-
-    def _encode_token_ids(self, tokens: list[list[int]]) -> Tensor:
-        input_ids, attention_mask = pad_token_ids(tokens, pad_token=self.tokenizer.pad_token_id)
-        device = self.text.projection.weight.device
-        embeddings: Tensor = self.text(
-            torch.from_numpy(input_ids).to(device), torch.from_numpy(attention_mask).to(device)
-        )
-        return embeddings
-
     def _pool_videos(self, videos: list[Sequence[Image.Image]]) -> list[Tensor]:
         """Pooled frames (T, W) of each video, before the projection; videos of equal length are encoded together."""
         pooled: list[Tensor] = [torch.empty(0)] * len(videos)
@@ -248,23 +183,3 @@ class DualEncoder:
 
     def _project(self, pooled: Iterable[Tensor]) -> Tensor:
         return self.image.project(torch.stack(list(pooled)))
-
-    def _to_numpy(self, parts: Iterator[Tensor]) -> NDArray[np.float32]:
-        for encoder in (self.image, self.text):
-            if encoder.training:  # eval() visits every module: a quarter of the time of a single query
-                encoder.eval()
-        with torch.inference_mode(), autocast(self.image.projection.weight.device):
-            arrays = [part.float().cpu().numpy() for part in parts]
-        return np.concatenate(arrays) if arrays else np.zeros((0, self.dim), dtype=np.float32)
-
-
-def _backbone_class(backbones: dict[str, B], modality: str, config: dict[str, Any]) -> B:
-    """The backbone class of a config; configs without a kind, as in release 0.1, get the first one.
-
-    Raises:
-        BadInput: there is no such kind.
-    """
-    kind = config.get("kind", next(iter(backbones)))
-    if kind not in backbones:
-        raise BadInput(f"model.{modality}.kind is {kind}: give {' or '.join(backbones)}")
-    return backbones[kind]

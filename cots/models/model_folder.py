@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +15,7 @@ from cots.errors import BadInput
 from cots.files import atomic_folder
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
+DIGEST = "digest"  # key of the weights' metadata
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def model_load_errors(folder: Path, files: Sequence[str], *, kind: str) -> Itera
         raise BadInput(f"{folder} is not a {kind}: no {', '.join(missing)} in it")
     try:
         yield
-    except (BadInput, ValueError, KeyError, RuntimeError, OSError) as error:
+    except (BadInput, ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
         raise BadInput(f"{folder} is a damaged {kind}: {str(error).splitlines()[0]}") from None
 
 
@@ -42,6 +44,7 @@ def save_model_folder(
     weights: tuple[str, dict[str, Tensor]],
     config: tuple[str, dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Write a model folder atomically.
 
@@ -49,8 +52,10 @@ def save_model_folder(
         folder: replaced if it exists.
         weights: file name and tensors; config: file name and values.
         tokenizer: written to a subfolder.
+        metadata: of the weights file, which can be read without the weights.
     """
     with atomic_folder(folder, durable=True) as partial:
-        save_file({key: value.cpu().contiguous() for key, value in weights[1].items()}, partial / weights[0])
+        tensors = {key: value.cpu().contiguous() for key, value in weights[1].items()}
+        save_file(tensors, partial / weights[0], metadata=metadata)
         (partial / config[0]).write_text(json.dumps(config[1], indent=1, sort_keys=True), encoding="utf8")
         tokenizer.save_pretrained(partial / TOKENIZER)

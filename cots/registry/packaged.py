@@ -46,36 +46,32 @@ class PackagedSearch:
 
 
 @contextmanager
-def open_search(uri: str) -> Iterator[PackagedSearch]:
+def open_search(uri: str, *, texts_only: bool = False) -> Iterator[PackagedSearch]:
     """Open the packaged index at a URI; files that had to be downloaded are deleted when the block ends.
 
     Args:
         uri: `models:/cots-index@champion`, `models:/cots-index/3`, or an MLflow model folder.
+        texts_only: every query will be a text: the image encoder need not be loaded.
 
     Raises:
         BadInput: the model does not exist or is not a packaged index.
         RunFailed: MLflow is down.
     """
     if folder := find_local_files(uri):
-        yield open_package(folder)
+        yield _open_package(folder, texts_only=texts_only)
         return
     if (Path(uri) / MLMODEL).is_file():
-        yield open_package(Path(uri))
+        yield _open_package(Path(uri), texts_only=texts_only)
         return
     from cots.registry.loading import fetch_model_folder
 
     with TemporaryDirectory() as scratch:
-        yield open_package(fetch_model_folder(uri, into=Path(scratch)))
+        yield _open_package(fetch_model_folder(uri, into=Path(scratch)), texts_only=texts_only)
 
 
-def open_package(folder: Path) -> PackagedSearch:
-    """Open an MLflow model folder of `cots-index`.
-
-    Raises:
-        BadInput: the folder is not a packaged index, or it is damaged.
-    """
+def _open_package(folder: Path, *, texts_only: bool) -> PackagedSearch:
     paths, config = read_package(folder)
-    return PackagedSearch(SearchEngine.load(paths["encoders"], paths["index"]), **config)
+    return PackagedSearch(SearchEngine.load(paths["encoders"], paths["index"], texts_only=texts_only), **config)
 
 
 def read_package(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:

@@ -16,7 +16,7 @@ from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FRAMES, ITEM_INDEX, ITEMS, METADATA, THUMBNAILS
 from cots.index.thumbnails import Thumbnails
-from cots.models.dual_encoder import DualEncoder
+from cots.models.text_model import TextModel, load_text_model
 from cots.search.queries import Query, ResultMedia, encode_queries
 
 SHOWN_COLUMNS = ["id", "captions", "media", "split"]
@@ -54,7 +54,7 @@ class SearchEngine:
     """Ranks indexed items and captions by similarity to a text or an image.
 
     Args:
-        model: the encoders that built the index.
+        model: the encoders that built the index; the text half suffices for queries by text.
         index: row i is item i.
         items: one row per item, with at least `SHOWN_COLUMNS`.
         frames: frame embeddings of the items that are videos.
@@ -65,7 +65,7 @@ class SearchEngine:
     def __init__(
         self,
         *,
-        model: DualEncoder,
+        model: TextModel,
         index: EmbeddingIndex,
         items: pd.DataFrame,
         frames: FrameEmbeddings,
@@ -82,13 +82,18 @@ class SearchEngine:
         }
 
     @classmethod
-    def load(cls, encoders: Path, index: Path) -> Self:
+    def load(cls, encoders: Path, index: Path, *, texts_only: bool = False) -> Self:
         """Load a model folder and an index folder.
+
+        Args:
+            encoders: the model folder; index: the index folder.
+            texts_only: if possible load no image encoder, which takes as long as all the rest; every query must then
+                be a text.
 
         Raises:
             BadInput: one of them is missing or damaged, or the index was built by other encoders.
         """
-        model = DualEncoder.load(encoders)
+        model = _load_model(encoders, texts_only=texts_only)
         metadata = read_metadata(index)
         if metadata["encoder"] != model.digest:
             raise BadInput(
@@ -181,6 +186,14 @@ class SearchEngine:
     def _item(self, row: int) -> dict[str, Any]:
         shown = {name: column[row] for name, column in self._columns.items()}
         return shown | {"captions": list(shown["captions"]), "row": row}
+
+
+def _load_model(folder: Path, *, texts_only: bool) -> TextModel:
+    if texts_only and (model := load_text_model(folder)):
+        return model
+    from cots.models.dual_encoder import DualEncoder  # imports timm
+
+    return DualEncoder.load(folder)
 
 
 def read_metadata(index: Path) -> dict[str, Any]:

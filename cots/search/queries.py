@@ -13,7 +13,7 @@ from PIL import Image
 
 from cots.data.image_decoding import UnusableImage, decode_image
 from cots.errors import BadInput
-from cots.models.dual_encoder import DualEncoder
+from cots.models.text_model import TextModel
 
 ResultMedia = Literal["any", "image", "video", "text"]
 RESULT_MEDIA: tuple[ResultMedia, ...] = get_args(ResultMedia)
@@ -107,13 +107,23 @@ class QueryReader:
             raise BadInput(f"query {number}: the image cannot be used: {error}") from None
 
 
-def encode_queries(model: DualEncoder, queries: Sequence[Query], *, batch_size: int) -> NDArray[np.float32]:
-    """Encode texts and images in any order into embeddings (Q, D) with unit rows, in the order of the queries."""
+def encode_queries(model: TextModel, queries: Sequence[Query], *, batch_size: int) -> NDArray[np.float32]:
+    """Encode texts and images in any order into embeddings (Q, D) with unit rows, in the order of the queries.
+
+    Args:
+        model: a `DualEncoder` if any query is an image.
+        queries: texts and images.
+        batch_size: queries encoded together.
+    """
     vectors = np.empty((len(queries), model.dim), np.float32)
     texts = {row: query.content for row, query in enumerate(queries) if isinstance(query.content, str)}
     images = {row: query.content for row, query in enumerate(queries) if not isinstance(query.content, str)}
     vectors[list(texts)] = model.encode_texts(list(texts.values()), batch_size=batch_size)
-    vectors[list(images)] = model.encode_images(list(images.values()), batch_size=batch_size)
+    if images:
+        from cots.models.dual_encoder import DualEncoder  # imports timm
+
+        assert isinstance(model, DualEncoder), "the image encoder was not loaded"
+        vectors[list(images)] = model.encode_images(list(images.values()), batch_size=batch_size)
     return vectors
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from cots.data.resizing import resize_squash
 from cots.data.token_batch import tokenize
@@ -17,6 +19,7 @@ from cots.devices import autocast, compute_dtype
 from cots.errors import BadInput
 from cots.models.dual_encoder import IMAGE_BACKBONES, DualEncoder
 from cots.models.pixels import normalize_pixels
+from cots.models.text_model import load_text_model
 from cots.models.vit import VitBackbone
 from tests.backbones import encoder, vit
 from tests.foreign import save_text, save_vit
@@ -184,6 +187,37 @@ def test_a_model_for_inference_gives_the_same_embeddings(tiny_model: Path) -> No
     assert ready.image.projection.weight.dtype == compute_dtype(torch.device("cpu"))
     np.testing.assert_array_equal(vectors(ready), before[0])
     np.testing.assert_array_equal(ready.encode_videos(videos, batch_size=2), before[1])
+
+
+def test_the_text_half_of_a_model_folder_gives_the_same_vectors_and_digest(tiny_model: Path) -> None:
+    model, half = DualEncoder.load(tiny_model), load_text_model(tiny_model)
+    assert half
+    assert not hasattr(half, "image")
+    assert half.digest == model.digest
+    np.testing.assert_array_equal(half.encode_texts(TEXTS, batch_size=2), model.encode_texts(TEXTS, batch_size=2))
+    ready = half.for_inference()
+    assert ready.digest == model.digest
+    np.testing.assert_array_equal(ready.encode_texts(TEXTS, batch_size=2), model.encode_texts(TEXTS, batch_size=2))
+
+
+def test_weights_that_do_not_hold_the_digest_have_no_text_half_to_load(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    weights = tmp_path / "model/model.safetensors"
+    save_file(load_file(weights), weights)
+    assert load_text_model(tmp_path / "model") is None
+    assert DualEncoder.load(tmp_path / "model").digest == DualEncoder.load(tiny_model).digest
+
+
+@pytest.mark.parametrize("load", [DualEncoder.load, load_text_model])
+def test_weights_that_end_early_are_reported_in_one_line(
+    load: Callable[[Path], object], tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    weights = tmp_path / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BadInput, match="is a damaged COTS model") as error:
+        load(tmp_path / "model")
+    assert "\n" not in str(error.value)
 
 
 def test_resizing_to_the_same_size_gives_an_equal_model_of_its_own(tiny_model: Path) -> None:

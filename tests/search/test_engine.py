@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from cots.config.params import Params
@@ -16,6 +17,7 @@ from cots.data.manifest import SCHEMA, write_table
 from cots.data.samples import Sample
 from cots.errors import BadInput
 from cots.index.frame_embeddings import FrameEmbeddings
+from cots.models.dual_encoder import DualEncoder
 from cots.search.engine import SearchEngine
 from cots.search.queries import Query, ResultMedia, encode_queries
 from cots.stages.index import stage
@@ -71,18 +73,23 @@ def search(tiny_model: Path, index: Path) -> SearchEngine:
     return SearchEngine.load(tiny_model, index)
 
 
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> DualEncoder:
+    return DualEncoder.load(tiny_model)
+
+
 @pytest.mark.parametrize(
     "content", ["a red square", "a blue square", "green", square("purple"), square("yellow"), square("white")]
 )
 def test_a_video_names_the_frame_that_is_most_similar_to_the_query(
-    search: SearchEngine, content: str | Image.Image
+    search: SearchEngine, model: DualEncoder, content: str | Image.Image
 ) -> None:
     [results] = search([Query(content, 6)], batch_size=4)
-    [query] = encode_queries(search.model, [Query(content, 6)], batch_size=1)
+    [query] = encode_queries(model, [Query(content, 6)], batch_size=1)
     frames = {result["id"]: result["frame"] for result in results}
     assert frames.keys() == set(VIDEOS) | set(IMAGES)
     for name, colours in VIDEOS.items():
-        similarities = [float(search.model.encode_images([square(c)], batch_size=1)[0] @ query) for c in colours]
+        similarities = [float(model.encode_images([square(c)], batch_size=1)[0] @ query) for c in colours]
         assert similarities[frames[name]] == pytest.approx(max(similarities), abs=0.004)  # half precision, JPEG
     assert {frames[name] for name in IMAGES} == {0}
 
@@ -138,11 +145,13 @@ def test_results_of_one_media_type_are_those_of_all_types_without_the_others(
     assert best["id"] == filtered[1][0]["id"]
 
 
-def test_captions_are_ranked_by_similarity_and_name_the_item_that_they_describe(search: SearchEngine) -> None:
+def test_captions_are_ranked_by_similarity_and_name_the_item_that_they_describe(
+    search: SearchEngine, model: DualEncoder
+) -> None:
     [results] = search([Query(square("lime"), 9, "text")], batch_size=1)
-    [query] = search.model.encode_images([square("lime")], batch_size=1)
+    [query] = model.encode_images([square("lime")], batch_size=1)
     names = [*VIDEOS, *IMAGES]
-    similarities = search.model.encode_texts([f"a {name} thing" for name in names], batch_size=9) @ query
+    similarities = model.encode_texts([f"a {name} thing" for name in names], batch_size=9) @ query
     assert [hit["score"] for hit in results] == pytest.approx(sorted(similarities.tolist(), reverse=True), abs=0.01)
     assert {(hit["id"], *hit["captions"]) for hit in results} == {(name, f"a {name} thing") for name in names}
     assert {hit["media"] for hit in results} == {"text"}
@@ -152,6 +161,27 @@ def test_captions_are_ranked_by_similarity_and_name_the_item_that_they_describe(
 
 def test_a_media_type_that_is_not_indexed_has_no_results(tiny_model: Path, tiny_index: Path) -> None:
     assert SearchEngine.load(tiny_model, tiny_index)([Query("red", 3, "video"), Query("red", 3)], batch_size=2)[0] == []
+
+
+def test_a_search_by_texts_alone_gives_the_same_results_without_an_image_encoder(
+    search: SearchEngine, tiny_model: Path, index: Path
+) -> None:
+    texts_only = SearchEngine.load(tiny_model, index, texts_only=True)
+    assert not hasattr(texts_only.model, "image")
+    assert texts_only.model.digest == search.model.digest
+    queries = [Query("a red square", 6), Query("lime", 9, "text"), Query("blue", 3, "video")]
+    assert texts_only(queries, batch_size=2) == search(queries, batch_size=2)
+
+
+def test_texts_alone_are_searched_in_the_index_of_the_same_encoders_only(
+    tiny_model: Path, index: Path, tmp_path: Path
+) -> None:
+    other = DualEncoder.load(tiny_model)
+    with torch.no_grad():
+        other.image.projection.weight.mul_(2)
+    other.save(tmp_path / "other")
+    with pytest.raises(BadInput, match="embeddings of different encoders cannot be compared"):
+        SearchEngine.load(tmp_path / "other", index, texts_only=True)
 
 
 def test_captions_that_do_not_match_their_vectors_are_refused(tiny_model: Path, index: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cots.models.dual_encoder import DualEncoder
 from cots.search.engine import SearchEngine
-from cots.search.queries import Query
+from cots.search.queries import Query, encode_queries
 
 from .conftest import Served, encoded, in_base64, serving
 
@@ -66,7 +66,8 @@ def test_an_indexed_image_finds_itself_and_a_caption_finds_itself(served: Served
 
 
 def test_scores_are_the_cosines_of_the_encoders_vectors(served: Served, search: SearchEngine) -> None:
-    model: DualEncoder = search.model
+    model = search.model
+    assert isinstance(model, DualEncoder)
     texts = search.captions.texts
     [query] = model.encode_images([Image.new("RGB", (40, 32), "red")], batch_size=1)
     expected = dict(zip(texts, (model.encode_texts(texts, batch_size=9) @ query).tolist(), strict=True))
@@ -157,7 +158,7 @@ def test_queries_are_logged_where_that_is_asked_for(mixed_package: Path, tmp_pat
     assert first["index_version"] == versions["index"]["version"]
     assert first["encoders_digest"] == search.model.digest
     vector = np.frombuffer(base64.b64decode(second["vector"]), "<f2")
-    [expected] = search.model.encode_images([Image.new("RGB", (40, 32), "red")], batch_size=1)
+    [expected] = encode_queries(search.model, [Query(Image.new("RGB", (40, 32), "red"), 1)], batch_size=1)
     np.testing.assert_allclose(vector, expected, atol=0.01)
 
 
