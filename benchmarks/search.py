@@ -69,10 +69,10 @@ def table(size: int, *, rounds: int) -> None:
         )
     for name, searcher in searchers.items():
         reached = recall(searcher.search(queries, 1), nearest[1])
-        one, two = (len(queries) / statistics.median(rates[threads][name]) for threads in rates)
+        one_thread, all_threads = (len(queries) / statistics.median(rates[threads][name]) for threads in rates)
         single = sorted(_single(searcher, query) for query in queries[:SINGLE])
         print(
-            f"  {name:<14} recall {reached:.3f}  {one:9,.0f} q/s  {two:9,.0f} q/s on {THREADS} threads  "
+            f"  {name:<14} recall {reached:.3f}  {one_thread:9,.0f} q/s  {all_threads:9,.0f} q/s on {THREADS} threads  "
             f"single p50 {1000 * single[len(single) // 2]:6.3f} ms, p99 {1000 * single[-len(single) // 100]:6.3f} ms  "
             f"{searcher.bytes_per_vector:5,.0f} B per vector  built in {searcher.seconds:4.0f} s  {searcher.note}",
             flush=True,

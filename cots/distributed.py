@@ -71,8 +71,8 @@ def all_gather_with_grad(rows: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return rows
-    gathered: Tensor = _AllGather.apply(rows)  # type: ignore[no-untyped-call]
-    return gathered
+    all_rows: Tensor = _AllGather.apply(rows)  # type: ignore[no-untyped-call]
+    return all_rows
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
@@ -150,9 +150,9 @@ class _AllGather(torch.autograd.Function):
         ctx.local_rows = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
         padded = rows.new_zeros((max(sizes), *rows.shape[1:]))  # gloo and nccl gather tensors of equal size
         padded[: len(rows)] = rows
-        gathered = [torch.empty_like(padded) for _ in range(world_size())]
-        td.all_gather(gathered, padded)
-        return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+        padded_parts = [torch.empty_like(padded) for _ in range(world_size())]
+        td.all_gather(padded_parts, padded)
+        return torch.cat([part[:size] for part, size in zip(padded_parts, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401

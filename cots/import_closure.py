@@ -17,20 +17,20 @@ def import_closure(modules: Iterable[str], root: Path, *, leave_out: Collection[
         leave_out: modules that are neither counted nor followed. Of a package that is left out, a name that it hands
             on is followed to the module that it comes from.
     """
-    found: dict[str, Path] = {}
+    closure: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         file = _module_file(name, root)
-        if file is None or name in found or name in leave_out:
+        if file is None or name in closure or name in leave_out:
             continue
-        found[name] = file
+        closure[name] = file
         waiting += accumulate(name.split("."), lambda package, part: f"{package}.{part}")
         for module, symbol in imported_names(file):
             waiting += [module, f"{module}.{symbol}"] if symbol else [module]
             if module in leave_out:
                 waiting += _origins(module, symbol, root)
-    return found
+    return closure
 
 
 def data_files(modules: Iterable[Path]) -> set[Path]:
@@ -41,16 +41,16 @@ def data_files(modules: Iterable[Path]) -> set[Path]:
     Args:
         modules: files of modules.
     """
-    found: set[Path] = set()
+    files: set[Path] = set()
     for module in modules:
         texts = [module.read_text(encoding="utf8")]
         beside = {path.name: path for path in _beside(module.parent)}
         while texts:
             text = texts.pop()
             named = {name for name in beside if f'"{name}"' in text}
-            found |= {beside[name] for name in named}
+            files |= {beside[name] for name in named}
             texts += [beside.pop(name).read_text(encoding="utf8") for name in named]
-    return found
+    return files
 
 
 def imported_names(file: Path) -> Iterator[tuple[str, str]]:

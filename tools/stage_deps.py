@@ -49,7 +49,7 @@ def load_stages(root: Path) -> dict[str, dict[str, Any]]:
     return {name: stage.get("do", stage) for name, stage in pipeline.items()}
 
 
-def code_of(name: str, stage: Mapping[str, Any], declared: Declared, root: Path) -> list[str]:
+def stage_code(name: str, stage: Mapping[str, Any], declared: Declared, root: Path) -> list[str]:
     """Files whose code can change a stage's output, relative to `root`, sorted.
 
     Args:
@@ -59,16 +59,16 @@ def code_of(name: str, stage: Mapping[str, Any], declared: Declared, root: Path)
     """
     closure = import_closure(MODULE.findall(stage["cmd"]), root, leave_out=declared.no_output)
     shipped = import_closure(declared.ships.get(name, ()), root)
-    needed = {file for file in (*closure.values(), *shipped.values()) if holds_code(file)}
+    needed = {file for file in (*closure.values(), *shipped.values()) if has_code(file)}
     return sorted(str(file.relative_to(root)) for file in needed | data_files(needed))
 
 
-def holds_code(file: Path) -> bool:
+def has_code(file: Path) -> bool:
     """Whether a file holds more than a docstring."""
     return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf8")).body)
 
 
-def with_code(text: str, code: Mapping[str, list[str]]) -> str:
+def replace_code_deps(text: str, code: Mapping[str, list[str]]) -> str:
     """The text of dvc.yaml with these code files under `deps`; all other lines, comments too, are unchanged.
 
     Args:
@@ -95,16 +95,16 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.stage_deps", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something differs")
     check, root = parser.parse_args(arguments).check, Path.cwd()
-    differences = list(outdated(root, write=not check))
+    differences = list(update_outdated(root, write=not check))
     for line in differences:
         print(f"{line} (`make fix` writes it)" if check else f"written: {line}", file=sys.stderr)
     return int(check and bool(differences))
 
 
-def outdated(root: Path, *, write: bool) -> Iterator[str]:
+def update_outdated(root: Path, *, write: bool) -> Iterator[str]:
     """A line for each stage whose `deps` differ from its code, and one for the table; with `write`, update both."""
     declared, stages = Declared.load(root), load_stages(root)
-    code = {name: code_of(name, stage, declared, root) for name, stage in stages.items()}
+    code = {name: stage_code(name, stage, declared, root) for name, stage in stages.items()}
     for name, stage in stages.items():
         listed = {dep for dep in stage["deps"] if CODE_LINE.fullmatch(f"- {dep}")}
         more, less = sorted(set(code[name]) - listed), sorted(listed - set(code[name]))
@@ -113,7 +113,7 @@ def outdated(root: Path, *, write: bool) -> Iterator[str]:
             yield f"dvc.yaml: deps of {name}: {'; '.join(changes)}"
     pipeline, table = root / "dvc.yaml", root / TABLE
     if write:
-        pipeline.write_text(with_code(pipeline.read_text(encoding="utf8"), code), encoding="utf8")
+        pipeline.write_text(replace_code_deps(pipeline.read_text(encoding="utf8"), code), encoding="utf8")
     text = stale_table(root, load_stages(root) if write else stages, declared.no_output)
     if not table.is_file() or table.read_text(encoding="utf8") != text:
         yield f"{TABLE}: differs from dvc.yaml"

@@ -15,36 +15,36 @@ these and runs only if that one's outputs changed. To keep results after a chang
 """
 
 
-def stale_by(file: str, stages: Stages) -> set[str]:
+def stages_of_file(file: str, stages: Stages) -> set[str]:
     """Stages that list the file, or a folder that contains it, among their `deps`."""
     paths = {file, *map(str, Path(file).parents)}
     return {name for name, stage in stages.items() if not paths.isdisjoint(map(str, stage["deps"]))}
 
 
-def readers(stages: Stages) -> dict[str, set[str]]:
+def readers_by_stage(stages: Stages) -> dict[str, set[str]]:
     """By stage, the stages that read its outputs."""
     return {
         name: {
             other
             for other, reader in stages.items()
-            if any(_meet(out, str(dep)) for out in outputs(stage) for dep in reader["deps"])
+            if any(_overlap(out, str(dep)) for out in output_paths(stage) for dep in reader["deps"])
         }
         for name, stage in stages.items()
     }
 
 
-def below(names: set[str], reading: Mapping[str, set[str]]) -> set[str]:
+def find_downstream(names: set[str], readers: Mapping[str, set[str]]) -> set[str]:
     """Stages that read, directly or through others, what the stages with these names write."""
     result: set[str] = set()
     waiting = list(names)
     while waiting:
-        more = reading[waiting.pop()] - result
+        more = readers[waiting.pop()] - result
         result |= more
         waiting += more
     return result - names
 
 
-def outputs(stage: Mapping[str, Any]) -> list[str]:
+def output_paths(stage: Mapping[str, Any]) -> list[str]:
     """Paths under `outs`, `metrics` and `plots`; an entry is a path, or a path with options."""
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, ())]
     return [str(path) for entry in entries for path in ([entry] if isinstance(entry, str) else entry)]
@@ -58,10 +58,10 @@ def stale_table(root: Path, stages: Stages, no_output: Mapping[str, str]) -> str
         stages: of dvc.yaml.
         no_output: modules that are left out, with their reasons.
     """
-    files = {file: stale_by(file, stages) for file in code_files(root)}
-    reading = readers(stages)
+    files = {file: stages_of_file(file, stages) for file in list_code_files(root)}
+    readers = readers_by_stage(stages)
     rows = [
-        f"| `{file}` | {' | '.join(_mark(name, direct, below(direct, reading)) for name in stages)} |"
+        f"| `{file}` | {' | '.join(_mark(name, direct, find_downstream(direct, readers)) for name in stages)} |"
         for file, direct in files.items()
         if direct
     ]
@@ -78,7 +78,7 @@ def stale_table(root: Path, stages: Stages, no_output: Mapping[str, str]) -> str
     return "\n".join(lines) + "\n"
 
 
-def code_files(root: Path) -> list[str]:
+def list_code_files(root: Path) -> list[str]:
     """Every file of the packages, relative to `root`."""
     return sorted(
         str(path.relative_to(root))
@@ -92,7 +92,7 @@ def _mark(name: str, direct: set[str], indirect: set[str]) -> str:
     return "●" if name in direct else "○" if name in indirect else ""
 
 
-def _meet(out: str, dep: str) -> bool:
+def _overlap(out: str, dep: str) -> bool:
     """Whether one path equals or contains the other; `${...}` matches any one name, and by itself no output."""
     first, second = (["*" if part.startswith("${") else part for part in path.split("/")] for path in (out, dep))
     return second != ["*"] and all(a == b or "*" in (a, b) for a, b in zip(first, second, strict=False))

@@ -1,3 +1,3 @@
 """The model that commands use by default. A module without imports, because `cots` loads it at every start."""
 
-CHAMPION = "models:/cots-index@champion"
+CHAMPION_URI = "models:/cots-index@champion"

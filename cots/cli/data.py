@@ -112,10 +112,10 @@ def _check_known(ids: Sequence[str], usage: Usage) -> None:
 
 def _find_usage(registry: "Registry", ids: Sequence[str]) -> Usage:
     """The versions that use one of the ids."""
-    wanted, usage = set(ids), dict[int, tuple[set[str], set[str]]]()
+    withdrawn_ids, usage = set(ids), dict[int, tuple[set[str], set[str]]]()
     for info in registry.list_versions():
         artifacts = registry.get_artifacts(info.version)
-        trained_on, indexed = wanted & artifacts.load_training_ids(), wanted & artifacts.load_item_ids()
+        trained_on, indexed = withdrawn_ids & artifacts.load_training_ids(), withdrawn_ids & artifacts.load_item_ids()
         if trained_on or indexed:
             usage[info.version] = trained_on, indexed
     return usage

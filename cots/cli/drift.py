@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cots.cli.addresses import CHAMPION
+from cots.cli.addresses import CHAMPION_URI
 from cots.cli.files import writing
 from cots.cli.tables import table
 from cots.errors import BadInput
@@ -28,7 +28,7 @@ def drift(
     ] = None,
     model: Annotated[
         str, typer.Option(help="A version of cots-index; or a model folder, with --reference.")
-    ] = CHAMPION,
+    ] = CHAMPION_URI,
     out: Annotated[Path, typer.Option(help="Summary to write.")] = DRIFT_SUMMARY_PATH,
 ) -> None:
     """Compare queries and new samples with the champion's training data; exit code 0 even if they drifted."""
@@ -69,15 +69,15 @@ def _find_training_manifest(model: str, manifest: Path) -> Path:
     from cots.digests import file_digest
     from cots.registry.registry import Registry
 
-    if model != CHAMPION:
+    if model != CHAMPION_URI:
         raise BadInput(f"the training data of {model} are not known: give their manifest with --reference")
-    wanted = digest_of_training_data(Registry().list_versions())
+    champion_digest = digest_of_training_data(Registry().list_versions())
     for path in (manifest, *past_versions(manifest)):
-        if file_digest(path) == wanted:
+        if file_digest(path) == champion_digest:
             return path
     raise BadInput(
-        f"the manifest of the champion's training data (sha256 {wanted[:12]}) is neither {manifest} nor in DVC's "
-        "cache: give it with --reference, or run `dvc pull --run-cache` if a remote has it"
+        f"the manifest of the champion's training data (sha256 {champion_digest[:12]}) is neither {manifest} nor in "
+        "DVC's cache: give it with --reference, or run `dvc pull --run-cache` if a remote has it"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cots.cli.addresses import CHAMPION
+from cots.cli.addresses import CHAMPION_URI
 from cots.errors import BadInput
 
 
@@ -14,7 +14,7 @@ def explain(
     text: Annotated[str, typer.Argument(help="Text to find in the image.")],
     model: Annotated[
         str, typer.Option(help="A registered version (models:/...), an MLflow model folder or a model folder.")
-    ] = CHAMPION,
+    ] = CHAMPION_URI,
     out: Annotated[Path, typer.Option(help="Image file to write: png, jpg or webp.")] = Path("explained.png"),
     max_pixels: Annotated[int, typer.Option(min=1, help="An image with more pixels is refused.")] = 50_000_000,
 ) -> None:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from cots.errors import BadInput
 from cots.files import atomic_file
 
-COLUMNS = 5
+GRID_COLUMNS = 5
 SIDE = 192  # of the square for an image, pixels
 GAP = 16
 LINE = 17  # height of a line of text
@@ -23,7 +23,7 @@ PAPER, INK, FAINT = "white", "#1a1a1a", "#6b6b6b"
 
 
 def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image], *, title: str) -> Image.Image:
-    """A grid of results, at most `COLUMNS` in a row, best first: image, rank, score, frame of a video, first caption.
+    """A grid of results, best first, at most `GRID_COLUMNS` in a row: image, rank, score, video frame, first caption.
 
     Args:
         results: of one query, as `cots.search.engine.SearchEngine` returns them.
@@ -38,14 +38,14 @@ def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image]
 
 
 def labelled_grid(images: Sequence[Image.Image], labels: Sequence[tuple[str, str]], *, title: str) -> Image.Image:
-    """A grid of images, at most `COLUMNS` in a row, each above a faint line and a few lines of text.
+    """A grid of images, at most `GRID_COLUMNS` in a row, each above a faint line and a few lines of text.
 
     Args:
         images: of any size.
         labels: faint line and text for each image.
         title: drawn above the grid.
     """
-    columns = min(max(len(images), 1), COLUMNS)
+    columns = min(max(len(images), 1), GRID_COLUMNS)
     rows = -(-len(images) // columns)
     grid = Image.new("RGB", (GAP + columns * CELL[0], HEAD + rows * CELL[1]), PAPER)
     draw, font = ImageDraw.Draw(grid), _font()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cots.cli.addresses import CHAMPION
+from cots.cli.addresses import CHAMPION_URI
 from cots.cli.tables import table
 from cots.errors import BadInput
 
@@ -22,7 +22,9 @@ def search(
         Literal["any", "image", "video", "text"],
         typer.Option(help="Kind of results: images, videos, captions (text), or images and videos (any)."),
     ] = "any",
-    model: Annotated[str, typer.Option(help="A version of cots-index, or a folder such as package/index.")] = CHAMPION,
+    model: Annotated[
+        str, typer.Option(help="A version of cots-index, or a folder such as package/index.")
+    ] = CHAMPION_URI,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     save_grid: Annotated[
         Path | None,

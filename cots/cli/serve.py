@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from cots.cli.addresses import CHAMPION
+from cots.cli.addresses import CHAMPION_URI
 
 
 def serve(
     model: Annotated[
         str, typer.Option(help="An alias to follow, a version of cots-index, or a folder such as package/index.")
-    ] = CHAMPION,
+    ] = CHAMPION_URI,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs COTS_TOKEN.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8080,
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between checks of the alias.")] = 5.0,

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cots.errors import BadInput
 
-COLUMNS = [
+PAIR_COLUMNS = [
     "id",  # of the image or video
     "caption",  # index of the caption among those of the image or video
     "score",  # similarity when last seen
@@ -16,7 +16,7 @@ COLUMNS = [
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
-    """Read the pairs of a run; the columns are `COLUMNS`.
+    """Read the pairs of a run; the columns are `PAIR_COLUMNS`.
 
     Raises:
         BadInput: no such file.

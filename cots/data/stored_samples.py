@@ -33,9 +33,9 @@ def read_stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSamp
 
 def read_stored_by_id(shards: Path, manifest: pd.DataFrame, ids: Iterable[str]) -> dict[str, StoredSample]:
     """The stored samples with these ids; only the shards that hold one of them are read."""
-    wanted = set(ids)
-    names = manifest.loc[manifest["id"].isin(wanted), "shard"].unique()
-    return {sample.id: sample for name in names for sample in read_shard(shards / name) if sample.id in wanted}
+    unique_ids = set(ids)
+    names = manifest.loc[manifest["id"].isin(unique_ids), "shard"].unique()
+    return {sample.id: sample for name in names for sample in read_shard(shards / name) if sample.id in unique_ids}
 
 
 def decode_frames(sample: StoredSample) -> list[Image.Image]:

@@ -9,7 +9,7 @@ import pandas as pd
 from cots.errors import BadInput
 from cots.files import atomic_file
 
-COLUMNS = ["id", "when", "reason"]
+WITHDRAWN_COLUMNS = ["id", "when", "reason"]
 
 
 def read_withdrawn(path: Path) -> dict[str, str]:
@@ -32,14 +32,14 @@ def add_withdrawn(path: Path, reasons: Mapping[str, str]) -> None:
     known = set(table["id"])
     new = [{"id": sample, "when": now, "reason": reason} for sample, reason in reasons.items() if sample not in known]
     with atomic_file(path, durable=True) as partial:
-        pd.concat([table, pd.DataFrame(new, columns=COLUMNS, dtype="str")]).to_csv(partial, index=False)
+        pd.concat([table, pd.DataFrame(new, columns=WITHDRAWN_COLUMNS, dtype="str")]).to_csv(partial, index=False)
 
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype="str", keep_default_na=False)[COLUMNS]
+        return pd.read_csv(path, dtype="str", keep_default_na=False)[WITHDRAWN_COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"{path} is not a list of withdrawn samples ({error}): it must be a CSV with the columns "
-            f"{', '.join(COLUMNS)}, as `cots data withdraw` writes it; an empty list is the header alone"
+            f"{', '.join(WITHDRAWN_COLUMNS)}, as `cots data withdraw` writes it; an empty list is the header alone"
         ) from None

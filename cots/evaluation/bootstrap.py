@@ -14,7 +14,7 @@ from cots.evaluation import metric_table
 from cots.evaluation.metrics import Doubles, Ints, RankedQueries, weighted_median
 
 TAILS = (2.5, 97.5)  # per cent; between them lies the 95 % interval
-RECALLS = {metric.name for metric in metric_table.RECALLS}
+RECALL_NAMES = {metric.name for metric in metric_table.RECALLS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def resample_counts(random: np.random.Generator, items: int) -> Doubles:
 
 def append_rsum(names: Sequence[str], means: Doubles) -> Doubles:
     """The means, followed by the sum of those that are recalls."""
-    return np.append(means, means[[name.partition(" ")[2] in RECALLS for name in names]].sum())
+    return np.append(means, means[[name.partition(" ")[2] in RECALL_NAMES for name in names]].sum())
 
 
 def nest(named: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,9 +121,9 @@ def _hit_probability_by_chance(queries: RankedQueries) -> Doubles:
     A query with r right ones misses the first k with probability C(n - r, k) / C(n, k).
     """
     n = queries.candidates
-    drawn, hit = np.arange(n), np.zeros(n)
+    num_drawn, hit = np.arange(n), np.zeros(n)
     for weight, relevant in zip(*_relevant_counts(queries), strict=True):
-        missed = np.cumprod(np.clip(n - int(relevant) - drawn, 0, None) / (n - drawn), dtype=np.float64)
+        missed = np.cumprod(np.clip(n - int(relevant) - num_drawn, 0, None) / (n - num_drawn), dtype=np.float64)
         hit += weight * (1 - missed)
     return hit
 

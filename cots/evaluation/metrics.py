@@ -136,11 +136,11 @@ def _rank_both_ways(items: Floats, texts: Floats, text_to_item: Ints, right: Dou
     columns = texts.T.astype(np.float64)  # (D, M)
     for block in _blocks(len(items), len(texts)):
         similarity = items[block].astype(np.float64) @ columns  # (b, M)
-        own = np.arange(starts[block.start], starts[block.stop])  # texts of the block's items
-        rows = text_to_item[own] - block.start
-        similarity[rows, own] = -np.inf  # what is left are wrong pairs
+        block_texts = np.arange(starts[block.start], starts[block.stop])  # texts of the block's items
+        rows = text_to_item[block_texts] - block.start
+        similarity[rows, block_texts] = -np.inf  # what is left are wrong pairs
         text_ranks += np.count_nonzero(similarity >= right - TIE, axis=0)
-        for row, text in zip(rows.tolist(), own.tolist(), strict=True):
+        for row, text in zip(rows.tolist(), block_texts.tolist(), strict=True):
             right_ranks[text] += np.count_nonzero(similarity[row] >= right[text] - TIE)
     return right_ranks, text_ranks
 

@@ -64,8 +64,8 @@ def _draw_differences(
     rows = []
     for _ in range(resamples):
         weights = resample_counts(random, runs) / runs
-        drawn = ItemSums(names, np.tensordot(weights, differences, axes=1), num_queries)
-        rows.append(append_rsum(names, drawn.means(resample_counts(random, items))))
+        sums = ItemSums(names, np.tensordot(weights, differences, axes=1), num_queries)
+        rows.append(append_rsum(names, sums.means(resample_counts(random, items))))
     return np.asarray(np.round(rows, DIGITS))
 
 

@@ -15,7 +15,7 @@ from cots.search.engine import SearchEngine
 from cots.search.queries import QueryReader
 
 MLMODEL = "MLmodel"
-COLUMNS = ("text", "image", "k", "media")
+QUERY_COLUMNS = ("text", "image", "k", "media")
 CONFIG = {"batch_size": "batch", "max_pixels": "max_pixels", "min_side": "min_side"}  # by field, its name on disk
 
 
@@ -41,7 +41,7 @@ class PackagedSearch:
         Raises:
             BadInput: a query is malformed.
         """
-        reader = QueryReader(columns=COLUMNS, max_pixels=self.max_pixels, min_side=self.min_side)
+        reader = QueryReader(columns=QUERY_COLUMNS, max_pixels=self.max_pixels, min_side=self.min_side)
         return self.engine(reader(queries, k=k, media=media), batch_size=self.batch_size)
 
 

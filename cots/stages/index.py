@@ -88,19 +88,19 @@ def stage(
         write_table(partial / CAPTIONS, captions, CAPTION_SCHEMA)
         # Every other query chooses the index, the rest measure it.
         queries = evenly_spaced(texts, 2 * settings.recall_queries)
-        choice = _build_index(vectors, queries[::2], settings)
-        choice.index.save(partial / ITEM_INDEX)
+        chosen = _build_index(vectors, queries[::2], settings)
+        chosen.index.save(partial / ITEM_INDEX)
         _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(
             partial / CAPTION_INDEX
         )
         metadata = {
-            "kind": choice.factory,
-            "settings": choice.settings,
-            "dim": choice.index.dim,
-            "size": len(choice.index),
+            "kind": chosen.factory,
+            "settings": chosen.settings,
+            "dim": chosen.index.dim,
+            "size": len(chosen.index),
         }
         metadata |= {"captions": len(captions), "encoder": model.digest}
-        write_json(partial / METADATA, metadata | rounded(_measure_index(choice.index, vectors, queries[1::2])))
+        write_json(partial / METADATA, metadata | rounded(_measure_index(chosen.index, vectors, queries[1::2])))
     if cache and cache_path:
         cache.save(cache_path)
         for other in cache_path.parent.glob("*.safetensors"):
@@ -186,7 +186,7 @@ def _collect_captions(items: pd.DataFrame) -> list[dict[str, object]]:
     for row, captions in enumerate(items["captions"]):
         for caption in captions:
             rows.setdefault(caption, []).append(row)
-    return [{"caption": caption, "items": sorted(set(described))} for caption, described in rows.items()]
+    return [{"caption": caption, "items": sorted(set(items))} for caption, items in rows.items()]
 
 
 def evenly_spaced(rows: NDArray[np.float32], max_rows: int) -> NDArray[np.float32]:

@@ -40,14 +40,14 @@ def stage(
         BadInput: an input is missing, or the index was built by other encoders.
     """
     search = SearchEngine.load(encoders, index)
-    config, measured, checks = inference_config(params), _read(metrics), read_validation(validation)
-    if params.index.target not in measured:
+    config, target_metrics, checks = inference_config(params), _read(metrics), read_validation(validation)
+    if params.index.target not in target_metrics:
         raise BadInput(f"{metrics} has no metrics of {params.index.target}: evaluate.split has no samples for it")
     table, values = read_manifest(manifest), params.dump_packaged()
     context = CardContext(
         target=params.index.target,
         params=values,
-        metrics=measured,
+        metrics=target_metrics,
         validation=checks,
         manifest=table,
         encoder=search.model.digest,
@@ -64,7 +64,7 @@ def stage(
         "encoders.content": content_digest(out / "encoders"),
         "queries.digest": queries_digest(table, params),
         "target": params.index.target,
-        "metrics": measured,
+        "metrics": target_metrics,
     }
     write_json(out / LINEAGE, lineage | index_lineage(index, out / "index", manifest, checks))
 

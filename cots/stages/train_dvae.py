@@ -45,9 +45,9 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
         dvae, curves = import_openai_dvae(path, sha256=sha256, num_codes=num_codes).to(default_device()), []
     save_dvae(dvae, out)
     report.mkdir(parents=True, exist_ok=True)
-    usage, measured = save_reconstructions(dvae, crops, report / "reconstructions.png")
+    usage, scores = save_reconstructions(dvae, crops, report / "reconstructions.png")
     (report / CODEBOOK_USAGE).write_text(json.dumps(usage, indent=1))
-    pd.DataFrame(curves or measured).to_csv(report / CURVES, index=False, float_format="%.6g")
+    pd.DataFrame(curves or scores).to_csv(report / CURVES, index=False, float_format="%.6g")
 
 
 def build_and_train(

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cots.data.pairs import COLUMNS
+from cots.data.pairs import PAIR_COLUMNS
 from cots.objectives.protocol import KeyFeatures
 
 
@@ -43,4 +43,4 @@ class PairStats:
         rows = manifest.loc[:, ["id", "captions"]].explode("captions")
         rows["caption"] = rows.groupby(level=0).cumcount()
         rows["score"], rows["seen"], rows["dropped"] = self.score.numpy(), self.seen.numpy(), self.dropped.numpy()
-        return rows.loc[rows["seen"] > 0, COLUMNS].reset_index(drop=True)
+        return rows.loc[rows["seen"] > 0, PAIR_COLUMNS].reset_index(drop=True)

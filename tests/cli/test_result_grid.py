@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cots.cli.result_grid import CELL, COLUMNS, GAP, HEAD, SIDE, result_grid, write_grid
+from cots.cli.result_grid import CELL, GAP, GRID_COLUMNS, HEAD, SIDE, result_grid, write_grid
 from cots.errors import BadInput
 
 COLOURS = ["red", "green", "blue", "yellow", "cyan", "magenta", "gray"]
@@ -31,14 +31,14 @@ def texts(grid: Image.Image) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 7])
 def test_a_grid_has_as_many_cells_as_rows_of_five_need(count: int) -> None:
-    columns, rows = min(max(count, 1), COLUMNS), -(-count // COLUMNS)
+    columns, rows = min(max(count, 1), GRID_COLUMNS), -(-count // GRID_COLUMNS)
     assert grid_of(count).size == (GAP + columns * CELL[0], HEAD + rows * CELL[1])
 
 
 def test_images_stand_in_the_order_of_the_results() -> None:
     grid = grid_of(7)
     for number, colour in enumerate(COLOURS):
-        middle = GAP + number % COLUMNS * CELL[0] + SIDE // 2, HEAD + number // COLUMNS * CELL[1] + SIDE // 2
+        middle = GAP + number % GRID_COLUMNS * CELL[0] + SIDE // 2, HEAD + number // GRID_COLUMNS * CELL[1] + SIDE // 2
         assert grid.getpixel(middle) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
 
 

@@ -145,9 +145,9 @@ def test_texts_of_like_length_are_encoded_together_and_each_of_them_once(tiny_mo
 def test_token_ids_are_padded_as_the_tokenizer_pads_them(tiny_model: Path) -> None:
     tokenizer = DualEncoder.load(tiny_model).tokenizer
     theirs = tokenize(tokenizer, TEXTS, max_tokens=6)
-    ids, attended = pad_token_ids(token_ids(tokenizer, TEXTS, max_tokens=6), pad_token=tokenizer.pad_token_id)
+    ids, mask = pad_token_ids(token_ids(tokenizer, TEXTS, max_tokens=6), pad_token=tokenizer.pad_token_id)
     np.testing.assert_array_equal(ids, theirs.input_ids)
-    np.testing.assert_array_equal(attended, theirs.attention_mask)
+    np.testing.assert_array_equal(mask, theirs.attention_mask)
 
 
 def test_a_model_in_training_encodes_without_dropout(tmp_path: Path) -> None:

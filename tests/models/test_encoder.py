@@ -40,10 +40,13 @@ def encode_and_sum(encoder: Encoder) -> Tensor:
         feature, (tokens, view) = encoder.forward_clean_and_masked(frames, mask, embed_masked=True)
     else:
         assert isinstance(encoder, TextEncoder)
-        ids, attended = torch.randint(5, 50, (2, 6), generator=generator), torch.arange(6) < torch.tensor([[6], [4]])
+        ids, attention_mask = (
+            torch.randint(5, 50, (2, 6), generator=generator),
+            torch.arange(6) < torch.tensor([[6], [4]]),
+        )
         feature, (tokens, view) = (
-            encoder(ids, attended),
-            encoder.forward_masked(ids, attended, TokenIndex.from_mask(attended), embed_masked=True),
+            encoder(ids, attention_mask),
+            encoder.forward_masked(ids, attention_mask, TokenIndex.from_mask(attention_mask), embed_masked=True),
         )
     assert view is not None
     return (tokens**3).mean() + feature[:, 0].sum() + (view**3).mean()

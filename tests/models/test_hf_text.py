@@ -50,13 +50,13 @@ def words() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_padding_changes_no_vector_and_the_first_token_sees_the_last(name: str, fused: bool) -> None:
-    model, (ids, attended) = backbone(name, fused_attention=fused), words()
-    tokens = model(ids, attended)
+    model, (ids, attention_mask) = backbone(name, fused_attention=fused), words()
+    tokens = model(ids, attention_mask)
     assert tokens.shape == (2, 7, model.width)
-    torch.testing.assert_close(model(ids[1:, :4], attended[1:, :4])[0], tokens[1, :4], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model(ids[1:, :4], attention_mask[1:, :4])[0], tokens[1, :4], atol=1e-5, rtol=1e-4)
     other = ids.clone()
     other[1, 3] = 99 if ids[1, 3] != 99 else 98
-    assert not torch.allclose(model(other, attended)[1, 0], tokens[1, 0])
+    assert not torch.allclose(model(other, attention_mask)[1, 0], tokens[1, 0])
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "nomic_bert", "modernbert"])
@@ -64,20 +64,20 @@ def test_a_ready_made_mask_says_what_transformers_makes_of_the_padding(name: str
     model = backbone(name, fused_attention=True, options=SIZES | {"max_position_embeddings": 400})
     ids = torch.randint(5, 100, (2, 300), generator=torch.Generator().manual_seed(3))  # ModernBERT sees 64 to each side
     ids[1, 200:] = 0
-    attended = ids != 0
-    expected = model.encoder(input_ids=ids, attention_mask=attended.long()).last_hidden_state
-    torch.testing.assert_close(model(ids, attended)[attended], expected[attended])
+    attention_mask = ids != 0
+    expected = model.encoder(input_ids=ids, attention_mask=attention_mask.long()).last_hidden_state
+    torch.testing.assert_close(model(ids, attention_mask)[attention_mask], expected[attention_mask])
 
 
 @pytest.mark.parametrize("chosen", ["none", "some", "all"])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: str, chosen: str) -> None:
-    model, (ids, attended) = backbone(name).double(), words()
-    mask = {"none": attended & False, "some": attended & (ids % 3 == 0), "all": attended}[chosen]
-    assert chosen != "some" or 0 < mask.sum() < attended.sum()
+    model, (ids, attention_mask) = backbone(name).double(), words()
+    mask = {"none": attention_mask & False, "some": attention_mask & (ids % 3 == 0), "all": attention_mask}[chosen]
+    assert chosen != "some" or 0 < mask.sum() < attention_mask.sum()
     weights = list(model.parameters())
     outputs, gradients = [], []
-    for tokens in (model.encode_at(ids, attended, TokenIndex.from_mask(mask)), model(ids, attended)[mask]):
+    for tokens in (model.encode_at(ids, attention_mask, TokenIndex.from_mask(mask)), model(ids, attention_mask)[mask]):
         outputs.append(tokens)
         gradients.append(torch.autograd.grad(tokens.sin().sum(), weights, materialize_grads=True))
     torch.testing.assert_close(*outputs)
@@ -89,16 +89,16 @@ def test_some_tokens_are_those_of_the_whole_pass_and_so_are_the_gradients(name: 
 @pytest.mark.parametrize("form", ["plain", "checkpointed", "compiled"])
 @pytest.mark.parametrize("name", BERT_LIKE)
 def test_the_last_feed_forward_layers_process_the_selected_tokens_alone(name: str, form: str) -> None:
-    model, (ids, attended) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
+    model, (ids, attention_mask) = backbone(name, options=SIZES | NO_DROPOUT).train(), words()
     positions, shapes = TokenIndex.from_mask(ids == ids[0, 2]), []
     last: Any = model.blocks[-1]
     if form == "checkpointed":
         model.set_grad_checkpointing()
     if form == "compiled":
         last.compile(backend="eager")
-    expected = model(ids, attended)  # whose compiled form must not be taken for the other's
+    expected = model(ids, attention_mask)  # whose compiled form must not be taken for the other's
     with last.intermediate.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[:-1])):
-        tokens = model.encode_at(ids, attended, positions)
+        tokens = model.encode_at(ids, attention_mask, positions)
     torch.testing.assert_close(tokens, positions.select(expected))
     tokens.sum().backward()  # type: ignore[no-untyped-call]
     if form == "plain":
@@ -107,10 +107,10 @@ def test_the_last_feed_forward_layers_process_the_selected_tokens_alone(name: st
 
 
 def test_a_pass_that_fails_leaves_the_last_block_as_it_was() -> None:
-    model, (ids, attended) = backbone(), words()
+    model, (ids, attention_mask) = backbone(), words()
     with pytest.raises(IndexError):
-        model.encode_at(ids + 100, attended, TokenIndex.from_mask(attended))
-    assert model(ids, attended).shape == (2, 7, model.width)
+        model.encode_at(ids + 100, attention_mask, TokenIndex.from_mask(attention_mask))
+    assert model(ids, attention_mask).shape == (2, 7, model.width)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -23,7 +23,7 @@ from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
 from cots.training.trainer import micro_batch_slices, train_step
 from tests.backbones import language, vision, vit
 
-PATCHES, WORDS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
+PATCHES, TOKENS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
 ALL = LossWeights(instance=1.0, token=0.5, task=0.25, masked_views=0.75)
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -64,17 +64,17 @@ def objective(
 
 
 def batch(pairs: int) -> Batch:
-    ids = torch.randint(5, VOCAB, (pairs, WORDS))
+    ids = torch.randint(5, VOCAB, (pairs, TOKENS))
     bool_masked_pos = torch.zeros(pairs, PATCHES, dtype=torch.bool)
     bool_masked_pos[:, :2] = True
-    mlm_mask = torch.rand(pairs, WORDS) < 0.4
+    mlm_mask = torch.rand(pairs, TOKENS) < 0.4
     mlm_mask[0] = False  # a text without masked tokens
     return Batch(
         image_index=torch.arange(pairs) // 2,  # two captions of each image
         caption_index=torch.arange(pairs),
         frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
         input_ids=ids,
-        attention_mask=torch.ones(pairs, WORDS, dtype=torch.bool),
+        attention_mask=torch.ones(pairs, TOKENS, dtype=torch.bool),
         bool_masked_pos=bool_masked_pos,
         visual_tokens=torch.randint(0, CODES, (pairs, PATCHES)),
         mlm_input_ids=torch.where(mlm_mask, 4, ids),
@@ -136,7 +136,7 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
     language = [
         token_loss(model.word_head, words[row, place], image[row], some.input_ids[row, place])
         for row in kept
-        for place in range(WORDS)
+        for place in range(TOKENS)
         if some.mlm_mask[row, place]
     ]
     token = sum(vision) / len(vision) + (sum(language) / len(language) if language else 0.0)

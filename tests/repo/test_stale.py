@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from cots.import_closure import data_files, import_closure
-from tools.stage_deps import Declared, holds_code, load_stages, outdated, with_code
-from tools.stale_table import below, code_files, readers, stale_by
+from tools.stage_deps import Declared, has_code, load_stages, replace_code_deps, update_outdated
+from tools.stale_table import find_downstream, list_code_files, readers_by_stage, stages_of_file
 
 ROOT = Path(__file__).parents[2]
 STAGES = load_stages(ROOT)
@@ -56,7 +56,7 @@ print(json.dumps(stale))
 
 
 def files_of(modules: dict[str, Path]) -> set[str]:
-    return {str(file.relative_to(ROOT)) for file in modules.values() if holds_code(file)}
+    return {str(file.relative_to(ROOT)) for file in modules.values() if has_code(file)}
 
 
 def listed(name: str) -> set[str]:
@@ -64,7 +64,7 @@ def listed(name: str) -> set[str]:
 
 
 def test_the_pipeline_and_the_table_are_what_the_tool_writes() -> None:
-    assert list(outdated(ROOT, write=False)) == []
+    assert list(update_outdated(ROOT, write=False)) == []
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_stage_loads_no_code_but_what_it_lists_and_what_the_declared_modules_n
     declared = files_of(import_closure(DECLARED.no_output, ROOT))
     assert set(loaded) == set(modules)
     for name in STAGES:
-        files = {str(Path(file).relative_to(ROOT)) for file in loaded[f"cots.stages.{name}"] if holds_code(Path(file))}
+        files = {str(Path(file).relative_to(ROOT)) for file in loaded[f"cots.stages.{name}"] if has_code(Path(file))}
         assert f"cots/stages/{name}.py" in files
         assert files - listed(name) - declared == set(), name
 
@@ -135,7 +135,7 @@ def test_what_is_declared_exists() -> None:
 def test_every_file_that_is_no_python_belongs_to_a_module_that_names_it() -> None:
     modules = [path for package in ("cots", "pipelines") for path in (ROOT / package).rglob("*.py")]
     owned = {str(path.relative_to(ROOT)) for path in data_files(modules)}
-    others = {file for file in code_files(ROOT) if not file.endswith(".py")}
+    others = {file for file in list_code_files(ROOT) if not file.endswith(".py")}
     assert others - owned == {
         "cots/data/scenes.yaml",  # a source, which params.yaml names
         "cots/py.typed",  # for type checkers
@@ -145,9 +145,9 @@ def test_every_file_that_is_no_python_belongs_to_a_module_that_names_it() -> Non
 
 def stale(pattern: str) -> set[str]:
     """Stages that a change of any file of this pattern makes stale."""
-    files = [file for file in code_files(ROOT) if re.fullmatch(pattern, file)]
+    files = [file for file in list_code_files(ROOT) if re.fullmatch(pattern, file)]
     assert files, pattern
-    return set().union(*(stale_by(file, STAGES) for file in files))
+    return set().union(*(stages_of_file(file, STAGES) for file in files))
 
 
 TRAINING = {"pretrain", "finetune"}
@@ -231,9 +231,9 @@ def test_dvc_finds_stale_what_the_table_says(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     for file in files:
-        assert {name.partition("@")[0] for name in results[file]} == stale_by(file, STAGES), file
+        assert {name.partition("@")[0] for name in results[file]} == stages_of_file(file, STAGES), file
     assert results["run"] == ["index"]
-    assert below({"index"}, readers(STAGES)) == {"package"}
+    assert find_downstream({"index"}, readers_by_stage(STAGES)) == {"package"}
 
 
 def test_rewriting_keeps_comments_and_all_other_lines() -> None:
@@ -242,7 +242,7 @@ def test_rewriting_keeps_comments_and_all_other_lines() -> None:
         "      - cots/old.py\n      - cots/losses\n    outs: [out]\n\n  two:\n    foreach: ${x}  # each\n    do:\n"
         "      cmd: x\n      deps:\n        - out\n      outs:\n        - cots/kept\n"
     )
-    made = with_code(text, {"one": ["cots/a.py", "cots/b.py"], "two": ["cots/c.py"]})
+    made = replace_code_deps(text, {"one": ["cots/a.py", "cots/b.py"], "two": ["cots/c.py"]})
     assert made == text.replace(
         "      - cots/old.py\n      - cots/losses\n", "      - cots/a.py\n      - cots/b.py\n"
     ).replace("        - out\n", "        - out\n        - cots/c.py\n")

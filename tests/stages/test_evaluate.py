@@ -369,11 +369,11 @@ def test_several_processes_measure_what_one_measures(
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
             inputs = files(project, tiny_data)
             launched(project, count, "evaluate", *inputs, params=params(folds=3), python=fork_python)
-    one, many = (tmp_path / name / "reports" for name in ("one", "many"))
+    single, many = (tmp_path / name / "reports" for name in ("one", "many"))
     for target in TARGETS:
         name = f"evaluation/{target}.parquet"
-        assert (many / name).read_bytes() == (one / name).read_bytes()
-    assert _but_speed(many / "metrics.json") == _but_speed(one / "metrics.json")
+        assert (many / name).read_bytes() == (single / name).read_bytes()
+    assert _but_speed(many / "metrics.json") == _but_speed(single / "metrics.json")
 
 
 def _but_speed(metrics: Path) -> dict[str, Any]:

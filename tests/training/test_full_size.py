@@ -18,12 +18,12 @@ from cots.training.optim import build_param_groups
 from cots.training.trainer import train_step
 from tests.backbones import encoder, language, vision, vit
 
-DIM, WORDS, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24
+DIM, VOCAB, CODES, PAIRS, LENGTH = 256, 30_522, 8_192, 2, 24
 
 
 def full_size_encoders() -> tuple[ImageEncoder, TextEncoder]:
     """ViT-B/16 and BERT-base with random weights, the last six blocks trainable, with gradient checkpointing."""
-    image_backbone, text_backbone = vision(size=224, patch=16, name="vit_base_patch16_224"), language(vocab=WORDS)
+    image_backbone, text_backbone = vision(size=224, patch=16, name="vit_base_patch16_224"), language(vocab=VOCAB)
     image, text = ImageEncoder(image_backbone, dim=DIM, pool="class"), TextEncoder(text_backbone, dim=DIM, pool="class")
     for part in (image, text):
         part.freeze_except_last(6)
@@ -38,7 +38,7 @@ def full_size_objective() -> CotsObjective:
         image=image,
         text=text,
         patch_head=MaskedTokenHead(width=image.backbone.width, dim=DIM, vocab_size=CODES),
-        word_head=MaskedTokenHead(width=text.backbone.width, dim=DIM, vocab_size=WORDS),
+        word_head=MaskedTokenHead(width=text.backbone.width, dim=DIM, vocab_size=VOCAB),
         queue=PairQueue(size=1024, dim=DIM, warmup_steps=0),
         noise_filter=AdaptiveMomentumFilter(warmup_steps=100, num_std=2.0, momentum=0.99),
         loss_weights=LossWeights(instance=1.0, token=1.0, task=1.0, masked_views=1.0),
@@ -50,7 +50,7 @@ def full_size_objective() -> CotsObjective:
 
 def random_batch() -> Batch:
     """Two pairs of noise, with 40 % of the patches and 15 % of the tokens masked."""
-    ids = torch.randint(1000, WORDS, (PAIRS, LENGTH))
+    ids = torch.randint(1000, VOCAB, (PAIRS, LENGTH))
     mlm_mask = torch.arange(LENGTH).expand(PAIRS, LENGTH) % 7 == 3
     return Batch(
         image_index=torch.arange(PAIRS),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cots.data.samples import Sample
-from cots.data.sources.folder import COLUMNS
+from cots.data.sources.folder import TABLE_COLUMNS
 from cots.errors import BadInput
 from cots.files import atomic_folder
 
@@ -37,7 +37,7 @@ def _merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> d
     counts = dict.fromkeys(sources, 0)
     with (out / "captions.csv").open("w", encoding="utf8", errors="surrogateescape", newline="") as text:
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(COLUMNS)
+        table.writerow(TABLE_COLUMNS)
         for name, (root, samples) in sources.items():
             for sample in samples:
                 try:

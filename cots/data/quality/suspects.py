@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from cots.data import pairs as pair_table
+from cots.data.pairs import PAIR_COLUMNS
 from cots.errors import BadInput
 from cots.files import atomic_file
 
 KEY_COLUMNS = ["id", "caption"]
-COLUMNS = [*KEY_COLUMNS, "text", *(name for name in pair_table.COLUMNS if name not in KEY_COLUMNS)]
+SUSPECT_COLUMNS = [*KEY_COLUMNS, "text", *(name for name in PAIR_COLUMNS if name not in KEY_COLUMNS)]
 
 
 def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -20,12 +20,12 @@ def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
         manifest: of the run's data.
 
     Returns:
-        Rows with `COLUMNS`, lowest similarity first.
+        Rows with `SUSPECT_COLUMNS`, lowest similarity first.
     """
     suspects = pairs[(pairs["dropped"] > 0) & (2 * pairs["dropped"] >= pairs["seen"])]
     captions = manifest.set_index("id")["captions"]
     texts = [str(captions[sample][index]) for sample, index in zip(suspects["id"], suspects["caption"], strict=True)]
-    return suspects.assign(text=texts).sort_values(["score", "id", "caption"], ignore_index=True)[COLUMNS]
+    return suspects.assign(text=texts).sort_values(["score", "id", "caption"], ignore_index=True)[SUSPECT_COLUMNS]
 
 
 def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
@@ -44,6 +44,6 @@ def read_suspects(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype={"id": "str", "caption": "int64"})[KEY_COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
-            f"{path} is not a list of suspects ({error}): it must be a CSV with the columns {', '.join(COLUMNS)}, "
-            "as `cots suspects` writes it; an empty list is the header alone"
+            f"{path} is not a list of suspects ({error}): it must be a CSV with the columns "
+            f"{', '.join(SUSPECT_COLUMNS)}, as `cots suspects` writes it; an empty list is the header alone"
         ) from None

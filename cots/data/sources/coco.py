@@ -39,8 +39,10 @@ class CocoSourceConfig(Config):
         files = sorted(self.path.glob("annotations/captions_*.json"))
         years = sorted({file.stem[-4:] for file in files})
         if len(years) != 1:
-            found = f"those of {' and '.join(years)}" if years else "none"
-            raise BadInput(f"{self.path} must hold annotations/captions_<split><year>.json of one year, found {found}")
+            years_found = f"those of {' and '.join(years)}" if years else "none"
+            raise BadInput(
+                f"{self.path} must hold annotations/captions_<split><year>.json of one year, found {years_found}"
+            )
         return iter([sample for file in files for sample in _read_annotations(self.path, file)])
 
 

@@ -17,7 +17,7 @@ from cots.data.sources.layout_io import make_sample, media_of, parse_split, requ
 from cots.errors import BadInput
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
-COLUMNS = ("image", "caption", "split")
+TABLE_COLUMNS = ("image", "caption", "split")
 Row = dict[str, str]
 
 
@@ -79,8 +79,8 @@ def _make_sample(folder: Path, table: Path, name: str, entry: _Entry) -> Sample:
 def _find_table(folder: Path) -> Path:
     tables = sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
     if len(tables) != 1:
-        found = ", ".join(table.name for table in tables) or "none"
-        raise BadInput(f"{folder} must hold one caption table ({', '.join(TABLE_SUFFIXES)}), found {found}")
+        names = ", ".join(table.name for table in tables) or "none"
+        raise BadInput(f"{folder} must hold one caption table ({', '.join(TABLE_SUFFIXES)}), found {names}")
     return tables[0]
 
 
@@ -103,7 +103,7 @@ def _csv_rows(table: Path) -> Iterator[tuple[int, Row]]:
         _check_columns(columns, f"{table}")
         for number, cells in lines:
             row = dict(zip_longest(columns, cells[: len(columns)], fillvalue=""))
-            yield number, {name: row[name] for name in COLUMNS if name in row}
+            yield number, {name: row[name] for name in TABLE_COLUMNS if name in row}
 
 
 def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str]]]:
@@ -138,12 +138,12 @@ def _jsonl_rows(table: Path) -> Iterator[tuple[int, Row]]:
         if not isinstance(row, dict):
             raise BadInput(f"{location}: not a JSON object")
         _check_columns(row, location)
-        yield number, {name: str(row[name] or "") for name in COLUMNS if name in row}
+        yield number, {name: str(row[name] or "") for name in TABLE_COLUMNS if name in row}
 
 
 def _check_columns(columns: Iterable[str], location: str) -> None:
     names = list(columns)
     missing = [name for name in ("image", "caption") if name not in names]
     if missing:
-        found = ", ".join(map(repr, names)) or "none: the table is empty"
-        raise BadInput(f"{location}: no column {' and '.join(missing)}; the columns found are {found}")
+        column_names = ", ".join(map(repr, names)) or "none: the table is empty"
+        raise BadInput(f"{location}: no column {' and '.join(missing)}; the columns found are {column_names}")

@@ -36,8 +36,8 @@ class KarpathySourceConfig(Config):
         require_folder(self.path)
         files = sorted(self.path.glob("dataset*.json"))
         if len(files) != 1:
-            found = ", ".join(file.name for file in files) or "none"
-            raise BadInput(f"{self.path} must hold one dataset_*.json of the Karpathy layout, found {found}")
+            names = ", ".join(file.name for file in files) or "none"
+            raise BadInput(f"{self.path} must hold one dataset_*.json of the Karpathy layout, found {names}")
         with layout_errors("Karpathy", files[0]):
             entries = read_json(files[0])["images"]
             base = find_base_folder(self.path, [_image_name(entry) for entry in entries[:20]])

@@ -98,8 +98,8 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.DictReader(file)
             if missing := [name for name in columns if name not in (reader.fieldnames or [])]:
-                found = ", ".join(reader.fieldnames or []) or "none"
-                raise BadInput(f"{path} has no column {' and '.join(missing)}; the columns found are {found}")
+                column_names = ", ".join(reader.fieldnames or []) or "none"
+                raise BadInput(f"{path} has no column {' and '.join(missing)}; the columns found are {column_names}")
             rows = [(reader.line_num, {name: row[name] for name in columns}) for row in reader]
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None

@@ -8,7 +8,7 @@ import typer
 
 from cots.errors import BadInput, exit_on_error
 from cots.flows.local.postgres import Postgres
-from cots.flows.local.processes import Processes, Service
+from cots.flows.local.processes import ManagedProcess, Processes
 from cots.flows.local.servers import deploy, end_lost_runs, mlflow_server, prefect_server, worker
 from cots.flows.local.settings import FILE, Ports, Settings
 
@@ -70,12 +70,12 @@ def _load_settings(state: Path) -> Settings:
     return Settings.load_or_create(state)
 
 
-def _services(settings: Settings, postgres: Postgres) -> list[Service]:
+def _services(settings: Settings, postgres: Postgres) -> list[ManagedProcess]:
     """Services in stopping order: each is stopped before the services that it needs."""
     return [worker(settings), prefect_server(settings, postgres), mlflow_server(settings, postgres)]
 
 
-def _start_worker(processes: Processes, service: Service, settings: Settings) -> None:
+def _start_worker(processes: Processes, service: ManagedProcess, settings: Settings) -> None:
     if not processes.find_running(service.name):
         for name in end_lost_runs(settings):
             typer.echo(f"run {name}: its process is gone, marked as crashed")

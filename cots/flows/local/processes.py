@@ -22,7 +22,7 @@ DOWN_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ManagedProcess:
     """One background process.
 
     Attributes:
@@ -65,7 +65,7 @@ class Processes:
             return None
         return process if alive else None
 
-    def start(self, service: Service, *, cwd: Path) -> bool:
+    def start(self, service: ManagedProcess, *, cwd: Path) -> bool:
         """Start a service in its own session unless it is running; return whether it was started.
 
         Raises:
@@ -91,7 +91,7 @@ class Processes:
         self._record_path(service.name).write_text(json.dumps(record), encoding="utf8")
         return True
 
-    def wait(self, service: Service) -> None:
+    def wait(self, service: ManagedProcess) -> None:
         """Wait until a service is healthy.
 
         Raises:
@@ -103,7 +103,7 @@ class Processes:
                 raise RunFailed(f"{service.name} did not start: see its log {self.log(service.name)}")
             sleep(POLL_SECONDS)
 
-    def stop(self, service: Service) -> bool:
+    def stop(self, service: ManagedProcess) -> bool:
         """Stop a service and kill what is left of its process group; return whether it was running."""
         process = self.find_running(service.name)
         if process:

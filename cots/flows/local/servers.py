@@ -14,7 +14,7 @@ import psutil
 
 from cots.errors import RunFailed
 from cots.flows.local.postgres import Postgres
-from cots.flows.local.processes import Service
+from cots.flows.local.processes import ManagedProcess
 from cots.flows.local.settings import HOST, Settings
 
 POOL = "cots"
@@ -23,7 +23,7 @@ ANSWER_SECONDS = 10
 UNFINISHED = ("PENDING", "RUNNING", "CANCELLING")
 
 
-def mlflow_server(settings: Settings, postgres: Postgres) -> Service:
+def mlflow_server(settings: Settings, postgres: Postgres) -> ManagedProcess:
     """MLflow server: runs and models in PostgreSQL, artefacts in the state folder, served by MLflow itself."""
     listen = ("--host", HOST, "--port", str(settings.ports.mlflow), "--workers", "1")
     files = ("--artifacts-destination", (settings.folder / "artifacts").as_uri())
@@ -33,10 +33,12 @@ def mlflow_server(settings: Settings, postgres: Postgres) -> Service:
     }
     command = (sys.executable, "-m", "mlflow", "server", *listen, *files)
     health = f"{settings.tracking_uri}/health"
-    return Service("mlflow", command, environment, settings.ports.mlflow, lambda: _answers(health), signal.SIGTERM)
+    return ManagedProcess(
+        "mlflow", command, environment, settings.ports.mlflow, lambda: _answers(health), signal.SIGTERM
+    )
 
 
-def prefect_server(settings: Settings, postgres: Postgres) -> Service:
+def prefect_server(settings: Settings, postgres: Postgres) -> ManagedProcess:
     """Prefect server: deployments, schedules, states and logs, in PostgreSQL."""
     database_url = postgres.address("postgresql+asyncpg", "prefect")
     environment = settings.environment() | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url}
@@ -52,13 +54,15 @@ def prefect_server(settings: Settings, postgres: Postgres) -> Service:
         str(settings.ports.prefect),
     )
     health = f"{settings.api_url}/ready"  # /health does not check the database
-    return Service("prefect", command, environment, settings.ports.prefect, lambda: _answers(health), signal.SIGINT)
+    return ManagedProcess(
+        "prefect", command, environment, settings.ports.prefect, lambda: _answers(health), signal.SIGINT
+    )
 
 
-def worker(settings: Settings) -> Service:
+def worker(settings: Settings) -> ManagedProcess:
     """Worker that starts the runs of the deployments in the project folder."""
     command = (sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
-    return Service("worker", command, settings.environment(), None, lambda: _has_worker(settings), signal.SIGINT)
+    return ManagedProcess("worker", command, settings.environment(), None, lambda: _has_worker(settings), signal.SIGINT)
 
 
 def deploy(settings: Settings, project: Path) -> None:

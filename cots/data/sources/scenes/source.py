@@ -93,8 +93,8 @@ def _sample_captions(
 ) -> tuple[tuple[str, ...], tuple[bool, ...]]:
     """Captions, and which of them describe another scene."""
     is_mismatched = tuple(bool(draw < noise) for draw in rng.random(num_captions))
-    described = [_unlike_scene(rng, scene, scenes) if flag else scene for flag in is_mismatched]
-    return tuple(sample_caption(rng, grammar, other) for other in described), is_mismatched
+    described_scenes = [_unlike_scene(rng, scene, scenes) if flag else scene for flag in is_mismatched]
+    return tuple(sample_caption(rng, grammar, other) for other in described_scenes), is_mismatched
 
 
 def _unlike_scene(rng: np.random.Generator, scene: Scene, scenes: Sequence[Scene]) -> Scene:
