@@ -211,7 +211,11 @@ def platform(toy_project: Callable[[Path], Path], fork_python: str) -> Iterator[
     mlflow, prefect, postgres = map(str, free_ports(3))
     ports = ("--mlflow-port", mlflow, "--prefect-port", prefect, "--postgres-port", postgres)
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    environment = outside | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = outside | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",  # how often the worker looks for runs: by default every 10 seconds,
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # and the scheduler for schedules: 60
+    }
     first = Platform(f"http://127.0.0.1:{prefect}/api", environment, sys.executable, project, folder / "state", ports)
     later = replace(first, python=fork_python)
     try:
