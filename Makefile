@@ -50,10 +50,10 @@ status: setup
 	$(if $(COMPOSE),$(COMPOSE) ps,python -m cots.flows.local status $(ARGS))
 
 test: setup
-	pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 test-fast: setup
-	pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	pytest -m "not slow" --numprocesses=2 --dist=loadfile
 
 check: setup
 	ruff format --check .

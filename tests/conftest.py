@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,12 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ignore warnings at import: Great Expectations' of `sre_constants`, MLflow's of type hints."""
+    """Ignore warnings at import (Great Expectations' of `sre_constants`, MLflow's of type hints); take Ctrl+C.
+
+    A shell's background jobs ignore SIGINT, and so would all processes that tests start and interrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("filterwarnings", "ignore:module 'sre_.*' is deprecated:DeprecationWarning")
     config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
 

@@ -81,8 +81,7 @@ def test_what_is_started_in_turn_is_python_too_also_through_a_shell_and_by_exec(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_a_signal_ends_the_work_and_the_process_dies_of_it(python: str, tmp_path: Path, number: signal.Signals) -> None:
-    code = "import os, signal, time\n"
-    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
+    code = "import os, time\n"
     code += "open('pid.new', 'w').write(str(os.getpid())); os.rename('pid.new', 'pid'); time.sleep(600)"
     process = subprocess.Popen([python, "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL)
     waited_for((tmp_path / "pid").is_file)
