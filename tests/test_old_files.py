@@ -93,7 +93,8 @@ def test_an_old_index_gives_the_results_that_it_gave(media: Any) -> None:
 def old_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """A copy of the old store, with paths as if the old release had been used here."""
     with tarfile.open(OLD / "registry.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # since Python 3.11.4
+        archive.extractall(tmp_path)
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
         for table, column in (
             ("experiments", "artifact_location"),
