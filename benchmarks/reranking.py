@@ -28,6 +28,7 @@ from cots.file_names import MANIFEST_PATH, SHARDS_PATH
 from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
 from cots.progress import Progress
+from cots.training.monitor import Monitor
 from cots.training.optim import build_param_groups
 from cots.training.trainer import train
 
@@ -84,6 +85,7 @@ def train_cross_encoder(model: DualEncoder, params: Params, steps: int) -> Cross
             pixel_stats=(vision["mean"], vision["std"]),
             checkpoint_path=Path("runs/checkpoints/cross-encoder.pt"),
             fingerprint=fingerprint([model.digest, schedule, training.model_dump(mode="json")], MANIFEST_PATH, TOKENS),
+            monitor=Monitor(objective, training, validate=dict),
             on_step=progress.log_step,
         )
     return cross

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 TOTAL_LOSS = "loss/total"
 KEEP_RATE = "filter/keep_rate"
 FILTER_THRESHOLD = "filter/threshold"
+GRAD_NORM = "grad_norm/total"  # before clipping
+VALIDATION = "val/"  # before the names of scores on the validation split
+VALIDATION_RSUM = f"{VALIDATION}rsum"
 SIMILARITY_MEAN, SIMILARITY_STD = "similarity/mean", "similarity/std"
 
 _LOSS = "loss/"

@@ -8,7 +8,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from cots.curves import KEEP_RATE, loss_columns
+from cots.curves import KEEP_RATE, VALIDATION_RSUM, loss_columns
 
 LOG_EVERY = 15.0  # seconds between two lines
 
@@ -61,7 +61,7 @@ class Progress:
 
     def log_step(self, row: Mapping[str, float]) -> None:
         """Count one training step and show its losses."""
-        columns = [*loss_columns(row), *(name for name in ("perplexity", KEEP_RATE) if name in row)]
+        columns = [*loss_columns(row), *(name for name in ("perplexity", KEEP_RATE, VALIDATION_RSUM) if name in row)]
         if self.done == 0 and "step" in row:
             self.done = self.skipped = int(row["step"])
             self.bar.initial = self.bar.n = self.done

@@ -10,7 +10,6 @@ from cots.files import write_json
 from cots.registry.cards import DATA_CARD, MODEL_CARD
 from cots.registry.client import INDEX
 from cots.registry.evidence import PARAMS
-from cots.registry.loading import fetch_model_folder, find_encoders
 from cots.registry.packaging import save_index
 from cots.registry.publishing import build_evaluator, publish_package
 from cots.registry.registry import PublishResult, Registry
@@ -18,6 +17,7 @@ from cots.registry.versions import VersionInfo
 from cots.stages.index import stage as index_stage
 from cots.stages.package import index_lineage, inference_config, read_validation
 from cots.tracking.git import git_state
+from cots.tracking.loading import fetch_model_folder, find_encoders
 
 WORK, CACHE = Path("runs/refresh"), Path("runs/vectors")
 

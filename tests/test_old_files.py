@@ -25,11 +25,11 @@ from cots.config.params import Params
 from cots.curves import loss_column
 from cots.devices import compute_dtype, default_device
 from cots.models.dual_encoder import DualEncoder
-from cots.registry.loading import load_encoders
 from cots.registry.registry import Registry
 from cots.search.engine import SearchEngine
 from cots.search.queries import RESULT_MEDIA, Query
 from cots.stages import finetune, pretrain
+from cots.tracking.loading import load_encoders
 from tests.conftest import Cots
 
 OLD = Path(__file__).parent / "fixtures/v0_1"

@@ -37,7 +37,7 @@ def drift(
     from cots.digests import file_digest
     from cots.monitoring.drift import DriftMonitor, summarize_checks
     from cots.monitoring.query_log import read_queries
-    from cots.registry.loading import load_encoders
+    from cots.tracking.loading import load_encoders
 
     limits = Params.load().drift
     current = read_manifest(manifest)

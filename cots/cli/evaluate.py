@@ -64,7 +64,7 @@ def evaluate(
     """Measure retrieval in both directions on a data set."""
     from cots.data.ingest.by_media import ingest_by_media
     from cots.data.ingest.ingestor import Ingestor
-    from cots.registry.loading import load_encoders
+    from cots.tracking.loading import load_encoders
 
     root = data.resolve() if data.is_dir() else data.resolve().parent
     limits = {"min_side": min_side, "max_pixels": max_pixels, "max_caption_chars": max_caption_chars}

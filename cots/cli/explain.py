@@ -23,7 +23,7 @@ def explain(
     from cots.data.image_decoding import UnusableImage, decode_image
     from cots.evaluation.explain import explain as similarity_maps
     from cots.evaluation.explain import overlay
-    from cots.registry.loading import load_encoders
+    from cots.tracking.loading import load_encoders
 
     if not text.strip():
         raise BadInput("the text is blank")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cots.config.params import Params
 
 PARAMS, PRESETS = Path("params.yaml"), Path("presets")
+ENCODERS = PRESETS / "encoders"
 Data = Annotated[Path | None, typer.Option(help="Folder of the images and captions.")]
 Force = Annotated[
     bool, typer.Option(help="Replace params.yaml even if it was edited; the old file becomes params.yaml.bak.")
@@ -26,6 +27,13 @@ Force = Annotated[
 def init(
     preset: Annotated[str | None, typer.Argument(help="Name of a file in presets/, without .yaml.")] = None,
     data: Data = None,
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            help="What training starts from: the name of a file in presets/encoders/, without .yaml, or a folder or "
+            "file of a model, also of CLIP and SigLIP. By default as the preset says."
+        ),
+    ] = None,
     force: Force = False,
     upgrade: Annotated[
         bool,
@@ -36,24 +44,26 @@ def init(
 ) -> None:
     """Write params.yaml for a data set: the defaults, changed by a preset."""
     if upgrade:
-        if preset or data:
-            raise BadInput("--upgrade rewrites params.yaml as it is: give it no preset and no --data")
+        if preset or data or encoders:
+            raise BadInput("--upgrade rewrites params.yaml as it is: give it no preset, no --data and no --encoders")
         _upgrade()
         return
     if preset is None:
         raise BadInput(f"name a preset, one of {', '.join(_preset_names())}")
-    text = _render(preset, _read_preset(preset, data))
+    values = _read_preset(preset, data)
+    text = _render(preset, _with_encoders(values, encoders) if encoders else values, encoders)
     edited = PARAMS.is_file() and _is_edited()
     if edited and not force:
         raise BadInput(f"{PARAMS} has edits that are in no commit and no preset: commit them, or repeat with --force")
     _write(text, keep=edited)
-    typer.echo(f"{PARAMS} is preset {preset}; now run: dvc repro")
+    start = f" with encoders {encoders}" if encoders else ""
+    typer.echo(f"{PARAMS} is preset {preset}{start}; now run: dvc repro")
 
 
 def use(preset: Annotated[str, typer.Argument()], data: Data = None, force: Force = False) -> None:
     """Old name of `cots init`."""
     print("cots use is now called cots init", file=sys.stderr)
-    init(preset, data, force)
+    init(preset, data, force=force)
 
 
 def _upgrade() -> None:
@@ -69,15 +79,15 @@ def _upgrade() -> None:
     typer.echo(f"{PARAMS} has the current names and every key; the old file is {PARAMS}.bak")
 
 
-def _preset_names() -> list[str]:
-    """Names of the presets.
+def _preset_names(folder: Path = PRESETS) -> list[str]:
+    """Names of the presets, or of the encoders.
 
     Raises:
         BadInput: this is not the project's folder.
     """
-    if names := sorted(path.stem for path in PRESETS.glob("*.yaml")):
+    if names := sorted(path.stem for path in folder.glob("*.yaml")):
         return names
-    raise BadInput(f"no folder {PRESETS} here: run in the project's folder")
+    raise BadInput(f"no folder {folder} here: run in the project's folder")
 
 
 def _preset_file(preset: str) -> Path:
@@ -101,7 +111,52 @@ def _read_preset(preset: str, data: Path | None) -> dict[str, Any]:
     return values | {"source": values.get("source", {}) | {"path": str(data)}}
 
 
-def _render(preset: str, values: dict[str, Any]) -> str:
+def _with_encoders(values: dict[str, Any], encoders: str) -> dict[str, Any]:
+    """A preset's values with other encoders; section `finetune` of these changes every run of the preset.
+
+    Args:
+        values: of the preset.
+        encoders: name of a file in presets/encoders, or a folder or file of a model.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    from cots.config.sections import read_yaml
+
+    if encoders in _preset_names(ENCODERS):
+        changes: dict[str, Any] = read_yaml(ENCODERS / f"{encoders}.yaml")
+    elif Path(encoders).expanduser().exists():
+        changes = _start_values(Path(encoders).expanduser())
+    else:
+        names = ", ".join(_preset_names(ENCODERS))
+        raise BadInput(f"no encoders {encoders!r}: give a folder or file, or one of {names}")
+    run = changes.pop("finetune", {}) | {"size": changes["model"]["image"]["size"]}
+    targets = values.get("finetune", {"image-text": {}})
+    return merge(values, changes) | {"finetune": {target: merge(values, run) for target, values in targets.items()}}
+
+
+def _start_values(start: Path) -> dict[str, Any]:
+    """What params.yaml says to start from a model at a path: its name, and the sizes that other stages need."""
+    from cots.tracking.loading import load_encoders
+
+    image = load_encoders(str(start)).config["image"]
+    return {
+        "prepare": {"size": image["size"]},
+        "model": {"init_from": str(start), "image": {"size": image["size"], "patch": image["patch"]}},
+        "pretrain": {"objective": {"temperature": {"init": None, "min": 0.005}}},
+    }
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested values with changes; `options` of a model are replaced as a whole."""
+    merged = dict(values)
+    for key, change in changes.items():
+        nested = isinstance(change, dict) and isinstance(merged.get(key), dict) and key != "options"
+        merged[key] = merge(merged[key], change) if nested else change
+    return merged
+
+
+def _render(preset: str, values: dict[str, Any], encoders: str | None = None) -> str:
     """The complete file.
 
     Raises:
@@ -110,7 +165,10 @@ def _render(preset: str, values: dict[str, Any]) -> str:
     from cots.config.params import Params
     from cots.config.render import render
 
-    return render(Params.parse(values, _preset_file(preset)), _header(_preset_file(preset)))
+    header = _header(_preset_file(preset))
+    if encoders and (file := ENCODERS / f"{encoders}.yaml").is_file():
+        header += _header(file)
+    return render(Params.parse(values, _preset_file(preset)), header)
 
 
 def _header(path: Path) -> str:
@@ -135,13 +193,16 @@ def _is_edited() -> bool:
 
 
 def _render_presets(params: "Params") -> Iterator[str]:
-    """What `cots init` would write from each preset for the same data."""
+    """What `cots init` would write from each preset, with any encoders, for the same data."""
     from cots.config.sections import read_yaml
 
     for preset in _preset_names():
         values: dict[str, Any] = read_yaml(_preset_file(preset))
         source = values.get("source", {}) | {"path": str(params.source.path)}
-        yield _render(preset, values | {"source": source})
+        values |= {"source": source}
+        yield _render(preset, values)
+        for encoders in _preset_names(ENCODERS):
+            yield _render(preset, _with_encoders(values, encoders), encoders)
 
 
 def _write(text: str, *, keep: bool) -> None:

@@ -31,21 +31,24 @@ class ImageEncoderConfig(Config):
         default="convolutions",
         description="linear (the ViT's own) or convolutions (need fewer images to train). Paper: linear (L).",
     )
-    pool: Literal["class", "mean"] = Field(
-        default="mean", description="mean (of the patches) or class (the class token). Paper: class (L)."
+    pool: Literal["class", "mean", "attention"] | None = Field(
+        default="mean",
+        description="mean (of the patches), class (the class token), attention (SigLIP's) or null (as in the "
+        "checkpoint). Paper: class (L).",
     )
     options: dict[str, Any] = Field(
         default={"embed_dim": 128, "depth": 2, "num_heads": 4},
         description="Arguments of the timm model. {} leaves the named architecture as it is.",
     )
-    mean: tuple[float, float, float] = Field(
-        default=(0.48145466, 0.4578275, 0.40821073),
-        description="Mean of each channel, subtracted from the pixels; by default CLIP's. Pretrained weights do not "
-        "change it.",
+    mean: tuple[float, float, float] | None = Field(
+        default=None,
+        description="Mean of each channel, subtracted from the pixels; null: the checkpoint's. Without a checkpoint "
+        "null is CLIP's.",
     )
-    std: tuple[float, float, float] = Field(
-        default=(0.26862954, 0.26130258, 0.27577711),
-        description="Standard deviation of each channel, divides the pixels; by default CLIP's.",
+    std: tuple[float, float, float] | None = Field(
+        default=None,
+        description="Standard deviation of each channel, divides the pixels; null: the checkpoint's. Without a "
+        "checkpoint null is CLIP's.",
     )
 
     @property
@@ -76,12 +79,20 @@ class TextEncoderConfig(Config):
     pretrained: bool = Field(
         default=False, description="Start from the pretrained weights and the tokenizer of `name`."
     )
-    pool: Literal["class", "mean"] = Field(
-        default="mean", description="mean (of the tokens) or class ([CLS]). Paper: class (L)."
+    pool: Literal["class", "mean", "last"] | None = Field(
+        default="mean",
+        description="mean (of the tokens), class ([CLS]), last (the last token) or null (as in the checkpoint). "
+        "Paper: class (L).",
     )
-    max_tokens: PositiveInt = Field(
+    max_tokens: PositiveInt | None = Field(
         default=32,
-        description="Longer texts are truncated. At most the number of the model's positions. Paper: 80 (L).",
+        description="Longer texts are truncated; null: at the last position of the checkpoint. Paper: 80 (L).",
+    )
+    padding: Literal["longest", "max_length"] = Field(
+        default="longest",
+        description="longest (of a batch; padding is not read) or max_length (SigLIP's: texts are filled up to "
+        "`max_tokens`, and padding is read).",
+        exclude_if=lambda padding: padding == "longest",
     )
     vocab_size: PositiveInt = Field(
         default=5000,
@@ -103,6 +114,13 @@ class TextEncoderConfig(Config):
 class ModelConfig(Config):
     """Both encoders and their shared embedding space."""
 
+    init_from: str | None = Field(
+        default=None,
+        description="A model to start from instead of these encoders. A folder of a trained model, a registered "
+        "version (`models:/cots-index@champion`), or a checkpoint of CLIP or SigLIP: a folder, a file or a name of the "
+        "hub. Of `image` only `size` and `patch` are then read, of `text` nothing. See [encoders.md](encoders.md).",
+        json_schema_extra={"since": "0.3.0"},
+    )
     dim: PositiveInt = Field(default=128, description="Dimension of the embeddings. Paper: 256 (L).")
     image: ImageEncoderConfig = Field(default=ImageEncoderConfig(), description="The image encoder.")
     text: TextEncoderConfig = Field(default=TextEncoderConfig(), description="The text encoder.")

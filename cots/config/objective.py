@@ -45,13 +45,17 @@ class MaskConfig(Config):
 class TemperatureConfig(Config):
     """Divisor of the similarities: fixed, or learned from `init` and kept above `min`."""
 
-    init: PositiveFloat = Field(default=0.07, description="Initial value. Paper: 0.05 to 0.07 (M).")
+    init: PositiveFloat | None = Field(
+        default=0.07,
+        description="Initial value; null: that of the model that the run starts from, 0.07 if it has none. "
+        "Paper: 0.05 to 0.07 (M).",
+    )
     learnable: bool = Field(default=False, description="Whether it is learned. Paper: fixed (M).")
     min: PositiveFloat = Field(default=0.01, description="Lower bound, if it is learned.")
 
     @model_validator(mode="after")
     def _check_init(self) -> Self:
-        if self.init < self.min:
+        if self.init is not None and self.init < self.min:
             raise ValueError(f"init {self.init} is below min {self.min}")
         return self
 
@@ -144,7 +148,11 @@ class SiglipObjectiveConfig(InBatchObjectiveConfig):
     temperature: TemperatureConfig = Field(
         default=TemperatureConfig(init=0.1, learnable=True), description="Divisor of the similarities."
     )
-    bias: float = Field(default=-10.0, description="Initial bias of the similarities.")
+    bias: float | None = Field(
+        default=-10.0,
+        description="Initial bias of the similarities; null: that of the model that the run starts from, -10 if it "
+        "has none.",
+    )
 
 
 ObjectiveConfig = Annotated[

@@ -11,13 +11,17 @@ from cots.directions import Target
 
 
 class TrainableBlocksConfig(Config):
-    """Number of the last blocks of each backbone that are trained; `all` includes its embeddings."""
+    """Number of the last blocks of each backbone that are trained; `all` includes its embeddings, `locked` is none."""
 
-    image: Literal["all"] | NonNegativeInt = Field(
-        default="all", description="Blocks of the image encoder. Paper: 6 (L)."
+    image: Literal["all", "locked"] | NonNegativeInt = Field(
+        default="all",
+        description="Blocks of the image encoder; 0 trains its final norm, locked nothing but the projection (LiT). "
+        "Paper: 6 (L).",
     )
-    text: Literal["all"] | NonNegativeInt = Field(
-        default="all", description="Blocks of the text encoder. Paper: 6 (L)."
+    text: Literal["all", "locked"] | NonNegativeInt = Field(
+        default="all",
+        description="Blocks of the text encoder; 0 trains its final norm, locked nothing but the projection. "
+        "Paper: 6 (L).",
     )
 
 
@@ -47,6 +51,12 @@ class TrainConfig(Config):
         default=1.0,
         description="Factor of the learning rate from each block to the one below it. 1: the same rate everywhere (D).",
     )
+    head_lr_scale: PositiveFloat = Field(
+        default=1.0,
+        description="Factor of the learning rate of projections, prediction heads and temperature. About 10 if they "
+        "begin with random weights on pretrained encoders (D).",
+        json_schema_extra={"since": "0.3.0"},
+    )
     trainable_blocks: TrainableBlocksConfig = Field(
         default=TrainableBlocksConfig(), description="Last blocks of each backbone that are trained, or all."
     )
@@ -67,6 +77,19 @@ class TrainConfig(Config):
     max_grad_norm: PositiveFloat = Field(
         default=1.0, description="Maximum norm of all gradients together; larger ones are scaled down."
     )
+    validate_every: PositiveInt | None = Field(
+        default=None,
+        description="Steps between evaluations on the validation split; null: none. Recalls and RSUM appear in the "
+        "curves as `val/...`, and training is the same to the last bit.",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    grad_norms_every: PositiveInt | None = Field(
+        default=None,
+        description="Steps between measurements of the gradient by level; null: none. The norm of each level's "
+        "weighted gradient in each backbone appears in the curves as `grad_norm/token/image` and so on; such a step "
+        "takes one more pass for each level.",
+        json_schema_extra={"since": "0.3.0"},
+    )
     checkpoint_every: PositiveInt = Field(default=100, description="Steps between checkpoints.")
     objective: ObjectiveConfig = Field(default=CotsObjectiveConfig(), description="The training objective.")
 
@@ -76,6 +99,12 @@ class TrainConfig(Config):
             raise ValueError(
                 f"loss_weights.token is not 0 with {self.frames} frames: visual tokens belong to a single frame"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_monitor(self) -> Self:
+        if self.fsdp and (self.validate_every or self.grad_norms_every):
+            raise ValueError("validate_every and grad_norms_every need whole weights on every rank: not with fsdp")
         return self
 
     @model_validator(mode="after")
@@ -104,6 +133,11 @@ class FinetuneConfig(TrainConfig):
             filter=FilterConfig(warmup_steps=20),
         ),
         description="The training objective.",
+    )
+    init_from: str | None = Field(
+        default=None,
+        description="A model to start from instead of the pre-trained encoders. As `model.init_from`.",
+        json_schema_extra={"since": "0.3.0"},
     )
     size: PositiveInt = Field(
         default=64,

@@ -1,13 +1,15 @@
 """A batch of texts as token ids."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from cots.data.tokenizer import pad_token_ids
+
+Padding = Literal["longest", "max_length"]  # transformers' names
 
 
 class TokenBatch(NamedTuple):
@@ -18,8 +20,11 @@ class TokenBatch(NamedTuple):
     maskable: NDArray[np.bool_]  # (B, L), False = padding or a special token
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> TokenBatch:
-    """Tokenize texts, cut to `max_tokens` and padded to the longest of them."""
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int, padding: Padding = "longest"
+) -> TokenBatch:
+    """Tokenize texts, cut to `max_tokens` and padded to the longest of them, or to `max_tokens`."""
+    length = max_tokens if padding == "max_length" else None
     encoding = tokenizer(
         list(texts),
         truncation=True,
@@ -28,6 +33,6 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_to
         return_special_tokens_mask=True,
         return_token_type_ids=False,
     )
-    input_ids, attention_mask = pad_token_ids(encoding["input_ids"], pad_token=tokenizer.pad_token_id)
-    special, _ = pad_token_ids(encoding["special_tokens_mask"], pad_token=1)
+    input_ids, attention_mask = pad_token_ids(encoding["input_ids"], pad_token=tokenizer.pad_token_id, length=length)
+    special, _ = pad_token_ids(encoding["special_tokens_mask"], pad_token=1, length=length)
     return TokenBatch(input_ids, attention_mask, special == 0)

@@ -17,7 +17,7 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
         name: a folder, or a name on the Hugging Face hub.
 
     Raises:
-        BadInput: there is none, or it lacks a padding or mask token.
+        BadInput: there is none, or it lacks a padding token.
     """
     if isinstance(name, Path) and not name.is_dir():  # transformers would look for it on the hub
         raise BadInput(f"no tokenizer folder {name}: run `dvc repro tokenize`")
@@ -25,8 +25,8 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(f"no tokenizer in {name}: {str(error).splitlines()[0]}") from None
-    if tokenizer.pad_token_id is None or tokenizer.mask_token_id is None:
-        raise BadInput(f"tokenizer {name} has no padding or mask token: the token level needs both")
+    if tokenizer.pad_token_id is None:
+        raise BadInput(f"tokenizer {name} has no padding token: texts of several lengths need one")
     return tokenizer
 
 
@@ -42,18 +42,21 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_t
     return ids
 
 
-def pad_token_ids(texts: Sequence[Sequence[int]], *, pad_token: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def pad_token_ids(
+    texts: Sequence[Sequence[int]], *, pad_token: int, length: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Pad token ids to an array.
 
     Args:
         texts: token ids of B texts, at least one; the longest has L.
         pad_token: fills the shorter rows.
+        length: L for models that read padding like any other token, as SigLIP does; None otherwise.
 
     Returns:
-        Input ids (B, L), and attention mask (B, L), False = padding.
+        Input ids (B, L), and attention mask (B, L), False = padding that is not read.
     """
     lengths = np.array([len(text) for text in texts])
-    attention_mask = np.arange(lengths.max()) < lengths[:, None]
-    input_ids = np.full(attention_mask.shape, pad_token, np.int64)
-    input_ids[attention_mask] = np.concatenate(texts)
-    return input_ids, attention_mask
+    filled = np.arange(length or lengths.max()) < lengths[:, None]
+    input_ids = np.full(filled.shape, pad_token, np.int64)
+    input_ids[filled] = np.concatenate(texts)
+    return input_ids, filled if length is None else np.ones_like(filled)

@@ -35,7 +35,8 @@ def explain(model: DualEncoder, frames: Sequence[Image.Image], text: str) -> lis
     """Relevance of the patches for a text and for each of its words.
 
     The query vector of a word is what the word adds: the text's embedding minus that of the text with the word's tokens
-    replaced by [MASK], as in masked language modelling. Words beyond the model's `max_tokens` are left out.
+    replaced by [MASK], as in masked language modelling, or by padding if the tokenizer has no [MASK], as CLIP's. Words
+    beyond the model's `max_tokens` are left out.
 
     Args:
         model: stays as it is: modes, gradients and weights.
@@ -60,7 +61,7 @@ def patch_relevance(encoder: ImageEncoder, pixels: Tensor, queries: Tensor) -> t
         R = I;  for each block, in order: R <- R + mean over heads of max(dS/dA * A, 0) @ R
 
     with the attention A of the block and the similarity S. The relevance of a patch is its entry of R - I in the row
-    that is pooled: the row of the class token, or the mean of the patches' rows.
+    that is pooled: the row of the class token, or the mean of the patches' rows, also where attention pools them.
 
     Args:
         encoder: with or without fused attention; runs in evaluation mode and float32.
@@ -141,12 +142,13 @@ def _embed_with_words_masked(model: DualEncoder, text: str) -> tuple[list[str], 
     word_of_token = [-1 if word is None else word for word in encoding.word_ids]
     spans = {word: encoding.word_to_chars(word) for word in sorted(set(word_of_token) - {-1})}
     words = {word: text[slice(*span)] for word, span in spans.items() if any(map(str.isalnum, text[slice(*span)]))}
-    input_ids = torch.tensor(encoding.ids).repeat(1 + len(words), 1)
-    for row, word in enumerate(words, start=1):
-        input_ids[row, torch.tensor(word_of_token) == word] = tokenizer.mask_token_id
-    device = model.text.projection.weight.device
+    mask_token = tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    texts = [
+        [mask_token if at == word else token for token, at in zip(encoding.ids, word_of_token, strict=True)]
+        for word in (None, *words)
+    ]
     with eval_mode(model.text), torch.no_grad():
-        embeddings = model.text(input_ids.to(device), torch.ones_like(input_ids, dtype=torch.bool).to(device))
+        embeddings = model.embed_token_ids(texts)
     return list(words.values()), embeddings
 
 

@@ -14,12 +14,26 @@ from cots.objectives.cots import CotsObjective, LossWeights
 from cots.objectives.protocol import Objective
 from cots.objectives.siglip import SiglipObjective
 
+TEMPERATURE, BIAS = 0.07, -10.0  # initial values, if neither the section nor the model has any
+
 
 def build_objective(model: DualEncoder, section: ObjectiveConfig, *, num_codes: int) -> Objective[Any]:
     """The training objective around a model's encoders; `num_codes` is the size of the dVAE's codebook."""
     config = section.temperature
-    temperature = Temperature(init=config.init, learnable=config.learnable, min=config.min)
+    init = model.config.get("temperature", TEMPERATURE) if config.init is None else config.init
+    temperature = Temperature(init=init, learnable=config.learnable, min=min(config.min, init))
     return OBJECTIVES[section.kind](model, section, temperature, num_codes)
+
+
+def trained_scales(model: DualEncoder, objective: Objective[Any]) -> dict[str, float]:
+    """Temperature and bias after a run, for the model's config, if the run learned them or the model has them."""
+    scales: dict[str, float] = {}
+    temperature = objective.get_submodule("temperature")
+    if "temperature" in model.config or any(p.requires_grad for p in temperature.parameters()):
+        scales["temperature"] = temperature().item()
+    if isinstance(objective, SiglipObjective):
+        scales["bias"] = objective.bias.item()
+    return scales
 
 
 def _build_cots(
@@ -30,7 +44,9 @@ def _build_cots(
         image=image,
         text=text,
         patch_head=MaskedTokenHead(width=image.backbone.width, dim=dim, vocab_size=num_codes),
-        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab_size=len(model.tokenizer)),
+        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab_size=len(model.tokenizer))
+        if model.tokenizer.mask_token_id is not None
+        else None,
         queue=PairQueue(size=section.queue_size, dim=dim, warmup_steps=section.queue_warmup_steps),
         noise_filter=AdaptiveMomentumFilter(
             warmup_steps=filter_config.warmup_steps, num_std=filter_config.num_std, momentum=filter_config.momentum
@@ -51,7 +67,8 @@ def _build_clip(
 def _build_siglip(
     model: DualEncoder, section: SiglipObjectiveConfig, temperature: Temperature, num_codes: int
 ) -> SiglipObjective:
-    return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=section.bias)
+    bias = model.config.get("bias", BIAS) if section.bias is None else section.bias
+    return SiglipObjective(image=model.image, text=model.text, temperature=temperature, bias=bias)
 
 
 # Each takes the model, its own section, the temperature and the size of the dVAE's codebook.

@@ -62,6 +62,7 @@ def build_train_loader(
         num_samples=len(samples),
         tokenizer=model.tokenizer,
         max_tokens=model.config["text"]["max_tokens"],
+        padding=model.config["text"].get("padding", "longest"),
         batch_size=training.batch_size,
         frames=training.frames,
         size=image_config["size"],

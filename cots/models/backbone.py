@@ -37,6 +37,11 @@ class Backbone(nn.Module, ABC):
     def final_layers(self) -> list[nn.Module]:
         """The modules after the blocks; trainable whenever any block is."""
 
+    @property
+    def checkpoint_settings(self) -> dict[str, Any]:
+        """What the loaded checkpoint says for keys of the model's config that are null; empty without a checkpoint."""
+        return {}
+
     @abstractmethod
     def set_grad_checkpointing(self) -> None:
         """Recompute activations inside the blocks in the backward pass instead of storing them.
@@ -66,6 +71,15 @@ class ImageBackbone(Backbone):
     @abstractmethod
     def attentions(self) -> list[Any]:
         """Each block's attention, first to last, with timm's `fused_attn` and `attn_drop`; attention maps need it."""
+
+    @property
+    def attention_pool(self) -> nn.Module | None:
+        """Pools tokens (B, prefix + N, W) to (B, W) with learned attention; None if the model has no such layer."""
+        return None
+
+    def remove_attention_pool(self) -> None:
+        """Remove the layer that pools with attention, if there is one."""
+        return
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

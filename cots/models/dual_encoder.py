@@ -23,10 +23,17 @@ from cots.models.backbone import ImageBackbone
 from cots.models.encoder import Encoder, ImageEncoder, TextEncoder
 from cots.models.model_folder import CONFIG, DIGEST, TOKENIZER, WEIGHTS, model_load_errors, save_model_folder
 from cots.models.pixels import normalize_pixels
-from cots.models.text_model import TextModel, backbone_class, build_text_backbone
+from cots.models.text_model import TextModel, backbone_class, build_text_backbone, fill_nulls
 from cots.models.vit import VitBackbone
 
 IMAGE_BACKBONE_KEYS = ("name", "pretrained", "size", "patch", "stem", "options")  # of the config; its arguments
+
+# the pixels' mean and standard deviation by channel, for encoders without a checkpoint: CLIP's
+UNTRAINED = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "pool": "mean",
+}
 
 # by `kind`; a config without one, as in release 0.1, gets the first
 IMAGE_BACKBONES: dict[str, Callable[..., ImageBackbone]] = {"timm": VitBackbone}
@@ -61,7 +68,8 @@ class DualEncoder(TextModel):
             **{key: image_config[key] for key in IMAGE_BACKBONE_KEYS},
             fused_attention=default_device().type != "cpu",
         )
-        text = build_text_backbone(config, tokenizer)
+        image_config = fill_nulls(image_config, UNTRAINED | image.checkpoint_settings)
+        text, text_config = build_text_backbone(config, tokenizer)
         config = config | {
             "image": image_config | {"pretrained": False, "name": image.name, "options": image.options},
             "text": text_config | {"pretrained": False, "name": text.name, "options": text.options},

@@ -11,7 +11,7 @@ from cots.errors import BadInput
 from cots.models.backbone import ImageBackbone, TextBackbone
 from cots.models.token_index import TokenIndex
 
-Pool = Literal["class", "mean"]
+Pool = Literal["class", "mean", "attention", "last"]
 
 
 class MaskedOutput(NamedTuple):
@@ -27,7 +27,7 @@ class Encoder(nn.Module):
     Args:
         backbone: inputs to tokens.
         dim: of the shared space (D).
-        pool: "class" projects the first token, "mean" the mean of the patches or tokens.
+        pool: what is projected; each modality has its own ways.
     """
 
     def __init__(self, backbone: ImageBackbone | TextBackbone, *, dim: int, pool: Pool) -> None:
@@ -57,6 +57,15 @@ class Encoder(nn.Module):
             module.requires_grad_(True)
         parts = {id(part) for module in trainable for part in module.modules()}
         self.frozen = [m for m in self.modules() if not any(id(part) in parts for part in m.modules())]
+        self.train(self.training)
+
+    def lock(self) -> None:
+        """Train only the projection; the backbone stays as it is and in evaluation mode.
+
+        Source: LiT, arXiv:2111.07991, locks the image tower.
+        """
+        self.backbone.requires_grad_(False)
+        self.frozen = [*self.backbone.modules()]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -91,10 +100,11 @@ class ImageEncoder(Encoder):
     Args:
         backbone: images to tokens.
         dim: of the shared space (D).
-        pool: "class" projects the class token, "mean" the mean of the patches.
+        pool: "class" projects the class token, "mean" the mean of the patches, "attention" the output of the
+            backbone's own pooling layer, as in SigLIP.
 
     Raises:
-        BadInput: pool is "class" and the backbone has no class token.
+        BadInput: the backbone has no class token or no pooling layer, and pool asks for it.
     """
 
     backbone: ImageBackbone
@@ -102,6 +112,12 @@ class ImageEncoder(Encoder):
     def __init__(self, backbone: ImageBackbone, *, dim: int, pool: Pool) -> None:
         if pool == "class" and not backbone.has_class_token:
             raise BadInput(f"model.image.pool is class, and {backbone.name} has no class token: give mean")
+        if pool == "attention" and backbone.attention_pool is None:
+            raise BadInput(
+                f"model.image.pool is attention, and {backbone.name} has no layer for it: give class or mean"
+            )
+        if pool != "attention":
+            backbone.remove_attention_pool()
         super().__init__(backbone, dim=dim, pool=pool)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -155,6 +171,9 @@ class ImageEncoder(Encoder):
 
     def pool_tokens(self, tokens: Tensor) -> Tensor:
         """Each image's pooled vector (B, W) from the backbone's tokens (B, prefix + N, W)."""
+        if self.backbone.attention_pool is not None:
+            pooled: Tensor = self.backbone.attention_pool(tokens)
+            return pooled
         return tokens[:, 0] if self.pool == "class" else tokens[:, self.backbone.num_prefix_tokens :].mean(dim=1)
 
     def _group_frames(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
@@ -175,7 +194,7 @@ class TextEncoder(Encoder):
     Args:
         backbone: token ids to token vectors.
         dim: of the shared space (D).
-        pool: "class" projects the first token, "mean" the mean of the tokens without padding.
+        pool: "class" projects the first token, "last" the last one, "mean" the mean; padding does not count.
     """
 
     backbone: TextBackbone
@@ -209,6 +228,9 @@ class TextEncoder(Encoder):
     def _embed(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         if self.pool == "class":
             return l2_normalize(self.projection(tokens[:, 0]))
+        if self.pool == "last":
+            last = attention_mask.sum(dim=1) - 1
+            return l2_normalize(self.projection(tokens[torch.arange(len(tokens), device=tokens.device), last]))
         weight = attention_mask.to(tokens.dtype)
         pooled = torch.einsum("blw,bl->bw", tokens, weight / weight.sum(dim=1, keepdim=True))
         return l2_normalize(self.projection(pooled))

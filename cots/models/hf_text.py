@@ -1,21 +1,27 @@
 """The text backbone: a transformers encoder."""
 
 import inspect
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel
+from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from cots.errors import BadInput
 from cots.models.backbone import TextBackbone
 from cots.models.token_index import TokenIndex
 
 BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # model types with no layer after the blocks
+TWO_TOWER = {"clip_text_model": "CLIPTextModel", "siglip_text_model": "SiglipTextModel"}  # of CLIP and SigLIP
 NOT_OPTIONS = ("model_type", "dtype", "transformers_version", "architectures")  # the other entries of config.json
 REASON_CHARS = 160  # of another library's message, which may list every known model
 
@@ -52,18 +58,26 @@ class HfTextBackbone(TextBackbone):
     ) -> None:
         super().__init__()
         required = {} if pretrained else {"vocab_size": vocab_size, "pad_token_id": pad_token}
-        config = load_config(name, pretrained, required | options)
+        with quiet_transformers():  # defaults of SigLIP's configuration contradict each other
+            config = load_config(name, pretrained, required | options)
         self.encoder = build_hf_encoder(name, config, pretrained=pretrained, fused_attention=fused_attention)
         if config.vocab_size < vocab_size:
             raise BadInput(f"model.text: {name} knows {config.vocab_size} tokens, the tokenizer makes {vocab_size}")
         layers = getattr(config, "layer_types", None) or ()
-        self._expands_mask = config._attn_implementation == "sdpa" and "sliding_attention" not in layers
+        expands = config._attn_implementation == "sdpa" and "sliding_attention" not in layers
+        self._expands_mask = expands and config.model_type not in TWO_TOWER
         self.name, self.options = name, options
         if pretrained:
             settings = config.to_diff_dict() | {"vocab_size": config.vocab_size, "pad_token_id": config.pad_token_id}
             self.name = config.model_type
             self.options = {k: v for k, v in settings.items() if k not in NOT_OPTIONS and has_setting(config, k)}
         self.width = config.hidden_size
+        self._checkpoint_settings = {"pool": published_pool(name)} if pretrained else {}
+
+    @property
+    def checkpoint_settings(self) -> dict[str, Any]:
+        """The way to pool: that of sentence-transformers, if the checkpoint says one, else the first token."""
+        return self._checkpoint_settings
 
     @property
     def max_tokens(self) -> int | None:
@@ -183,7 +197,7 @@ def load_config(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  #
     """
     defaults = auto_config(name, pretrained, {})
     kind = defaults.model_type
-    if not is_bidirectional(defaults) or options.get("is_decoder"):
+    if kind not in TWO_TOWER and (not is_bidirectional(defaults) or options.get("is_decoder")):
         raise BadInput(
             f"model.text: {name} ({kind}) is no text encoder: give a bidirectional one, such as bert, roberta, "
             "distilbert, mpnet, electra, deberta-v2 or modernbert"
@@ -212,8 +226,14 @@ def has_setting(config: Any, setting: str) -> bool:  # noqa: ANN401  of any mode
     """Whether a model reads this setting: its configuration class has it or, as in DeBERTa, only its code."""
     if hasattr(type(config)(), setting):
         return True
-    code = sys.modules[MODEL_MAPPING[type(config)].__module__]
+    code = sys.modules[model_class(config).__module__]
     return f'"{setting}"' in inspect.getsource(code)
+
+
+def model_class(config: Any) -> Any:  # noqa: ANN401  of any model type
+    """The class of transformers for a configuration of a text encoder."""
+    name = TWO_TOWER.get(config.model_type)
+    return getattr(transformers, name) if name else MODEL_MAPPING[type(config)]
 
 
 def is_bidirectional(config: Any) -> bool:  # noqa: ANN401  of any model type
@@ -233,22 +253,53 @@ def build_hf_encoder(name: str, config: Any, *, pretrained: bool, fused_attentio
     Raises:
         BadInput: it cannot be built or loaded, or `name` lacks some of its weights.
     """
-    kind = MODEL_MAPPING[type(config)]
+    kind = model_class(config)
     settings: dict[str, Any] = {"dtype": torch.float32}
     settings["attn_implementation"] = "sdpa" if fused_attention and kind._supports_sdpa else "eager"
     if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         settings["add_pooling_layer"] = False
     try:
+        if config.model_type in TWO_TOWER:
+            encoder = kind._from_config(config, **settings)
+            encoder.head = nn.Identity()  # SigLIP's projection, which is this project's `projection`
+            return encoder
         if not pretrained:
             return AutoModel.from_config(config, **settings)
-        encoder, loading = AutoModel.from_pretrained(
-            name, config=config, use_safetensors=True, output_loading_info=True, **settings
-        )
+        with quiet_transformers():
+            encoder, loading = AutoModel.from_pretrained(
+                name, config=config, use_safetensors=True, output_loading_info=True, **settings
+            )
     except (AssertionError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise BadInput(f"model.text: transformers cannot build {name}: {summarize_error(error)}") from None
     if missing := sorted(loading["missing_keys"]):
         raise BadInput(f"model.text: {name} lacks {len(missing)} weights of a {kind.__name__}, such as {missing[0]}")
     return encoder
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bar and no report of loading within this context; missing weights are checked by the caller."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def published_pool(name: str) -> str:
+    """How a checkpoint pools its tokens: "mean" if it is one of sentence-transformers that says so, else "class"."""
+    file = cached_file(
+        name,
+        "1_Pooling/config.json",
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return "mean" if file and json.loads(Path(file).read_text()).get("pooling_mode_mean_tokens") else "class"
 
 
 def summarize_error(error: Exception) -> str:

@@ -22,6 +22,7 @@ from cots.models.encoder import Encoder, TextEncoder
 from cots.models.hf_text import HfTextBackbone
 from cots.models.model_folder import CONFIG, DIGEST, TOKENIZER, WEIGHTS, model_load_errors
 
+MAX_TOKENS = 512  # of a text, for models that limit neither positions nor texts
 SORT_WINDOW = 100  # batches of texts that are sorted by length together
 
 # by `kind`; a config without one, as in release 0.1, gets the first
@@ -104,10 +105,13 @@ class TextModel:
 
     def encode_text_batches(self, batches: Iterable[TextBatch]) -> NDArray[np.float32]:
         """Embeddings (N, D), unit rows, of the texts of some batches, in the order of the batches."""
-        return self._to_numpy(self._encode_token_ids(text_batch.token_ids) for text_batch in batches)
+        return self._to_numpy(self.embed_token_ids(text_batch.token_ids) for text_batch in batches)
 
-    def _encode_token_ids(self, tokens: list[list[int]]) -> Tensor:
-        input_ids, attention_mask = pad_token_ids(tokens, pad_token=self.tokenizer.pad_token_id)
+    def embed_token_ids(self, tokens: list[list[int]]) -> Tensor:
+        """Embeddings (N, D), unit rows on the model's device, of texts given as token ids with special tokens."""
+        text_config = self.config["text"]
+        length = text_config["max_tokens"] if text_config.get("padding") == "max_length" else None
+        input_ids, attention_mask = pad_token_ids(tokens, pad_token=self.tokenizer.pad_token_id, length=length)
         device = self.text.projection.weight.device
         embeddings: Tensor = self.text(
             torch.from_numpy(input_ids).to(device), torch.from_numpy(attention_mask).to(device)
@@ -139,14 +143,25 @@ def load_text_model(folder: Path) -> TextModel | None:
             if digest is None:
                 return None
             tokenizer = load_tokenizer(folder / TOKENIZER)
-            text = TextEncoder(build_text_backbone(config, tokenizer), dim=config["dim"], pool=config["text"]["pool"])
+            backbone, text_config = build_text_backbone(config, tokenizer)
+            text = TextEncoder(backbone, dim=config["dim"], pool=text_config["pool"])
             names = [name for name in weights.keys() if name.startswith("text.")]  # noqa: SIM118  no iterator
             text.load_state_dict({name.removeprefix("text."): weights.get_tensor(name) for name in names})
     return TextModel(text=text, tokenizer=tokenizer, config=config, digest=digest).to(default_device())
 
 
-def build_text_backbone(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> TextBackbone:
+def fill_nulls(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The config with values for its keys that are null."""
+    return {key: values.get(key) if value is None else value for key, value in config.items()}
+
+
+def build_text_backbone(
+    config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> tuple[TextBackbone, dict[str, Any]]:
     """The text backbone of a model's config, with random weights or the pretrained ones that the config names.
+
+    Returns:
+        The backbone, and section `text` of the config without nulls.
 
     Raises:
         BadInput: it cannot be built, or it has positions for fewer tokens than the config asks for.
@@ -160,10 +175,12 @@ def build_text_backbone(config: dict[str, Any], tokenizer: PreTrainedTokenizerBa
         options=text_config["options"],
         fused_attention=default_device().type != "cpu",
     )
+    longest = min(backbone.max_tokens or MAX_TOKENS, tokenizer.model_max_length)
+    text_config = fill_nulls(text_config, {"max_tokens": longest, "pool": "mean"} | backbone.checkpoint_settings)
     if backbone.max_tokens is not None and backbone.max_tokens < text_config["max_tokens"]:
         limit = f"model.text.max_tokens is {text_config['max_tokens']}"
         raise BadInput(f"{limit}, and {text_config['name']} has positions for {backbone.max_tokens}: give less")
-    return backbone
+    return backbone, text_config
 
 
 def backbone_class(backbones: dict[str, B], modality: str, config: dict[str, Any]) -> B:

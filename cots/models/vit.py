@@ -22,6 +22,8 @@ from cots.models.token_index import TokenIndex
 CACHE_BYTES = 3 * 2**20  # bytes of bfloat16 activations at which a core is fastest (docs/performance.md)
 SIZE_ARGUMENTS = ("img_size", "patch_size", "num_classes")  # timm's arguments that this class passes itself
 
+POOLS = {"token": "class", "avg": "mean", "map": "attention"}  # timm's names of ways to pool
+
 SAVED_MASK_NAME = "mask_embedding"  # name of `mask_token` on disk and in model digests
 
 
@@ -68,6 +70,14 @@ class VitBackbone(ImageBackbone):
             built_with = {key: value for key, value in self.vit._model_args.items() if key not in SIZE_ARGUMENTS}
             self.name = self.vit.pretrained_cfg["architecture"]
             self.options = built_with | {"global_pool": self.vit.global_pool}
+        self._checkpoint_settings: dict[str, Any] = {}
+        if pretrained:
+            published = self.vit.pretrained_cfg
+            self._checkpoint_settings = {
+                "mean": tuple(published["mean"]),
+                "std": tuple(published["std"]),
+                "pool": POOLS.get(self.vit.global_pool, "class" if self.has_class_token else "mean"),
+            }
         self.width = self.vit.embed_dim
         if stem == "convolutions":
             self.vit.patch_embed.proj = conv_stem(self.width, patch)
@@ -94,7 +104,23 @@ class VitBackbone(ImageBackbone):
     @property
     def final_layers(self) -> list[nn.Module]:
         """The modules after the blocks."""
-        return [self.vit.norm, self.vit.fc_norm]
+        pool = [self.vit.attn_pool] if self.vit.attn_pool is not None else []
+        return [self.vit.norm, *pool, self.vit.fc_norm]
+
+    @property
+    def checkpoint_settings(self) -> dict[str, Any]:
+        """Mean and standard deviation of the pixels and the way to pool, as timm stores them with the weights."""
+        return self._checkpoint_settings
+
+    @property
+    def attention_pool(self) -> nn.Module | None:
+        """SigLIP's pooling layer; None in other models."""
+        pool: nn.Module | None = self.vit.attn_pool
+        return pool
+
+    def remove_attention_pool(self) -> None:
+        """Remove SigLIP's pooling layer, if there is one."""
+        self.vit.attn_pool = None
 
     @property
     def attentions(self) -> list[Any]:
@@ -217,7 +243,6 @@ def build_vit(name: str, pretrained: bool, options: dict[str, Any]) -> Any:  # n
         raise BadInput(f"model.image: {name} {kind}: the token level needs PatchEmbed; docs/encoders.md lists others")
     if not isinstance(vit.patch_drop, nn.Identity):
         raise BadInput("model.image.options.patch_drop_rate: the token level needs every patch: leave it out")
-    vit.attn_pool = None  # SigLIP's; the encoder pools by the class token or the mean
     return vit
 
 

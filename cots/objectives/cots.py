@@ -1,6 +1,7 @@
 """The COTS objective: the losses of a batch, and one method that updates queues, momentum encoders and filter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from cots.losses.alignment import symmetric_kl
 from cots.losses.contrastive import contrastive_logits
 from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
 from cots.losses.masked import masked_cross_entropy
-from cots.models.encoder import ImageEncoder, TextEncoder
+from cots.models.encoder import ImageEncoder, MaskedOutput, TextEncoder
 from cots.models.heads import MaskedTokenHead
 from cots.models.momentum import MomentumEncoder
 from cots.models.queue import PairQueue
@@ -54,7 +55,7 @@ class CotsObjective(Objective[KeyFeatures]):
 
     Args:
         image: the image encoder; text: the text encoder.
-        patch_head: predicts visual tokens; word_head: predicts text tokens.
+        patch_head: predicts visual tokens; word_head: predicts text tokens, None if the tokenizer cannot mask any.
         queue: keys of past pairs; noise_filter: the adaptive momentum filter.
         loss_weights: by loss.
         temperature: of the contrastive softmax.
@@ -71,7 +72,7 @@ class CotsObjective(Objective[KeyFeatures]):
         image: ImageEncoder,
         text: TextEncoder,
         patch_head: MaskedTokenHead,
-        word_head: MaskedTokenHead,
+        word_head: MaskedTokenHead | None,
         queue: PairQueue,
         noise_filter: AdaptiveMomentumFilter,
         loss_weights: LossWeights,
@@ -91,6 +92,21 @@ class CotsObjective(Objective[KeyFeatures]):
     def needs_momentum(self) -> bool:
         """Whether negatives, queue or filter need the momentum encoders."""
         return self.in_batch_negatives != "online" or self.queue.size > 0 or self.noise_filter.num_std is not None
+
+    @property
+    def levels(self) -> list[str]:
+        """Names of the losses that have a weight."""
+        return [name for name, weight in self.loss_weights._asdict().items() if weight]
+
+    @contextmanager
+    def only(self, level: str) -> Iterator[None]:
+        """Within this context all other losses have weight 0."""
+        weights = self.loss_weights
+        self.loss_weights = LossWeights(**dict.fromkeys(weights._fields, 0.0) | {level: getattr(weights, level)})
+        try:
+            yield
+        finally:
+            self.loss_weights = weights
 
     @property
     def _needs_logits(self) -> bool:
@@ -168,12 +184,15 @@ class CotsObjective(Objective[KeyFeatures]):
             image, masked_image = self.image.forward_clean_and_masked(
                 rows.frames, frame_mask, embed_masked=embed_masked
             )
-            masked_text = self.text.forward_masked(
-                rows.mlm_input_ids, rows.attention_mask, targets.tokens, embed_masked=embed_masked
-            )
+            if self.word_head:
+                masked_text = self.text.forward_masked(
+                    rows.mlm_input_ids, rows.attention_mask, targets.tokens, embed_masked=embed_masked
+                )
         else:
             image = self.image(rows.frames)
         text = self.text(rows.input_ids, rows.attention_mask)
+        if targets and masked_text is None:  # no token can be masked: the text as it is
+            masked_text = MaskedOutput(text[:0], text)
         logits = self.compute_logits(image, text, keys, candidates) if self._needs_logits else None
         share = len(queries) / len(candidates.rows)
         return EncodedRows(rows, keys, candidates, share, image, text, logits, targets, masked_image, masked_text)
@@ -190,6 +209,8 @@ class CotsObjective(Objective[KeyFeatures]):
         assert encoded.masked_text is not None
         rows, targets = encoded.batch, encoded.masked_targets
         mvm = self.mvm_loss(rows, targets.patches, encoded.masked_image.tokens, encoded.text)
+        if self.word_head is None:
+            return encoded.share * mvm
         mlm = self.mlm_loss(
             rows, targets.tokens, encoded.masked_text.tokens, encoded.image, num_masked=targets.num_masked_tokens
         )
@@ -202,6 +223,7 @@ class CotsObjective(Objective[KeyFeatures]):
 
     def mlm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, image: Tensor, *, num_masked: int) -> Tensor:
         """Masked language modeling, from tokens (M, W) at the masked positions and image embeddings (R, D)."""
+        assert self.word_head
         logits = self.word_head(tokens, positions.rows, image)
         return masked_cross_entropy(logits, positions.select(rows.input_ids), num_masked=num_masked)
 

@@ -1,6 +1,8 @@
 """The interface between the training loop and an objective."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -65,6 +67,16 @@ class Objective(nn.Module, ABC, Generic[K]):
     One step is `compute_keys` once, `forward` for each micro-batch, the optimizer's step, and `update_state` once; only
     the last one changes state. A `typing.Protocol` cannot require that an objective is an `nn.Module`.
     """
+
+    @property
+    def levels(self) -> list[str]:
+        """Names of the losses that the run trains, if there are several that can be computed one by one."""
+        return []
+
+    @contextmanager
+    def only(self, level: str) -> Iterator[None]:
+        """Within this context the loss is that of one of the levels, with its weight."""
+        raise NotImplementedError(level)
 
     @abstractmethod
     def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> K:

@@ -14,7 +14,7 @@ from cots.evaluation.comparison import mean_recalls, read_queries
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.evidence import EVIDENCE, QUERIES, VersionArtifacts
 from cots.registry.gate import BOTH, Difference, GateInputs
-from cots.registry.loading import load_encoders
+from cots.tracking.loading import load_encoders
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def open_search(uri: str, *, texts_only: bool = False) -> Iterator[PackagedSearc
     if (Path(uri) / MLMODEL).is_file():
         yield _open_package(Path(uri), texts_only=texts_only)
         return
-    from cots.registry.loading import fetch_model_folder
+    from cots.tracking.loading import fetch_model_folder
 
     with TemporaryDirectory() as scratch:
         yield _open_package(fetch_model_folder(uri, into=Path(scratch)), texts_only=texts_only)

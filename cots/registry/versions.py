@@ -57,6 +57,7 @@ class VersionInfo:
             "index": {"version": self.version, "registered": self.created.isoformat(timespec="seconds")}
             | _pick(tags, {"digest": "index.digest", "content": "content.digest", "items": "items"}),
             "encoders": {"version": self.encoders, "digest": tags["encoder.digest"], "target": tags["target"]},
+            "init_from": select_tags(tags, "init_from."),
             "code": _pick(tags, {"commit": "git.commit", "dirty": "git.dirty"}),
             "data": _pick(
                 tags, {"manifest": "manifest.digest", "queries": "queries.digest", "dvc.lock": "dvc.lock.digest"}

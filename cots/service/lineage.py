@@ -13,11 +13,11 @@ DIGESTS = {
     "git_commit": "git.commit",
     "git_dirty": "git.dirty",
 }
-GROUPS = {"runs": "run.", "gate": "gate.", "metrics": "metrics."}
+GROUPS = {"init_from": "init_from.", "runs": "run.", "gate": "gate.", "metrics": "metrics."}
 
 
 def version_lineage(view: VersionView) -> dict[str, Any]:
-    """Digests, commit, MLflow runs, gate decision and metrics of a version."""
+    """Digests, commit, what training began with, MLflow runs, gate decision and metrics of a version."""
     tags = view.target.tags
     groups = {group: select_tags(tags, prefix) for group, prefix in GROUPS.items()}
     return {"versions": view.versions, **{name: tags.get(tag) for name, tag in DIGESTS.items()}, **groups}

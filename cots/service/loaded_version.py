@@ -15,10 +15,10 @@ from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.index.thumbnails import Thumbnails
 from cots.registry.client import ENCODERS, INDEX
-from cots.registry.loading import fetch_model_folder, raise_if_unknown
 from cots.registry.packaged import read_package
 from cots.search.engine import SearchEngine
 from cots.search.queries import Query
+from cots.tracking.loading import fetch_model_folder, raise_if_unknown
 from cots.tracking.runs import connect, mlflow_errors
 
 PREFIX = "models:/"

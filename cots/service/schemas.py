@@ -140,6 +140,7 @@ class Lineage(BaseModel):
     dvc_lock_digest: str | None
     git_commit: str | None
     git_dirty: str | None
+    init_from: dict[str, str] = Field(description="Name and digest of what training began with, the latest first.")
     runs: dict[str, str] = Field(description="MLflow's run ids, by stage.")
     gate: dict[str, str] = Field(description="Whether the version was promoted, and why.")
     metrics: dict[str, str] = Field(description="Metrics at the time of packaging.")

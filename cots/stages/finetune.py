@@ -10,8 +10,10 @@ from cots.config.stages.finetune import FinetuneParams
 from cots.directions import MEDIA_OF, Target
 from cots.distributed import rank
 from cots.errors import exit_on_error
+from cots.factory.model import describe
 from cots.init_distributed import init_distributed
 from cots.models.dual_encoder import DualEncoder
+from cots.tracking.loading import load_start
 from cots.tracking.runs import start_run
 from cots.training.fit import Inputs, fit
 
@@ -29,21 +31,24 @@ def stage(
     params: FinetuneParams,
 ) -> None:
     """Train the pre-trained encoders on the target's samples; write the model folder and the training curves."""
-    model = DualEncoder.load(start).with_image_size(params.finetune[target].size)
+    training = params.finetune[target]
+    loaded = load_start(training.init_from) if training.init_from else DualEncoder.load(start)
+    model = loaded.with_image_size(training.size)
     train = partial(
         fit,
         model,
         Inputs(shards, manifest, tokens),
         report,
         name=f"finetune-{target}",
-        training=params.finetune[target],
+        training=training,
         num_codes=params.dvae.codebook_size,
         media=(MEDIA_OF[target],),
     )
     if rank():  # only rank 0 writes
         train()
         return
-    with start_run(f"finetune@{target}", {"finetune": params.finetune[target]}, run, manifest=manifest) as logged:
+    print(f"finetune-{target}: {describe(model, name=training.init_from or str(start))}", file=sys.stderr)
+    with start_run(f"finetune@{target}", {"finetune": training}, run, manifest=manifest) as logged:
         curves = train()
         model.save(out)
         logged.log_curves(curves)

@@ -65,8 +65,19 @@ def stage(
         "queries.digest": queries_digest(table, params),
         "target": params.index.target,
         "metrics": target_metrics,
+        **starts(search.model.config),
     }
     write_json(out / LINEAGE, lineage | index_lineage(index, out / "index", manifest, checks))
+
+
+def starts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Name and digest of the model that training began with, of the one that this began with, and so on."""
+    lineage: dict[str, str] = {}
+    origin, number = config.get("init_from"), 1
+    while origin:
+        lineage |= {f"init_from.{number}.{key}": origin[key] for key in ("name", "digest")}
+        origin, number = origin.get("init_from"), number + 1
+    return lineage
 
 
 def inference_config(params: PackageParams) -> InferenceConfig:

@@ -1,4 +1,4 @@
-"""Stage `pretrain`: training with the COTS objective from scratch, on images and single video frames."""
+"""Stage `pretrain`: trains both encoders, on images and single video frames, from any start."""
 
 import sys
 from functools import partial
@@ -9,8 +9,9 @@ import torch
 from cots.config.stages.pretrain import PretrainParams
 from cots.distributed import rank
 from cots.errors import exit_on_error
-from cots.factory.model import build_model
+from cots.factory.model import build_model, describe, fit_to_images
 from cots.init_distributed import init_distributed
+from cots.tracking.loading import load_start
 from cots.tracking.runs import start_run
 from cots.training.fit import Inputs, fit
 
@@ -26,9 +27,13 @@ def stage(
     *,
     params: PretrainParams,
 ) -> None:
-    """Build both encoders, train them, and write the model folder and the training curves."""
+    """Build or load both encoders, train them, and write the model folder and the training curves."""
     torch.manual_seed(params.pretrain.seed)
-    model = build_model(params.model, tokenizer)
+    start = params.model.init_from
+    if start:
+        model = fit_to_images(load_start(start), params.model.image, name=start)
+    else:
+        model = build_model(params.model, tokenizer)
     train = partial(
         fit,
         model,
@@ -42,6 +47,7 @@ def stage(
     if rank():  # only rank 0 writes
         train()
         return
+    print(f"pretrain: {describe(model, name=start)}", file=sys.stderr)
     with start_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:
         curves = train()
         model.save(out)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
@@ -140,6 +141,7 @@ class LoggedRun:
             (str(name), value, step)
             for name in curves
             for step, value in zip(steps, curves[name].tolist(), strict=True)
+            if not isnan(value)  # what is measured at some steps only
         )
 
     def log_metrics(self, values: Mapping[str, float]) -> None:

@@ -1,5 +1,6 @@
 """One training run over the pipeline's files, common to `pretrain` and `finetune`."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +14,17 @@ from cots.config.training import TrainConfig
 from cots.data.manifest import read_manifest
 from cots.devices import default_device
 from cots.distributed import rank
-from cots.factory.objective import build_objective
+from cots.factory.objective import build_objective, trained_scales
 from cots.factory.train_loader import build_train_loader
 from cots.file_names import CURVES, PAIRS
 from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
 from cots.progress import Progress
 from cots.training.fsdp import apply_fsdp, full_state_dict
+from cots.training.monitor import Monitor
 from cots.training.optim import build_param_groups
 from cots.training.trainer import train
+from cots.training.validation import validate
 
 
 class Inputs(NamedTuple):
@@ -62,7 +65,12 @@ def fit(
     objective = build_objective(model, training.objective, num_codes=num_codes).to(default_device())
     if training.fsdp:
         apply_fsdp(objective)
-    groups = build_param_groups(objective, weight_decay=training.weight_decay, layer_decay=training.layer_decay)
+    groups = build_param_groups(
+        objective,
+        weight_decay=training.weight_decay,
+        layer_decay=training.layer_decay,
+        head_lr_scale=training.head_lr_scale,
+    )
     optimizer = torch.optim.AdamW(groups, fused=True)
     loader = build_train_loader(
         inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
@@ -70,6 +78,9 @@ def fit(
     values = dump_for_fingerprint(training, "pretrain")  # for fine-tuning too, which has the same keys
     run_fingerprint = fingerprint([initial_digest, num_codes, media, [values]], inputs.manifest, inputs.tokens)
     image_config = model.config["image"]
+    monitor = Monitor(
+        objective, training, partial(validate, model, objective, inputs.shards, inputs.manifest, training, media=media)
+    )
     with Progress(name, total=training.steps, unit="steps") as progress:
         result = train(
             objective,
@@ -79,9 +90,11 @@ def fit(
             pixel_stats=(image_config["mean"], image_config["std"]),
             checkpoint_path=Path(f"runs/checkpoints/{name}.pt"),
             fingerprint=run_fingerprint,
+            monitor=monitor,
             on_step=progress.log_step,
         )
     export_encoders(model, objective, momentum=training.objective.saves_ema)
+    model.config = model.config | trained_scales(model, objective)
     curves = pd.DataFrame(result.curves)
     if rank() == 0:
         _write(report, curves, result.pairs.to_table(read_manifest(inputs.manifest)))
@@ -98,7 +111,9 @@ def configure_trainable(model: DualEncoder, training: TrainConfig) -> None:
     """Freeze blocks and switch on gradient checkpointing, as the section says."""
     trainable = training.trainable_blocks
     for encoder, blocks in ((model.image, trainable.image), (model.text, trainable.text)):
-        if blocks != "all":
+        if blocks == "locked":
+            encoder.lock()
+        elif blocks != "all":
             encoder.freeze_except_last(blocks)
         if training.gradient_checkpointing:
             encoder.set_grad_checkpointing()

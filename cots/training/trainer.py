@@ -4,37 +4,28 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cots.config.training import TrainConfig
-from cots.curves import TOTAL_LOSS, current_column, loss_column
+from cots.curves import GRAD_NORM, TOTAL_LOSS, current_column
 from cots.data.loader import NumpyBatch, TrainLoader
-from cots.devices import autocast
-from cots.distributed import (
-    all_gather_with_grad,
-    all_reduce_gradients,
-    all_reduce_sum,
-    barrier,
-    clip_grad_norm,
-    local_slice,
-    rank,
-)
+from cots.distributed import all_gather_with_grad, barrier, clip_grad_norm, rank
 from cots.errors import RunFailed
 from cots.models.encoder import compile_blocks
 from cots.models.pixels import normalize_pixels
-from cots.objectives.protocol import Batch, KeyFeatures, LossOutput, Objective
+from cots.objectives.protocol import Batch, KeyFeatures, Objective
 from cots.training import checkpoint
 from cots.training.fsdp import full_state_dict, load_full_state
+from cots.training.gradients import Metrics, backward_batch, sum_losses
 from cots.training.mfu import MfuMeter
+from cots.training.monitor import Monitor
 from cots.training.pair_stats import PairStats
 from cots.training.schedule import warmup_cosine
 
-Metrics = dict[str, float]
 T = TypeVar("T")
 
 
@@ -54,6 +45,7 @@ def train(
     pixel_stats: tuple[tuple[float, ...], tuple[float, ...]],
     checkpoint_path: Path,
     fingerprint: str,
+    monitor: Monitor,
     on_step: Callable[[Metrics], None],
 ) -> TrainResult:
     """Train the objective in place; a killed run resumes from its checkpoint and ends with the same weights.
@@ -66,6 +58,7 @@ def train(
         pixel_stats: mean and standard deviation by channel.
         checkpoint_path: the checkpoint file, removed at the end.
         fingerprint: digest of parameters and inputs.
+        monitor: measures beside training.
         on_step: called with the metrics of each step.
 
     Raises:
@@ -81,9 +74,12 @@ def train(
         range(start, config.steps), with_wait_seconds(loader.iter_from(start)), strict=False
     ):
         wait_seconds += waited
+        batch = to_device(arrays, pixel_stats, device)
+        paused = time.perf_counter()
+        measured = monitor.before_step(step, batch)
+        started += time.perf_counter() - paused
         torch.manual_seed(hash((config.seed, step)) + rank())  # dropout too is a function of the step
         rate = config.learning_rate * warmup_cosine(step, warmup=config.warmup_steps, steps=config.steps)
-        batch = to_device(arrays, pixel_stats, device)
         with meter.count_flops() if step == start else nullcontext():
             keys, metrics = train_step(
                 objective,
@@ -101,9 +97,12 @@ def train(
         steps_per_second = (step + 1 - start) / elapsed
         timing = {"pairs_per_second": steps_per_second * loader.batch_size, "utilisation": meter.mfu(steps_per_second)}
         timing["data_wait"] = wait_seconds / elapsed
-        curves.append({"step": step} | metrics | {"learning_rate": rate} | timing)
+        curves.append({"step": step} | metrics | {"learning_rate": rate} | timing | measured)
         if not math.isfinite(metrics[TOTAL_LOSS]):
             raise RunFailed(f"the loss is {metrics[TOTAL_LOSS]} at step {step}: lower the learning rate")
+        paused = time.perf_counter()
+        curves[-1] |= monitor.after_step(step)
+        started += time.perf_counter() - paused
         on_step(curves[-1])
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             state = checkpoint_state(step + 1, objective, optimizer, curves, pairs)
@@ -164,49 +163,12 @@ def train_step(
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["scale"]
-    with autocast(batch.frames.device):
-        keys: KeyFeatures | None = objective.compute_keys(
-            batch, micro_batch_slices(len(batch.image_index), grad_accum_steps)
-        )
-    losses: dict[str, Tensor] = {}
-    similarity: list[Tensor] = []
-    num_queries = len(batch.image_index) if keys is None else _num_kept(keys)
-    micro_batches = micro_batch_slices(num_queries, grad_accum_steps)
-    for rows in micro_batches or [slice(0)]:  # a rank without queries still takes part in the collectives
-        with autocast(batch.frames.device):
-            output: LossOutput = objective(batch, keys, rows)
-        output.loss.backward()  # type: ignore[no-untyped-call]
-        if output.similarity is not None:
-            similarity.append(output.similarity)
-        for name, loss in {"total": output.loss.detach(), **output.losses}.items():
-            column = loss_column(name)
-            losses[column] = losses[column] + loss if column in losses else loss
-    if keys is not None:
-        keys = keys.with_similarity(similarity)
-    all_reduce_gradients(objective)
-    clip_grad_norm(objective, max_grad_norm)
+    keys, losses = backward_batch(objective, batch, grad_accum_steps=grad_accum_steps)
+    norm = clip_grad_norm(objective, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     objective.update_state(keys)
-    return keys, _sum_losses(losses) | objective.metrics(keys)
-
-
-def _num_kept(keys: KeyFeatures) -> int:
-    """The number of this rank's pairs that the filter keeps."""
-    return int(keys.keep_mask[local_slice(len(keys.keep_mask))].sum())
-
-
-def _sum_losses(losses: dict[str, Tensor]) -> Metrics:
-    """The losses of the global batch: the sum of all ranks' shares. The first host-device sync of the losses."""
-    names = sorted(losses)  # ranks may hold them in different orders
-    sums = dict(zip(names, all_reduce_sum(torch.stack([losses[name].float() for name in names])).tolist(), strict=True))
-    return {name: sums[name] for name in losses}
-
-
-def micro_batch_slices(count: int, num_slices: int) -> list[slice]:
-    """At most `num_slices` slices of nearly equal, non-zero length that cover 0 to `count`."""
-    ends = sorted({round(number * count / num_slices) for number in range(num_slices + 1)})
-    return [slice(*pair) for pair in pairwise(ends)]
+    return keys, sum_losses(losses) | objective.metrics(keys) | {GRAD_NORM: norm.item()}
 
 
 def to_device(

@@ -16,6 +16,7 @@ from cots.cli.tables import table
 from cots.config.params import Params
 from cots.models.dual_encoder import DualEncoder
 from tests.conftest import Cots
+from tests.two_towers import KINDS
 
 ROOT = Path(__file__).parents[2]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
@@ -141,6 +142,33 @@ def test_numbers_stand_right_and_words_left() -> None:
 
 
 # --- init
+
+
+@pytest.mark.parametrize("encoders", sorted(file.stem for file in (ROOT / "presets/encoders").glob("*.yaml")))
+def test_encoders_are_a_second_axis_beside_the_preset(encoders: str, cots: Cots, project: Path, squares: Path) -> None:
+    chosen = yaml.safe_load((project / f"presets/encoders/{encoders}.yaml").read_text())["model"]
+    for preset in ("folder", "clips"):
+        code, out, err = cots("init", preset, "--data", squares, "--encoders", encoders)
+        assert (code, err) == (0, "")  # also over the file before, which some preset would restore
+        assert out == f"params.yaml is preset {preset} with encoders {encoders}; now run: dvc repro\n"
+        params = Params.load()
+        assert (params.model.init_from, params.model.image.size) == (chosen.get("init_from"), chosen["image"]["size"])
+        assert params.model.image.pretrained == chosen["image"].get("pretrained", False)
+        assert {run.size for run in params.finetune.values()} == {chosen["image"]["size"]}
+        assert params.prepare.size >= chosen["image"]["size"]
+
+
+def test_encoders_at_a_path_bring_the_sizes_that_other_stages_need(
+    cots: Cots, project: Path, squares: Path, tmp_path: Path
+) -> None:
+    start = KINDS["open_clip SigLIP"](tmp_path / "theirs").path
+    assert cots("init", "folder", "--data", squares, "--encoders", start)[0] == 0
+    params = Params.load()
+    assert (params.model.init_from, params.model.image.size, params.model.image.patch) == (str(start), 32, 8)
+    assert params.finetune["image-text"].size == 32
+    code, _, err = cots("init", "folder", "--data", squares, "--encoders", "dinov3", "--force")
+    assert code == 2
+    assert "no encoders 'dinov3': give a folder or file, or one of clip-b16, clip-b32" in one_line(err)
 
 
 def test_the_committed_parameter_file_is_what_the_preset_scenes_becomes(cots: Cots, project: Path) -> None:

@@ -20,7 +20,8 @@ from cots.models.temperature import Temperature
 from cots.objectives.cots import CotsObjective, InBatchNegatives, LossWeights
 from cots.objectives.encoded_rows import select_candidates
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
-from cots.training.trainer import micro_batch_slices, train_step
+from cots.training.gradients import micro_batch_slices
+from cots.training.trainer import train_step
 from tests.backbones import language, vision, vit
 
 PATCHES, TOKENS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
@@ -127,6 +128,7 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
     words = model.text.backbone(some.mlm_input_ids, some.attention_mask)
     masked_text = model.text(some.mlm_input_ids, some.attention_mask)
     masked_views, _ = contrast(F.normalize(model.image.projection(patches.mean(dim=(1, 2)))), masked_text)
+    assert model.word_head
     vision = [
         token_loss(model.patch_head, patches[row, 0, place], text[row], some.visual_tokens[row, place])
         for row in kept
@@ -222,7 +224,7 @@ def test_a_learnable_temperature_moves_and_stops_at_its_minimum() -> None:
     optimizer = torch.optim.AdamW([{"params": list(model.parameters()), "scale": 1.0}], lr=1.0)
     before = float(model.temperature().detach())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cots.training.trainer.autocast", lambda _: torch.autocast("cpu", enabled=False))
+        patch.setattr("cots.training.gradients.autocast", lambda _: torch.autocast("cpu", enabled=False))
         for _ in range(3):
             _, row = train_step(model, optimizer, batch(4), learning_rate=0.3, max_grad_norm=1.0, grad_accum_steps=1)
     assert row["temperature"] != pytest.approx(before)

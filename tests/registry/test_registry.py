@@ -18,6 +18,7 @@ from cots.models.dual_encoder import DualEncoder
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import Promotion, PromotionLog
 from cots.registry.registry import PublishResult, Registry
+from cots.stages.package import starts
 from tests.conftest import ranked, tracked_in
 from tests.deployed import register
 from tests.servers import free_port, serving
@@ -293,7 +294,21 @@ def test_the_lineage_of_a_version_leads_back_to_what_made_it(registry: Registry,
     assert lineage["data"]["manifest"] == packed["manifest.digest"]
     assert lineage["runs"] == {"pretrain": "f" * 32}
     assert lineage["metrics"]["i2t.R1"] == 40.0
+    assert lineage["init_from"] == {}
     assert json.loads(json.dumps(lineage)) == lineage
+
+
+def test_the_lineage_names_what_training_began_with_through_all_generations() -> None:
+    checkpoint = {"name": "openai/clip-vit-base-patch32", "digest": "a"}
+    config = {"init_from": {"name": "models:/cots-index/3", "digest": "b", "init_from": checkpoint}}
+    tags = starts(config)
+    assert tags == {
+        "init_from.1.name": "models:/cots-index/3",
+        "init_from.1.digest": "b",
+        "init_from.2.name": "openai/clip-vit-base-patch32",
+        "init_from.2.digest": "a",
+    }
+    assert starts({}) == {}
 
 
 @pytest.mark.slow

@@ -109,3 +109,17 @@ def test_layer_decay_needs_a_list_of_blocks_and_its_absence_does_not() -> None:
     assert len(build_param_groups(Heads("albert"), weight_decay=0.1, layer_decay=1.0)) == 2
     with pytest.raises(BadInput, match="albert has 0 lists of 3 blocks"):
         build_param_groups(Heads("albert"), weight_decay=0.1, layer_decay=0.9)
+
+
+def test_heads_and_projections_learn_faster_by_their_factor_and_backbones_do_not() -> None:
+    module = Heads()
+    groups = build_param_groups(module, weight_decay=0.1, layer_decay=0.5, head_lr_scale=10.0)
+    by_id = {id(parameter): group["scale"] for group in groups for parameter in group["params"]}
+    by_name = {name: by_id[id(p)] for name, p in module.named_parameters() if p.requires_grad}
+    outside = {name for name in by_name if "backbone" not in name}
+    assert {by_name[name] for name in outside} == {10.0}
+    assert outside == {
+        f"{layer}.{kind}" for layer in ("image.projection", "text.projection", "head") for kind in ("weight", "bias")
+    }
+    slow = scales(Heads(), 0.5)
+    assert all(by_name[name] == slow[name] for name in by_name if name not in outside)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from cots.errors import BadInput
 from cots.models.dvae.openai import OpenAiDvae
-from cots.models.dvae.pickled import MAX_BYTES, read_pickled
+from cots.models.pickled import PickledFormat, read_pickled
 
+PICKLED = PickledFormat("dVAE", modules=("dall_e.", "torch.nn.modules."), max_bytes=2**30)  # published: 0.2 GB
 PARTS = ("encoder", "decoder")
 RENAMED = (  # names in the published modules to ours; our names match none of these patterns
     (r"^blocks\.", ""),
@@ -71,8 +73,8 @@ def weight_files(folder: Path) -> list[Path]:
             " github.com/openai/DALL-E), or the same two as .safetensors"
         )
     for file in paths:
-        if file.stat().st_size > MAX_BYTES:
-            raise BadInput(f"{file} has {file.stat().st_size} bytes: a dVAE has at most {MAX_BYTES}")
+        if file.stat().st_size > PICKLED.max_bytes:
+            raise BadInput(f"{file} has {file.stat().st_size} bytes: a dVAE has at most {PICKLED.max_bytes}")
     return paths
 
 
@@ -101,7 +103,10 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
     return weights
 
 
-READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {".safetensors": _load_safetensors, ".pkl": read_pickled}
+READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
+    ".safetensors": _load_safetensors,
+    ".pkl": partial(read_pickled, form=PICKLED),
+}
 
 
 def _build_dvae(weights: dict[str, Tensor], folder: Path) -> OpenAiDvae:

@@ -1,4 +1,4 @@
-"""Loads a model by URI: a registered version, an MLflow model folder, or a model folder written by training."""
+"""Loads a model by name: a registered version, a folder of MLflow or of training, or a checkpoint of CLIP or SigLIP."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,24 +11,64 @@ from mlflow.models import Model
 from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
 from cots.models.model_folder import CONFIG
+from cots.models.two_tower import load_two_tower
 from cots.tracking.runs import connect, tracking_uri, without_credentials
 
 CHAMPION_URI = "models:/cots-index@champion"
 
 
 def load_encoders(uri: str) -> DualEncoder:
-    """Load the encoders at a URI; downloaded files are deleted.
+    """Load the encoders at a URI; files downloaded from the registry are deleted.
 
     Args:
         uri: a registered version (`models:/cots-index@champion`, `models:/cots-encoders/3`), an MLflow model folder,
-            or a folder such as `models/finetuned/image-text`.
+            a folder such as `models/finetuned/image-text`, or a checkpoint of CLIP or SigLIP as `load_two_tower`
+            describes it (`openai/clip-vit-base-patch32`).
 
     Raises:
         BadInput: the model does not exist.
         RunFailed: MLflow is down.
     """
+    if not is_uri(uri) and not any((Path(uri) / name).is_file() for name in (CONFIG, "MLmodel")):
+        return load_two_tower(uri)
     with TemporaryDirectory() as scratch:
         return DualEncoder.load(find_encoders(fetch_model_folder(uri, into=Path(scratch)), name=uri))
+
+
+def load_start(uri: str) -> DualEncoder:
+    """Load the model that a run starts from; its config names it and, in turn, what that one started from.
+
+    Args:
+        uri: as for `load_encoders`; of an alias the version is noted.
+
+    Raises:
+        BadInput: the model does not exist.
+        RunFailed: MLflow is down.
+    """
+    uri = resolve_alias(uri)
+    model = load_encoders(uri)
+    origin = {"name": uri, "digest": model.digest}
+    if "init_from" in model.config:
+        origin["init_from"] = model.config["init_from"]
+    model.config = model.config | {"init_from": origin}
+    return model
+
+
+def resolve_alias(uri: str) -> str:
+    """The URI of the version that an alias names at present; other URIs stay as they are.
+
+    Raises:
+        BadInput: there is no such model or alias.
+        RunFailed: MLflow is down.
+    """
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if not uri.startswith("models:/") or not at:
+        return uri
+    try:
+        return f"models:/{name}/{connect().get_model_version_by_alias(name, alias).version}"
+    except MlflowException as error:
+        raise_if_unknown(uri, error)
+        raise RunFailed(f"cannot look up {uri}: {str(error).splitlines()[0]}") from error
 
 
 def find_encoders(folder: Path, *, name: str) -> Path:
@@ -62,7 +102,7 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
         BadInput: the model does not exist.
         RunFailed: MLflow is down.
     """
-    if "://" not in uri and not uri.startswith(("models:/", "runs:/")):
+    if not is_uri(uri):
         if not Path(uri).is_dir():
             raise BadInput(f"no model {uri}: give a folder or a URI such as {CHAMPION_URI}")
         return Path(uri)
@@ -74,6 +114,11 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
         raise RunFailed(f"cannot download {uri}: {str(error).splitlines()[0]}") from error
     except OSError as error:
         raise RunFailed(f"the files of {uri} are missing from the location in the registry: {error}") from None
+
+
+def is_uri(name: str) -> bool:
+    """Whether MLflow knows how to fetch a model, as opposed to a path or a name of the Hugging Face hub."""
+    return "://" in name or name.startswith(("models:/", "runs:/"))
 
 
 def raise_if_unknown(uri: str, error: MlflowException) -> None:

@@ -2,7 +2,7 @@
 
 `torch.save(module)` writes a program that builds the module's objects. `torch.load(weights_only=True)` refuses it, and
 in the format before torch 1.6 even a list of safe globals does not help. Here each instruction makes a plain value or
-an inert `Node`; a name outside NAMES and MODULES, or an unknown instruction, rejects the file.
+an inert `Node`; a name outside NAMES and the allowed modules, or an unknown instruction, rejects the file.
 """
 
 import pickletools
@@ -16,6 +16,7 @@ DTYPES = {
     "torch.FloatStorage": torch.float32,
     "torch.HalfStorage": torch.float16,
     "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
 }
 PARAMETER = "torch._utils._rebuild_parameter"
 TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
@@ -25,7 +26,6 @@ NAMES = {*DTYPES, *TENSORS, PARAMETER, "torch.device", "torch.float32", "torch.f
     "__builtin__.set",
     "builtins.set",
 }
-MODULES = ("dall_e.", "torch.nn.modules.")  # prefixes of allowed names
 
 
 class UnsafePickle(Exception):
@@ -42,9 +42,14 @@ class Node:
 
 
 class PickleInterpreter:
-    """Runs a pickle's instructions on a stack of plain values; STEPS maps pickletools' opcode names to methods."""
+    """Runs a pickle's instructions on a stack of plain values; STEPS maps pickletools' opcode names to methods.
 
-    def __init__(self) -> None:
+    Args:
+        modules: prefixes of names that are allowed besides NAMES.
+    """
+
+    def __init__(self, modules: tuple[str, ...] = ()) -> None:
+        self.modules = modules
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -67,7 +72,7 @@ class PickleInterpreter:
 
     def _global(self, argument: str) -> None:
         name = argument.replace(" ", ".")
-        if name not in NAMES and not name.startswith(MODULES):
+        if name not in NAMES and not name.startswith(self.modules):
             raise UnsafePickle(f"it names {name[:80]!r}")
         self.stack.append(Node(name))
 

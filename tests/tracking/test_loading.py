@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cots.registry.client import INDEX
-from cots.registry.loading import load_encoders
 from cots.registry.packaged import open_search
 from cots.registry.registry import Registry
+from cots.tracking.loading import load_encoders
 from tests.deployed import register
 
 

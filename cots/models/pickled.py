@@ -1,4 +1,4 @@
-"""Weights of a module pickled by `torch.save`, in the zip format or in that before torch 1.6."""
+"""Weights of a module that `torch.save` or `torch.jit.save` wrote, read without running any code of the file."""
 
 import io
 import zipfile
@@ -10,10 +10,23 @@ import torch
 from torch import Tensor
 
 from cots.errors import BadInput
-from cots.models.dvae.pickle_interpreter import PARAMETER, TENSORS, Node, PickleInterpreter, UnsafePickle
+from cots.models.pickle_interpreter import PARAMETER, TENSORS, Node, PickleInterpreter, UnsafePickle
 
-MAX_BYTES = 2**30  # limit of an unpacked file and of its weights; the published ones have 0.2 GB
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # how a file of torch before 1.6 begins
+
+
+class PickledFormat(NamedTuple):
+    """What a file may hold.
+
+    Attributes:
+        kind: of the model, for messages.
+        modules: prefixes of the names of its layers.
+        max_bytes: limit of the unpacked file and of its weights as float32.
+    """
+
+    kind: str
+    modules: tuple[str, ...]
+    max_bytes: int
 
 
 class PickledModule(NamedTuple):
@@ -24,54 +37,58 @@ class PickledModule(NamedTuple):
     storages: Callable[[str], Tensor]
 
 
-def read_pickled(path: Path) -> dict[str, Tensor]:
-    """Weights of a pickled module by the names that its `state_dict` would have.
+def read_pickled(path: Path, form: PickledFormat) -> dict[str, Tensor]:
+    """Weights of a pickled module by the names that its `state_dict` would have; of TorchScript also its buffers.
 
     Args:
-        path: written by `torch.save(module, path)`, in the zip format or in that before torch 1.6.
+        path: written by `torch.save(module, path)`, in the zip format or in that before torch 1.6, or by
+            `torch.jit.save`.
+        form: what the file may hold.
 
     Raises:
-        BadInput: the file is something else, damaged, too large, or refers to anything but layers of DALL-E.
+        BadInput: the file is something else, damaged, too large, or refers to anything but the allowed layers.
     """
     try:
         with path.open("rb") as file:
-            pickled = _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
+            pickled = _read_zip(file, form) if zipfile.is_zipfile(file) else _read_legacy(file, form)
             weights = dict(_weights(pickled.module, pickled.storages, prefix="", seen=set()))
-        if 4 * sum(weight.numel() for weight in weights.values()) > MAX_BYTES:
-            raise UnsafePickle(f"its weights take more than {MAX_BYTES} bytes")
+        if 4 * sum(weight.numel() for weight in weights.values()) > form.max_bytes:
+            raise UnsafePickle(f"its weights take more than {form.max_bytes} bytes")
     except UnsafePickle as error:
-        raise BadInput(f"{path} is refused as a pickled dVAE: {error}") from None
+        raise BadInput(f"{path} is refused as a pickled {form.kind}: {error}") from None
     except Exception as error:  # a foreign program can fail in any way; none of it was executed
-        raise BadInput(f"{path} is not a pickled dVAE, or damaged: {type(error).__name__} while reading it") from None
+        raise BadInput(
+            f"{path} is not a pickled {form.kind}, or damaged: {type(error).__name__} while reading it"
+        ) from None
     return weights
 
 
-def _read_zip(file: IO[bytes]) -> PickledModule:
+def _read_zip(file: IO[bytes], form: PickledFormat) -> PickledModule:
     archive = zipfile.ZipFile(file)
-    if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-        raise UnsafePickle(f"unpacked it takes more than {MAX_BYTES} bytes")
+    if sum(entry.file_size for entry in archive.infolist()) > form.max_bytes:
+        raise UnsafePickle(f"unpacked it takes more than {form.max_bytes} bytes")
     (program,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
     folder = program.removesuffix("data.pkl")
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise UnsafePickle("it was written by a big-endian machine")
-    interpreter = PickleInterpreter()
+    interpreter = PickleInterpreter(form.modules)
     module = interpreter.run(io.BytesIO(archive.read(program)))
     return PickledModule(module, lambda key: _flat(archive.read(f"{folder}data/{key}"), interpreter.dtypes.pop(key)))
 
 
-def _read_legacy(file: IO[bytes]) -> PickledModule:
+def _read_legacy(file: IO[bytes], form: PickledFormat) -> PickledModule:
     file.seek(0)
     if (PickleInterpreter().run(file), PickleInterpreter().run(file)) != LEGACY:
         raise UnsafePickle("it was not written by torch.save")
     if not PickleInterpreter().run(file)["little_endian"]:
         raise UnsafePickle("it was written by a big-endian machine")
-    interpreter = PickleInterpreter()
+    interpreter = PickleInterpreter(form.modules)
     module = interpreter.run(file)
     storages: dict[str, Tensor] = {}
     for key in PickleInterpreter().run(file):
         size = int.from_bytes(file.read(8), "little") * interpreter.dtypes[key].itemsize
-        if size > MAX_BYTES:
-            raise UnsafePickle(f"a storage takes more than {MAX_BYTES} bytes")
+        if size > form.max_bytes:
+            raise UnsafePickle(f"a storage takes more than {form.max_bytes} bytes")
         data = file.read(size)
         if len(data) < size:
             raise UnsafePickle("it ends early")
@@ -89,10 +106,17 @@ def _weights(
     if id(module) in seen:
         raise UnsafePickle("a module occurs twice in it")
     seen.add(id(module))
-    for name, value in module.state["_parameters"].items():
+    state = module.state
+    if "_modules" in state:
+        tensors, children = state["_parameters"], state["_modules"]
+    else:  # TorchScript keeps weights, buffers, layers and numbers in one mapping
+        nodes = {name: value for name, value in state.items() if isinstance(value, Node)}
+        tensors = {name: node for name, node in nodes.items() if node.name in TENSORS}
+        children = {name: node for name, node in nodes.items() if name not in tensors}
+    for name, value in tensors.items():
         if value is not None:
             yield prefix + name, _tensor(value, storages)
-    for name, child in module.state["_modules"].items():
+    for name, child in children.items():
         yield from _weights(child, storages, prefix=f"{prefix}{name}.", seen=seen)
 
 

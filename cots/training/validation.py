@@ -1,0 +1,62 @@
+"""Retrieval on the validation split, beside training."""
+
+from pathlib import Path
+
+from torch import nn
+
+from cots.config.training import TrainConfig
+from cots.curves import VALIDATION, VALIDATION_RSUM
+from cots.data.manifest import read_manifest, select_part
+from cots.data.stored_samples import read_stored_samples
+from cots.directions import DIRECTIONS, MEDIA
+from cots.errors import BadInput
+from cots.evaluation.embedding import embed
+from cots.evaluation.metric_table import RECALLS, rsum
+from cots.evaluation.metrics import rank_queries
+from cots.models.dual_encoder import DualEncoder
+from cots.models.encoder import ImageEncoder, TextEncoder
+
+
+def validate(
+    model: DualEncoder,
+    objective: nn.Module,
+    shards: Path,
+    manifest: Path,
+    training: TrainConfig,
+    *,
+    media: tuple[str, ...],
+) -> dict[str, float]:
+    """Scores of the encoders that the run would save now, on the validation split.
+
+    Args:
+        model: that is trained; objective: around it.
+        shards: the folder of shards; manifest: the manifest file.
+        training: the section of the run.
+        media: "image" and/or "video"; those without validation samples are left out.
+
+    Returns:
+        By column: `val/rsum`, and `val/t2i/R1` and so on; RSUM is of images if there are any.
+
+    Raises:
+        BadInput: there are no validation samples.
+    """
+    encoders = ("image_m.module", "text_m.module") if training.objective.saves_ema else ("image", "text")
+    image, text = (objective.get_submodule(name) for name in encoders)
+    assert isinstance(image, ImageEncoder)
+    assert isinstance(text, TextEncoder)
+    current = DualEncoder(image=image, text=text, tokenizer=model.tokenizer, config=model.config)
+    table, scores = read_manifest(manifest), dict[str, float]()
+    for kind in MEDIA:
+        rows = select_part(table, "val", kind)
+        if kind not in media or rows.empty:
+            continue
+        samples = read_stored_samples(shards, rows)
+        embedded = embed(current, samples, batch_size=training.batch_size)
+        ranked = rank_queries(embedded.items, embedded.texts, embedded.text_to_item)
+        directions = dict(zip(DIRECTIONS[kind], ranked, strict=True))
+        scores.setdefault(VALIDATION_RSUM, rsum(directions))
+        for direction, queries in directions.items():  # MLflow allows no @ in names
+            scores |= {f"{VALIDATION}{direction}/{r.name.replace('@', '')}": r.score(queries) for r in RECALLS}
+    if not scores:
+        raise BadInput(f"validate_every: {manifest} has no validation samples: set it to null")
+    return scores

@@ -1,0 +1,138 @@
+"""Runs that start from a model: CLIP and SigLIP checkpoints, trained folders, registered versions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cots.config.params import Params
+from cots.errors import BadInput
+from cots.models.dual_encoder import DualEncoder
+from cots.progress import Progress
+from cots.registry.client import INDEX
+from cots.stages import finetune, pretrain
+from cots.tracking.loading import load_encoders, load_start
+from tests.training.conftest import OBJECTIVE, tiny_params
+from tests.two_towers import KINDS
+
+ALL_LEVELS = OBJECTIVE | {"loss_weights": {"instance": 1.0, "token": 1.0, "task": 1.0, "masked_views": 1.0}}
+FROM_MODEL = {"init": None, "learnable": True, "min": 0.005}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "cots": {"kind": "cots"} | ALL_LEVELS | {"temperature": FROM_MODEL},
+    "clip": {"kind": "clip", "temperature": FROM_MODEL},
+    "siglip": {"kind": "siglip", "temperature": FROM_MODEL, "bias": None},
+}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def params_from(start: str, objective: str) -> Params:
+    values = tiny_params().model_dump(mode="json", by_alias=True)
+    values["model"]["init_from"] = start
+    values["pretrain"] |= {"objective": OBJECTIVES[objective], "steps": 4}
+    return Params.model_validate(values)
+
+
+def run(data: Path, tokenized: Path, out: Path, params: Params) -> DualEncoder:
+    files = (data / "shards", data / "manifest.parquet", tokenized / "tokens", tokenized / "tokenizer")
+    pretrain.stage(*files, out / "model", out / "report", out / "run.json", params=params)
+    return DualEncoder.load(out / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("kind", ["transformers CLIP", "open_clip SigLIP"])
+def test_clip_and_siglip_are_trained_further_and_resume_to_the_bit(
+    kind: str,
+    objective: str,
+    store: str,
+    tiny_data: Path,
+    tokenized: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reference = KINDS[kind](tmp_path / "theirs")
+    params = params_from(str(reference.path), objective)
+    whole = run(tiny_data, tokenized, tmp_path / "whole", params)
+
+    def raise_at_step(_: Progress, metrics: dict[str, float]) -> None:
+        if metrics["step"] == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "log_step", raise_at_step)
+        with pytest.raises(Killed):
+            run(tiny_data, tokenized, tmp_path / "killed", params)
+    assert Path("runs/checkpoints/pretrain.pt").is_file()
+    resumed = run(tiny_data, tokenized, tmp_path / "resumed", params)
+    assert resumed.digest == whole.digest
+
+    curves = pd.read_csv(tmp_path / "whole/report/curves.csv")
+    assert np.isfinite(curves["loss/total"]).all()
+    assert curves["temperature"].iloc[0] == pytest.approx(reference.temperature, rel=0.01)
+    assert whole.config["temperature"] == pytest.approx(curves["temperature"].iloc[-1], rel=1e-4)
+    if objective == "siglip":
+        assert curves["bias"].iloc[0] == pytest.approx(-10.0 if reference.bias is None else reference.bias, abs=0.01)
+    start = load_encoders(str(reference.path))
+    assert whole.config["init_from"] == {"name": str(reference.path), "digest": start.digest}
+    name = "image.backbone.vit.blocks.0.mlp.fc1.weight"
+    trained = load_file(tmp_path / "whole/model/model.safetensors")[name]
+    assert not torch.equal(trained, start.image.state_dict()[name.removeprefix("image.")])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "starts from" in line]
+    assert lines[0].startswith(f"pretrain: starts from {reference.path}: vit_base_patch16_")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_a_registered_version_and_names_what_that_began_with(
+    store_of_one_version: Path,
+    tiny_data: Path,
+    tokenized: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_of_one_version}")
+    first = run(tiny_data, tokenized, tmp_path / "first", params_from(f"models:/{INDEX}@champion", "clip"))
+    champion = load_encoders(f"models:/{INDEX}/1")
+    version = {"name": f"models:/{INDEX}/1", "digest": champion.digest}
+    assert first.config["init_from"] == version
+    assert first.digest != champion.digest
+    second = load_start(str(tmp_path / "first/model"))
+    assert second.config["init_from"] == {
+        "name": str(tmp_path / "first/model"),
+        "digest": first.digest,
+        "init_from": version,
+    }
+
+
+@pytest.mark.slow
+def test_fine_tuning_starts_from_another_model_than_the_pretrained_one(
+    store: str, tiny_data: Path, tiny_model: Path, tokenized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reference = KINDS["open_clip CLIP"](tmp_path / "theirs")
+    values = tiny_params().model_dump(mode="json", by_alias=True)
+    values["finetune"]["image-text"] |= {"init_from": str(reference.path), "objective": OBJECTIVES["clip"], "steps": 2}
+    files = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "tokens", tiny_model)
+    out = (tmp_path / "tuned", tmp_path / "report", tmp_path / "run.json")
+    finetune.stage("image-text", *files, *out, params=Params.model_validate(values))
+    assert DualEncoder.load(tmp_path / "tuned").config["init_from"]["name"] == str(reference.path)
+
+
+def test_a_start_with_patches_of_another_size_is_refused(
+    tiny_data: Path, tokenized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reference = KINDS["open_clip CLIP"](tmp_path / "theirs")
+    values = params_from(str(reference.path), "clip").model_dump(mode="json", by_alias=True)
+    values["model"]["image"] |= {"size": 32, "patch": 16}
+    with pytest.raises(BadInput, match=r"model.image.patch is 16, and .* has patches of 8 pixels: give 8"):
+        run(tiny_data, tokenized, tmp_path / "out", Params.model_validate(values))
