@@ -50,8 +50,7 @@ def init(
         return
     if preset is None:
         raise BadInput(f"name a preset, one of {', '.join(_preset_names())}")
-    values = _read_preset(preset, data)
-    text = _render(preset, _with_encoders(values, encoders) if encoders else values, encoders)
+    text = _render(preset, _read_preset(preset, data), encoders)
     edited = PARAMS.is_file() and _is_edited()
     if edited and not force:
         raise BadInput(f"{PARAMS} has edits that are in no commit and no preset: commit them, or repeat with --force")
@@ -85,7 +84,7 @@ def _preset_names(folder: Path = PRESETS) -> list[str]:
     Raises:
         BadInput: this is not the project's folder.
     """
-    if names := sorted(path.stem for path in folder.glob("*.yaml")):
+    if names := sorted(path.stem for path in folder.glob("*.yaml") if "." not in path.stem):
         return names
     raise BadInput(f"no folder {folder} here: run in the project's folder")
 
@@ -111,10 +110,11 @@ def _read_preset(preset: str, data: Path | None) -> dict[str, Any]:
     return values | {"source": values.get("source", {}) | {"path": str(data)}}
 
 
-def _with_encoders(values: dict[str, Any], encoders: str) -> dict[str, Any]:
-    """A preset's values with other encoders; section `finetune` of these changes every run of the preset.
+def _with_encoders(preset: str, values: dict[str, Any], encoders: str) -> dict[str, Any]:
+    """A preset's values with some encoders; section `finetune` of these changes every run of the preset.
 
     Args:
+        preset: its name; a file `ENCODERS.PRESET.yaml` says what changes for both together.
         values: of the preset.
         encoders: name of a file in presets/encoders, or a folder or file of a model.
 
@@ -124,7 +124,9 @@ def _with_encoders(values: dict[str, Any], encoders: str) -> dict[str, Any]:
     from cots.config.sections import read_yaml
 
     if encoders in _preset_names(ENCODERS):
-        changes: dict[str, Any] = read_yaml(ENCODERS / f"{encoders}.yaml")
+        changes: dict[str, Any] = {}
+        for file in _encoder_files(preset, encoders):
+            changes = merge(changes, read_yaml(file))
     elif Path(encoders).expanduser().exists():
         changes = _start_values(Path(encoders).expanduser())
     else:
@@ -133,6 +135,12 @@ def _with_encoders(values: dict[str, Any], encoders: str) -> dict[str, Any]:
     run = changes.pop("finetune", {}) | {"size": changes["model"]["image"]["size"]}
     targets = values.get("finetune", {"image-text": {}})
     return merge(values, changes) | {"finetune": {target: merge(values, run) for target, values in targets.items()}}
+
+
+def _encoder_files(preset: str, encoders: str) -> list[Path]:
+    """The files of some encoders, first for every preset, then for this one; none for a model at a path."""
+    files = (ENCODERS / f"{encoders}.yaml", ENCODERS / f"{encoders}.{preset}.yaml")
+    return [file for file in files if file.is_file()]
 
 
 def _start_values(start: Path) -> dict[str, Any]:
@@ -156,8 +164,12 @@ def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _render(preset: str, values: dict[str, Any], encoders: str | None = None) -> str:
+def _render(preset: str, values: dict[str, Any], encoders: str | None) -> str:
     """The complete file.
+
+    Args:
+        preset: its name; values: of its file, with the path of the data.
+        encoders: other ones than those that the preset names.
 
     Raises:
         BadInput: the preset does not hold valid parameters.
@@ -165,9 +177,11 @@ def _render(preset: str, values: dict[str, Any], encoders: str | None = None) ->
     from cots.config.params import Params
     from cots.config.render import render
 
-    header = _header(_preset_file(preset))
-    if encoders and (file := ENCODERS / f"{encoders}.yaml").is_file():
-        header += _header(file)
+    header, named = _header(_preset_file(preset)), values.get("encoders")
+    values = {key: value for key, value in values.items() if key != "encoders"}
+    if start := encoders or named:
+        header += "".join(_header(file) for file in _encoder_files(preset, start))
+        values = _with_encoders(preset, values, start)
     return render(Params.parse(values, _preset_file(preset)), header)
 
 
@@ -199,10 +213,8 @@ def _render_presets(params: "Params") -> Iterator[str]:
     for preset in _preset_names():
         values: dict[str, Any] = read_yaml(_preset_file(preset))
         source = values.get("source", {}) | {"path": str(params.source.path)}
-        values |= {"source": source}
-        yield _render(preset, values)
-        for encoders in _preset_names(ENCODERS):
-            yield _render(preset, _with_encoders(values, encoders), encoders)
+        for encoders in (None, *_preset_names(ENCODERS)):
+            yield _render(preset, values | {"source": source}, encoders)
 
 
 def _write(text: str, *, keep: bool) -> None:

@@ -129,7 +129,7 @@ def versions_table(versions: "list[VersionInfo]") -> str:
             info.encoders,
             ",".join(info.aliases) or "-",
             info.created.strftime("%Y-%m-%d %H:%M"),
-            info.tags.get("metrics.rsum", "-"),
+            f"{float(info.tags['metrics.rsum']):.1f}" if "metrics.rsum" in info.tags else "-",
             info.tags.get("git.commit", "-")[:10],
             info.tags.get("gate.reasons", "-"),
         ]
