@@ -27,7 +27,7 @@ MAX_ID_CHARS = 100  # of the ids of rejected samples in a row of the table; --js
 
 def evaluate(
     model: Annotated[
-        str, typer.Option(help="A registered version (models:/...), an MLflow model folder or a model folder.")
+        str, typer.Option(help="A registered version (models:/...), a model folder, or a checkpoint of CLIP or SigLIP.")
     ],
     data: Annotated[Path, typer.Option(help="Data set; for scenes, a parameter file whose source is scenes.")],
     layout: Annotated[Format, typer.Option("--format", help="Layout of the data set.")],

@@ -13,7 +13,7 @@ def explain(
     image: Annotated[Path, typer.Argument(help="Image file.")],
     text: Annotated[str, typer.Argument(help="Text to find in the image.")],
     model: Annotated[
-        str, typer.Option(help="A registered version (models:/...), an MLflow model folder or a model folder.")
+        str, typer.Option(help="A registered version (models:/...), a model folder, or a checkpoint of CLIP or SigLIP.")
     ] = CHAMPION_URI,
     out: Annotated[Path, typer.Option(help="Image file to write: png, jpg or webp.")] = Path("explained.png"),
     max_pixels: Annotated[int, typer.Option(min=1, help="An image with more pixels is refused.")] = 50_000_000,
