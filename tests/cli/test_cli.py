@@ -15,6 +15,7 @@ from PIL import Image
 from cots.cli.tables import table
 from cots.config.model import ModelConfig
 from cots.config.params import Params
+from cots.config.training import FinetuneConfig, TrainConfig
 from cots.models.dual_encoder import DualEncoder
 from tests.conftest import Cots
 from tests.two_towers import KINDS
@@ -172,6 +173,9 @@ def test_a_preset_names_its_encoders_and_from_scratch_it_is_what_it_was(cots: Co
     assert (params.model, params.pretrain.steps, params.pretrain.learning_rate) == (ModelConfig(), 3000, 0.001)
     assert params.finetune["image-text"].steps == 400
     assert "26 to 30 min of pre-training" in Path("params.yaml").read_text()
+    assert cots("init", "folder", "--data", project, "--encoders", "scratch")[0] == 0
+    params = Params.load()
+    assert (params.pretrain, params.finetune) == (TrainConfig(steps=200), {"image-text": FinetuneConfig()})
 
 
 def test_encoders_at_a_path_bring_the_sizes_that_other_stages_need(
