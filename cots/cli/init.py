@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -214,7 +215,8 @@ def _render_presets(params: "Params") -> Iterator[str]:
         values: dict[str, Any] = read_yaml(_preset_file(preset))
         source = values.get("source", {}) | {"path": str(params.source.path)}
         for encoders in (None, *_preset_names(ENCODERS)):
-            yield _render(preset, values | {"source": source}, encoders)
+            with suppress(BadInput):  # a preset that is not valid cannot have been written
+                yield _render(preset, values | {"source": source}, encoders)
 
 
 def _write(text: str, *, keep: bool) -> None:

@@ -314,6 +314,8 @@ def test_a_preset_with_a_wrong_key_is_refused_and_nothing_written(cots: Cots, pr
     assert code == 2
     assert "surprise" in one_line(err)
     assert not list(project.glob("*.partial"))
+    for _ in range(2):  # others are written all the same, also over what they wrote before
+        assert cots("init", "msrvtt", "--data", project)[0] == 0
 
 
 # --- search and registry
