@@ -1,12 +1,24 @@
 """Value types, and the base class of every mapping in `params.yaml`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 CodebookSize = Annotated[int, Field(ge=2, le=65536)]  # tokens are stored in 16 bits
+
+
+def _not_written_here(name: str) -> str:
+    if Path(name).parts[:1] == ("models",):
+        raise ValueError(
+            f"{name} is written by this pipeline, and DVC removes it before the stage runs: copy the folder"
+        )
+    return name
+
+
+Start = Annotated[str, AfterValidator(_not_written_here)]  # a model that training starts from
 SplitName = Literal["train", "val", "test"]
 
 

@@ -52,10 +52,19 @@ class Reference:
 @register_model  # type: ignore[untyped-decorator]
 def vit_test_siglip(pretrained: bool = False, **options: Any) -> Any:
     """SigLIP's image tower with two small blocks."""
-    shape = {"img_size": SIZE, "patch_size": PATCH, "embed_dim": 64, "depth": 2, "num_heads": 1}
+    shape = {"img_size": SIZE, "patch_size": PATCH, "embed_dim": 64, "depth": 2, "num_heads": 1, "class_token": False}
     return timm.models.build_model_with_cfg(
-        VisionTransformer, "vit_test_siglip", pretrained, **(shape | {"class_token": False} | options)
+        VisionTransformer,
+        "vit_test_siglip",
+        pretrained,
+        **(shape | {"global_pool": "map"} | options),
     )
+
+
+@register_model  # type: ignore[untyped-decorator]
+def vit_test_siglip_so(pretrained: bool = False, **options: Any) -> Any:
+    """The same in the form of so400m: heads narrower than 64, and the tanh form of GELU."""
+    return vit_test_siglip(pretrained, **({"num_heads": 4, "act_layer": "gelu_tanh"} | options))
 
 
 def clip_tokenizer() -> PreTrainedTokenizerBase:
@@ -173,11 +182,11 @@ def save_open_clip(folder: Path, *, quick_gelu: bool, weights: str = "open_clip_
     return Reference(folder, model.encode_image, lambda: model.encode_text(ids), tau(model), None)
 
 
-def save_open_clip_siglip(folder: Path) -> Reference:
+def save_open_clip_siglip(folder: Path, *, tower: str = "vit_test_siglip") -> Reference:
     """open_clip's folder of SigLIP, whose image tower is timm's."""
     torch.manual_seed(4)
     tokenizer = siglip_tokenizer()
-    vision = {"image_size": SIZE, "timm_model_name": "vit_test_siglip", "timm_model_pretrained": False}
+    vision = {"image_size": SIZE, "timm_model_name": tower, "timm_model_pretrained": False}
     vision |= {"timm_pool": "map", "timm_proj": "none"}
     text: dict[str, Any] = {"context_length": LIMIT, "vocab_size": len(tokenizer), "width": 64, "heads": 1, "layers": 2}
     text |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}

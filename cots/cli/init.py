@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,8 +134,9 @@ def _with_encoders(preset: str, values: dict[str, Any], encoders: str) -> dict[s
     else:
         names = ", ".join(_preset_names(ENCODERS))
         raise BadInput(f"no encoders {encoders!r}: give a folder or file, or one of {names}")
-    run = changes.pop("finetune", {}) | {"size": changes["model"]["image"]["size"]}
+    run = changes.get("finetune", {}) | {"size": changes["model"]["image"]["size"]}
     targets = values.get("finetune", {"image-text": {}})
+    changes = {name: section for name, section in changes.items() if name != "finetune"}
     return merge(values, changes) | {"finetune": {target: merge(values, run) for target, values in targets.items()}}
 
 
@@ -144,16 +146,21 @@ def _encoder_files(preset: str, encoders: str) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
+@cache
 def _start_values(start: Path) -> dict[str, Any]:
-    """What params.yaml says to start from a model at a path: its name, and the sizes that other stages need."""
+    """What params.yaml says to start from a model at a path, for training further with the recipe of CLIP.
+
+    Args:
+        start: a model's folder or file; its images may be larger by a part of a patch.
+    """
+    from cots.config.sections import read_yaml
     from cots.tracking.loading import load_encoders
 
     image = load_encoders(str(start)).config["image"]
-    return {
-        "prepare": {"size": image["size"]},
-        "model": {"init_from": str(start), "image": {"size": image["size"], "patch": image["patch"]}},
-        "pretrain": {"objective": {"temperature": {"init": None, "min": 0.005}}},
-    }
+    size = image["size"] // image["patch"] * image["patch"]
+    recipe = {name: values for name, values in read_yaml(ENCODERS / "clip-b32.yaml").items() if name != "model"}
+    own = {"init_from": str(start), "image": {"size": size, "patch": image["patch"]}}
+    return recipe | {"prepare": {"size": image["size"]}, "model": own}
 
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +221,9 @@ def _render_presets(params: "Params") -> Iterator[str]:
     for preset in _preset_names():
         values: dict[str, Any] = read_yaml(_preset_file(preset))
         source = values.get("source", {}) | {"path": str(params.source.path)}
-        for encoders in (None, *_preset_names(ENCODERS)):
+        start = params.model.init_from
+        paths = [start] if start and Path(start).expanduser().exists() else []
+        for encoders in (None, *_preset_names(ENCODERS), *paths):
             with suppress(BadInput):  # a preset that is not valid cannot have been written
                 yield _render(preset, values | {"source": source}, encoders)
 

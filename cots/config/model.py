@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from cots.config.sections import Sections
-from cots.config_base import Config
+from cots.config_base import Config, Start
 
 
 class ImageEncoderConfig(Config):
@@ -114,7 +114,7 @@ class TextEncoderConfig(Config):
 class ModelConfig(Config):
     """Both encoders and their shared embedding space."""
 
-    init_from: str | None = Field(
+    init_from: Start | None = Field(
         default=None,
         description="A model to start from instead of these encoders. A folder of a trained model, a registered "
         "version (`models:/cots-index@champion`), or a checkpoint of CLIP or SigLIP: a folder, a file or a name of the "

@@ -51,7 +51,9 @@ class TemperatureConfig(Config):
         "Paper: 0.05 to 0.07 (M).",
     )
     learnable: bool = Field(default=False, description="Whether it is learned. Paper: fixed (M).")
-    min: PositiveFloat = Field(default=0.01, description="Lower bound, if it is learned.")
+    min: PositiveFloat = Field(
+        default=0.01, description="Lower bound, if it is learned. Half of the initial value if a model starts below it."
+    )
 
     @model_validator(mode="after")
     def _check_init(self) -> Self:

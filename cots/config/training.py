@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from cots.config.objective import CotsObjectiveConfig, FilterConfig, LossWeightsConfig, ObjectiveConfig
 from cots.config.sections import Sections
-from cots.config_base import Config
+from cots.config_base import Config, Start
 from cots.directions import Target
 
 
@@ -134,7 +134,7 @@ class FinetuneConfig(TrainConfig):
         ),
         description="The training objective.",
     )
-    init_from: str | None = Field(
+    init_from: Start | None = Field(
         default=None,
         description="A model to start from instead of the pre-trained encoders. As `model.init_from`.",
         json_schema_extra={"since": "0.3.0"},

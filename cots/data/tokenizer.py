@@ -23,8 +23,8 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
         raise BadInput(f"no tokenizer folder {name}: run `dvc repro tokenize`")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"no tokenizer in {name}: {str(error).splitlines()[0]}") from None
+    except (ImportError, OSError, ValueError) as error:
+        raise BadInput(f"no tokenizer in {name}: {' '.join(str(error).split())[:200]}") from None
     if tokenizer.pad_token_id is None:
         raise BadInput(f"tokenizer {name} has no padding token: texts of several lengths need one")
     return tokenizer

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cots.config.training import TrainConfig
+from cots.data.crop_views import CropViews
 from cots.data.loader import Masking, TrainLoader
 from cots.data.manifest import read_manifest
 from cots.decode_threads import num_decode_threads
@@ -54,9 +55,14 @@ def build_train_loader(
         if mask
         else None
     )
+    views = tuple((tokens / name).with_suffix(".safetensors") for name in names)
+    num_tokens = CropViews.load(views[0]).tokens.shape[-1] if masking else grid**2
+    if num_tokens != grid**2:
+        patches = f"{grid**2} patches of {image_config['patch']} pixels"
+        raise BadInput(f"the visual tokens in {tokens} are {num_tokens} for each image, and the model has {patches}")
     return TrainLoader(
         shards=tuple(shards / name for name in names),
-        views=tuple((tokens / name).with_suffix(".safetensors") for name in names),
+        views=views,
         keys=table["key"].to_numpy().astype(np.int64),
         caption_offsets=caption_offsets(table),
         num_samples=len(samples),

@@ -72,17 +72,18 @@ class HfTextBackbone(TextBackbone):
             self.name = config.model_type
             self.options = {k: v for k, v in settings.items() if k not in NOT_OPTIONS and has_setting(config, k)}
         self.width = config.hidden_size
-        self._checkpoint_settings = {"pool": published_pool(name)} if pretrained else {}
+        self._checkpoint = name if pretrained else None
 
     @property
     def checkpoint_settings(self) -> dict[str, Any]:
         """The way to pool: that of sentence-transformers, if the checkpoint says one, else the first token."""
-        return self._checkpoint_settings
+        return {"pool": published_pool(self._checkpoint)} if self._checkpoint else {}
 
     @property
     def max_tokens(self) -> int | None:
         """Number of positions that have an embedding; None if positions are unlimited."""
-        table = getattr(getattr(self.encoder, "embeddings", None), "position_embeddings", None)
+        embeddings = getattr(self.encoder, "embeddings", None)
+        table = getattr(embeddings, "position_embeddings", getattr(embeddings, "position_embedding", None))
         if not isinstance(table, nn.Embedding):
             return None
         # RoBERTa's positions start after the padding id
@@ -260,6 +261,8 @@ def build_hf_encoder(name: str, config: Any, *, pretrained: bool, fused_attentio
         settings["add_pooling_layer"] = False
     try:
         if config.model_type in TWO_TOWER:
+            if pretrained:
+                raise BadInput(f"model.text: {name} is the text tower of CLIP or SigLIP: give both as model.init_from")
             encoder = kind._from_config(config, **settings)
             encoder.head = nn.Identity()  # SigLIP's projection, which is this project's `projection`
             return encoder
@@ -291,7 +294,11 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def published_pool(name: str) -> str:
-    """How a checkpoint pools its tokens: "mean" if it is one of sentence-transformers that says so, else "class"."""
+    """How a checkpoint pools its tokens: as sentence-transformers' file beside it says, by default "class".
+
+    Raises:
+        BadInput: the file is damaged.
+    """
     file = cached_file(
         name,
         "1_Pooling/config.json",
@@ -299,7 +306,13 @@ def published_pool(name: str) -> str:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return "mean" if file and json.loads(Path(file).read_text()).get("pooling_mode_mean_tokens") else "class"
+    try:
+        settings = json.loads(Path(file).read_text(encoding="utf8")) if file else {}
+    except ValueError as error:
+        raise BadInput(f"model.text: {file} is damaged: {error}") from None
+    if settings.get("pooling_mode_mean_tokens") or settings.get("pooling_mode") == "mean":
+        return "mean"
+    return "last" if settings.get("pooling_mode_lasttoken") or settings.get("pooling_mode") == "lasttoken" else "class"
 
 
 def summarize_error(error: Exception) -> str:

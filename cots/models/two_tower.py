@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import timm
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import GELUTanh
 from tokenizers import Regex, normalizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
@@ -35,9 +37,15 @@ CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # OpenAI's files hold no vocabu
 NEEDED_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "open_clip_pytorch_model.bin"]
 MASK = "backbone.mask_embedding"
 TEXT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")  # of a text tower of transformers
-HEAD_WIDTH = 64  # of an attention head, in all published models of CLIP that do not say otherwise
+HEAD_WIDTH = 64  # of an attention head of CLIP, unless its configuration says otherwise
+HEADS = {
+    1280: 16,
+    1408: 16,
+    1664: 16,
+}  # by width: ViT-H, ViT-g and ViT-bigG, where a file of weights has no configuration
+NORM_EPS = {"clip": 1e-5, "siglip": 1e-6}
 TEXT_DEFAULTS = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}  # open_clip's
-LOAD_ERRORS = (AssertionError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+LOAD_ERRORS = (AssertionError, AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
 
 # Names of OpenAI and open_clip, and those of transformers, in the order in which they are replaced.
 FROM_OPEN_CLIP = {
@@ -133,9 +141,9 @@ def read_checkpoint(name: str) -> Checkpoint:
         BadInput: there is no such checkpoint, or it is of another architecture.
     """
     path = fetch(name)
-    if path.is_file():
-        return read_open_clip(name, path, {}, path.parent)
     try:
+        if path.is_file():
+            return read_open_clip(name, path, {}, path.parent)
         if (path / OPEN_CLIP_CONFIG).is_file():
             file = next((path / name for name in OPEN_CLIP_WEIGHTS if (path / name).is_file()), None)
             if file is None:
@@ -182,10 +190,13 @@ def read_transformers(name: str, folder: Path) -> Checkpoint:
         model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     if missing := sorted(loading["missing_keys"]):
         raise BadInput(f"{name} lacks {len(missing)} weights, such as {missing[0]}")
+    if others := sorted(key for key in loading["unexpected_keys"] if not key.endswith("position_ids")):
+        raise BadInput(f"{name} has {len(others)} unknown weights, such as {others[0]}")
     weights: Weights = model.state_dict()
     vision, text = config.vision_config, config.text_config
-    pixels = folder / "preprocessor_config.json"
-    published = json.loads(pixels.read_text(encoding="utf8")) if pixels.is_file() else {}
+    if vision.layer_norm_eps != NORM_EPS[kind]:
+        raise BadInput(f"{name} has norms with an epsilon of {vision.layer_norm_eps}, not {kind}'s {NORM_EPS[kind]}")
+    published = read_pixels(folder)
     image_config = image_tower(
         siglip=kind == "siglip",
         size=vision.image_size,
@@ -217,6 +228,16 @@ def read_transformers(name: str, folder: Path) -> Checkpoint:
     )
 
 
+def read_pixels(folder: Path) -> dict[str, Any]:
+    """The settings of the image processor in a folder of transformers, under the names of either of its files."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf8"))
+            pixels: dict[str, Any] = settings.get("image_processor", settings)
+            return pixels
+    return {}
+
+
 def read_open_clip(name: str, file: Path, settings: dict[str, Any], folder: Path) -> Checkpoint:
     """Read weights in open_clip's format, which is OpenAI's.
 
@@ -237,56 +258,104 @@ def read_open_clip(name: str, file: Path, settings: dict[str, Any], folder: Path
         raise BadInput(f"{name} is no CLIP with a vision transformer: its towers are of another architecture")
     if siglip != ("timm_model_name" in vision):
         raise BadInput(f"{name} is neither CLIP nor SigLIP: it mixes their towers")
-    if not settings:
-        text |= sizes_of_text(text_weights)
-    preprocess = settings.get("preprocess_cfg", {})
-    image_weights = strip(weights, "visual.trunk.") if siglip else to_timm(to_transformers(strip(weights, "visual.")))
-    patch, width = image_weights["patch_embed.proj.weight"].shape[-1], image_weights["pos_embed"].shape[-1]
+    if strip(weights, "visual.head."):
+        raise BadInput(f"{name} projects its images after pooling by a head of its own, which SigLIP does not")
     activation = "quick_gelu" if model.get("quick_gelu", "input_resolution" in weights) else "gelu"
-    grid = math.isqrt(image_weights["pos_embed"].shape[1])
-    image_config = image_tower(
+    if siglip:
+        image_weights = strip(weights, "visual.trunk.")
+        heads, image_activation = trunk_settings(vision["timm_model_name"])
+    else:
+        image_weights = to_timm(to_transformers(strip(weights, "visual.")))
+        heads, image_activation = heads_of_clip(image_weights, vision), activation
+    image_config = open_clip_image_tower(
+        image_weights,
+        settings.get("preprocess_cfg", {}),
         siglip=siglip,
-        size=grid * patch,
+        heads=heads,
+        activation=image_activation,
+    )
+    tokenizer = load_tokenizer(str(folder) if has_tokenizer(folder) else CLIP_TOKENIZER)
+    if text.get("tokenizer_kwargs", {}).get("clean") == "canonicalize":
+        canonicalize(tokenizer)
+    sizes = text if settings else text | sizes_of_text(text_weights)
+    projection = text_projection(name, text_weights)
+    return assemble(
+        image_config,
+        text_tower(
+            "siglip_text_model" if siglip else "clip_text_model",
+            tokenizer,
+            options=open_clip_text_options(sizes, text_weights, activation),
+            dim=projection.shape[0],
+        ),
+        image=image_weights,
+        text={name: w for name, w in to_transformers(text_weights).items() if name.startswith(TEXT_PARTS)},
+        image_projection=None if siglip else weights["visual.proj"].T,
+        text_projection=projection,
+        text_bias=text_weights.get("text_projection.bias"),
+        scales=weights,
+        tokenizer=tokenizer,
+    )
+
+
+def open_clip_image_tower(
+    weights: Weights, preprocess: dict[str, Any], *, siglip: bool, heads: int, activation: str
+) -> dict[str, Any]:
+    """Section `image` of a model's config, with sizes from the shapes of its weights, in timm's names."""
+    patch, width = weights["patch_embed.proj.weight"].shape[-1], weights["pos_embed"].shape[-1]
+    return image_tower(
+        siglip=siglip,
+        size=math.isqrt(weights["pos_embed"].shape[1]) * patch,
         patch=patch,
         width=width,
-        depth=len({key.split(".")[1] for key in image_weights if key.startswith("blocks.")}),
-        heads=width // vision.get("head_width", HEAD_WIDTH),
-        mlp_ratio=image_weights["blocks.0.mlp.fc1.bias"].shape[0] / width,
-        activation="gelu_pytorch_tanh" if siglip and "so400m" in vision["timm_model_name"] else activation,
+        depth=len({key.split(".")[1] for key in weights if key.startswith("blocks.")}),
+        heads=heads,
+        mlp_ratio=weights["blocks.0.mlp.fc1.bias"].shape[0] / width,
+        activation=activation,
         mean=preprocess.get("mean"),
         std=preprocess.get("std"),
     )
+
+
+def open_clip_text_options(text: dict[str, Any], weights: Weights, activation: str) -> dict[str, Any]:
+    """Settings of transformers' text tower, from open_clip's `text_cfg`."""
     tanh = text.get("act_kwargs", {}).get("approximate") == "tanh"
-    options = {
+    return {
         "vocab_size": text["vocab_size"],
         "hidden_size": text["width"],
-        "intermediate_size": text_weights["transformer.resblocks.0.mlp.c_fc.bias"].shape[0],
+        "intermediate_size": weights["transformer.resblocks.0.mlp.c_fc.bias"].shape[0],
         "num_hidden_layers": text["layers"],
         "num_attention_heads": text["heads"],
         "max_position_embeddings": text["context_length"],
         "hidden_act": "gelu_pytorch_tanh" if tanh else activation,
         "layer_norm_eps": text.get("norm_kwargs", {}).get("eps", 1e-5),
     }
-    projection = text_weights.get("text_projection")
-    if projection is None and "text_projection.weight" in text_weights:
-        projection = text_weights["text_projection.weight"].T
-    if projection is None:
-        raise BadInput(f"{name} has no projection of its texts")
-    tokenizer = load_tokenizer(str(folder) if has_tokenizer(folder) else CLIP_TOKENIZER)
-    if text.get("tokenizer_kwargs", {}).get("clean") == "canonicalize":
-        canonicalize(tokenizer)
-    kind = "siglip_text_model" if siglip else "clip_text_model"
-    return assemble(
-        image_config,
-        text_tower(kind, tokenizer, options=options, dim=projection.shape[1]),
-        image=image_weights,
-        text={name: w for name, w in to_transformers(text_weights).items() if name.startswith(TEXT_PARTS)},
-        image_projection=None if siglip else weights["visual.proj"].T,
-        text_projection=projection.T,
-        text_bias=text_weights.get("text_projection.bias"),
-        scales=weights,
-        tokenizer=tokenizer,
-    )
+
+
+def text_projection(name: str, weights: Weights) -> Tensor:
+    """The projection (D, W) of open_clip's text tower, which CLIP stores transposed.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if "text_projection" in weights:
+        return weights["text_projection"].T
+    if "text_projection.weight" in weights:
+        return weights["text_projection.weight"]
+    raise BadInput(f"{name} has no projection of its texts")
+
+
+def heads_of_clip(weights: Weights, vision: dict[str, Any]) -> int:
+    """Number of heads of CLIP's image tower: by its configuration, or as in the published models of its width."""
+    width: int = weights["pos_embed"].shape[-1]
+    return width // vision["head_width"] if "head_width" in vision else HEADS.get(width, width // HEAD_WIDTH)
+
+
+def trunk_settings(name: str) -> tuple[int, str]:
+    """Number of heads and activation of a timm image tower, by its name."""
+    with torch.device("meta"):
+        block = timm.create_model(name, num_classes=0).blocks[0]
+    tanh = isinstance(block.mlp.act, GELUTanh)
+    return block.attn.num_heads, "gelu_pytorch_tanh" if tanh else "gelu"
 
 
 def read_state_dict(name: str, file: Path) -> Weights:
@@ -301,7 +370,7 @@ def read_state_dict(name: str, file: Path) -> Weights:
         elif is_torchscript(file):
             weights = read_pickled(file, TORCHSCRIPT)
         else:
-            stored: Any = torch.load(file, weights_only=True, mmap=True)
+            stored: Any = torch.load(file, weights_only=True, mmap=zipfile.is_zipfile(file))
             weights = stored.get("state_dict", stored)
         return {
             key.removeprefix("module."): value.float() if value.is_floating_point() else value
@@ -339,11 +408,15 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def canonicalize(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the tokenizer lower-case texts and drop punctuation, as SigLIP's texts were; changes it in place."""
+    """Make the tokenizer lower-case texts and drop punctuation, as SigLIP's texts were; changes it in place.
+
+    open_clip also repairs wrongly decoded texts and HTML entities first; texts with either differ.
+    """
     backend = tokenizer.backend_tokenizer
-    punctuation = normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), "")
+    underscores = normalizers.Replace("_", " ")
+    punctuation = normalizers.Replace(Regex(r"[!-/:-@\[-`{-~‘’“”]"), "")
     spaces = normalizers.Replace(Regex(r"\s+"), " ")
-    before = [normalizers.Lowercase(), punctuation, spaces, normalizers.Strip()]
+    before = [underscores, normalizers.Lowercase(), punctuation, spaces, normalizers.Strip()]
     backend.normalizer = normalizers.Sequence([*before, backend.normalizer] if backend.normalizer else before)
 
 

@@ -29,6 +29,7 @@ def load_encoders(uri: str) -> DualEncoder:
         BadInput: the model does not exist.
         RunFailed: MLflow is down.
     """
+    uri = uri if is_uri(uri) else str(Path(uri).expanduser())
     if not is_uri(uri) and not any((Path(uri) / name).is_file() for name in (CONFIG, "MLmodel")):
         return load_two_tower(uri)
     with TemporaryDirectory() as scratch:

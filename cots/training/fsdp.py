@@ -30,7 +30,9 @@ def apply_fsdp(objective: nn.Module) -> None:
         if isinstance(part, MaskedTokenHead):
             _fully_shard(part)
         if isinstance(part, Encoder):
-            for module in (part.projection, *part.backbone.blocks, part.backbone):
+            pool = part.backbone.attention_pool if isinstance(part, ImageEncoder) else None
+            parts = (part.projection, *part.backbone.blocks, pool, part.backbone)  # it pools after the backbone's pass
+            for module in filter(None, parts):
                 _fully_shard(module)
         if isinstance(part, ImageEncoder):
             register_fsdp_forward_method(part.backbone, "forward_clean_and_masked")

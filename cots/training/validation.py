@@ -51,7 +51,7 @@ def validate(
         if kind not in media or rows.empty:
             continue
         samples = read_stored_samples(shards, rows)
-        embedded = embed(current, samples, batch_size=training.batch_size)
+        embedded = embed(current, samples, batch_size=max(training.batch_size // training.grad_accum_steps, 1))
         ranked = rank_queries(embedded.items, embedded.texts, embedded.text_to_item)
         directions = dict(zip(DIRECTIONS[kind], ranked, strict=True))
         scores.setdefault(VALIDATION_RSUM, rsum(directions))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cots.cli.tables import table
 from cots.config.model import ModelConfig
+from cots.config.objective import TemperatureConfig
 from cots.config.params import Params
 from cots.config.training import FinetuneConfig, TrainConfig
 from cots.models.dual_encoder import DualEncoder
@@ -186,6 +187,11 @@ def test_encoders_at_a_path_bring_the_sizes_that_other_stages_need(
     params = Params.load()
     assert (params.model.init_from, params.model.image.size, params.model.image.patch) == (str(start), 32, 8)
     assert params.finetune["image-text"].size == 32
+    assert (params.pretrain.learning_rate, params.finetune["image-text"].learning_rate) == (1e-5, 1e-5)
+    assert params.finetune["image-text"].objective.temperature == TemperatureConfig(
+        init=None, learnable=True, min=0.005
+    )
+    assert cots("init", "folder", "--data", squares, "--encoders", "clip-b32")[0] == 0  # the file was not edited
     code, _, err = cots("init", "folder", "--data", squares, "--encoders", "dinov3", "--force")
     assert code == 2
     assert "no encoders 'dinov3': give a folder or file, or one of clip-b16, clip-b32" in one_line(err)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from cots.errors import BadInput
 from cots.models.encoder import TextEncoder
-from cots.models.hf_text import BERT_LIKE, HfTextBackbone
+from cots.models.hf_text import BERT_LIKE, HfTextBackbone, published_pool
 from cots.models.token_index import TokenIndex
 from tests.foreign import save_text
 
@@ -244,3 +244,29 @@ def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused_with_both_numbers(
     save_text("bert", tmp_path / "it")
     with pytest.raises(BadInput, match=r"knows \d+ tokens, the tokenizer makes 5000"):
         backbone(str(tmp_path / "it"), pretrained=True, vocab_size=5000, options={})
+
+
+@pytest.mark.parametrize(
+    ("content", "pool"),
+    [
+        ('{"pooling_mode_mean_tokens": true}', "mean"),
+        ('{"pooling_mode_mean_tokens": false, "pooling_mode_cls_token": true}', "class"),
+        ('{"pooling_mode": "mean"}', "mean"),
+        ('{"pooling_mode_lasttoken": true}', "last"),
+        (None, "class"),
+    ],
+)
+def test_a_checkpoint_of_sentence_transformers_says_how_it_pools(
+    content: str | None, pool: str, tmp_path: Path
+) -> None:
+    if content:
+        (tmp_path / "1_Pooling").mkdir()
+        (tmp_path / "1_Pooling/config.json").write_text(content)
+    assert published_pool(str(tmp_path)) == pool
+
+
+def test_a_damaged_file_of_pooling_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling/config.json").write_text("{")
+    with pytest.raises(BadInput, match=r"model.text: .*1_Pooling/config.json is damaged"):
+        published_pool(str(tmp_path))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPModel
 
 from cots.errors import BadInput
 from cots.models.dual_encoder import DualEncoder
+from cots.models.hf_text import HfTextBackbone
 from cots.models.text_model import load_text_model
 from cots.models.two_tower import load_two_tower
 from tests.foreign import save_text
@@ -25,6 +28,7 @@ from tests.two_towers import (
     TEXTS,
     Reference,
     save_open_clip,
+    save_open_clip_siglip,
     save_torchscript,
     save_transformers_clip,
 )
@@ -88,7 +92,7 @@ def test_it_is_saved_and_loaded_as_any_model_and_the_original_may_go(reference: 
 
 def test_open_clips_siglip_reads_texts_without_case_and_punctuation(tmp_path: Path) -> None:
     model = load_two_tower(str(KINDS["open_clip SigLIP"](tmp_path / "theirs").path))
-    plain, written = model.encode_texts(["a red star", "A RED,  star!"], batch_size=2)
+    plain, written = model.encode_texts(["a red star", "A_RED,  star’!"], batch_size=2)
     np.testing.assert_array_equal(plain, written)
 
 
@@ -102,6 +106,20 @@ def edit(file: Path, section: str, **values: object) -> None:
     content = json.loads(file.read_text())
     content["model_cfg"][section] |= values
     file.write_text(json.dumps(content))
+
+
+def edit_transformers(folder: Path, section: str, **values: object) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    content[section] |= values
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def remove_settings(folder: Path) -> None:
+    (folder / "open_clip_config.json").write_text("[]")
+
+
+def add_weight(file: Path, name: str) -> None:
+    save_file(load_file(file) | {name: torch.zeros(2)}, file, metadata={"format": "pt"})
 
 
 Damage = Callable[[Path], object]
@@ -136,6 +154,26 @@ DAMAGES: dict[str, tuple[Callable[[Path], Reference], Damage, str]] = {
         lambda folder: (folder / "open_clip_model.safetensors").unlink(),
         "has open_clip_config.json and no open_clip_model.safetensors",
     ),
+    "transformers, more layers than its file says": (
+        save_transformers_clip,
+        lambda folder: edit_transformers(folder, "vision_config", num_hidden_layers=1),
+        "has 16 unknown weights, such as vision_model.encoder.layers.1.",
+    ),
+    "transformers, norms with another epsilon": (
+        save_transformers_clip,
+        lambda folder: edit_transformers(folder, "vision_config", layer_norm_eps=0.01),
+        "has norms with an epsilon of 0.01, not clip's 1e-05",
+    ),
+    "open_clip, a head after the pool": (
+        KINDS["open_clip SigLIP"],
+        lambda folder: add_weight(folder / "open_clip_model.safetensors", "visual.head.proj.weight"),
+        "projects its images after pooling by a head of its own",
+    ),
+    "open_clip, no settings": (
+        lambda folder: save_open_clip(folder, quick_gelu=False),
+        remove_settings,
+        "is a damaged checkpoint: AttributeError",
+    ),
     "transformers, weights cut short": (
         save_transformers_clip,
         lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:999]),
@@ -153,6 +191,42 @@ def test_what_does_not_fit_is_refused_in_one_line_that_names_it(damage: str, tmp
         load_two_tower(str(tmp_path / "theirs"))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_of_weights_without_a_temperature_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = KINDS["OpenAI, weights alone"](tmp_path / "theirs").path
+    weights = torch.load(file, weights_only=True)
+    del weights["logit_scale"]
+    torch.save(weights, file)
+    with pytest.raises(BadInput, match="is a damaged checkpoint: KeyError: 'logit_scale'"):
+        load_two_tower(str(file))
+
+
+def test_heads_and_activation_are_those_of_timms_tower(tmp_path: Path) -> None:
+    reference = save_open_clip_siglip(tmp_path / "theirs", tower="vit_test_siglip_so")
+    model, images = load_two_tower(str(reference.path)), torch.randn(3, 3, SIZE, SIZE)
+    image, _ = vectors(model, images)
+    with torch.no_grad():
+        torch.testing.assert_close(image, F.normalize(reference.encode_images(images), dim=-1), atol=1e-5, rtol=0)
+    options = model.config["image"]["options"]
+    assert (options["num_heads"], options["act_layer"]) == (4, "gelu_tanh")
+
+
+def test_pixels_are_read_from_either_file_of_transformers(tmp_path: Path) -> None:
+    folder = save_transformers_clip(tmp_path / "theirs").path
+    pixels = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": pixels}))
+    assert load_two_tower(str(folder)).config["image"]["mean"] == (0.4, 0.5, 0.6)
+
+
+def test_the_text_tower_of_clip_is_not_taken_for_a_text_encoder(tmp_path: Path) -> None:
+    folder = save_transformers_clip(tmp_path / "theirs").path
+    CLIPModel.from_pretrained(folder).text_model.save_pretrained(tmp_path / "text")
+    build = partial(HfTextBackbone, vocab_size=10, pad_token=0, fused_attention=False)
+    with pytest.raises(BadInput, match="is the text tower of CLIP or SigLIP: give both as model.init_from"):
+        build(name=str(tmp_path / "text"), pretrained=True, options={})
+    assert build(name="clip_text_model", pretrained=False, options={"hidden_size": 64}).max_tokens == 77
 
 
 def test_a_text_encoder_alone_is_no_two_tower_checkpoint(tmp_path: Path) -> None:

@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from cots.config.objective import ClipObjectiveConfig, TemperatureConfig
 from cots.config.params import Params
+from cots.config.stages.finetune import FinetuneParams
 from cots.errors import BadInput
+from cots.factory.objective import build_objective
 from cots.models.dual_encoder import DualEncoder
 from cots.progress import Progress
 from cots.registry.client import INDEX
@@ -136,3 +140,37 @@ def test_a_start_with_patches_of_another_size_is_refused(
     values["model"]["image"] |= {"size": 32, "patch": 16}
     with pytest.raises(BadInput, match=r"model.image.patch is 16, and .* has patches of 8 pixels: give 8"):
         run(tiny_data, tokenized, tmp_path / "out", Params.model_validate(values))
+
+
+def test_visual_tokens_of_other_patches_are_refused(
+    store: str, tiny_data: Path, tiny_model: Path, tokenized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reference = KINDS["open_clip CLIP"](tmp_path / "theirs")
+    values = tiny_params().model_dump(mode="json", by_alias=True)
+    values["model"]["image"] |= {"size": 32, "patch": 8}
+    changes = {"init_from": str(reference.path), "size": 48, "objective": {"loss_weights": {"token": 1.0}}}
+    values["finetune"]["image-text"] |= changes
+    params = FinetuneParams.model_validate(values)
+    files = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "tokens", tiny_model)
+    with pytest.raises(BadInput, match="are 16 for each image, and the model has 36 patches of 8 pixels"):
+        finetune.stage("image-text", *files, *(tmp_path / name for name in ("a", "b", "c")), params=params)
+
+
+def test_a_start_in_the_pipelines_own_outputs_is_refused() -> None:
+    values = tiny_params().model_dump(mode="json", by_alias=True)
+    values["model"]["init_from"] = "models/finetuned/image-text"
+    with pytest.raises(ValidationError, match="DVC removes it before the stage runs: copy the folder"):
+        Params.model_validate(values)
+
+
+def test_a_temperature_that_starts_below_its_bound_is_learned(tiny_model: Path) -> None:
+    model = DualEncoder.load(tiny_model)
+    for tau in (0.009999749, 0.0085, 0.003, 0.02):
+        model.config = model.config | {"temperature": tau}
+        section = ClipObjectiveConfig(temperature=TemperatureConfig(init=None, learnable=True))
+        temperature = build_objective(model, section, num_codes=16).get_submodule("temperature")
+        value = temperature()
+        value.backward()
+        assert value.item() == pytest.approx(tau)
+        assert all(parameter.grad != 0 for parameter in temperature.parameters())
