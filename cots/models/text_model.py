@@ -175,8 +175,8 @@ def build_text_backbone(
         options=text_config["options"],
         fused_attention=default_device().type != "cpu",
     )
-    longest = min(backbone.max_tokens or MAX_TOKENS, tokenizer.model_max_length)
     if None in text_config.values():
+        longest = min(backbone.max_tokens or MAX_TOKENS, tokenizer.model_max_length)
         text_config = fill_nulls(text_config, {"max_tokens": longest, "pool": "mean"} | backbone.checkpoint_settings)
     if backbone.max_tokens is not None and backbone.max_tokens < text_config["max_tokens"]:
         limit = f"model.text.max_tokens is {text_config['max_tokens']}"

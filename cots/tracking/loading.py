@@ -11,7 +11,7 @@ from mlflow.models import Model
 from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
 from cots.models.model_folder import CONFIG
-from cots.models.two_tower import load_two_tower
+from cots.models.two_tower.loading import load_two_tower
 from cots.tracking.runs import connect, tracking_uri, without_credentials
 
 CHAMPION_URI = "models:/cots-index@champion"

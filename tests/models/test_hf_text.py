@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from cots.errors import BadInput
 from cots.models.encoder import TextEncoder
-from cots.models.hf_text import BERT_LIKE, HfTextBackbone, published_pool
+from cots.models.hf_files import published_pool
+from cots.models.hf_text import BERT_LIKE, HfTextBackbone
 from cots.models.token_index import TokenIndex
 from tests.foreign import save_text
 

@@ -19,7 +19,7 @@ from cots.errors import BadInput
 from cots.models.dual_encoder import DualEncoder
 from cots.models.hf_text import HfTextBackbone
 from cots.models.text_model import load_text_model
-from cots.models.two_tower import load_two_tower
+from cots.models.two_tower.loading import load_two_tower
 from tests.foreign import save_text
 from tests.two_towers import (
     KINDS,

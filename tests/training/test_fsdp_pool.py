@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 
-from cots.models.two_tower import load_two_tower
+from cots.models.two_tower.loading import load_two_tower
 from cots.training.fsdp import apply_fsdp
 from tests.two_towers import KINDS, SIZE
 

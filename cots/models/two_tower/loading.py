@@ -1,0 +1,107 @@
+"""Loads CLIP and SigLIP into this project's model.
+
+Weights are renamed twice at most: from OpenAI's and open_clip's names to those of transformers, and the image tower's
+from there to timm's, because the image backbone is timm's vision transformer. The text tower is that of transformers.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+
+from cots.devices import default_device
+from cots.errors import BadInput
+from cots.models.dual_encoder import DualEncoder
+from cots.models.hf_files import summarize_error
+from cots.models.two_tower.checkpoint import Checkpoint
+from cots.models.two_tower.open_clip import read_open_clip
+from cots.models.two_tower.renaming import strip
+from cots.models.two_tower.transformers_folder import read_transformers
+
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+NEEDED_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "open_clip_pytorch_model.bin"]
+MASK = "backbone.mask_embedding"
+LOAD_ERRORS = (AssertionError, AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+
+
+def load_two_tower(name: str) -> DualEncoder:
+    """Load CLIP or SigLIP: both towers, projections, tokenizer, temperature and bias.
+
+    The embeddings are those of the library that stored it. `config` of the model has the temperature tau = exp(-scale),
+    and for SigLIP the bias of its logits. The mask token, which no checkpoint has, is zero.
+
+    Args:
+        name: a name on the Hugging Face hub, a folder of transformers or open_clip, or a file of weights in the
+            format of OpenAI or open_clip.
+
+    Raises:
+        BadInput: there is no such checkpoint, it is of another architecture, or weights or tokenizer do not fit.
+    """
+    checkpoint = read_checkpoint(name)
+    try:
+        model = DualEncoder.build(checkpoint.config, checkpoint.tokenizer)
+        for tower in ("image", "text"):
+            encoder = getattr(model, tower)
+            weights, own = strip(checkpoint.weights, f"{tower}."), encoder.state_dict()
+            raise_if_incomplete(name, tower, expected=own.keys() - {MASK}, present=weights.keys())
+            if MASK in own:
+                weights[MASK] = torch.zeros_like(own[MASK])
+            encoder.load_state_dict(weights)
+    except LOAD_ERRORS as error:
+        raise BadInput(f"{name} does not fit its own configuration: {summarize_error(error)}") from None
+    return model.to(default_device())
+
+
+def raise_if_incomplete(name: str, tower: str, *, expected: Iterable[str], present: Iterable[str]) -> None:
+    """Raise `BadInput` if weights of a tower are missing, or if there are others."""
+    missing, others = sorted(set(expected) - set(present)), sorted(set(present) - set(expected))
+    if missing:
+        raise BadInput(f"{name} lacks {len(missing)} weights of the {tower} tower, such as {missing[0]}")
+    if others:
+        raise BadInput(f"{name} has {len(others)} unknown weights in the {tower} tower, such as {others[0]}")
+
+
+def read_checkpoint(name: str) -> Checkpoint:
+    """Read a checkpoint of any of the formats.
+
+    Raises:
+        BadInput: there is no such checkpoint, or it is of another architecture.
+    """
+    path = fetch(name)
+    try:
+        if path.is_file():
+            return read_open_clip(name, path, {}, path.parent)
+        if (path / OPEN_CLIP_CONFIG).is_file():
+            file = next((path / name for name in OPEN_CLIP_WEIGHTS if (path / name).is_file()), None)
+            if file is None:
+                raise BadInput(f"{name} has {OPEN_CLIP_CONFIG} and no {OPEN_CLIP_WEIGHTS[0]}")
+            return read_open_clip(name, file, json.loads((path / OPEN_CLIP_CONFIG).read_text(encoding="utf8")), path)
+        if (path / "config.json").is_file():
+            return read_transformers(name, path)
+    except LOAD_ERRORS as error:
+        raise BadInput(f"{name} is a damaged checkpoint: {summarize_error(error)}") from None
+    raise BadInput(f"{name} is no checkpoint of CLIP or SigLIP: it has neither config.json nor {OPEN_CLIP_CONFIG}")
+
+
+def fetch(name: str) -> Path:
+    """The local folder or file of a checkpoint, downloaded from the hub or taken from its cache.
+
+    Raises:
+        BadInput: there is none.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    try:
+        return Path(snapshot_download(name, allow_patterns=NEEDED_FILES))
+    except HFValidationError:
+        raise BadInput(f"no checkpoint {name}: no such folder or file, and no name of the hub") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BadInput(
+            f"no checkpoint {name}: no such folder, and the hub does not give it: {summarize_error(error)}"
+        ) from None
