@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cots.config.params import Params
 
 PARAMS, PRESETS = Path("params.yaml"), Path("presets")
-ENCODERS = PRESETS / "encoders"
+ENCODERS, INIT_FROM_RECIPE = PRESETS / "encoders", PRESETS / "recipes" / "init_from.yaml"
 Data = Annotated[Path | None, typer.Option(help="Folder of the images and captions.")]
 Force = Annotated[
     bool, typer.Option(help="Replace params.yaml even if it was edited; the old file becomes params.yaml.bak.")
@@ -134,10 +134,12 @@ def _with_encoders(preset: str, values: dict[str, Any], encoders: str) -> dict[s
     else:
         names = ", ".join(_preset_names(ENCODERS))
         raise BadInput(f"no encoders {encoders!r}: give a folder or file, or one of {names}")
+    if changes["model"].get("init_from"):
+        changes = merge(read_yaml(INIT_FROM_RECIPE), changes)
     run = changes.get("finetune", {}) | {"size": changes["model"]["image"]["size"]}
     targets = values.get("finetune", {"image-text": {}})
     changes = {name: section for name, section in changes.items() if name != "finetune"}
-    return merge(values, changes) | {"finetune": {target: merge(values, run) for target, values in targets.items()}}
+    return merge(values, changes) | {"finetune": {target: merge(tuned, run) for target, tuned in targets.items()}}
 
 
 def _encoder_files(preset: str, encoders: str) -> list[Path]:
@@ -148,19 +150,17 @@ def _encoder_files(preset: str, encoders: str) -> list[Path]:
 
 @cache
 def _start_values(start: Path) -> dict[str, Any]:
-    """What params.yaml says to start from a model at a path, for training further with the recipe of CLIP.
+    """What params.yaml says to start from a model at a path.
 
     Args:
         start: a model's folder or file; its images may be larger by a part of a patch.
     """
-    from cots.config.sections import read_yaml
     from cots.tracking.loading import load_encoders
 
     image = load_encoders(str(start)).config["image"]
     size = image["size"] // image["patch"] * image["patch"]
-    recipe = {name: values for name, values in read_yaml(ENCODERS / "clip-b32.yaml").items() if name != "model"}
-    own = {"init_from": str(start), "image": {"size": size, "patch": image["patch"]}}
-    return recipe | {"prepare": {"size": image["size"]}, "model": own}
+    model = {"init_from": str(start), "image": {"size": size, "patch": image["patch"]}}
+    return {"prepare": {"size": image["size"]}, "model": model}
 
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
