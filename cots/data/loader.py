@@ -16,7 +16,7 @@ from cots.data.random_crop import Box, crop, open_frame
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
 from cots.data.streaming import endless_batches, prefetch, shuffle_shards
-from cots.data.token_batch import Padding, TokenBatch, tokenize
+from cots.data.token_batch import TokenBatch, tokenize
 
 
 class SampleView(NamedTuple):
@@ -82,7 +82,7 @@ class TrainLoader:
         keys: keys of all samples of the manifest, ascending; a sample's index is its position here.
         caption_offsets: per sample, the index of its first caption among all captions of the manifest.
         num_samples: in all shards.
-        max_tokens: of a text; padding: of shorter ones.
+        max_tokens: of a text; text_length: of every text with its padding, None if it depends on the batch.
         batch_size: samples per batch, at most `num_samples`.
         frames: per sample. 1 takes the frame of the view; more take a random one from each of as many segments.
         size: side of the crops, pixels.
@@ -99,7 +99,7 @@ class TrainLoader:
     num_samples: int
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
-    padding: Padding = "longest"
+    text_length: int | None = None
     batch_size: int
     frames: int
     size: int
@@ -134,7 +134,7 @@ class TrainLoader:
         image_index = np.searchsorted(self.keys, [int(view.sample.key) for view in views]).astype(np.int64)
         captions = [int(rng.integers(len(view.sample.captions))) for view in views]
         texts = [view.sample.captions[caption] for view, caption in zip(views, captions, strict=True)]
-        text_batch = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens, padding=self.padding)
+        text_batch = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens, length=self.text_length)
         bool_masked_pos, mlm_mask, mlm_input_ids = self._draw_masks(rng, text_batch)
         visual_tokens = np.stack([view.tokens for view in views])[:, : bool_masked_pos.shape[1]]
         frames = [self._draw_frames(rng, view) for view in views]

@@ -1,15 +1,13 @@
 """A batch of texts as token ids."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from cots.data.tokenizer import pad_token_ids
-
-Padding = Literal["longest", "max_length"]  # transformers' names
 
 
 class TokenBatch(NamedTuple):
@@ -21,10 +19,9 @@ class TokenBatch(NamedTuple):
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int, padding: Padding = "longest"
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int, length: int | None = None
 ) -> TokenBatch:
-    """Tokenize texts, cut to `max_tokens` and padded to the longest of them, or to `max_tokens`."""
-    length = max_tokens if padding == "max_length" else None
+    """Tokenize texts, cut to `max_tokens` and padded to the longest of them, or to `length` as in `pad_token_ids`."""
     encoding = tokenizer(
         list(texts),
         truncation=True,

@@ -68,7 +68,7 @@ def build_train_loader(
         num_samples=len(samples),
         tokenizer=model.tokenizer,
         max_tokens=model.config["text"]["max_tokens"],
-        padding=model.config["text"].get("padding", "longest"),
+        text_length=model.text_length,
         batch_size=training.batch_size,
         frames=training.frames,
         size=image_config["size"],

@@ -83,6 +83,12 @@ class TextModel:
         return int(self.config["dim"])
 
     @property
+    def text_length(self) -> int | None:
+        """Tokens of every text with its padding, in models that read padding, such as SigLIP; None in others."""
+        text_config = self.config["text"]
+        return int(text_config["max_tokens"]) if text_config.get("padding") == "max_length" else None
+
+    @property
     def digest(self) -> str:
         """Of the whole model: those with equal digests have equal embeddings."""
         assert self._digest, "a model that was only built has no digest yet"
@@ -109,9 +115,9 @@ class TextModel:
 
     def embed_token_ids(self, tokens: list[list[int]]) -> Tensor:
         """Embeddings (N, D), unit rows on the model's device, of texts given as token ids with special tokens."""
-        text_config = self.config["text"]
-        length = text_config["max_tokens"] if text_config.get("padding") == "max_length" else None
-        input_ids, attention_mask = pad_token_ids(tokens, pad_token=self.tokenizer.pad_token_id, length=length)
+        input_ids, attention_mask = pad_token_ids(
+            tokens, pad_token=self.tokenizer.pad_token_id, length=self.text_length
+        )
         device = self.text.projection.weight.device
         embeddings: Tensor = self.text(
             torch.from_numpy(input_ids).to(device), torch.from_numpy(attention_mask).to(device)

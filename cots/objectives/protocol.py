@@ -13,6 +13,11 @@ from cots.distributed import all_gather_with_grad
 ALL_ROWS = slice(None)
 
 
+def saved_encoders(*, ema: bool) -> tuple[str, str]:
+    """Names, within an objective, of the image and the text encoder that a run saves: online ones or their average."""
+    return ("image_m.module", "text_m.module") if ema else ("image", "text")
+
+
 class Batch(NamedTuple):
     """One rank's share of a batch of B image-text pairs. The last four fields are inputs of the masked passes."""
 

@@ -19,6 +19,7 @@ from cots.factory.train_loader import build_train_loader
 from cots.file_names import CURVES, PAIRS
 from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
+from cots.objectives.protocol import saved_encoders
 from cots.progress import Progress
 from cots.training.fsdp import apply_fsdp, full_state_dict
 from cots.training.monitor import Monitor
@@ -123,8 +124,7 @@ def export_encoders(model: DualEncoder, objective: nn.Module, *, momentum: bool)
     """Put the online or the momentum encoders into the model, unsharded; on rank 0 only."""
     if not momentum and not isinstance(model.image.backbone, FSDPModule):
         return
-    encoders = ("image_m.module", "text_m.module") if momentum else ("image", "text")
-    weights = [full_state_dict(objective.get_submodule(name).state_dict()) for name in encoders]
+    weights = [full_state_dict(objective.get_submodule(name).state_dict()) for name in saved_encoders(ema=momentum)]
     if rank() == 0:
         fresh = DualEncoder.build(model.config, model.tokenizer)
         fresh.image.load_state_dict(weights[0])

@@ -15,6 +15,7 @@ from cots.evaluation.metric_table import RECALLS, rsum
 from cots.evaluation.metrics import rank_queries
 from cots.models.dual_encoder import DualEncoder
 from cots.models.encoder import ImageEncoder, TextEncoder
+from cots.objectives.protocol import saved_encoders
 
 
 def validate(
@@ -40,8 +41,7 @@ def validate(
     Raises:
         BadInput: there are no validation samples.
     """
-    encoders = ("image_m.module", "text_m.module") if training.objective.saves_ema else ("image", "text")
-    image, text = (objective.get_submodule(name) for name in encoders)
+    image, text = map(objective.get_submodule, saved_encoders(ema=training.objective.saves_ema))
     assert isinstance(image, ImageEncoder)
     assert isinstance(text, TextEncoder)
     current = DualEncoder(image=image, text=text, tokenizer=model.tokenizer, config=model.config)
