@@ -3,7 +3,8 @@
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -102,16 +103,10 @@ def drop_weight(file: Path, name: str) -> None:
     save_file(weights, file, metadata={"format": "pt"})
 
 
-def edit(file: Path, section: str, **values: object) -> None:
+def edit(file: Path, *sections: str, **values: object) -> None:
     content = json.loads(file.read_text())
-    content["model_cfg"][section] |= values
+    reduce(getitem, sections, content).update(values)
     file.write_text(json.dumps(content))
-
-
-def edit_transformers(folder: Path, section: str, **values: object) -> None:
-    content = json.loads((folder / "config.json").read_text())
-    content[section] |= values
-    (folder / "config.json").write_text(json.dumps(content))
 
 
 def remove_settings(folder: Path) -> None:
@@ -136,17 +131,17 @@ DAMAGES: dict[str, tuple[Callable[[Path], Reference], Damage, str]] = {
     ),
     "open_clip, more layers than its file says": (
         lambda folder: save_open_clip(folder, quick_gelu=False),
-        lambda folder: edit(folder / "open_clip_config.json", "text_cfg", layers=1),
+        lambda folder: edit(folder / "open_clip_config.json", "model_cfg", "text_cfg", layers=1),
         "has 16 unknown weights in the text tower, such as backbone.encoder.encoder.layers.1",
     ),
     "open_clip, fewer positions than its file says": (
         lambda folder: save_open_clip(folder, quick_gelu=False),
-        lambda folder: edit(folder / "open_clip_config.json", "text_cfg", context_length=2 * LIMIT),
+        lambda folder: edit(folder / "open_clip_config.json", "model_cfg", "text_cfg", context_length=2 * LIMIT),
         "does not fit its own configuration: RuntimeError",
     ),
     "open_clip, a tokenizer with more tokens": (
         lambda folder: save_open_clip(folder, quick_gelu=False),
-        lambda folder: edit(folder / "open_clip_config.json", "text_cfg", vocab_size=20),
+        lambda folder: edit(folder / "open_clip_config.json", "model_cfg", "text_cfg", vocab_size=20),
         "knows 20 tokens, the tokenizer makes 76",
     ),
     "open_clip, no weights": (
@@ -156,12 +151,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], Reference], Damage, str]] = {
     ),
     "transformers, more layers than its file says": (
         save_transformers_clip,
-        lambda folder: edit_transformers(folder, "vision_config", num_hidden_layers=1),
+        lambda folder: edit(folder / "config.json", "vision_config", num_hidden_layers=1),
         "has 16 unknown weights, such as vision_model.encoder.layers.1.",
     ),
     "transformers, norms with another epsilon": (
         save_transformers_clip,
-        lambda folder: edit_transformers(folder, "vision_config", layer_norm_eps=0.01),
+        lambda folder: edit(folder / "config.json", "vision_config", layer_norm_eps=0.01),
         "has norms with an epsilon of 0.01, not clip's 1e-05",
     ),
     "open_clip, a head after the pool": (

@@ -1,5 +1,7 @@
 """Inputs of a tiny training run: dVAE, crop views, tokenizer, parameters."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import yaml
 from cots.config.params import Params
 from cots.models.dvae.io import save_dvae
 from cots.models.dvae.vae import Dvae
+from cots.progress import Progress
 
 TINY: dict[str, dict[str, Any]] = {
     "dvae": {"codebook_size": 16, "width": 8, "steps": 4, "batch_size": 4, "checkpoint_every": 2},
     "tokenize": {"crops_per_image": 2, "batch_size": 4},
     "pretrain": {"steps": 6, "batch_size": 4, "warmup_steps": 1, "checkpoint_every": 2},
 }
+PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))  # mean and standard deviation
 NO_TOKENS = {"instance": 1.0, "token": 0.0, "task": 1.0, "masked_views": 0.0}
 OBJECTIVE: dict[str, Any] = {
     "in_batch_negatives": "momentum",
@@ -23,6 +27,24 @@ OBJECTIVE: dict[str, Any] = {
     "queue_warmup_steps": 0,
     "filter": {"warmup_steps": 2, "num_std": 1.0, "momentum": 0.9},
 }
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+@contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """Within this context a training run ends as if killed when it logs `step`; it must come that far."""
+
+    def raise_at_step(_: Progress, metrics: dict[str, float]) -> None:
+        if metrics["step"] == step:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "log_step", raise_at_step)
+        with pytest.raises(Killed):
+            yield
 
 
 def tiny_params(**changes: dict[str, Any]) -> Params:

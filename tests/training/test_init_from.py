@@ -16,11 +16,10 @@ from cots.config.stages.finetune import FinetuneParams
 from cots.errors import BadInput
 from cots.factory.objective import build_objective
 from cots.models.dual_encoder import DualEncoder
-from cots.progress import Progress
 from cots.registry.client import INDEX
 from cots.stages import finetune, pretrain
 from cots.tracking.loading import load_encoders, load_start
-from tests.training.conftest import OBJECTIVE, tiny_params
+from tests.training.conftest import OBJECTIVE, killed_at, tiny_params
 from tests.two_towers import KINDS
 
 ALL_LEVELS = OBJECTIVE | {"loss_weights": {"instance": 1.0, "token": 1.0, "task": 1.0, "masked_views": 1.0}}
@@ -30,10 +29,6 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "clip": {"kind": "clip", "temperature": FROM_MODEL},
     "siglip": {"kind": "siglip", "temperature": FROM_MODEL, "bias": None},
 }
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing may catch it."""
 
 
 def params_from(start: str, objective: str) -> Params:
@@ -47,6 +42,15 @@ def run(data: Path, tokenized: Path, out: Path, params: Params) -> DualEncoder:
     files = (data / "shards", data / "manifest.parquet", tokenized / "tokens", tokenized / "tokenizer")
     pretrain.stage(*files, out / "model", out / "report", out / "run.json", params=params)
     return DualEncoder.load(out / "model")
+
+
+def tune(data: Path, tokenized: Path, model: Path, out: Path, changes: dict[str, Any]) -> None:
+    """Run stage `finetune@image-text` on a model, with changes of its section."""
+    values = tiny_params().model_dump(mode="json", by_alias=True)
+    values["finetune"]["image-text"] |= changes
+    files = (data / "shards", data / "manifest.parquet", tokenized / "tokens", model)
+    results = (out / name for name in ("tuned", "report", "run.json"))
+    finetune.stage("image-text", *files, *results, params=FinetuneParams.model_validate(values))
 
 
 @pytest.mark.slow
@@ -66,15 +70,8 @@ def test_clip_and_siglip_are_trained_further_and_resume_to_the_bit(
     reference = KINDS[kind](tmp_path / "theirs")
     params = params_from(str(reference.path), objective)
     whole = run(tiny_data, tokenized, tmp_path / "whole", params)
-
-    def raise_at_step(_: Progress, metrics: dict[str, float]) -> None:
-        if metrics["step"] == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "log_step", raise_at_step)
-        with pytest.raises(Killed):
-            run(tiny_data, tokenized, tmp_path / "killed", params)
+    with killed_at(2):
+        run(tiny_data, tokenized, tmp_path / "killed", params)
     assert Path("runs/checkpoints/pretrain.pt").is_file()
     resumed = run(tiny_data, tokenized, tmp_path / "resumed", params)
     assert resumed.digest == whole.digest
@@ -123,11 +120,8 @@ def test_fine_tuning_starts_from_another_model_than_the_pretrained_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     reference = KINDS["open_clip CLIP"](tmp_path / "theirs")
-    values = tiny_params().model_dump(mode="json", by_alias=True)
-    values["finetune"]["image-text"] |= {"init_from": str(reference.path), "objective": OBJECTIVES["clip"], "steps": 2}
-    files = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "tokens", tiny_model)
-    out = (tmp_path / "tuned", tmp_path / "report", tmp_path / "run.json")
-    finetune.stage("image-text", *files, *out, params=Params.model_validate(values))
+    changes = {"init_from": str(reference.path), "objective": OBJECTIVES["clip"], "steps": 2}
+    tune(tiny_data, tokenized, tiny_model, tmp_path, changes)
     assert DualEncoder.load(tmp_path / "tuned").config["init_from"]["name"] == str(reference.path)
 
 
@@ -147,14 +141,9 @@ def test_visual_tokens_of_other_patches_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     reference = KINDS["open_clip CLIP"](tmp_path / "theirs")
-    values = tiny_params().model_dump(mode="json", by_alias=True)
-    values["model"]["image"] |= {"size": 32, "patch": 8}
     changes = {"init_from": str(reference.path), "size": 48, "objective": {"loss_weights": {"token": 1.0}}}
-    values["finetune"]["image-text"] |= changes
-    params = FinetuneParams.model_validate(values)
-    files = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "tokens", tiny_model)
     with pytest.raises(BadInput, match="are 16 for each image, and the model has 36 patches of 8 pixels"):
-        finetune.stage("image-text", *files, *(tmp_path / name for name in ("a", "b", "c")), params=params)
+        tune(tiny_data, tokenized, tiny_model, tmp_path, changes)
 
 
 def test_a_start_in_the_pipelines_own_outputs_is_refused() -> None:

@@ -20,11 +20,10 @@ from cots.training.fit import Inputs, fit
 from cots.training.gradients import backward_batch
 from cots.training.monitor import grad_norms
 from cots.training.trainer import to_device
-from tests.training.conftest import tiny_params
+from tests.training.conftest import PIXELS, tiny_params
 
 LEVELS = ("instance", "token", "task", "masked_views")
 ALL = {"loss_weights": dict.fromkeys(LEVELS, 0.5)}
-PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 @pytest.fixture(autouse=True)

@@ -30,20 +30,14 @@ from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
 from cots.objectives.cots import CotsObjective
 from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput
-from cots.progress import Progress
 from cots.stages import finetune, tokenize
 from cots.training.fit import Inputs, fit
 from cots.training.optim import build_param_groups
 from cots.training.trainer import to_device, train_step, with_wait_seconds
-from tests.training.conftest import tiny_params
+from tests.training.conftest import PIXELS, killed_at, tiny_params
 
-PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 BOTH = ("image", "video")
 UNFILTERED = {"filter": {"warmup_steps": 0, "num_std": None, "momentum": 0.9}}  # rounding may change what is kept
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing may catch it."""
 
 
 @pytest.fixture(autouse=True)
@@ -82,15 +76,8 @@ def weights(out: Path) -> bytes:
 
 def killed_run(step: int, data: Path, tokenized: Path, tmp_path: Path) -> None:
     """A run that ends as if killed when it logs `step`."""
-
-    def raise_at_step(_: Progress, metrics: dict[str, float]) -> None:
-        if metrics["step"] == step:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "log_step", raise_at_step)
-        with pytest.raises(Killed):
-            run(data, tokenized, tmp_path / "killed", tiny_params())
+    with killed_at(step):
+        run(data, tokenized, tmp_path / "killed", tiny_params())
 
 
 @pytest.mark.slow

@@ -20,9 +20,8 @@ from cots.init_distributed import init_distributed
 from cots.training.fsdp import apply_fsdp, full_state_dict
 from cots.training.optim import build_param_groups
 from cots.training.trainer import to_device, train_step
-from tests.training.conftest import tiny_params
+from tests.training.conftest import PIXELS, tiny_params
 
-PIXELS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 STEPS = 5
 TEMPERATURE = {"init": 0.07, "learnable": True, "min": 0.01}
 NO_KEYS = {
