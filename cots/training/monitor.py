@@ -1,6 +1,8 @@
 """Measurements beside training, on request: gradient norms by level, and retrieval on the validation split."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,26 +22,38 @@ class Monitor:
         objective: that is trained.
         config: the section of the run, with the intervals.
         validate: scores of the present weights on the validation split, by column.
+
+    Attributes:
+        seconds: that all measurements took.
     """
 
     def __init__(self, objective: Objective[Any], config: TrainConfig, validate: Callable[[], Metrics]) -> None:
         self.objective, self.config, self.validate = objective, config, validate
+        self.seconds = 0.0
 
     def before_step(self, step: int, batch: Batch) -> Metrics:
         """Norms of each level's weighted gradient in each backbone, if this step is one in `grad_norms_every`."""
         every = self.config.grad_norms_every
         if not every or step % every:
             return {}
-        return grad_norms(self.objective, batch, grad_accum_steps=self.config.grad_accum_steps)
+        with self._timed():
+            return grad_norms(self.objective, batch, grad_accum_steps=self.config.grad_accum_steps)
 
     def after_step(self, step: int) -> Metrics:
         """Retrieval on the validation split, if this step is the last of `validate_every`, or of the run."""
         every = self.config.validate_every
         if not every or ((step + 1) % every and step + 1 < self.config.steps):
             return {}
-        scores = self.validate()
+        with self._timed():
+            scores = self.validate()
         self.objective.train()
         return scores
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
 
 
 def grad_norms(objective: Objective[Any], batch: Batch, *, grad_accum_steps: int) -> Metrics:

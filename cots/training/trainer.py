@@ -75,9 +75,7 @@ def train(
     ):
         wait_seconds += waited
         batch = to_device(arrays, pixel_stats, device)
-        paused = time.perf_counter()
         measured = monitor.before_step(step, batch)
-        started += time.perf_counter() - paused
         torch.manual_seed(hash((config.seed, step)) + rank())  # dropout too is a function of the step
         rate = config.learning_rate * warmup_cosine(step, warmup=config.warmup_steps, steps=config.steps)
         with meter.count_flops() if step == start else nullcontext():
@@ -93,16 +91,14 @@ def train(
             compile_blocks(objective)  # only now: torch.compile skips code that it first sees while FLOPs are counted
         if keys is not None:
             pairs.update(all_gather_with_grad(batch.caption_index), keys)
-        elapsed = time.perf_counter() - started
+        elapsed = time.perf_counter() - started - monitor.seconds
         steps_per_second = (step + 1 - start) / elapsed
         timing = {"pairs_per_second": steps_per_second * loader.batch_size, "utilisation": meter.mfu(steps_per_second)}
         timing["data_wait"] = wait_seconds / elapsed
         curves.append({"step": step} | metrics | {"learning_rate": rate} | timing | measured)
         if not math.isfinite(metrics[TOTAL_LOSS]):
             raise RunFailed(f"the loss is {metrics[TOTAL_LOSS]} at step {step}: lower the learning rate")
-        paused = time.perf_counter()
         curves[-1] |= monitor.after_step(step)
-        started += time.perf_counter() - paused
         on_step(curves[-1])
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
             state = checkpoint_state(step + 1, objective, optimizer, curves, pairs)
