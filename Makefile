@@ -53,7 +53,7 @@ test: setup
 	pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 test-fast: setup
-	pytest -m "not slow" --numprocesses=2 --dist=loadfile
+	pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: setup
 	ruff format --check .
