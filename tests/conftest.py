@@ -39,6 +39,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(scope="session")
+def import_path() -> list[str]:
+    return list(sys.path)
+
+
+@pytest.fixture(autouse=True)
+def _import_this_tree(import_path: list[str]) -> None:
+    """Drop what MLflow put before the tree: the code of a loaded package, which a spawned process would import."""
+    sys.path[:] = import_path
+
+
 Encoded = Callable[..., bytes]
 Cots = Callable[..., tuple[int, str, str]]
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
