@@ -29,7 +29,7 @@ class TrainConfig(Config):
     """A training run, for pre-training and fine-tuning."""
 
     seed: int = Field(default=0, description="Seed of weights, order of samples and dropout.")
-    steps: PositiveInt = Field(default=250, description="Optimizer steps.")
+    steps: NonNegativeInt = Field(default=250, description="Optimizer steps; 0 keeps what the run starts from.")
     batch_size: PositiveInt = Field(default=128, description="Pairs per step, over all ranks. Paper: 2,048 (M).")
     grad_accum_steps: PositiveInt = Field(
         default=1,
@@ -59,6 +59,13 @@ class TrainConfig(Config):
     )
     trainable_blocks: TrainableBlocksConfig = Field(
         default=TrainableBlocksConfig(), description="Last blocks of each backbone that are trained, or all."
+    )
+    cached_views: NonNegativeInt = Field(
+        default=0,
+        description="Crop views of each sample that pass the frozen image blocks only once; 0: off. That happens before "
+        "the first step; the run uses these views only, and keeps their tokens in half precision in `runs/features`. Pays "
+        "if each view is seen several times; not with masked patches. See [encoders.md](encoders.md).",
+        json_schema_extra={"since": "0.3.0"},
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations in the backward pass: less memory, about a third more time."
@@ -102,6 +109,16 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _check_cached_views(self) -> Self:
+        if not self.cached_views:
+            return self
+        if self.trainable_blocks.image == "all":
+            raise ValueError("cached_views needs frozen blocks: set trainable_blocks.image to a number or to locked")
+        if self.objective.masked or self.frames > 1 or self.fsdp:
+            raise ValueError("cached_views needs whole images, one frame and no fsdp: set it to 0")
+        return self
+
+    @model_validator(mode="after")
     def _check_monitor(self) -> Self:
         if self.fsdp and (self.validate_every or self.grad_norms_every):
             raise ValueError("validate_every and grad_norms_every need whole weights on every rank: not with fsdp")
@@ -122,7 +139,7 @@ class TrainConfig(Config):
 class FinetuneConfig(TrainConfig):
     """A run that starts from pre-trained encoders, at an image size of its own."""
 
-    steps: PositiveInt = Field(default=200, description="Optimizer steps.")
+    steps: NonNegativeInt = Field(default=200, description="Optimizer steps; 0 keeps what the run starts from.")
     warmup_steps: NonNegativeInt = Field(default=20, description="Steps of linear warm-up to the peak.")
     objective: ObjectiveConfig = Field(
         default=CotsObjectiveConfig(

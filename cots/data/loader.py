@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cots.data.crop_views import CropViews
 from cots.data.frame_sampling import random_per_segment
+from cots.data.frozen_features import FrozenFeatures
 from cots.data.masking import mask_tokens, random_block_mask
 from cots.data.random_crop import Box, crop, open_frame
 from cots.data.samples import StoredSample
@@ -23,6 +24,7 @@ class SampleView(NamedTuple):
     """A stored sample with one of its crop views."""
 
     sample: StoredSample
+    place: tuple[int, int, int]  # number of the shard, of the view, and of the sample in its shard
     frame: int  # index of the frame that the view shows
     box: Box
     tokens: NDArray[np.uint16]
@@ -36,13 +38,14 @@ class NumpyBatch(NamedTuple):
 
     image_index: NDArray[np.int64]  # (B,)
     caption_index: NDArray[np.int64]  # (B,)
-    frames: NDArray[np.uint8]  # (B, T, H, W, 3)
+    frames: NDArray[np.uint8]  # (B, T, H, W, 3), or (0,) beside frozen features
     input_ids: NDArray[np.int64]  # (B, L)
     attention_mask: NDArray[np.bool_]  # (B, L)
     bool_masked_pos: NDArray[np.bool_]  # (B, N) or (B, 0)
     visual_tokens: NDArray[np.int64]  # (B, N) or (B, 0)
     mlm_input_ids: NDArray[np.int64]  # (B, L) or (B, 0)
     mlm_mask: NDArray[np.bool_]  # (B, L) or (B, 0)
+    frozen_features: NDArray[np.float16] | None = None  # (B, 1, L, W)
 
 
 class PendingBatch(NamedTuple):
@@ -90,6 +93,8 @@ class TrainLoader:
         rows: the rows of each batch that this process decodes; random numbers are drawn for all rows.
         seed: of everything random.
         threads: how many decode images, each for a batch of its own.
+        num_views: of each sample that are used, one in each epoch, over and over.
+        frozen_features: of these views, in place of pixels; None decodes the images.
     """
 
     shards: tuple[Path, ...]
@@ -107,6 +112,8 @@ class TrainLoader:
     rows: slice
     seed: int
     threads: int
+    num_views: int
+    frozen_features: FrozenFeatures | None = None
 
     def iter_from(self, step: int) -> Iterator[NumpyBatch]:
         """The batches from `step` on; as many as there are threads are computed ahead."""
@@ -118,15 +125,16 @@ class TrainLoader:
 
     def _epoch(self, epoch: int) -> Iterator[SampleView]:
         yield from shuffle_shards(
-            lambda shard: self._read_shard(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch
+            lambda shard: self.read_views(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch
         )
 
-    def _read_shard(self, shard: int, epoch: int) -> Iterator[SampleView]:
+    def read_views(self, shard: int, epoch: int) -> Iterator[SampleView]:
+        """The samples of a shard, in its order, each with the view of an epoch."""
         views = CropViews.load(self.views[shard])
-        view = epoch % views.tokens.shape[1]
+        view = epoch % self.num_views
         columns = (views.frames[:, view].tolist(), views.boxes[:, view].tolist(), views.tokens[:, view])
-        for sample, frame, box, tokens in zip(read_shard(self.shards[shard]), *columns, strict=True):
-            yield SampleView(sample, frame, box, tokens)
+        for row, (sample, *columns_of_row) in enumerate(zip(read_shard(self.shards[shard]), *columns, strict=True)):
+            yield SampleView(sample, (shard, view, row), *columns_of_row)
 
     def collate(self, views: list[SampleView], step: int) -> PendingBatch:
         """Draw captions, masks and frames of a whole batch, in this order, and keep this process's rows."""
@@ -153,9 +161,12 @@ class TrainLoader:
         return PendingBatch(arrays, list(zip(views[rows], frames[rows], strict=True)))
 
     def decode(self, pending: PendingBatch) -> NumpyBatch:
-        """The batch with its pixels."""
+        """The batch with its pixels, or with frozen features in their place."""
+        if self.frozen_features:
+            tokens = [self.frozen_features.select(*view.place) for view, _ in pending.frames]
+            return pending.arrays._replace(frozen_features=np.stack(tokens)[:, None])
         return pending.arrays._replace(
-            frames=np.stack([self._crop_frames(view, indices) for view, indices in pending.frames])
+            frames=np.stack([self.crop_frames(view, indices) for view, indices in pending.frames])
         )
 
     def _draw_masks(
@@ -188,7 +199,7 @@ class TrainLoader:
         """The frame of the view, or a random one from each of `frames` segments."""
         return [view.frame] if self.frames == 1 else random_per_segment(rng, len(view.sample.frames), self.frames)
 
-    def _crop_frames(self, view: SampleView, indices: list[int]) -> NDArray[np.uint8]:
+    def crop_frames(self, view: SampleView, indices: list[int]) -> NDArray[np.uint8]:
         """(T, H, W, 3): some frames, each cropped to the view's box."""
         frames = (open_frame(view.sample.frames[index]) for index in indices)
         return np.stack([crop(frame, view.box, self.size) for frame in frames])

@@ -56,8 +56,8 @@ def build_train_loader(
         else None
     )
     views = tuple((tokens / name).with_suffix(".safetensors") for name in names)
-    num_tokens = CropViews.load(views[0]).tokens.shape[-1] if masking else grid**2
-    if num_tokens != grid**2:
+    _, num_views, num_tokens = CropViews.load(views[0]).tokens.shape
+    if masking and num_tokens != grid**2:
         patches = f"{grid**2} patches of {image_config['patch']} pixels"
         raise BadInput(f"the visual tokens in {tokens} are {num_tokens} for each image, and the model has {patches}")
     return TrainLoader(
@@ -76,6 +76,7 @@ def build_train_loader(
         rows=local_slice(training.batch_size),
         seed=training.seed,
         threads=num_decode_threads(default_device()),
+        num_views=num_views,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cots.errors import BadInput
 from cots.models.token_index import TokenIndex
 
 
@@ -85,6 +86,18 @@ class ImageBackbone(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalized images (B, 3, H, W) to (B, prefix + N, W) tokens after the last norm."""
 
+    def encode_lower(self, images: Tensor, num_blocks: int) -> Tensor:
+        """Encode images (B, 3, H, W) to the tokens (B, prefix + N, W) after the first blocks, for `encode_upper`.
+
+        Raises:
+            BadInput: this kind of backbone cannot be cut between its blocks.
+        """
+        raise BadInput(f"cached_views: {type(self).__name__} cannot be cut between its blocks: set it to 0")
+
+    def encode_upper(self, tokens: Tensor, num_blocks: int) -> Tensor:
+        """The output of `forward` from that of `encode_lower`."""
+        raise NotImplementedError
+
     @abstractmethod
     def forward_clean_and_masked(
         self, images: Tensor, bool_masked_pos: Tensor, *, positions: TokenIndex | None
@@ -102,7 +115,7 @@ class ImageBackbone(Backbone):
 
     @abstractmethod
     def micro_batch_size(self, images: Tensor) -> int:
-        """The fastest number of images to encode at once, >= 1."""
+        """The fastest number of images, or of images' tokens, to encode at once, >= 1."""
 
     @abstractmethod
     def resize(self, size: int) -> None:

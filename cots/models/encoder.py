@@ -103,6 +103,9 @@ class ImageEncoder(Encoder):
         pool: "class" projects the class token, "mean" the mean of the patches, "attention" the output of the
             backbone's own pooling layer, as in SigLIP.
 
+    Attributes:
+        num_lower_blocks: first blocks, whose output `forward` takes in place of pixels.
+
     Raises:
         BadInput: the backbone has no class token or no pooling layer, and pool asks for it.
     """
@@ -119,12 +122,13 @@ class ImageEncoder(Encoder):
         if pool != "attention":
             backbone.remove_attention_pool()
         super().__init__(backbone, dim=dim, pool=pool)
+        self.num_lower_blocks = 0
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode videos of T frames; an image is a video of one.
 
         Args:
-            frames: (B, T, 3, H, W), normalized.
+            frames: (B, T, 3, H, W), normalized; or (B, T, L, W), the output of their first `num_lower_blocks`.
 
         Returns:
             (B, D) unit rows.
@@ -160,10 +164,17 @@ class ImageEncoder(Encoder):
         return self._embed(clean, frames), MaskedOutput(torch.cat(tokens), embedding)
 
     def pool_frames(self, frames: Tensor) -> Tensor:
-        """Pooled vectors of the frames, (B, T, W); `forward` averages and projects them."""
+        """Pooled vectors (B, T, W) of frames as in `forward`, which averages and projects them."""
         return self._group_frames(
-            [self.pool_tokens(self.backbone(piece)) for piece in self._micro_batches(frames.flatten(0, 1))], frames
+            [self.pool_tokens(self._encode(piece)) for piece in self._micro_batches(frames.flatten(0, 1))], frames
         )
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """The backbone's tokens of images (B, 3, H, W), or from the output (B, L, W) of their lower blocks."""
+        if images.dim() == 3:
+            return self.backbone.encode_upper(images, self.num_lower_blocks)
+        tokens: Tensor = self.backbone(images)
+        return tokens
 
     def _micro_batches(self, images: Tensor) -> tuple[Tensor, ...]:
         """Split images into groups that the backbone encodes at once; only pooled or selected tokens are stored."""

@@ -139,6 +139,19 @@ class VitBackbone(ImageBackbone):
         """
         return self._encode_patches(self.vit.patch_embed(images))
 
+    def encode_lower(self, images: Tensor, num_blocks: int) -> Tensor:
+        """Encode images (B, 3, H, W) to the tokens (B, prefix + N, W) after the first blocks."""
+        tokens = self._add_positions(self.vit.patch_embed(images))
+        for block in self.blocks[:num_blocks]:
+            tokens = self._run_block(block, tokens)
+        return tokens
+
+    def encode_upper(self, tokens: Tensor, num_blocks: int) -> Tensor:
+        """The output of `forward` from that of `encode_lower`."""
+        for block in self.blocks[num_blocks:]:
+            tokens = self._run_block(block, tokens)
+        return self._final_norm(tokens)
+
     def forward_clean_and_masked(
         self, images: Tensor, bool_masked_pos: Tensor, *, positions: TokenIndex | None
     ) -> tuple[Tensor, Tensor]:
@@ -177,15 +190,15 @@ class VitBackbone(ImageBackbone):
         if images.device.type != "cpu" or isinstance(self, FSDPModule):
             return max(len(images), 1)
         rows, columns = self.vit.patch_embed.patch_size
-        tokens = self.num_prefix_tokens + images.shape[2] * images.shape[3] // (rows * columns)
+        if images.dim() == 3:
+            tokens = images.shape[1]
+        else:
+            tokens = self.num_prefix_tokens + images.shape[2] * images.shape[3] // (rows * columns)
         max_bytes = max(CACHE_BYTES, 2 * 12 * self.width**2)
         return int(max(max_bytes // (2 * 4 * self.width * tokens), 1))
 
     def _encode_patches(self, patches: Tensor) -> Tensor:
-        tokens = self._add_positions(patches)
-        for block in self.vit.blocks:
-            tokens = self._run_block(block, tokens)
-        return self._final_norm(tokens)
+        return self.encode_upper(self._add_positions(patches), 0)
 
     def _add_positions(self, patches: Tensor) -> Tensor:
         tokens: Tensor = self.vit.norm_pre(self.vit._pos_embed(patches))

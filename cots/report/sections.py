@@ -80,8 +80,10 @@ def build_galleries(
 
 
 def training_charts(run: str, folder: Path) -> list[Chart]:
-    """Charts of one training run from its `curves.csv`: losses, filter and speed."""
+    """Charts of one training run from its `curves.csv`: losses, filter and speed; none of a run without steps."""
     table = _read_curves(folder)
+    if table.empty:
+        return []
     steps = table["step"].to_numpy(dtype=np.float64)
     losses = {name: table[name].to_numpy() for name in loss_columns(map(str, table))}
     loss_caption = f"Nats; {TOTAL_LOSS} is the weighted sum. Levels with weight 0 are not drawn."

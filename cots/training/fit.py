@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.training import TrainConfig
+from cots.curves import TOTAL_LOSS
 from cots.data.manifest import read_manifest
 from cots.devices import default_device
 from cots.distributed import rank
@@ -21,6 +22,7 @@ from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
 from cots.objectives.protocol import saved_encoders
 from cots.progress import Progress
+from cots.training.frozen_features import with_frozen_features
 from cots.training.fsdp import apply_fsdp, full_state_dict
 from cots.training.monitor import Monitor
 from cots.training.optim import build_param_groups
@@ -63,6 +65,15 @@ def fit(
     torch.manual_seed(training.seed)
     initial_digest = model.digest
     configure_trainable(model.to(default_device()), training)
+    pixel_stats = model.config["image"]["mean"], model.config["image"]["std"]
+    loader = build_train_loader(
+        inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
+    )
+    if training.cached_views:
+        folder = Path("runs/features") / name
+        loader = with_frozen_features(
+            loader, model.image, folder, num_views=training.cached_views, pixel_stats=pixel_stats
+        )
     objective = build_objective(model, training.objective, num_codes=num_codes).to(default_device())
     if training.fsdp:
         apply_fsdp(objective)
@@ -73,12 +84,8 @@ def fit(
         head_lr_scale=training.head_lr_scale,
     )
     optimizer = torch.optim.AdamW(groups, fused=True)
-    loader = build_train_loader(
-        inputs.manifest, inputs.shards, inputs.tokens, model=model, training=training, media=media
-    )
     values = dump_for_fingerprint(training, "pretrain")  # for fine-tuning too, which has the same keys
     run_fingerprint = fingerprint([initial_digest, num_codes, media, [values]], inputs.manifest, inputs.tokens)
-    image_config = model.config["image"]
     monitor = Monitor(
         objective, training, partial(validate, model, objective, inputs.shards, inputs.manifest, training, media=media)
     )
@@ -88,7 +95,7 @@ def fit(
             optimizer,
             loader,
             config=training,
-            pixel_stats=(image_config["mean"], image_config["std"]),
+            pixel_stats=pixel_stats,
             checkpoint_path=Path(f"runs/checkpoints/{name}.pt"),
             fingerprint=run_fingerprint,
             monitor=monitor,
@@ -96,7 +103,7 @@ def fit(
         )
     export_encoders(model, objective, momentum=training.objective.saves_ema)
     model.config = model.config | trained_scales(model, objective)
-    curves = pd.DataFrame(result.curves)
+    curves = pd.DataFrame(result.curves, columns=None if result.curves else ["step", TOTAL_LOSS])
     if rank() == 0:
         _write(report, curves, result.pairs.to_table(read_manifest(inputs.manifest)))
     return curves

@@ -170,9 +170,13 @@ def train_step(
 def to_device(
     arrays: NumpyBatch, pixel_stats: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device
 ) -> Batch:
-    """A batch as tensors on the device, with normalized pixels."""
-    frames = normalize_pixels(arrays.frames, mean=pixel_stats[0], std=pixel_stats[1], device=device)
-    others = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name != "frames"}
+    """A batch as tensors on the device, with normalized pixels or with frozen features."""
+    if arrays.frozen_features is None:
+        frames = normalize_pixels(arrays.frames, mean=pixel_stats[0], std=pixel_stats[1], device=device)
+    else:
+        frames = torch.from_numpy(arrays.frozen_features).to(device).float()
+    pixels = {"frames", "frozen_features"}
+    others = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name not in pixels}
     return Batch(frames=frames, **{name: values.to(device) for name, values in others.items()})
 
 

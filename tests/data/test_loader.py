@@ -57,6 +57,7 @@ def loader(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> Tra
         rows=slice(None),
         seed=seed,
         threads=threads,
+        num_views=1,
     )
 
 

@@ -17,6 +17,7 @@ from cots.errors import BadInput
 from cots.factory.objective import build_objective
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.client import INDEX
+from cots.report.sections import training_charts
 from cots.stages import finetune, pretrain
 from cots.tracking.loading import load_encoders, load_start
 from tests.training.conftest import OBJECTIVE, killed_at, tiny_params
@@ -112,6 +113,26 @@ def test_a_run_goes_on_from_a_registered_version_and_names_what_that_began_with(
         "digest": first.digest,
         "init_from": version,
     }
+
+
+@pytest.mark.slow
+def test_without_steps_a_start_goes_through_both_runs_as_it_is(
+    store: str, tiny_data: Path, tokenized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reference = KINDS["open_clip CLIP"](tmp_path / "theirs")
+    params = params_from(str(reference.path), "cots")
+    params = params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"steps": 0})})
+    first = run(tiny_data, tokenized, tmp_path, params)
+    tune(tiny_data, tokenized, tmp_path / "model", tmp_path, {"steps": 0, "objective": OBJECTIVES["cots"], "size": 32})
+    start, tuned = load_encoders(str(reference.path)), DualEncoder.load(tmp_path / "tuned")
+    for model in (first, tuned):
+        assert model.config["temperature"] == pytest.approx(reference.temperature, rel=1e-6)
+        assert {**model.text.state_dict()}.keys() == {**start.text.state_dict()}.keys()
+        for mine, theirs in zip(model.text.parameters(), start.text.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    assert pd.read_csv(tmp_path / "report/curves.csv").empty
+    assert training_charts("fine-tuning", tmp_path / "report") == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,100 @@
+"""Computes the frozen features of a run, before its first step."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cots.batching import batched
+from cots.data.crop_views import CropViews
+from cots.data.frozen_features import FrozenFeatures
+from cots.data.loader import TrainLoader
+from cots.devices import autocast
+from cots.distributed import barrier, rank, world_size
+from cots.errors import BadInput
+from cots.files import atomic_file
+from cots.fingerprint import fingerprint
+from cots.models.encoder import ImageEncoder
+from cots.models.pixels import normalize_pixels
+from cots.progress import Progress
+
+BATCH_SIZE = 128  # crops encoded at once
+PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def with_frozen_features(
+    loader: TrainLoader, image: ImageEncoder, folder: Path, *, num_views: int, pixel_stats: PixelStats
+) -> TrainLoader:
+    """A loader of the tokens after the frozen image blocks in place of pixels; these are computed once, here.
+
+    One file for each shard is named by a digest of all that its content depends on, so that the next run of the same
+    frozen blocks, views and shard finds it. Files that this run does not need are removed.
+
+    Args:
+        loader: of the run.
+        image: with its frozen blocks; from now on it takes their output in place of pixels.
+        folder: of the files.
+        num_views: crop views of each sample to be used, at most as many as there are.
+        pixel_stats: mean and standard deviation by channel.
+
+    Raises:
+        BadInput: the backbone cannot be cut between its blocks, or its tokens are beyond half precision.
+    """
+    trained = [any(weight.requires_grad for weight in block.parameters()) for block in image.backbone.blocks]
+    image.num_lower_blocks = [*trained, True].index(True)
+    loader = replace(loader, num_views=min(num_views, loader.num_views))
+    weights = [_digest_lower_weights(image), pixel_stats, loader.size, loader.num_views]
+    files = [
+        folder / f"{fingerprint(weights, shard, views)}.npy"
+        for shard, views in zip(loader.shards, loader.views, strict=True)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        for file in {*folder.iterdir()} - {*files}:
+            file.unlink()
+    barrier()
+    mine = [shard for shard, file in enumerate(files) if not file.exists()][rank() :: world_size()]
+    if mine:
+        with Progress("frozen features", total=len(mine), unit="shards") as progress:
+            for shard in mine:
+                with atomic_file(files[shard]) as partial:
+                    _write_shard(partial, loader, image, shard, pixel_stats)
+                progress.advance()
+    barrier()
+    return replace(loader, frozen_features=FrozenFeatures(files))
+
+
+@torch.no_grad()
+def _write_shard(path: Path, loader: TrainLoader, image: ImageEncoder, shard: int, pixel_stats: PixelStats) -> None:
+    """Write (V, S, L, W): the tokens after the lower blocks, of all views of a shard's samples."""
+    mean, std = pixel_stats
+    device = image.projection.weight.device
+    num_samples = len(CropViews.load(loader.views[shard]).frames)
+    features = None
+    for view in range(loader.num_views):
+        for number, batch in enumerate(batched(loader.read_views(shard, view), BATCH_SIZE)):
+            pixels = np.stack([loader.crop_frames(sample, [sample.frame])[0] for sample in batch])
+            images = normalize_pixels(pixels, mean=mean, std=std, device=device)
+            with autocast(device):
+                pieces = torch.split(images, image.backbone.micro_batch_size(images))
+                tokens = torch.cat([image.backbone.encode_lower(piece, image.num_lower_blocks) for piece in pieces])
+            if not (tokens := tokens.half()).isfinite().all():
+                raise BadInput("cached_views: the output of the frozen blocks is beyond half precision: set it to 0")
+            if features is None:
+                shape = (loader.num_views, num_samples, *tokens.shape[1:])
+                features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+            features[view, number * BATCH_SIZE : number * BATCH_SIZE + len(batch)] = tokens.cpu().numpy()
+
+
+def _digest_lower_weights(image: ImageEncoder) -> str:
+    """Of the weights that images without masks pass before the first trained block, and of how they were built."""
+    backbone = image.backbone
+    sha = hashlib.sha256(json.dumps([backbone.name, backbone.options, image.num_lower_blocks]).encode())
+    for name, weight in backbone.named_parameters():
+        if not weight.requires_grad and name != "mask_token":
+            sha.update(name.encode())
+            sha.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
