@@ -1,6 +1,6 @@
-# make demo | up | down | test | test-fast | check | fix | bench; each sets up .venv by itself.
+# make demo | up | down | test | test-fast | check | fix | audit | bench; each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-fast check fix bench ablation
+.PHONY: help setup demo up down status test test-fast check fix audit bench ablation
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -18,6 +18,7 @@ help:
 	@echo "make test   all tests, 7 minutes on two cores; make test-fast: 1 (tests/README.md)"
 	@echo "make check  format, lint, types, import layers, generated files, duplicates"
 	@echo "make fix    format, fix lint, write generated files (deps in dvc.yaml, docs/)"
+	@echo "make audit  known vulnerabilities, licences and a bill of materials of the packages (SECURITY.md)"
 	@echo "make bench  all benchmarks; ONLY=step runs one, ONLY=smoke all at their smallest size"
 	@echo "make ablation   trains with and without each loss level, over seeds, on the data of params.yaml"
 
@@ -71,6 +72,14 @@ fix: setup
 	python -m tools.stage_deps
 	python -m tools.params_reference
 	python -m tools.cli_reference
+
+# Known vulnerabilities of the lock file's packages, their licences, and a bill of materials (CycloneDX).
+AUDIT := reports/audit
+audit: setup
+	mkdir -p $(AUDIT)
+	uv tool run pip-licenses@5.5.5 --python $(BIN)/python --from mixed --with-system --format markdown --output-file $(AUDIT)/licences.md
+	uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment $(BIN)/python --output-file $(AUDIT)/sbom.cdx.json
+	uv tool run pip-audit@2.10.1 --strict --disable-pip --no-deps --requirement requirements.lock
 
 bench: .venv/.peers
 	python -m benchmarks $(ONLY)

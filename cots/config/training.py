@@ -62,9 +62,10 @@ class TrainConfig(Config):
     )
     cached_views: NonNegativeInt = Field(
         default=0,
-        description="Crop views of each sample that pass the frozen image blocks only once; 0: off. That happens before "
-        "the first step; the run uses these views only, and keeps their tokens in half precision in `runs/features`. Pays "
-        "if each view is seen several times; not with masked patches. See [encoders.md](encoders.md).",
+        description="Crop views of each sample that pass the frozen image blocks only once; 0: off. That happens "
+        "before the first step; the run uses these views only, and keeps their tokens in half precision in "
+        "`runs/features`. Pays if each view is seen several times; not with masked patches. See "
+        "[encoders.md](encoders.md).",
         json_schema_extra={"since": "0.3.0"},
     )
     gradient_checkpointing: bool = Field(
