@@ -5,8 +5,17 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from cots.data.image_decoding import EXIF_ORIENTATION, SIDEWAYS, UPRIGHT, open_image, to_upright_rgb
+from cots.data.image_decoding import (
+    SIDEWAYS,
+    UPRIGHT,
+    UnusableImage,
+    open_image,
+    read_orientation,
+    to_upright_rgb,
+)
+from cots.data.jpeg_segments import strip_metadata
 
+MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's JPEG_MAX_DIMENSION
 REDUCING_GAP = 3  # Pillow first reduces coarsely to 3 times the stored size, then resamples with care
 
 
@@ -26,21 +35,23 @@ class StoredImage:
 
 
 def store_image(data: bytes, *, size: int, max_pixels: int, min_side: int) -> StoredImage:
-    """Reduce an image's shorter side to `size` pixels, never enlarging it; a small upright RGB JPEG keeps its bytes.
+    """Reduce an image's shorter side to `size` pixels, never enlarging it; a small upright RGB JPEG is not coded again.
+
+    What is stored has no metadata: no place, no camera, no comment.
 
     Raises:
-        UnusableImage: not an image, damaged, too large or too small.
+        UnusableImage: not an image, damaged, too large, too long or too small.
     """
     with open_image(data, max_pixels=max_pixels, min_side=min_side) as image:
         is_rgb_jpeg = image.format == "JPEG" and image.mode == "RGB"
-        orientation = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
-        keep_bytes = is_rgb_jpeg and min(image.size) <= size and orientation == UPRIGHT
+        orientation = read_orientation(image)
+        keep_coding = is_rgb_jpeg and min(image.size) <= size and orientation == UPRIGHT
         width, height = reversed(image.size) if orientation in SIDEWAYS else image.size
-        if not keep_bytes:
+        if not keep_coding:
             # a large JPEG is decoded at a fraction of its size
             image.draft("RGB", (REDUCING_GAP * size, REDUCING_GAP * size))
         upright = to_upright_rgb(image)
-    jpeg = data if keep_bytes else encode_jpeg(downscale(upright, size))
+    jpeg = strip_metadata(data) if keep_coding else encode_jpeg(downscale(upright, size))
     return StoredImage(jpeg, width, height)
 
 
@@ -54,7 +65,15 @@ def downscale(image: Image.Image, size: int) -> Image.Image:
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-    """Encode as JPEG, with colour at full resolution: small images have none to lose."""
+    """Encode as JPEG, with colour at full resolution: small images have none to lose.
+
+    Raises:
+        UnusableImage: a side is longer than a JPEG can be.
+    """
+    if max(image.size) > MAX_JPEG_SIDE:
+        raise UnusableImage(
+            "too long", f"{image.width} x {image.height} to be stored, a side has at most {MAX_JPEG_SIDE}"
+        )
     file = io.BytesIO()
     image.save(file, "JPEG", quality=95, subsampling="4:4:4")
     return file.getvalue()

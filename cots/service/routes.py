@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.background import BackgroundTask
 
+from cots.data.image_decoding import FORMATS
 from cots.search.queries import Query as SearchQuery
 from cots.service import schemas
 from cots.service.batching import DynamicBatcher
 from cots.service.errors import RequestRefused
-from cots.service.images import FORMATS, ImageReader
+from cots.service.images import ImageReader
 from cots.service.lineage import item_lineage, version_lineage
 from cots.service.loaded_version import LoadedVersion, VersionView
 from cots.service.metrics import ServiceMetrics
@@ -32,7 +33,7 @@ STATUS_DESCRIPTIONS = {
     500: "the service failed",
     503: "no version is loaded yet",
 }
-IMAGE_BODY = {f"image/{kind.lower()}": {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS}
+IMAGE_BODY = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in FORMATS.values()}
 PREVIEW_CACHE = "private, max-age=3600"  # seconds; the previews of a version never change
 
 

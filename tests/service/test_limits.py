@@ -17,6 +17,7 @@ from PIL import Image
 from cots.errors import BadInput
 from cots.service.middleware import RequestLimits
 from cots.service.server import LOOPBACK, allowed_hosts, read_token
+from tests.data.test_images import with_scans
 
 from .conftest import LIMITS, Served, encoded, in_base64, serving
 
@@ -63,10 +64,14 @@ def png_of(width: int, height: int) -> bytes:
         ({"image": "%%%"}, "the image is not base64"),
         ({"image": "é"}, "the image is not base64"),
         ({"image": ""}, "image: string should have at least 1 character"),
-        ({"image": in_base64(b"no picture")}, "the image is none of JPEG, PNG"),
-        ({"image": in_base64(encoded("red", "EPS"))}, "the image is none of JPEG, PNG"),
+        ({"image": in_base64(b"no picture")}, "none of JPEG, PNG"),
+        ({"image": in_base64(encoded("red", "EPS"))}, "none of JPEG, PNG"),
         ({"image": in_base64(encoded("red")[:70])}, "the image cannot be used: "),
         ({"image": in_base64(encoded("red", size=(7, 40)))}, "the image cannot be used: too small: 7 x 40"),
+        (
+            {"image": in_base64(with_scans(2000))},
+            "the image cannot be used: too many scans: 2000, at most 32 are decoded",
+        ),
         ({"image": in_base64(png_of(2000, 1000))}, "too many pixels: 2000 x 1000, at most 1000000 are opened"),
         ({"image": in_base64(png_of(60000, 60000))}, "the image cannot be used: too many pixels"),
     ],

@@ -7,14 +7,14 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings, strategies
 from schemathesis import GenerationMode
 
-from cots.service.images import FORMATS
+from cots.data.image_decoding import FORMATS
 from cots.service.schemas import IMAGE_FORMAT
 
 from .conftest import Served, encoded, in_base64
 
 pytestmark = pytest.mark.slow
 
-IMAGES = strategies.builds(encoded, strategies.sampled_from(["red", "blue"]), strategies.sampled_from(FORMATS))
+IMAGES = strategies.builds(encoded, strategies.sampled_from(["red", "blue"]), strategies.sampled_from([*FORMATS]))
 OPERATIONS = [
     ("/search", "POST"),
     ("/search/image", "POST"),
@@ -37,8 +37,8 @@ CASES = [
 @pytest.fixture(scope="module")
 def described(served: Served) -> Any:
     schemathesis.openapi.format(IMAGE_FORMAT, IMAGES.map(in_base64))
-    for kind in FORMATS:
-        schemathesis.openapi.media_type(f"image/{kind.lower()}", IMAGES)
+    for media_type in FORMATS.values():
+        schemathesis.openapi.media_type(media_type, IMAGES)
     return schemathesis.openapi.from_url(f"{served.url}/openapi.json")
 
 
