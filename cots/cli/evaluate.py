@@ -54,6 +54,12 @@ def evaluate(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Images with more pixels are rejected without decoding.")
     ] = 50_000_000,
+    max_bytes: Annotated[
+        int, typer.Option(min=1, help="Images and videos with more bytes are rejected without decoding.")
+    ] = 1_000_000_000,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.01, help="Videos that take longer to decode are rejected, seconds of one core.")
+    ] = 300.0,
     max_caption_chars: Annotated[int, typer.Option(min=1, help="Longer captions are left out, characters.")] = 500,
     folds: Annotated[
         int, typer.Option(min=1, help="Also show the mean over so many folds (5 for COCO's 1K); 1 for none.")
@@ -67,8 +73,17 @@ def evaluate(
     from cots.tracking.loading import load_encoders
 
     root = data.resolve() if data.is_dir() else data.resolve().parent
-    limits = {"min_side": min_side, "max_pixels": max_pixels, "max_caption_chars": max_caption_chars}
-    ingestor = Ingestor(root=root, withdrawn={}, size=size, max_frames=frames, **limits)
+    ingestor = Ingestor(
+        root=root,
+        withdrawn={},
+        size=size,
+        max_frames=frames,
+        min_side=min_side,
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        max_seconds=max_seconds,
+        max_caption_chars=max_caption_chars,
+    )
     chosen = [sample for sample in _samples(data, layout, protocol) if sample.split == split]
     if not chosen:
         raise BadInput(f"{data} has no sample of split {split}")

@@ -1,6 +1,6 @@
 """Section `prepare`: how images and videos are stored in shards."""
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
 from cots.config_base import Config, Fraction
@@ -20,6 +20,12 @@ class PrepareConfig(Config):
     min_side: PositiveInt = Field(default=16, description="Images with a shorter side are rejected, pixels.")
     max_pixels: PositiveInt = Field(
         default=50_000_000, description="Images with more pixels are rejected without decoding."
+    )
+    max_bytes: PositiveInt = Field(
+        default=1_000_000_000, description="Images and videos with more bytes are rejected without decoding."
+    )
+    max_seconds: PositiveFloat = Field(
+        default=300.0, description="Videos that take longer to decode are rejected, seconds of one core."
     )
     max_caption_chars: PositiveInt = Field(default=500, description="Captions with more characters are left out.")
     samples_per_shard: PositiveInt = Field(default=1000, description="Samples per tar file.")

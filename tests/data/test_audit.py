@@ -20,7 +20,15 @@ Encoded = Callable[..., bytes]
 def stored(tmp_path: Path, make_image: Encoded) -> tuple[pd.DataFrame, Path]:
     """A manifest of eighteen images, six per split, in shards of three samples."""
     ingestor = Ingestor(
-        root=tmp_path, withdrawn={}, size=32, max_frames=1, min_side=8, max_pixels=10_000, max_caption_chars=50
+        root=tmp_path,
+        withdrawn={},
+        size=32,
+        max_frames=1,
+        min_side=8,
+        max_pixels=10_000,
+        max_bytes=10**6,
+        max_seconds=60,
+        max_caption_chars=50,
     )
     writer = ShardWriter(tmp_path / "shards", samples_per_shard=3)
     rows = []

@@ -55,7 +55,17 @@ def png(colour: str, size: tuple[int, int] = (40, 32)) -> bytes:
 
 
 def build_ingestor(root: Path) -> Ingestor:
-    return Ingestor(root=root, withdrawn={}, size=32, max_frames=4, min_side=8, max_pixels=10_000, max_caption_chars=50)
+    return Ingestor(
+        root=root,
+        withdrawn={},
+        size=32,
+        max_frames=4,
+        min_side=8,
+        max_pixels=10_000,
+        max_bytes=10**6,
+        max_seconds=60,
+        max_caption_chars=50,
+    )
 
 
 def test_stored_samples_are_read_in_the_order_of_the_manifest(tiny_data: Path, manifest: pd.DataFrame) -> None:

@@ -58,7 +58,15 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("search")
     shards = ShardWriter(folder / "shards", samples_per_shard=10)
     ingest = Ingestor(
-        root=folder, withdrawn={}, size=32, max_frames=8, min_side=8, max_pixels=10_000, max_caption_chars=99
+        root=folder,
+        withdrawn={},
+        size=32,
+        max_frames=8,
+        min_side=8,
+        max_pixels=10_000,
+        max_bytes=10**6,
+        max_seconds=60,
+        max_caption_chars=99,
     )
     rows = [shards.add(sample) for sample in map(ingest, samples()) if isinstance(sample, IngestedSample)]
     shards.close()

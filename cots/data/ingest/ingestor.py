@@ -54,7 +54,9 @@ class Ingestor:
         size: shorter side of stored images, pixels.
         max_frames: frames kept of a video.
         min_side: of the original, pixels.
-        max_pixels: of the original.
+        max_pixels: of the original, or of every frame of a video.
+        max_bytes: of the encoded file.
+        max_seconds: of processor time, to decode a video.
         max_caption_chars: longer captions are left out.
     """
 
@@ -64,6 +66,8 @@ class Ingestor:
     max_frames: int
     min_side: int
     max_pixels: int
+    max_bytes: int
+    max_seconds: float
     max_caption_chars: int
 
     def __call__(self, sample: Sample) -> IngestedSample | Rejected:
@@ -104,12 +108,19 @@ class Ingestor:
     def _load_images(self, sample: Sample) -> list[StoredImage]:
         """The frames to store."""
         content = self._read(sample.content) if isinstance(sample.content, Path) else sample.content
+        self._check_bytes(len(content) if isinstance(content, bytes) else max(map(len, content)))
         if isinstance(content, tuple):
             return [self._store(content[index]) for index in segment_centers(len(content), self.max_frames)]
         if sample.media == "image":
             return [self._store(content)]
-        frames = decode_video(content, max_frames=self.max_frames, max_pixels=self.max_pixels, min_side=self.min_side)
-        return [StoredImage(encode_jpeg(downscale(frame, self.size)), *frame.size) for frame in frames]
+        return decode_video(
+            content,
+            lambda frame: StoredImage(encode_jpeg(downscale(frame, self.size)), *frame.size),
+            max_frames=self.max_frames,
+            max_pixels=self.max_pixels,
+            min_side=self.min_side,
+            max_seconds=self.max_seconds,
+        )
 
     def _store(self, data: bytes) -> StoredImage:
         return store_image(data, size=self.size, max_pixels=self.max_pixels, min_side=self.min_side)
@@ -121,9 +132,14 @@ class Ingestor:
                 raise UnusableImage("outside the data folder", f"{path} leads to {target}")
             if not target.is_file():
                 raise UnusableImage("no such file", str(path))
+            self._check_bytes(target.stat().st_size)
             return target.read_bytes()
         except (OSError, ValueError) as error:
             raise UnusableImage("no such file", f"{path}: {error}") from error
+
+    def _check_bytes(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise UnusableImage("too many bytes", f"{size}, at most {self.max_bytes} are read")
 
 
 def reject(sample: Sample, reason: RejectReason, detail: str) -> Rejected:
