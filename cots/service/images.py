@@ -3,19 +3,19 @@
 import asyncio
 import base64
 import binascii
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
 from cots.data.image_decoding import UnusableImage, decode_image
 from cots.data.resizing import resize_squash
+from cots.decode_threads import num_untrusted_threads
 from cots.service.errors import RequestRefused
 from cots.service.loaded_version import LoadedVersion
 
 
 class ImageReader:
-    """Decodes in one thread per core, which bounds the number of full-size images in memory.
+    """Decodes in as many threads as full-size images fit in memory, one per core at most.
 
     Args:
         max_pixels: images with more pixels are refused without decoding; the version's own limit applies as well.
@@ -23,7 +23,7 @@ class ImageReader:
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="cots-decoding")
+        self._threads = ThreadPoolExecutor(num_untrusted_threads(max_pixels), thread_name_prefix="cots-decoding")
 
     async def __call__(self, version: LoadedVersion, data: bytes | str) -> Image.Image:
         """Decode an image and resize it to the input size of a version's image encoder, as the encoder itself would.

@@ -1,6 +1,5 @@
 """Frames of videos in training batches: one from each segment, drawn from seed and step."""
 
-import os
 from itertools import count, islice
 from pathlib import Path
 from threading import Barrier
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cots.container_limits import available_cores
 from cots.data.crop_views import CropViews
 from cots.data.frame_sampling import segments
 from cots.data.images import encode_jpeg
@@ -107,7 +107,7 @@ def test_threads_change_no_batch(folder: Path) -> None:
 
 
 def test_processes_with_gpus_share_the_cores_for_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, cores = torch.device("cuda"), len(os.sched_getaffinity(0))
+    gpu, cores = torch.device("cuda"), available_cores()
     assert num_decode_threads(torch.device("cpu")) == 1
     for processes in (1, 2, 10 * cores):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))

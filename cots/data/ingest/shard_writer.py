@@ -1,17 +1,17 @@
 """Writes ingested samples to shards."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from cots.batching import batched
-from cots.data.ingest.ingestor import IngestedSample, Rejected, reject
+from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
 from cots.data.samples import SPLITS, Sample, Split, StoredSample
 from cots.data.shards import shard_name, write_shard
+from cots.decode_threads import num_untrusted_threads
 from cots.directions import MEDIA, Media
 
-INGEST_BATCH = 256  # samples in memory at a time
+SAMPLES_PER_THREAD = 2  # in memory at a time, whole files among them
 
 Series = tuple[Split, Media]
 
@@ -61,20 +61,30 @@ class ShardWriter:
         self._pending[series] = []
 
 
-def ingest(
-    samples: Iterable[Sample], ingestor: Callable[[Sample], IngestedSample | Rejected]
-) -> Iterator[IngestedSample | Rejected]:
+def ingest(samples: Iterable[Sample], ingestor: Ingestor) -> Iterator[IngestedSample | Rejected]:
     """Open samples in threads and yield the outcomes in order; later usable samples with the same id are rejected."""
     seen = set[str]()
-    with ThreadPoolExecutor() as pool:
-        for batch in batched(samples, INGEST_BATCH):
-            for sample, outcome in zip(batch, pool.map(ingestor, batch), strict=True):
-                if isinstance(outcome, IngestedSample) and sample.id in seen:
-                    yield reject(sample, "duplicate id", "an earlier sample has it")
-                    continue
-                if isinstance(outcome, IngestedSample):
-                    seen.add(sample.id)
-                yield outcome
+    for sample, outcome in _open_in_threads(samples, ingestor):
+        if isinstance(outcome, IngestedSample) and sample.id in seen:
+            yield reject(sample, "duplicate id", "an earlier sample has it")
+            continue
+        if isinstance(outcome, IngestedSample):
+            seen.add(sample.id)
+        yield outcome
+
+
+def _open_in_threads(
+    samples: Iterable[Sample], ingestor: Ingestor
+) -> Iterator[tuple[Sample, IngestedSample | Rejected]]:
+    threads = num_untrusted_threads(ingestor.max_pixels)
+    pending = deque[tuple[Sample, Future[IngestedSample | Rejected]]]()
+    with ThreadPoolExecutor(threads) as pool:
+        for sample in samples:
+            pending.append((sample, pool.submit(ingestor, sample)))
+            if len(pending) == SAMPLES_PER_THREAD * threads:
+                first, outcome = pending.popleft()
+                yield first, outcome.result()
+        yield from ((sample, outcome.result()) for sample, outcome in pending)
 
 
 def _manifest_row(sample: IngestedSample, *, key: str, shard: str) -> dict[str, object]:

@@ -1,0 +1,74 @@
+"""Untrusted samples: how many are in memory, and what is read of them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cots.data.ingest.ingestor import Ingestor, Rejected
+from cots.data.ingest.shard_writer import SAMPLES_PER_THREAD, ingest
+from cots.data.samples import Sample
+from cots.decode_threads import num_untrusted_threads
+from cots.directions import Media
+
+Encoded = Callable[..., bytes]
+
+
+def ingestor(root: Path, **changed: Any) -> Ingestor:
+    limits = {"size": 32, "max_frames": 3, "min_side": 8, "max_pixels": 50_000, "max_bytes": 10**6, "max_seconds": 60.0}
+    return Ingestor(root=root, withdrawn={}, max_caption_chars=50, **limits | changed)
+
+
+def sample(content: Path | bytes | tuple[bytes, ...], number: int = 0, media: Media = "image") -> Sample:
+    return Sample(
+        id=str(number),
+        split="train",
+        media=media,
+        captions=("a",),
+        is_mismatched=(False,),
+        content=content,
+        origin="here",
+    )
+
+
+def test_a_few_samples_for_each_thread_are_in_memory(tmp_path: Path, make_image: Encoded) -> None:
+    given_out, settled = 0, 0
+
+    def samples() -> Iterator[Sample]:
+        nonlocal given_out
+        for number in range(200):
+            given_out += 1
+            yield sample(make_image(seed=number), number)
+
+    open_samples = ingestor(tmp_path)
+    most = SAMPLES_PER_THREAD * num_untrusted_threads(open_samples.max_pixels)
+    for number, outcome in enumerate(ingest(samples(), open_samples)):
+        assert outcome.id == str(number)
+        assert given_out - settled <= most
+        settled += 1
+    assert settled == 200
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+def test_a_file_with_too_many_bytes_is_not_read(tmp_path: Path, media: Media) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**42)  # more than any memory; it takes no place on the disk
+    outcome = ingestor(tmp_path)(sample(tmp_path / "large", media=media))
+    assert isinstance(outcome, Rejected)
+    assert (outcome.reason, outcome.detail) == ("too many bytes", "4398046511104, at most 1000000 are read")
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+def test_bytes_that_are_in_memory_already_have_the_same_limit(tmp_path: Path, media: Media) -> None:
+    contents = (bytes(11), (b"", bytes(11))) if media == "video" else (bytes(11),)
+    for content in contents:
+        outcome = ingestor(tmp_path, max_bytes=10)(sample(content, media=media))
+        assert isinstance(outcome, Rejected)
+        assert outcome.reason == "too many bytes"
+
+
+def test_a_video_that_takes_too_long_is_rejected(tmp_path: Path, make_video: Encoded) -> None:
+    outcome = ingestor(tmp_path, max_seconds=1e-9)(sample(make_video(), media="video"))
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "too slow"
