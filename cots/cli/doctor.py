@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 import warnings
@@ -87,13 +86,15 @@ def _sqlalchemy() -> str:
 def _processor() -> str:
     import torch
 
+    from cots.container_limits import available_cores
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a driver that does not fit shows below as a missing accelerator
         accelerator = torch.accelerator.current_accelerator(check_available=True)
     features = torch.cpu.get_capabilities()
     native = features.get("avx512_bf16") or features.get("amx_bf16")
     device = f"accelerator {accelerator}" if accelerator else "no accelerator"
-    return f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, bf16 {'yes' if native else 'no'}, {device}"
+    return f"{available_cores()} cores, {torch.get_num_threads()} threads, bf16 {'yes' if native else 'no'}, {device}"
 
 
 def _mlflow() -> str:

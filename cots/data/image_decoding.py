@@ -1,12 +1,13 @@
 """The one decoder of untrusted images: bytes become upright RGB images, within limits of kind, size and work."""
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TILELENGTH, TILEWIDTH
 
 from cots.data.jpeg_segments import count_scans
@@ -24,7 +25,7 @@ FORMATS = {  # media types by Pillow's names; it knows more, such as EPS, which 
     "TGA": "image/x-tga",
 }
 MAX_SCANS = 32  # of a JPEG: three times what progressive encoders write; empty scans cost time and hardly any bytes
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG, ICO = b"\x89PNG\r\n\x1a\n", b"\0\0\1\0"
 PNG_KEPT = (b"tRNS", b"eXIf")  # of the ancillary chunks: transparency and orientation
 RejectReason = Literal[  # stored in rejected.parquet
     "no such file",
@@ -45,6 +46,7 @@ RejectReason = Literal[  # stored in rejected.parquet
     "duplicate id",
     "withdrawn",
 ]
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # callers decode several images at a time; AVIF's would be one per core of each
 EXIF_ORIENTATION = 0x0112
 UPRIGHT, SIDEWAYS = 1, (5, 6, 7, 8)
 TRANSPOSES = {
@@ -99,6 +101,8 @@ def open_image(data: bytes, *, max_pixels: int, min_side: int) -> Iterator[Image
     if data.startswith(PNG):
         data = _strip_png(data)
     try:
+        if data.startswith(ICO):
+            _check_icon(data, max_pixels=max_pixels)
         with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
             check_size(image.width, image.height, max_pixels=max_pixels, min_side=min_side)
             _check_work(image, data, max_pixels=max_pixels)
@@ -199,6 +203,18 @@ def _check_work(image: Image.Image, data: bytes, *, max_pixels: int) -> None:
     if image.format == "TIFF":  # a tile is decoded as a whole, however small the image is
         tags = image.tag_v2  # type: ignore[attr-defined]
         check_size(tags.get(TILEWIDTH, 1), tags.get(TILELENGTH, 1), max_pixels=max_pixels, min_side=1)
+
+
+def _check_icon(data: bytes, *, max_pixels: int) -> None:
+    """Check the images of an icon, which Pillow decodes on opening it, by their own headers."""
+    for entry in range(int.from_bytes(data[4:6], "little")):
+        [start] = struct.unpack_from("<I", data, 6 + 16 * entry + 12)
+        if data.startswith(PNG, start):
+            width, height = struct.unpack_from(">II", data, start + 16)
+        else:
+            width, height = struct.unpack_from("<ii", data, start + 4)
+            height //= 2  # it counts the mask, too
+        check_size(abs(width), abs(height), max_pixels=max_pixels, min_side=0)
 
 
 def _strip_png(data: bytes) -> bytes:

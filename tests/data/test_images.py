@@ -103,6 +103,17 @@ def test_a_small_tiff_with_a_huge_tile_is_refused() -> None:
     assert raised.value.reason == "too many pixels"
 
 
+def test_a_small_icon_of_a_huge_image_is_refused() -> None:
+    def icon(side: int) -> bytes:
+        image = file_of(Image.new("L", (side, side)), "PNG")
+        return struct.pack("<HHHBBBBHHII", 0, 1, 1, 64, 64, 0, 0, 1, 32, len(image), 22) + image
+
+    assert decode(icon(64)).size == (64, 64)
+    with pytest.raises(UnusableImage) as raised:
+        decode(icon(1000))
+    assert raised.value.reason == "too many pixels"
+
+
 def test_postscript_is_not_an_image_and_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     (tmp_path / "gs").chmod(0o755)
