@@ -13,9 +13,10 @@ from cots.data.crop_views import CropViews
 from cots.data.frame_sampling import random_per_segment
 from cots.data.frozen_features import FrozenFeatures
 from cots.data.masking import mask_tokens, random_block_mask
-from cots.data.random_crop import Box, crop, open_frame
+from cots.data.random_crop import Box, crop
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
+from cots.data.stored_frames import open_frame
 from cots.data.streaming import endless_batches, prefetch, shuffle_shards
 from cots.data.token_batch import TokenBatch, tokenize
 
@@ -201,5 +202,5 @@ class TrainLoader:
 
     def crop_frames(self, view: SampleView, indices: list[int]) -> NDArray[np.uint8]:
         """(T, H, W, 3): some frames, each cropped to the view's box."""
-        frames = (open_frame(view.sample.frames[index]) for index in indices)
+        frames = (open_frame(view.sample, index) for index in indices)
         return np.stack([crop(frame, view.box, self.size) for frame in frames])

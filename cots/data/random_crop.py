@@ -1,6 +1,5 @@
 """A random frame of a sample, and a random crop of it."""
 
-import io
 import math
 
 import numpy as np
@@ -8,13 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cots.data.samples import StoredSample
+from cots.data.stored_frames import open_frame
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the image
-
-
-def open_frame(data: bytes) -> Image.Image:
-    """Decode a stored frame; stage `prepare` wrote it, so it is a small RGB JPEG."""
-    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def draw_view(
@@ -22,7 +17,7 @@ def draw_view(
 ) -> tuple[int, Image.Image, Box]:
     """Draw a frame and a box in it: the frame's index, the frame, the box."""
     index = int(rng.integers(len(sample.frames)))
-    frame = open_frame(sample.frames[index])
+    frame = open_frame(sample, index)
     return index, frame, random_resized_crop_box(rng, aspect=frame.width / frame.height, scale=scale, ratio=ratio)
 
 

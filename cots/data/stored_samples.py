@@ -1,14 +1,14 @@
 """Stored samples by rows of the manifest or by id, and their decoded frames."""
 
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
+from cots.data.stored_frames import open_frame
 from cots.errors import BadInput
 
 
@@ -44,7 +44,4 @@ def decode_frames(sample: StoredSample) -> list[Image.Image]:
     Raises:
         BadInput: a frame cannot be decoded.
     """
-    try:
-        return [Image.open(io.BytesIO(frame)).convert("RGB") for frame in sample.frames]
-    except (OSError, UnidentifiedImageError) as error:
-        raise BadInput(f"a stored frame of {sample.id} is damaged ({error}): run `dvc repro --force prepare`") from None
+    return [open_frame(sample, index) for index in range(len(sample.frames))]

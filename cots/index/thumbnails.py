@@ -52,9 +52,12 @@ class Thumbnails:
         """The decoded frame.
 
         Raises:
-            ValueError: there is no such frame.
+            ValueError: there is no such frame, or it is damaged.
         """
-        return Image.open(io.BytesIO(self.jpeg(row, frame))).convert("RGB")
+        try:
+            return Image.open(io.BytesIO(self.jpeg(row, frame)), formats=("JPEG",)).convert("RGB")
+        except OSError as error:
+            raise ValueError(f"{self._path}: frame {frame} of item {row} is damaged ({error})") from None
 
 
 def _shrink(frame: Image.Image, side: int) -> bytes:

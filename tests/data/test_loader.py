@@ -1,5 +1,7 @@
 """Frames of videos in training batches: one from each segment, drawn from seed and step."""
 
+import dataclasses
+import shutil
 from itertools import count, islice
 from pathlib import Path
 from threading import Barrier
@@ -20,6 +22,7 @@ from cots.data.shards import read_shard, write_shard
 from cots.data.streaming import prefetch
 from cots.data.wordpiece import train_tokenizer
 from cots.decode_threads import num_decode_threads
+from cots.errors import BadInput
 
 STORED = 9  # frames per video; frame n has the grey level 20 n
 VIDEOS = 4
@@ -70,6 +73,15 @@ def frame_indices(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
 def shown(folder: Path, *, frames: int, steps: int, start: int = 0, seed: int = 0) -> list[NDArray[np.int64]]:
     batches = loader(folder, frames=frames, seed=seed).iter_from(start)
     return [frame_indices(arrays.frames) for arrays in islice(batches, steps)]
+
+
+def test_a_damaged_frame_ends_training_with_the_name_of_its_sample(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "damaged")
+    samples = list(read_shard(folder / "video.tar"))
+    samples[2] = dataclasses.replace(samples[2], frames=tuple(frame[:100] for frame in samples[2].frames))
+    write_shard(tmp_path / "damaged/video.tar", samples)
+    with pytest.raises(BadInput, match="a stored frame of 2 is damaged .* run `dvc repro --force prepare`"):
+        list(islice(loader(tmp_path / "damaged", frames=2).iter_from(0), 2))
 
 
 @pytest.mark.parametrize("frames", [2, 4, STORED, 20])

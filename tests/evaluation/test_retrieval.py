@@ -94,8 +94,11 @@ def test_samples_are_found_by_id_without_reading_other_shards(
 
 def test_a_damaged_frame_is_named(tiny_data: Path, manifest: pd.DataFrame) -> None:
     sample = next(read_stored_samples(tiny_data / "shards", manifest))
-    with pytest.raises(BadInput, match=f"a stored frame of {sample.id} is damaged"):
-        decode_frames(dataclasses.replace(sample, frames=(sample.frames[0][:100],)))
+    bitmap = io.BytesIO()
+    Image.new("RGB", (40, 32)).save(bitmap, "BMP")
+    for damaged in (sample.frames[0][:100], sample.frames[0][:-200], bitmap.getvalue()):
+        with pytest.raises(BadInput, match=f"a stored frame of {sample.id} is damaged"):
+            decode_frames(dataclasses.replace(sample, frames=(damaged,)))
 
 
 def test_every_caption_belongs_to_its_image(embedded: EmbeddedSplit, model: DualEncoder) -> None:

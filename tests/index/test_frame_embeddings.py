@@ -96,6 +96,10 @@ def test_missing_and_damaged_thumbnails_are_errors(tar: Path, tmp_path: Path) ->
             thumbnails.jpeg(row, frame)
     with pytest.raises(ValueError, match="no thumbnails in"):
         Thumbnails(tmp_path / "absent.tar")
+    start = tar.read_bytes().index(b"\xff\xd8")
+    (tmp_path / "damaged.tar").write_bytes(tar.read_bytes()[:start] + bytes(8) + tar.read_bytes()[start + 8 :])
+    with pytest.raises(ValueError, match="frame 0 of item 0 is damaged"):
+        Thumbnails(tmp_path / "damaged.tar").image(0, 0)
     for size in (0, 700):
         (tmp_path / "damaged.tar").write_bytes(tar.read_bytes()[:size])
         with pytest.raises(ValueError, match="no thumbnails in"):

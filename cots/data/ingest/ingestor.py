@@ -79,7 +79,7 @@ class Ingestor:
             images = self._load_images(sample)
         except UnusableImage as error:
             return reject(sample, error.reason, error.detail)
-        pixel_hash, dhash = image_hashes(Image.open(io.BytesIO(images[0].jpeg)))
+        pixel_hash, dhash = image_hashes(Image.open(io.BytesIO(images[0].jpeg), formats=("JPEG",)))
         return IngestedSample(
             id=sample.id,
             split=sample.split,
