@@ -4,13 +4,13 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import numpy as np
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TILELENGTH, TILEWIDTH
 
 from cots.data.jpeg_segments import count_scans
+from cots.data.samples import RejectReason
 
 FORMATS = {  # media types by Pillow's names; it knows more, such as EPS, which it passes to Ghostscript
     "JPEG": "image/jpeg",
@@ -27,25 +27,6 @@ FORMATS = {  # media types by Pillow's names; it knows more, such as EPS, which 
 MAX_SCANS = 32  # of a JPEG: three times what progressive encoders write; empty scans cost time and hardly any bytes
 PNG, ICO = b"\x89PNG\r\n\x1a\n", b"\0\0\1\0"
 PNG_KEPT = (b"tRNS", b"eXIf")  # of the ancillary chunks: transparency and orientation
-RejectReason = Literal[  # stored in rejected.parquet
-    "no such file",
-    "outside the data folder",
-    "empty file",
-    "too many bytes",
-    "not a picture",
-    "cut short",
-    "damaged",
-    "too many pixels",
-    "too many scans",
-    "too small",
-    "too long",
-    "too slow",
-    "not a clip",
-    "no caption",
-    "caption not UTF-8",
-    "duplicate id",
-    "withdrawn",
-]
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # callers decode several images at a time; AVIF's would be one per core of each
 EXIF_ORIENTATION = 0x0112
 UPRIGHT, SIDEWAYS = 1, (5, 6, 7, 8)

@@ -2,13 +2,48 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cots.directions import Media
 
 Split = Literal["train", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+RejectReason = Literal[  # stored in rejected.parquet
+    "no such file",
+    "outside the data folder",
+    "empty file",
+    "too large",
+    "too many bytes",
+    "not a picture",
+    "cut short",
+    "damaged",
+    "too many pixels",
+    "too many scans",
+    "too small",
+    "too long",
+    "too slow",
+    "not a clip",
+    "not in the layout",
+    "no caption",
+    "caption not text",
+    "caption not UTF-8",
+    "name not UTF-8",
+    "duplicate id",
+    "withdrawn",
+]
+
+
+class Fault(NamedTuple):
+    """Why a sample cannot be used.
+
+    Attributes:
+        reason: for counting.
+        detail: for the person who looks into it.
+    """
+
+    reason: RejectReason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +59,7 @@ class Sample:
             Stored in the manifest for evaluation, never in a shard.
         content: a file to read; or encoded bytes; or, for a video, one encoded image per frame.
         origin: where it came from, for people.
+        fault: why it cannot be used, if its source shows that already; the sample is then rejected unopened.
     """
 
     id: str
@@ -33,6 +69,7 @@ class Sample:
     is_mismatched: tuple[bool, ...]
     content: Path | bytes | tuple[bytes, ...]
     origin: str
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

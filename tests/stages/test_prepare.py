@@ -172,6 +172,19 @@ def test_of_samples_with_one_id_the_first_usable_one_stays(tmp_path: Path, make_
     assert list(rejected["reason"]) == ["no caption", "duplicate id"]
 
 
+def test_names_that_are_not_utf8_are_rejected_and_escaped(tmp_path: Path, make_image: Encoded) -> None:
+    path = tmp_path / "source"
+    path.mkdir()
+    names = [b"a.jpg", b"caf\xe9.jpg"]
+    entry = b'{"filename": "%s", "split": "train", "sentences": [{"raw": "a dog"}]}'
+    (path / os.fsdecode(b"dataset_\xe9.json")).write_bytes(b'{"images": [%s]}' % b", ".join(entry % n for n in names))
+    for name in names:
+        (path / os.fsdecode(name)).write_bytes(make_image())
+    manifest, rejected = prepared(tmp_path / "out", params_with({"kind": "karpathy", "path": str(path)}))
+    assert manifest[["id", "origin"]].to_numpy().tolist() == [["a.jpg", r"dataset_\udce9.json: a.jpg"]]
+    assert rejected["reason"].to_dict() == {r"caf\udce9.jpg": "name not UTF-8"}
+
+
 def test_clips_become_frames_and_damaged_ones_rejects(tmp_path: Path, make_video: Encoded) -> None:
     path = tmp_path / "source"
     (path / "videos").mkdir(parents=True)

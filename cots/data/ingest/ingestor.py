@@ -8,11 +8,11 @@ from pathlib import Path
 from PIL import Image
 
 from cots.data.frame_sampling import segment_centers
-from cots.data.image_decoding import RejectReason, UnusableImage
+from cots.data.image_decoding import UnusableImage
 from cots.data.image_hashes import image_hashes
 from cots.data.images import StoredImage, downscale, encode_jpeg, store_image
 from cots.data.ingest.video import decode_video
-from cots.data.samples import Sample, Split, is_utf8
+from cots.data.samples import RejectReason, Sample, Split, is_utf8
 from cots.directions import Media
 
 
@@ -74,6 +74,10 @@ class Ingestor:
         """Open the sample and check it."""
         if sample.id in self.withdrawn:
             return reject(sample, "withdrawn", self.withdrawn[sample.id])
+        if sample.fault:
+            return reject(sample, *sample.fault)
+        if not is_utf8(sample.id):
+            return reject(sample, "name not UTF-8", ascii(sample.id))
         try:
             captions, is_mismatched = self._check_captions(sample)
             images = self._load_images(sample)
@@ -91,7 +95,7 @@ class Ingestor:
             height=images[0].height,
             pixel_hash=pixel_hash,
             dhash=dhash,
-            origin=sample.origin,
+            origin=_escape(sample.origin),
         )
 
     def _check_captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
@@ -143,7 +147,12 @@ class Ingestor:
 
 
 def reject(sample: Sample, reason: RejectReason, detail: str) -> Rejected:
-    """Reject a sample; bytes that are not UTF-8 are escaped, so that its texts can be stored in a table."""
-    texts = (sample.id, sample.origin, detail)
-    sample_id, origin, escaped = (text.encode(errors="backslashreplace").decode() for text in texts)
-    return Rejected(id=sample_id, split=sample.split, origin=origin, reason=reason, detail=escaped)
+    """Reject a sample; its texts are escaped, so that they can be stored in a table."""
+    return Rejected(
+        id=_escape(sample.id), split=sample.split, origin=_escape(sample.origin), reason=reason, detail=_escape(detail)
+    )
+
+
+def _escape(text: str) -> str:
+    """Write bytes that are not UTF-8 as escape sequences."""
+    return text.encode(errors="backslashreplace").decode()

@@ -14,10 +14,9 @@ from great_expectations import expectations as gxe
 from great_expectations.checkpoint import UpdateDataDocsAction
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from cots.data.image_decoding import RejectReason
 from cots.data.manifest import SCHEMA
 from cots.data.quality.audit import DERIVED, INTACT
-from cots.data.samples import SPLITS
+from cots.data.samples import SPLITS, RejectReason
 from cots.directions import MEDIA
 
 MAX_EXAMPLES = 3  # failing values that are shown

@@ -1,19 +1,19 @@
 """COCO in its own layout: annotations/captions_<split><year>.json and one image folder per split."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from cots.config_base import Config
 from cots.data.samples import Sample
 from cots.data.sources.layout_io import (
-    find_base_folder,
     layout_errors,
+    locate_images,
     make_sample,
+    parse_entries,
     parse_split,
     read_json,
     require_folder,
@@ -26,7 +26,8 @@ class CocoSourceConfig(Config):
 
     kind: Literal["coco"] = Field(default="coco", description="COCO's own layout.")
     path: Path = Field(
-        description="A folder with annotations/captions_<split>2014.json or 2017 and one image folder per split."
+        description="A folder with annotations/captions_<split><year>.json, all of one year or none, and one image "
+        "folder per split."
     )
 
     def read(self) -> Iterator[Sample]:
@@ -37,24 +38,35 @@ class CocoSourceConfig(Config):
         """
         require_folder(self.path)
         files = sorted(self.path.glob("annotations/captions_*.json"))
-        years = sorted({file.stem[-4:] for file in files})
+        years = sorted({_split_and_year(file)[1] for file in files})
         if len(years) != 1:
-            years_found = f"those of {' and '.join(years)}" if years else "none"
+            years_found = f"those of {' and '.join(year or 'no year' for year in years)}" if years else "none"
             raise BadInput(
                 f"{self.path} must hold annotations/captions_<split><year>.json of one year, found {years_found}"
             )
-        return iter([sample for file in files for sample in _read_annotations(self.path, file)])
+        samples = [sample for file in files for sample in _read_annotations(file)]
+        return locate_images(samples, self.path)
 
 
-def _read_annotations(root: Path, file: Path) -> Iterator[Sample]:
-    folder = file.stem.removeprefix("captions_")  # such as train2014
-    split = parse_split(re.sub(r"\d+$", "", folder), str(file))
+def _split_and_year(file: Path) -> tuple[str, str]:
+    """The split's name, and the year or nothing: `captions_train2014.json` gives train and 2014."""
+    name = file.stem.removeprefix("captions_")
+    split = name.rstrip("0123456789")
+    return split, name.removeprefix(split)
+
+
+def _read_annotations(file: Path) -> list[Sample]:
+    split_name, year = _split_and_year(file)
+    split = parse_split(split_name, str(file))
+    annotations = defaultdict[Any, list[Any]](list)
+
+    def parse(image: dict[str, Any]) -> Sample:
+        name = f"{split_name}{year}/{image['file_name']}"
+        captions = [annotation["caption"] for annotation in annotations[image["id"]]]
+        return make_sample(name, Path(name), captions, split=split, origin=f"{file.name}: {image['id']}")
+
     with layout_errors("COCO", file):
         content = read_json(file)
-        captions = defaultdict(list)
         for annotation in content["annotations"]:
-            captions[annotation["image_id"]].append(annotation["caption"])
-        names = {image["id"]: f"{folder}/{image['file_name']}" for image in content["images"]}
-        base = find_base_folder(root, list(names.values()))
-        for image_id, name in names.items():
-            yield make_sample(name, base / name, captions[image_id], split=split, origin=f"{file.name}: {image_id}")
+            annotations[annotation["image_id"]].append(annotation)
+        return parse_entries(content["images"], parse, layout="COCO", path=file)

@@ -1,6 +1,7 @@
 """COCO, Flickr30K and Flickr8k in the layout of Karpathy's splits: one dataset_*.json and the images."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,10 @@ from pydantic import Field
 from cots.config_base import Config
 from cots.data.samples import Sample
 from cots.data.sources.layout_io import (
-    find_base_folder,
     layout_errors,
+    locate_images,
     make_sample,
+    parse_entries,
     parse_split,
     read_json,
     require_folder,
@@ -40,16 +42,12 @@ class KarpathySourceConfig(Config):
             raise BadInput(f"{self.path} must hold one dataset_*.json of the Karpathy layout, found {names}")
         with layout_errors("Karpathy", files[0]):
             entries = read_json(files[0])["images"]
-            base = find_base_folder(self.path, [_image_name(entry) for entry in entries[:20]])
-            return iter([_parse_entry(entry, base, files[0]) for entry in entries])
+            samples = parse_entries(entries, partial(_parse_entry, files[0]), layout="Karpathy", path=files[0])
+        return locate_images(samples, self.path)
 
 
-def _parse_entry(entry: dict[str, Any], base: Path, file: Path) -> Sample:
-    name = _image_name(entry)
+def _parse_entry(file: Path, entry: dict[str, Any]) -> Sample:
+    name = "/".join(str(part) for part in (entry.get("filepath"), entry["filename"]) if part)
     captions = [sentence["raw"] for sentence in entry["sentences"]]
     split = parse_split(entry["split"], f"{file}, {name}")
-    return make_sample(name, base / name, captions, split=split, origin=f"{file.name}: {name}")
-
-
-def _image_name(entry: dict[str, Any]) -> str:
-    return "/".join(filter(None, [entry.get("filepath", ""), entry["filename"]]))
+    return make_sample(name, Path(name), captions, split=split, origin=f"{file.name}: {name}")

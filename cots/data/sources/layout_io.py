@@ -2,12 +2,13 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cots.data.samples import Sample, Split
+from cots.data.samples import Fault, Sample, Split
 from cots.directions import Media
 from cots.errors import BadInput
 
@@ -25,6 +26,7 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # files with another ending are images
 MAX_PROBED = 20  # files that are looked for to find their folder
+LAYOUT_ERRORS = (KeyError, TypeError, AttributeError)  # of code that reads JSON of another layout
 
 
 def parse_split(name: str, location: str) -> Split:
@@ -44,18 +46,55 @@ def parse_split(name: str, location: str) -> Split:
 
 
 def make_sample(
-    name: str, content: Path | bytes, captions: Sequence[str], *, split: Split, origin: str, media: Media = "image"
+    name: str,
+    content: Path | bytes,
+    captions: object,
+    *,
+    split: Split,
+    origin: str,
+    media: Media = "image",
+    fault: Fault | None = None,
 ) -> Sample:
-    """A sample with none of its captions known to be mismatched."""
+    """A sample with none of its captions known to be mismatched.
+
+    Args:
+        name: its id.
+        content: a file, or bytes.
+        captions: what the source holds, as for `parse_captions`; anything else is the sample's fault.
+        split: train, val or test.
+        origin: where it came from, for people.
+        media: image or video.
+        fault: why it cannot be used; None if nothing is wrong but perhaps the captions.
+    """
+    texts: tuple[str, ...] = ()
+    try:
+        texts = parse_captions(captions)
+    except TypeError as error:
+        fault = fault or Fault("caption not text", str(error))
     return Sample(
         id=name,
         split=split,
         media=media,
-        captions=tuple(captions),
-        is_mismatched=(False,) * len(captions),
+        captions=texts,
+        is_mismatched=(False,) * len(texts),
         content=content,
         origin=origin,
+        fault=fault,
     )
+
+
+def parse_captions(value: object) -> tuple[str, ...]:
+    """The captions in a value of JSON: a text, null, which counts as a blank one, or a list of these.
+
+    Raises:
+        TypeError: it is, or holds, something else.
+    """
+    texts: list[str] = []
+    for text in value if isinstance(value, list | tuple) else [value]:
+        if not isinstance(text, str | None):
+            raise TypeError(f"{type(text).__name__} instead of a text")
+        texts.append(text or "")
+    return tuple(texts)
 
 
 def media_of(name: str) -> Media:
@@ -81,11 +120,25 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 whatever the file holds
         BadInput: the file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig", errors="surrogateescape"))
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
     except json.JSONDecodeError as error:
         raise BadInput(f"{path} is not JSON: line {error.lineno}: {error.msg}") from None
+    except ValueError as error:
+        raise BadInput(f"{path} is not usable as JSON: {error}") from None
+
+
+def parse_json(data: bytes) -> Any:  # noqa: ANN401 whatever it holds
+    """Parse JSON; a byte that is not UTF-8 becomes a lone surrogate.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(data.decode("utf-8-sig", errors="surrogateescape"))
+    except RecursionError:
+        raise ValueError("brackets are nested too deeply") from None
 
 
 def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
@@ -123,16 +176,53 @@ def layout_errors(layout: str, path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except KeyError as error:
-        raise BadInput(f"{path} is not in the {layout} layout: an entry has no {error}") from None
-    except (TypeError, AttributeError) as error:
-        raise BadInput(f"{path} is not in the {layout} layout: {error}") from None
+    except LAYOUT_ERRORS as error:
+        raise BadInput(f"{path} is not in the {layout} layout: {_describe(error)}") from None
 
 
-def find_base_folder(root: Path, names: Sequence[str]) -> Path:
-    """The folder that the files' names are relative to: the root or one directly below; the root if no file exists."""
+def parse_entries(entries: Iterable[Any], parse: Callable[[Any], Sample], *, layout: str, path: Path) -> list[Sample]:
+    """Parse the entries of a data set's JSON; one that lacks a key or has a wrong type becomes an unusable sample.
+
+    Args:
+        entries: in the file's order.
+        parse: makes a sample of an entry.
+        layout: name of the expected layout.
+        path: the JSON file.
+
+    Raises:
+        BadInput: no entry is in the layout.
+    """
+    samples, errors = [], []
+    for number, entry in enumerate(entries):
+        try:
+            samples.append(parse(entry))
+        except LAYOUT_ERRORS as error:
+            errors.append(error)
+            name, fault = f"{path.name}: entry {number}", Fault("not in the layout", _describe(error))
+            samples.append(make_sample(name, b"", (), split="train", origin=name, fault=fault))
+    if errors and len(errors) == len(samples):
+        raise BadInput(f"{path} is not in the {layout} layout: {_describe(errors[0])}")
+    return samples
+
+
+def _describe(error: Exception) -> str:
+    return f"an entry has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def locate_images(samples: Sequence[Sample], root: Path) -> Iterator[Sample]:
+    """Set the contents of samples whose ids are paths of images, relative to the root or to a folder directly below.
+
+    It is the first folder in which an image exists of those probed; the root if there is none.
+    """
+    probed = [sample.id for sample in samples if not sample.fault][:MAX_PROBED]
     subfolders = sorted(path for path in root.iterdir() if path.is_dir())
-    for folder in (root, *subfolders):
-        if any((folder / name).is_file() for name in names[:MAX_PROBED]):
-            return folder
-    return root
+    folders = (folder for folder in (root, *subfolders) if any(_is_file(folder / name) for name in probed))
+    base = next(folders, root)
+    return iter([replace(sample, content=base / sample.id) for sample in samples])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have, such as one of 300 characters
+        return False

@@ -2,14 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field
 
 from cots.config_base import Config
 from cots.data.samples import Sample, Split
-from cots.data.sources.layout_io import layout_errors, make_sample, parse_split, read_csv, read_json, require_folder
+from cots.data.sources.layout_io import (
+    layout_errors,
+    make_sample,
+    parse_entries,
+    parse_split,
+    read_csv,
+    read_json,
+    require_folder,
+)
 from cots.errors import BadInput
 
 Protocol = Literal["full", "1k-A"]
@@ -45,58 +54,57 @@ class MsrvttSourceConfig(Config):
         files = sorted(self.path.glob("MSRVTT_data.json")) or sorted(self.path.glob("*videodatainfo.json"))
         if not files:
             raise BadInput(f"{self.path} holds neither MSRVTT_data.json nor *videodatainfo.json of the MSR-VTT layout")
-        videos = {name: video for file in files for name, video in _read_videos(file).items()}
+        videos = [video for file in files for video in _read_videos(file)]
         if self.protocol == "1k-A":
             videos = _select_1k_a(self.path, videos)
         mp4_files = {file.name: file for pattern in reversed(VIDEO_FILES) for file in sorted(self.path.glob(pattern))}
-        contents = {name: mp4_files.get(f"{name}.mp4", self.path / f"{name}.mp4") for name in videos}
-        return iter(
-            [
-                make_sample(name, contents[name], captions, split=split, origin=origin, media="video")
-                for name, (split, captions, origin) in videos.items()
-            ]
-        )
+        contents = [mp4_files.get(f"{video.id}.mp4", self.path / f"{video.id}.mp4") for video in videos]
+        return iter([replace(video, content=content) for video, content in zip(videos, contents, strict=True)])
 
 
-class _Video(NamedTuple):
-    split: Split
-    captions: tuple[str, ...]
-    origin: str
+def _read_videos(file: Path) -> list[Sample]:
+    """The videos of one JSON file, in the release's split, each with all its sentences; their contents are not set."""
+    sentences = defaultdict[Any, list[Any]](list)
 
+    def parse(video: dict[str, Any]) -> Sample:
+        name, split = str(video["video_id"]), parse_split(video["split"], f"{file}")
+        captions = [sentence["caption"] for sentence in sentences[video["video_id"]]]
+        return _make_video(name, captions, split=split, origin=f"{file.name}: {name}")
 
-def _read_videos(file: Path) -> dict[str, _Video]:
-    """The videos of one JSON file, in the release's split, each with all its sentences."""
     with layout_errors("MSR-VTT", file):
         content = read_json(file)
-        captions = defaultdict(list)
         for sentence in content["sentences"]:
-            captions[sentence["video_id"]].append(sentence["caption"])
-        splits = {video["video_id"]: parse_split(video["split"], f"{file}") for video in content["videos"]}
-    return {name: _Video(split, tuple(captions[name]), f"{file.name}: {name}") for name, split in splits.items()}
+            sentences[sentence["video_id"]].append(sentence)
+        return parse_entries(content["videos"], parse, layout="MSR-VTT", path=file)
 
 
-def _select_1k_a(path: Path, videos: dict[str, _Video]) -> dict[str, _Video]:
+def _make_video(name: str, captions: object, *, split: Split, origin: str) -> Sample:
+    return make_sample(name, b"", captions, split=split, origin=origin, media="video")
+
+
+def _select_1k_a(path: Path, videos: list[Sample]) -> list[Sample]:
     """The training videos with all their sentences, then the test videos with one sentence each."""
     test = _read_test_videos(path)
     if (path / TRAIN_9K).exists():
-        train = [row["video_id"] for row in read_csv(path / TRAIN_9K, "video_id")]
+        known = {video.id: video for video in videos}
+        names = [row["video_id"] for row in read_csv(path / TRAIN_9K, "video_id")]
+        train = [known.get(name) or _make_video(name, (), split="train", origin=TRAIN_9K) for name in names]
     else:
-        train = [name for name in videos if name not in test]
-    if shared := [name for name in train if name in test]:
+        train = [video for video in videos if video.id not in test]
+    if shared := [video.id for video in train if video.id in test]:
         raise BadInput(f"{path}: {shared[0]} is both in {TRAIN_9K} and in {TEST_1K}, {len(shared)} videos in all")
-    unknown = _Video("train", (), TRAIN_9K)
-    return {name: videos.get(name, unknown)._replace(split="train") for name in train} | test
+    return [replace(video, split="train") for video in train] + list(test.values())
 
 
-def _read_test_videos(path: Path) -> dict[str, _Video]:
+def _read_test_videos(path: Path) -> dict[str, Sample]:
     if not (path / TEST_1K).exists():
         raise BadInput(
             f"{path} holds no {TEST_1K}, the test videos of protocol 1k-A: put it there, or use protocol `full`"
         )
-    test: dict[str, _Video] = {}
+    test: dict[str, Sample] = {}
     for row in read_csv(path / TEST_1K, "video_id", "sentence"):
         name = row["video_id"]
         if name in test:
             raise BadInput(f"{path / TEST_1K} lists {name} twice: protocol 1k-A has one sentence per video")
-        test[name] = _Video("test", (row["sentence"],), f"{TEST_1K}: {name}")
+        test[name] = _make_video(name, row["sentence"], split="test", origin=f"{TEST_1K}: {name}")
     return test

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cots.data.samples import Sample
+from cots.data.samples import Fault, Sample
 from cots.data.sources.coco import CocoSourceConfig
 from cots.data.sources.folder import FolderSourceConfig
 from cots.data.sources.holdout import HoldoutConfig, split_by_hash
@@ -116,6 +116,47 @@ def test_json_of_another_layout_is_refused_in_one_line(tmp_path: Path, content: 
     assert "\n" not in str(raised.value)
 
 
+BRACKETS = "[" * 100_000
+DIGITS = "9" * 5000
+STRAYS = [5, 1.5, True, {"en": "a cat"}, [["a cat"]]]  # values that are no captions
+
+
+@pytest.mark.parametrize("content", [BRACKETS, f'{{"images": {DIGITS}}}'])
+def test_json_that_python_cannot_hold_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset_x.json").write_text(content)
+    with pytest.raises(BadInput, match=r"dataset_x\.json is not usable as JSON: ") as raised:
+        list(karpathy(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_entry_of_another_layout_is_a_sample_with_a_fault_and_the_others_stay(tmp_path: Path) -> None:
+    strays: list[object] = [None, "a.jpg", {"filename": "b.jpg", "split": "train"}, karpathy_entry(sentences=[{}])]
+    write_json(tmp_path / "dataset_x.json", {"images": [karpathy_entry(), *strays, karpathy_entry(filename="z.jpg")]})
+    first, *faulty, last = karpathy(tmp_path)
+    assert (first.id, first.fault, last.id, last.fault) == ("a.jpg", None, "z.jpg", None)
+    assert [sample.id for sample in faulty] == [f"dataset_x.json: entry {number}" for number in range(1, 5)]
+    assert [sample.fault and sample.fault.reason for sample in faulty] == ["not in the layout"] * 4
+    assert faulty[2].fault == Fault("not in the layout", "an entry has no 'sentences'")
+
+
+def test_captions_that_are_no_text_are_the_fault_of_their_sample_alone(tmp_path: Path) -> None:
+    entries = [
+        karpathy_entry(filename=f"{n}.jpg", sentences=[{"raw": "x"}, {"raw": raw}]) for n, raw in enumerate(STRAYS)
+    ]
+    write_json(tmp_path / "dataset_x.json", {"images": [*entries, karpathy_entry(sentences=[{"raw": None}])]})
+    *faulty, blank = karpathy(tmp_path)
+    assert [sample.fault and sample.fault.reason for sample in faulty] == ["caption not text"] * len(STRAYS)
+    assert faulty[0].fault == Fault("caption not text", "int instead of a text")
+    assert (blank.captions, blank.fault) == (("",), None)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0.jpg", "\ud800.jpg", 5, None, ""])
+def test_a_name_that_no_file_has_is_a_sample_all_the_same(tmp_path: Path, name: object) -> None:
+    write_json(tmp_path / "dataset_x.json", {"images": [karpathy_entry(filename=name), karpathy_entry()]})
+    (tmp_path / "images").mkdir()
+    assert [sample.id for sample in karpathy(tmp_path)] == [str(name or ""), "a.jpg"]
+
+
 def test_two_karpathy_files_are_refused(tmp_path: Path) -> None:
     for name in ("dataset_a.json", "dataset_b.json"):
         write_json(tmp_path / name, {"images": []})
@@ -155,6 +196,29 @@ def test_coco_of_two_years_is_refused_as_images_would_occur_twice(tmp_path: Path
     write_coco(tmp_path, "train2017", 1)
     with pytest.raises(BadInput, match="found those of 2014 and 2017"):
         list(coco(tmp_path))
+
+
+def test_coco_files_without_a_year_name_folders_without_one(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train", 1)
+    write_coco(tmp_path, "val", 2)
+    assert [(sample.id, sample.split) for sample in coco(tmp_path)] == [
+        ("train/COCO_train_1.jpg", "train"),
+        ("val/COCO_val_2.jpg", "val"),
+    ]
+    write_coco(tmp_path, "train2017", 1)
+    with pytest.raises(BadInput, match="found those of no year and 2017"):
+        list(coco(tmp_path))
+
+
+def test_every_listed_coco_image_is_a_sample_also_one_listed_twice_or_without_captions(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (1, 1, 2, 3)] + [{"id": 4}]
+    annotations: list[object] = [{"image_id": 1, "caption": "one"}, {"image_id": 3}]
+    write_json(tmp_path / "annotations/captions_val2017.json", {"images": images, "annotations": annotations})
+    first, again, bare, *faulty = coco(tmp_path)
+    assert (first.id, again.id) == ("val2017/1.jpg", "val2017/1.jpg")
+    assert (bare.captions, bare.fault) == ((), None)
+    details = [sample.fault and sample.fault.detail for sample in faulty]
+    assert details == ["an entry has no 'caption'", "an entry has no 'file_name'"]
 
 
 # A folder with a table
@@ -222,9 +286,48 @@ def test_a_row_with_a_lone_surrogate_becomes_a_sample_of_its_own(tmp_path: Path)
     assert [sample.captions for sample in samples] == [("fine",), ("half a name",), ("half \ud83d of one",)]
 
 
+def test_a_list_in_jsonl_is_several_captions(tmp_path: Path) -> None:
+    rows = [("a.jpg", ["a red dog", "a dog on grass"]), ("b.jpg", None), ("a.jpg", "a third"), ("c.jpg", [])]
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"image": name, "caption": text}) for name, text in rows))
+    captions = {sample.id: sample.captions for sample in folder(tmp_path)}
+    assert captions == {"a.jpg": ("a red dog", "a dog on grass", "a third"), "b.jpg": ("",), "c.jpg": ()}
+
+
+def test_a_jsonl_row_whose_caption_is_no_text_becomes_a_sample_of_its_own(tmp_path: Path) -> None:
+    rows = [{"image": "a.jpg", "caption": caption} for caption in ["fine", *STRAYS, ["half", 5]]]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fine, *faulty = folder(tmp_path)
+    assert (fine.captions, fine.fault) == (("fine",), None)
+    assert [sample.fault and sample.fault.reason for sample in faulty] == ["caption not text"] * 6
+    assert [sample.origin for sample in faulty] == [f"t.jsonl, line {line}" for line in range(2, 8)]
+
+
+def test_hidden_files_and_folders_beside_the_table_are_no_tables(tmp_path: Path) -> None:
+    (tmp_path / "._t.csv").write_bytes(b"\0\5\26\7")
+    (tmp_path / "old.csv").mkdir()
+    (tmp_path / "t.csv").write_text("image,caption\na.jpg,x\n")
+    assert [sample.id for sample in folder(tmp_path)] == ["a.jpg"]
+
+
+def test_blank_cells_behind_the_last_column_are_no_captions_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,caption\na.jpg,a dog,,\nb.jpg\n")
+    assert [(sample.id, sample.captions) for sample in folder(tmp_path)] == [("a.jpg", ("a dog",)), ("b.jpg", ("",))]
+
+
 @pytest.mark.parametrize(
     ("name", "table", "message"),
     [
+        (
+            "t.csv",
+            "image,caption\na.jpg,x\nb.jpg,a dog, asleep\n",
+            "line 3: 3 cells, but the header has 2: put a caption",
+        ),
+        ("t.tsv", "image\tcaption\na.jpg\ta\tdog\n", "line 2: 3 cells, but the header has 2"),
+        ("t.csv", "image,caption,caption\na.jpg,x,y\n", "several columns are called caption"),
+        ("t.csv", 'image,caption\na.jpg,x\nb.jpg,"open\nc.jpg,y\n', "lines 3 to 4: unexpected end of data; save it"),
+        ("t.csv", f"image,caption\na.jpg,{'x' * 150_000}\n", r"line 2: field larger than field limit \(131072\)"),
+        ("t.jsonl", BRACKETS, "line 1: not JSON: brackets are nested too deeply"),
+        ("t.jsonl", f'{{"image": "a.jpg", "caption": {DIGITS}}}', "line 1: not JSON: Exceeds the limit"),
         ("t.csv", "", "the columns found are none: the table is empty"),
         ("t.csv", "image,caption\n", "has no rows below its header"),
         ("t.csv", "a.jpg,a dog\nb.jpg,a cat\n", "no column image and caption; the columns found are 'a.jpg', 'a dog'"),
