@@ -8,12 +8,12 @@ from cots.directions import Media
 
 Split = Literal["train", "val", "test"]
 
+MAX_FILE_BYTES = 1 << 30  # of an image or video, which is decoded from memory
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 RejectReason = Literal[  # stored in rejected.parquet
     "no such file",
     "outside the data folder",
     "empty file",
-    "too large",
     "too many bytes",
     "not a picture",
     "cut short",

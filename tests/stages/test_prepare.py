@@ -172,6 +172,15 @@ def test_of_samples_with_one_id_the_first_usable_one_stays(tmp_path: Path, make_
     assert list(rejected["reason"]) == ["no caption", "duplicate id"]
 
 
+def test_a_file_of_more_than_a_gibibyte_is_rejected_unread(tmp_path: Path, make_image: Encoded) -> None:
+    path = table(tmp_path / "source", ["a.jpg,a dog,train", "b.jpg,a cat,train"])
+    for name in ("a.jpg", "b.jpg"):
+        (path / name).write_bytes(make_image())
+    os.truncate(path / "b.jpg", (1 << 30) + 1)  # a hole, so that nothing is written
+    _, rejected = prepared(tmp_path / "out", folder_params(path))
+    assert rejected["reason"].to_dict() == {"b.jpg": "too many bytes"}
+
+
 def test_names_that_are_not_utf8_are_rejected_and_escaped(tmp_path: Path, make_image: Encoded) -> None:
     path = tmp_path / "source"
     path.mkdir()

@@ -12,7 +12,7 @@ from cots.data.image_decoding import UnusableImage
 from cots.data.image_hashes import image_hashes
 from cots.data.images import StoredImage, downscale, encode_jpeg, store_image
 from cots.data.ingest.video import decode_video
-from cots.data.samples import RejectReason, Sample, Split, is_utf8
+from cots.data.samples import MAX_FILE_BYTES, RejectReason, Sample, Split, is_utf8
 from cots.directions import Media
 
 

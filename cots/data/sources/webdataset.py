@@ -1,21 +1,24 @@
 """Tar files as img2dataset and video2dataset write them: for each key an image or video, its caption, and JSON."""
 
-import json
-import tarfile
-from collections.abc import Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from tarfile import TarInfo
+from typing import BinaryIO, Literal
 
 from pydantic import Field
 
 from cots.config_base import Config
-from cots.data.samples import Sample
+from cots.data.samples import MAX_FILE_BYTES, Fault, Sample, Split
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
-from cots.data.sources.layout_io import VIDEO_SUFFIXES, make_sample, media_of, require_folder
+from cots.data.sources.layout_io import VIDEO_SUFFIXES, make_sample, media_of, parse_json, require_folder
+from cots.data.sources.tar_members import group_members, list_members, read_member
 from cots.errors import BadInput
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "jfif", "gif", "avif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm", "pbm")
+MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+MAX_TEXT_BYTES = 1 << 24  # of a text file or JSON
+Members = Mapping[str, TarInfo]  # of one key, by the rest of their names
 
 
 class WebdatasetSourceConfig(Config):
@@ -32,41 +35,69 @@ class WebdatasetSourceConfig(Config):
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
     def read(self) -> Iterator[Sample]:
-        """The samples of all tar files in a folder; members are read into memory, never unpacked.
+        """The samples of all tar files in a folder; their members need not be adjacent, and are never unpacked.
 
         Raises:
-            BadInput: no such folder, no tar file in it, or a damaged one.
+            BadInput: no such folder, no tar file in it, a compressed or a damaged one.
         """
         require_folder(self.path)
-        tars = sorted(self.path.glob("*.tar"))
+        files = sorted(file for file in self.path.iterdir() if not file.name.startswith("."))
+        if compressed := [file for file in files if file.name.lower().endswith(COMPRESSED_SUFFIXES)]:
+            raise BadInput(f"{compressed[0]} is compressed: unpack it to a plain tar")
+        tars = [file for file in files if file.suffix.lower() == ".tar"]
         if not tars:
             raise BadInput(f"{self.path} holds no .tar file: set source.path to the folder of tars")
         for tar in tars:
-            for key, members in _read_groups(tar):
-                name = f"{tar.stem}/{key}"
-                suffix = next((suffix for suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) if suffix in members), "")
-                split = split_by_hash(name, seed=self.seed, holdout=self.holdout)
-                content, media = members.get(suffix, b""), media_of(f"{key}.{suffix}")
-                yield make_sample(name, content, [_caption(members)], split=split, origin=tar.name, media=media)
+            groups = group_members(list_members(tar), MEDIA_SUFFIXES)
+            with tar.open("rb") as file:
+                for key, members in groups:
+                    name = f"{tar.stem}/{key}"
+                    split = split_by_hash(name, seed=self.seed, holdout=self.holdout)
+                    yield _read_sample(file, name, members, split=split, origin=tar.name)
 
 
-def _read_groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Consecutive members with the same key: the key, and their contents by suffix."""
-    try:
-        with tarfile.open(path) as tar:
-            files = ((member.name.partition("."), tar.extractfile(member)) for member in tar if member.isfile())
-            for key, group in groupby(files, key=lambda file: file[0][0]):
-                yield key, {name[2].lower(): content.read() for name, content in group if content is not None}
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise BadInput(f"{path} is damaged ({error}): fetch it again, or remove it") from None
+def _read_sample(file: BinaryIO, name: str, members: Members, *, split: Split, origin: str) -> Sample:
+    image, captions = _find_image(members), _read_captions(file, members)
+    content = image if isinstance(image, Fault) else read_member(file, image, max_bytes=MAX_FILE_BYTES)
+    return make_sample(
+        name,
+        content if isinstance(content, bytes) else b"",
+        captions if isinstance(captions, list) else [],
+        split=split,
+        origin=origin,
+        media="image" if isinstance(image, Fault) else media_of(image.name),
+        fault=next((value for value in (content, captions) if isinstance(value, Fault)), None),
+    )
 
 
-def _caption(members: Mapping[str, bytes]) -> str:
+def _find_image(members: Members) -> TarInfo | Fault:
+    images = _select(members, MEDIA_SUFFIXES)
+    if len(images) == 1:
+        return images[0]
+    number = "several images or videos" if images else "no image or video"
+    return Fault("no such file", f"{number}: behind the key, the names end in {', '.join(members)}")
+
+
+def _read_captions(file: BinaryIO, members: Members) -> list[object] | Fault:
     """The text file, or the JSON's caption if there is none; a byte that is not UTF-8 becomes a lone surrogate."""
-    if "txt" in members:
-        return members["txt"].decode("utf8", errors="surrogateescape")
-    try:
-        caption = json.loads(members.get("json", b"{}").decode("utf8", errors="surrogateescape")).get("caption")
-    except (json.JSONDecodeError, AttributeError):
-        return ""
-    return caption if isinstance(caption, str) else ""
+    captions: list[object] = []
+    texts = _select(members, ("txt",))
+    for member in texts or _select(members, ("json",)):
+        data = read_member(file, member, max_bytes=MAX_TEXT_BYTES)
+        if isinstance(data, Fault):
+            return data
+        if texts:
+            captions.append(data.decode("utf-8-sig", errors="surrogateescape"))
+            continue
+        try:
+            caption = parse_json(data).get("caption")
+        except (ValueError, AttributeError) as error:
+            return Fault("caption not text", f"{member.name} is not a JSON object: {error}")
+        captions.extend(caption if isinstance(caption, list) else [caption])
+    return captions or [None]
+
+
+def _select(members: Members, suffixes: Sequence[str]) -> list[TarInfo]:
+    """The member with the first of the suffixes, or, if there is none, all whose names go on before the suffix."""
+    plain = [members[suffix] for suffix in suffixes if suffix in members]
+    return plain[:1] or [member for ending, member in members.items() if ending.rpartition(".")[2] in suffixes]

@@ -1,7 +1,5 @@
 import json
-import tarfile
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -360,57 +358,7 @@ def test_a_table_in_utf16_is_refused(tmp_path: Path) -> None:
         list(folder(tmp_path))
 
 
-# img2dataset's tars
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, BytesIO(data))
-
-
-def test_tar_members_of_one_key_become_one_sample(tmp_path: Path, make_image: Callable[..., bytes]) -> None:
-    write_tar(
-        tmp_path / "00000.tar",
-        {
-            "000000000.jpg": make_image(),
-            "000000000.json": b'{"caption": "another text"}',
-            "000000000.txt": "a café".encode(),
-            "000000001.png": make_image(kind="PNG"),
-            "000000001.json": b'{"caption": "from the json"}',
-            "000000002.json": b'{"caption": null}',
-        },
-    )
-    first, second, third = webdataset(tmp_path)
-    assert (first.id, first.captions, first.content) == ("00000/000000000", ("a café",), make_image())
-    assert (second.captions, second.content) == (("from the json",), make_image(kind="PNG"))
-    assert (third.captions, third.content) == (("",), b"")
-
-
-def test_video2datasets_tars_have_videos(tmp_path: Path, make_image: Callable[..., bytes]) -> None:
-    members = {
-        "0.mp4": b"video",
-        "0.txt": b"x",
-        "0.json": b"{}",
-        "1.webm": b"other",
-        "1.txt": b"y",
-        "2.jpg": make_image(),
-    }
-    write_tar(tmp_path / "00000.tar", members)
-    video, other, image = webdataset(tmp_path)
-    assert (video.media, video.content, video.captions) == ("video", b"video", ("x",))
-    assert (other.media, other.content) == ("video", b"other")
-    assert (image.media, image.content) == ("image", make_image())
-
-
-def test_a_tar_that_is_cut_short_is_refused_by_name(tmp_path: Path, make_image: Callable[..., bytes]) -> None:
-    write_tar(tmp_path / "00000.tar", {"0.jpg": make_image(), "0.txt": b"x", "1.jpg": make_image(), "1.txt": b"y"})
-    whole = (tmp_path / "00000.tar").read_bytes()
-    (tmp_path / "00000.tar").write_bytes(whole[: 512 + len(make_image()) // 2])
-    with pytest.raises(BadInput, match=r"00000.tar is damaged"):
-        list(webdataset(tmp_path))
+# All layouts
 
 
 @pytest.mark.parametrize("read", [karpathy, coco, folder, webdataset, msrvtt])
