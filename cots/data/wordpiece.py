@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertTokenizerFast, PreTrainedTokenizerBase
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CONTINUATION = "##"  # prefix of a token that continues a word
+MAX_WORD_CHARS = 100  # longer words are cut; WordPiece's own limit
 
 
 def train_tokenizer(captions: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerBase:
@@ -23,7 +24,8 @@ def train_tokenizer(captions: Iterable[str], *, vocab_size: int) -> PreTrainedTo
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    return BertTokenizerFast(tokenizer_object=tokenizer)
+    names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)  # BERT's own class loads without cutting words
 
 
 def build_vocabulary(captions: Sequence[str], *, size: int, first: Sequence[str]) -> dict[str, int]:
@@ -48,9 +50,16 @@ def build_vocabulary(captions: Sequence[str], *, size: int, first: Sequence[str]
 def build_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
     """A lower-casing WordPiece tokenizer with this vocabulary, without special tokens."""
     tokenizer = Tokenizer(
-        models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix=CONTINUATION)  # noqa: S106
+        models.WordPiece(
+            vocabulary,
+            unk_token="[UNK]",  # noqa: S106
+            continuing_subword_prefix=CONTINUATION,
+            max_input_chars_per_word=MAX_WORD_CHARS,
+        )
     )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # Scripts without blanks make words of any length, which the model takes as one unknown token each.
+    parts = pre_tokenizers.Split(Regex(f".{{1,{MAX_WORD_CHARS}}}"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), parts])
     tokenizer.decoder = decoders.WordPiece(CONTINUATION)
     return tokenizer

@@ -41,6 +41,19 @@ def test_letters_come_after_the_special_tokens_and_the_most_frequent_pairs_follo
     assert all(len(token.removeprefix(CONTINUATION)) > 1 for token in tokens[25:])
 
 
+@pytest.mark.parametrize(
+    "letters", ["กขคงจฉชซ", "กขคง日本語", "🐶🐱🌲🚗", "abcdefgh"], ids=["thai", "mixed", "emoji", "latin"]
+)
+def test_a_caption_without_blanks_of_any_length_has_no_unknown_token(tmp_path: Path, letters: str) -> None:
+    captions = ["".join(DRAW.choices(letters, k=length)) for length in (99, 100, 101, 250, 500) for _ in range(4)]
+    train_tokenizer(captions, vocab_size=100).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    for caption in captions:
+        ids = tokenizer(caption, add_special_tokens=False)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids).replace(" ", "") == caption
+
+
 def test_special_tokens_are_known_as_such_and_decoding_gives_the_captions(tmp_path: Path) -> None:
     train_tokenizer(CAPTIONS, vocab_size=100).save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
