@@ -61,6 +61,9 @@ def evaluate(
         float, typer.Option(min=0.01, help="Videos that take longer to decode are rejected, seconds of one core.")
     ] = 300.0,
     max_caption_chars: Annotated[int, typer.Option(min=1, help="Longer captions are left out, characters.")] = 500,
+    follow_symlinks: Annotated[
+        bool, typer.Option("--follow-symlinks", help="Also read files elsewhere that links in the data set lead to.")
+    ] = False,
     folds: Annotated[
         int, typer.Option(min=1, help="Also show the mean over so many folds (5 for COCO's 1K); 1 for none.")
     ] = 1,
@@ -72,9 +75,10 @@ def evaluate(
     from cots.data.ingest.ingestor import Ingestor
     from cots.tracking.loading import load_encoders
 
-    root = data.resolve() if data.is_dir() else data.resolve().parent
+    root = data if data.is_dir() else data.parent
     ingestor = Ingestor(
         root=root,
+        follow_symlinks=follow_symlinks,
         withdrawn={},
         size=size,
         max_frames=frames,

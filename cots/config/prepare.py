@@ -28,6 +28,13 @@ class PrepareConfig(Config):
         default=300.0, description="Videos that take longer to decode are rejected, seconds of one core."
     )
     max_caption_chars: PositiveInt = Field(default=500, description="Captions with more characters are left out.")
+    follow_symlinks: bool = Field(
+        default=False,
+        description="Also read files outside the data folder that symbolic links in it lead to. They are rejected "
+        "otherwise, because a data set from elsewhere could lead to any file. DVC makes such links with "
+        "`cache.type symlink`, and the Hugging Face hub in its snapshots.",
+        json_schema_extra={"since": "0.3.0"},
+    )
     samples_per_shard: PositiveInt = Field(default=1000, description="Samples per tar file.")
     max_rejected: Fraction = Field(
         default=0.05, description="If a larger fraction of the source is rejected, the stage fails."

@@ -26,7 +26,7 @@ def stage(
         RunFailed: the share of rejected samples exceeds `prepare.max_rejected`; shards and tables are written anyway.
     """
     settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected"})
-    ingestor = Ingestor(root=source.resolve(), withdrawn=read_withdrawn(withdrawn), **settings)
+    ingestor = Ingestor(root=source, withdrawn=read_withdrawn(withdrawn), **settings)
     writer = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard)
     rows: list[dict[str, Any]] = []
     rejected_rows: list[dict[str, Any]] = []

@@ -106,6 +106,36 @@ def test_everything_unusable_is_rejected_with_its_reason_and_the_rest_is_kept(tm
     assert list(manifest["id"]) == [f"good{i}.jpg" for i in range(7)]
 
 
+@pytest.fixture
+def linked(tmp_path: Path, make_image: Encoded) -> Path:
+    """A folder whose images are links to files and folders elsewhere, by a table that also tries to go past a link."""
+    elsewhere, path = tmp_path / "blobs", tmp_path / "source"
+    (elsewhere / "deep").mkdir(parents=True)
+    for seed, name in enumerate(["0a1b", "deep/b.jpg", "c.jpg"]):
+        (elsewhere / name).write_bytes(make_image(seed=seed))
+    names = ["a.jpg", "more/b.jpg", "more/../c.jpg", "../blobs/c.jpg", str(elsewhere / "c.jpg"), "gone.jpg"]
+    table(path, [f"{name},a dog,train" for name in names])
+    (path / "a.jpg").symlink_to("../blobs/0a1b")
+    (path / "gone.jpg").symlink_to("../blobs/2c3d")
+    (path / "more").symlink_to(elsewhere / "deep")
+    return path
+
+
+def test_links_out_of_the_folder_are_followed_on_request_alone(tmp_path: Path, linked: Path) -> None:
+    manifest, rejected = prepared(tmp_path / "out", folder_params(linked, follow_symlinks=True))
+    assert list(manifest["id"]) == ["a.jpg", "more/b.jpg"]
+    assert rejected["reason"].to_dict() == {
+        "more/../c.jpg": "no such file",  # the operating system would find blobs/c.jpg
+        "../blobs/c.jpg": "outside the data folder",
+        str(tmp_path / "blobs/c.jpg"): "outside the data folder",
+        "gone.jpg": "no such file",
+    }
+    with pytest.raises(BadInput, match="no usable sample"):
+        prepared(tmp_path / "strict", folder_params(linked))
+    details = pd.read_parquet(tmp_path / "strict/rejected.parquet").set_index("id")["detail"]
+    assert details["a.jpg"].endswith("blobs/0a1b: see prepare.follow_symlinks")
+
+
 def test_the_manifest_tells_what_the_shards_hold_in_their_order(tmp_path: Path, source: Path) -> None:
     manifest, _ = prepared(tmp_path / "out", folder_params(source))
     assert list(manifest.columns) == SCHEMA.names

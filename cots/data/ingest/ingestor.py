@@ -1,6 +1,7 @@
 """Turns a source sample into a usable sample, or a rejection with a reason."""
 
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from cots.data.image_decoding import UnusableImage
 from cots.data.image_hashes import image_hashes
 from cots.data.images import StoredImage, downscale, encode_jpeg, store_image
 from cots.data.ingest.video import decode_video
-from cots.data.samples import MAX_FILE_BYTES, RejectReason, Sample, Split, is_utf8
+from cots.data.samples import RejectReason, Sample, Split, is_utf8
 from cots.directions import Media
 
 
@@ -49,7 +50,8 @@ class Ingestor:
     """What may be used, and how it is stored.
 
     Attributes:
-        root: files outside this folder are not read; resolved.
+        root: files outside this folder are not read.
+        follow_symlinks: but for those that links in the folder lead to.
         withdrawn: reasons by id of the samples that may not be used.
         size: shorter side of stored images, pixels.
         max_frames: frames kept of a video.
@@ -61,6 +63,7 @@ class Ingestor:
     """
 
     root: Path
+    follow_symlinks: bool = False
     withdrawn: Mapping[str, str]
     size: int
     max_frames: int
@@ -131,15 +134,25 @@ class Ingestor:
 
     def _read(self, path: Path) -> bytes:
         try:
-            target = path.resolve()
-            if not target.is_relative_to(self.root):
-                raise UnusableImage("outside the data folder", f"{path} leads to {target}")
-            if not target.is_file():
+            file = self._locate(path)
+            if not file.is_file():
                 raise UnusableImage("no such file", str(path))
-            self._check_bytes(target.stat().st_size)
-            return target.read_bytes()
+            self._check_bytes(file.stat().st_size)
+            return file.read_bytes()
         except (OSError, ValueError) as error:
             raise UnusableImage("no such file", f"{path}: {error}") from error
+
+    def _locate(self, path: Path) -> Path:
+        """The file at a path below the root; a link may lead to a file elsewhere if it may be followed."""
+        target = path.resolve()
+        if target.is_relative_to(self.root.resolve()):
+            return target
+        relative = Path(os.path.relpath(path, self.root))  # `..` goes with the name before it, even if that is a link
+        if ".." in relative.parts:
+            raise UnusableImage("outside the data folder", f"{path} leads to {target}")
+        if not self.follow_symlinks:
+            raise UnusableImage("outside the data folder", f"{path} leads to {target}: see prepare.follow_symlinks")
+        return self.root / relative
 
     def _check_bytes(self, size: int) -> None:
         if size > self.max_bytes:
