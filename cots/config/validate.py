@@ -20,7 +20,12 @@ class ValidateConfig(Config):
         description="Maximum fraction of samples with a caption in suspects.csv. `cots suspects` lists there the "
         "captions that the filter of a training run found unlikely.",
     )
-    max_caption_words: PositiveInt = Field(default=80, description="Maximum number of words in a caption.")
+    max_caption_words: PositiveInt = Field(default=80, description="Number of words above which a caption is long.")
+    max_long_captions: Fraction = Field(
+        default=0.02,
+        description="Maximum fraction of samples with a long caption, which the tokenizer cuts.",
+        json_schema_extra={"since": "0.3.0"},
+    )
     sampled_shards: PositiveInt = Field(default=4, description="Shards that are opened and compared with the manifest.")
 
 

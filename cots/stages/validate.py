@@ -47,6 +47,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
         max_pixels=prepare.max_pixels,
         max_frames=prepare.max_frames,
         max_words=limits.max_caption_words,
+        max_long_captions=limits.max_long_captions,
         max_duplicates=limits.max_duplicates,
         max_leakage=limits.max_leakage,
         max_suspects=limits.max_suspects,

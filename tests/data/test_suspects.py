@@ -34,6 +34,12 @@ def test_the_list_is_read_as_it_was_written_and_ids_of_digits_stay_texts(tmp_pat
     assert read_suspects(path).empty
 
 
+def test_a_list_that_a_spreadsheet_saved_keeps_ids_that_look_like_missing_values(tmp_path: Path) -> None:
+    path = tmp_path / "suspects.csv"
+    path.write_text("\ufeffid,caption,text\r\nNA,1,a\r\nnull,0,b\r\n0012,2,c\r\n", newline="")
+    assert read_suspects(path).to_dict("list") == {"id": ["NA", "null", "0012"], "caption": [1, 0, 2]}
+
+
 @pytest.mark.parametrize("text", ["", "image,words\n1,2\n", "id,caption\na,first\n"])
 def test_a_file_that_is_not_a_list_of_suspects_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "suspects.csv").write_text(text)

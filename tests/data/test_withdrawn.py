@@ -25,6 +25,11 @@ def test_samples_are_read_as_they_were_added_whatever_their_texts(withdrawn_csv:
     assert read_withdrawn(withdrawn_csv) == reasons
 
 
+def test_a_list_that_a_spreadsheet_saved_is_read_as_it_was(withdrawn_csv: Path) -> None:
+    withdrawn_csv.write_text('\ufeffid,when,reason\r\n0012.jpg,2026-01-01,"owner, asked"\r\nNA,,x\r\n', newline="")
+    assert read_withdrawn(withdrawn_csv) == {"0012.jpg": "owner, asked", "NA": "x"}
+
+
 def test_adding_again_keeps_the_first_reason(withdrawn_csv: Path) -> None:
     add_withdrawn(withdrawn_csv, {"a": "first"})
     before = withdrawn_csv.read_bytes()

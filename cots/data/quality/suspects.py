@@ -41,7 +41,7 @@ def read_suspects(path: Path) -> pd.DataFrame:
         BadInput: no such file, or it is not a list of suspects.
     """
     try:
-        return pd.read_csv(path, dtype={"id": "str", "caption": "int64"})[KEY_COLUMNS]
+        return pd.read_csv(path, dtype={"id": "str", "caption": "int64"}, keep_default_na=False)[KEY_COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"{path} is not a list of suspects ({error}): it must be a CSV with the columns "
