@@ -133,8 +133,8 @@ def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str
 def _tsv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Split cells at tabs alone, because an unmatched quotation mark must not swallow the lines that follow."""
     for number, line in enumerate(file, start=1):
-        if line.strip():
-            yield number, [_unquote(cell) for cell in line.rstrip("\r\n").split("\t")]
+        if cells := line.rstrip("\r\n"):
+            yield number, [_unquote(cell) for cell in cells.split("\t")]
 
 
 def _unquote(cell: str) -> str:
