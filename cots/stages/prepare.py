@@ -42,7 +42,10 @@ def stage(
     write_table(rejected, rejected_rows, REJECTED_SCHEMA)
     _check_share(rejected_rows, len(rows), rejected, limit=params.prepare.max_rejected)
     if not any(row["split"] == "train" for row in rows):
-        raise BadInput(f"{source} has no usable sample of split train: at least one is needed")
+        raise BadInput(
+            f"{source} has no usable sample of split train: at least one is needed; "
+            f"{len(rejected_rows)} are rejected, for the reasons in {rejected}"
+        )
     write_table(manifest, sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
 
 

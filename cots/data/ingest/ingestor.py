@@ -109,7 +109,10 @@ class Ingestor:
                 raise UnusableImage("caption not UTF-8", ascii(text[: self.max_caption_chars]))
         usable = [(text, flag) for text, flag in stripped if 0 < len(text) <= self.max_caption_chars]
         if not usable:
-            raise UnusableImage("no caption", f"of {len(stripped)}, none has 1 to {self.max_caption_chars} characters")
+            problem = (
+                f"of {len(stripped)}, none has 1 to {self.max_caption_chars} characters" if stripped else "it has none"
+            )
+            raise UnusableImage("no caption", problem)
         return tuple(text for text, _ in usable), tuple(flag for _, flag in usable)
 
     def _load_images(self, sample: Sample) -> list[StoredImage]:

@@ -17,6 +17,7 @@ from cots.errors import BadInput
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 TABLE_COLUMNS = ("image", "caption", "split")
+MAX_CELL_CHARS = 1 << 24  # in a longer cell the closing quotation mark is missing
 Row = dict[str, Any]  # texts; a caption of JSONL is whatever the file holds
 
 
@@ -116,6 +117,7 @@ def _csv_rows(table: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(MAX_CELL_CHARS)
     reader = csv.reader(file, strict=True)
     start = 1
     try:
