@@ -107,6 +107,16 @@ def test_a_name_or_caption_that_cannot_be_written_is_refused_in_one_line(tmp_pat
     assert "\n" not in str(raised.value)
 
 
+def test_an_entry_of_another_layout_keeps_a_row_as_a_missing_file_does(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    good = {"filename": "a.jpg", "split": "train", "sentences": [{"raw": "a dog"}]}
+    (root / "dataset_x.json").write_text(json.dumps({"images": [good, {}]}))
+    merge(tmp_path / "out", [f"karpathy:{root}"])
+    rows = [(sample.id, sample.captions) for sample in read(tmp_path / "out")]
+    assert rows == [("photos/a.jpg", ("a dog",)), ("photos/dataset_x.json: entry 1", ("",))]
+
+
 @pytest.mark.parametrize("source", ["images", "folder:", "scenes:images"])
 def test_a_source_that_is_not_kind_and_path_is_refused(tmp_path: Path, source: str) -> None:
     with pytest.raises(BadInput, match="is not KIND:PATH, where KIND is one of coco, folder, karpathy, msrvtt"):

@@ -51,7 +51,7 @@ class MsrvttSourceConfig(Config):
         Source: MSR-VTT, CVPR 2016; 1k-A: JSFusion, arXiv:1808.02559; its 9,000 training videos: arXiv:2007.10639.
         """
         require_folder(self.path)
-        files = sorted(self.path.glob("MSRVTT_data.json")) or sorted(self.path.glob("*videodatainfo.json"))
+        files = sorted(self.path.glob("MSRVTT_data.json")) or sorted(self.path.glob("[!.]*videodatainfo.json"))
         if not files:
             raise BadInput(f"{self.path} holds neither MSRVTT_data.json nor *videodatainfo.json of the MSR-VTT layout")
         videos = [video for file in files for video in _read_videos(file)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cots.data.samples import Sample
+from cots.data.samples import Fault, Sample
 from cots.data.sources.msrvtt import MsrvttSourceConfig
 from cots.errors import BadInput
 
@@ -124,6 +124,22 @@ def test_a_listed_video_that_the_release_does_not_name_has_no_caption_to_train_o
     write_train_list(combined, range(90, 91))
     [unknown] = [s for s in MsrvttSourceConfig(path=combined, protocol="1k-A").read() if s.split == "train"]
     assert (unknown.id, unknown.captions, unknown.origin) == ("video90", (), "MSRVTT_train.9k.csv")
+
+
+def test_what_macos_puts_beside_the_files_is_not_read(release: Path) -> None:
+    (release / "._test_videodatainfo.json").write_bytes(b"\0\5\26\7")
+    (release / "TestVideo/._video8.mp4").write_bytes(b"\0\5\26\7")
+    files = {s.id: s.content for s in MsrvttSourceConfig(path=release, protocol="full").read()}
+    assert (len(files), files["video8"]) == (12, release / "TestVideo/video8.mp4")
+
+
+def test_every_listed_video_is_a_sample_also_one_listed_twice_or_without_an_id(combined: Path) -> None:
+    content = json.loads((combined / "MSRVTT_data.json").read_text())
+    content["videos"] += [content["videos"][0], {"split": "train"}]
+    (combined / "MSRVTT_data.json").write_text(json.dumps(content))
+    *_, again, faulty = MsrvttSourceConfig(path=combined, protocol="full").read()
+    assert (again.id, again.fault) == ("video0", None)
+    assert faulty.fault == Fault("not in the layout", "an entry has no 'video_id'")
 
 
 def without_lists(root: Path) -> None:
