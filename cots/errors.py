@@ -3,6 +3,7 @@
 CotsError
 ├── BadInput   exit code 2: a file, a table, a parameter or an argument is wrong
 └── RunFailed  exit code 1: the input was usable, but the run failed
+    └── UnreadableFiles
 """
 
 import atexit
@@ -26,6 +27,10 @@ class BadInput(CotsError):
 
 class RunFailed(CotsError):
     """The work itself failed: too many rejections, an expectation not met, a server that is down."""
+
+
+class UnreadableFiles(RunFailed):
+    """The files of one registered version are missing or damaged; other versions are not affected."""
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import yaml
 from PIL import Image
@@ -21,7 +22,7 @@ from cots.registry.challenger import ChallengerEvaluator
 from cots.registry.publishing import publish
 from cots.registry.registry import PublishResult, Registry
 from cots.stages.package import stage
-from tests.conftest import COLOURS, tracked_in
+from tests.conftest import COLOURS, ranked, tracked_in
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = [f"buy {what} for a low price near the town hall" for what in ("shoes", "boats", "cars", "hats", "cups")]
@@ -44,6 +45,25 @@ def registered_in(store: str | Path, package: Path) -> Path:
     with tracked_in(Path(store)), chdir(Path(store).parent):
         register(Registry(), package)
     return Path(store)
+
+
+def measured(package: Path, folder: Path, *, recall: float) -> Path:
+    """A copy of the package with a recall of `recall` per cent on its registered queries."""
+    copy = shutil.copytree(package, folder)
+    ranked(recall).to_parquet(copy / "evidence" / "queries.parquet")
+    return copy
+
+
+def reindexed(package: Path, folder: Path) -> Path:
+    """A copy of the package with another index: the encoders are the same."""
+    copy = shutil.copytree(package, folder)
+    (copy / "index" / "artifacts" / "index" / "note.txt").write_text("another")
+    return copy
+
+
+def aliases(name: str) -> dict[str, int]:
+    versions = mlflow.MlflowClient().get_registered_model(name).aliases
+    return {alias: int(version) for alias, version in versions.items()}
 
 
 def deploy(project: Path, *, data: Path, model: Path, source: Path) -> None:

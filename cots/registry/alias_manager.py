@@ -41,8 +41,11 @@ class AliasManager:
         """See `Registry.rollback`."""
         follows = self._repair()
         champion, previous = self._client.find_by_alias(CHAMPION), self._client.find_by_alias(PREVIOUS)
-        if champion is None or previous is None:
-            raise BadInput(f"{INDEX} has no previous version to roll back to: see `cots registry list`")
+        if previous is None:
+            raise BadInput(
+                f"{INDEX} has no previous version to roll back to: `cots registry promote` deploys any of "
+                "`cots registry list`"
+            )
         self._record_and_apply("rollback", champion, previous, why, follows)
         return previous
 
@@ -52,10 +55,17 @@ class AliasManager:
 
     def withdraw(self, ids: Mapping[str, str]) -> None:
         """See `Registry.withdraw`."""
-        if self._client.find_model(INDEX):
-            for sample_id, reason in ids.items():
-                value = json.dumps({"id": sample_id, "reason": reason})
-                self._client.client.set_registered_model_tag(INDEX, WITHDRAWN + text_digest(sample_id)[:32], value)
+        self._client.ensure_model(INDEX)
+        for sample_id in ids.keys() - self._load_withdrawn():
+            value = json.dumps({"id": sample_id, "reason": ids[sample_id]})
+            self._client.client.set_registered_model_tag(INDEX, WITHDRAWN + text_digest(sample_id)[:32], value)
+
+    def find_withdrawn(self, version: int) -> list[str]:
+        """See `Registry.find_withdrawn`."""
+        if not (withdrawn := self._load_withdrawn()):
+            return []
+        artifacts = VersionArtifacts(self._client.client, self._client.get_version(version))
+        return sorted(withdrawn & artifacts.load_item_ids())
 
     def _load_withdrawn(self) -> set[str]:
         tags = self._client.find_model(INDEX).tags
@@ -75,10 +85,7 @@ class AliasManager:
         self._apply_aliases()
 
     def _refuse_withdrawn(self, version: int) -> None:
-        if not (withdrawn := self._load_withdrawn()):
-            return
-        artifacts = VersionArtifacts(self._client.client, self._client.get_version(version))
-        if indexed := sorted(withdrawn & artifacts.load_item_ids()):
+        if indexed := self.find_withdrawn(version):
             names = ", ".join(indexed[:3]) + (", ..." if len(indexed) > 3 else "")
             raise BadInput(
                 f"{INDEX} version {version} contains withdrawn samples ({names}): run `cots registry refresh` instead"
@@ -101,21 +108,24 @@ class AliasManager:
             last = self._promotions.list_promotions()[-1]
             # First the alias that serving follows: the others can be restored from it and the last promotion.
             self._client.set_alias(CHAMPION, last.after)
-            if last.before is not None:
+            if last.before is not None and self._client.find_version(INDEX, last.before):
                 self._client.set_alias(PREVIOUS, last.before)
-            if self._client.find_by_alias(CHALLENGER) == last.after:
-                self._client.client.delete_registered_model_alias(INDEX, CHALLENGER)
+            for alias in (PREVIOUS, CHALLENGER):
+                if self._client.find_by_alias(alias) == last.after:
+                    self._client.delete_alias(alias)
             self._sync_encoders()
             if self._promotions.get_last_number() == last.number:
                 return
 
     def _sync_encoders(self) -> None:
-        """Point the aliases of `cots-encoders` to the encoders of the aliased index versions."""
+        """Point the aliases of `cots-encoders` to the encoders of the aliased index versions, if they still exist."""
         for alias in (CHAMPION, PREVIOUS):
             version = self._client.find_by_alias(alias)
-            if version is not None:
-                encoders = self._client.get_version(version).tags["encoders.version"]
-                self._client.client.set_registered_model_alias(ENCODERS, alias, encoders)
+            encoders = int(self._client.get_version(version).tags["encoders.version"]) if version else None
+            if encoders and self._client.find_version(ENCODERS, encoders):
+                self._client.set_alias(alias, encoders, name=ENCODERS)
+            else:
+                self._client.delete_alias(alias, name=ENCODERS)
 
 
 def _current_user() -> str:

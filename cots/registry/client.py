@@ -1,10 +1,10 @@
 """Access to MLflow's model registry by name, version and alias."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cots.errors import BadInput
+from cots.errors import BadInput, RunFailed
 from cots.tracking.runs import connect, get_or_create_experiment
 
 if TYPE_CHECKING:
@@ -30,10 +30,26 @@ class RegistryClient:
         models = self.client.search_registered_models(f"name = '{name}'")
         return models[0] if models else None
 
+    def ensure_model(self, name: str) -> None:
+        """Create a registered model if it does not exist."""
+        if not self.find_model(name):
+            self.client.create_registered_model(name)
+
     def find_by_alias(self, alias: str) -> int | None:
         """The version of `cots-index` that an alias points to, or None."""
         model = self.find_model(INDEX)
         return int(model.aliases[alias]) if model and alias in model.aliases else None
+
+    def find_version(self, name: str, version: int) -> "ModelVersion | None":
+        """A version of a registered model, or None if it does not exist or was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version(name, str(version))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
     def get_version(self, version: int) -> "ModelVersion":
         """Look up a version of `cots-index`.
@@ -41,24 +57,19 @@ class RegistryClient:
         Raises:
             BadInput: the version does not exist.
         """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self.client.get_model_version(INDEX, str(version))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            known = ", ".join(str(version_number(version)) for version in self.list_versions()) or "none"
-            raise BadInput(f"{INDEX} has no version {version}; existing versions: {known}") from None
+        if found := self.find_version(INDEX, version):
+            return found
+        known = ", ".join(str(version_number(version)) for version in self.list_versions()) or "none"
+        raise BadInput(f"{INDEX} has no version {version}; existing versions: {known}")
 
     def list_versions(self) -> "list[ModelVersion]":
         """Every version of `cots-index`, oldest first, without aliases: MLflow's search leaves them out."""
-        return sorted(self.client.search_model_versions(f"name = '{INDEX}'"), key=version_number)
+        return sorted(search_versions(self.client, f"name = '{INDEX}'"), key=version_number)
 
-    def find_by_tag(self, name: str, tag: str, value: str) -> int | None:
-        """The newest version of a model that carries this tag value, or None."""
-        versions = self.client.search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
-        return max(map(version_number, versions), default=None)
+    def list_by_tag(self, name: str, tag: str, value: str) -> "list[ModelVersion]":
+        """The versions of a model that carry this tag value, newest first."""
+        versions = search_versions(self.client, f"name = '{name}' and tags.`{tag}` = '{value}'")
+        return sorted(versions, key=version_number, reverse=True)
 
     def register(self, name: str, files: Mapping[str, Path], tags: Mapping[str, str]) -> int:
         """Register a new version and return its number.
@@ -68,13 +79,21 @@ class RegistryClient:
             files: local files and folders by their destination in the version. They are copied into the artifact
                 store, so the originals may be deleted afterwards.
             tags: of the version.
+
+        Raises:
+            RunFailed: the files cannot be stored where the registry wants them.
         """
-        if not self.find_model(name):
-            self.client.create_registered_model(name)
+        self.ensure_model(name)
         run = self.client.create_run(get_or_create_experiment(self.client), run_name=f"publish {name}").info
-        for destination, path in files.items():
-            log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-            log(run.run_id, str(path), destination or None)
+        try:
+            for destination, path in files.items():
+                log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+                log(run.run_id, str(path), destination or None)
+        except OSError as error:
+            raise RunFailed(
+                f"cannot store files in {run.artifact_uri} ({error.strerror}): make room or give access; if the "
+                "project has moved, put a link to it at its old path"
+            ) from error
         self.client.set_terminated(run.run_id)
         version = self.client.create_model_version(name, f"{run.artifact_uri}/{name}", run.run_id, tags=dict(tags))
         return version_number(version)
@@ -83,9 +102,24 @@ class RegistryClient:
         """Tag a version of `cots-index`."""
         self.client.set_model_version_tag(INDEX, str(version), name, value)
 
-    def set_alias(self, alias: str, version: int) -> None:
-        """Point an alias of `cots-index` to a version."""
-        self.client.set_registered_model_alias(INDEX, alias, str(version))
+    def set_alias(self, alias: str, version: int, *, name: str = INDEX) -> None:
+        """Point an alias of a registered model to a version."""
+        self.client.set_registered_model_alias(name, alias, str(version))
+
+    def delete_alias(self, alias: str, *, name: str = INDEX) -> None:
+        """Remove an alias of a registered model, if there is one."""
+        model = self.find_model(name)
+        if model and alias in model.aliases:
+            self.client.delete_registered_model_alias(name, alias)
+
+
+def search_versions(client: "MlflowClient", condition: str) -> "Iterator[ModelVersion]":
+    """Every version that fulfils a condition, page by page."""
+    page = client.search_model_versions(condition)
+    yield from page
+    while page.token:
+        page = client.search_model_versions(condition, page_token=page.token)
+        yield from page
 
 
 def version_number(version: "ModelVersion") -> int:

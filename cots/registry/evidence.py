@@ -3,7 +3,8 @@
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,16 +13,18 @@ import pandas as pd
 import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from cots.config.stages.package import PackageParams
 from cots.data.manifest import write_table
-from cots.errors import BadInput
+from cots.errors import BadInput, UnreadableFiles
 from cots.file_names import LINEAGE
 from cots.files import write_json
 from cots.index.index_folder import ITEMS
 
 EVIDENCE = "evidence"
 QUERIES, LEARNT, PARAMS = "queries.parquet", "learnt.parquet", "params.json"
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for a lost run or file
 LEARNT_SCHEMA = pa.schema([("id", pa.string()), ("media", pa.string())])
 
 
@@ -53,6 +56,9 @@ class VersionArtifacts:
     Args:
         client: of the registry.
         version: of `cots-index`.
+
+    Raises:
+        UnreadableFiles: by every method, if the file is missing or damaged.
     """
 
     def __init__(self, client: MlflowClient, version: ModelVersion) -> None:
@@ -74,6 +80,14 @@ class VersionArtifacts:
         """The parameter file as plain values: under today's names, with defaults for keys added since."""
         return PackageParams.model_validate(self._json(f"{EVIDENCE}/{PARAMS}")).dump_packaged()
 
+    def is_readable(self) -> bool:
+        """Whether the version still has its files; looks for one of them."""
+        try:
+            self.load_lineage()
+        except UnreadableFiles:
+            return False
+        return True
+
     def load_lineage(self) -> dict[str, Any]:
         """Content of the lineage file that stage `package` wrote."""
         return self._json(LINEAGE)
@@ -81,15 +95,31 @@ class VersionArtifacts:
     def download_evidence(self, out: Path) -> Path:
         """Download the whole evidence folder into `out`; return its path."""
         out.mkdir(parents=True, exist_ok=True)
-        return Path(self._client.download_artifacts(str(self._version.run_id), EVIDENCE, str(out)))
+        with self._reading(EVIDENCE):
+            return Path(self._client.download_artifacts(str(self._version.run_id), EVIDENCE, str(out)))
 
     def _table(self, path: str) -> pd.DataFrame:
-        return pd.read_parquet(io.BytesIO(self._bytes(path)))
+        with self._reading(path):
+            return pd.read_parquet(io.BytesIO(self._bytes(path)))
 
     def _json(self, path: str) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(self._bytes(path))
-        return values
+        with self._reading(path):
+            values: dict[str, Any] = json.loads(self._bytes(path))
+            return values
 
     def _bytes(self, path: str) -> bytes:
         with TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(str(self._version.run_id), path, folder)).read_bytes()
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (MlflowException, OSError, ValueError) as error:
+            if isinstance(error, MlflowException) and error.error_code not in MISSING:
+                raise
+            version = f"{self._version.name} version {self._version.version}"
+            raise UnreadableFiles(
+                f"{version}: {path} cannot be read from {self._version.source}: restore the files, or delete the "
+                f"version in MLflow ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
+            ) from error

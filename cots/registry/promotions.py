@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from cots.registry.client import search_versions
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
@@ -69,8 +71,7 @@ class PromotionLog:
 
     def list_promotions(self) -> list[Promotion]:
         """Every valid promotion, oldest first."""
-        versions = self._client.search_model_versions(f"name = '{PROMOTIONS}'", max_results=10_000)
-        return select_valid(versions)
+        return select_valid(search_versions(self._client, f"name = '{PROMOTIONS}'"))
 
     def get_last_number(self) -> int:
         """Number of the last valid promotion; 0 if there is none."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cots.digests import content_digest
-from cots.errors import BadInput
+from cots.errors import BadInput, UnreadableFiles
 from cots.file_names import LINEAGE
 from cots.flatten import flatten
 from cots.registry.alias_manager import AliasManager
@@ -24,10 +24,13 @@ from cots.registry.versions import VersionInfo, build_tags, diff, find_champion,
 from cots.tracking.runs import mlflow_errors
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     # Imported for types only: it imports the encoders and so torch, which only a new version needs.
     from cots.registry.challenger import ChallengerEvaluator
 
 FIRST = Decision(promote=True, reasons=("it is the first version",))
+DEPLOYED = Decision(promote=True, reasons=("it was deployed before the gate had decided",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,29 @@ class Registry:
         """
         lineage = read_lineage(package)
         with mlflow_errors():
-            tags = build_tags(lineage, runs, lock)
-            encoders = self._register_encoders(package / "encoders", lineage, tags)
-            version, new = self._register_index(package, tags | {"encoders.version": str(encoders)})
+            version, new = self._register(package, runs, lock, lineage)
             if "gate.promote" not in self._client.get_version(version).tags:
                 self._decide(version, package, lineage, evaluator)
             decision_tags = self._client.get_version(version).tags
+            champion = self._client.find_by_alias(CHAMPION) == version
         reasons, contest = decision_tags["gate.reasons"], json.loads(decision_tags["gate.contest"])
-        return PublishResult(version, new, self._client.find_by_alias(CHAMPION) == version, reasons, contest)
+        return PublishResult(version, new, champion, reasons, contest)
+
+    def deploy(self, package: Path, runs: Path, lock: Path, *, why: str) -> int:
+        """Register a package and make it the champion without asking the gate; return its version.
+
+        Args:
+            package: see `publish`; likewise `runs` and `lock`.
+            why: reason, stored in the history and as the gate's.
+
+        Raises:
+            BadInput: there is no package, or it contains withdrawn samples.
+            RunFailed: another promotion happened at the same time.
+        """
+        with mlflow_errors():
+            version, _ = self._register(package, runs, lock, read_lineage(package))
+            self._record(version, Decision(promote=True, reasons=(why,)), {})
+        return version
 
     def list_versions(self) -> list[VersionInfo]:
         """All versions of `cots-index`, newest first."""
@@ -135,7 +153,7 @@ class Registry:
             False if the version was the champion already, so that nothing changed.
 
         Raises:
-            BadInput: the version does not exist or contains withdrawn samples.
+            BadInput: the version does not exist, contains withdrawn samples, or its files are missing.
             RunFailed: another promotion happened at the same time.
         """
         with mlflow_errors():
@@ -148,7 +166,7 @@ class Registry:
             The new champion.
 
         Raises:
-            BadInput: there is no previous version, or it contains withdrawn samples.
+            BadInput: there is no previous version, it contains withdrawn samples, or its files are missing.
             RunFailed: another promotion happened at the same time.
         """
         with mlflow_errors():
@@ -188,6 +206,16 @@ class Registry:
             "metrics": diff(*(read_metrics(info.tags) for info in infos)),
         }
 
+    def find_withdrawn(self, version: int) -> list[str]:
+        """Withdrawn samples in the index of a version, sorted.
+
+        Raises:
+            BadInput: the version does not exist.
+            UnreadableFiles: its files are missing.
+        """
+        with mlflow_errors():
+            return self._aliases.find_withdrawn(version)
+
     def withdraw(self, ids: Mapping[str, str]) -> None:
         """Record samples that no deployed version may contain any more.
 
@@ -197,42 +225,78 @@ class Registry:
         with mlflow_errors():
             self._aliases.withdraw(ids)
 
+    def _register(self, package: Path, runs: Path, lock: Path, lineage: Mapping[str, Any]) -> tuple[int, bool]:
+        """The version of `cots-index` with the package's content, and whether it was registered just now."""
+        tags = build_tags(lineage, runs, lock)
+        encoders = self._register_encoders(package / "encoders", lineage, tags)
+        return self._register_index(package, tags | {"encoders.version": str(encoders)})
+
     def _register_encoders(self, folder: Path, lineage: Mapping[str, Any], tags: Mapping[str, str]) -> int:
         """The version of `cots-encoders` with this digest, registered if it does not exist."""
         digest = lineage["encoder.digest"]
-        if version := self._client.find_by_tag(ENCODERS, "encoder.digest", digest):
-            return version
-        if not folder.is_dir():
-            raise BadInput(
-                f"{folder} is missing and no version of {ENCODERS} has digest {digest[:12]}: run `dvc repro`"
-            )
-        return self._client.register(ENCODERS, {ENCODERS: folder}, tags)
+        if versions := self._client.list_by_tag(ENCODERS, "encoder.digest", digest):
+            return version_number(versions[0])
+        if folder.is_dir():
+            return self._client.register(ENCODERS, {ENCODERS: folder}, tags)
+        if indices := self._client.list_by_tag(INDEX, "encoder.digest", digest):
+            return int(indices[0].tags["encoders.version"])  # deleted since; each index holds its own copy
+        raise BadInput(f"{folder} is missing and no version of {ENCODERS} has digest {digest[:12]}: run `dvc repro`")
 
     def _register_index(self, package: Path, tags: Mapping[str, str]) -> tuple[int, bool]:
-        """The version of `cots-index` with this content, and whether it was registered just now."""
+        """The version of `cots-index` with this content and readable files, and whether it was registered just now."""
         folder = package / "index"
         content = content_digest(folder)
-        if version := self._client.find_by_tag(INDEX, "content.digest", content):
-            return version, False
+        for version in self._client.list_by_tag(INDEX, "content.digest", content):
+            if VersionArtifacts(self._client.client, version).is_readable():
+                number = version_number(version)
+                self._client.set_tag(number, "manifest.digest", tags["manifest.digest"])
+                return number, False
         files = {INDEX: folder, EVIDENCE: package / EVIDENCE, "": package / LINEAGE}
         return self._client.register(INDEX, files, dict(tags) | {"content.digest": content}), True
 
     def _decide(
         self, version: int, package: Path, lineage: Mapping[str, Any], evaluator: "ChallengerEvaluator"
     ) -> None:
-        """Run the gate on a new version, store its decision in tags, and promote the version or make it challenger."""
+        """Run the gate on a new version and act on its decision."""
+        champion, rival, decision, contest = self._client.find_by_alias(CHAMPION), self._find_rival(version), FIRST, {}
+        if champion == version:
+            decision = DEPLOYED
+        elif withdrawn := self._aliases.find_withdrawn(version):
+            decision = Decision(promote=False, reasons=(f"it contains withdrawn samples: {', '.join(withdrawn)}",))
+        elif rival:
+            try:
+                inputs = evaluator.collect_gate_inputs(self._client.client, rival, package, lineage)
+                decision, contest = decide(inputs, evaluator.rules), inputs.as_json()
+            except UnreadableFiles as error:
+                decision = Decision(promote=False, reasons=(f"nothing to compare it with: {error}",))
+        if rival and champion is None:
+            compared = f"no version is deployed, so it was compared with version {rival.version}"
+            decision = Decision(decision.promote, (compared, *decision.reasons))
+        self._record(version, decision, contest)
+
+    def _find_rival(self, version: int) -> "ModelVersion | None":
+        """The version that a new one must beat: the champion or, if its alias is gone, the last that was deployed.
+
+        None only if there is no other version.
+        """
+        others = {version_number(other): other for other in self._client.list_versions()}
+        others.pop(version)
+        deployed = [promotion.after for promotion in reversed(self._aliases.list_promotions())]
+        preferred = [self._client.find_by_alias(CHAMPION), *deployed, max(others, default=None)]
+        return next((others[number] for number in preferred if number in others), None)
+
+    def _record(self, version: int, decision: Decision, contest: Mapping[str, Any]) -> None:
+        """Store a decision in tags, and promote the version or make it challenger; the last tag says that all is done.
+
+        A champion keeps the reasons for which it was promoted.
+        """
+        reasons = "; ".join(decision.reasons)
         champion = self._client.find_by_alias(CHAMPION)
-        decision, contest = FIRST, {}
-        if champion not in (None, version):
-            inputs = evaluator.collect_gate_inputs(
-                self._client.client, self._client.get_version(champion), package, lineage
-            )
-            decision, contest = decide(inputs, evaluator.rules), inputs.as_json()
-        if champion != version:
+        if champion != version or "gate.reasons" not in self._client.get_version(version).tags:
             self._client.set_tag(version, "gate.contest", json.dumps(contest))
-            self._client.set_tag(version, "gate.reasons", "; ".join(decision.reasons))
+            self._client.set_tag(version, "gate.reasons", reasons)
         if decision.promote:
-            self._aliases.promote(version, why="; ".join(decision.reasons))
+            self._aliases.promote(version, why=reasons)
         else:
             self._client.set_alias(CHALLENGER, version)
         self._client.set_tag(version, "gate.promote", str(decision.promote).lower())

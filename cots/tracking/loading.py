@@ -8,7 +8,7 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from cots.errors import BadInput, RunFailed
+from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.models.dual_encoder import DualEncoder
 from cots.models.model_folder import CONFIG
 from cots.models.two_tower.loading import load_two_tower
@@ -101,6 +101,7 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
 
     Raises:
         BadInput: the model does not exist.
+        UnreadableFiles: the model is registered, but its files are missing.
         RunFailed: MLflow is down.
     """
     if not is_uri(uri):
@@ -109,12 +110,15 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
         return Path(uri)
     connect()
     try:
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
+        folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
     except MlflowException as error:
         raise_if_unknown(uri, error)
         raise RunFailed(f"cannot download {uri}: {str(error).splitlines()[0]}") from error
     except OSError as error:
-        raise RunFailed(f"the files of {uri} are missing from the location in the registry: {error}") from None
+        raise UnreadableFiles(f"the files of {uri} are missing from the location in the registry: {error}") from None
+    if folder.is_dir() and not any(folder.iterdir()):  # MLflow makes an empty folder where files are missing
+        raise UnreadableFiles(f"the files of {uri} are missing from the location in the registry")
+    return folder
 
 
 def is_uri(name: str) -> bool:

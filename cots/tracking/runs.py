@@ -103,11 +103,13 @@ def mlflow_errors() -> Iterator[None]:
 
 
 def get_or_create_experiment(client: "mlflow.MlflowClient") -> str:
-    """Id of this project's experiment, created if it does not exist."""
+    """Id of this project's experiment, created if it does not exist, and restored if it was deleted."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    return (
-        experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
-    )
+    if experiment is None:
+        return client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
+    if experiment.lifecycle_stage == "deleted":  # MLflow would refuse every new run
+        client.restore_experiment(experiment.experiment_id)
+    return experiment.experiment_id
 
 
 def _artifacts() -> str | None:

@@ -19,47 +19,11 @@ from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import Promotion, PromotionLog
 from cots.registry.registry import PublishResult, Registry
 from cots.stages.package import starts
-from tests.conftest import ranked, tracked_in
-from tests.deployed import register
+from tests.conftest import ranked
+from tests.deployed import aliases, measured, register, reindexed
 from tests.servers import free_port, serving
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def registry(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.chdir(tmp_path)
-    return Registry()
-
-
-@pytest.fixture
-def registry_of_one(store_of_one_version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """A registry in which `tiny_package` is version 1."""
-    monkeypatch.chdir(tmp_path)
-    with tracked_in(Path(shutil.copy(store_of_one_version, tmp_path))):
-        yield Registry()
-
-
-@pytest.fixture
-def registry_of_two(store_of_two_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """A registry in which `other_package`, version 2, has replaced `tiny_package`, version 1."""
-    monkeypatch.chdir(tmp_path)
-    with tracked_in(Path(shutil.copy(store_of_two_versions, tmp_path))):
-        yield Registry()
-
-
-def measured(package: Path, folder: Path, *, recall: float) -> Path:
-    """A copy of the package with a recall of `recall` per cent on its registered queries."""
-    copy = shutil.copytree(package, folder)
-    ranked(recall).to_parquet(copy / "evidence" / "queries.parquet")
-    return copy
-
-
-def reindexed(package: Path, folder: Path) -> Path:
-    """A copy of the package with another index: the encoders are the same."""
-    copy = shutil.copytree(package, folder)
-    (copy / "index" / "artifacts" / "index" / "note.txt").write_text("another")
-    return copy
 
 
 def with_lineage(package: Path, **changed: object) -> Path:
@@ -67,11 +31,6 @@ def with_lineage(package: Path, **changed: object) -> Path:
     lineage = json.loads((package / "lineage.json").read_text())
     (package / "lineage.json").write_text(json.dumps(lineage | changed))
     return package
-
-
-def aliases(name: str) -> dict[str, int]:
-    versions = mlflow.MlflowClient().get_registered_model(name).aliases
-    return {alias: int(version) for alias, version in versions.items()}
 
 
 def test_the_first_version_is_deployed_by_rule(registry: Registry, tiny_package: Path) -> None:

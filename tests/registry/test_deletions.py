@@ -1,0 +1,144 @@
+"""What people delete in MLflow's page, or lose, stops neither promotion nor publishing."""
+
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.entities import PagedList
+
+from cots.errors import BadInput, UnreadableFiles
+from cots.registry.client import ENCODERS, INDEX
+from cots.registry.registry import Registry
+from cots.tracking.runs import get_or_create_experiment
+from tests.deployed import aliases, measured, register, reindexed
+
+pytestmark = pytest.mark.slow
+
+
+def add_version_without_files() -> None:
+    """Register what version 1 is, as it would be after its files were lost."""
+    client = mlflow.MlflowClient()
+    run = client.create_run(get_or_create_experiment(client)).info
+    client.create_model_version(INDEX, f"{run.artifact_uri}/{INDEX}", run.run_id, tags=dict(version(1).tags))
+
+
+def version(number: int) -> ModelVersion:
+    return mlflow.MlflowClient().get_model_version(INDEX, str(number))
+
+
+def test_after_the_superseded_version_was_deleted_others_are_deployed_and_rolled_back(
+    registry_of_two: Registry, other_package: Path, tmp_path: Path
+) -> None:
+    mlflow.MlflowClient().delete_model_version(INDEX, "1")
+    with pytest.raises(BadInput, match="no previous version to roll back to: `cots registry promote` deploys any"):
+        registry_of_two.rollback(why="back")
+    assert register(registry_of_two, reindexed(other_package, tmp_path / "third")).champion
+    assert aliases(INDEX) == {"champion": 3, "previous": 2}
+    assert registry_of_two.rollback(why="back") == 2
+
+
+def test_after_the_champion_was_deleted_a_rollback_deploys_the_version_before_it(registry_of_two: Registry) -> None:
+    mlflow.MlflowClient().delete_model_version(INDEX, "2")
+    assert registry_of_two.rollback(why="somebody deleted version 2") == 1
+    assert aliases(INDEX) == aliases(ENCODERS) == {"champion": 1}
+    assert not registry_of_two.promote(1, why="again")
+
+
+def test_an_index_is_deployed_though_the_version_of_its_encoders_was_deleted(
+    registry_of_two: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    mlflow.MlflowClient().delete_model_version(ENCODERS, "1")
+    assert registry_of_two.rollback(why="worse answers") == 1
+    assert aliases(INDEX) == {"champion": 1, "previous": 2}
+    assert aliases(ENCODERS) == {"previous": 2}
+    without_encoders = reindexed(tiny_package, tmp_path / "third")
+    (without_encoders / "encoders").rename(tmp_path / "encoders")
+    assert register(registry_of_two, without_encoders).champion
+    assert registry_of_two.get_champion().encoders == 1
+
+
+def test_without_the_alias_of_the_champion_the_gate_compares_with_what_was_deployed_last(
+    registry_of_one: Registry, other_package: Path, tmp_path: Path
+) -> None:
+    mlflow.MlflowClient().delete_registered_model_alias(INDEX, "champion")
+    published = register(registry_of_one, measured(other_package, tmp_path / "worse", recall=20.0))
+    assert not published.champion
+    assert published.reasons.startswith("no version is deployed, so it was compared with version 1; mean recall")
+    assert aliases(INDEX) == {"challenger": 2}
+
+
+def test_where_the_champions_files_are_lost_nothing_replaces_it_but_by_hand(
+    registry_of_one: Registry, other_package: Path
+) -> None:
+    add_version_without_files()
+    registry_of_one.promote(2, why="its files are not needed yet")
+    published = register(registry_of_one, other_package)
+    assert not published.champion
+    assert "nothing to compare it with: cots-index version 2: evidence/queries.parquet cannot be" in published.reasons
+    assert "restore the files, or delete the version in MLflow" in published.reasons
+    assert registry_of_one.promote(3, why="there is nothing to compare it with")
+
+
+def test_a_content_whose_files_are_lost_is_registered_again(registry_of_one: Registry, tiny_package: Path) -> None:
+    add_version_without_files()
+    assert register(registry_of_one, tiny_package).version == 1
+    mlflow.MlflowClient().delete_model_version(INDEX, "1")
+    published = register(registry_of_one, tiny_package)
+    assert (published.version, published.new) == (3, True)
+
+
+def test_lost_files_are_reported_in_one_line_with_their_place(registry_of_one: Registry) -> None:
+    add_version_without_files()
+    with pytest.raises(UnreadableFiles, match=r"version 2: evidence/params.json cannot be read from file:.*: restore"):
+        registry_of_one.diff_versions(1, 2)
+    registry_of_one.withdraw({"red": "its owner asked"})
+    with pytest.raises(UnreadableFiles, match=r"version 2: cots-index/artifacts/index/items.parquet cannot be read"):
+        registry_of_one.promote(2, why="unseen")
+
+
+def test_what_was_deployed_by_hand_before_the_gate_had_decided_stays_deployed(
+    registry_of_one: Registry, tiny_package: Path
+) -> None:
+    for tag in ("promote", "reasons", "contest"):
+        mlflow.MlflowClient().delete_model_version_tag(INDEX, "1", f"gate.{tag}")
+    published = register(registry_of_one, tiny_package)
+    assert (published.champion, published.reasons) == (True, "it was deployed before the gate had decided")
+
+
+def test_publishing_restores_a_deleted_experiment(registry_of_one: Registry, other_package: Path) -> None:
+    client = mlflow.MlflowClient()
+    client.delete_experiment(get_or_create_experiment(client))
+    assert register(registry_of_one, other_package).champion
+
+
+def test_a_package_with_withdrawn_samples_is_registered_and_refused(
+    registry_of_one: Registry, other_package: Path
+) -> None:
+    registry_of_one.withdraw({"red": "its owner asked"})
+    published = register(registry_of_one, other_package)
+    assert (published.champion, published.reasons) == (False, "it contains withdrawn samples: red")
+    assert aliases(INDEX) == {"champion": 1, "challenger": 2}
+
+
+def test_samples_withdrawn_before_anything_was_registered_keep_the_first_version_back(
+    registry: Registry, tiny_package: Path
+) -> None:
+    registry.withdraw({"red": "its owner asked"})
+    assert not register(registry, tiny_package).champion
+
+
+def test_more_promotions_than_a_page_holds_all_count(
+    registry_of_two: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = mlflow.MlflowClient.search_model_versions
+
+    def search_small_pages(
+        client: mlflow.MlflowClient, condition: str, page_token: str | None = None
+    ) -> PagedList[ModelVersion]:
+        return search(client, condition, max_results=2, page_token=page_token)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "search_model_versions", search_small_pages)
+    for number in (1, 2, 1):
+        assert registry_of_two.promote(number, why="again")
+    assert [promotion.after for promotion in registry_of_two.list_promotions()] == [1, 2, 1, 2, 1]
