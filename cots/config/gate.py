@@ -21,6 +21,11 @@ class GateConfig(Config):
         default=5.0,
         description="Percentage points of mean recall by which the interval of a direction may reach below 0. (D)",
     )
+    min_test_items: PositiveInt = Field(
+        default=30,
+        description="Images or videos in the test split that two models are compared on. With fewer, intervals are too "
+        "narrow to show anything, so the gate promotes no new encoders.",
+    )
     max_champion_drop: NonNegativeFloat = Field(
         default=10.0,
         description="Percentage points of mean recall that the champion may lose on changed test queries. A larger "

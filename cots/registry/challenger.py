@@ -38,7 +38,7 @@ class ChallengerEvaluator:
         If images and captions of the test split have not changed, the champion's ranks are those it was registered
         with; otherwise its encoders are evaluated again.
         """
-        differences, drop = None, 0.0
+        differences, test_items, drop = None, None, 0.0
         if champion.tags["encoder.digest"] != lineage["encoder.digest"]:
             challenger_ranks = read_queries(package / EVIDENCE / QUERIES)
             champion_ranks = VersionArtifacts(client, champion).load_queries()
@@ -47,9 +47,11 @@ class ChallengerEvaluator:
                 champion_ranks = self.rank_queries(load_encoders(f"models:/{champion.name}/{champion.version}"))
                 drop = registered - self._mean_recall(champion_ranks)
             differences = self._compare(challenger_ranks, champion_ranks)
+            test_items = challenger_ranks["item"].nunique()
         index = lineage["index"]
         return GateInputs(
             differences=differences,
+            test_items=test_items,
             champion_drop=drop,
             recall=index["recall"],
             milliseconds=index["ms_per_query"],

@@ -33,6 +33,7 @@ class GateInputs:
 
     Attributes:
         differences: by direction and for `BOTH`; None if both versions have the same encoders.
+        test_items: images or videos that the differences were measured on; None likewise.
         champion_drop: mean recall that the champion has lost since it was registered, points; 0 if the test queries
             are the same.
         recall: of the challenger's index relative to exact search, 0 to 1.
@@ -41,6 +42,7 @@ class GateInputs:
     """
 
     differences: Mapping[str, Difference] | None
+    test_items: int | None
     champion_drop: float
     recall: float
     milliseconds: float
@@ -65,7 +67,7 @@ def decide(inputs: GateInputs, rules: GateConfig) -> Decision:
 
     Non-inferiority: in every direction the interval of the difference must not reach below
     -`rules.non_inferiority_margin`; otherwise the test queries cannot exclude such a loss. Superiority: the interval of
-    `rules.must_improve` must lie above 0.
+    `rules.must_improve` must lie above 0. On fewer than `rules.min_test_items` neither can be shown.
     """
     objections = tuple(_objections(inputs, rules))
     return Decision(not objections, objections or tuple(_findings(inputs)))
@@ -83,6 +85,16 @@ def _objections(inputs: GateInputs, rules: GateConfig) -> Iterator[str]:
             f"on the current test queries the champion scores {inputs.champion_drop:.1f} points less than when it was "
             f"registered (allowed {rules.max_champion_drop:g}): check the captions of the test split"
         )
+    yield from _objections_to_encoders(inputs, rules)
+
+
+def _objections_to_encoders(inputs: GateInputs, rules: GateConfig) -> Iterator[str]:
+    if inputs.test_items is not None and inputs.test_items < rules.min_test_items:
+        yield (
+            f"the test split has {inputs.test_items} of the {rules.min_test_items} items (gate.min_test_items) that it "
+            "takes to show which encoders are better: add some, or deploy it by `cots registry promote`"
+        )
+        return
     for name, difference in (inputs.differences or {}).items():
         if name != BOTH and difference.low < -rules.non_inferiority_margin:
             yield f"{_format_difference(name, difference, allowed=rules.non_inferiority_margin)} may be worse"

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -16,8 +17,8 @@ GAINED = {
 
 
 def inputs(**changed: object) -> GateInputs:
-    usual = {"differences": GAINED, "champion_drop": 0.0, "recall": 1.0, "milliseconds": 1.0, "validated": True}
-    return GateInputs(**(usual | changed))  # type: ignore[arg-type]
+    usual = {"differences": GAINED, "test_items": 30, "champion_drop": 0.0, "recall": 1.0, "milliseconds": 1.0}
+    return GateInputs(**(usual | {"validated": True} | changed))  # type: ignore[arg-type]
 
 
 def test_a_gain_that_loses_nowhere_is_promoted_with_its_figures() -> None:
@@ -33,6 +34,7 @@ def test_a_gain_that_loses_nowhere_is_promoted_with_its_figures() -> None:
         ({"recall": 0.899}, "index recall 89.9% of exact search; at least 90.0% required"),
         ({"milliseconds": 10.5}, "index latency 10.50 ms per query; at most 10 ms allowed"),
         ({"champion_drop": 5.1}, "the champion scores 5.1 points less"),
+        ({"test_items": 29}, "has 29 of the 30 items .* show which encoders are better: add some"),
         (
             {"differences": GAINED | {"i2t": Difference(41.0, 40.0, -2.1, 4.0)}},
             "image to text 41.0 % .*; allowed -2\\) may be worse",
@@ -64,5 +66,13 @@ def test_where_nothing_must_gain_no_loss_is_enough() -> None:
 
 
 def test_the_same_encoders_need_not_gain_but_their_index_must_be_sound() -> None:
-    assert decide(inputs(differences=None), RULES).reasons == ("same encoders as the champion",)
-    assert not decide(inputs(differences=None, recall=0.5), RULES).promote
+    same = inputs(differences=None, test_items=None)
+    assert decide(same, RULES).reasons == ("same encoders as the champion",)
+    assert not decide(replace(same, recall=0.5), RULES).promote
+
+
+def test_on_one_query_an_interval_without_width_shows_nothing() -> None:
+    certain = dict.fromkeys(GAINED, Difference(100.0, 0.0, 100.0, 100.0))
+    decision = decide(inputs(differences=certain, test_items=1), RULES)
+    assert not decision.promote
+    assert decision.reasons[0].startswith("the test split has 1 of the 30 items")
