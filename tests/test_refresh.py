@@ -95,6 +95,18 @@ def test_other_parameters_of_the_index_give_a_new_version_of_the_same_images(
 
 
 @pytest.mark.slow
+def test_a_refused_index_of_the_same_images_is_registered_once(
+    store: str, params: Params, project: Path, tiny_package: Path
+) -> None:
+    register(Registry(), tiny_package)
+    strict = params.model_copy(update={"gate": params.gate.model_copy(update={"max_latency_ms": 1e-9})})
+    first, second = refreshed(strict, project), refreshed(strict, project)
+    assert (first.version, first.new, first.champion) == (2, True, False)
+    assert (second.version, second.new, second.champion) == (2, False, False)
+    assert not (project / "runs/refresh").exists()
+
+
+@pytest.mark.slow
 def test_after_a_withdrawal_the_refreshed_index_is_deployed_and_the_old_one_is_not(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
