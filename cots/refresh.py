@@ -13,7 +13,7 @@ from cots.registry.evidence import PARAMS
 from cots.registry.packaging import save_index
 from cots.registry.publishing import build_evaluator, publish_package
 from cots.registry.registry import PublishResult, Registry
-from cots.registry.versions import VersionInfo
+from cots.registry.versions import VersionInfo, write_runs
 from cots.stages.index import stage as index_stage
 from cots.stages.package import index_lineage, inference_config, read_validation
 from cots.tracking.git import git_state
@@ -52,8 +52,10 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     shutil.rmtree(work, ignore_errors=True)
     write_json(artifacts.download_evidence(work / "package") / PARAMS, recipe)
     _package(champion, params, project, lineage=artifacts.load_lineage())
-    _write_runs(champion, work / "runs")
-    return publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
+    write_runs(champion, work / "runs")
+    result = publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
+    shutil.rmtree(work)
+    return result
 
 
 def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: dict[str, object]) -> None:
@@ -71,10 +73,3 @@ def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: d
     validation = read_validation(project / "reports" / "validation")
     new_lineage = index_lineage(work / "index", out, data / MANIFEST, validation)
     write_json(work / "package" / LINEAGE, lineage | git_state() | new_lineage)
-
-
-def _write_runs(champion: VersionInfo, folder: Path) -> None:
-    """Write the MLflow run ids of the champion's training in the format of the stages."""
-    folder.mkdir()
-    for name, run in champion.lineage()["runs"].items():
-        write_json(folder / f"{name}.json", {"run_id": run})

@@ -20,9 +20,12 @@ Reason = Annotated[str, typer.Option(help="Reason, stored in the history.")]
 def publish() -> None:
     """Register the package that `dvc repro` made, unless it is registered already; deploy it if it passes the gate."""
     from cots.config.params import Params
+    from cots.exclusive_run import exclusive_run
     from cots.registry.publishing import publish as publish_package
 
-    typer.echo(_format_result(publish_package(Params.load())))
+    with exclusive_run("cots registry publish"):
+        result = publish_package(Params.load())
+    typer.echo(_format_result(result))
 
 
 @registry.command()
@@ -34,11 +37,13 @@ def refresh() -> None:
     """
     from cots.cli.pipeline import reproduce
     from cots.config.params import Params
+    from cots.exclusive_run import exclusive_run
     from cots.refresh import refresh as refresh_index
 
-    for stage in ("prepare", "validate"):
-        reproduce(stage)
-    result = refresh_index(Params.load())
+    with exclusive_run("cots registry refresh"):
+        for stage in ("prepare", "validate"):
+            reproduce(stage)
+        result = refresh_index(Params.load())
     typer.echo(_format_result(result) if result else "nothing new: the champion's index holds the current images")
 
 

@@ -56,7 +56,7 @@ def run(module: str, *arguments: str) -> CommandResult:
 def _start_supervised(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Start a command whose whole process group ends with the flow, however the flow ends.
 
-    The supervisor inherits the lock of `cots.flows.exclusive_run`, so the folder stays locked until the command ends.
+    The supervisor inherits the lock of `cots.exclusive_run`, so the folder stays locked until the command ends.
     """
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "cots.flows.supervise", module, *arguments],

@@ -7,8 +7,8 @@ from prefect.client.schemas import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from cots.exclusive_run import exclusive_run
 from cots.flows.commands import has_remote, list_stale_stages
-from cots.flows.exclusive_run import exclusive_run
 from cots.flows.limits import time_limit
 from cots.flows.retrain_report import report_run
 from cots.flows.tasks import pull, refresh, repro_alone

@@ -7,8 +7,8 @@ from prefect.client.schemas import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from cots.exclusive_run import exclusive_run
 from cots.flows.commands import has_remote, list_stages, list_stale_stages
-from cots.flows.exclusive_run import exclusive_run
 from cots.flows.limits import time_limit
 from cots.flows.parent_run import parent_run
 from cots.flows.retrain_report import RetrainReport, report_run

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cots.digests import file_digest
 from cots.errors import BadInput
 from cots.file_names import LINEAGE
+from cots.files import write_json
 from cots.flatten import flatten
 from cots.registry.client import CHAMPION
 
@@ -97,6 +98,13 @@ def read_lineage(package: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BadInput(f"{package} is not a complete package ({error}): run `dvc repro` first") from None
     return lineage
+
+
+def write_runs(version: VersionInfo, folder: Path) -> None:
+    """Write the MLflow run ids of a version's training in the format of the stages."""
+    folder.mkdir()
+    for name, run in select_tags(version.tags, "run.").items():
+        write_json(folder / f"{name}.json", {"run_id": run})
 
 
 def build_tags(lineage: Mapping[str, Any], runs: Path, lock: Path) -> dict[str, str]:
