@@ -1,5 +1,6 @@
 """Writing files and folders atomically."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -54,6 +55,21 @@ def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
     if durable:
         _flush(path.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for this file, which its writers may replace by `atomic_file`.
+
+    Raises:
+        OSError: no such file.
+    """
+    while True:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # not replaced while waiting
+                yield
+                return
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -19,9 +19,11 @@ from cots.config.gate import GateConfig
 from cots.config.params import Params
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.challenger import ChallengerEvaluator
+from cots.registry.client import INDEX
 from cots.registry.publishing import publish
 from cots.registry.registry import PublishResult, Registry
 from cots.stages.package import stage
+from cots.tracking.runs import get_or_create_experiment
 from tests.conftest import COLOURS, ranked, tracked_in
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +61,15 @@ def reindexed(package: Path, folder: Path) -> Path:
     copy = shutil.copytree(package, folder)
     (copy / "index" / "artifacts" / "index" / "note.txt").write_text("another")
     return copy
+
+
+def add_version_without_files() -> None:
+    """Register what version 1 is, as it would be after its files were lost."""
+    client = mlflow.MlflowClient()
+    run = client.create_run(get_or_create_experiment(client)).info
+    client.create_model_version(
+        INDEX, f"{run.artifact_uri}/{INDEX}", run.run_id, tags=dict(client.get_model_version(INDEX, "1").tags)
+    )
 
 
 def aliases(name: str) -> dict[str, int]:

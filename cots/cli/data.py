@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cots.cli.tables import table
-from cots.errors import BadInput
-from cots.file_names import MANIFEST_PATH, WITHDRAWN_PATH
+from cots.errors import BadInput, RunFailed, UnreadableFiles
+from cots.file_names import DATA, MANIFEST_PATH, WITHDRAWN_PATH
 
 if TYPE_CHECKING:
     from cots.registry.registry import Registry
@@ -20,7 +20,9 @@ data = typer.Typer(
 Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Ids of samples, as in the manifest and in search results.")
 ]
-Usage = Mapping[int, tuple[set[str], set[str]]]  # by version: ids that it was trained on, and ids in its index
+# By version: ids that it was trained on, and ids in its index; None if its files are missing.
+Usage = Mapping[int, tuple[set[str], set[str]] | None]
+COPIES = (DATA, Path("index"), Path("package"), Path("runs/vectors"), Path(".dvc/cache"))  # that may hold a sample
 MERGEABLE: Mapping[str, Mapping[str, Any]] = {  # kinds of source whose samples are files; their keys besides the path
     "coco": {},
     "folder": {"holdout": {"val": 0.0, "test": 0.0}},
@@ -42,23 +44,30 @@ def withdraw(
     ids: Ids,
     reason: Annotated[str, typer.Option(help="Why; stored in withdrawn.csv and in the registry.")],
 ) -> None:
-    """Remove samples from the data and the deployed index, and show the versions that were trained on them.
+    """Take samples out of the deployed index at once, and show the versions that were trained on them.
 
     The source is not changed: withdrawn.csv keeps them out. Versions whose index holds them can no longer be deployed.
+    Exit code 0 says that no withdrawn sample is in the deployed index.
     """
-    from cots.cli.registry import refresh
     from cots.data.withdrawn import add_withdrawn
+    from cots.registry.client import INDEX
     from cots.registry.registry import Registry
 
-    registry = Registry()
-    usage = _find_usage(registry, ids)
-    _check_known(ids, usage)
+    _check_known(ids)
     add_withdrawn(WITHDRAWN_PATH, dict.fromkeys(ids, reason))
-    registry.withdraw(dict.fromkeys(ids, reason))
-    typer.echo(_format_usage(ids, usage))
-    if registry.list_versions():
-        refresh()
-    typer.echo(f"\n{WITHDRAWN_PATH} names {', '.join(ids)}: commit it; the next `dvc repro` trains without them")
+    typer.echo(f"{WITHDRAWN_PATH} names {', '.join(ids)}: commit it; the next `dvc repro` works without them")
+    if copies := [str(path) for path in COPIES if path.exists()]:
+        typer.echo(f"copies in {', '.join(copies)}: until `dvc repro`, then `dvc gc --workspace`")
+    try:
+        registry = Registry()
+        registry.withdraw(dict.fromkeys(ids, reason))
+    except RunFailed as error:
+        raise RunFailed(f"{', '.join(ids)} may still be served: {error}; then repeat the command") from None
+    from cots.withdraw import deploy_without_withdrawn
+
+    version = deploy_without_withdrawn()
+    typer.echo(f"{INDEX} version {version} is the champion" if version else "the deployed index has none of them")
+    typer.echo("\n" + _format_usage(ids, _find_usage(registry, ids)))
 
 
 @data.command()
@@ -99,25 +108,39 @@ def _parse_source(source: str) -> tuple[str, Path]:
     return kind, Path(path).expanduser()
 
 
-def _check_known(ids: Sequence[str], usage: Usage) -> None:
+def _check_known(ids: Sequence[str]) -> None:
     """Refuse ids that are neither in the data nor in a version, so that a typo withdraws nothing."""
     from cots.data.manifest import read_manifest
     from cots.data.withdrawn import read_withdrawn
+    from cots.registry.registry import Registry
 
-    in_data = set(read_manifest(MANIFEST_PATH)["id"]) | set(read_withdrawn(WITHDRAWN_PATH))
-    in_versions = set[str]().union(*(trained_on | indexed for trained_on, indexed in usage.values()))
-    if unknown := [sample_id for sample_id in ids if sample_id not in in_data | in_versions]:
-        raise BadInput(f"no sample {', '.join(unknown)}: it is neither in {MANIFEST_PATH} nor in a registered version")
+    in_data = set(read_withdrawn(WITHDRAWN_PATH))
+    if MANIFEST_PATH.is_file():
+        in_data |= set(read_manifest(MANIFEST_PATH)["id"])
+    unknown = set(ids) - in_data
+    if not unknown:
+        return
+    for usage in _find_usage(Registry(), ids).values():
+        if usage is None:  # it may hold any of them
+            return
+        unknown -= set().union(*usage)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise BadInput(f"no sample {names}: it is neither in {MANIFEST_PATH} nor in a registered version")
 
 
 def _find_usage(registry: "Registry", ids: Sequence[str]) -> Usage:
-    """The versions that use one of the ids."""
-    withdrawn_ids, usage = set(ids), dict[int, tuple[set[str], set[str]]]()
+    """The versions that use one of the ids, or may do so."""
+    withdrawn_ids, usage = set(ids), dict[int, tuple[set[str], set[str]] | None]()
     for info in registry.list_versions():
         artifacts = registry.get_artifacts(info.version)
-        trained_on, indexed = withdrawn_ids & artifacts.load_training_ids(), withdrawn_ids & artifacts.load_item_ids()
-        if trained_on or indexed:
-            usage[info.version] = trained_on, indexed
+        try:
+            used = withdrawn_ids & artifacts.load_training_ids(), withdrawn_ids & artifacts.load_item_ids()
+        except UnreadableFiles:
+            usage[info.version] = None
+            continue
+        if any(used):
+            usage[info.version] = used
     return usage
 
 
@@ -125,7 +148,7 @@ def _format_usage(ids: Sequence[str], usage: Usage) -> str:
     if not usage:
         return f"no registered version was trained on {', '.join(ids)} or has it in its index"
     rows = [
-        [version, ", ".join(sorted(trained_on)) or "-", ", ".join(sorted(indexed)) or "-"]
-        for version, (trained_on, indexed) in usage.items()
+        [version, *(["files are missing"] * 2 if used is None else (", ".join(sorted(ids)) or "-" for ids in used))]
+        for version, used in usage.items()
     ]
     return table(["version", "trained on", "in its index"], rows)

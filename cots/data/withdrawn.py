@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cots.errors import BadInput
-from cots.files import atomic_file
+from cots.files import atomic_file, locked
 
 WITHDRAWN_COLUMNS = ["id", "when", "reason"]
 
@@ -27,11 +27,11 @@ def add_withdrawn(path: Path, reasons: Mapping[str, str]) -> None:
     Raises:
         BadInput: no such file, or it is not a list of withdrawn samples.
     """
-    table = _read(path)
+    _read(path)  # a missing file could not be locked
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    known = set(table["id"])
-    new = [{"id": sample, "when": now, "reason": reason} for sample, reason in reasons.items() if sample not in known]
-    with atomic_file(path, durable=True) as partial:
+    with locked(path), atomic_file(path, durable=True) as partial:
+        table = _read(path)
+        new = [(sample, now, reason) for sample, reason in reasons.items() if sample not in set(table["id"])]
         pd.concat([table, pd.DataFrame(new, columns=WITHDRAWN_COLUMNS, dtype="str")]).to_csv(partial, index=False)
 
 

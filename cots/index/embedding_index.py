@@ -89,6 +89,19 @@ class EmbeddingIndex:
         """Dimension of the vectors."""
         return int(self._index.d)
 
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(N, D) the indexed rows, as precise as the index stores them.
+
+        Raises:
+            ValueError: this kind of index cannot give them back.
+        """
+        try:
+            rows: NDArray[np.float32] = self._index.reconstruct_n(0, len(self))
+        except RuntimeError as error:
+            raise ValueError(f"this index does not give its vectors back: {_reason(error)}") from None
+        return rows
+
     def set(self, settings: str) -> None:
         """Change settings of the search; they are saved with the index.
 

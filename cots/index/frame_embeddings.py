@@ -52,6 +52,14 @@ class FrameEmbeddings:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def select(self, items: NDArray[np.int64]) -> Self:
+        """The frame embeddings of some items, in their order."""
+        frames = [np.arange(self.starts[item], self.starts[item + 1]) for item in items]
+        counts = [len(rows) for rows in frames]
+        return type(self)(
+            self.vectors[np.concatenate(frames)], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        )
+
     def best_frame(self, item: int, query: NDArray[np.float32]) -> int:
         """Number, from 0, of the item's frame that is most similar to a query (D,); of equal ones the earliest."""
         frames = self.vectors[self.starts[item] : self.starts[item + 1]]

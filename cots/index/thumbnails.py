@@ -13,8 +13,11 @@ QUALITY = 90  # JPEG
 
 def thumbnail_members(row: int, frames: Sequence[Image.Image], *, side: int) -> dict[str, str | bytes]:
     """Thumbnails of the frames of item `row`, at most `side` pixels long, as a sample of a webdataset tar."""
-    members: dict[str, str | bytes] = {"__key__": f"{row:09d}"}
-    return members | {f"{number:03d}.jpg": _shrink(frame, side) for number, frame in enumerate(frames)}
+    return _name_members(row, [_shrink(frame, side) for frame in frames])
+
+
+def _name_members(row: int, jpegs: Sequence[bytes]) -> dict[str, str | bytes]:
+    return {"__key__": f"{row:09d}"} | {f"{number:03d}.jpg": jpeg for number, jpeg in enumerate(jpegs)}
 
 
 class Thumbnails:
@@ -47,6 +50,14 @@ class Thumbnails:
             raise ValueError(f"{self._path} does not contain {name}")
         offset, size = self._offsets[name]
         return self._bytes[offset : offset + size]
+
+    def copy_members(self, row: int, *, frames: int, to_row: int) -> dict[str, str | bytes]:
+        """The thumbnails of an item as those of another row, in the format of `thumbnail_members`.
+
+        Raises:
+            ValueError: the item has fewer frames.
+        """
+        return _name_members(to_row, [self.jpeg(row, frame) for frame in range(frames)])
 
     def image(self, row: int, frame: int) -> Image.Image:
         """The decoded frame.

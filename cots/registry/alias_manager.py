@@ -3,7 +3,7 @@
 import getpass
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from cots.digests import text_digest
@@ -85,10 +85,10 @@ class AliasManager:
         self._apply_aliases()
 
     def _refuse_withdrawn(self, version: int) -> None:
-        if indexed := self.find_withdrawn(version):
-            names = ", ".join(indexed[:3]) + (", ..." if len(indexed) > 3 else "")
+        if withdrawn := self.find_withdrawn(version):
             raise BadInput(
-                f"{INDEX} version {version} contains withdrawn samples ({names}): run `cots registry refresh` instead"
+                f"{INDEX} version {version} contains withdrawn samples ({format_ids(withdrawn)}): "
+                "run `cots registry refresh` instead"
             )
 
     def _repair(self) -> int:
@@ -126,6 +126,11 @@ class AliasManager:
                 self._client.set_alias(alias, encoders, name=ENCODERS)
             else:
                 self._client.delete_alias(alias, name=ENCODERS)
+
+
+def format_ids(ids: Collection[str]) -> str:
+    """The first ids, for a message of one line."""
+    return ", ".join([*sorted(ids)[:3], *(["..."] if len(ids) > 3 else [])])
 
 
 def _current_user() -> str:

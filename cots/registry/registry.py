@@ -15,7 +15,7 @@ from cots.digests import content_digest
 from cots.errors import BadInput, UnreadableFiles
 from cots.file_names import LINEAGE
 from cots.flatten import flatten
-from cots.registry.alias_manager import AliasManager
+from cots.registry.alias_manager import AliasManager, format_ids
 from cots.registry.client import CHALLENGER, CHAMPION, ENCODERS, INDEX, RegistryClient, version_number
 from cots.registry.evidence import EVIDENCE, VersionArtifacts
 from cots.registry.gate import Decision, decide
@@ -262,7 +262,7 @@ class Registry:
         if champion == version:
             decision = DEPLOYED
         elif withdrawn := self._aliases.find_withdrawn(version):
-            decision = Decision(promote=False, reasons=(f"it contains withdrawn samples: {', '.join(withdrawn)}",))
+            decision = Decision(promote=False, reasons=(f"it contains withdrawn samples: {format_ids(withdrawn)}",))
         elif rival:
             try:
                 inputs = evaluator.collect_gate_inputs(self._client.client, rival, package, lineage)

@@ -67,7 +67,7 @@ def stage(
     if items.empty:
         raise BadInput(f"index.splits {', '.join(settings.splits)}: {manifest} has no sample of them")
     model = DualEncoder.load(encoders)
-    captions = _collect_captions(items)
+    captions = collect_captions(items)
     if rank():  # only rank 0 writes
         _encode_items(
             model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch_size=batch_size
@@ -83,29 +83,53 @@ def stage(
                 model, samples, thumbnail_tar, cache, side=settings.thumbnail_size, batch_size=batch_size
             )
         frames.save(partial / FRAMES)
-        write_table(partial / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
         texts = _encode_texts(model, [str(row["caption"]) for row in captions], cache, batch_size=batch_size)
-        write_table(partial / CAPTIONS, captions, CAPTION_SCHEMA)
-        # Every other query chooses the index, the rest measure it.
-        queries = evenly_spaced(texts, 2 * settings.recall_queries)
-        chosen = _build_index(vectors, queries[::2], settings)
-        chosen.index.save(partial / ITEM_INDEX)
-        _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(
-            partial / CAPTION_INDEX
-        )
-        metadata = {
-            "kind": chosen.factory,
-            "settings": chosen.settings,
-            "dim": chosen.index.dim,
-            "size": len(chosen.index),
-        }
-        metadata |= {"captions": len(captions), "encoder": model.digest}
-        write_json(partial / METADATA, metadata | rounded(_measure_index(chosen.index, vectors, queries[1::2])))
+        write_index(partial, items, vectors, texts, settings=settings, encoder=model.digest)
     if cache and cache_path:
         cache.save(cache_path)
         for other in cache_path.parent.glob("*.safetensors"):
             if other != cache_path:
                 other.unlink()
+
+
+def write_index(
+    out: Path,
+    items: pd.DataFrame,
+    vectors: NDArray[np.float32],
+    texts: NDArray[np.float32],
+    *,
+    settings: IndexConfig,
+    encoder: str,
+) -> None:
+    """Write the searchable part of an index folder: all files but frames and thumbnails.
+
+    Args:
+        out: the folder, which exists.
+        items: one row per item, with the columns of `ITEM_SCHEMA`.
+        vectors: (N, D) embeddings of the items.
+        texts: (C, D) embeddings of the captions in the order of `collect_captions`.
+        settings: section `index`.
+        encoder: digest of the encoders.
+
+    Raises:
+        BadInput: FAISS cannot build such an index from so few vectors.
+    """
+    captions = collect_captions(items)
+    write_table(out / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
+    write_table(out / CAPTIONS, captions, CAPTION_SCHEMA)
+    # Every other query chooses the index, the rest measure it.
+    queries = evenly_spaced(texts, 2 * settings.recall_queries)
+    chosen = _build_index(vectors, queries[::2], settings)
+    chosen.index.save(out / ITEM_INDEX)
+    _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(out / CAPTION_INDEX)
+    metadata = {
+        "kind": chosen.factory,
+        "settings": chosen.settings,
+        "dim": chosen.index.dim,
+        "size": len(chosen.index),
+    }
+    metadata |= {"captions": len(captions), "encoder": encoder}
+    write_json(out / METADATA, metadata | rounded(_measure_index(chosen.index, vectors, queries[1::2])))
 
 
 def _encode_items(
@@ -180,7 +204,7 @@ def _encode_texts(
     return np.concatenate(cache.rows([digest_of(b"text", text.encode()) for text in texts], encode_missing))
 
 
-def _collect_captions(items: pd.DataFrame) -> list[dict[str, object]]:
+def collect_captions(items: pd.DataFrame) -> list[dict[str, object]]:
     """Distinct captions with the rows of the items that each describes."""
     rows: dict[str, list[int]] = {}
     for row, captions in enumerate(items["captions"]):

@@ -96,14 +96,18 @@ def index_lineage(index: Path, model_folder: Path, manifest: Path, validation: M
         manifest: file of the data manifest.
         validation: summary of stage `validate`.
     """
+    data = {"manifest.digest": file_digest(manifest), "validation": validation}
+    return data | describe_index(index, model_folder)
+
+
+def describe_index(index: Path, model_folder: Path) -> dict[str, Any]:
+    """The part of the lineage that describes the index alone; the arguments are those of `index_lineage`."""
     metadata = read_metadata(index)
     return {
-        "manifest.digest": file_digest(manifest),
         "index.digest": file_digest(index / ITEM_INDEX),
         "index.content": content_digest(model_folder),
         "index": metadata,
         "items": metadata["size"],
-        "validation": validation,
     }
 
 

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def test_samples_are_read_as_they_were_added_whatever_their_texts(withdrawn_csv:
 def test_a_list_that_a_spreadsheet_saved_is_read_as_it_was(withdrawn_csv: Path) -> None:
     withdrawn_csv.write_text('\ufeffid,when,reason\r\n0012.jpg,2026-01-01,"owner, asked"\r\nNA,,x\r\n', newline="")
     assert read_withdrawn(withdrawn_csv) == {"0012.jpg": "owner, asked", "NA": "x"}
+
+
+def test_samples_that_are_added_at_the_same_time_are_all_listed(withdrawn_csv: Path) -> None:
+    ids = [str(number) for number in range(16)]
+    with ThreadPoolExecutor(len(ids)) as pool:
+        list(pool.map(lambda sample: add_withdrawn(withdrawn_csv, {sample: "x"}), ids))
+    assert sorted(read_withdrawn(withdrawn_csv)) == sorted(ids)
 
 
 def test_adding_again_keeps_the_first_reason(withdrawn_csv: Path) -> None:

@@ -11,20 +11,9 @@ from cots.errors import BadInput, UnreadableFiles
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.registry import Registry
 from cots.tracking.runs import get_or_create_experiment
-from tests.deployed import aliases, measured, register, reindexed
+from tests.deployed import add_version_without_files, aliases, measured, register, reindexed
 
 pytestmark = pytest.mark.slow
-
-
-def add_version_without_files() -> None:
-    """Register what version 1 is, as it would be after its files were lost."""
-    client = mlflow.MlflowClient()
-    run = client.create_run(get_or_create_experiment(client)).info
-    client.create_model_version(INDEX, f"{run.artifact_uri}/{INDEX}", run.run_id, tags=dict(version(1).tags))
-
-
-def version(number: int) -> ModelVersion:
-    return mlflow.MlflowClient().get_model_version(INDEX, str(number))
 
 
 def test_after_the_superseded_version_was_deleted_others_are_deployed_and_rolled_back(

@@ -1,0 +1,112 @@
+"""Takes withdrawn samples out of the deployed index: at once, without the data, without encoding, whatever the gate."""
+
+from collections.abc import Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import webdataset as wds
+
+from cots.config.index import IndexConfig
+from cots.errors import BadInput, CotsError, RunFailed
+from cots.file_names import LINEAGE
+from cots.files import write_json
+from cots.index.embedding_index import EmbeddingIndex
+from cots.index.frame_embeddings import FrameEmbeddings
+from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FRAMES, ITEM_INDEX, ITEMS, THUMBNAILS
+from cots.index.thumbnails import Thumbnails
+from cots.registry.alias_manager import format_ids
+from cots.registry.cards import DATA_CARD, MODEL_CARD
+from cots.registry.client import INDEX
+from cots.registry.evidence import VersionArtifacts
+from cots.registry.packaged import read_package
+from cots.registry.packaging import InferenceConfig, save_index
+from cots.registry.registry import Registry
+from cots.registry.versions import VersionInfo, find_champion, write_runs
+from cots.search.engine import read_metadata
+from cots.stages.index import collect_captions, write_index
+from cots.stages.package import describe_index
+from cots.tracking.git import git_state
+from cots.tracking.loading import fetch_model_folder
+
+RUNS = Path("runs")
+
+
+def deploy_without_withdrawn() -> int | None:
+    """Deploy the champion's index without the samples that the registry lists as withdrawn.
+
+    Returns:
+        The new version; None if nothing is deployed, or the champion's index has no withdrawn sample.
+
+    Raises:
+        RunFailed: samples are still served; the message says by which version, and why.
+    """
+    registry = Registry()
+    champion = find_champion(registry.list_versions())
+    if champion is None:
+        return None
+    try:
+        withdrawn = registry.find_withdrawn(champion.version)
+        return _replace(registry, champion, withdrawn) if withdrawn else None
+    except (CotsError, OSError, ValueError, KeyError) as error:
+        raise RunFailed(
+            f"withdrawn samples are still served by {INDEX} version {champion.version}: {str(error).splitlines()[0]}; "
+            "then repeat the command"
+        ) from error
+
+
+def _replace(registry: Registry, champion: VersionInfo, withdrawn: Collection[str]) -> int:
+    RUNS.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=RUNS, prefix="withdraw-") as folder:
+        package, runs = Path(folder) / "package", Path(folder) / "runs"
+        _package(champion, registry.get_artifacts(champion.version), withdrawn, package)
+        write_runs(champion, runs)
+        why = f"without withdrawn samples: {format_ids(withdrawn)}"
+        return registry.deploy(package, runs, Path("dvc.lock"), why=why)
+
+
+def _package(champion: VersionInfo, artifacts: VersionArtifacts, withdrawn: Collection[str], package: Path) -> None:
+    """Write the champion's package with an index of its other samples."""
+    scratch = package.parent / "champion"
+    scratch.mkdir()
+    model = fetch_model_folder(f"models:/{INDEX}/{champion.version}", into=scratch)
+    paths, config = read_package(model)
+    settings = IndexConfig.model_validate(artifacts.load_params()["index"])
+    index, out = package.parent / "index", package / "index"
+    _write_without(withdrawn, paths["index"], index, settings=settings)
+    cards = {name: (model / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
+    save_index(out, paths["encoders"], index, config=InferenceConfig(**config), cards=cards)
+    artifacts.download_evidence(package)
+    write_json(package / LINEAGE, artifacts.load_lineage() | git_state() | describe_index(index, out))
+
+
+def _write_without(withdrawn: Collection[str], index: Path, out: Path, *, settings: IndexConfig) -> None:
+    """Write an index folder without some of its items; what the others are found by stays as it is.
+
+    Raises:
+        RunFailed: the index has no other items.
+        ValueError, OSError, KeyError: a file is missing or damaged.
+    """
+    items = pd.read_parquet(index / ITEMS)
+    rows = np.flatnonzero(~items["id"].isin(withdrawn).to_numpy())
+    if not len(rows):
+        raise RunFailed("its index has no other samples: register one that has")
+    out.mkdir()
+    rest = items.iloc[rows]
+    frames, thumbnails = FrameEmbeddings.load(index / FRAMES), Thumbnails(index / THUMBNAILS)
+    frames.select(rows).save(out / FRAMES)
+    counts = np.maximum(np.diff(frames.starts), 1).tolist()  # an image has a thumbnail, but no embedding of its frame
+    with wds.TarWriter(str(out / THUMBNAILS), mtime=0, encoder=False) as tar:
+        for row, old_row in enumerate(rows.tolist()):
+            tar.write(thumbnails.copy_members(old_row, frames=counts[old_row], to_row=row))
+    vectors = EmbeddingIndex.load(index / ITEM_INDEX).vectors[rows]
+    text_rows = pd.Index(pd.read_parquet(index / CAPTIONS)["caption"])
+    texts = text_rows.get_indexer([str(row["caption"]) for row in collect_captions(rest)])
+    text_vectors = EmbeddingIndex.load(index / CAPTION_INDEX).vectors[texts]
+    encoder = read_metadata(index)["encoder"]
+    try:
+        write_index(out, rest, vectors, text_vectors, settings=settings, encoder=encoder)
+    except BadInput:  # too few vectors are left for such an index; exact search takes any number
+        exact = settings.model_copy(update={"factory": "Flat"})
+        write_index(out, rest, vectors, text_vectors, settings=exact, encoder=encoder)
