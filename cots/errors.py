@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cots.terminal import escape_controls_in_lines
+
 
 class CotsError(Exception):
     """An error whose message is written for the person at the keyboard: what, where, what to do."""
@@ -41,5 +43,5 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except CotsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(escape_controls_in_lines(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)

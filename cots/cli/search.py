@@ -9,6 +9,7 @@ import typer
 from cots.cli.addresses import CHAMPION_URI
 from cots.cli.tables import table
 from cots.errors import BadInput
+from cots.terminal import escape_controls_in_lines
 
 CAPTION_CHARS = 70
 GRID_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -41,7 +42,7 @@ def search(
 
     with open_search(model, texts_only=image is None) as deployed:
         [results] = deployed.search([query], k=k, media=media)
-        typer.echo(json.dumps(results, ensure_ascii=False, indent=2) if as_json else _format_results(results))
+        typer.echo(_format_json(results) if as_json else _format_results(results))
         if grid:
             from cots.cli.result_grid import result_grid, write_grid
 
@@ -66,6 +67,10 @@ def _check_grid(path: Path) -> None:
         raise BadInput(f"cannot write {path}: the file name must end in {', '.join(GRID_SUFFIXES)}")
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _format_json(results: list[dict[str, Any]]) -> str:
+    return escape_controls_in_lines(json.dumps(results, ensure_ascii=False, indent=2))
 
 
 def _format_results(results: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cots.directions import LABELS, TEXT_FIRST
+from cots.terminal import escape_controls
 
 NUMBER = re.compile(r"-?[0-9.]*")
 GAP = 2  # spaces between columns
@@ -14,7 +15,7 @@ UNLIMITED = 100_000  # characters in a line, when output is not a terminal
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Format a table; columns of numbers are aligned right, others left.
+    """Format a table; columns of numbers are aligned right, others left. Control characters in cells are escaped.
 
     On a terminal, long cells are wrapped within their column. In a pipe or a file each row is one line, however long,
     for `grep` and `cut`.
@@ -28,7 +29,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         numbers = all(NUMBER.fullmatch(str(cell)) for cell in column)
         grid.add_column(Text(title), justify="right" if numbers else "left", no_wrap=numbers)
     for row in rows:
-        grid.add_row(*(Text(str(cell)) for cell in row))
+        grid.add_row(*(Text(escape_controls(str(cell))) for cell in row))
     console = Console(width=_width(), color_system=None)
     with console.capture() as captured:
         console.print(grid, crop=False)

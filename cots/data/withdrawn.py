@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cots.data.formulas import escape_formula, unescape_formula
 from cots.errors import BadInput
 from cots.files import atomic_file, locked
 
@@ -32,12 +33,13 @@ def add_withdrawn(path: Path, reasons: Mapping[str, str]) -> None:
     with locked(path), atomic_file(path, durable=True) as partial:
         table = _read(path)
         new = [(sample, now, reason) for sample, reason in reasons.items() if sample not in set(table["id"])]
-        pd.concat([table, pd.DataFrame(new, columns=WITHDRAWN_COLUMNS, dtype="str")]).to_csv(partial, index=False)
+        rows = pd.concat([table, pd.DataFrame(new, columns=WITHDRAWN_COLUMNS, dtype="str")])
+        rows.map(escape_formula).to_csv(partial, index=False)
 
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype="str", keep_default_na=False)[WITHDRAWN_COLUMNS]
+        return pd.read_csv(path, dtype="str", keep_default_na=False)[WITHDRAWN_COLUMNS].map(unescape_formula)
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"{path} is not a list of withdrawn samples ({error}): it must be a CSV with the columns "

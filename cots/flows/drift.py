@@ -10,6 +10,7 @@ from prefect.deployments import run_deployment
 from cots.file_names import DRIFT_SUMMARY_PATH
 from cots.flows.commands import run
 from cots.flows.markdown import table
+from cots.markdown import escape_markdown
 
 RETRAIN = "retrain/nightly"
 
@@ -49,7 +50,13 @@ def check_drift(queries: str | None = None, retrain: bool = False) -> bool:
 def to_markdown(summary: dict[str, Any]) -> str:
     """Render the summary as a table of checks, with failed checks in bold, and a list of skipped checks."""
     rows = [
-        (check["of"], check["expectation"], "yes" if check["success"] else "**no**", check["observed"], check["limit"])
+        (
+            check["of"],
+            check["expectation"],
+            "yes" if check["success"] else "**no**",
+            escape_markdown(check["observed"]),
+            check["limit"],
+        )
         for check in summary["checks"]
     ]
     skipped = [f"- {subject}: not judged, {reason}" for subject, reason in summary["not judged"].items()]

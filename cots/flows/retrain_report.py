@@ -10,6 +10,7 @@ from prefect.exceptions import PrefectException
 from cots.flows.commands import CommandResult
 from cots.flows.markdown import table
 from cots.flows.parent_run import end_open_runs, format_run_link
+from cots.markdown import escape_markdown
 from cots.registry.client import INDEX
 from cots.registry.registry import Registry
 from cots.registry.versions import VersionInfo, find_champion, select_tags
@@ -57,7 +58,7 @@ class RetrainReport:
         stale = ", ".join(self.stale) or "nothing"
         rows = [(name, _summarize_output(result.output), f"{result.seconds:.1f}") for name, result in self.steps]
         parts = [
-            self.outcome,
+            escape_markdown(self.outcome),
             f"**Stale stages at the start:** {stale}",
             table(("step", "result", "seconds"), rows),
         ]
@@ -69,7 +70,7 @@ class RetrainReport:
         new = next((info for info in self.after if DECISION in info.tags and info.version not in decided), None)
         if new is None:
             return []
-        decision = f"**{INDEX} version {new.version}:** {new.tags[DECISION]}"
+        decision = f"**{INDEX} version {new.version}:** {escape_markdown(new.tags[DECISION])}"
         return [decision, _format_metrics(new, find_champion(self.before)), "**MLflow runs**", _format_runs(new.tags)]
 
 
@@ -93,7 +94,7 @@ def _summarize_output(lines: Sequence[str]) -> str:
     text = "\n".join(lines)
     if "Running stage" in text:
         return "ran"
-    return "restored" if "is cached - skipping run" in text else (lines[-1] if lines else "").replace("|", "\\|")
+    return "restored" if "is cached - skipping run" in text else escape_markdown(lines[-1] if lines else "")
 
 
 def _format_metrics(new: VersionInfo, champion: VersionInfo | None) -> str:

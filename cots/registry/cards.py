@@ -10,6 +10,7 @@ from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 from cots.directions import LABELS
 from cots.evaluation.metric_table import Metric, headline
+from cots.markdown import escape_markdown
 
 MODEL_CARD, DATA_CARD = "README.md", "DATA_CARD.md"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -133,4 +134,5 @@ def _render(template: str, context: CardContext, front: str, *, rows: list[list[
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701  Markdown
     )
+    environment.filters["escape_markdown"] = escape_markdown
     return environment.get_template(template).render(context=context, front=front.strip(), rows=rows) + "\n"

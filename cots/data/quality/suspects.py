@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cots.data.formulas import escape_formula, unescape_formula
 from cots.data.pairs import PAIR_COLUMNS
 from cots.errors import BadInput
 from cots.files import atomic_file
@@ -30,8 +31,9 @@ def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
 
 def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
     """Write the list."""
+    texts = {name: suspects[name].map(escape_formula) for name in ("id", "text")}
     with atomic_file(path) as partial:
-        suspects.to_csv(partial, index=False, float_format="%.4f")
+        suspects.assign(**texts).to_csv(partial, index=False, float_format="%.4f")
 
 
 def read_suspects(path: Path) -> pd.DataFrame:
@@ -41,9 +43,10 @@ def read_suspects(path: Path) -> pd.DataFrame:
         BadInput: no such file, or it is not a list of suspects.
     """
     try:
-        return pd.read_csv(path, dtype={"id": "str", "caption": "int64"}, keep_default_na=False)[KEY_COLUMNS]
+        suspects = pd.read_csv(path, dtype={"id": "str", "caption": "int64"}, keep_default_na=False)[KEY_COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"{path} is not a list of suspects ({error}): it must be a CSV with the columns "
             f"{', '.join(SUSPECT_COLUMNS)}, as `cots suspects` writes it; an empty list is the header alone"
         ) from None
+    return suspects.assign(id=suspects["id"].map(unescape_formula))
