@@ -14,7 +14,7 @@ from math import isnan
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel
 
@@ -103,10 +103,21 @@ def mlflow_errors() -> Iterator[None]:
 
 
 def get_or_create_experiment(client: "mlflow.MlflowClient") -> str:
-    """Id of this project's experiment, created if it does not exist, and restored if it was deleted."""
+    """Id of this project's experiment, created if it does not exist, and restored if it was deleted.
+
+    Raises:
+        RunFailed: the project has moved away from where its local store keeps files.
+    """
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
+    location = urlsplit(experiment.artifact_location)
+    project = Path(unquote(location.path)).parent
+    if tracking_uri().startswith("sqlite:") and location.scheme == "file" and not project.is_dir():
+        raise RunFailed(
+            f"{tracking_uri()} keeps its files in {project}, which is gone: if the project has moved, move it back "
+            f"or put a link there: ln -s NEW {project}"
+        )
     if experiment.lifecycle_stage == "deleted":  # MLflow would refuse every new run
         client.restore_experiment(experiment.experiment_id)
     return experiment.experiment_id

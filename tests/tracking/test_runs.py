@@ -1,4 +1,5 @@
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from cots.config.params import Params
 from cots.digests import file_digest
 from cots.errors import RunFailed
-from cots.tracking.runs import flatten_params, start_run
+from cots.tracking.runs import connect, flatten_params, get_or_create_experiment, start_run
+from tests.conftest import tracked_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +109,18 @@ def test_artefacts_lie_beside_the_database_wherever_the_process_stands(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/{name}")
     run_stage(project)
     assert not list(elsewhere.iterdir())
+
+
+def test_a_project_that_has_moved_is_told_where_its_files_are_expected(tmp_path: Path, empty_store: Path) -> None:
+    (tmp_path / "before").mkdir()
+    with tracked_in(Path(shutil.copy(empty_store, tmp_path / "before"))):
+        get_or_create_experiment(connect())
+    (tmp_path / "before").rename(tmp_path / "after")
+    with tracked_in(tmp_path / "after/mlflow.db"):
+        with pytest.raises(RunFailed, match=f"put a link there: ln -s NEW {tmp_path}/before"):
+            get_or_create_experiment(connect())
+        (tmp_path / "before").symlink_to(tmp_path / "after")
+        assert get_or_create_experiment(connect())
 
 
 def test_a_failed_stage_leaves_a_failed_run_and_no_run_file(project: Path) -> None:
