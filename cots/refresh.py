@@ -46,7 +46,7 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     artifacts, manifest = registry.get_artifacts(champion.version), project / "data" / MANIFEST
     before = artifacts.load_params()
     recipe = before | {"index": params.dump_packaged()["index"]}
-    if champion.tags["manifest.digest"] == file_digest(manifest) and recipe == before:
+    if champion.tags.get("manifest.digest") == file_digest(manifest) and recipe == before:
         return None
     work = project / WORK
     shutil.rmtree(work, ignore_errors=True)

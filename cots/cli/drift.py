@@ -97,8 +97,8 @@ def digest_of_training_data(versions: "Sequence[VersionInfo]") -> str:
     champion = find_champion(versions)
     if champion is None:
         raise BadInput("no version is deployed: run `dvc repro` and `cots registry publish` first")
-    same = [info for info in versions if info.tags.get("encoder.digest") == champion.tags["encoder.digest"]]
-    return min(same, key=lambda info: info.version).tags["manifest.digest"]
+    same = [info for info in versions if info.tags.get("encoder.digest") == champion.tags.get("encoder.digest")]
+    return min(same, key=lambda info: info.version).tags.get("manifest.digest", "")
 
 
 def _format_checks(checks: "Sequence[DriftCheck]") -> str:

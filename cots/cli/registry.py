@@ -131,7 +131,7 @@ def versions_table(versions: "list[VersionInfo]") -> str:
     rows = [
         [
             info.version,
-            info.encoders,
+            info.encoders or "-",
             ",".join(info.aliases) or "-",
             info.created.strftime("%Y-%m-%d %H:%M"),
             f"{float(info.tags['metrics.rsum']):.1f}" if "metrics.rsum" in info.tags else "-",

@@ -121,9 +121,9 @@ class AliasManager:
         """Point the aliases of `cots-encoders` to the encoders of the aliased index versions, if they still exist."""
         for alias in (CHAMPION, PREVIOUS):
             version = self._client.find_by_alias(alias)
-            encoders = int(self._client.get_version(version).tags["encoders.version"]) if version else None
-            if encoders and self._client.find_version(ENCODERS, encoders):
-                self._client.set_alias(alias, encoders, name=ENCODERS)
+            encoders = self._client.get_version(version).tags.get("encoders.version") if version else None
+            if encoders and self._client.find_version(ENCODERS, int(encoders)):
+                self._client.set_alias(alias, int(encoders), name=ENCODERS)
             else:
                 self._client.delete_alias(alias, name=ENCODERS)
 

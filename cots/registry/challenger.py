@@ -39,10 +39,10 @@ class ChallengerEvaluator:
         with; otherwise its encoders are evaluated again.
         """
         differences, test_items, drop = None, None, 0.0
-        if champion.tags["encoder.digest"] != lineage["encoder.digest"]:
+        if champion.tags.get("encoder.digest") != lineage["encoder.digest"]:
             challenger_ranks = read_queries(package / EVIDENCE / QUERIES)
             champion_ranks = VersionArtifacts(client, champion).load_queries()
-            if champion.tags["queries.digest"] != lineage["queries.digest"]:
+            if champion.tags.get("queries.digest") != lineage["queries.digest"]:
                 registered = self._mean_recall(champion_ranks)
                 champion_ranks = self.rank_queries(load_encoders(f"models:/{champion.name}/{champion.version}"))
                 drop = registered - self._mean_recall(champion_ranks)

@@ -118,7 +118,7 @@ def select_valid(entries: "Iterable[ModelVersion | Entry]") -> list[Promotion]:
     valid: list[Promotion] = []
     last = 0
     for entry in sorted(entries, key=lambda entry: int(entry.version)):
-        if int(entry.tags["follows"]) == last:
+        if entry.tags.get("follows") == str(last):  # a version that was added by hand follows none
             valid.append(Promotion.from_entry(entry))
             last = valid[-1].number
     return valid

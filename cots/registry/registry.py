@@ -86,7 +86,7 @@ class Registry:
                 self._decide(version, package, lineage, evaluator)
             decision_tags = self._client.get_version(version).tags
             champion = self._client.find_by_alias(CHAMPION) == version
-        reasons, contest = decision_tags["gate.reasons"], json.loads(decision_tags["gate.contest"])
+        reasons, contest = decision_tags.get("gate.reasons", "-"), json.loads(decision_tags.get("gate.contest", "{}"))
         return PublishResult(version, new, champion, reasons, contest)
 
     def deploy(self, package: Path, runs: Path, lock: Path, *, why: str) -> int:

@@ -28,14 +28,14 @@ class VersionInfo:
 
     Attributes:
         version: of `cots-index`.
-        encoders: version of `cots-encoders` that built the index.
+        encoders: version of `cots-encoders` that built the index; None if the version was registered by hand.
         aliases: that point to the version, sorted.
         created: UTC.
         tags: of the version.
     """
 
     version: int
-    encoders: int
+    encoders: int | None
     aliases: tuple[str, ...]
     created: datetime
     tags: Mapping[str, str]
@@ -44,8 +44,8 @@ class VersionInfo:
     def from_version(cls, version: "ModelVersion | Entry", aliases: list[str]) -> Self:
         """Convert MLflow's version; `aliases` come separately because MLflow's search results lack them."""
         created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-        number, encoders = int(version.version), int(version.tags["encoders.version"])
-        return cls(number, encoders, tuple(sorted(aliases)), created, version.tags)
+        encoders = int(version.tags["encoders.version"]) if "encoders.version" in version.tags else None
+        return cls(int(version.version), encoders, tuple(sorted(aliases)), created, version.tags)
 
     def lineage(self) -> dict[str, Any]:
         """Where this version came from: encoders, code, data, parameters, runs and the gate's decision.
@@ -57,13 +57,13 @@ class VersionInfo:
         return {
             "index": {"version": self.version, "registered": self.created.isoformat(timespec="seconds")}
             | _pick(tags, {"digest": "index.digest", "content": "content.digest", "items": "items"}),
-            "encoders": {"version": self.encoders, "digest": tags["encoder.digest"], "target": tags["target"]},
+            "encoders": {"version": self.encoders} | _pick(tags, {"digest": "encoder.digest", "target": "target"}),
             "init_from": select_tags(tags, "init_from."),
             "code": _pick(tags, {"commit": "git.commit", "dirty": "git.dirty"}),
             "data": _pick(
                 tags, {"manifest": "manifest.digest", "queries": "queries.digest", "dvc.lock": "dvc.lock.digest"}
             ),
-            "parameters": tags["params.digest"],
+            "parameters": tags.get("params.digest"),
             "runs": select_tags(tags, "run."),
             "metrics": read_metrics(tags),
             "gate": _pick(tags, {"promote": "gate.promote", "reasons": "gate.reasons"}),

@@ -7,8 +7,11 @@ import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.entities import PagedList
 
+from cots.cli.registry import versions_table
 from cots.errors import BadInput, UnreadableFiles
+from cots.registry import catalog
 from cots.registry.client import ENCODERS, INDEX
+from cots.registry.promotions import PROMOTIONS
 from cots.registry.registry import Registry
 from cots.tracking.runs import get_or_create_experiment
 from tests.deployed import add_version_without_files, aliases, measured, register, reindexed
@@ -115,6 +118,21 @@ def test_samples_withdrawn_before_anything_was_registered_keep_the_first_version
 ) -> None:
     registry.withdraw({"red": "its owner asked"})
     assert not register(registry, tiny_package).champion
+
+
+def test_versions_that_were_registered_by_hand_are_listed_and_hinder_nothing(
+    registry_of_one: Registry, other_package: Path
+) -> None:
+    client = mlflow.MlflowClient()
+    for name in (INDEX, PROMOTIONS):
+        client.create_model_version(name, "file:///nowhere")
+    by_hand = registry_of_one.get_version(2)
+    assert (by_hand.encoders, by_hand.lineage()["index"]["version"]) == (None, 2)
+    assert "2         -" in versions_table(catalog.list_versions())
+    assert registry_of_one.promote(2, why="a mistake")
+    published = register(registry_of_one, other_package)
+    assert "nothing to compare it with: cots-index version 2" in published.reasons
+    assert registry_of_one.rollback(why="back") == 1
 
 
 def test_more_promotions_than_a_page_holds_all_count(

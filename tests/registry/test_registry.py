@@ -213,7 +213,7 @@ def test_of_two_concurrent_promotions_one_wins_and_the_other_fails_with_a_reason
             assert message.startswith("a concurrent promote to version ")
         deployed = aliases(INDEX)["champion"]
         assert deployed == moves[-1].after
-        assert aliases(ENCODERS)["champion"] == int(registry.get_version(deployed).encoders)
+        assert aliases(ENCODERS)["champion"] == registry.get_version(deployed).encoders
         assert aliases(INDEX)["previous"] == moves[-1].before
 
 
