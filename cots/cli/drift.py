@@ -96,7 +96,7 @@ def digest_of_training_data(versions: "Sequence[VersionInfo]") -> str:
 
     champion = find_champion(versions)
     if champion is None:
-        raise BadInput("no version is deployed: run `dvc repro` and `cots registry publish` first")
+        raise BadInput("no version is deployed: see `cots registry list`, then `cots registry promote`")
     same = [info for info in versions if info.tags.get("encoder.digest") == champion.tags.get("encoder.digest")]
     return min(same, key=lambda info: info.version).tags.get("manifest.digest", "")
 

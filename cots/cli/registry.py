@@ -145,8 +145,10 @@ def versions_table(versions: "list[VersionInfo]") -> str:
 
 def _format_result(result: "PublishResult") -> str:
     what = "registered" if result.new else "was registered already: the content is the same"
-    role = "the champion" if result.champion else "not the champion"
-    return f"cots-index version {result.version} {what}; it is {role} ({result.reasons})"
+    role, way = "the champion", ""
+    if not result.champion:
+        role, way = "not the champion", f"; to deploy it: `cots registry promote --version {result.version}`"
+    return f"cots-index version {result.version} {what}; it is {role} ({result.reasons}){way}"
 
 
 def _rows(name: str, value: Any) -> list[list[str]]:  # noqa: ANN401  JSON

@@ -124,7 +124,10 @@ class Registry:
         """
         champion = find_champion(self.list_versions())
         if champion is None:
-            raise BadInput(f"no version of {INDEX} is deployed: run `dvc repro` and `cots registry publish`")
+            raise BadInput(
+                f"no version of {INDEX} is deployed: `cots registry promote` deploys one of `cots registry list`; "
+                "if there is none, run `dvc repro` and `cots registry publish`"
+            )
         return champion
 
     def get_version(self, version: int) -> VersionInfo:

@@ -1,5 +1,6 @@
 """What people delete in MLflow's page, or lose, stops neither promotion nor publishing."""
 
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -14,8 +15,10 @@ from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import PROMOTIONS
 from cots.registry.registry import Registry
 from cots.tracking.runs import get_or_create_experiment
+from tests.conftest import Cots
 from tests.deployed import add_version_without_files, aliases, measured, register, reindexed
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -133,6 +136,24 @@ def test_versions_that_were_registered_by_hand_are_listed_and_hinder_nothing(
     published = register(registry_of_one, other_package)
     assert "nothing to compare it with: cots-index version 2" in published.reasons
     assert registry_of_one.rollback(why="back") == 1
+
+
+def test_after_the_champions_alias_was_deleted_every_command_names_the_way_out(
+    registry_of_one: Registry, tiny_package: Path, cots: Cots
+) -> None:
+    mlflow.MlflowClient().delete_registered_model_alias(INDEX, "champion")
+    shutil.copytree(tiny_package, "package")
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    code, _, err = cots("search", "a red square")
+    assert (code, "see `cots registry list`" in err) == (2, True)
+    with pytest.raises(BadInput, match="`cots registry promote` deploys one of `cots registry list`"):
+        registry_of_one.get_champion()
+    code, out, err = cots("registry", "publish")
+    assert (code, err) == (0, "")
+    assert out.startswith("cots-index version 1 was registered already")
+    assert out.endswith("; to deploy it: `cots registry promote --version 1`\n")
+    assert cots("registry", "promote", "--version", 1, "--reason", "its alias was deleted")[0] == 0
+    assert aliases(INDEX) == {"champion": 1}
 
 
 def test_more_promotions_than_a_page_holds_all_count(
