@@ -14,7 +14,13 @@ from cots.service.batching import DynamicBatcher
 from cots.service.errors import add_error_handlers
 from cots.service.images import ImageReader
 from cots.service.metrics import ServiceMetrics
-from cots.service.middleware import AuthMiddleware, LimitsMiddleware, MetricsMiddleware, RequestLimits
+from cots.service.middleware import (
+    AuthMiddleware,
+    HeadMiddleware,
+    LimitsMiddleware,
+    MetricsMiddleware,
+    RequestLimits,
+)
 from cots.service.page import page_routes
 from cots.service.query_log import QueryLogWriter
 from cots.service.routes import Service, router
@@ -71,6 +77,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=lifespan,
         middleware=[
+            Middleware(HeadMiddleware),
             Middleware(MetricsMiddleware, metrics=metrics),
             Middleware(AuthMiddleware, hosts=settings.hosts, token=settings.token),
             Middleware(LimitsMiddleware, limits=settings.limits, metrics=metrics),

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from http import HTTPMethod
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +27,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+METHODS = frozenset(HTTPMethod)  # others share one label, so that senders cannot add time series
 DRAINED = 4  # times the limit: read this much of an oversized body, so that its sender receives the error
 
 
@@ -44,6 +46,18 @@ class RequestLimits:
     pixels: int
     in_flight: int
     seconds: float
+
+
+class HeadMiddleware:
+    """Answers HEAD as GET; the server, which still sees HEAD, leaves out the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
 class MetricsMiddleware:
@@ -73,7 +87,8 @@ class MetricsMiddleware:
             await self._app(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", scope["path"] if scope["path"] in SEARCH_PATHS else "other")
-            self._metrics.requests.labels(route, scope["method"], status).inc()
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._metrics.requests.labels(route, method, status).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
 

@@ -143,6 +143,25 @@ def test_metrics_count_by_route_and_status_and_name_the_version(served: Served) 
     assert "nowhere" not in text
 
 
+def test_methods_that_senders_invent_share_one_time_series(served: Served) -> None:
+    for number in range(5):
+        assert served.client.request(f"MADE{number}UP", "/search").status_code == 405
+        assert served.client.request(f"MADE{number}UP", "/nowhere").status_code == 404
+    text = served.client.get("/metrics").text
+    assert 'cots_requests_total{method="other",route="/search",status="405"}' in text
+    assert "MADE" not in text
+
+
+def test_head_is_answered_as_get_without_the_body(served: Served) -> None:
+    preview = served.search(text="a red square", k=1)["results"][0]["preview"]
+    for path in ("/", "/page.js", "/healthz", "/readyz", "/openapi.json", preview):
+        head, get = (served.client.request(method, path) for method in ("HEAD", "GET"))
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-length"] == str(len(get.content)), path
+    assert served.client.head("/search").status_code == 405
+    assert served.client.head("/nowhere").status_code == 404
+
+
 def test_queries_are_logged_where_that_is_asked_for(mixed_package: Path, tmp_path: Path, search: SearchEngine) -> None:
     with serving(mixed_package, log_queries=tmp_path / "queries") as logging:
         versions = logging.search(text="a réd square")["versions"]
