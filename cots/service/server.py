@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from cots.errors import BadInput
 from cots.service.app import ServiceSettings, create_app
+from cots.service.connections import BoundedConnection
 from cots.service.loaded_version import is_alias, resolve
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -85,9 +86,15 @@ def serve(settings: ServiceSettings, *, host: str, port: int) -> None:
 
 
 def uvicorn_config(app: FastAPI) -> uvicorn.Config:
-    """Uvicorn's configuration: no logs, no server header, graceful shutdown."""
+    """Uvicorn's configuration: bounded connections, no logs, no server header, graceful shutdown."""
     return uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_SECONDS, ws="none"
+        app,
+        http=BoundedConnection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
 
 

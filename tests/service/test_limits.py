@@ -3,7 +3,9 @@
 import http.client
 import io
 import json
+import resource
 import socket
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 from cots.errors import BadInput
+from cots.service import connections
 from cots.service.middleware import RequestLimits
 from cots.service.server import LOOPBACK, allowed_hosts, read_token
 from tests.data.test_images import with_scans
@@ -142,6 +145,78 @@ def test_a_body_that_does_not_come_is_not_waited_for(mixed_package: Path) -> Non
             answer.begin()
             assert answer.status == 408
             assert json.loads(answer.read())["error"] == "the body took longer than 0.2 s"
+
+
+@pytest.fixture
+def impatient(mixed_package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A service that waits for clients a quarter of a second."""
+    monkeypatch.setattr(connections, "CLIENT_SECONDS", 0.25)
+    with serving(mixed_package) as served:
+        yield served
+
+
+def connected(served: Served) -> socket.socket:
+    address = urlsplit(served.url)
+    return socket.create_connection((address.hostname, address.port), timeout=20)
+
+
+def is_cut_off(client: socket.socket) -> bool:
+    """Whether the service ends the connection; waits until it does, and fails after the socket's timeout."""
+    try:
+        while client.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nX: ",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nX: ",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx",
+    ],
+    ids=["nothing", "half a head", "a second half head", "an unwanted half body"],
+)
+def test_a_client_that_does_not_go_on_is_cut_off(impatient: Served, sent: bytes) -> None:
+    with connected(impatient) as silent:
+        silent.sendall(sent)
+        assert is_cut_off(silent)
+
+
+def test_a_head_that_arrives_byte_by_byte_gets_no_more_time(impatient: Served) -> None:
+    with connected(impatient) as slow, pytest.raises(OSError, match="reset|Broken pipe"):
+        for _ in range(2000):
+            slow.sendall(b"x")
+            impatient.client.get("/healthz")  # about a millisecond
+
+
+def test_a_client_that_does_not_read_its_answers_is_cut_off(impatient: Served) -> None:
+    with connected(impatient) as deaf, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        while True:
+            deaf.sendall(1000 * b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_connections_beyond_what_the_process_can_open_are_closed_at_once(
+    mixed_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(mixed_package) as served:
+        monkeypatch.setattr(connections, "max_connections", lambda: 3)
+        silent = [connected(served) for _ in range(2)]  # beside that of the client
+        for _ in range(5):
+            with connected(served) as surplus:
+                assert is_cut_off(surplus)
+        assert served.client.get("/healthz").status_code == 200
+        for client in silent:
+            client.close()
+
+
+def test_half_of_few_files_and_all_but_a_hundred_of_many_may_be_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    for files, expected in ((64, 32), (256, 156), (1024, 924), (resource.RLIM_INFINITY, sys.maxsize)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        assert connections.max_connections() == expected
 
 
 def test_more_concurrent_queries_than_allowed_are_asked_to_retry(mixed_package: Path) -> None:
