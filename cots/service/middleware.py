@@ -10,13 +10,15 @@ from http import HTTPMethod
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cots.service.errors import RequestRefused, error_response
+from cots.service.errors import QUERY_FIELDS, RequestRefused, error_response
 from cots.service.metrics import ServiceMetrics
 from cots.service.page import FILES
+from cots.service.schemas import MAX_CHARS
 
 # The page prompts for the token, so it is served without one; it contains no data of the index.
 OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz"})
-SEARCH_PATHS = frozenset({"/search", "/search/image"})  # counted under their own name even if refused
+JSON_PATH, IMAGE_PATH = "/search", "/search/image"
+SEARCH_PATHS = frozenset({JSON_PATH, IMAGE_PATH})  # counted under their own name even if refused
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,6 +31,10 @@ HEADERS = {
 }
 METHODS = frozenset(HTTPMethod)  # others share one label, so that senders cannot add time series
 DRAINED = 4  # times the limit: read this much of an oversized body, so that its sender receives the error
+# Reading many small values or parameters would stop the event loop for seconds; no query has as many.
+MAX_MARKS = MAX_CHARS + 100  # of MARKS in a JSON body, which separate or begin its values
+MARKS = b",[{"
+MAX_QUERY_STRING = 1000  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +136,7 @@ class AuthMiddleware:
 
 
 class LimitsMiddleware:
-    """Limits the size and duration of request bodies and the number of concurrent queries."""
+    """Limits query strings, the size, values and duration of bodies, and the number of concurrent queries."""
 
     def __init__(self, app: ASGIApp, *, limits: RequestLimits, metrics: ServiceMetrics) -> None:
         self._app, self._limits, self._metrics = app, limits, metrics
@@ -138,7 +144,14 @@ class LimitsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if len(scope["query_string"]) > MAX_QUERY_STRING:
+            long = RequestRefused(400, f"the query string is longer than {MAX_QUERY_STRING:,} bytes")
+            await error_response(long)(scope, receive, send)
+            return
+        if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         if self._in_flight >= self._limits.in_flight:
@@ -156,6 +169,8 @@ class LimitsMiddleware:
     async def _run_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await self._read_body(receive)
+            if scope["path"] == JSON_PATH:
+                _check_values(body)
         except RequestRefused as error:
             await error_response(error)(scope, receive, send)
             return
@@ -184,6 +199,12 @@ class LimitsMiddleware:
         if size > limit:
             raise RequestRefused(413, f"the body is larger than {limit:,} bytes", Connection="close")
         return b"".join(chunks)
+
+
+def _check_values(body: bytes) -> None:
+    """Refuse a JSON body of more values than a query can have, before it is parsed."""
+    if sum(body.count(mark) for mark in MARKS) > MAX_MARKS:
+        raise RequestRefused(422, f"the body has more values than a query: {QUERY_FIELDS}")
 
 
 def _host(header: str) -> str:

@@ -90,7 +90,10 @@ def test_a_query_that_cannot_be_one_is_refused_in_a_sentence(served: Served, que
         (b'{"text": "\\ud800"}', "application/json", "text: "),
         (b'{"text": "a"}', "text/plain", "a query is a text or an image"),
         (b"\xff\xfe", "application/json", ""),
-        (b"[" * 50_000, "application/json", ""),
+        (b"[" * 50_000, "application/json", "the body has more values than a query"),
+        (b"[" * 1_000, "application/json", ""),
+        (b'{"text": "a"' + b', "a": 1' * 1_100 + b"}", "application/json", "the body has more values than a query"),
+        (b'{"text": "a"' + b', "a": 1' * 1_000 + b"}", "application/json", "unexpected field a"),
         (b'{"text": "a", "k": 1' + b"0" * 5_000 + b"}", "application/json", ""),
         (b"", "application/json", ""),
     ],
@@ -104,6 +107,21 @@ def test_a_body_that_is_no_query_is_refused(served: Served, body: bytes, kind: s
 @pytest.mark.parametrize("parameters", ["k=0", "k=101", "k=x", "media=audio", "colour=red"])
 def test_the_parameters_beside_an_image_are_checked_likewise(served: Served, parameters: str) -> None:
     error_of(served.client.post(f"/search/image?{parameters}", content=encoded("red")), 422)
+
+
+def test_a_text_of_commas_and_brackets_is_answered(served: Served) -> None:
+    for mark in ",[{":
+        assert served.search(text=mark * 1000, k=1)["results"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/healthz"), ("POST", "/search/image"), ("GET", "/lineage/folder"), ("POST", "/search")],
+)
+def test_a_query_string_that_is_too_long_is_refused(served: Served, method: str, path: str) -> None:
+    parameters = "&".join(f"a{number}=" for number in range(300))
+    answer = served.client.request(method, f"{path}?{parameters}")
+    assert error_of(answer, 400) == "the query string is longer than 1,000 bytes"
 
 
 @pytest.mark.parametrize("path", ["/search", "/search/image"])
