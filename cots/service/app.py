@@ -35,7 +35,7 @@ class ServiceSettings:
         uri: of the index: a registry alias, a version or a folder.
         poll: seconds between checks of the alias.
         limits: of requests.
-        hosts: accepted values of the Host header; empty accepts every host.
+        hosts: see `AuthMiddleware`.
         token: required of requests; None requires none.
         log_queries: folder of the query log; None disables the log.
     """
@@ -43,7 +43,7 @@ class ServiceSettings:
     uri: str
     poll: float
     limits: RequestLimits
-    hosts: Collection[str]
+    hosts: Collection[str] | None
     token: str | None
     log_queries: Path | None
 

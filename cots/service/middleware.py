@@ -1,6 +1,7 @@
 """ASGI middleware: metrics and security headers, authentication, limits on size, time and concurrency."""
 
 import asyncio
+import ipaddress
 import secrets
 import time
 from collections.abc import Collection
@@ -15,8 +16,8 @@ from cots.service.metrics import ServiceMetrics
 from cots.service.page import FILES
 from cots.service.schemas import MAX_CHARS
 
-# The page prompts for the token, so it is served without one; it contains no data of the index.
-OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz"})
+# The page prompts for the token, so it is served without one; none of these contains data of the index or queries.
+OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz", "/metrics"})
 JSON_PATH, IMAGE_PATH = "/search", "/search/image"
 SEARCH_PATHS = frozenset({JSON_PATH, IMAGE_PATH})  # counted under their own name even if refused
 POLICY = (
@@ -99,17 +100,18 @@ class MetricsMiddleware:
 
 
 class AuthMiddleware:
-    """Refuses requests with an unknown Host header or without the token.
+    """Refuses requests of other sites' pages and requests without the token.
 
     Args:
         app: the wrapped application.
-        hosts: accepted values of the Host header; empty accepts every host. The check prevents DNS rebinding: a page
-            of another host whose name resolves to this machine.
+        hosts: names accepted in the headers Host and Origin, besides `localhost` and addresses in Host, and besides the
+            host itself in Origin; None accepts every name. Host tells a page whose name was made to resolve to this
+            machine (DNS rebinding), which an address cannot be; Origin tells a page that sends requests here.
         token: required of requests; None requires none.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str], token: str | None) -> None:
-        self._app, self._hosts, self._token = app, frozenset(hosts), token
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None, token: str | None) -> None:
+        self._app, self._hosts, self._token = app, hosts, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -123,9 +125,8 @@ class AuthMiddleware:
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        host = _host(headers.get("host", ""))
-        if self._hosts and host not in self._hosts:
-            raise RequestRefused(400, f"this service is not known as {host[:100]!r}: allow the host with --allow-host")
+        if self._hosts is not None:
+            _check_hosts(headers.get("host", ""), headers.get("origin"), self._hosts)
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -207,7 +208,26 @@ def _check_values(body: bytes) -> None:
         raise RequestRefused(422, f"the body has more values than a query: {QUERY_FIELDS}")
 
 
-def _host(header: str) -> str:
-    """The host of a Host header, without its port: `[::1]:8080` gives `[::1]`."""
-    name = header.strip().lower()
+def _check_hosts(host: str, origin: str | None, allowed: Collection[str]) -> None:
+    name = _name(host)
+    if name != "localhost" and name not in allowed and not _is_address(name):
+        raise RequestRefused(400, f"this service is not known as {name[:100]!r}: allow the host with --allow-host")
+    if origin is None:
+        return
+    sender = origin.partition("://")[2].lower()
+    if sender != host.lower() and _name(sender) not in allowed:
+        raise RequestRefused(403, f"pages of {origin[:100]!r} may not use this service: allow it with --allow-host")
+
+
+def _name(host: str) -> str:
+    """The host without its port: `[::1]:8080` gives `[::1]`."""
+    name = host.strip().lower()
     return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True

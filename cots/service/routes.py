@@ -25,6 +25,7 @@ from cots.service.version_manager import VersionManager
 STATUS_DESCRIPTIONS = {
     400: "wrong Host header or malformed request",
     401: "missing or wrong token",
+    403: "a page of another host sent the request",
     404: "not found",
     408: "the body was too slow",
     413: "the body is too large",
@@ -38,10 +39,10 @@ PREVIEW_CACHE = "private, max-age=3600"  # seconds; the previews of a version ne
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI descriptions of error responses; 400, 401 and 500 are always included."""
+    """OpenAPI descriptions of error responses; 400, 401, 403 and 500 are always included."""
     return {
         status: {"model": schemas.Refusal, "description": STATUS_DESCRIPTIONS[status]}
-        for status in (400, 401, *statuses, 500)
+        for status in (400, 401, 403, *statuses, 500)
     }
 
 
@@ -165,9 +166,7 @@ def router(service: Service, *, token: bool) -> APIRouter:
     routes.get("/preview/{version}/{row}/{frame}", **preview_options)(service.preview)
     routes.get("/healthz", response_model=schemas.Alive, responses=error_responses())(service.alive)
     routes.get("/readyz", response_model=schemas.Ready, responses=error_responses(503))(service.ready)
-    routes.get("/metrics", response_class=PlainTextResponse, **lookup_options | {"responses": error_responses()})(
-        service.metrics
-    )
+    routes.get("/metrics", response_class=PlainTextResponse, responses=error_responses())(service.metrics)
     return routes
 
 

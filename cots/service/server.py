@@ -16,7 +16,6 @@ from cots.service.app import ServiceSettings, create_app
 from cots.service.connections import BoundedConnection
 from cots.service.loaded_version import is_alias, resolve
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 TOKEN, TOKEN_CHARS = "COTS_TOKEN", 16
 BODY_SECONDS = 30.0  # for a request's body to arrive
 GRACE_SECONDS = 30  # for requests in flight after SIGTERM
@@ -27,29 +26,33 @@ log = logging.getLogger(__name__)
 def read_token(host: str) -> str | None:
     """Read the token that requests must carry; it is mandatory if other machines can connect.
 
+    White space around it, such as the line end of a file, is dropped: HTTP drops it too.
+
     Raises:
-        BadInput: it is mandatory and missing, or too short.
+        BadInput: it is mandatory and missing, too short, or no request can carry it.
     """
-    token = os.environ.get(TOKEN)
+    token = os.environ[TOKEN].strip() if TOKEN in os.environ else None
     if token is None and not is_loopback(host):
         raise BadInput(
             f"{host} accepts remote connections: set {TOKEN} to a secret of at least {TOKEN_CHARS} characters"
         )
     if token is not None and len(token) < TOKEN_CHARS:
         raise BadInput(f"{TOKEN} has {len(token)} characters: give at least {TOKEN_CHARS}")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise BadInput(f"{TOKEN} may hold ASCII characters only, because clients send others in several encodings")
     return token
 
 
-def allowed_hosts(host: str, allowed: Collection[str]) -> frozenset[str]:
-    """Accepted values of the Host header; empty accepts every host.
+def allowed_hosts(host: str, allowed: Collection[str]) -> frozenset[str] | None:
+    """Names accepted in the Host header besides `localhost` and addresses; None accepts every name.
 
     Args:
         host: that the service listens at.
         allowed: hosts given on the command line.
     """
     if not allowed and not is_loopback(host):
-        return frozenset()
-    return frozenset({*LOOPBACK, *(name.lower() for name in allowed)})
+        return None
+    return frozenset(name.lower() for name in allowed)
 
 
 def is_loopback(host: str) -> bool:

@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from cots.service.app import ServiceSettings, create_app
+from cots.service.middleware import OPEN_PATHS, RequestLimits
+from cots.service.page import FILES
+
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 DOCKERFILES = sorted((INFRA / "docker").glob("Dockerfile.*"))
@@ -208,6 +212,21 @@ def test_the_job_that_prefect_makes_of_a_flow_run_is_a_valid_one(tmp_path: Path,
     assert container["args"] == ["prefect", "flow-run", "execute"]
     environment = {variable["name"]: variable["value"] for variable in container["env"]}
     assert environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+
+
+def test_the_ingress_leads_to_the_page_and_to_searches_alone(tmp_path: Path) -> None:
+    [ingress] = [manifest for manifest in built("production") if manifest["kind"] == "Ingress"]
+    [rule] = ingress["spec"]["rules"]
+    limits = RequestLimits(body=1, pixels=1, in_flight=1, seconds=1)
+    settings = ServiceSettings(uri=str(tmp_path), poll=1, limits=limits, hosts=None, token=None, log_queries=None)
+    served = {f"/{path.split('/')[1]}" for path in create_app(settings).openapi()["paths"]} | {*FILES, "/openapi.json"}
+    assert {path["path"] for path in rule["http"]["paths"]} == served - {"/healthz", "/readyz", "/metrics"}
+
+
+def test_prometheus_is_sent_to_an_address_that_needs_no_token() -> None:
+    by_kind = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in built("production")}
+    annotations = by_kind["Deployment", "search"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/path"] in OPEN_PATHS
 
 
 def test_the_worker_watches_only_the_namespace_in_which_it_may_ask() -> None:

@@ -23,7 +23,7 @@ from cots.registry.packaging import InferenceConfig as Packed
 from cots.registry.packaging import save_index
 from cots.service.app import ServiceSettings, create_app
 from cots.service.middleware import RequestLimits
-from cots.service.server import LOOPBACK, uvicorn_config
+from cots.service.server import uvicorn_config
 from cots.stages.index import stage
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def serving(uri: str | Path, *, ready: bool = True, **changed: Any) -> Iterator[
     settings: dict[str, Any] = {
         "poll": 0.1,
         "limits": LIMITS,
-        "hosts": LOOPBACK,
+        "hosts": frozenset(),
         "token": None,
         "log_queries": None,
     } | changed

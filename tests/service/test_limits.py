@@ -19,7 +19,7 @@ from PIL import Image
 from cots.errors import BadInput
 from cots.service import connections
 from cots.service.middleware import RequestLimits
-from cots.service.server import LOOPBACK, allowed_hosts, read_token
+from cots.service.server import allowed_hosts, read_token
 from tests.data.test_images import with_scans
 
 from .conftest import LIMITS, Served, encoded, in_base64, serving
@@ -305,9 +305,29 @@ def test_a_page_of_another_host_that_resolves_to_this_machine_is_kept_out(served
     assert "this service is not known as" in error_of(served.client.get("/healthz", headers={"Host": host}), 400)
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]", "[::1]:8080"])
-def test_this_machines_own_names_are_let_in(served: Served, host: str) -> None:
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]", "10.42.0.17:8000", "[fd00::17]:8000"]
+)
+def test_this_machines_own_name_and_addresses_are_let_in(served: Served, host: str) -> None:
     assert served.client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://[", "", "x"])
+def test_a_page_of_another_host_cannot_send_a_query(served: Served, origin: str) -> None:
+    """Without a preflight a browser sends an image as the body, or text, of any page."""
+    answer = served.client.post("/search/image", content=encoded("red"), headers={"Origin": origin})
+    assert error_of(answer, 403).startswith(f"pages of {origin!r} may not use this service")
+
+
+def test_the_services_own_page_and_those_of_allowed_hosts_can_send_a_query(mixed_package: Path) -> None:
+    with serving(mixed_package, hosts=["search.example.org"]) as served:
+        for host, origin in (
+            (urlsplit(served.url).netloc, served.url),
+            ("search.example.org", "https://search.example.org"),
+            ("127.0.0.1:8000", "https://Search.Example.org"),  # a proxy that puts its own name into Host
+        ):
+            headers = {"Host": host, "Origin": origin}
+            assert served.client.post("/search", json={"text": "a"}, headers=headers).status_code == 200
 
 
 def test_every_answer_forbids_other_hosts_and_guessing(served: Served) -> None:
@@ -326,10 +346,10 @@ def guarded(mixed_package: Path) -> Iterator[Served]:
         yield served
 
 
-def test_a_token_is_wanted_for_everything_but_the_page_and_the_probes(guarded: Served) -> None:
-    for path in ("/", "/page.js", "/page.css", "/api.js", "/cards.js", "/icon.svg", "/healthz", "/readyz"):
+def test_a_token_is_wanted_for_everything_but_the_page_the_probes_and_the_metrics(guarded: Served) -> None:
+    for path in ("/", "/page.js", "/page.css", "/api.js", "/cards.js", "/icon.svg", "/healthz", "/readyz", "/metrics"):
         assert guarded.client.get(path).status_code == 200, path
-    for path in ("/metrics", "/openapi.json", "/preview/a/0/0", "/lineage/a", "/nowhere"):
+    for path in ("/openapi.json", "/preview/a/0/0", "/lineage/a", "/nowhere"):
         assert "Authorization: Bearer" in error_of(guarded.client.get(path), 401)
     refused = guarded.client.post("/search", json={"text": "a"})
     assert refused.headers["www-authenticate"] == "Bearer"
@@ -348,7 +368,7 @@ def test_the_token_lets_in_and_the_openapi_says_where_it_is_wanted(guarded: Serv
     headers = {"Authorization": f"Bearer {SECRET}"}
     paths = guarded.client.get("/openapi.json", headers=headers).json()["paths"]
     secured = {path for path, methods in paths.items() if "security" in next(iter(methods.values()))}
-    assert secured == set(paths) - {"/healthz", "/readyz"}
+    assert secured == set(paths) - {"/healthz", "/readyz", "/metrics"}
     answer = guarded.client.post("/search", json={"text": "a"}, headers=headers).json()
     assert guarded.client.get(answer["results"][0]["preview"], headers=headers).status_code == 200
 
@@ -364,14 +384,24 @@ def test_listening_beyond_this_machine_needs_a_token(monkeypatch: pytest.MonkeyP
     for host in ("127.0.0.1", "0.0.0.0"):
         with pytest.raises(BadInput, match="COTS_TOKEN has 5 characters: give at least 16"):
             read_token(host)
-    monkeypatch.setenv("COTS_TOKEN", SECRET)
-    assert read_token("0.0.0.0") == read_token("127.0.0.1") == SECRET
+    for token in (SECRET, f"{SECRET}\n", f" {SECRET}\r\n"):
+        monkeypatch.setenv("COTS_TOKEN", token)
+        assert read_token("0.0.0.0") == read_token("127.0.0.1") == SECRET
+
+
+@pytest.mark.parametrize(
+    "token", ["a-bärenhöhle-of-16-letters", "a-zero-width-space-\u200b", "a-line-\n-in-between", "\t"]
+)
+def test_a_token_that_no_request_can_carry_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("COTS_TOKEN", token)
+    with pytest.raises(BadInput, match="COTS_TOKEN (may hold ASCII characters only|has 0 characters)"):
+        read_token("127.0.0.1")
 
 
 def test_names_are_checked_on_this_machine_and_where_some_are_given() -> None:
-    assert allowed_hosts("127.0.0.1", []) == set(LOOPBACK)
-    assert allowed_hosts("0.0.0.0", []) == set()
-    assert allowed_hosts("0.0.0.0", ["Search.example.org"]) == {*LOOPBACK, "search.example.org"}
+    assert allowed_hosts("127.0.0.1", []) == set()
+    assert allowed_hosts("0.0.0.0", []) is None
+    assert allowed_hosts("0.0.0.0", ["Search.example.org"]) == {"search.example.org"}
 
 
 def test_an_animated_image_counts_as_its_first_frame(served: Served) -> None:
