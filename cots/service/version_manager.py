@@ -7,6 +7,7 @@ import time
 from cots.errors import CotsError
 from cots.service.loaded_version import LoadedVersion, VersionView, is_alias, resolve
 from cots.service.metrics import ServiceMetrics
+from cots.tracking.runs import without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,8 @@ class VersionManager:
             self._stop.wait(self._poll)
 
     def _report_error(self, message: str) -> None:
-        """Log an error once, not at every check."""
+        """Log an error once, not at every check, and keep it for `/readyz`, which strangers read."""
+        message = without_credentials(message)
         if message != self.last_error:
             log.warning("%s%s", message, "; the previous version keeps answering" if self.current else "")
         self.last_error = message

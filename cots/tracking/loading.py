@@ -69,7 +69,7 @@ def resolve_alias(uri: str) -> str:
         return f"models:/{name}/{connect().get_model_version_by_alias(name, alias).version}"
     except MlflowException as error:
         raise_if_unknown(uri, error)
-        raise RunFailed(f"cannot look up {uri}: {str(error).splitlines()[0]}") from error
+        raise RunFailed(without_credentials(f"cannot look up {uri}: {str(error).splitlines()[0]}")) from error
 
 
 def find_encoders(folder: Path, *, name: str) -> Path:
@@ -113,7 +113,7 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
     except MlflowException as error:
         raise_if_unknown(uri, error)
-        raise RunFailed(f"cannot download {uri}: {str(error).splitlines()[0]}") from error
+        raise RunFailed(without_credentials(f"cannot download {uri}: {str(error).splitlines()[0]}")) from error
     except OSError as error:
         raise UnreadableFiles(f"the files of {uri} are missing from the location in the registry: {error}") from None
     if folder.is_dir() and not any(folder.iterdir()):  # MLflow makes an empty folder where files are missing

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,8 @@ EXPERIMENT = "cots"
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMS_PER_CALL = 100  # likewise
 PROBE_SECONDS = 5
+# of an address: `user:password@`, `user@` after `//`, a password among the parameters
+CREDENTIALS = re.compile(r"[^\s:/@]+:(?!/)\S*@|(?<=//)[^\s/@]+@|(?<=password=)[^&\s]+")
 # They log every migration of a new store, and a wait for a model version that is immediate.
 NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
 
@@ -58,20 +61,23 @@ def connect() -> "mlflow.MlflowClient":
     import mlflow  # takes two seconds, so only after the server has answered
 
     mlflow.set_tracking_uri(uri)
-    with mlflow_errors():
-        client = mlflow.MlflowClient(uri)
-        client.search_experiments(max_results=1)
+    try:
+        with mlflow_errors():
+            client = mlflow.MlflowClient(uri)
+            client.search_experiments(max_results=1)
+    except (ImportError, ValueError) as error:  # no driver for such a database, or no such address
+        raise RunFailed(_failure(error)) from None
     return client
 
 
 def _require_server(uri: str) -> None:
-    if urlsplit(uri).scheme not in ("http", "https"):
+    if not uri.startswith(("http://", "https://")):
         return
     try:
         urllib.request.urlopen(without_credentials(uri), timeout=PROBE_SECONDS).close()  # noqa: S310  the scheme is checked above
     except urllib.error.HTTPError:
         return  # the server answers; MLflow reports what it refuses
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: it is no address
         reason = getattr(error, "reason", error)
         raise RunFailed(
             f"no MLflow server at {without_credentials(uri)} ({reason}): start it, "
@@ -79,11 +85,9 @@ def _require_server(uri: str) -> None:
         ) from None
 
 
-def without_credentials(uri: str) -> str:
-    """The URI without user and password."""
-    scheme, separator, rest = uri.partition("://")
-    host, *path = rest.split("/")
-    return "/".join([f"{scheme}{separator}{host.rpartition('@')[2]}", *path])
+def without_credentials(text: str) -> str:
+    """An address, or a message that holds one, without user and password, however the address is mistyped."""
+    return CREDENTIALS.sub("", text)
 
 
 @contextmanager
@@ -97,9 +101,12 @@ def mlflow_errors() -> Iterator[None]:
 
         if not isinstance(error, MlflowException | SQLAlchemyError):
             raise
-        raise RunFailed(
-            f"MLflow at {without_credentials(tracking_uri())}: {str(error).splitlines()[0][:300]}"
-        ) from error
+        raise RunFailed(_failure(error)) from error
+
+
+def _failure(error: Exception) -> str:
+    reason = " ".join(str(error).split("\n")[:1]).strip()[:300]
+    return without_credentials(f"MLflow at {tracking_uri()}: {reason}")
 
 
 def get_or_create_experiment(client: "mlflow.MlflowClient") -> str:

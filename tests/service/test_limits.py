@@ -399,9 +399,9 @@ def test_a_token_that_no_request_can_carry_is_refused_at_the_start(monkeypatch: 
 
 
 def test_names_are_checked_on_this_machine_and_where_some_are_given() -> None:
-    assert allowed_hosts("127.0.0.1", []) == set()
+    assert allowed_hosts("127.0.0.1", []) == frozenset()
     assert allowed_hosts("0.0.0.0", []) is None
-    assert allowed_hosts("0.0.0.0", ["Search.example.org"]) == {"search.example.org"}
+    assert allowed_hosts("0.0.0.0", ["Search.example.org"]) == frozenset({"search.example.org"})
 
 
 def test_an_animated_image_counts_as_its_first_frame(served: Served) -> None:

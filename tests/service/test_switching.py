@@ -132,6 +132,13 @@ def test_a_registry_that_goes_away_disturbs_nothing_once_a_version_is_loaded(
         assert served.client.get(first["preview"]).status_code == 200
 
 
+def test_strangers_do_not_read_the_registrys_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgress://cots:S3CRET@db.internal/mlflow")
+    with serving(URI, ready=False) as served:
+        served.until(lambda: "postgress://db.internal/mlflow" in served.client.get("/readyz").text)
+        assert "S3CRET" not in served.client.get("/readyz").text
+
+
 def test_before_there_is_a_champion_the_service_lives_and_says_that_it_waits(
     champion: Champion, tiny_package: Path
 ) -> None:

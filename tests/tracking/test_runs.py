@@ -14,7 +14,7 @@ import pytest
 from cots.config.params import Params
 from cots.digests import file_digest
 from cots.errors import RunFailed
-from cots.tracking.runs import connect, flatten_params, get_or_create_experiment, start_run
+from cots.tracking.runs import connect, flatten_params, get_or_create_experiment, start_run, without_credentials
 from tests.conftest import tracked_in
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +177,53 @@ def greet(server: socket.socket) -> None:
     with peer:
         peer.recv(1000)
         peer.sendall(b"220 mail.example ready\r\n")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgress://cots:S3CRET@db.internal/mlflow",
+        "postgresql:/cots:S3CRET@db.internal/mlflow",
+        "cots:S3CRET@db.internal/mlflow",
+        "postgresql://cots:S3CRET@db.internal:54x/mlflow",
+        "mysql+nothing://cots:S3CRET@db.internal/mlflow",
+        "http//cots:S3CRET@127.0.0.1:9",
+        "htps://cots:S3CRET@127.0.0.1:9",
+        "http://cots:S3/CRET@127.0.0.1:9",
+        "http://cots:S3@CRET@127.0.0.1:9",
+        "http://cots:S3CRET@[127.0.0.1:9",
+        "http://S3CRET@127.0.0.1:9",
+    ],
+)
+def test_a_mistyped_address_is_reported_in_one_line_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(RunFailed, match="MLflow") as failed:
+        connect()
+    mlflow.set_tracking_uri("")
+    message = str(failed.value)
+    assert "\n" not in message
+    assert not any(part in message for part in ("S3", "CRET", "cots:"))
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        (
+            "postgresql://db/mlflow?user=cots&password=S3CRET&sslmode=require",
+            "postgresql://db/mlflow?user=cots&password=&sslmode=require",
+        ),
+        (
+            "no model models:/cots-index@champion in sqlite:////home/a@b/mlflow.db",
+            "no model models:/cots-index@champion in sqlite:////home/a@b/mlflow.db",
+        ),
+        ("'https://cots:S3CRET@host:5000/' and https://host", "'https://host:5000/' and https://host"),
+    ],
+)
+def test_credentials_alone_are_taken_out_of_a_message(text: str, cleaned: str) -> None:
+    assert without_credentials(text) == cleaned
 
 
 def test_lists_and_texts_are_flattened_as_they_read_in_the_file() -> None:
