@@ -21,7 +21,15 @@ from cots.data.tokenizer import load_tokenizer
 from cots.devices import default_device
 from cots.models.backbone import ImageBackbone
 from cots.models.encoder import Encoder, ImageEncoder, TextEncoder
-from cots.models.model_folder import CONFIG, DIGEST, TOKENIZER, WEIGHTS, model_load_errors, save_model_folder
+from cots.models.model_folder import (
+    CONFIG,
+    DIGEST,
+    TOKENIZER,
+    WEIGHTS,
+    model_load_errors,
+    read_config,
+    save_model_folder,
+)
 from cots.models.pixels import normalize_pixels
 from cots.models.text_model import TextModel, backbone_class, build_text_backbone, fill_nulls
 from cots.models.vit import VitBackbone
@@ -89,7 +97,7 @@ class DualEncoder(TextModel):
             BadInput: the folder is not such a model, or its weights do not match its config.
         """
         with model_load_errors(folder, (WEIGHTS, CONFIG, TOKENIZER), kind="COTS model"):
-            config = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+            config = read_config(folder)
             model = cls.build(config, load_tokenizer(folder / TOKENIZER))
             weights = load_file(folder / WEIGHTS)
             for name in ("image", "text"):

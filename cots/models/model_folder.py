@@ -38,6 +38,20 @@ def model_load_errors(folder: Path, files: Sequence[str], *, kind: str) -> Itera
         raise BadInput(f"{folder} is a damaged {kind}: {str(error).splitlines()[0]}") from None
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the configuration of a model folder, which holds all that its encoders need.
+
+    Raises:
+        BadInput: it refers to a hub or to another folder, which nobody asked to load.
+    """
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+    for section in ("image", "text"):
+        values = config[section]
+        if values["pretrained"] or not {"/", ":"}.isdisjoint(values["name"]) or "checkpoint_path" in values["options"]:
+            raise BadInput(f"{section} in {CONFIG} refers to weights outside of the folder ({values['name']})")
+    return config
+
+
 def save_model_folder(
     folder: Path,
     *,

@@ -1,6 +1,5 @@
 """The text half of a model: texts to unit vectors in the space that they share with images."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,7 +19,7 @@ from cots.errors import BadInput
 from cots.models.backbone import TextBackbone
 from cots.models.encoder import Encoder, TextEncoder
 from cots.models.hf_text import HfTextBackbone
-from cots.models.model_folder import CONFIG, DIGEST, TOKENIZER, WEIGHTS, model_load_errors
+from cots.models.model_folder import CONFIG, DIGEST, TOKENIZER, WEIGHTS, model_load_errors, read_config
 
 MAX_TOKENS = 512  # of a text, for models that limit neither positions nor texts
 SORT_WINDOW = 100  # batches of texts that are sorted by length together
@@ -143,7 +142,7 @@ def load_text_model(folder: Path) -> TextModel | None:
         BadInput: the folder is not such a model, or its weights do not match its config.
     """
     with model_load_errors(folder, (WEIGHTS, CONFIG, TOKENIZER), kind="COTS model"):
-        config = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+        config = read_config(folder)
         with safe_open(folder / WEIGHTS, framework="pt") as weights:
             digest = (weights.metadata() or {}).get(DIGEST)
             if digest is None:

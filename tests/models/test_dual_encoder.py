@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,41 @@ def test_weights_that_end_early_are_reported_in_one_line(
     with pytest.raises(BadInput, match="is a damaged COTS model") as error:
         load(tmp_path / "model")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("load", [DualEncoder.load, load_text_model])
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("image", {"name": "hf-hub:somebody/else"}),
+        ("image", {"name": "local-dir:/tmp"}),
+        ("image", {"name": "vit_tiny_patch16_224.augreg_in21k", "pretrained": True}),
+        ("image", {"options": {"checkpoint_path": "weights.pth"}}),
+        ("text", {"name": "somebody/else", "pretrained": True}),
+    ],
+)
+def test_a_model_folder_that_refers_to_weights_elsewhere_is_refused_and_nobody_is_asked_for_them(
+    load: Callable[[Path], object],
+    section: str,
+    change: dict[str, Any],
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hosts: list[object] = []
+
+    def look_up(host: object, *_: object, **__: object) -> None:
+        hosts.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    shutil.copytree(tiny_model, tmp_path / "model")
+    settings = json.loads((tmp_path / "model/model.json").read_text())
+    settings[section] |= change
+    (tmp_path / "model/model.json").write_text(json.dumps(settings))
+    with pytest.raises(BadInput, match=f"{section} in model.json refers to weights outside of the folder"):
+        load(tmp_path / "model")
+    assert hosts == []
 
 
 def test_resizing_to_the_same_size_gives_an_equal_model_of_its_own(tiny_model: Path) -> None:
