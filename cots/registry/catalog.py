@@ -37,6 +37,13 @@ class Entry(NamedTuple):
     folder: str  # URI of its files
 
 
+class LocalVersion(NamedTuple):
+    """A registered version whose files are on this machine."""
+
+    folder: Path
+    tags: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
     """All versions of one registered model, newest first, and the version of each alias."""
@@ -76,8 +83,8 @@ def list_promotions() -> list[Promotion]:
     return select_valid(model.entries)
 
 
-def find_local_files(uri: str) -> Path | None:
-    """Folder of a registered version if registry and files are on this machine, else None.
+def find_local_version(uri: str) -> LocalVersion | None:
+    """Folder and tags of a registered version if registry and files are on this machine, else None.
 
     Args:
         uri: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
@@ -88,9 +95,12 @@ def find_local_files(uri: str) -> Path | None:
     if model is None:
         return None
     version = model.aliases.get(alias) if separator else int(number) if number.isdecimal() else None
-    locations = [urlsplit(entry.folder) for entry in model.entries if entry.version == version]
-    folders = [Path(unquote(location.path)) for location in locations if location.scheme == FILE]
-    return next((folder for folder in folders if folder.is_dir()), None)
+    for entry in model.entries:
+        location = urlsplit(entry.folder)
+        folder = Path(unquote(location.path))
+        if entry.version == version and location.scheme == FILE and folder.is_dir():
+            return LocalVersion(folder, entry.tags)
+    return None
 
 
 def read_model(name: str) -> RegisteredModel | None:

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from cots.digests import file_digest
 from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.index.thumbnails import Thumbnails
 from cots.registry.client import ENCODERS, INDEX
-from cots.registry.packaged import read_package
+from cots.registry.packaged import read_package, verify_content
 from cots.search.engine import SearchEngine
 from cots.search.queries import Query
-from cots.tracking.loading import fetch_model_folder, raise_if_unknown
-from cots.tracking.runs import connect, mlflow_errors
+from cots.tracking.loading import PREFIX, fetch_model_folder, find_version
 
-PREFIX = "models:/"
 UNREGISTERED = "folder"
 
 
@@ -106,6 +103,7 @@ class LoadedVersion:
         """
         with tempfile.TemporaryDirectory(prefix="cots-serve-") as scratch:
             folder = fetch_model_folder(target.uri, into=Path(scratch))
+            verify_content(folder, target.tags, name=target.uri)
             paths, config = read_package(folder)
             search = SearchEngine.load(paths["encoders"], paths["index"])
             try:
@@ -136,20 +134,11 @@ def resolve(uri: str) -> VersionTarget:
         BadInput: the version does not exist.
         RunFailed: MLflow is down.
     """
-    if not uri.startswith(PREFIX):
+    version = find_version(uri)
+    if version is None:
         return _resolve_folder(fetch_model_folder(uri))
-    name, separator, alias = uri.removeprefix(PREFIX).partition("@")
-    name, _, number = name.partition("/")
-    client = connect()
-    try:
-        version = (
-            client.get_model_version_by_alias(name, alias) if separator else client.get_model_version(name, number)
-        )
-    except MlflowException as error:
-        raise_if_unknown(uri, error)
-        with mlflow_errors():
-            raise
-    return VersionTarget(f"{PREFIX}{name}/{version.version}", name, str(version.version), dict(version.tags))
+    number = str(version.version)
+    return VersionTarget(f"{PREFIX}{version.name}/{number}", version.name, number, dict(version.tags))
 
 
 def _resolve_folder(folder: Path) -> VersionTarget:

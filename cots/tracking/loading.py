@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 
 import mlflow
 import mlflow.artifacts
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
@@ -12,8 +13,9 @@ from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.models.dual_encoder import DualEncoder
 from cots.models.model_folder import CONFIG
 from cots.models.two_tower.loading import load_two_tower
-from cots.tracking.runs import connect, tracking_uri, without_credentials
+from cots.tracking.runs import connect, mlflow_errors, tracking_uri, without_credentials
 
+PREFIX = "models:/"
 CHAMPION_URI = "models:/cots-index@champion"
 
 
@@ -62,14 +64,28 @@ def resolve_alias(uri: str) -> str:
         BadInput: there is no such model or alias.
         RunFailed: MLflow is down.
     """
-    name, at, alias = uri.removeprefix("models:/").partition("@")
-    if not uri.startswith("models:/") or not at:
-        return uri
+    version = find_version(uri) if "@" in uri else None
+    return f"{PREFIX}{version.name}/{version.version}" if version else uri
+
+
+def find_version(uri: str) -> ModelVersion | None:
+    """The registered version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names at present; None for other URIs.
+
+    Raises:
+        BadInput: there is no such model, alias or version.
+        RunFailed: MLflow is down.
+    """
+    if not uri.startswith(PREFIX):
+        return None
+    name, at, alias = uri.removeprefix(PREFIX).partition("@")
+    name, _, number = name.partition("/")
+    client = connect()
     try:
-        return f"models:/{name}/{connect().get_model_version_by_alias(name, alias).version}"
+        return client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
     except MlflowException as error:
         raise_if_unknown(uri, error)
-        raise RunFailed(without_credentials(f"cannot look up {uri}: {str(error).splitlines()[0]}")) from error
+        with mlflow_errors():
+            raise
 
 
 def find_encoders(folder: Path, *, name: str) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cots.digests import content_digest
 from cots.registry import catalog
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.registry import Registry
@@ -40,13 +41,16 @@ def test_a_deleted_version_is_listed_no_more() -> None:
 
 @pytest.mark.usefixtures("registry")
 def test_the_files_of_a_version_are_found_where_they_are() -> None:
-    champion = catalog.find_local_files(f"models:/{INDEX}@champion")
+    champion = catalog.find_local_version(f"models:/{INDEX}@champion")
     assert champion is not None
-    assert (champion / "MLmodel").is_file()
-    assert champion == catalog.find_local_files(f"models:/{INDEX}/2") != catalog.find_local_files(f"models:/{INDEX}/1")
-    assert catalog.find_local_files(f"models:/{ENCODERS}/1") is not None
+    assert (champion.folder / "MLmodel").is_file()
+    assert content_digest(champion.folder) == champion.tags["content.digest"]
+    assert (
+        champion == catalog.find_local_version(f"models:/{INDEX}/2") != catalog.find_local_version(f"models:/{INDEX}/1")
+    )
+    assert catalog.find_local_version(f"models:/{ENCODERS}/1") is not None
     unknown = [f"models:/{INDEX}/3", f"models:/{INDEX}@nobody", f"models:/{INDEX}/best", "models:/other/1", "package"]
-    assert [catalog.find_local_files(uri) for uri in unknown] == [None] * 5
+    assert [catalog.find_local_version(uri) for uri in unknown] == [None] * 5
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "sqlite:////nowhere/mlflow.db", "postgresql://a@b/c"])

@@ -9,6 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cots.digests import content_digest
+from cots.registry.client import INDEX
+
 from .conftest import Champion, Served, serving
 
 pytestmark = pytest.mark.slow
@@ -118,6 +121,27 @@ def test_a_broken_champion_is_reported_and_the_previous_version_keeps_answering(
         assert "cots_failed_loads_total 1.0" in served.client.get("/metrics").text
         champion.move("1")
         served.until(lambda: served.client.get("/readyz").json()["trouble"] is None)
+
+
+@pytest.mark.parametrize("file", ["index.faiss", "items.parquet", "model.safetensors"])
+def test_a_champion_whose_files_changed_after_it_was_registered_never_answers(
+    champion: Champion, tiny_package: Path, tmp_path: Path, file: str
+) -> None:
+    """Bytes that FAISS, Parquet and safetensors would read without an error, or die of."""
+    changed = shutil.copytree(tiny_package / "index", tmp_path / "changed")
+    versions = [champion.register(tiny_package / "index"), champion.register(changed)]
+    for version in versions:
+        champion.client.set_model_version_tag(INDEX, version, "content.digest", content_digest(changed))
+    [path] = changed.rglob(file)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    champion.move("1")
+    with serving(URI) as served:
+        champion.move("2")
+        served.until(lambda: served.client.get("/readyz").json()["trouble"] is not None)
+        assert "models:/cots-index/2 is damaged" in served.client.get("/readyz").json()["trouble"]
+        assert answering(served) == "1"
 
 
 def test_a_registry_that_goes_away_disturbs_nothing_once_a_version_is_loaded(
