@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cots.errors import BadInput
+from cots.private_files import open_private
 from cots.search.queries import Query
 from cots.service.metrics import ServiceMetrics
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 class QueryLogWriter:
     """Writes one file per day (UTC); a query that cannot be written is counted and still answered.
+
+    Queries are personal data: only the account of the service can read the files.
 
     Args:
         folder: created if it does not exist.
@@ -32,7 +35,7 @@ class QueryLogWriter:
     def __init__(self, folder: Path, metrics: ServiceMetrics) -> None:
         self._folder, self._metrics, self._lock = folder, metrics, threading.Lock()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"cannot write queries to {folder}: {error.strerror}") from None
 
@@ -55,7 +58,7 @@ class QueryLogWriter:
             "vector": base64.b64encode(vector.astype("<f2").tobytes()).decode(),
         }
         try:
-            with self._lock, (self._folder / f"{now:%Y-%m-%d}.jsonl").open("a", encoding="utf8") as file:
+            with self._lock, open_private(self._folder / f"{now:%Y-%m-%d}.jsonl", "a") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
             self._metrics.unlogged.inc()

@@ -20,6 +20,7 @@ from .conftest import Served, encoded, in_base64, serving
 
 pytestmark = pytest.mark.slow
 IMAGES, VIDEOS, CAPTIONS = 18, 9, 27
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,33 @@ def test_queries_are_logged_where_that_is_asked_for(mixed_package: Path, tmp_pat
     vector = np.frombuffer(base64.b64decode(second["vector"]), "<f2")
     [expected] = encode_queries(search.model, [Query(Image.new("RGB", (40, 32), "red"), 1)], batch_size=1)
     np.testing.assert_allclose(vector, expected, atol=0.01)
+
+
+def test_other_accounts_cannot_read_what_people_search_for(mixed_package: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "queries"
+    with serving(mixed_package, log_queries=folder) as logging:
+        logging.search(text="a red square")
+        logging.until(lambda: any(folder.iterdir()))
+        [file] = folder.iterdir()
+        assert (folder.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
+        file.chmod(0o644)  # as earlier releases made it
+        logging.search(text="a red square")
+        logging.until(lambda: file.stat().st_mode & 0o777 == 0o600)
+
+
+def test_texts_in_any_script_are_answered_and_logged_as_they_were_sent(mixed_package: Path, tmp_path: Path) -> None:
+    texts = ["🐶 im Schnee", "كلب في الثلج", "a\u202eb", "\u0000", "红色的圆", "x" * 1000]
+    with serving(mixed_package, log_queries=tmp_path) as logging:
+        for text in texts:
+            assert logging.search(text=text, k=1)["results"], text
+        with_mark = logging.client.post("/search", content=b'\xef\xbb\xbf{"text": "red"}', headers=JSON)
+        assert with_mark.status_code == 200
+        for refused in (b'{"text": "\\ud800"}', '{"text": "\u3000"}'.encode(), b'{"text": "caf\xe9"}'):
+            assert logging.client.post("/search", content=refused, headers=JSON).status_code in (400, 422), refused
+        assert 'status="500"' not in logging.client.get("/metrics").text
+    [file] = tmp_path.iterdir()
+    lines = file.read_text(encoding="utf8").split("\n")[:-1]
+    assert [json.loads(line)["text"] for line in lines] == [*texts, "red"]
 
 
 def test_a_log_that_cannot_be_written_does_not_cost_an_answer(mixed_package: Path, tmp_path: Path) -> None:

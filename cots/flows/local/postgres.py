@@ -15,6 +15,7 @@ import psycopg2
 
 from cots.errors import BadInput, RunFailed
 from cots.flows.local.settings import HOST, Settings, require_free_port
+from cots.private_files import open_private
 
 USER = "cots"  # database user
 DATABASES = ("mlflow", "prefect")
@@ -175,5 +176,5 @@ def _as_user() -> Mapping[str, Any]:
 
 def _write_secret(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as file:  # noqa: PTH123
+    with open_private(path, "x") as file:
         file.write(text)
