@@ -1,12 +1,19 @@
 """Draws the results of a search as a grid of images."""
 
-import textwrap
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
 
 from cots.errors import BadInput
 from cots.files import atomic_file
@@ -19,6 +26,8 @@ CAPTION_LINES = 3
 FONT_SIZE = 12
 HEAD = GAP + LINE + GAP // 2
 CELL = (SIDE + GAP, SIDE + (1 + CAPTION_LINES) * LINE + GAP)
+# Pillow's own font has little beyond ASCII
+DEJAVU = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSansMono.ttf"
 PAPER, INK, FAINT = "white", "#1a1a1a", "#6b6b6b"
 
 
@@ -48,14 +57,16 @@ def labelled_grid(images: Sequence[Image.Image], labels: Sequence[tuple[str, str
     columns = min(max(len(images), 1), GRID_COLUMNS)
     rows = -(-len(images) // columns)
     grid = Image.new("RGB", (GAP + columns * CELL[0], HEAD + rows * CELL[1]), PAPER)
-    draw, font = ImageDraw.Draw(grid), _font()
-    title_chars = int((grid.width - 2 * GAP) / font.getlength("m"))
-    draw.text((GAP, GAP), textwrap.shorten(title, title_chars, placeholder="…"), INK, font)
+    draw = ImageDraw.Draw(grid)
+    cell_width = _font(DEJAVU).getlength("m")
+    _draw_text(draw, (GAP, GAP), _shortened(title, int((grid.width - 2 * GAP) / cell_width), lines=1), INK)
     for number, (image, (line, text)) in enumerate(zip(images, labels, strict=True)):
         left, top = GAP + number % columns * CELL[0], HEAD + number // columns * CELL[1]
         grid.paste(ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.LANCZOS, color=PAPER), (left, top))
-        draw.text((left, top + SIDE + LINE // 4), line, FAINT, font)
-        draw.text((left, top + SIDE + LINE * 5 // 4), _caption(text, font), INK, font, spacing=3)
+        _draw_text(draw, (left, top + SIDE + LINE // 4), [line], FAINT)
+        caption = _shortened(text, int(SIDE / cell_width), lines=CAPTION_LINES)
+        _draw_text(draw, (left, top + SIDE + LINE * 5 // 4), caption, INK)
+    _report_missing([title, *(text for _, text in labels)])
     return grid
 
 
@@ -76,12 +87,69 @@ def _rank_and_score(hit: dict[str, Any]) -> str:
     return f"{hit['rank']}  {hit['score']:.3f}" + (f"  frame {hit['frame']}" if hit["media"] == "video" else "")
 
 
-def _caption(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """The beginning of a text that fits under an image; the font is monospaced."""
-    width = int(SIDE / font.getlength("m"))
-    return "\n".join(textwrap.wrap(text, width, max_lines=CAPTION_LINES, placeholder="…"))
+def _shortened(text: str, cells: int, *, lines: int) -> list[str]:
+    """The beginning of a text in at most so many lines, broken at spaces or, without any, anywhere.
+
+    Args:
+        text: with any white space.
+        cells: width of a line in letters; Chinese, Japanese and Korean letters count twice.
+        lines: at least 1.
+    """
+    wrapped = [line.plain.rstrip() for line in Text(" ".join(text.split())).wrap(Console(), cells)]
+    if len(wrapped) <= lines:
+        return wrapped
+    last = Text(f"{wrapped[lines - 1]} {wrapped[lines]}")
+    last.truncate(cells, overflow="ellipsis")
+    return [*wrapped[: lines - 1], last.plain]
 
 
-def _font() -> ImageFont.FreeTypeFont:
-    """Matplotlib's copy of DejaVu; Pillow's own font has little beyond ASCII."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSansMono.ttf", FONT_SIZE)
+def _draw_text(draw: ImageDraw.ImageDraw, position: tuple[int, int], lines: Sequence[str], color: str) -> None:
+    for number, line in enumerate(lines):
+        left, top = float(position[0]), position[1] + number * LINE
+        for path, run in _runs(line):
+            draw.text((left, top), run, color, _font(path))
+            left += _font(path).getlength(run)
+
+
+def _runs(text: str) -> Iterator[tuple[Path, str]]:
+    """The parts of a line that one font draws."""
+    for path, letters in groupby(text, key=lambda letter: _font_with(letter) or DEJAVU):
+        yield path, "".join(letters)
+
+
+@cache
+def _font_with(letter: str) -> Path | None:
+    """The first font of this machine that has a letter, Matplotlib's copy of DejaVu before the others."""
+    fonts = (path for path in (DEJAVU, *_system_fonts()) if ord(letter) in _letters(path))
+    return next(fonts, None)
+
+
+@cache
+def _system_fonts() -> list[Path]:
+    return sorted(map(Path, font_manager.findSystemFonts()))
+
+
+@cache
+def _letters(path: Path) -> frozenset[int]:
+    """Code points that a font has; none if it cannot be used, such as the bitmaps of colour emoji."""
+    try:
+        _font(path)
+        return frozenset(FT2Font(str(path)).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+@cache
+def _font(path: Path) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, FONT_SIZE)
+
+
+def _report_missing(texts: Sequence[str]) -> None:
+    """Name the letters that are drawn as boxes."""
+    letters = dict.fromkeys(letter for text in texts for letter in text if letter.isprintable() and cell_len(letter))
+    missing = "".join(letter for letter in letters if not _font_with(letter))
+    if missing:
+        print(
+            f"no font on this machine has {missing[:40]}: the grid shows boxes; install one, such as fonts-noto-cjk",
+            file=sys.stderr,
+        )

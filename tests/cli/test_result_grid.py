@@ -1,12 +1,17 @@
 """The grid of images of `cots search`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from PIL import Image
 
+from cots.cli import result_grid as grid_module
 from cots.cli.result_grid import CELL, GAP, GRID_COLUMNS, HEAD, SIDE, result_grid, write_grid
 from cots.errors import BadInput
 
@@ -60,7 +65,9 @@ def test_score_frame_and_caption_are_written_under_the_image() -> None:
     assert (texts(grid_of(1, media="image", frame=0)) == texts(grid_of(1, media="image", frame=5))).all()
 
 
-@pytest.mark.parametrize("caption", ["w" * 500, "many words " * 60, "слово за слово " * 40, "a\nb\tc", "x"])
+@pytest.mark.parametrize(
+    "caption", ["w" * 500, "many words " * 60, "слово за слово " * 40, "红色的圆" * 60, "a\nb\tc", "x"]
+)
 def test_no_caption_leaves_its_cell(caption: str) -> None:
     ink = texts(grid_of(1, captions=[caption]))
     assert ink.any()
@@ -84,3 +91,49 @@ def test_a_path_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) ->
     (tmp_path / "a.png").mkdir()
     with pytest.raises(BadInput, match=r"cannot write .*a\.png"):
         write_grid(tmp_path / "a.png", grid_of(1))
+
+
+@pytest.fixture
+def machine_with_a_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The only fonts beside DejaVu: one of full squares for two Chinese letters, and a file that is no font."""
+    square = TTGlyphPen(None)
+    square.moveTo((0, 0))
+    for corner in ((0, 800), (1000, 800), (1000, 0)):
+        square.lineTo(corner)
+    square.closePath()
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "square"])
+    font.setupCharacterMap({ord("红"): "square", ord("圆"): "square"})
+    font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": square.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 0)})
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "squares.ttf")
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    paths = [str(tmp_path / name) for name in ("broken.ttf", "squares.ttf")]
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: paths)
+    caches = (grid_module._font_with, grid_module._system_fonts)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("machine_with_a_font")
+def test_letters_that_the_first_font_lacks_are_drawn_by_another_font_of_the_machine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found, missing = (texts(grid_of(1, captions=[caption])) for caption in ("a 红 b", "a 色 b"))
+    assert found.sum() > missing.sum() + 60  # a full square of 12 x 10 pixels instead of an empty one
+    assert capsys.readouterr().err == (
+        "no font on this machine has 色: the grid shows boxes; install one, such as fonts-noto-cjk\n"
+    )
+
+
+@pytest.mark.usefixtures("machine_with_a_font")
+def test_nothing_is_reported_where_every_letter_has_a_font(capsys: pytest.CaptureFixture[str]) -> None:
+    grid_of(1, captions=["wide 红圆, слово, دائرة حمراء, é, a\u200d\n"])
+    assert capsys.readouterr().err == ""
