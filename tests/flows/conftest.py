@@ -1,5 +1,6 @@
 """A project with toy stages, a Prefect server for single flows, and the whole platform."""
 
+import base64
 import json
 import os
 import shutil
@@ -55,9 +56,15 @@ class Server:
     def ask(self, path: str, body: object = None) -> Any:
         """Send a POST request to the API, or GET without a body."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.url}{path}", data, {"Content-Type": "application/json", **self.authorization()}
+        )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    def authorization(self) -> dict[str, str]:
+        """Headers that this server wants."""
+        return {}
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """The runs of a flow, newest first."""
@@ -86,6 +93,11 @@ class Platform(Server):
     project: Path
     state: Path
     ports: tuple[str, ...]
+
+    def authorization(self) -> dict[str, str]:
+        """The log-in that `up` made."""
+        login = base64.b64encode((self.state / "prefect-login").read_bytes()).decode()
+        return {"Authorization": f"Basic {login}"}
 
     def local(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`python -m cots.flows.local VERB` in the project."""

@@ -1,10 +1,12 @@
 """The platform of `make up`: schedules, runs, queues, and recovery after a process is killed."""
 
+import json
 import os
 import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import mlflow
 import psutil
 import pytest
@@ -69,14 +71,29 @@ def test_the_deployments_of_the_project_are_accepted_and_scheduled(platform: Pla
     )
 
 
-def test_the_password_is_on_no_command_line_and_no_one_else_may_read_it(platform: Platform) -> None:
-    password_file = platform.state / "pgpass"
-    password = password_file.read_text().strip().split(":")[-1]
-    assert len(password) >= 32
-    assert password_file.stat().st_mode & 0o077 == 0
+def test_the_passwords_are_on_no_command_line_and_no_one_else_may_read_them(platform: Platform) -> None:
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     assert any("mlflow server" in line for line in lines)
-    assert not any(password in line for line in lines)
+    for name in ("pgpass", "prefect-login"):
+        file = platform.state / name
+        password = file.read_text().strip().split(":")[-1]
+        assert len(password) >= 32
+        assert file.stat().st_mode & 0o077 == 0
+        assert not any(password in line for line in lines)
+
+
+def test_a_page_of_another_site_can_command_neither_prefect_nor_mlflow(platform: Platform) -> None:
+    page = {"Origin": "https://evil.example", "Content-Type": "application/json"}
+    mlflow_url = f"http://127.0.0.1:{platform.ports[1]}/api/2.0/mlflow/experiments/create"
+    for url, body in ((f"{platform.url}/flows/", {"name": "retrain"}), (mlflow_url, {"name": "theirs"})):
+        preflight = page | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+        allowed = httpx.options(url, headers=preflight).headers.get("Access-Control-Allow-Origin")
+        assert allowed not in ("*", page["Origin"])
+        for content_type in ("application/json", "text/plain"):  # the latter needs no preflight
+            refused = httpx.post(url, content=json.dumps(body), headers=page | {"Content-Type": content_type})
+            assert refused.status_code in (401, 403), refused.text
+    own = {"Origin": platform.url.removesuffix("/api"), "Access-Control-Request-Method": "POST"}
+    assert httpx.options(f"{platform.url}/flows/", headers=own).headers["Access-Control-Allow-Origin"] == own["Origin"]
 
 
 def test_a_second_up_finds_everything_running_and_status_agrees(platform: Platform) -> None:

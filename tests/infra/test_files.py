@@ -175,7 +175,12 @@ def test_whatever_a_manifest_refers_to_is_there(overlay: str) -> None:
         assert manifest["metadata"].get("namespace", "cots") == "cots"
     secrets = set(re.findall(r"secretKeyRef': \{'key': '([\w-]+)', 'name': '([\w-]+)'", str(built(overlay))))
     base = (INFRA / "kubernetes/base/kustomization.yaml").read_text()
-    assert secrets == {("mlflow-uri", "cots-database"), ("prefect-uri", "cots-database"), ("token", "cots-search")}
+    assert secrets == {
+        ("mlflow-uri", "cots-database"),
+        ("prefect-uri", "cots-database"),
+        ("login", "cots-prefect"),
+        ("token", "cots-search"),
+    }
     assert all(f"{key}=" in base and name in base for key, name in secrets)
 
 
@@ -193,7 +198,8 @@ print(json.dumps(made.job_manifest))
 @pytest.mark.slow
 def test_the_job_that_prefect_makes_of_a_flow_run_is_a_valid_one(tmp_path: Path, fork_python: str) -> None:
     pytest.importorskip("prefect_kubernetes", reason="install the extra kubernetes")
-    nowhere = os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
+    login = {"PREFECT_API_AUTH_STRING": "cots:secret"}
+    nowhere = os.environ | login | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
     pool = str(INFRA / "kubernetes/base/work-pool.json")
     job = json.loads(ran(fork_python, "-c", AS_PREFECT_MAKES_IT, pool, environment=nowhere))
     pod = job["spec"]["template"]["spec"]
@@ -212,6 +218,22 @@ def test_the_job_that_prefect_makes_of_a_flow_run_is_a_valid_one(tmp_path: Path,
     assert container["args"] == ["prefect", "flow-run", "execute"]
     environment = {variable["name"]: variable["value"] for variable in container["env"]}
     assert environment["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    assert environment.items() >= login.items()
+
+
+def test_prefect_wants_a_log_in_and_lets_no_other_sites_page_in() -> None:
+    compose = {name: service.get("environment", {}) for name, service in SERVICES.items()}
+    manifests = {
+        name: {variable["name"]: variable.get("value", str(variable.get("valueFrom"))) for variable in container["env"]}
+        for name, pod in pods("production")
+        for container in pod["containers"]
+    }
+    for server, worker in (
+        (compose["prefect"], compose["worker"]),
+        (manifests["prefect-server"], manifests["prefect-worker"]),
+    ):
+        assert server["PREFECT_SERVER_API_AUTH_STRING"] == worker["PREFECT_API_AUTH_STRING"]
+        assert server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4200"
 
 
 def test_the_ingress_leads_to_the_page_and_to_searches_alone(tmp_path: Path) -> None:

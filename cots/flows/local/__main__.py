@@ -1,5 +1,6 @@
 """`make up`, `make down` and `make status` without containers: the servers run as plain processes on this machine."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,7 @@ def up(
     deploy(settings, Path.cwd())
     _start_worker(processes, worker(settings), settings)
     typer.echo(f"\nexport MLFLOW_TRACKING_URI={settings.tracking_uri}\nexport PREFECT_API_URL={settings.api_url}")
+    typer.echo(f'export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(settings.login_file))})"')
 
 
 @app.command()

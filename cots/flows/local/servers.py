@@ -1,5 +1,6 @@
 """The servers that use PostgreSQL, MLflow and Prefect, and a worker for the project's work pool."""
 
+import base64
 import json
 import signal
 import subprocess
@@ -39,9 +40,16 @@ def mlflow_server(settings: Settings, postgres: Postgres) -> ManagedProcess:
 
 
 def prefect_server(settings: Settings, postgres: Postgres) -> ManagedProcess:
-    """Prefect server: deployments, schedules, states and logs, in PostgreSQL."""
-    database_url = postgres.address("postgresql+asyncpg", "prefect")
-    environment = settings.environment() | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url}
+    """Prefect server: deployments, schedules, states and logs, in PostgreSQL.
+
+    It runs any command in its deployments, so it needs the log-in, and no page but its own may use it from a browser.
+    """
+    environment = settings.environment()
+    environment |= {
+        "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.api_url.removesuffix("/api"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": postgres.address("postgresql+asyncpg", "prefect"),
+    }
     command = (
         sys.executable,
         "-m",
@@ -119,9 +127,9 @@ def _create(settings: Settings, path: str, body: object) -> None:
 
 
 def _request(settings: Settings, path: str, body: object) -> Any:  # noqa: ANN401  any JSON value
-    request = urllib.request.Request(  # noqa: S310  our own server's
-        f"{settings.api_url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    login = base64.b64encode(settings.login_file.read_bytes()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
+    request = urllib.request.Request(f"{settings.api_url}{path}", json.dumps(body).encode(), headers)  # noqa: S310  our own server's
     with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:  # noqa: S310
         return json.load(response)
 

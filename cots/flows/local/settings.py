@@ -1,15 +1,17 @@
-"""State folder and ports of the servers on this machine."""
+"""State folder, ports and log-in of the servers on this machine."""
 
 import json
 import os
+import secrets
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cots.errors import BadInput
+from cots.private_files import open_private
 
 HOST = "127.0.0.1"
-FILE = "settings.json"
+FILE, LOGIN = "settings.json", "prefect-login"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Settings:
     """Settings of one set of local servers.
 
     Attributes:
-        folder: absolute; contains databases, artefacts, logs and the password.
+        folder: absolute; contains databases, artefacts, logs and passwords.
         ports: of the servers.
     """
 
@@ -45,6 +47,9 @@ class Settings:
             folder.mkdir(parents=True, exist_ok=True)
             if chosen and not file.is_file():
                 file.write_text(json.dumps(asdict(chosen), indent=2) + "\n", encoding="utf8")
+            if not (folder / LOGIN).is_file():
+                with open_private(folder / LOGIN, "x") as login:
+                    login.write(f"cots:{secrets.token_urlsafe(24)}")
         except OSError as error:
             raise BadInput(
                 f"cannot write the servers' state to {folder} ({error.strerror}): choose another folder"
@@ -66,6 +71,11 @@ class Settings:
         """Read by PostgreSQL's clients, so that the password appears in no URI, command line or log."""
         return self.folder / "pgpass"
 
+    @property
+    def login_file(self) -> Path:
+        """Holds user and password of the Prefect server, `user:password`."""
+        return self.folder / LOGIN
+
     def environment(self) -> dict[str, str]:
         """Environment of the servers, the worker and their clients."""
         return os.environ | {
@@ -73,6 +83,7 @@ class Settings:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "PGPASSFILE": str(self.password_file),
+            "PREFECT_API_AUTH_STRING": self.login_file.read_text(encoding="utf8"),
             "PREFECT_API_URL": self.api_url,
             "PREFECT_CLI_PROMPT": "false",
             "PREFECT_HOME": str(self.folder / "prefect"),
