@@ -16,7 +16,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 
 from cots.config.params import Params
 from cots.errors import exit_on_error
@@ -40,6 +43,7 @@ CLIENTS, SWITCHES, SECONDS = 50, 10, 60.0
 TEXTS, IMAGES = 45, 5  # distinct queries
 K = 10
 TOLERANCE = 0.02  # of a cosine, because bfloat16 depends on the batch
+JSON = "Host: localhost\r\nContent-Type: application/json\r\n"
 PACKAGE, OTHER = Path("package/index"), Path("models/pretrained")
 
 
@@ -57,16 +61,16 @@ def main() -> None:
     """Print a table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     with exit_on_error(), tempfile.TemporaryDirectory(prefix="cots-bench-") as name:
-        client = _registry(Path(name))
-        with _service() as port:
+        client = create_registry(Path(name))
+        with service() as (_, port):
             tally, elapsed = asyncio.run(_measure(port, client, seconds))
-            metrics = asyncio.run(_once(port, "GET", "/metrics")).decode()
+            metrics = asyncio.run(send_once(port, "GET", "/metrics")).decode()
     print(_table(tally, elapsed, metrics))
     if tally.failed or tally.mixed:
         sys.exit("\n".join((tally.failed + tally.mixed)[:5]))
 
 
-def _registry(folder: Path) -> mlflow.MlflowClient:
+def create_registry(folder: Path) -> mlflow.MlflowClient:
     """A store with two versions; the first one is the champion."""
     params = Params.load()
     stage(SHARDS_PATH, MANIFEST_PATH, OTHER, folder / "index", params=params)
@@ -81,8 +85,8 @@ def _registry(folder: Path) -> mlflow.MlflowClient:
 
 
 @contextmanager
-def _service() -> Iterator[int]:
-    """The port of a running `cots serve`."""
+def service() -> Iterator[tuple[psutil.Process, int]]:
+    """A running `cots serve` on version 1, and its port."""
     command = [sys.executable, "-m", "cots", "serve", "--port", "0", "--poll", "0.5"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr
@@ -92,33 +96,35 @@ def _service() -> Iterator[int]:
         if not address:
             sys.exit(line)
         assert "version 1 answers" in process.stderr.readline()
-        yield int(address[1])
+        # so that it never waits for a reader of its log
+        threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+        yield psutil.Process(process.pid), int(address[1])
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
 
 
 async def _measure(port: int, client: mlflow.MlflowClient, seconds: float) -> tuple[Tally, float]:
-    queries = _queries()
+    queries = sample_queries()
     alone = {}
     for version in ("2", "1"):
-        await _switch(port, client, version)
-        answers = [json.loads(await _once(port, "POST", "/search", query)) for query in queries]
+        await switch_champion(port, client, version)
+        answers = [json.loads(await send_once(port, "POST", "/search", query)) for query in queries]
         alone[version] = answers
     tally, start = Tally(), time.perf_counter()
     clients = [_send_queries(port, queries, first, alone, tally, start + seconds) for first in range(CLIENTS)]
     requests = asyncio.gather(*clients)
     for turn in range(SWITCHES):
         await asyncio.sleep(seconds / (SWITCHES + 1))
-        await _switch(port, client, "21"[turn % 2])
+        await switch_champion(port, client, "21"[turn % 2])
     await requests
     return tally, time.perf_counter() - start
 
 
-async def _switch(port: int, client: mlflow.MlflowClient, version: str) -> None:
+async def switch_champion(port: int, client: mlflow.MlflowClient, version: str) -> None:
     """Move the champion and wait until the service answers with it."""
     await asyncio.to_thread(client.set_registered_model_alias, INDEX, CHAMPION, version)
-    while json.loads(await _once(port, "GET", "/readyz"))["versions"]["index"]["version"] != version:
+    while json.loads(await send_once(port, "GET", "/readyz"))["versions"]["index"]["version"] != version:
         await asyncio.sleep(0.05)
 
 
@@ -137,7 +143,7 @@ async def _send_queries(
             break
         place, start = number % len(queries), time.perf_counter()
         try:
-            status, body = await _exchange(reader, writer, "POST", "/search", queries[place])
+            status, body = await exchange(reader, writer, "POST", "/search", queries[place])
         except (OSError, EOFError) as error:
             tally.failed.append(repr(error))
             break
@@ -148,12 +154,12 @@ async def _send_queries(
         answer = json.loads(body)
         version = answer["versions"]["index"]["version"]
         tally.answered[version] = tally.answered.get(version, 0) + 1
-        if not _of_one_version(answer, alone[version][place]):
+        if not is_of_one_version(answer, alone[version][place]):
             tally.mixed.append(f"query {place}, version {version}: {body.decode()[:300]}")
     writer.close()
 
 
-def _of_one_version(answer: dict[str, Any], alone: dict[str, Any]) -> bool:
+def is_of_one_version(answer: dict[str, Any], alone: dict[str, Any]) -> bool:
     """Whether version names, links and scores are all those of the version that the answer names."""
     version = answer["versions"]["index"]["version"]
     linked = all(hit["preview"].startswith(f"/preview/{version}/") for hit in answer["results"])
@@ -162,7 +168,7 @@ def _of_one_version(answer: dict[str, Any], alone: dict[str, Any]) -> bool:
     return answer["versions"] == alone["versions"] and linked and equal
 
 
-def _queries() -> list[bytes]:
+def sample_queries() -> list[bytes]:
     """Request bodies: captions of indexed samples, and thumbnails of some images."""
     index = PACKAGE / "artifacts" / "index"
     items, thumbnails = pd.read_parquet(index / "items.parquet"), Thumbnails(index / "previews.tar")
@@ -172,23 +178,26 @@ def _queries() -> list[bytes]:
     return [json.dumps(query).encode() for query in texts + images]
 
 
-async def _once(port: int, method: str, path: str, body: bytes = b"") -> bytes:
+async def send_once(port: int, method: str, path: str, body: bytes = b"", headers: str = JSON) -> bytes:
+    """The body of the answer to one request over a connection of its own; any status but 200 ends the benchmark."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    status, answer = await _exchange(reader, writer, method, path, body)
+    status, answer = await exchange(reader, writer, method, path, body, headers)
     writer.close()
     if status != 200:
         sys.exit(f"{method} {path}: {status} {answer.decode()}")
     return answer
 
 
-async def _exchange(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str, body: bytes
+async def exchange(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    method: str,
+    path: str,
+    body: bytes,
+    headers: str = JSON,
 ) -> tuple[int, bytes]:
     """One HTTP/1.1 request by hand, because a client library would cost more than the service."""
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    )
-    writer.write(head.encode() + b"\r\n\r\n" + body)
+    writer.write(f"{method} {path} HTTP/1.1\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = re.search(r"content-length: (\d+)", answer)
     assert length
