@@ -4,15 +4,34 @@ CotsError
 ├── BadInput   exit code 2: a file, a table, a parameter or an argument is wrong
 └── RunFailed  exit code 1: the input was usable, but the run failed
     └── UnreadableFiles
+
+A machine that refuses (a full or read-only disk, missing rights, no memory) ends a process like `RunFailed`. Any other
+exception is a fault of this program: exit code 70, and the line names the file that holds the traceback.
 """
 
 import atexit
+import errno
 import gc
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import NamedTemporaryFile
 
-from cots.terminal import escape_controls_in_lines
+from cots.terminal import escape_controls
+
+INTERRUPTED, INTERNAL_ERROR = 130, 70  # exit codes: of shells for SIGINT, of sysexits.h for a fault of the program
+ADVICE = {  # what to do, by the machine's reason
+    errno.ENOSPC: "free some space and run it again",
+    errno.EDQUOT: "free some space and run it again",
+    errno.EROFS: "run it where files can be written",
+    errno.EACCES: "give this user the rights, or run it as another one",
+    errno.EPERM: "give this user the rights, or run it as another one",
+    errno.EMFILE: "raise the limit (`ulimit -n`) and run it again",
+    errno.EIO: "check the disk",
+    errno.ENOMEM: "free some memory, or lower batch_size, and run it again",
+}
 
 
 class CotsError(Exception):
@@ -37,11 +56,59 @@ class UnreadableFiles(RunFailed):
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """The whole work of a process: on a `CotsError`, print its message to standard error and exit with its code."""
+    """The whole work of a process: if it fails, print one line to standard error and exit with a code of its own."""
     # With torch loaded, the last garbage collection of a process takes two CPU seconds and frees what ends anyway.
     atexit.register(gc.freeze)
     try:
         yield
+        sys.stdout.flush()
     except CotsError as error:
-        print(escape_controls_in_lines(f"error: {error}"), file=sys.stderr)
-        sys.exit(error.exit_code)
+        _exit(str(error), error.exit_code)
+    except BrokenPipeError:  # who read the output has seen enough
+        _exit("", 1)
+    except KeyboardInterrupt:
+        _exit("interrupted", INTERRUPTED)
+    except Exception as error:
+        if refusal := machine_refusal(error):
+            _exit(refusal, RunFailed.exit_code)
+        fault = "".join(traceback.format_exception_only(error)).strip()
+        _exit(f"{fault} (a fault of this program: please report it with {_log(error)})", INTERNAL_ERROR)
+
+
+def machine_refusal(error: BaseException) -> str | None:
+    """What the machine refused and what to do, if that is why an exception was raised.
+
+    Libraries wrap the system's errors in their own, so its words count wherever they stand in the chain of exceptions.
+    """
+    link: BaseException | None = error
+    while link:
+        for code, advice in ADVICE.items():
+            if getattr(link, "errno", None) == code or os.strerror(code) in str(link):
+                return f"{link}: {advice}"
+        if isinstance(link, MemoryError) or "out of memory" in str(link):
+            return f"{str(link) or 'out of memory'}: {ADVICE[errno.ENOMEM]}"
+        link = link.__cause__ or link.__context__
+    return None
+
+
+def _log(error: BaseException) -> str:
+    """Write the traceback to a new file; its path, or what replaces it if no folder can be written."""
+    try:
+        with NamedTemporaryFile(
+            "w", prefix="cots-", suffix=".log", delete=False, encoding="utf8", errors="backslashreplace"
+        ) as file:
+            traceback.print_exception(error, file=file)
+        return file.name
+    except OSError:
+        traceback.print_exception(error)
+        return "the traceback above"
+
+
+def _exit(message: str, code: int) -> None:
+    if message:
+        print("error:", escape_controls(" ".join(message.splitlines())), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # the interpreter would try again and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

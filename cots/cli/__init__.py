@@ -3,6 +3,7 @@
 import gc
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -54,9 +55,11 @@ def root(
 def main() -> None:
     """Run the command line; input that cannot be used prints one line and exits with code 2."""
     gc.set_threshold(GC_THRESHOLD)  # collecting garbage among freshly imported modules would take a tenth of the start
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a caption may have letters that the terminal lacks
     with exit_on_error():
         try:
-            sys.exit(app(prog_name="cots", standalone_mode=False))
+            code = app(prog_name="cots", standalone_mode=False)
         except typer.TyperException as error:
             message = error.format_message()
             if "\n" in message:  # the help, because no command was given
@@ -65,3 +68,5 @@ def main() -> None:
             raise BadInput(f"{message} (see `cots --help`)") from None
         except typer.Abort:
             sys.exit(1)
+        sys.stdout.flush()
+        sys.exit(code)
