@@ -28,6 +28,7 @@ from cots.file_names import MANIFEST_PATH, SHARDS_PATH
 from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
 from cots.progress import Progress
+from cots.training import checkpoint
 from cots.training.monitor import Monitor
 from cots.training.optim import build_param_groups
 from cots.training.trainer import train
@@ -83,7 +84,7 @@ def train_cross_encoder(model: DualEncoder, params: Params, steps: int) -> Cross
             batches,
             config=training,
             pixel_stats=(vision["mean"], vision["std"]),
-            checkpoint_path=Path("runs/checkpoints/cross-encoder.pt"),
+            checkpoint_path=checkpoint.path_of("cross-encoder"),
             fingerprint=fingerprint([model.digest, schedule, training.model_dump(mode="json")], MANIFEST_PATH, TOKENS),
             monitor=Monitor(objective, training, validate=dict),
             on_step=progress.log_step,
@@ -125,6 +126,7 @@ def main(steps: int = STEPS) -> None:
     params, model = Params.load(), DualEncoder.load(ENCODERS)
     cross = train_cross_encoder(model, params, steps)
     cross.save(OUT)
+    checkpoint.path_of("cross-encoder").unlink(missing_ok=True)
     embedded, images = evaluation_set(model, params)
     by_embeddings = two_streams(embedded)
     print(f"{len(images)} images and {len(embedded.captions)} texts of {params.evaluate.split}, {steps} steps")

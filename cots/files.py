@@ -72,9 +72,9 @@ def locked(path: Path) -> Iterator[None]:
                 return
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically; its folder exists."""
-    with atomic_file(path) as partial:
+def write_json(path: Path, values: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Write a JSON file atomically, as `atomic_file` does; its folder exists."""
+    with atomic_file(path, durable=durable) as partial:
         partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
 
 

@@ -15,6 +15,7 @@ from cots.init_distributed import init_distributed
 from cots.models.dual_encoder import DualEncoder
 from cots.tracking.loading import load_start
 from cots.tracking.runs import start_run
+from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
 
 
@@ -53,6 +54,7 @@ def stage(
         model.save(out)
         logged.log_curves(curves)
         logged.log_artifact(report)
+    checkpoint.path_of(f"finetune-{target}").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from cots.factory.model import build_model, describe, fit_to_images
 from cots.init_distributed import init_distributed
 from cots.tracking.loading import load_start
 from cots.tracking.runs import start_run
+from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
 
 
@@ -53,6 +54,7 @@ def stage(
         model.save(out)
         logged.log_curves(curves)
         logged.log_artifact(report)
+    checkpoint.path_of("pretrain").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

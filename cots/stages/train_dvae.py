@@ -18,12 +18,14 @@ from cots.devices import autocast, default_device
 from cots.errors import exit_on_error
 from cots.factory.dvae_crops import build_dvae_crops
 from cots.file_names import CODEBOOK_USAGE, CURVES
+from cots.files import atomic_file
 from cots.fingerprint import fingerprint
 from cots.models.dvae.io import AnyDvae, save_dvae
 from cots.models.dvae.openai_weights import import_openai_dvae
 from cots.models.dvae.pixels import to_pixels
 from cots.models.dvae.vae import Dvae, perplexity
 from cots.progress import Progress
+from cots.training import checkpoint
 from cots.training.dvae import Metrics, train_dvae
 
 NUM_EXAMPLES = 12  # images shown with their reconstructions
@@ -46,8 +48,11 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     save_dvae(dvae, out)
     report.mkdir(parents=True, exist_ok=True)
     usage, scores = save_reconstructions(dvae, crops, report / "reconstructions.png")
-    (report / CODEBOOK_USAGE).write_text(json.dumps(usage, indent=1))
-    pd.DataFrame(curves or scores).to_csv(report / CURVES, index=False, float_format="%.6g")
+    with atomic_file(report / CODEBOOK_USAGE, durable=True) as partial:
+        partial.write_text(json.dumps(usage, indent=1))
+    with atomic_file(report / CURVES, durable=True) as partial:
+        pd.DataFrame(curves or scores).to_csv(partial, index=False, float_format="%.6g")
+    checkpoint.path_of("train_dvae").unlink(missing_ok=True)
 
 
 def build_and_train(
@@ -62,7 +67,7 @@ def build_and_train(
             dvae,
             crops,
             config=section,
-            checkpoint_path=Path("runs/checkpoints/train_dvae.pt"),
+            checkpoint_path=checkpoint.path_of("train_dvae"),
             fingerprint=run_fingerprint,
             on_step=progress.log_step,
         )
@@ -88,7 +93,8 @@ def save_reconstructions(dvae: AnyDvae, crops: RandomCrops, image_path: Path) ->
         torch.cat(list(batch[:NUM_EXAMPLES]), dim=2).movedim(0, -1).cpu().numpy()
         for batch in (originals, reconstructions)
     ]
-    Image.fromarray((np.concatenate(rows_of_images) * 255).round().astype(np.uint8)).save(image_path)
+    with atomic_file(image_path, durable=True) as partial:
+        Image.fromarray((np.concatenate(rows_of_images) * 255).round().astype(np.uint8)).save(partial, "PNG")
     usage = {
         "perplexity": round(perplexity(counts), 2),
         "codes": dvae.num_codes,

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import mlflow
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
 EXPERIMENT = "cots"
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMS_PER_CALL = 100  # likewise
@@ -204,22 +206,27 @@ def start_run(
     client = connect()
     from mlflow.entities import Param, RunStatus
 
-    values = flatten_params(sections)
+    params = flatten_params(sections)
     with mlflow_errors():
         experiment = get_or_create_experiment(client)
-        run = client.create_run(experiment, run_name=stage, tags=_tags(stage, values, manifest)).info.run_id
-        for start in range(0, len(values), PARAMS_PER_CALL):
-            chunk = list(values.items())[start : start + PARAMS_PER_CALL]
+        run = client.create_run(experiment, run_name=stage, tags=_tags(stage, params, manifest)).info.run_id
+        for start in range(0, len(params), PARAMS_PER_CALL):
+            chunk = list(params.items())[start : start + PARAMS_PER_CALL]
             client.log_batch(run, params=[Param(name, value) for name, value in chunk])
     try:
         yield LoggedRun(client, run)
     except BaseException:
-        client.set_terminated(run, RunStatus.to_string(RunStatus.FAILED))
+        try:
+            with mlflow_errors():
+                client.set_terminated(run, RunStatus.to_string(RunStatus.FAILED))
+        except RunFailed as error:  # the stage's own error says more
+            log.warning("run %s stays open: %s", run, error)
         raise
     with mlflow_errors():
         client.set_terminated(run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": without_credentials(tracking_uri())})
+    values = {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": without_credentials(tracking_uri())}
+    write_json(out, values, durable=True)
 
 
 def flatten_params(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:

@@ -1,14 +1,22 @@
-"""Checkpoints: the whole state of an unfinished run, with the fingerprint of the run."""
+"""Checkpoints: the whole state of an unfinished run, with the fingerprint of the run.
+
+A run is unfinished until everything that it writes is on disk and logged: its last step is saved too, and the stage
+removes the checkpoint at its very end.
+"""
 
 import logging
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from cots.errors import BadInput
 from cots.files import atomic_file
 
 log = logging.getLogger(__name__)
+
+FOLDER = Path("runs/checkpoints")
 
 # Names in the objective's state as of release 0.1, whose unfinished runs can be resumed.
 RENAMED = {
@@ -24,11 +32,21 @@ RENAMED = {
 OWNERS = ("image_slow.", "text_slow.", "queue.", "noise_filter.")  # modules of the objective that had these names
 
 
+def path_of(name: str) -> Path:
+    """The checkpoint file of the run `name`."""
+    return FOLDER / f"{name}.pt"
+
+
+def is_due(step: int, *, every: int, steps: int) -> bool:
+    """Whether the state after a step (from 0) is saved: every few steps, and after the last one."""
+    return (step + 1) % every == 0 or step + 1 == steps
+
+
 def save(path: Path, state: dict[str, Any], *, fingerprint: str) -> None:
     """Write a checkpoint atomically: a killed run leaves the last complete one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path, durable=True) as partial:
-        torch.save({"fingerprint": fingerprint, "state": state}, partial)
+    with atomic_file(path, durable=True) as partial, partial.open("wb") as file:  # torch hides why a path is refused
+        torch.save({"fingerprint": fingerprint, "state": state}, file)
 
 
 def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
@@ -37,10 +55,17 @@ def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
     Args:
         path: the file.
         fingerprint: digest of parameters and inputs. A checkpoint with another one is logged and ignored.
+
+    Raises:
+        BadInput: the file is damaged.
     """
     if not path.is_file():
         return None
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{path} is damaged: delete it to train from the beginning ({reason})") from None
     if saved["fingerprint"] != fingerprint:
         log.info("%s belongs to other parameters or data: starting from the beginning", path)
         return None

@@ -13,6 +13,7 @@ from cots.devices import autocast
 from cots.models.dvae.pixels import to_pixels
 from cots.models.dvae.vae import Dvae, kl_to_uniform, perplexity
 from cots.training import checkpoint
+from cots.training.require_finite import require_finite
 from cots.training.schedule import exponential, warmup_cosine
 
 Metrics = dict[str, float]
@@ -33,12 +34,15 @@ def train_dvae(
         dvae: on its device, channels last.
         crops: endless; a function of the step.
         config: the section of the run.
-        checkpoint_path: the checkpoint file, removed at the end.
+        checkpoint_path: the checkpoint file; after the last step it holds the finished run.
         fingerprint: digest of parameters and data.
         on_step: called with the metrics of each step.
 
     Returns:
         The curves, one row per step.
+
+    Raises:
+        RunFailed: the loss or its gradient is not finite.
     """
     device = next(dvae.parameters()).device
     optimizer = torch.optim.AdamW(dvae.parameters(), fused=True, weight_decay=0.0)
@@ -51,10 +55,9 @@ def train_dvae(
         torch.manual_seed(hash((config.seed, step)))  # the Gumbel noise is a function of the step
         curves.append({"step": step} | dvae_step(dvae, optimizer, to_pixels(batch, device), step, config))
         on_step(curves[-1])
-        if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+        if checkpoint.is_due(step, every=config.checkpoint_every, steps=config.steps):
             state = {"dvae": dvae.state_dict(), "optimizer": optimizer.state_dict()}
             checkpoint.save(checkpoint_path, state | {"step": step + 1, "curves": curves}, fingerprint=fingerprint)
-    checkpoint_path.unlink(missing_ok=True)
     return curves
 
 
@@ -71,10 +74,12 @@ def dvae_step(
         output = dvae(batch, temperature)
     reconstruction = F.mse_loss(output.pixels, batch)
     divergence = kl_to_uniform(output.log_probs)
-    (reconstruction + kl_weight * divergence).backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(dvae.parameters(), 1.0)
+    loss = reconstruction + kl_weight * divergence
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(dvae.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
+    require_finite(step, loss=loss.item(), gradient=norm.item())
     counts = torch.bincount(output.log_probs.argmax(dim=1).flatten(), minlength=dvae.num_codes)
     return {
         "reconstruction": float(reconstruction.detach()),

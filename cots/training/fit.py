@@ -18,10 +18,12 @@ from cots.distributed import rank
 from cots.factory.objective import build_objective, trained_scales
 from cots.factory.train_loader import build_train_loader
 from cots.file_names import CURVES, PAIRS
+from cots.files import atomic_file
 from cots.fingerprint import fingerprint
 from cots.models.dual_encoder import DualEncoder
 from cots.objectives.protocol import saved_encoders
 from cots.progress import Progress
+from cots.training import checkpoint
 from cots.training.frozen_features import with_frozen_features
 from cots.training.fsdp import apply_fsdp, full_state_dict
 from cots.training.monitor import Monitor
@@ -48,7 +50,7 @@ def fit(
     num_codes: int,
     media: tuple[str, ...],
 ) -> pd.DataFrame:
-    """Train a model in place; rank 0 writes curves and pair statistics.
+    """Train a model in place; rank 0 writes curves and pair statistics. The checkpoint stays until the caller is done.
 
     Args:
         model: with its initial weights.
@@ -96,7 +98,7 @@ def fit(
             loader,
             config=training,
             pixel_stats=pixel_stats,
-            checkpoint_path=Path(f"runs/checkpoints/{name}.pt"),
+            checkpoint_path=checkpoint.path_of(name),
             fingerprint=run_fingerprint,
             monitor=monitor,
             on_step=progress.log_step,
@@ -111,8 +113,10 @@ def fit(
 
 def _write(report: Path, curves: pd.DataFrame, pairs: pd.DataFrame) -> None:
     report.mkdir(parents=True, exist_ok=True)
-    curves.to_csv(report / CURVES, index=False, float_format="%.6g")
-    pairs.to_parquet(report / PAIRS, index=False)
+    with atomic_file(report / CURVES, durable=True) as partial:
+        curves.to_csv(partial, index=False, float_format="%.6g")
+    with atomic_file(report / PAIRS, durable=True) as partial:
+        pairs.to_parquet(partial, index=False)
 
 
 def configure_trainable(model: DualEncoder, training: TrainConfig) -> None:

@@ -1,6 +1,5 @@
 """The training loop, for pre-training and fine-tuning, for COTS and the baselines."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -14,7 +13,6 @@ from cots.config.training import TrainConfig
 from cots.curves import GRAD_NORM, TOTAL_LOSS, current_column
 from cots.data.loader import NumpyBatch, TrainLoader
 from cots.distributed import all_gather_with_grad, barrier, clip_grad_norm, rank
-from cots.errors import RunFailed
 from cots.models.encoder import compile_blocks
 from cots.models.pixels import normalize_pixels
 from cots.objectives.protocol import Batch, KeyFeatures, Objective
@@ -24,6 +22,7 @@ from cots.training.gradients import Metrics, backward_batch, sum_losses
 from cots.training.mfu import MfuMeter
 from cots.training.monitor import Monitor
 from cots.training.pair_stats import PairStats
+from cots.training.require_finite import require_finite
 from cots.training.schedule import warmup_cosine
 
 T = TypeVar("T")
@@ -56,13 +55,13 @@ def train(
         loader: endless; its batches are a function of the step.
         config: the section of the run.
         pixel_stats: mean and standard deviation by channel.
-        checkpoint_path: the checkpoint file, removed at the end.
+        checkpoint_path: the checkpoint file; after the last step it holds the finished run.
         fingerprint: digest of parameters and inputs.
         monitor: measures beside training.
         on_step: called with the metrics of each step.
 
     Raises:
-        RunFailed: the loss is not finite.
+        RunFailed: the loss or its gradient is not finite.
     """
     device = next(objective.parameters()).device
     pairs = PairStats(int(loader.caption_offsets[-1]))
@@ -96,16 +95,14 @@ def train(
         timing = {"pairs_per_second": steps_per_second * loader.batch_size, "utilisation": meter.mfu(steps_per_second)}
         timing["data_wait"] = wait_seconds / elapsed
         curves.append({"step": step} | metrics | {"learning_rate": rate} | timing | measured)
-        if not math.isfinite(metrics[TOTAL_LOSS]):
-            raise RunFailed(f"the loss is {metrics[TOTAL_LOSS]} at step {step}: lower the learning rate")
+        require_finite(step, loss=metrics[TOTAL_LOSS], gradient=metrics[GRAD_NORM])
         curves[-1] |= monitor.after_step(step)
         on_step(curves[-1])
-        if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+        if checkpoint.is_due(step, every=config.checkpoint_every, steps=config.steps):
             state = checkpoint_state(step + 1, objective, optimizer, curves, pairs)
             if rank() == 0:
                 checkpoint.save(checkpoint_path, state, fingerprint=fingerprint)
-    barrier()  # a slower rank may still be loading the checkpoint
-    checkpoint_path.unlink(missing_ok=True)
+    barrier()  # a slower rank may still be loading the checkpoint that the first one removes next
     return TrainResult(curves, pairs)
 
 

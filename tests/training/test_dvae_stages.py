@@ -13,13 +13,15 @@ from PIL import Image
 from cots.config.dvae import OpenAiDvaeConfig
 from cots.config.params import Params
 from cots.data.crop_views import CropViews
-from cots.errors import BadInput
+from cots.errors import BadInput, RunFailed
 from cots.models.dvae import openai as openai_dvae
 from cots.models.dvae.io import load_dvae
 from cots.models.dvae.openai_weights import weights_digest
 from cots.models.dvae.vae import Dvae
 from cots.report import sections
 from cots.stages import tokenize, train_dvae
+from cots.training import checkpoint
+from cots.training.require_finite import require_finite
 from tests.training.conftest import tiny_params
 
 
@@ -80,3 +82,22 @@ def test_a_codebook_of_another_size_than_the_parameters_say_is_refused(
     section = importing.dvae.model_copy(update={"codebook_size": 8192})
     with pytest.raises(BadInput, match=r"dvae\.codebook_size is 8192"):
         run(tiny_data, tmp_path, importing.model_copy(update={"dvae": section}))
+
+
+def test_a_loss_that_is_no_number_ends_the_stage_without_a_dvae(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="lower the learning rate"):
+        run(tiny_data, tmp_path, tiny_params(dvae={"learning_rate": 1e19, "steps": 30}))
+    assert not (tmp_path / "dvae").exists()
+
+
+def test_a_gradient_that_is_no_number_ends_a_run_even_at_its_last_step() -> None:
+    with pytest.raises(RunFailed, match="the gradient is nan at step 9: lower the learning rate"):
+        require_finite(9, loss=1.0, gradient=float("nan"))
+
+
+def test_a_damaged_checkpoint_is_named_with_the_way_out(tiny_data: Path, tmp_path: Path) -> None:
+    file = checkpoint.path_of("train_dvae")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"PK half a checkpoint")
+    with pytest.raises(BadInput, match="train_dvae.pt is damaged: delete it to train from the beginning"):
+        run(tiny_data, tmp_path, tiny_params())

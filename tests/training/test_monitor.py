@@ -16,6 +16,7 @@ from cots.factory.model import build_model
 from cots.factory.objective import build_objective
 from cots.factory.train_loader import build_train_loader
 from cots.models.dual_encoder import DualEncoder
+from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
 from cots.training.gradients import backward_batch
 from cots.training.monitor import grad_norms
@@ -37,6 +38,7 @@ def run(data: Path, tokenized: Path, out: Path, params: Params) -> tuple[pd.Data
     inputs = Inputs(data / "shards", data / "manifest.parquet", tokenized / "tokens")
     media = ("image", "video")
     curves = fit(model, inputs, out / "report", name="pretrain", training=params.pretrain, num_codes=16, media=media)
+    checkpoint.path_of("pretrain").unlink()
     return curves, model
 
 

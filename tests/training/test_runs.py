@@ -31,6 +31,7 @@ from cots.models.dual_encoder import DualEncoder
 from cots.objectives.cots import CotsObjective
 from cots.objectives.protocol import ALL_ROWS, Batch, LossOutput
 from cots.stages import finetune, tokenize
+from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
 from cots.training.optim import build_param_groups
 from cots.training.trainer import to_device, train_step, with_wait_seconds
@@ -51,6 +52,7 @@ def run(data: Path, tokenized: Path, out: Path, params: Params) -> Path:
     inputs = Inputs(data / "shards", data / "manifest.parquet", tokenized / "tokens")
     fit(model, inputs, out / "report", name="pretrain", training=params.pretrain, num_codes=16, media=BOTH)
     model.save(out / "model")
+    checkpoint.path_of("pretrain").unlink()
     return out
 
 
