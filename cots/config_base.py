@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # of NumPy and torch alike
 CodebookSize = Annotated[int, Field(ge=2, le=65536)]  # tokens are stored in 16 bits
 
 
@@ -23,7 +24,7 @@ SplitName = Literal["train", "val", "test"]
 
 
 class Config(BaseModel):
-    """A mapping in `params.yaml`; unknown keys are errors, instances are immutable.
+    """A mapping in `params.yaml`; unknown keys and infinite numbers are errors, instances are immutable.
 
     Every key has its default and description beside its type: `Field(default=..., description=...)`. The first sentence
     of the description becomes the comment in a parameter file, the whole of it goes into docs/params.md. A key added
@@ -31,7 +32,7 @@ class Config(BaseModel):
     default.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -123,11 +123,15 @@ def _bounds(metadata: list[Any]) -> Iterator[str]:
     for bound in metadata:
         for kind, sign in ((annotated_types.Gt, ">"), (annotated_types.Ge, "≥"), (annotated_types.Lt, "<")):
             if isinstance(bound, kind):
-                yield f"{sign} {getattr(bound, kind.__name__.lower()):g}"
+                yield f"{sign} {_number(getattr(bound, kind.__name__.lower()))}"
         if isinstance(bound, annotated_types.Le):
-            yield f"≤ {bound.le:g}"
+            yield f"≤ {_number(bound.le)}"
         if isinstance(bound, FieldInfo):
             yield from _bounds(bound.metadata)
+
+
+def _number(value: Any) -> str:  # noqa: ANN401  annotated_types' own
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _members(annotation: Any) -> list[Any]:  # noqa: ANN401  a type

@@ -5,13 +5,13 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from cots.config.sections import Sections
-from cots.config_base import Config, Fraction
+from cots.config_base import Config, Fraction, Seed
 
 
 class DriftConfig(Config):
     """Limits beyond which queries and new samples count as drifted."""
 
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
         description="Seed of subsamples and permutations. [drift.md](drift.md) explains what is compared with what.",
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config_base import CodebookSize, Config
+from cots.config_base import CodebookSize, Config, Seed
 
 
 class ScheduleConfig(Config):
@@ -20,7 +20,7 @@ class TrainedDvaeConfig(Config):
     """A discrete VAE trained on the project's own images."""
 
     kind: Literal["train"] = Field(default="train", description="train (our own) or openai (imported weights).")
-    seed: int = Field(default=0, description="Seed of weights, crops and noise.")
+    seed: Seed = Field(default=0, description="Seed of weights, crops and noise.")
     codebook_size: CodebookSize = Field(default=256, description="Number of visual tokens. Paper: 8,192 (M).")
     width: PositiveInt = Field(
         default=32, description="Channels at a quarter of the resolution; twice as many at an eighth."
@@ -43,7 +43,7 @@ class OpenAiDvaeConfig(Config):
     """OpenAI's discrete VAE, imported."""
 
     kind: Literal["openai"] = Field(default="openai", description="train (our own) or openai (imported weights).")
-    seed: int = Field(default=0, description="Seed of the crops in the reconstruction examples.")
+    seed: Seed = Field(default=0, description="Seed of the crops in the reconstruction examples.")
     batch_size: PositiveInt = Field(default=16, description="Crops per batch of these examples.")
     codebook_size: CodebookSize = Field(default=8192, description="Number of visual tokens.")
     path: Path = Field(

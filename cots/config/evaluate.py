@@ -3,7 +3,7 @@
 from pydantic import Field, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config_base import Config, SplitName
+from cots.config_base import Config, Seed, SplitName
 
 
 class EvaluateConfig(Config):
@@ -20,7 +20,7 @@ class EvaluateConfig(Config):
     bootstrap_resamples: PositiveInt = Field(
         default=1000, description="Bootstrap resamples for the confidence intervals."
     )
-    seed: int = Field(default=0, description="Seed of the resamples and of the choice of examples.")
+    seed: Seed = Field(default=0, description="Seed of the resamples and of the choice of examples.")
 
 
 class EvaluateSection(Sections):

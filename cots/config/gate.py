@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
-from cots.config_base import Config, Fraction
+from cots.config_base import Config, Fraction, Seed
 from cots.directions import DirectionName
 
 
@@ -36,7 +36,7 @@ class GateConfig(Config):
         default=50.0, description="Maximum time of a query against the index, milliseconds."
     )
     bootstrap_resamples: PositiveInt = Field(default=1000, description="Resamples of the paired bootstrap.")
-    seed: int = Field(default=0, description="Seed of the resamples.")
+    seed: Seed = Field(default=0, description="Seed of the resamples.")
 
 
 class GateSection(Sections):

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cots.config.sections import Sections
 from cots.config_base import Config, Start
@@ -45,7 +45,7 @@ class ImageEncoderConfig(Config):
         description="Mean of each channel, subtracted from the pixels; null: the checkpoint's. Without a checkpoint "
         "null is CLIP's.",
     )
-    std: tuple[float, float, float] | None = Field(
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
         default=None,
         description="Standard deviation of each channel, divides the pixels; null: the checkpoint's. Without a "
         "checkpoint null is CLIP's.",

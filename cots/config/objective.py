@@ -23,13 +23,17 @@ class LossWeightsConfig(Config):
 class FilterConfig(Config):
     """The adaptive momentum filter: after a warm-up it drops pairs of a similarity below mean - num_std * std."""
 
-    warmup_steps: NonNegativeInt = Field(default=100, description="Steps before pairs are dropped.")
+    warmup_steps: NonNegativeInt = Field(
+        default=100, description="Steps before pairs are dropped; at least one, whose similarities are the first known."
+    )
     num_std: PositiveFloat | None = Field(
         default=2.0,
         description="Standard deviations below the running mean, where pairs are dropped; null: no pair is dropped. "
         "The statistics are logged in any case. Paper: 2 (M).",
     )
-    momentum: Fraction = Field(default=0.9, description="Momentum of the running statistics.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.9, description="Momentum of the running statistics."
+    )
 
 
 class MaskConfig(Config):
@@ -103,6 +107,17 @@ class CotsObjectiveConfig(Config):
         if not any(self.loss_weights.model_dump().values()):
             raise ValueError("every loss weight is 0: nothing would be learnt")
         return self
+
+    @model_validator(mode="after")
+    def _check_negatives(self) -> Self:
+        if self.in_batch_negatives == "none" and not self.queue_size and self.compares_pairs:
+            raise ValueError("in_batch_negatives none with queue_size 0: without negatives nothing would be learnt")
+        return self
+
+    @property
+    def compares_pairs(self) -> bool:
+        """Whether a level is trained that compares a pair with negatives."""
+        return any(weight for level, weight in self.loss_weights if level != "token")
 
     @property
     def masked(self) -> MaskConfig | None:

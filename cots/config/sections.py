@@ -6,10 +6,13 @@ from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from yaml.constructor import ConstructorError
 
 from cots.config.renamed import find_old_names, rename_keys
 from cots.config_base import fill_defaults
 from cots.errors import BadInput
+
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which takes the keys of other mappings
 
 log = logging.getLogger(__name__)
 
@@ -61,15 +64,35 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401  YAML
     """Content of a parameter file, unchecked.
 
     Raises:
-        BadInput: no such file, or not YAML.
+        BadInput: no such file, not YAML, a key that is there twice, or an alias that contains itself.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf8"))
+        return yaml.load(path.read_text(encoding="utf8"), _Loader)  # noqa: S506  a safe one
     except FileNotFoundError:
         raise BadInput(
             f"no parameter file {path}: run in the project's folder, or write one with `cots init`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadInput(f"{path}{line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses what no parameter file means: repeated keys and aliases of themselves."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.deep_construct = True  # of its two ways, the one that raises where an alias contains itself
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE):
+            if key.value in lines:
+                problem = f"{key.value} is there a second time, first in line {lines[key.value]}"
+                raise ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep=deep)

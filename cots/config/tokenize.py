@@ -5,13 +5,13 @@ from typing import Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cots.config.sections import Sections
-from cots.config_base import Config
+from cots.config_base import Config, Seed
 
 
 class TokenizeConfig(Config):
     """Random crops of each sample, drawn and tokenized once, before training."""
 
-    seed: int = Field(default=0, description="Seed of the crops.")
+    seed: Seed = Field(default=0, description="Seed of the crops.")
     crops_per_image: PositiveInt = Field(
         default=8, description="Crops per sample. Training uses them in turn, one in each epoch."
     )

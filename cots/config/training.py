@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from cots.config.objective import CotsObjectiveConfig, FilterConfig, LossWeightsConfig, ObjectiveConfig
 from cots.config.sections import Sections
-from cots.config_base import Config, Start
+from cots.config_base import Config, Seed, Start
 from cots.directions import Target
 
 
@@ -28,7 +28,7 @@ class TrainableBlocksConfig(Config):
 class TrainConfig(Config):
     """A training run, for pre-training and fine-tuning."""
 
-    seed: int = Field(default=0, description="Seed of weights, order of samples and dropout.")
+    seed: Seed = Field(default=0, description="Seed of weights, order of samples and dropout.")
     steps: NonNegativeInt = Field(default=250, description="Optimizer steps; 0 keeps what the run starts from.")
     batch_size: PositiveInt = Field(default=128, description="Pairs per step, over all ranks. Paper: 2,048 (M).")
     grad_accum_steps: PositiveInt = Field(
@@ -117,6 +117,21 @@ class TrainConfig(Config):
             raise ValueError("cached_views needs frozen blocks: set trainable_blocks.image to a number or to locked")
         if self.objective.masked or self.frames > 1 or self.fsdp:
             raise ValueError("cached_views needs whole images, one frame and no fsdp: set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_negatives(self) -> Self:
+        objective = self.objective
+        if (
+            isinstance(objective, CotsObjectiveConfig)
+            and objective.compares_pairs
+            and objective.in_batch_negatives == "none"
+            and objective.queue_warmup_steps >= self.steps > 0
+        ):
+            raise ValueError(
+                f"queue_warmup_steps {objective.queue_warmup_steps} of {self.steps} steps, in_batch_negatives none: "
+                "without negatives nothing would be learnt"
+            )
         return self
 
     @model_validator(mode="after")

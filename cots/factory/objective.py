@@ -21,7 +21,7 @@ def build_objective(model: DualEncoder, section: ObjectiveConfig, *, num_codes: 
     """The training objective around a model's encoders; `num_codes` is the size of the dVAE's codebook."""
     config = section.temperature
     init = model.config.get("temperature", TEMPERATURE) if config.init is None else config.init
-    lowest = config.min if init >= config.min else init / 2  # at the bound itself there would be no gradient
+    lowest = config.min if init >= config.min else init / 2
     temperature = Temperature(init=init, learnable=config.learnable, min=lowest)
     return OBJECTIVES[section.kind](model, section, temperature, num_codes)
 

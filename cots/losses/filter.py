@@ -17,7 +17,7 @@ class AdaptiveMomentumFilter(nn.Module):
     Reading and updating them are separate methods, so that a forward pass changes nothing.
 
     Args:
-        warmup_steps: steps before any pair is dropped.
+        warmup_steps: steps before any pair is dropped; nothing is known, and so dropped, before the first one.
         num_std: distance of the threshold below the mean, in standard deviations; None drops nothing, but the
             statistics are still updated.
         momentum: of the moving averages, per step, in [0, 1).
@@ -51,7 +51,7 @@ class AdaptiveMomentumFilter(nn.Module):
     @property
     def threshold(self) -> float:
         """Pairs below it are dropped; minus infinity during warm-up or if nothing is to be dropped."""
-        if self.num_std is None or int(self.steps) < self.warmup_steps:
+        if self.num_std is None or int(self.steps) < max(self.warmup_steps, 1):
             return float("-inf")
         return self.mean - self.num_std * self.std
 

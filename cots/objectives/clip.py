@@ -40,7 +40,8 @@ class ClipObjective(Objective[None]):
         return LossOutput(loss, {"contrastive": loss.detach()})
 
     def update_state(self, keys: None) -> None:
-        """Nothing to update between steps."""
+        """Keep the temperature above its minimum."""
+        self.temperature.clamp_()
 
     def metrics(self, keys: None) -> dict[str, float]:
         """The temperature, for the curves."""

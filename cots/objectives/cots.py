@@ -255,7 +255,8 @@ class CotsObjective(Objective[KeyFeatures]):
 
     @torch.no_grad()
     def update_state(self, keys: KeyFeatures) -> None:
-        """Update momentum encoders, queues and filter; called once after each optimizer step."""
+        """Update momentum encoders, queues, filter and temperature; called once after each optimizer step."""
+        self.temperature.clamp_()
         self.image_m.update(self.image, self.momentum)
         self.text_m.update(self.text, self.momentum)
         if self.needs_momentum:

@@ -104,7 +104,7 @@ class Objective(nn.Module, ABC, Generic[K]):
 
     @abstractmethod
     def update_state(self, keys: K) -> None:
-        """Update momentum encoders, queues and running statistics after the optimizer's step."""
+        """Update momentum encoders, queues, running statistics and bounds after the optimizer's step."""
 
     @abstractmethod
     def metrics(self, keys: K) -> dict[str, float]:

@@ -57,7 +57,8 @@ class SiglipObjective(Objective[None]):
         return LossOutput(loss, {"sigmoid": loss.detach()})
 
     def update_state(self, keys: None) -> None:
-        """Nothing to update between steps."""
+        """Keep the temperature above its minimum."""
+        self.temperature.clamp_()
 
     def metrics(self, keys: None) -> dict[str, float]:
         """Temperature and bias, for the curves."""

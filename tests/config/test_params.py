@@ -28,6 +28,7 @@ from cots.errors import BadInput
 from cots.models.dual_encoder import UNTRAINED
 
 ROOT = Path(__file__).parents[2]
+OTHER_LEVELS = {"instance": 0, "task": 0, "masked_views": 0}
 RELEASE_0_1 = ROOT / "tests/fixtures/v0_1/params.yaml"
 STAGE_PARAMS: dict[str, type[Sections]] = {
     "prepare": PrepareParams,
@@ -301,6 +302,42 @@ def test_a_baseline_refuses_parameters_of_other_objectives(tmp_path: Path, value
     assert "pretrain.objective.clip.queue_size" in error_message(tmp_path, values)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("source.seed", -1, "greater than or equal to 0"),
+        ("pretrain.seed", 2**70, "less than 4294967296"),
+        ("pretrain.learning_rate", float("inf"), "finite number"),
+        ("gate.non_inferiority_margin", float("nan"), "finite number"),
+        ("model.image.std", [0.0, 0.2, 0.2], "greater than 0"),
+        ("model.image.mean", [float("inf"), 0.2, 0.2], "finite number"),
+        ("pretrain.objective.filter.momentum", 1.0, "less than 1"),
+    ],
+)
+def test_a_value_that_cannot_be_right_is_refused(
+    tmp_path: Path, values: dict[str, Any], path: str, value: object, said: str
+) -> None:
+    *sections, key = path.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    section[key] = value
+    message = error_message(tmp_path, values)
+    assert "1 mistake(s)" in message
+    assert path.rpartition(".")[2] in message
+    assert said in message
+
+
+def test_a_run_whose_pairs_never_meet_a_negative_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    run = values["pretrain"]
+    run["objective"] |= {"in_batch_negatives": "none", "queue_size": 0}
+    assert "in_batch_negatives none with queue_size 0: without negatives" in error_message(tmp_path, values)
+    run["objective"] |= {"queue_size": 8, "queue_warmup_steps": run["steps"]}
+    assert f"queue_warmup_steps {run['steps']} of {run['steps']} steps" in error_message(tmp_path, values)
+    run["objective"] |= {"queue_size": 0, "queue_warmup_steps": 0, "loss_weights": {"token": 1} | OTHER_LEVELS}
+    assert Params.model_validate(values).pretrain.objective.masked
+
+
 def test_a_temperature_below_its_minimum_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["objective"]["temperature"] = {"init": 0.005, "learnable": True, "min": 0.01}
     assert "init 0.005 is below min 0.01" in error_message(tmp_path, values)
@@ -326,6 +363,35 @@ def test_a_file_that_is_not_a_parameter_file_is_refused(tmp_path: Path, text: st
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(BadInput, match=r"params\.yaml"):
         Params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("index: {}\nprepare: {}\nindex: {}\n", "params.yaml, line 3: index is there a second time, first in line 1"),
+        ("gate:\n  seed: 1\n  min_recall: 0\n  seed: 2\n", "line 4: seed is there a second time, first in line 2"),
+        ("gate: {seed: 1, seed: 2}", "line 1: seed is there a second time, first in line 1"),
+        ("model: {image: {options: &a {depth: *a}}}", "params.yaml, line 1: found unconstructable recursive node"),
+        ("index: " + "[" * 3000, "not YAML: maximum recursion depth"),
+        ("gate: {seed: 2024-13-45}", "not YAML: month must be in 1..12"),
+        ("gate: {seed: !!int a}", "not YAML: invalid literal"),
+        ("gate:\n  seed: [1\n", "params.yaml, line 3: expected ',' or ']'"),
+    ],
+)
+def test_what_yaml_allows_but_no_parameter_file_means_is_refused_with_its_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(BadInput) as raised:
+        Params.load(tmp_path / "params.yaml")
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_mappings_may_share_keys(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("gate: &seeded {seed: 3}\ndrift: {<<: *seeded, max_rows: 7}\n")
+    params = Params.load(tmp_path / "params.yaml")
+    assert (params.gate.seed, params.drift.seed, params.drift.max_rows) == (3, 3, 7)
 
 
 def test_a_missing_file_names_the_command_that_writes_one(tmp_path: Path) -> None:

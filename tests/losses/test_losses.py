@@ -161,3 +161,8 @@ def test_reading_the_filter_changes_nothing() -> None:
     before = {name: value.clone() for name, value in noise.state_dict().items()}
     noise.keep_mask(torch.randn(8))
     assert all(torch.equal(before[name], value) for name, value in noise.state_dict().items())
+
+
+def test_the_first_batch_is_kept_even_without_a_warm_up() -> None:
+    noise = AdaptiveMomentumFilter(warmup_steps=0, num_std=2.0, momentum=0.9)
+    assert noise.keep_mask(torch.tensor([-0.3, -0.1, 0.05, 0.2])).all()

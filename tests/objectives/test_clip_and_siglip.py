@@ -1,6 +1,7 @@
 """The baselines against loops, closed forms and invariances, in float64."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from cots.models.temperature import Temperature
 from cots.objectives.clip import ClipObjective
-from cots.objectives.protocol import LossOutput
+from cots.objectives.protocol import ALL_ROWS, LossOutput, Objective
 from cots.objectives.siglip import SiglipObjective, sigmoid_loss
 from tests.objectives.test_cots import batch, objective
 
@@ -74,3 +75,17 @@ def test_an_ignored_pair_has_no_gradient() -> None:
     sigmoid_loss(logits, torch.arange(4), excluded).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert F.one_hot(torch.tensor(6), 16).reshape(4, 4).bool().equal(logits.grad == 0)
+
+
+def test_every_objective_keeps_its_temperature_above_the_minimum() -> None:
+    cots, some = objective(queue=1, negatives="momentum"), batch(3)
+    temperature = cots.temperature
+    objectives: list[Objective[Any]] = [
+        cots,
+        ClipObjective(image=cots.image, text=cots.text, temperature=temperature),
+        SiglipObjective(image=cots.image, text=cots.text, temperature=temperature, bias=-2.0),
+    ]
+    for trained in objectives:
+        temperature.log_tau.data.fill_(-9.0)
+        trained.update_state(trained.compute_keys(some, [ALL_ROWS]))
+        assert temperature.log_tau.item() == pytest.approx(math.log(0.01))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cots.config_base import Config
+from cots.config_base import Config, Seed
 from cots.data.samples import Sample, Split, is_utf8
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import make_sample, media_of, parse_json, parse_split, require_folder
@@ -29,7 +29,7 @@ class FolderSourceConfig(Config):
         description="A folder with a caption table (CSV, TSV or JSONL): image, caption, optionally split. In JSONL a "
         "caption may be a list of several. Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos."
     )
-    seed: int = Field(default=0, description="Seed of the holdout.")
+    seed: Seed = Field(default=0, description="Seed of the holdout.")
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
     def read(self) -> Iterator[Sample]:

@@ -7,7 +7,7 @@ from typing import BinaryIO, Literal
 
 from pydantic import Field
 
-from cots.config_base import Config
+from cots.config_base import Config, Seed
 from cots.data.samples import MAX_FILE_BYTES, Fault, Sample, Split
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import VIDEO_SUFFIXES, make_sample, media_of, parse_json, require_folder
@@ -31,7 +31,7 @@ class WebdatasetSourceConfig(Config):
         description="The folder of the tars: image or video, .txt caption and .json of each sample. "
         "Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos."
     )
-    seed: int = Field(default=0, description="Seed of the holdout.")
+    seed: Seed = Field(default=0, description="Seed of the holdout.")
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
     def read(self) -> Iterator[Sample]:

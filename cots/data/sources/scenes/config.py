@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from cots.config_base import Config, Fraction
+from cots.config_base import Config, Fraction, Seed
 from cots.data.samples import Sample
 
 
@@ -26,7 +26,7 @@ class ScenesSourceConfig(Config):
         default=Path("cots/data/scenes.yaml"),
         description="Grammar file: shapes, colours, textures, words.",
     )
-    seed: int = Field(default=0, description="Seed of the scenes.")
+    seed: Seed = Field(default=0, description="Seed of the scenes.")
     size: PositiveInt = Field(default=64, description="Side of the images, pixels.")
     images: SplitCountsConfig = Field(default=SplitCountsConfig(), description="Number of images in each split.")
     videos: SplitCountsConfig = Field(
