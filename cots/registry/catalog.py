@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 from cots.registry.client import INDEX
 from cots.registry.promotions import PROMOTIONS, Promotion, select_valid
 from cots.registry.versions import VersionInfo
-from cots.tracking.runs import tracking_uri
+from cots.tracking.runs import local_store, require_project_folder
 
-SQLITE, FILE, MODELS = "sqlite:///", "file", "models:/"
+FILE, MODELS = "file", "models:/"
 VERSIONS = """
     select version, creation_time, storage_location from model_versions
     where name = ? and workspace = 'default' and current_stage != 'Deleted_Internal'
@@ -104,11 +104,17 @@ def find_local_version(uri: str) -> LocalVersion | None:
 
 
 def read_model(name: str) -> RegisteredModel | None:
-    """Read a model from the registry's SQLite file; None if there is no such file or it has another schema."""
-    uri = tracking_uri()
-    path = Path(uri.removeprefix(SQLITE))
-    if "MLFLOW_REGISTRY_URI" in os.environ or not uri.startswith(SQLITE) or not path.is_file():
+    """Read a model from the registry's SQLite file; None if the registry is elsewhere or has another schema.
+
+    Raises:
+        BadInput: the working folder is inside a project, and the registry is in the project's folder.
+    """
+    path = local_store()
+    if "MLFLOW_REGISTRY_URI" in os.environ or path is None or not path.parent.is_dir():
         return None
+    if not path.exists():
+        require_project_folder(path)
+        return RegisteredModel([], {})
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
             tags: dict[int, dict[str, str]] = {}

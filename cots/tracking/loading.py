@@ -79,7 +79,7 @@ def find_version(uri: str) -> ModelVersion | None:
         return None
     name, at, alias = uri.removeprefix(PREFIX).partition("@")
     name, _, number = name.partition("/")
-    client = connect()
+    client = connect(create=False)
     try:
         return client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
     except MlflowException as error:
@@ -124,7 +124,7 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
         if not Path(uri).is_dir():
             raise BadInput(f"no model {uri}: give a folder or a URI such as {CHAMPION_URI}")
         return Path(uri)
-    connect()
+    connect(create=False)
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
     except MlflowException as error:

@@ -1,13 +1,15 @@
 """Tracking: one MLflow run per stage with its parameters, curves, files and lineage."""
 
+import fcntl
 import json
 import logging
 import os
 import re
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import islice
@@ -20,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel
 
 from cots.digests import file_digest, text_digest
-from cots.errors import RunFailed
+from cots.errors import BadInput, RunFailed
 from cots.files import write_json
 from cots.flatten import flatten
 from cots.tracking.git import git_state
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPERIMENT = "cots"
+SQLITE = "sqlite:///"
+PIPELINE = "dvc.yaml"  # in a project's folder
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMS_PER_CALL = 100  # likewise
 PROBE_SECONDS = 5
@@ -46,10 +50,14 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
-def connect() -> "mlflow.MlflowClient":
-    """Connect to tracking store and registry; a missing local SQLite file is created.
+def connect(*, create: bool = True) -> "mlflow.MlflowClient":
+    """Connect to tracking store and registry.
+
+    Args:
+        create: whether a missing local SQLite file is created.
 
     Raises:
+        BadInput: there is no such file, and it is not to be created, or the working folder is inside a project.
         RunFailed: the server does not answer (detected within seconds), or the store cannot be opened.
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -60,16 +68,63 @@ def connect() -> "mlflow.MlflowClient":
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri()
     _require_server(uri)
+    if path := local_store():
+        _require_database(path, create=create)
     import mlflow  # takes two seconds, so only after the server has answered
 
     mlflow.set_tracking_uri(uri)
     try:
-        with mlflow_errors():
+        with mlflow_errors(), _one_at_a_time(path):
             client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
     except (ImportError, ValueError) as error:  # no driver for such a database, or no such address
         raise RunFailed(_failure(error)) from None
     return client
+
+
+def local_store() -> Path | None:
+    """The SQLite file that is the store; None if the store is something else, such as a server."""
+    uri = tracking_uri()
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+
+
+def require_project_folder(path: Path) -> None:
+    """Check, where a file of the project is missing, that the working folder is not a folder inside the project.
+
+    Raises:
+        BadInput: it is; the message names the project's folder.
+    """
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / PIPELINE).is_file()), here)
+    if root != here and not path.is_absolute():
+        raise BadInput(f"no {path} in {here}: run in the project's folder {root}")
+
+
+def _require_database(path: Path, *, create: bool) -> None:
+    """Open a SQLite file, because MLflow would try for minutes to open one that cannot be."""
+    if not path.exists():
+        require_project_folder(path)
+        if not create:
+            raise BadInput(f"no registry {path.absolute()}: run `dvc repro` and `cots registry publish` first")
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("pragma schema_version")
+    except sqlite3.OperationalError as error:
+        hint = "it is a folder, move it away" if path.is_dir() else "give this user the rights"
+        raise RunFailed(f"cannot open {path.absolute()} as MLflow's database ({error}): {hint}") from None
+    except sqlite3.DatabaseError as error:
+        raise RunFailed(f"{path.absolute()} is not MLflow's database ({error}): move it away") from None
+
+
+@contextmanager
+def _one_at_a_time(path: Path | None) -> Iterator[None]:
+    """Within this context no other process opens the SQLite file: two at once would both create its tables."""
+    if path is None or not os.access(path.parent, os.W_OK):  # nobody can create tables there
+        yield
+        return
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _require_server(uri: str) -> None:
@@ -119,7 +174,7 @@ def get_or_create_experiment(client: "mlflow.MlflowClient") -> str:
     """
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        return client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
+        return _create_experiment(client)
     location = urlsplit(experiment.artifact_location)
     project = Path(unquote(location.path)).parent
     if tracking_uri().startswith("sqlite:") and location.scheme == "file" and not project.is_dir():
@@ -132,12 +187,21 @@ def get_or_create_experiment(client: "mlflow.MlflowClient") -> str:
     return experiment.experiment_id
 
 
+def _create_experiment(client: "mlflow.MlflowClient") -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.create_experiment(EXPERIMENT, artifact_location=_artifacts())
+    except MlflowException:
+        if created := client.get_experiment_by_name(EXPERIMENT):  # by another process in the meantime
+            return created.experiment_id
+        raise
+
+
 def _artifacts() -> str | None:
     """Artifact folder beside a local database; MLflow's default depends on the working directory."""
-    uri = tracking_uri()
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+    path = local_store()
+    return (path.absolute().parent / "mlartifacts").as_uri() if path else None
 
 
 @dataclass(frozen=True)

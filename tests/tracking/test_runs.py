@@ -13,7 +13,9 @@ import pytest
 
 from cots.config.params import Params
 from cots.digests import file_digest
-from cots.errors import RunFailed
+from cots.errors import BadInput, RunFailed
+from cots.registry.catalog import list_promotions, list_versions
+from cots.tracking.loading import load_start
 from cots.tracking.runs import connect, flatten_params, get_or_create_experiment, start_run, without_credentials
 from tests.conftest import tracked_in
 
@@ -232,6 +234,53 @@ def test_lists_and_texts_are_flattened_as_they_read_in_the_file() -> None:
     assert flat["tokenize.scale"] == f"[{params.tokenize.scale[0]}, {params.tokenize.scale[1]}]"
     assert flat["index.factory"] == params.index.factory
     assert flat["validate.sampled_shards"] == str(params.validate_.sampled_shards)
+
+
+def test_a_store_that_cannot_be_opened_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(RunFailed, match="mlflow.db as MLflow's database .* it is a folder, move it away"):
+        connect()
+    (tmp_path / "mlflow.db").rmdir()
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(RunFailed, match="is not MLflow's database .* move it away"):
+        connect()
+
+
+def test_a_folder_inside_a_project_gets_no_store_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")
+    for read in (connect, list_versions):
+        with pytest.raises(BadInput, match=f"no mlflow.db in {tmp_path}/docs: run in the project's folder {tmp_path}"):
+            read()
+    assert not list((tmp_path / "docs").iterdir())
+
+
+def test_who_only_reads_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert list_versions() == []
+    assert list_promotions() == []
+    for uri in ("models:/cots-index@champion", "models:/cots-encoders/1"):
+        with pytest.raises(BadInput, match="run `dvc repro` and `cots registry publish` first"):
+            load_start(uri)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_new_store_at_once_all_find_the_same_experiment(
+    tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code = "from cots.tracking.runs import *; print(get_or_create_experiment(connect()))"
+    command = [fork_python, "-c", code]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=tmp_path, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    ended = [(*process.communicate(), process.returncode) for process in processes]
+    assert ended == [("1\n", "", 0)] * 4
 
 
 @pytest.mark.slow
