@@ -29,6 +29,12 @@ PACKAGES = (
 )
 
 
+DVC_ADVICE = {  # what to do, by DVC's words
+    "not a git repository": ": run `git init`, or `dvc config core.no_scm true` to use DVC without git",
+    "uid not found": ": set the variable USER to any name",
+}
+
+
 class BrokenError(Exception):
     """A failed check; the message says what to do."""
 
@@ -108,7 +114,8 @@ def _dvc() -> str:
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     status = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if status.returncode:
-        raise BrokenError(status.stderr.strip().splitlines()[0])
+        reason = status.stderr.strip().partition("\n")[0] or f"dvc status ended with exit code {status.returncode}"
+        raise BrokenError("".join([reason, *(advice for words, advice in DVC_ADVICE.items() if words in reason)]))
     stale = json.loads(status.stdout)
     return f"out of date: {', '.join(stale)}; run `dvc repro`" if stale else "everything is up to date"
 

@@ -34,6 +34,8 @@ def summary(
 def _read(path: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"no metrics in {path} ({error}): run `dvc repro` first") from None
+    except OSError as error:
+        raise BadInput(f"no metrics in {path} ({error.strerror}): run `dvc repro` first") from None
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON ({error}): run `dvc repro --force evaluate`") from None
     return values

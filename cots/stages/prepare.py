@@ -64,4 +64,5 @@ def _check_share(rejected_rows: list[dict[str, Any]], accepted: int, table: Path
 
 if __name__ == "__main__":
     with exit_on_error():
-        stage(*map(Path, sys.argv[1:]), params=PrepareParams.load())
+        params = PrepareParams.load()
+        stage(params.source.path, *map(Path, sys.argv[1:]), params=params)

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import chdir
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from cots.cli.doctor import CHECKS, BrokenError
 from cots.cli.tables import table
 from cots.config.model import ModelConfig
 from cots.config.objective import TemperatureConfig
@@ -124,7 +126,10 @@ def test_a_terminal_gets_long_cells_wrapped_and_a_pipe_whole_lines(monkeypatch: 
         (["evaluate"], "Missing option '--model'"),
         (["registry", "promote", "--reason", "x"], "Missing option '--version'"),
         (["registry", "promote", "--version", "best", "--reason", "x"], "Invalid value for '--version'"),
-        (["summary", "--metrics", "/nowhere"], "run `dvc repro` first"),
+        (
+            ["summary", "--metrics", "/nowhere"],
+            "no metrics in /nowhere (No such file or directory): run `dvc repro` first",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(cots: Cots, arguments: list[str], said: str) -> None:
@@ -714,6 +719,25 @@ def test_the_doctor_finds_this_environment_sound(
     assert "BROKEN" not in out
     assert "bf16" in out
     assert store in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["archive", "larger repository"])
+def test_the_doctor_says_what_dvc_needs_of_a_folder_without_git_and_nothing_inside_a_larger_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_python: str, place: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", fork_python)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copytree(ROOT / ".dvc", project / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    if place == "archive":
+        with pytest.raises(BrokenError, match="is not a git repository: run `git init`"), chdir(project):
+            CHECKS["dvc"]()
+    else:
+        subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+        with chdir(project):
+            assert CHECKS["dvc"]() == "everything is up to date"
 
 
 def test_the_doctor_names_what_is_broken(cots: Cots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,7 @@ def test_the_data_source_is_prepared_and_the_stage_reads_what_it_left(project: P
     preset = (project / "presets/sidecar.yaml").read_text(encoding="utf8")
     (project / "params.yaml").write_text(preset.replace("path/to/folder", "sidecar"), encoding="utf8")
     written = "data/shards", "data/manifest.parquet", "data/rejected.parquet"
-    run(project, "-m", "cots.stages.prepare", "sidecar", "withdrawn.csv", *written)
+    run(project, "-m", "cots.stages.prepare", "withdrawn.csv", *written)
     manifest = pd.read_parquet(project / "data/manifest.parquet")
     assert sorted(manifest["id"]) == sorted(f"{number}.png" for number in range(12))
     run(project, "-m", "cots.stages.census", "data/manifest.parquet", "census.json")

@@ -17,6 +17,7 @@ from cots.data.shards import read_shard
 from cots.data.withdrawn import add_withdrawn
 from cots.errors import BadInput, RunFailed
 from cots.stages.prepare import stage
+from tests.deployed import squares_project
 
 ROOT = Path(__file__).parents[2]
 Encoded = Callable[..., bytes]
@@ -272,8 +273,8 @@ def run_stage(folder: Path, source: Path, python: str) -> subprocess.CompletedPr
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["source"] = {"kind": "folder", "path": str(source), "seed": 0, "holdout": {"val": 0, "test": 0}}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    inputs = [str(source), str(ROOT / "withdrawn.csv")]
-    command = [python, "-m", "cots.stages.prepare", *inputs, "shards", "m.parquet", "r.parquet"]
+    outputs = ["shards", "m.parquet", "r.parquet"]
+    command = [python, "-m", "cots.stages.prepare", str(ROOT / "withdrawn.csv"), *outputs]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 
@@ -298,3 +299,20 @@ def test_from_the_shell_a_source_of_absent_images_gives_one_line_and_exit_code_1
     assert "error: 2 of 2 samples are rejected" in errors[0]
     assert "no such file 2" in errors[0]
     assert "a.jpg" in errors[0]
+
+
+@pytest.mark.slow
+def test_no_shell_reads_the_name_of_the_data_or_of_the_project(
+    tmp_path: Path, tiny_package: Path, fork_python: str
+) -> None:
+    project = squares_project(tmp_path / "my pröject #1 100% [x] $HOME", tiny_package, fork_python)
+    name = " a $(touch RUN) `touch RUN` ${HOME} $HOME \"b\" 'c' \\ * ; touch RUN # é\n-d"
+    (project / "pictures").rename(project / name)
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    values["source"]["path"] = name
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    command = [fork_python, "-m", "dvc", "repro", "--single-item", "prepare"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(read_manifest(project / "data/manifest.parquet")) > 0
+    assert not list(project.rglob("RUN"))
