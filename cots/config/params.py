@@ -42,6 +42,18 @@ class Params(
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_index_factory(self) -> Self:
+        starts = [self.model.init_from, *(run.init_from for run in self.finetune.values())]
+        if self.index.factory != "auto" and not any(starts):  # a model to start from has a dimension of its own
+            from cots.index.embedding_index import create_untrained  # FAISS, which "auto" does not need
+
+            try:
+                create_untrained(self.model.dim, self.index.factory)
+            except ValueError as error:
+                raise ValueError(f"index.factory: {error}") from None
+        return self
+
     def dump_all(self) -> dict[str, Any]:
         """Plain values of all sections, in the order of the file."""
         gate, drift = self.gate.model_dump(mode="json"), self.drift.model_dump(mode="json")

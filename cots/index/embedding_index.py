@@ -50,7 +50,7 @@ class EmbeddingIndex:
         if not np.isfinite(embeddings).all():
             raise ValueError("an index needs finite embeddings")
         vectors = np.ascontiguousarray(embeddings, np.float32)
-        faiss_index = _create_untrained(vectors.shape[1], factory)
+        faiss_index = create_untrained(vectors.shape[1], factory)
         index = cls(faiss_index)
         if settings:
             index.set(settings)
@@ -212,7 +212,12 @@ def _training_sample(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArra
     return vectors[np.linspace(0, len(vectors) - 1, enough, dtype=np.int64)]
 
 
-def _create_untrained(dim: int, factory: str) -> faiss.Index:
+def create_untrained(dim: int, factory: str) -> faiss.Index:
+    """An empty index of vectors of a dimension.
+
+    Raises:
+        ValueError: FAISS does not know the factory string, or not for this dimension or for inner products.
+    """
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:

@@ -155,7 +155,7 @@ def summarize_dvae(folder: Path) -> DvaeResults:
 
 
 def summarize_filter(pairs: Path, manifest: pd.DataFrame, load_images: ImageLoader) -> FilterResults:
-    """Metrics of the filter if some captions are known to be wrong, and the pairs with the lowest scores."""
+    """Metrics of the filter if some captions are known to be wrong and some not; the pairs with the lowest scores."""
     table = label_pairs(read_pairs(pairs), manifest)
     lowest = table.head(NUM_SUSPECTS)
     images = load_images(lowest["id"])
@@ -163,7 +163,8 @@ def summarize_filter(pairs: Path, manifest: pd.DataFrame, load_images: ImageLoad
         Suspect(images[row["id"]], row["text"], row["score"], row["seen"], row["dropped"], row["wrong"])
         for row in lowest.to_dict("records")
     ]
-    return FilterResults(filter_metrics(table) if table["wrong"].any() else None, suspects)
+    separable = table["wrong"].any() and not table["wrong"].all()
+    return FilterResults(filter_metrics(table) if separable else None, suspects)
 
 
 def overview_table(manifest: pd.DataFrame) -> Table:

@@ -266,6 +266,22 @@ def test_the_gate_accepts_only_directions_of_the_deployed_target(tmp_path: Path,
     assert "gate.must_improve v2t is not a direction of index.target image-text" in error_message(tmp_path, values)
 
 
+@pytest.mark.parametrize("factory", ["nonsense", "", "PQ100", "HNSW32,PQ16", "flat"])
+def test_an_index_that_faiss_cannot_build_is_refused_before_anything_is_trained(
+    tmp_path: Path, values: dict[str, Any], factory: str
+) -> None:
+    values["index"]["factory"] = factory
+    assert f"index.factory: FAISS cannot create {factory!r}" in error_message(tmp_path, values).replace(
+        "supports", "cannot create"
+    )
+
+
+@pytest.mark.parametrize("factory", ["auto", "Flat", "IVF256,Flat", "HNSW32", "OPQ4,IVF4,PQ4x4,RFlat"])
+def test_an_index_that_faiss_can_build_is_accepted(values: dict[str, Any], factory: str) -> None:
+    values["index"]["factory"] = factory
+    assert Params.model_validate(values).index.factory == factory
+
+
 def test_a_run_that_would_learn_nothing_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["objective"]["loss_weights"] = {"instance": 0, "token": 0, "task": 0, "masked_views": 0}
     assert "nothing would be learnt" in error_message(tmp_path, values)

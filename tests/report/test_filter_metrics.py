@@ -1,10 +1,15 @@
 """Metrics of the filter against values computed by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cots.report.filter_metrics import filter_metrics, label_pairs
+from cots.report.inline_images import InlineImage
+from cots.report.sections import summarize_filter
 
 
 def pairs(score: list[float], seen: list[int], dropped: list[int], wrong: list[bool]) -> pd.DataFrame:
@@ -60,3 +65,16 @@ def test_pairs_get_the_caption_of_their_number() -> None:
     seen = pd.DataFrame({"id": ["b", "a"], "caption": [0, 1], "score": [0.9, 0.1], "seen": [1, 2], "dropped": [0, 2]})
     labelled = label_pairs(seen, manifest)
     assert labelled[["id", "text", "wrong"]].values.tolist() == [["a", "a1", True], ["b", "b0", False]]
+
+
+@pytest.mark.parametrize(("wrong", "measured"), [((True, True), False), ((False, False), False), ((True, False), True)])
+def test_the_report_shows_suspects_whatever_is_known_of_the_captions(
+    tmp_path: Path, wrong: tuple[bool, bool], measured: bool
+) -> None:
+    table = pairs([0.1, 0.2], [3, 3], [1, 0], [True, True]).drop(columns="wrong")
+    table.assign(id=["a", "b"], caption=0).to_parquet(tmp_path / "pairs.parquet")
+    manifest = pd.DataFrame({"id": ["a", "b"], "captions": [["x"], ["y"]], "wrong": [[flag] for flag in wrong]})
+    image = InlineImage.of_frames([Image.new("RGB", (8, 8))], "x", side=8)
+    results = summarize_filter(tmp_path / "pairs.parquet", manifest, lambda ids: dict.fromkeys(ids, image))
+    assert (results.metrics is not None) == measured
+    assert [suspect.text for suspect in results.suspects] == ["x", "y"]
