@@ -282,6 +282,14 @@ def test_an_index_that_faiss_can_build_is_accepted(values: dict[str, Any], facto
     assert Params.model_validate(values).index.factory == factory
 
 
+def test_a_dvae_whose_batches_have_a_single_token_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["model"]["image"] |= {"size": 8, "patch": 8}
+    values["finetune"]["image-text"]["size"] = values["finetune"]["video-text"]["size"] = 8
+    assert Params.model_validate(values).model.image.grid == 1
+    values["dvae"]["batch_size"] = 1
+    assert "dvae.batch_size 1 with a single patch" in error_message(tmp_path, values)
+
+
 def test_a_run_that_would_learn_nothing_is_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     values["pretrain"]["objective"]["loss_weights"] = {"instance": 0, "token": 0, "task": 0, "masked_views": 0}
     assert "nothing would be learnt" in error_message(tmp_path, values)
