@@ -56,7 +56,8 @@ def main(folder: str, real: str) -> None:
     if status == REAL:
         posix.execv(real, [real, *sys.argv[1:]])
     if status < 0:
-        _signal.signal(-status, _signal.SIG_DFL)
+        if -status != _signal.SIGKILL:  # which nobody can handle anyway
+            _signal.signal(-status, _signal.SIG_DFL)
         posix.kill(posix.getpid(), -status)
     posix._exit(status)
 

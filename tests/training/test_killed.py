@@ -1,0 +1,116 @@
+"""A stage that is killed anywhere between two writes ends, when it is run again, with the files of one that was not."""
+
+import shutil
+import signal
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.kill_points import contents, killed_everywhere, run
+from tests.training.conftest import tiny_params
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+Encoded = Callable[..., bytes]
+Folders = Callable[[], Path]
+
+
+@pytest.fixture
+def folders(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    """Makes working folders with the parameters of a tiny run and a store of their own."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    values = tiny_params(prepare={"samples_per_shard": 2, "size": 32}).model_dump(mode="json", by_alias=True)
+    values["source"] = {"kind": "folder", "path": str(tmp_path / "pictures"), "holdout": {"val": 0.3, "test": 0.0}}
+    numbers = count()
+
+    def fresh() -> Path:
+        folder = tmp_path / f"run-{next(numbers)}"
+        folder.mkdir()
+        (folder / "params.yaml").write_text(yaml.safe_dump(values))
+        shutil.copy(empty_store, folder / "mlflow.db")
+        return folder
+
+    return fresh
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """All files of a run but its inputs and what differs from run to run."""
+    own = contents(folder)
+    return {
+        name: own[name] for name in own if not name.startswith(("mlflow", "mlartifacts", "params.yaml", "run.json"))
+    }
+
+
+def assert_all_alike(folders: list[Path], min_steps: int) -> None:
+    """All runs left the same files; there were so many of them at least."""
+    assert len(folders) >= min_steps
+    first = outputs(folders[0])
+    for number, folder in enumerate(folders[1:], start=2):
+        assert outputs(folder) == first, f"killed at step {number}"
+
+
+def test_prepare(folders: Folders, tmp_path: Path, make_image: Encoded, fork_python: str) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rows = ["image,caption"]
+    for number in range(7):
+        (pictures / f"{number}.jpg").write_bytes(make_image(seed=number))
+        rows.append(f"{number}.jpg,picture {number}")
+    (pictures / "captions.csv").write_text("\n".join(rows))
+    command = ["cots.stages.prepare", str(ROOT / "withdrawn.csv"), "data/shards", "data/m.parquet", "data/r.parquet"]
+    assert_all_alike(list(killed_everywhere(fork_python, folders, *command)), min_steps=8)
+
+
+def test_tokenize(folders: Folders, tiny_data: Path, tokenized: Path, fork_python: str) -> None:
+    inputs = [*data_of(tiny_data), tokenized / "dvae"]
+    command = ["cots.stages.tokenize", *map(str, inputs), "data/tokens", "models/tokenizer"]
+    assert_all_alike(list(killed_everywhere(fork_python, folders, *command)), min_steps=4)
+
+
+@pytest.mark.parametrize("where", ["train_dvae.pt.partial", "checkpoints"])
+def test_train_dvae_within_its_first_checkpoint(
+    folders: Folders, tiny_data: Path, fork_python: str, where: str
+) -> None:
+    command = ["cots.stages.train_dvae", *map(str, data_of(tiny_data)), "models/dvae", "reports/dvae"]
+    killed, whole = folders(), folders()
+    assert run(fork_python, killed, where, *command).returncode == -signal.SIGKILL
+    for folder in (killed, whole):
+        assert run(fork_python, folder, "0", *command).returncode == 0
+    assert outputs(killed) == outputs(whole)
+
+
+def test_the_end_of_train_dvae(folders: Folders, tiny_data: Path, fork_python: str) -> None:
+    command = ["cots.stages.train_dvae", *map(str, data_of(tiny_data)), "models/dvae", "reports/dvae"]
+    trained = trained_until(fork_python, folders, command, "dvae.safetensors")
+    assert_all_alike(list(killed_everywhere(fork_python, trained, *command)), min_steps=15)
+
+
+def test_the_end_of_pretrain(folders: Folders, tiny_data: Path, tokenized: Path, fork_python: str) -> None:
+    inputs = [*data_of(tiny_data), tokenized / "tokens", tokenized / "tokenizer"]
+    command = ["cots.stages.pretrain", *map(str, inputs), "model", "report", "run.json"]
+    trained = trained_until(fork_python, folders, command, "curves.csv.partial")
+    ended = list(killed_everywhere(fork_python, trained, *command))
+    assert_all_alike(ended, min_steps=15)
+    assert all((folder / "run.json").is_file() for folder in ended)
+    assert not list((ended[0] / "runs/checkpoints").iterdir())
+
+
+def data_of(folder: Path) -> list[Path]:
+    return [folder / "shards", folder / "manifest.parquet"]
+
+
+def trained_until(python: str, folders: Folders, command: list[str], file: str) -> Folders:
+    """Makes folders of a run that was killed when it had trained, before the first step on a file that it writes."""
+    trained = folders()
+    assert run(python, trained, file, *command).returncode == -signal.SIGKILL
+
+    def at_the_end() -> Path:
+        folder = folders()
+        shutil.copytree(trained / "runs", folder / "runs")
+        return folder
+
+    return at_the_end
