@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import os
 import shutil
@@ -149,6 +150,46 @@ def test_the_manifest_tells_what_the_shards_hold_in_their_order(tmp_path: Path, 
         (row["key"], row["id"], list(row["captions"]), row["frames"], row["bytes"]) for row in rows
     ]
     assert [(row["width"], row["height"]) for row in rows] == [(40 + i, 32) for i in range(7)]
+
+
+def test_odd_names_and_captions_are_stored_as_the_table_has_them(tmp_path: Path, make_image: Encoded) -> None:
+    names = [
+        "ä ö.jpg",
+        "a,b.jpg",
+        "a'b.jpg",
+        "a&b<c>.jpg",
+        "100%.jpg",
+        "#1.jpg",
+        "🐶.jpg",
+        "NA",
+        "null",
+        "-r.jpg",
+        "d/é.jpg",
+    ]
+    captions = [
+        "🐶🏽‍♂️ a dog",
+        "كلب أحمر",
+        "two\nlines",
+        '<b>"quoted"</b>',
+        "tab\tand nul \0",
+        "=cmd|' /C calc'!A0",
+        "NaN",
+    ]
+    captions += ["[PAD] [MASK] ##ing", "\u202eright to left", "日本語の説明", "{braces} $dollar `tick`"]
+    path = tmp_path / "source"
+    (path / "d").mkdir(parents=True)
+    for name in names:
+        (path / name).write_bytes(make_image())
+    with (path / "captions.csv").open("w", encoding="utf8", newline="") as file:
+        csv.writer(file).writerows([("image", "caption"), *zip(names, captions, strict=True)])
+    manifest, rejected = prepared(tmp_path / "out", folder_params(path))
+    assert rejected.empty
+    assert list(zip(manifest["id"], map(list, manifest["captions"]), strict=True)) == [
+        (name, [caption]) for name, caption in zip(names, captions, strict=True)
+    ]
+    shards = [tmp_path / "out/shards" / shard for shard in manifest["shard"].unique()]
+    stored = [(sample.id, *sample.captions) for shard in shards for sample in read_shard(shard)]
+    assert stored == list(zip(names, captions, strict=True))
 
 
 def test_two_runs_give_the_same_bytes(tmp_path: Path, source: Path) -> None:
