@@ -1,5 +1,6 @@
 """Withdrawn samples leave the deployed index at once, whatever else is missing, running or refused."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,22 @@ def test_the_index_is_the_one_that_a_refresh_without_the_sample_builds(
     assert again
     assert (again.version, again.new, again.champion) == (3, False, True)
     assert refresh(params) is None
+
+
+def test_where_too_few_vectors_are_left_for_the_kind_of_index_the_rest_is_searched_exactly(
+    store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = shutil.copytree(tiny_package, tmp_path / "package")
+    params = json.loads((package / "evidence/params.json").read_text())
+    params["index"]["factory"] = "IVF6,Flat"  # as many lists as items: one less cannot be trained
+    (package / "evidence/params.json").write_text(json.dumps(params))
+    registry = Registry()
+    register(registry, package)
+    registry.withdraw({"red": "its owner asked"})
+    assert deploy_without_withdrawn() == 2
+    assert registry.get_artifacts(2).load_lineage()["index"]["kind"] == "Flat"
+    assert len(search(2, "any")) == 5
 
 
 def test_the_last_sample_of_an_index_stays_served_and_the_error_says_so(registry: Registry) -> None:

@@ -32,6 +32,14 @@ def test_every_index_finds_a_vector_by_itself(factory: str, embeddings: NDArray[
     assert np.mean(rows[:, 0] == np.arange(300)) > 0.9
 
 
+@pytest.mark.parametrize("factory", [*FACTORIES, "OPQ4,PQ4", "PQ4x4fs", "HNSW8,SQfp16", "IVF4,SQ8"])
+def test_every_index_gives_its_vectors_back_in_their_order(factory: str, embeddings: NDArray[np.float32]) -> None:
+    vectors = EmbeddingIndex.build(embeddings, factory).vectors
+    similarity = vectors @ embeddings.T
+    assert vectors.shape == embeddings.shape
+    assert np.mean(similarity.argmax(axis=1) == np.arange(300)) > 0.5
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_a_second_build_gives_the_same_bytes(factory: str, embeddings: NDArray[np.float32], tmp_path: Path) -> None:
     for name in ("first.faiss", "second.faiss"):
