@@ -2,12 +2,15 @@
 
 import asyncio
 import resource
+import socket
 import sys
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 CLIENT_SECONDS = 10.0  # for a request's head to arrive, and for an answer to be read
 OTHER_FILES = 100  # of the process: for loading a version, the query log, the registry
+ACCEPTED_AT_ONCE = 16  # asyncio opens up to four times as many before the first is counted
+QUEUE = 2048  # of the kernel, of connections that wait to be accepted
 
 
 class BoundedConnection(H11Protocol):
@@ -65,6 +68,14 @@ class BoundedConnection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class ListeningSocket(socket.socket):
+    """A socket whose queue is `QUEUE` long, however few connections asyncio accepts at once."""
+
+    def listen(self, backlog: int = QUEUE) -> None:
+        """Asyncio, with the number that it accepts at once."""
+        super().listen(QUEUE)
 
 
 def max_connections() -> int:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from cots.errors import BadInput
 from cots.service.app import ServiceSettings, create_app
-from cots.service.connections import BoundedConnection
+from cots.service.connections import ACCEPTED_AT_ONCE, BoundedConnection, ListeningSocket
 from cots.service.loaded_version import is_alias, resolve
 
 TOKEN, TOKEN_CHARS = "COTS_TOKEN", 16
@@ -93,6 +93,7 @@ def uvicorn_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=BoundedConnection,
+        backlog=ACCEPTED_AT_ONCE,
         ws="none",
         log_config=None,
         access_log=False,
@@ -104,7 +105,7 @@ def uvicorn_config(app: FastAPI) -> uvicorn.Config:
 def _bind(host: str, port: int) -> socket.socket:
     try:
         [(family, *_, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return socket.create_server(address[:2], family=family)
+        return ListeningSocket(fileno=socket.create_server(address[:2], family=family).detach())
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise BadInput(f"cannot listen at {host}:{port}: {reason}") from None

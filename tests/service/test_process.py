@@ -8,13 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cots.cli import main
+from tests.servers import waited_for
 
 from .conftest import Champion
 
@@ -24,9 +26,11 @@ BODY = b'{"text": "a red square"}'
 
 
 @contextmanager
-def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def started(
+    *arguments: object, before: Sequence[str] = (), **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start the service; yield the process and its port once it listens."""
-    command = [sys.executable, "-m", "cots", "serve", "--port", "0", *map(str, arguments)]
+    command = [*before, sys.executable, "-m", "cots", "serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
     assert process.stderr
     try:
@@ -73,6 +77,26 @@ def test_the_champion_is_served_and_sigterm_finishes_the_requests_in_flight(
             assert json.loads(answer.read())["results"]
             assert answer.status == 200
         assert process.wait(20) == 0
+
+
+def is_alive(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=20).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_more_silent_connections_than_the_process_has_files_leave_log_and_service_usable(mixed_package: Path) -> None:
+    few_files = ("bash", "-c", 'ulimit -n 256; exec "$@"', "bash")
+    with started("--model", mixed_package, before=few_files) as (process, port), ExitStack() as silent:
+        assert process.stderr
+        assert "answers" in process.stderr.readline()
+        for _ in range(400):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        silent.close()
+        waited_for(lambda: is_alive(port), 20)
+        process.terminate()
+        assert process.stderr.read() == ""
 
 
 def test_an_address_that_is_taken_is_reported_in_one_line(refused: Refused, mixed_package: Path) -> None:
