@@ -87,6 +87,8 @@ def machine_refusal(error: BaseException) -> str | None:
                 return f"{link}: {advice}"
         if isinstance(link, MemoryError) or "out of memory" in str(link):
             return f"{str(link) or 'out of memory'}: {ADVICE[errno.ENOMEM]}"
+        if isinstance(link, RuntimeError) and "home directory" in str(link):  # of `~` or `~name` in a path
+            return f"{str(link).rstrip('.')}: write the path without ~"
         link = link.__cause__ or link.__context__
     return None
 

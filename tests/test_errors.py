@@ -36,6 +36,7 @@ def failed(work: str, tmp_path: Path) -> tuple[int, str]:
             1,
             "'a': free some space",
         ),
+        ("from pathlib import Path; Path('~no-such-user/a').expanduser()", 1, "write the path without ~"),
         ("raise RuntimeError('write error in a.faiss: 5 != 9 (No space left on device)')", 1, "a.faiss"),
     ],
 )
