@@ -177,7 +177,7 @@ def test_a_stage_that_fails_fails_the_run_with_its_reason_and_publishes_nothing(
     state, message, page = last_run(server)
     assert state == "Failed"
     assert "dvc repro evaluate` ended with exit code" in message
-    assert "dvc repro evaluate` ended with exit code" in page
+    assert "dvc repro evaluate\\` ended with exit code" in page
     [run] = mlflow.search_runs(experiment_names=["cots"], output_format="list")
     assert run.info.status == "FAILED"
     assert not mlflow.MlflowClient().search_registered_models()

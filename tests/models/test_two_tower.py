@@ -80,11 +80,13 @@ def test_it_is_saved_and_loaded_as_any_model_and_the_original_may_go(reference: 
     model.save(tmp_path / "ours")
     shutil.rmtree(tmp_path / "theirs")
     loaded = DualEncoder.load(tmp_path / "ours")
-    np.testing.assert_array_equal(loaded.encode_images(images, batch_size=1), before[0])
-    np.testing.assert_array_equal(loaded.encode_texts(TEXTS, batch_size=2), before[1])
+    assert loaded.digest == model.digest
+    rounding = partial(np.testing.assert_allclose, rtol=0, atol=1e-6)  # of products of differently aligned weights
+    rounding(loaded.encode_images(images, batch_size=1), before[0])
+    rounding(loaded.encode_texts(TEXTS, batch_size=2), before[1])
     text_model = load_text_model(tmp_path / "ours")
     assert text_model
-    np.testing.assert_array_equal(text_model.encode_texts(TEXTS, batch_size=3), before[1])
+    rounding(text_model.encode_texts(TEXTS, batch_size=3), before[1])
     assert (loaded.config["image"]["mean"], loaded.config["temperature"]) == (
         list(model.config["image"]["mean"]),
         model.config["temperature"],

@@ -18,6 +18,7 @@ from cots.factory.model import build_model
 from cots.factory.train_loader import build_train_loader
 from cots.models.dual_encoder import DualEncoder
 from cots.models.momentum import MomentumEncoder
+from cots.training import checkpoint
 from cots.training.fit import Inputs, configure_trainable, fit
 from cots.training.frozen_features import with_frozen_features
 from cots.training.trainer import to_device
@@ -92,6 +93,7 @@ def test_training_is_that_from_pixels_and_resumes_to_the_bit(tiny_data: Path, to
     assert curves[losses].to_numpy() == pytest.approx(plain[losses].to_numpy(), abs=5e-3)
     assert curves["loss/instance"].nunique() == len(curves)
 
+    checkpoint.path_of("pretrain").unlink()  # as the stage does at its end
     written = {file: file.stat().st_mtime_ns for file in FOLDER.iterdir()}
     assert written
     with killed_at(4):
