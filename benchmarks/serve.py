@@ -48,13 +48,30 @@ PACKAGE, OTHER = Path("package/index"), Path("models/pretrained")
 
 
 @dataclass
-class Tally:
-    """How the queries were answered."""
+class Answers:
+    """How queries were answered."""
 
-    seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
     answered: dict[str, int] = field(default_factory=dict)  # by version
+
+    def count(self, query: str, status: int, body: bytes, alone: Mapping[str, dict[str, Any]]) -> None:
+        """Count an answer, which must be the one that its version gives to the query alone."""
+        if status != 200:
+            self.failed.append(f"{query}: {status}: {body.decode()}")
+            return
+        answer = json.loads(body)
+        version = answer["versions"]["index"]["version"]
+        self.answered[version] = self.answered.get(version, 0) + 1
+        if version not in alone or not is_of_one_version(answer, alone[version]):
+            self.mixed.append(f"{query}, version {version}: {body.decode()[:300]}")
+
+
+@dataclass
+class Tally(Answers):
+    """How the queries were answered, and how fast."""
+
+    seconds: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -148,14 +165,7 @@ async def _send_queries(
             tally.failed.append(repr(error))
             break
         tally.seconds.append(time.perf_counter() - start)
-        if status != 200:
-            tally.failed.append(f"{status}: {body.decode()}")
-            continue
-        answer = json.loads(body)
-        version = answer["versions"]["index"]["version"]
-        tally.answered[version] = tally.answered.get(version, 0) + 1
-        if not is_of_one_version(answer, alone[version][place]):
-            tally.mixed.append(f"query {place}, version {version}: {body.decode()[:300]}")
+        tally.count(f"query {place}", status, body, {version: answers[place] for version, answers in alone.items()})
     writer.close()
 
 

@@ -29,10 +29,10 @@ from benchmarks.serve import (
     CLIENTS,
     JSON,
     PACKAGE,
+    Answers,
     K,
     create_registry,
     exchange,
-    is_of_one_version,
     sample_queries,
     send_once,
     service,
@@ -71,12 +71,9 @@ class Usage(NamedTuple):
 
 
 @dataclass
-class Tally:
+class Tally(Answers):
     """How the requests ended."""
 
-    failed: list[str] = field(default_factory=list)
-    mixed: list[str] = field(default_factory=list)
-    answered: dict[str, int] = field(default_factory=dict)  # by version
     refused: int = 0
     broken_off: int = 0
     reopened: int = 0
@@ -161,21 +158,7 @@ async def _act(
         except (OSError, EOFError) as error:
             tally.failed.append(f"{queries[place].path}: {error!r}")
         else:
-            _count(
-                tally, f"query {place}", status, body, {version: answers[place] for version, answers in alone.items()}
-            )
-
-
-def _count(tally: Tally, query: str, status: int, body: bytes, alone: Mapping[str, dict[str, Any]]) -> None:
-    """Count an answer, which must be the one that its version gives to the query alone."""
-    if status != 200:
-        tally.failed.append(f"{query}: {status}: {body.decode()}")
-        return
-    answer = json.loads(body)
-    version = answer["versions"]["index"]["version"]
-    tally.answered[version] = tally.answered.get(version, 0) + 1
-    if version not in alone or not is_of_one_version(answer, alone[version]):
-        tally.mixed.append(f"{query}, version {version}: {body.decode()[:300]}")
+            tally.count(f"query {place}", status, body, {version: answers[place] for version, answers in alone.items()})
 
 
 class Connection:

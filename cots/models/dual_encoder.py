@@ -29,6 +29,7 @@ from cots.models.model_folder import (
     model_load_errors,
     read_config,
     save_model_folder,
+    update_digest,
 )
 from cots.models.pixels import normalize_pixels
 from cots.models.text_model import TextModel, backbone_class, build_text_backbone, fill_nulls
@@ -144,8 +145,7 @@ class DualEncoder(TextModel):
         sha = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
         for encoder in self._encoders:
             for name, value in encoder.state_dict().items():
-                sha.update(name.encode())
-                sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                update_digest(sha, name, value)
         return sha.hexdigest()
 
     def encode_images(self, images: Iterable[Image.Image], *, batch_size: int) -> NDArray[np.float32]:

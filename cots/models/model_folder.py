@@ -1,11 +1,13 @@
 """A model folder on disk: atomic writing, and one-line errors for a damaged one."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,6 +18,12 @@ from cots.files import atomic_folder
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
 DIGEST = "digest"  # key of the weights' metadata
+
+
+def update_digest(sha: "hashlib._Hash", name: str, weight: Tensor) -> None:
+    """Add a weight to a digest: its name and its bytes."""
+    sha.update(name.encode())
+    sha.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from cots.errors import BadInput
 from cots.files import atomic_file
 from cots.fingerprint import fingerprint
 from cots.models.encoder import ImageEncoder
+from cots.models.model_folder import update_digest
 from cots.models.pixels import normalize_pixels
 from cots.progress import Progress
 
@@ -95,6 +96,5 @@ def _digest_lower_weights(image: ImageEncoder) -> str:
     sha = hashlib.sha256(json.dumps([backbone.name, backbone.options, image.num_lower_blocks]).encode())
     for name, weight in backbone.named_parameters():
         if not weight.requires_grad and name != "mask_token":
-            sha.update(name.encode())
-            sha.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            update_digest(sha, name, weight)
     return sha.hexdigest()
