@@ -25,10 +25,17 @@ help:
 setup: .venv/.ready
 
 .venv/.ready: requirements.lock pyproject.toml
+	@echo "setup: the packages of requirements.lock into .venv: 2.8 GB to download and 7 GB of disk with CUDA's libraries,"
+	@echo "       which UV_TORCH_BACKEND=cpu leaves out (0.6 GB to download)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "uv>=0.9,<1"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# Test tools and linters, for every target that needs them.
+.venv/.dev: .venv/.ready requirements-dev.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.lock
 	@touch $@
 
 # A stage checks only its own sections of params.yaml; the doctor checks all of them before the first stage runs.
@@ -50,13 +57,13 @@ down: setup
 status: setup
 	$(if $(COMPOSE),$(COMPOSE) ps,python -m cots.flows.local status $(ARGS))
 
-test: setup
+test: .venv/.dev
 	pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
-test-fast: setup
+test-fast: .venv/.dev
 	pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-check: setup
+check: .venv/.dev
 	ruff format --check .
 	ruff check .
 	mypy
@@ -66,7 +73,7 @@ check: setup
 	pylint --disable=all --enable=duplicate-code --min-similarity-lines=8 --ignore-imports=y --ignore-signatures=y cots pipelines
 	python -m tools.cli_reference --check
 
-fix: setup
+fix: .venv/.dev
 	ruff check --fix .
 	ruff format .
 	python -m tools.stage_deps
@@ -84,9 +91,9 @@ audit: setup
 bench: .venv/.peers
 	python -m benchmarks $(ONLY)
 
-.venv/.peers: .venv/.ready benchmarks/requirements.txt
+.venv/.peers: .venv/.dev benchmarks/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r benchmarks/requirements.txt
 	@touch $@
 
-ablation: setup
+ablation: .venv/.ready
 	python -m benchmarks.ablation $(ARGS)

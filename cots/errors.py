@@ -21,6 +21,12 @@ from tempfile import NamedTemporaryFile
 
 from cots.terminal import escape_controls
 
+EXTRAS = {  # by package: what brings it, besides the requirements of every installation
+    "dvc": "pipeline",
+    "great_expectations": "pipeline",
+    "prefect": "pipeline",
+    "psycopg2": "platform",
+}
 INTERRUPTED, INTERNAL_ERROR = 130, 70  # exit codes: of shells for SIGINT, of sysexits.h for a fault of the program
 ADVICE = {  # what to do, by the machine's reason
     errno.ENOSPC: "free some space and run it again",
@@ -69,6 +75,8 @@ def exit_on_error() -> Iterator[None]:
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) in EXTRAS:
+            _exit(f"this needs {package}: run `pip install 'cots[{EXTRAS[package]}]'`", BadInput.exit_code)
         if refusal := machine_refusal(error):
             _exit(refusal, RunFailed.exit_code)
         fault = "".join(traceback.format_exception_only(error)).strip()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from cots.errors import RunFailed
 
@@ -10,8 +11,11 @@ def reproduce(stage: str) -> None:
     """Run one stage if it is stale, without the stages that it depends on.
 
     Raises:
+        ModuleNotFoundError: DVC is not installed.
         RunFailed: the stage failed; its own output says why.
     """
+    if find_spec("dvc") is None:
+        raise ModuleNotFoundError(name="dvc")
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     if code := subprocess.run(command, check=False).returncode:  # noqa: S603
         raise RunFailed(f"`dvc repro --single-item {stage}` ended with exit code {code}")

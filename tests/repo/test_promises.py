@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from cots import file_names
@@ -70,14 +71,29 @@ def test_every_public_name_says_what_it_means() -> None:
     assert silent == []
 
 
-def test_the_lock_pins_every_direct_dependency_and_names_no_host() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize(
+    ("file", "extras"),
+    [
+        ("requirements.lock", ("pipeline", "platform", "s3", "kubernetes")),
+        ("requirements-dev.lock", ("pipeline", "platform", "s3", "kubernetes", "dev")),
+    ],
+)
+def test_a_lock_pins_every_direct_dependency_and_names_no_host(file: str, extras: tuple[str, ...]) -> None:
+    lock = (ROOT / file).read_text()
     assert "://" not in lock
     assert "--index" not in lock
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    direct = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+    for requirement in direct:
         name = re.split(r"[=<>\[ ]", requirement)[0].lower()
-        assert re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE), name
+        assert name == "cots" or re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE), name
+
+
+def test_who_runs_the_pipeline_gets_no_development_tools_and_both_locks_have_the_same_versions() -> None:
+    user, developer = ((ROOT / file).read_text() for file in ("requirements.lock", "requirements-dev.lock"))
+    pins = re.findall(r"^\S+==.*$", user, re.MULTILINE)
+    assert set(pins) <= set(re.findall(r"^\S+==.*$", developer, re.MULTILINE))
+    assert not re.search(r"^(pytest|ruff|mypy|pylint|playwright|moto)==", user, re.MULTILINE)
 
 
 def test_make_and_ci_call_what_the_readme_says() -> None:
