@@ -1,6 +1,6 @@
 # make demo | up | down | test | test-fast | check | fix | audit | bench; each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-fast check fix audit bench ablation
+.PHONY: help setup demo up down status test test-fast check fix docs audit bench ablation
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -18,6 +18,7 @@ help:
 	@echo "make test   all tests, 7 minutes on two cores; make test-fast: 1 (tests/README.md)"
 	@echo "make check  format, lint, types, import layers, generated files, duplicates"
 	@echo "make fix    format, fix lint, write generated files (deps in dvc.yaml, docs/)"
+	@echo "make docs   the documentation as a site: reports/site/index.html"
 	@echo "make audit  known vulnerabilities, licences and a bill of materials of the packages (SECURITY.md)"
 	@echo "make bench  all benchmarks; ONLY=step runs one, ONLY=smoke all at their smallest size"
 	@echo "make ablation   trains with and without each loss level, over seeds, on the data of params.yaml"
@@ -79,6 +80,9 @@ fix: .venv/.dev
 	python -m tools.stage_deps
 	python -m tools.params_reference
 	python -m tools.cli_reference
+
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 # Known vulnerabilities of the lock file's packages, their licences, and a bill of materials (CycloneDX).
 AUDIT := reports/audit

@@ -86,7 +86,7 @@ def assemble(
     """Join both towers.
 
     Args:
-        image_config, text_config: of `image_tower` and `text_tower`.
+        image_config: of `image_tower`; text_config: of `text_tower`.
         image: weights of the image tower, in timm's names; text: of the text tower, in transformers'.
         image_projection: (D, W); None if there is none, because its tokens have the dimension D.
         text_projection: (D, W); None if it is transformers' `head` of the text tower.
