@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from cots.data.samples import Sample
-from cots.data.sources.scenes.captions import sample_caption
+from cots.data.sources.scenes.captions import sample_caption, sample_short_caption
 from cots.data.sources.scenes.drawing import OUTLINES, draw
 from cots.data.sources.scenes.grammar import Grammar
 from cots.data.sources.scenes.layout import (
@@ -115,7 +115,9 @@ def test_captions_say_nothing_untrue(grammar: Grammar) -> None:
         re.findall(r"\w+", "there is a picture of i see it shows and with also while stays still does not move")
     )
     for number, scene in enumerate(sample_scenes(grammar, 150)):
-        for text in [sample_caption(np.random.default_rng([number, i]), grammar, scene) for i in range(5)]:
+        rng = np.random.default_rng(number)
+        texts = [*(sample_caption(rng, grammar, scene) for _ in range(5)), sample_short_caption(rng, grammar, scene)]
+        for text in texts:
             rest = remove_true_statements(scene, grammar, text)
             assert set(rest.split()) <= filler, f"{text!r} of {scene}: {rest!r}"
 
@@ -216,6 +218,18 @@ def test_mismatched_captions_are_flagged_occur_only_in_train_and_are_about_as_ma
     flags = [flag for sample in samples if sample.split == "train" for flag in sample.is_mismatched]
     assert 0.15 < np.mean(flags) < 0.25
     assert not any(flag for sample in samples if sample.split != "train" for flag in sample.is_mismatched)
+
+
+def test_a_quarter_of_the_training_captions_is_short_and_no_other(grammar: Grammar) -> None:
+    shapes = "|".join(word for shape in grammar.shapes.values() for word in shape.words)
+    colours = "|".join(word for colour in grammar.colours.values() for word in colour.words)
+    short = re.compile(rf"an? ({colours}) ({shapes})")
+    captions: dict[bool, list[str]] = {True: [], False: []}
+    for sample in draw_samples(num_images=150):
+        captions[sample.split == "train"] += sample.captions
+    share = {train: np.mean([bool(short.fullmatch(text)) for text in texts]) for train, texts in captions.items()}
+    assert 0.2 < share[True] - share[False] < 0.3
+    assert share[False] < 0.05  # a long caption may leave out everything else by chance
 
 
 def test_a_mismatched_caption_names_no_shape_and_no_colour_of_the_image(grammar: Grammar) -> None:

@@ -38,6 +38,12 @@ def sample_caption(rng: np.random.Generator, grammar: Grammar, scene: Scene) -> 
     return put_in_words(rng, grammar, sample_statement(rng, grammar, scene))
 
 
+def sample_short_caption(rng: np.random.Generator, grammar: Grammar, scene: Scene) -> str:
+    """Colour and shape of the object that a longer caption would name first, such as people type as a query."""
+    item = _sample_mentioned(rng, grammar, scene)[0]
+    return _noun_phrase(rng, grammar, ObjectMention(shape=item.shape, colour=item.colour, texture=None, size=None))
+
+
 def sample_statement(rng: np.random.Generator, grammar: Grammar, scene: Scene) -> Statement:
     """Choose what to say; all of it is true of the scene."""
     odds = grammar.mention

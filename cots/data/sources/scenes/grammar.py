@@ -79,6 +79,7 @@ class MentionOdds(GrammarPart):
     relation: Probability
     background: Probability
     motion: Probability
+    short: Probability = 0.0
 
 
 class SentencePatterns(GrammarPart):

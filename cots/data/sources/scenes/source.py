@@ -7,7 +7,7 @@ import numpy as np
 
 from cots.data.images import encode_jpeg
 from cots.data.samples import SPLITS, Sample, Split
-from cots.data.sources.scenes.captions import sample_caption
+from cots.data.sources.scenes.captions import sample_caption, sample_short_caption
 from cots.data.sources.scenes.drawing import OUTLINES, PATTERNS, draw
 from cots.data.sources.scenes.grammar import Grammar
 from cots.data.sources.scenes.layout import MOTIONS, Scene, frames_of, sample_image_scene, sample_video_scene
@@ -44,14 +44,14 @@ def draw_scenes(
     grammar = Grammar.load(path)
     _check_drawable(grammar, path)
     for split in SPLITS:
-        noise = caption_noise if split == "train" else 0.0
+        noise, short = (caption_noise, grammar.mention.short) if split == "train" else (0.0, 0.0)
         for media in MEDIA:
             key = [seed, SPLITS.index(split), MEDIA.index(media)]
             num_scenes = (images if media == "image" else videos)[split]
             scenes = [sample_scene(grammar, _rng(key, 0, i), split, media) for i in range(num_scenes)]
             for i, scene in enumerate(scenes):
                 texts, is_mismatched = _sample_captions(
-                    _rng(key, 1, i), grammar, scene, scenes, num_captions=captions, noise=noise
+                    _rng(key, 1, i), grammar, scene, scenes, num_captions=captions, noise=noise, short=short
                 )
                 yield Sample(
                     id=f"{split}-{media}-{i:05d}",
@@ -90,11 +90,19 @@ def _sample_captions(
     *,
     num_captions: int,
     noise: float,
+    short: float,
 ) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-    """Captions, and which of them describe another scene."""
+    """Captions, a fraction of them short, and which of them describe another scene."""
     is_mismatched = tuple(bool(draw < noise) for draw in rng.random(num_captions))
     described_scenes = [_unlike_scene(rng, scene, scenes) if flag else scene for flag in is_mismatched]
-    return tuple(sample_caption(rng, grammar, other) for other in described_scenes), is_mismatched
+    captions = [sample_caption(rng, grammar, other) for other in described_scenes]
+    if short:
+        is_short = rng.random(num_captions) < short
+        captions = [
+            sample_short_caption(rng, grammar, other) if flag else caption
+            for flag, caption, other in zip(is_short, captions, described_scenes, strict=True)
+        ]
+    return tuple(captions), is_mismatched
 
 
 def _unlike_scene(rng: np.random.Generator, scene: Scene, scenes: Sequence[Scene]) -> Scene:
