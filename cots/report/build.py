@@ -11,7 +11,7 @@ from cots.directions import LABELS
 from cots.file_names import PAIRS, SUMMARY
 from cots.report import sections
 from cots.report.attention import AttentionMap
-from cots.report.page import DvaeResults, FilterResults, Gallery, Report, ResultsTable, Table
+from cots.report.page import DvaeResults, FilterResults, Gallery, Report, ResultsTable, Table, Verdict
 from cots.report.plots import Chart
 from cots.report.results import ModelEvaluation
 
@@ -67,17 +67,19 @@ def build_report(
     """
     best, first = ({model.target: model for model in ordered} for ordered in (evaluations, reversed(evaluations)))
     load_images = sections.image_loader(outputs.shards, outputs.manifest)
+    galleries = {
+        target: _build_galleries(model, first[target], load_images, num_examples, seed)
+        for target, model in best.items()
+    }
     return Report(
         title="COTS retrieval report",
         about=about,
-        results=[table for target in best for table in _results_tables(target, evaluations)],
+        verdicts=[_verdict(model, galleries[target][0]) for target, model in best.items()],
+        results=[_results_table(target, evaluations) for target in best],
+        folds=[table for target in best if (table := _folds_table(target, evaluations))],
         notes=notes,
         speed=_speed_table(evaluations),
-        galleries=[
-            gallery
-            for model in best.values()
-            for gallery in _build_galleries(model, first[model.target], load_images, num_examples, seed)
-        ],
+        galleries=[gallery for of_target in galleries.values() for gallery in of_target],
         attention_maps=maps,
         runs=_chart_runs(outputs.reports),
         dvae=_summarize_dvae(outputs.reports),
@@ -92,17 +94,43 @@ def build_report(
     )
 
 
-def _results_tables(target: str, evaluations: Sequence[ModelEvaluation]) -> list[ResultsTable]:
-    """One table for the whole split, and one for its folds if there are any."""
-    of_target = [evaluation for evaluation in evaluations if evaluation.target == target]
-    models = {MODEL_NAMES[evaluation.finetuned]: evaluation.result.metrics for evaluation in of_target}
-    labels = {direction: LABELS[direction].capitalize() for direction in of_target[0].result.directions}
-    title = f"{target.capitalize()} retrieval"
-    folds = {name: metrics["folds"] for name, metrics in models.items() if "folds" in metrics}
+def _verdict(model: ModelEvaluation, by_text: Gallery) -> Verdict:
+    """How often the best model is right in both directions, those by text first, with the first example."""
+    metrics = model.result.metrics
+    sentences = [
+        f"{LABELS[name].capitalize()}: {metrics[name]['R@1']:.0f} % of the queries have a right result first, "
+        f"{metrics[name]['R@10']:.0f} % among the first ten of {ranked.candidates:,} (chance "
+        f"{metrics['chance'][name]['R@1']:.1f} % and {metrics['chance'][name]['R@10']:.1f} %)."
+        for name, ranked in reversed(model.result.directions.items())
+    ]
+    example = next((query for query in by_text.queries if query.rank == 1), None)
+    return Verdict(MODEL_NAMES[model.finetuned] + f", {model.target}", sentences, example)
+
+
+def _results_table(target: str, evaluations: Sequence[ModelEvaluation]) -> ResultsTable:
+    """Metrics of all models of a target on the whole split."""
+    models = {MODEL_NAMES[model.finetuned]: model.result.metrics for model in evaluations if model.target == target}
+    return ResultsTable(f"{target.capitalize()} retrieval", _direction_labels(target, evaluations), models)
+
+
+def _folds_table(target: str, evaluations: Sequence[ModelEvaluation]) -> ResultsTable | None:
+    """The same as means over folds, if there are any."""
+    of_target = [model for model in evaluations if model.target == target]
+    folds = {
+        MODEL_NAMES[model.finetuned]: model.result.metrics["folds"]
+        for model in of_target
+        if "folds" in model.result.metrics
+    }
     if not folds:
-        return [ResultsTable(title, labels, models)]
+        return None
     number = next(iter(folds.values()))["number"]
-    return [ResultsTable(title, labels, models), ResultsTable(f"{title}, mean of {number} folds", labels, folds)]
+    title = f"{target.capitalize()} retrieval, mean of {number} folds"
+    return ResultsTable(title, _direction_labels(target, evaluations), folds)
+
+
+def _direction_labels(target: str, evaluations: Sequence[ModelEvaluation]) -> dict[str, str]:
+    model = next(model for model in evaluations if model.target == target)
+    return {direction: LABELS[direction].capitalize() for direction in model.result.directions}
 
 
 def _speed_table(evaluations: Sequence[ModelEvaluation]) -> Table:

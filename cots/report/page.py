@@ -46,6 +46,21 @@ class ResultsTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the best model of one target can do, in words and in one example.
+
+    Attributes:
+        title: of the target.
+        sentences: one for each direction.
+        example: a text whose first result is right; None if no gallery has one.
+    """
+
+    title: str
+    sentences: list[str]
+    example: GalleryQuery | None
+
+
+@dataclass(frozen=True, slots=True)
 class Gallery:
     """Queries with their results.
 
@@ -116,7 +131,9 @@ class Report:
     Attributes:
         title: of the page.
         about: a sentence on data and split.
-        results: tables of metrics.
+        verdicts: by target, of its best model.
+        results: metrics by target, on the whole split.
+        folds: the same as means over folds; empty if the split is evaluated as a whole.
         notes: what is missing, and why.
         speed: of encoding and search.
         galleries: of example queries.
@@ -131,7 +148,9 @@ class Report:
 
     title: str
     about: str
+    verdicts: list[Verdict]
     results: list[ResultsTable]
+    folds: list[ResultsTable]
     notes: list[str]
     speed: Table
     galleries: list[Gallery]

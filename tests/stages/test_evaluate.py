@@ -272,10 +272,12 @@ class TestInABrowser:
     ) -> None:
         html = (project / "reports" / "index.html").read_text(encoding="utf8")
         probe = """<script>addEventListener("load", () => {
+            const height = document.documentElement.scrollHeight;
+            document.querySelectorAll("details").forEach(folded => { folded.open = true; });
             const broken = [...document.images].filter(image => !image.naturalWidth).length;
             const charts = [...document.querySelectorAll("svg")].filter(svg => svg.getBoundingClientRect().height > 99);
             document.body.dataset.seen = JSON.stringify({broken, images: document.images.length, charts: charts.length,
-                wide: document.documentElement.scrollWidth, window: innerWidth});
+                height, wide: document.documentElement.scrollWidth, window: innerWidth});
         })</script>"""
         (tmp_path / "page.html").write_text(html.replace("</body>", probe + "</body>"), encoding="utf8")
         dom = browse(tmp_path, "--dump-dom", f"--window-size={width},900")
@@ -284,6 +286,7 @@ class TestInABrowser:
         assert seen["images"] > 20
         assert seen["charts"] == 3 * 4 + 2
         assert seen["wide"] <= seen["window"] == width
+        assert seen["height"] < 6000  # until someone opens a section
 
     def test_it_is_light_by_day_and_dark_by_night(self, project: Path, tmp_path: Path) -> None:
         shutil.copy(project / "reports" / "index.html", tmp_path / "page.html")
