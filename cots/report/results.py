@@ -39,6 +39,16 @@ class ModelEvaluation:
         return self.target if self.finetuned else f"pretrained/{self.target}"
 
 
+def headline_metrics(evaluations: Sequence[ModelEvaluation]) -> dict[str, dict[str, float]]:
+    """What tells two experiments apart, by target: RSUM, R@1 and R@10 of its last model, the best one, in per cent."""
+    best = {evaluation.target: evaluation.result for evaluation in evaluations}
+    return {
+        target: {"RSUM": result.metrics["rsum"]}
+        | {f"{name} R@{k}": result.metrics[name][f"R@{k}"] for name in reversed(result.directions) for k in (1, 10)}
+        for target, result in best.items()
+    }
+
+
 def write_queries(folder: Path, evaluations: Sequence[ModelEvaluation]) -> None:
     """Write the query tables `<target>.parquet` of the fine-tuned models, and `recalls.csv` of all models."""
     folder.mkdir(parents=True, exist_ok=True)

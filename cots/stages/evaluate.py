@@ -28,7 +28,7 @@ from cots.models.dual_encoder import DualEncoder
 from cots.report.attention import AttentionMap, attention_maps
 from cots.report.build import StageOutputs, build_report
 from cots.report.page import Report, write_page
-from cots.report.results import ModelEvaluation, flatten_for_mlflow, write_queries
+from cots.report.results import ModelEvaluation, flatten_for_mlflow, headline_metrics, write_queries
 from cots.rounding import rounded
 from cots.tracking.git import git_state
 from cots.tracking.runs import start_run
@@ -43,6 +43,7 @@ def stage(
     pretrained: Path,
     finetuned: Path,
     reports: Path,
+    headline: Path,
     metrics: Path,
     queries: Path,
     page: Path,
@@ -68,6 +69,7 @@ def stage(
         report = _build_report(evaluations, outputs, _lineage(manifest), maps, params)
         values = {model.key: model.result.metrics for model in evaluations} | _read_training_metrics(reports, report)
         metrics.parent.mkdir(parents=True, exist_ok=True)
+        write_json(headline, headline_metrics(evaluations))
         write_json(metrics, values)
         write_queries(queries, evaluations)
         write_page(page, report)

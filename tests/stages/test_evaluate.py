@@ -103,6 +103,7 @@ def files(project: Path, data: Path) -> tuple[Path, ...]:
         models / "pretrained",
         models / "finetuned",
         reports,
+        reports / "headline.json",
         reports / "metrics.json",
         reports / "evaluation",
         reports / "index.html",
@@ -158,6 +159,20 @@ def test_every_model_is_measured_on_every_target(metrics: dict[str, Any]) -> Non
         "MdR": 2,
         "mean_rank": 2,
     }
+
+
+def test_the_headline_says_in_ten_numbers_what_the_fine_tuned_models_can_do(
+    project: Path, metrics: dict[str, Any]
+) -> None:
+    headline = json.loads((project / "reports" / "headline.json").read_text())
+    assert headline == {
+        target: {
+            "RSUM": metrics[target]["rsum"],
+            **{f"{name} R@{k}": metrics[target][name][f"R@{k}"] for name in names for k in (1, 10)},
+        }
+        for target, names in {"image-text": ("t2i", "i2t"), "video-text": ("t2v", "v2t")}.items()
+    }
+    assert sum(map(len, headline.values())) <= 10
 
 
 def test_folds_are_measured_and_shown_beside_the_whole(metrics: dict[str, Any], page: Page) -> None:
