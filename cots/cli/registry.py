@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cots.registry.versions import VersionInfo
 
 registry = typer.Typer(help="Versions of the search index: publish, compare, promote, rollback.", no_args_is_help=True)
+OTHER_QUERIES = "\n* on other test queries than the champion's: not comparable"
 Reason = Annotated[str, typer.Option(help="Reason, stored in the history.")]
 
 
@@ -105,6 +106,8 @@ def diff(
     for name, values in differences.items():
         rows = [[key, *("-" if value is None else value for value in pair)] for key, pair in values.items()]
         typer.echo(f"{name}\n" + (table(["", str(before), str(after)], rows) if rows else "  the same") + "\n")
+    if "metrics" not in differences:
+        typer.echo("metrics\n  not comparable: each version was measured on test queries of its own")
 
 
 @registry.command()
@@ -128,19 +131,32 @@ def versions_table(versions: "list[VersionInfo]") -> str:
     """A table with one line for each version."""
     if not versions:
         return "no version is registered: run `dvc repro` and `cots registry publish`"
+    from cots.registry.versions import find_champion
+
+    champion = find_champion(versions)
     rows = [
         [
             info.version,
             info.encoders or "-",
             ",".join(info.aliases) or "-",
             info.created.strftime("%Y-%m-%d %H:%M"),
-            f"{float(info.tags['metrics.rsum']):.1f}" if "metrics.rsum" in info.tags else "-",
+            _format_rsum(info.tags, champion.tags if champion else info.tags),
             info.tags.get("git.commit", "-")[:10],
             info.tags.get("gate.reasons", "-"),
         ]
         for info in versions
     ]
-    return table(["version", "encoders", "alias", "registered (UTC)", "rsum", "commit", "gate"], rows)
+    text = table(["version", "encoders", "alias", "registered (UTC)", "rsum", "commit", "gate"], rows)
+    return text + (OTHER_QUERIES if any(str(row[4]).endswith("*") for row in rows) else "")
+
+
+def _format_rsum(tags: Mapping[str, str], champion: Mapping[str, str]) -> str:
+    """RSUM of a version, marked if the champion's is of other test queries."""
+    from cots.registry.versions import are_comparable
+
+    if "metrics.rsum" not in tags:
+        return "-"
+    return f"{float(tags['metrics.rsum']):.1f}" + ("" if are_comparable(tags, champion) or tags is champion else "*")
 
 
 def _format_result(result: "PublishResult") -> str:

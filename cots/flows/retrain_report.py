@@ -13,7 +13,7 @@ from cots.flows.parent_run import end_open_runs, format_run_link
 from cots.markdown import escape_markdown
 from cots.registry.client import INDEX
 from cots.registry.registry import Registry
-from cots.registry.versions import VersionInfo, find_champion, select_tags
+from cots.registry.versions import VersionInfo, are_comparable, find_champion, select_tags
 
 DECISION = "gate.reasons"  # tag that the gate sets on a version
 
@@ -99,8 +99,11 @@ def _summarize_output(lines: Sequence[str]) -> str:
 
 def _format_metrics(new: VersionInfo, champion: VersionInfo | None) -> str:
     names = sorted(name for name in new.tags if name.startswith("metrics.") and not name.startswith("metrics.chance."))
-    before = champion.tags if champion else {}
-    header = ("metric", "this version", f"version {champion.version}" if champion else "no champion", "difference")
+    before = champion.tags if champion and are_comparable(champion.tags, new.tags) else {}
+    reference = "no champion"
+    if champion:
+        reference = f"version {champion.version}" + ("" if before else ", on other test queries")
+    header = ("metric", "this version", reference, "difference")
     return table(header, [_compare_metric(name, new.tags, before) for name in names])
 
 

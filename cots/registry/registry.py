@@ -20,7 +20,15 @@ from cots.registry.client import CHALLENGER, CHAMPION, ENCODERS, INDEX, Registry
 from cots.registry.evidence import EVIDENCE, VersionArtifacts
 from cots.registry.gate import Decision, decide
 from cots.registry.promotions import Promotion
-from cots.registry.versions import VersionInfo, build_tags, diff, find_champion, read_lineage, read_metrics
+from cots.registry.versions import (
+    VersionInfo,
+    are_comparable,
+    build_tags,
+    diff,
+    find_champion,
+    read_lineage,
+    read_metrics,
+)
 from cots.tracking.runs import mlflow_errors
 
 if TYPE_CHECKING:
@@ -185,7 +193,7 @@ class Registry:
 
         Returns:
             By section: `parameters` by dotted name; `data`: digests and the numbers of training samples and indexed
-            items; `metrics` by dotted name.
+            items; `metrics` by dotted name, only if they are of the same test queries.
 
         Raises:
             BadInput: the version does not exist.
@@ -203,11 +211,13 @@ class Registry:
             for info, trained_on, indexed in zip(infos, training_ids, item_ids, strict=True)
         ]
         exclusive = {"items only there": (len(item_ids[0] - item_ids[1]), len(item_ids[1] - item_ids[0]))}
-        return {
+        sections = {
             "parameters": diff(*parameters),
             "data": diff(*data) | (exclusive if any(exclusive["items only there"]) else {}),
-            "metrics": diff(*(read_metrics(info.tags) for info in infos)),
         }
+        if are_comparable(*(info.tags for info in infos)):
+            sections["metrics"] = diff(*(read_metrics(info.tags) for info in infos))
+        return sections
 
     def find_withdrawn(self, version: int) -> list[str]:
         """Withdrawn samples in the index of a version, sorted.

@@ -77,6 +77,11 @@ def read_metrics(tags: Mapping[str, str]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if not name.startswith("chance")}
 
 
+def are_comparable(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether the metrics of two versions, given their tags, are of the same test queries."""
+    return "queries.digest" in before and before["queries.digest"] == after.get("queries.digest")
+
+
 def select_tags(tags: Mapping[str, str], prefix: str) -> dict[str, str]:
     """Tags whose names start with a prefix, by the rest of the name, sorted."""
     return {name.removeprefix(prefix): value for name, value in sorted(tags.items()) if name.startswith(prefix)}

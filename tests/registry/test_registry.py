@@ -13,13 +13,14 @@ import mlflow
 import pandas as pd
 import pytest
 
+from cots.cli.registry import versions_table
 from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import Promotion, PromotionLog
 from cots.registry.registry import PublishResult, Registry
 from cots.stages.package import starts
-from tests.conftest import ranked
+from tests.conftest import Cots, ranked
 from tests.deployed import aliases, measured, register, reindexed
 from tests.servers import free_port, serving
 
@@ -276,6 +277,19 @@ def test_two_versions_are_laid_side_by_side(registry_of_two: Registry) -> None:
     assert differences["metrics"]["rsum"] == (240.0, 300.0)
     assert differences["parameters"] == {}
     assert differences["data"] == {}
+
+
+@pytest.mark.slow
+def test_figures_of_two_test_sets_are_nowhere_laid_side_by_side(registry_of_two: Registry, cots: Cots) -> None:
+    mlflow.MlflowClient().set_model_version_tag(INDEX, "1", "queries.digest", "of another test split")
+    assert "metrics" not in registry_of_two.diff_versions(1, 2)
+    assert "metrics\n  not comparable" in cots("registry", "diff", "1", "2")[1]
+    old, new = registry_of_two.get_version(1), registry_of_two.get_version(2)
+    listed = versions_table([new, old])
+    assert "300.0 " in listed
+    assert "240.0*" in listed
+    assert listed.endswith("not comparable")
+    assert "*" not in versions_table([new])
 
 
 def test_a_version_tells_what_it_learnt_from_and_what_it_holds(registry_of_one: Registry) -> None:
