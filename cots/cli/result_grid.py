@@ -32,7 +32,7 @@ PAPER, INK, FAINT = "white", "#1a1a1a", "#6b6b6b"
 
 
 def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image], *, title: str) -> Image.Image:
-    """A grid of results, best first, at most `GRID_COLUMNS` in a row: image, rank, score, video frame, first caption.
+    """A grid of results, best first, at most `GRID_COLUMNS` in a row: image, rank, score, video frame, caption or id.
 
     Args:
         results: of one query, as `cots.search.engine.SearchEngine` returns them.
@@ -42,7 +42,7 @@ def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image]
     Returns:
         RGB, GAP + columns * CELL[0] wide and HEAD + rows * CELL[1] high.
     """
-    labels = [(_rank_and_score(hit), hit["captions"][0]) for hit in results]
+    labels = [(_rank_and_score(hit), next(iter(hit["captions"]), hit["id"])) for hit in results]
     return labelled_grid(images, labels, title=title)
 
 

@@ -87,5 +87,5 @@ def _format_results(results: list[dict[str, Any]]) -> str:
 
 
 def _caption(hit: dict[str, Any]) -> str:
-    caption = " ".join(hit["captions"][0].split())
+    caption = " ".join("".join(hit["captions"][:1]).split())
     return caption if len(caption) <= CAPTION_CHARS else caption[: CAPTION_CHARS - 1] + "…"

@@ -18,7 +18,9 @@ class IndexConfig(Config):
         "`evaluate.split` has no images or videos, respectively.",
     )
     splits: tuple[SplitName, ...] = Field(
-        default=("train", "val"), description="Splits whose images and videos are indexed."
+        default=("train", "val"),
+        description="Splits whose images and videos are indexed. Those without captions belong to no split and are "
+        "always indexed.",
     )
     factory: str = Field(
         default="auto",

@@ -37,7 +37,8 @@ class PrepareConfig(Config):
     )
     samples_per_shard: PositiveInt = Field(default=1000, description="Samples per tar file.")
     max_rejected: Fraction = Field(
-        default=0.05, description="If a larger fraction of the source is rejected, the stage fails."
+        default=0.05,
+        description="If a larger fraction of the source cannot be read, the stage fails. Captions may be missing.",
     )
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cots.data.samples import GALLERY
 from cots.errors import BadInput
 from cots.files import atomic_file
 
@@ -49,6 +50,11 @@ def write_table(path: Path, rows: list[dict[str, object]], schema: pa.Schema) ->
 def select_part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:
     """The rows of one split and one kind of media, in their order."""
     return manifest[(manifest["split"] == split) & (manifest["media"] == media)]
+
+
+def select_captioned(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a model may be trained or measured on: all but those of samples without captions."""
+    return manifest[manifest["split"] != GALLERY]
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

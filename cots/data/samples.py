@@ -7,9 +7,12 @@ from typing import Literal, NamedTuple
 from cots.directions import Media
 
 Split = Literal["train", "val", "test"]
+StoredSplit = Literal["train", "val", "test", "gallery"]
 
 MAX_FILE_BYTES = 1 << 30  # of an image or video, which is decoded from memory
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+GALLERY: Literal["gallery"] = "gallery"  # split of samples without captions: searched, never trained or measured on
+STORED_SPLITS: tuple[StoredSplit, ...] = (*SPLITS, GALLERY)
 RejectReason = Literal[  # stored in rejected.parquet
     "no such file",
     "outside the data folder",
@@ -54,7 +57,7 @@ class Sample:
         id: unique within the source, and the same in every stage.
         split: train, val or test.
         media: image, or video of several frames.
-        captions: texts that describe it; `prepare` rejects a sample without a usable one.
+        captions: texts that describe it; without a usable one the sample is stored in split `GALLERY`.
         is_mismatched: per caption, whether it is known to describe another image (drawn scenes only).
             Stored in the manifest for evaluation, never in a shard.
         content: a file to read; or encoded bytes; or, for a video, one encoded image per frame.
@@ -79,7 +82,7 @@ class StoredSample:
     Attributes:
         key: its name in the shard: nine digits, unique in the data set. The manifest is sorted by it.
         id: the source's id.
-        captions: at least one, stripped, not blank.
+        captions: stripped, not blank; none in split `GALLERY`, at least one elsewhere.
         frames: encoded images, at least one.
     """
 

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cots.config.drift import DriftConfig
+from cots.data.manifest import select_captioned
 from cots.data.quality.expectations import Bound, CheckResult, check_bounds
 from cots.data.samples import SPLITS
 from cots.data.stored_samples import decode_frames, read_stored_by_id
@@ -58,7 +59,7 @@ class DriftMonitor:
     Args:
         model: the deployed encoders.
         training_manifest: of the data that they were trained on.
-        manifest: of the current data.
+        manifest: of the current data. Samples without captions are left out of both.
         shards: folder of the current data.
         limits: section `drift`.
     """
@@ -72,11 +73,11 @@ class DriftMonitor:
         shards: Path,
         limits: DriftConfig,
     ) -> None:
-        self.model, self.manifest, self.shards, self.limits = model, manifest, shards, limits
-        self.training_manifest = training_manifest
-        is_train = training_manifest["split"] == "train"
-        self.held_out = training_manifest[~is_train]
-        self.vocabulary = Vocabulary(model.tokenizer, training_manifest.loc[is_train, "captions"].explode())
+        self.model, self.shards, self.limits = model, shards, limits
+        self.manifest, self.training_manifest = map(select_captioned, (manifest, training_manifest))
+        is_train = self.training_manifest["split"] == "train"
+        self.held_out = self.training_manifest[~is_train]
+        self.vocabulary = Vocabulary(model.tokenizer, self.training_manifest.loc[is_train, "captions"].explode())
 
     def __call__(self, log: LoggedQueries | None) -> list[DriftCheck]:
         """Run all checks; those of queries only if there is a log."""

@@ -16,7 +16,7 @@ from cots.batching import batched
 from cots.config.index import IndexConfig
 from cots.config.stages.index import IndexParams
 from cots.data.manifest import read_manifest, write_table
-from cots.data.samples import StoredSample
+from cots.data.samples import GALLERY, StoredSample
 from cots.data.stored_samples import decode_frames, read_stored_samples
 from cots.distributed import all_gather_object, rank, world_size
 from cots.errors import BadInput, exit_on_error
@@ -24,7 +24,7 @@ from cots.evaluation.embedding import embed_texts
 from cots.files import atomic_folder, write_json
 from cots.index.auto_index import IndexChoice, choose_index, recall_of
 from cots.index.embedding_cache import EmbeddingCache, digest_of
-from cots.index.embedding_index import RECALL_K, EmbeddingIndex
+from cots.index.embedding_index import RECALL_K, EmbeddingIndex, create_untrained
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.index_folder import (
     CAPTION_INDEX,
@@ -63,7 +63,7 @@ def stage(
     """
     settings, batch_size = params.index, params.evaluate.batch_size
     table = read_manifest(manifest)
-    items = table[table["split"].isin(settings.splits)]
+    items = table[table["split"].isin([*settings.splits, GALLERY])]
     if items.empty:
         raise BadInput(f"index.splits {', '.join(settings.splits)}: {manifest} has no sample of them")
     model = DualEncoder.load(encoders)
@@ -107,7 +107,7 @@ def write_index(
         out: the folder, which exists.
         items: one row per item, with the columns of `ITEM_SCHEMA`.
         vectors: (N, D) embeddings of the items.
-        texts: (C, D) embeddings of the captions in the order of `collect_captions`.
+        texts: (C, D) embeddings of the captions in the order of `collect_captions`; C may be 0.
         settings: section `index`.
         encoder: digest of the encoders.
 
@@ -117,11 +117,11 @@ def write_index(
     captions = collect_captions(items)
     write_table(out / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
     write_table(out / CAPTIONS, captions, CAPTION_SCHEMA)
-    # Every other query chooses the index, the rest measure it.
-    queries = evenly_spaced(texts, 2 * settings.recall_queries)
+    # Every other query chooses the index, the rest measure it. Without captions, items take their place.
+    queries = evenly_spaced(texts if len(texts) else vectors, 2 * settings.recall_queries)
     chosen = _build_index(vectors, queries[::2], settings)
     chosen.index.save(out / ITEM_INDEX)
-    _build_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).index.save(out / CAPTION_INDEX)
+    _build_caption_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).save(out / CAPTION_INDEX)
     metadata = {
         "kind": chosen.factory,
         "settings": chosen.settings,
@@ -195,7 +195,7 @@ def _encode_texts(
     model: DualEncoder, texts: Sequence[str], cache: EmbeddingCache | None, *, batch_size: int
 ) -> NDArray[np.float32]:
     """Embeddings (N, D) of the texts with unit rows, from the cache where possible."""
-    if cache is None:
+    if cache is None or not texts:
         return embed_texts(model, texts, batch_size=batch_size)
 
     def encode_missing(missing: list[int]) -> list[NDArray[np.float32]]:
@@ -226,6 +226,14 @@ def _build_index(vectors: NDArray[np.float32], queries: NDArray[np.float32], set
         return choose_index(vectors, queries, recall=settings.target_recall, k=RECALL_K, max_bytes=max_bytes)
     except ValueError as error:
         raise BadInput(f"index.factory: {error}") from None
+
+
+def _build_caption_index(
+    texts: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexConfig
+) -> EmbeddingIndex:
+    if not len(texts):
+        return EmbeddingIndex(create_untrained(texts.shape[1], "Flat"))
+    return _build_index(texts, queries, settings).index
 
 
 def _measure_index(

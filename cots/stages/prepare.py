@@ -11,6 +11,7 @@ from cots.config.stages.prepare import PrepareParams
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.shard_writer import ShardWriter, ingest
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
+from cots.data.samples import GALLERY
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput, RunFailed, exit_on_error
 from cots.progress import Progress
@@ -21,8 +22,10 @@ def stage(
 ) -> None:
     """Store the usable samples of the source and list the rejected ones.
 
+    Samples without captions are usable: they are stored in split `GALLERY`. A source may consist of them.
+
     Raises:
-        BadInput: the source is unusable, or has no training samples.
+        BadInput: the source is unusable, or has samples with captions but none in split train.
         RunFailed: the share of rejected samples exceeds `prepare.max_rejected`; shards and tables are written anyway.
     """
     settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected"})
@@ -41,10 +44,18 @@ def stage(
     writer.close()
     write_table(rejected, rejected_rows, REJECTED_SCHEMA)
     _check_share(rejected_rows, len(rows), rejected, limit=params.prepare.max_rejected)
-    if not any(row["split"] == "train" for row in rows):
+    in_gallery = sum(row["split"] == GALLERY for row in rows)
+    if not any(row["split"] == "train" for row in rows) and (not rows or in_gallery < len(rows)):
         raise BadInput(
             f"{source} has no usable sample of split train: at least one is needed; "
             f"{len(rejected_rows)} are rejected, for the reasons in {rejected}"
+        )
+    if in_gallery:
+        limit = params.prepare.max_caption_chars
+        print(
+            f"prepare: {in_gallery} of {len(rows)} samples have no caption of 1 to {limit} characters: they are "
+            "indexed, but not trained or measured on",
+            file=sys.stderr,
         )
     write_table(manifest, sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cots.config.stages.validate import ValidateParams
-from cots.data.manifest import SCHEMA, read_manifest
+from cots.data.manifest import SCHEMA, read_manifest, select_captioned
 from cots.data.quality.audit import MAX_ALIKE_BITS, audit_manifest
 from cots.data.quality.expectations import CheckResult, validate_manifest
 from cots.data.quality.suspects import read_suspects
@@ -30,6 +30,11 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
     table, rejects = read_manifest(manifest), _rejects(rejected)
     if not pq.read_schema(manifest).equals(SCHEMA):
         raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
+    if select_captioned(table).empty:
+        raise BadInput(
+            f"{manifest}: none of {len(table)} samples has a caption, so there is nothing to train or measure on: add "
+            "captions to the source"
+        )
     limits, prepare = params.validate_, params.prepare
     audit = audit_manifest(
         table,

@@ -40,7 +40,7 @@ class PairStats:
 
     def to_table(self, manifest: pd.DataFrame) -> pd.DataFrame:
         """The table that `cots.data.pairs` describes: one row per caption seen."""
-        rows = manifest.loc[:, ["id", "captions"]].explode("captions")
+        rows = manifest.loc[manifest["captions"].map(len) > 0, ["id", "captions"]].explode("captions")
         rows["caption"] = rows.groupby(level=0).cumcount()
         rows["score"], rows["seen"], rows["dropped"] = self.score.numpy(), self.seen.numpy(), self.dropped.numpy()
         return rows.loc[rows["seen"] > 0, PAIR_COLUMNS].reset_index(drop=True)

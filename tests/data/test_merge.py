@@ -65,8 +65,9 @@ def test_the_merged_folder_has_all_samples_of_its_sources(tmp_path: Path, images
 
 def test_a_failed_merge_leaves_no_folder_and_can_be_repeated(tmp_path: Path, images: Path, movies: Path) -> None:
     out = tmp_path / "both"
-    with pytest.raises(BadInput, match="must hold one caption table"):
-        merge(out, [f"msrvtt:{movies}", f"folder:{tmp_path}"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="holds no caption table"):
+        merge(out, [f"msrvtt:{movies}", f"folder:{tmp_path / 'empty'}"])
     assert not out.exists()
     table = movies / "t.csv"
     table.write_text("image,caption\n../images/a.jpg,outside\n")

@@ -63,7 +63,7 @@ def table(path: Path, rows: list[str]) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path, make_image: Encoded) -> Path:
-    """A folder with seven usable images, and one sample for each reason of rejection."""
+    """A folder with nine usable images, two of them without a caption, and one sample for each reason of rejection."""
     path, whole = tmp_path / "source", make_image(200, 160)
     files = {
         "empty.jpg": b"",
@@ -96,8 +96,6 @@ def test_everything_unusable_is_rejected_with_its_reason_and_the_rest_is_kept(tm
         "cut.jpg": "cut short",
         "tiny.jpg": "too small",
         "huge.jpg": "too many pixels",
-        "blank.jpg": "no caption",
-        "long.jpg": "no caption",
         "latin.jpg": "caption not UTF-8",
         "absent.jpg": "no such file",
         "../secret.jpg": "outside the data folder",
@@ -105,7 +103,10 @@ def test_everything_unusable_is_rejected_with_its_reason_and_the_rest_is_kept(tm
         "link.jpg": "outside the data folder",
     }
     assert rejected["detail"].map(bool).all()
-    assert list(manifest["id"]) == [f"good{i}.jpg" for i in range(7)]
+    assert list(manifest["id"]) == [*(f"good{i}.jpg" for i in range(7)), "blank.jpg", "long.jpg"]
+    in_gallery = manifest["split"] == "gallery"
+    assert list(manifest.loc[in_gallery, "id"]) == ["blank.jpg", "long.jpg"]
+    assert list(manifest["captions"].map(len)) == [*[1] * 7, 0, 0]
 
 
 @pytest.fixture
@@ -143,13 +144,18 @@ def test_the_manifest_tells_what_the_shards_hold_in_their_order(tmp_path: Path, 
     assert list(manifest.columns) == SCHEMA.names
     assert manifest["key"].is_monotonic_increasing
     assert manifest["key"].is_unique
-    assert list(manifest["shard"].unique()) == ["train/image-00000.tar", "train/image-00001.tar", "val/image-00000.tar"]
+    assert list(manifest["shard"].unique()) == [
+        "train/image-00000.tar",
+        "train/image-00001.tar",
+        "val/image-00000.tar",
+        "gallery/image-00000.tar",
+    ]
     stored = [sample for shard in manifest["shard"].unique() for sample in read_shard(tmp_path / "out/shards" / shard)]
     rows = manifest.to_dict("records")
     assert [(s.key, s.id, list(s.captions), len(s.frames), sum(map(len, s.frames))) for s in stored] == [
         (row["key"], row["id"], list(row["captions"]), row["frames"], row["bytes"]) for row in rows
     ]
-    assert [(row["width"], row["height"]) for row in rows] == [(40 + i, 32) for i in range(7)]
+    assert [(row["width"], row["height"]) for row in rows[:7]] == [(40 + i, 32) for i in range(7)]
 
 
 def test_odd_names_and_captions_are_stored_as_the_table_has_them(tmp_path: Path, make_image: Encoded) -> None:
@@ -196,24 +202,24 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, source: Path) -> None:
     for name in ("a", "b"):
         prepared(tmp_path / name, folder_params(source))
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    assert len(digests(tmp_path / "a")) == 5
+    assert len(digests(tmp_path / "a")) == 6
 
 
 def test_shards_of_an_earlier_run_do_not_stay(tmp_path: Path, source: Path) -> None:
     prepared(tmp_path / "out", folder_params(source, samples_per_shard=1))
     prepared(tmp_path / "out", folder_params(source))
-    assert len(list((tmp_path / "out").rglob("*.tar"))) == 3
+    assert len(list((tmp_path / "out").rglob("*.tar"))) == 4
 
 
 def test_too_many_rejects_fail_the_run_and_the_list_of_them_stays(tmp_path: Path, source: Path) -> None:
     with pytest.raises(RunFailed) as raised:
         prepared(tmp_path / "out", folder_params(source, max_rejected=0.5))
     message = str(raised.value)
-    assert "12 of 19 samples are rejected, more than prepare.max_rejected 0.5" in message
+    assert "10 of 19 samples are rejected, more than prepare.max_rejected 0.5" in message
     assert "outside the data folder 3" in message
     assert "first: empty.jpg: 0 bytes" in message
     assert "\n" not in message
-    assert len(pd.read_parquet(tmp_path / "out/rejected.parquet")) == 12
+    assert len(pd.read_parquet(tmp_path / "out/rejected.parquet")) == 10
     assert not (tmp_path / "out/manifest.parquet").exists()
 
 
@@ -236,12 +242,12 @@ def test_of_samples_with_one_id_the_first_usable_one_stays(tmp_path: Path, make_
     path = tmp_path / "source"
     path.mkdir()
     entries = [f'{{"filename": "{n}", "split": "train", "sentences": [{{"raw": "{t}"}}]}}' for n, t in
-               (("a.jpg", " "), ("a.jpg", "one"), ("a.jpg", "two"))]  # fmt: skip
+               (("a.jpg", r"\udce9"), ("a.jpg", "one"), ("a.jpg", "two"))]  # fmt: skip
     (path / "dataset_x.json").write_text(f'{{"images": [{", ".join(entries)}]}}')
     (path / "a.jpg").write_bytes(make_image())
     manifest, rejected = prepared(tmp_path / "out", params_with({"kind": "karpathy", "path": str(path)}))
     assert [list(texts) for texts in manifest["captions"]] == [["one"]]
-    assert list(rejected["reason"]) == ["no caption", "duplicate id"]
+    assert list(rejected["reason"]) == ["caption not UTF-8", "duplicate id"]
 
 
 def test_a_file_of_more_than_a_gibibyte_is_rejected_unread(tmp_path: Path, make_image: Encoded) -> None:

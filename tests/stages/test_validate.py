@@ -127,7 +127,7 @@ def test_every_kind_of_wrong_row_is_named_in_words(data: Path) -> None:
         ("key", "1", "keys have nine digits (all): 1 of 20 fail, such as 1;"),
         ("key", "000000009", "keys are unique"),
         ("id", "9.jpg", "ids are unique"),
-        ("split", "dev", "splits are known (train, val, test): 1 of 20 fail, such as dev;"),
+        ("split", "dev", "splits are known (train, val, test, gallery): 1 of 20 fail, such as dev;"),
         ("media", "sound", "media are known"),
         (
             "captions",
@@ -136,7 +136,7 @@ def test_every_kind_of_wrong_row_is_named_in_words(data: Path) -> None:
         ),
         ("captions", ["  "], "no caption is blank"),
         ("captions", ["a", "b"], "every caption is flagged as right or wrong"),
-        ("captions", [], "every sample has a caption (at least 1): 1 of 20 fail"),
+        ("captions", [], "every sample of a split has a caption (all): 1 of 20 fail"),
         ("width", 15, "images are wide enough (at least 16 pixels): 1 of 20 fail, such as 15;"),
         ("height", 15, "images are high enough"),
         ("width", 10_000_000, "images are not too large"),

@@ -13,7 +13,7 @@ from cots.data.image_decoding import UnusableImage
 from cots.data.image_hashes import image_hashes
 from cots.data.images import StoredImage, downscale, encode_jpeg, store_image
 from cots.data.ingest.video import decode_video
-from cots.data.samples import RejectReason, Sample, Split, is_utf8
+from cots.data.samples import GALLERY, RejectReason, Sample, StoredSplit, is_utf8
 from cots.directions import Media
 
 
@@ -22,7 +22,7 @@ class IngestedSample:
     """A usable sample: what its shard and its row of the manifest need. Fields as in `StoredSample` and `SCHEMA`."""
 
     id: str
-    split: Split
+    split: StoredSplit
     media: Media
     captions: tuple[str, ...]
     is_mismatched: tuple[bool, ...]
@@ -39,7 +39,7 @@ class Rejected:
     """An unusable sample, as a row of `REJECTED_SCHEMA`."""
 
     id: str
-    split: Split
+    split: StoredSplit
     origin: str
     reason: RejectReason
     detail: str
@@ -89,7 +89,7 @@ class Ingestor:
         pixel_hash, dhash = image_hashes(Image.open(io.BytesIO(images[0].jpeg), formats=("JPEG",)))
         return IngestedSample(
             id=sample.id,
-            split=sample.split,
+            split=sample.split if captions else GALLERY,
             media=sample.media,
             captions=captions,
             is_mismatched=is_mismatched,
@@ -102,17 +102,12 @@ class Ingestor:
         )
 
     def _check_captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-        """The usable captions, stripped, and which of them are mismatched."""
+        """The usable captions, stripped, and which of them are mismatched; there may be none."""
         stripped = [(text.strip(), flag) for text, flag in zip(sample.captions, sample.is_mismatched, strict=True)]
         for text, _ in stripped:
             if not is_utf8(text):
                 raise UnusableImage("caption not UTF-8", ascii(text[: self.max_caption_chars]))
         usable = [(text, flag) for text, flag in stripped if 0 < len(text) <= self.max_caption_chars]
-        if not usable:
-            problem = (
-                f"of {len(stripped)}, none has 1 to {self.max_caption_chars} characters" if stripped else "it has none"
-            )
-            raise UnusableImage("no caption", problem)
         return tuple(text for text, _ in usable), tuple(flag for _, flag in usable)
 
     def _load_images(self, sample: Sample) -> list[StoredImage]:

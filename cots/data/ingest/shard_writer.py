@@ -6,14 +6,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
-from cots.data.samples import SPLITS, Sample, Split, StoredSample
+from cots.data.samples import STORED_SPLITS, Sample, StoredSample, StoredSplit
 from cots.data.shards import shard_name, write_shard
 from cots.decode_threads import num_untrusted_threads
 from cots.directions import MEDIA, Media
 
 SAMPLES_PER_THREAD = 2  # in memory at a time, whole files among them
 
-Series = tuple[Split, Media]
+Series = tuple[StoredSplit, Media]
 
 
 class ShardWriter:
@@ -27,7 +27,9 @@ class ShardWriter:
     def __init__(self, path: Path, *, samples_per_shard: int) -> None:
         self._path = path
         self._samples_per_shard = samples_per_shard
-        self._pending: dict[Series, list[StoredSample]] = {(split, media): [] for split in SPLITS for media in MEDIA}
+        self._pending: dict[Series, list[StoredSample]] = {
+            (split, media): [] for split in STORED_SPLITS for media in MEDIA
+        }
         self._counts = Counter[Series]()
         for old_shard in path.glob("*/*.tar"):
             old_shard.unlink()

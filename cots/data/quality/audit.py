@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cots.data.image_decoding import UnusableImage, decode_image
 from cots.data.image_hashes import image_hashes
-from cots.data.samples import StoredSample
+from cots.data.samples import GALLERY, StoredSample
 from cots.data.shards import read_shard
 from cots.errors import BadInput
 
@@ -22,6 +22,7 @@ DERIVED = (
     "blank",
     "words",
     "flags",
+    "uncaptioned",
     "wrong_held_out",
     "pixels",
     "repeats",
@@ -52,25 +53,29 @@ def audit_manifest(
         `flags`: length of `wrong`;
         `wrong_held_out`: `wrong` in val and test, 0 in train;
         `pixels`: width times height;
-        `repeats`: whether the same pixels occur earlier in the split;
-        `leaks`, `alike`: whether the same or similar pixels occur in train; None for rows of train;
+        `repeats`: whether the same pixels occur earlier in the split; None for rows of `GALLERY`;
+        `uncaptioned`: whether it has no caption, outside `GALLERY`;
+        `leaks`, `alike`: whether the same or similar pixels occur in train; None for rows of train and `GALLERY`;
         `suspected`: number of captions that are suspects;
         `opened`: `INTACT`, or how the sample in the shard differs; None if the shard was not opened.
     """
     captions, wrong = manifest["captions"], manifest["wrong"]
-    held_out = manifest["split"] != "train"
-    leaks = manifest["pixel_hash"].isin(manifest.loc[~held_out, "pixel_hash"])
-    alike = pd.Series(_look_alike(manifest, held_out.to_numpy()), index=manifest.index)
+    in_gallery, in_train = manifest["split"] == GALLERY, manifest["split"] == "train"
+    held_out = ~(in_gallery | in_train)
+    repeats = manifest.duplicated(["split", "media", "pixel_hash"])
+    leaks = manifest["pixel_hash"].isin(manifest.loc[in_train, "pixel_hash"])
+    alike = pd.Series(_look_alike(manifest, held_out.to_numpy(), in_train.to_numpy()), index=manifest.index)
     return manifest.assign(
         part=manifest["split"] + " " + manifest["media"],
         captions=captions.map(len),
         blank=captions.map(lambda texts: sum(not text.strip() for text in texts)),
         words=captions.map(lambda texts: max((len(text.split()) for text in texts), default=0)),
         flags=wrong.map(len),
+        uncaptioned=(captions.map(len) == 0) & ~in_gallery,
         wrong=wrong.map(sum).astype("int64"),
         wrong_held_out=wrong.map(sum).astype("int64").where(held_out, 0),
         pixels=manifest["width"].astype("int64") * manifest["height"],
-        repeats=manifest.duplicated(["split", "media", "pixel_hash"]),
+        repeats=repeats.astype("boolean").where(~in_gallery),
         leaks=leaks.astype("boolean").where(held_out),
         alike=alike.astype("boolean").where(held_out),
         suspected=manifest["id"].map(suspects["id"].value_counts()).fillna(0).astype("int64"),
@@ -78,10 +83,10 @@ def audit_manifest(
     )
 
 
-def _look_alike(manifest: pd.DataFrame, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _look_alike(manifest: pd.DataFrame, held_out: NDArray[np.bool_], in_train: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """For each row of val and test, whether an image of train looks alike."""
     hashes = np.array([int(digits, 16) for digits in manifest["dhash"]], dtype=np.uint64)
-    train = np.unique(hashes[~held_out])
+    train = np.unique(hashes[in_train])
     alike = np.zeros(len(manifest), dtype=np.bool_)
     for rows in np.array_split(np.flatnonzero(held_out), 1 + len(manifest) // 256):
         distances = np.bitwise_count(hashes[rows, None] ^ train)  # (rows, train)

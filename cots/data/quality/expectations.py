@@ -16,7 +16,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from cots.data.manifest import SCHEMA
 from cots.data.quality.audit import DERIVED, INTACT
-from cots.data.samples import SPLITS, RejectReason
+from cots.data.samples import STORED_SPLITS, RejectReason
 from cots.directions import MEDIA
 
 MAX_EXAMPLES = 3  # failing values that are shown
@@ -139,7 +139,7 @@ def _expect_names(required_parts: Sequence[str]) -> list[Any]:
         _expect(unique, "keys are unique", "all", column="key"),
         _expect(match, "keys have nine digits", "all", column="key", regex=r"^\d{9}$"),
         _expect(unique, "ids are unique", "all", column="id"),
-        _expect(known, "splits are known", ", ".join(SPLITS), column="split", value_set=list(SPLITS)),
+        _expect(known, "splits are known", ", ".join(STORED_SPLITS), column="split", value_set=list(STORED_SPLITS)),
         _expect(known, "media are known", ", ".join(MEDIA), column="media", value_set=list(MEDIA)),
         _expect(
             gxe.ExpectColumnDistinctValuesToContainSet,
@@ -154,8 +154,9 @@ def _expect_names(required_parts: Sequence[str]) -> list[Any]:
 def _expect_captions(max_words: int, max_long: float) -> list[Any]:
     limit, mostly = f"at most {max_words} words, but for {max_long:.2%} of the samples", 1 - max_long
     between, equal = gxe.ExpectColumnValuesToBeBetween, gxe.ExpectColumnPairValuesToBeEqual
+    known = gxe.ExpectColumnValuesToBeInSet
     return [
-        _expect(between, "every sample has a caption", "at least 1", column="captions", min_value=1),
+        _expect(known, "every sample of a split has a caption", "all", column="uncaptioned", value_set=[False]),
         _expect(between, "no caption is blank", "none", column="blank", max_value=0),
         _expect(between, "captions are short", limit, column="words", max_value=max_words, mostly=mostly),
         _expect(equal, "every caption is flagged as right or wrong", "all", column_A="flags", column_B="captions"),

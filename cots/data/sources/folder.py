@@ -1,6 +1,7 @@
-"""A folder of images and videos with a caption table: CSV, TSV or JSONL."""
+"""A folder of images and videos: with a caption table (CSV, TSV, JSONL), with text files beside them, or alone."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -12,39 +13,73 @@ from pydantic import Field
 from cots.config_base import Config, Seed
 from cots.data.samples import Sample, Split, is_utf8
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
-from cots.data.sources.layout_io import make_sample, media_of, parse_json, parse_split, require_folder
+from cots.data.sources.layout_io import MEDIA_SUFFIXES, make_sample, media_of, parse_json, parse_split, require_folder
 from cots.errors import BadInput
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 TABLE_COLUMNS = ("image", "caption", "split")
+MAX_TEXT_BYTES = 1 << 24  # of a text file beside an image
 MAX_CELL_CHARS = 1 << 24  # in a longer cell the closing quotation mark is missing
 Row = dict[str, Any]  # texts; a caption of JSONL is whatever the file holds
 
 
 class FolderSourceConfig(Config):
-    """A folder with a caption table that names images and videos relative to it."""
+    """A folder of images and videos, with or without captions."""
 
-    kind: Literal["folder"] = Field(default="folder", description="A folder with a caption table.")
+    kind: Literal["folder"] = Field(default="folder", description="A folder of images and videos.")
     path: Path = Field(
         description="A folder with a caption table (CSV, TSV or JSONL): image, caption, optionally split. In JSONL a "
-        "caption may be a list of several. Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos."
+        "caption may be a list of several. Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos. "
+        "Without a table, every image and video below the folder is a sample; its captions are the lines of the .txt "
+        "file of the same name beside it, if there is one."
+    )
+    include_unlisted: bool = Field(
+        default=False,
+        description="Also take the images and videos below the folder that the table does not name. They have no "
+        "captions: they are searched, but never trained or measured on.",
+        json_schema_extra={"since": "0.3.0"},
     )
     seed: Seed = Field(default=0, description="Seed of the holdout.")
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
     def read(self) -> Iterator[Sample]:
-        """The samples of a table with the columns `image`, `caption` and, if the data set has splits, `split`.
+        """The samples of the table, or, if there is none, of the files below the folder.
+
+        The table has the columns `image`, `caption` and, if the data set has splits, `split`.
 
         `image` is a path relative to the folder; the ending of its name tells whether it is an image or a video. Rows
         of one file become one sample, and so do the captions of a list in JSONL. A row that is not UTF-8, or whose
         caption is no text, becomes a sample of its own, so that only it is rejected.
 
         Raises:
-            BadInput: no such folder; no table, or several; no rows or columns missing in it; a row that does not fit
-                the columns; an unknown split.
+            BadInput: no such folder; neither table nor images; several tables; no rows or columns missing in the table;
+                a row that does not fit the columns; an unknown split.
         """
         require_folder(self.path)
         table = _find_table(self.path)
+        listed = [] if table is None else self._read_table(table)
+        if table is not None and not self.include_unlisted:
+            return iter(listed)
+        names = {os.path.normpath(sample.id) for sample in listed}
+        unlisted = [self._read_file(name, beside=table is None) for name in find_media(self.path) if name not in names]
+        if not listed and not unlisted:
+            raise BadInput(f"{self.path} holds no caption table ({', '.join(TABLE_SUFFIXES)}), no image and no video")
+        return iter(listed + unlisted)
+
+    def _read_file(self, name: str, *, beside: bool) -> Sample:
+        """A sample that no table names; its captions are the lines of the text file beside it, if asked for."""
+        text = (self.path / name).with_suffix(".txt")
+        captions = _read_lines(text) if beside and text.is_file() else ()
+        return make_sample(
+            name,
+            self.path / name,
+            captions,
+            split=split_by_hash(name, seed=self.seed, holdout=self.holdout),
+            origin=text.name if captions else name,
+            media=media_of(name),
+        )
+
+    def _read_table(self, table: Path) -> list[Sample]:
         entries: dict[str, _Entry] = {}
         unusable: list[Sample] = []
         for line, row in _rows(table):
@@ -62,7 +97,7 @@ class FolderSourceConfig(Config):
             entry.captions.extend(sample.captions)
         if not entries and not unusable:
             raise BadInput(f"{table} has no rows below its header")
-        return iter([_make_sample(self.path, table, name, entry) for name, entry in entries.items()] + unusable)
+        return [_make_sample(self.path, table, name, entry) for name, entry in entries.items()] + unusable
 
 
 @dataclass(slots=True)
@@ -79,14 +114,31 @@ def _make_sample(folder: Path, table: Path, name: str, entry: _Entry) -> Sample:
     return make_sample(name, folder / name, entry.captions, split=entry.split, origin=origin, media=media)
 
 
-def _find_table(folder: Path) -> Path:
-    """The only table. A hidden file is none, such as `._captions.csv`, which macOS puts beside a file."""
+def _read_lines(text: Path) -> list[str]:
+    """The captions of a text file: its lines that are not blank."""
+    if text.stat().st_size > MAX_TEXT_BYTES:
+        raise BadInput(f"{text} has more than {MAX_TEXT_BYTES} bytes: it holds no captions")
+    lines = text.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    return [line for line in lines if line.strip()]
+
+
+def find_media(folder: Path) -> Iterator[str]:
+    """Names of all images and videos below a folder, relative to it, sorted; nothing hidden, and no linked folder."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower().removeprefix(".") in MEDIA_SUFFIXES:
+                yield (Path(path) / name).relative_to(folder).as_posix()
+
+
+def _find_table(folder: Path) -> Path | None:
+    """The only table, or None. A hidden file is none, such as `._captions.csv`, which macOS puts beside a file."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     tables = [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]
-    if len(tables) != 1:
-        names = ", ".join(table.name for table in tables) or "none"
+    if len(tables) > 1:
+        names = ", ".join(table.name for table in tables)
         raise BadInput(f"{folder} must hold one caption table ({', '.join(TABLE_SUFFIXES)}), found {names}")
-    return tables[0]
+    return tables[0] if tables else None
 
 
 def _split(row: Row, name: str, location: str, *, seed: int, holdout: HoldoutConfig) -> Split:

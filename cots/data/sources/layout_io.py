@@ -24,7 +24,9 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # files with another ending are images
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "jfif", "gif", "avif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm", "pbm")
+VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # files that a table names with another ending are images
+MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 MAX_PROBED = 20  # files that are looked for to find their folder
 LAYOUT_ERRORS = (KeyError, TypeError, AttributeError)  # of code that reads JSON of another layout
 

@@ -10,12 +10,10 @@ from pydantic import Field
 from cots.config_base import Config, Seed
 from cots.data.samples import MAX_FILE_BYTES, Fault, Sample, Split
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
-from cots.data.sources.layout_io import VIDEO_SUFFIXES, make_sample, media_of, parse_json, require_folder
+from cots.data.sources.layout_io import MEDIA_SUFFIXES, make_sample, media_of, parse_json, require_folder
 from cots.data.sources.tar_members import group_members, list_members, read_member
 from cots.errors import BadInput
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "jfif", "gif", "avif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm", "pbm")
-MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MAX_TEXT_BYTES = 1 << 24  # of a text file or JSON
 Members = Mapping[str, TarInfo]  # of one key, by the rest of their names

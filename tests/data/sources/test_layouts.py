@@ -354,7 +354,7 @@ def test_blank_cells_behind_the_last_column_are_no_captions_cut_short(tmp_path: 
         ("t.jsonl", '{"image": "a.jpg"}\n', "line 1: no column caption"),
         ("t.jsonl", '{"image": "a.jpg", "caption": "x"}\nnonsense\n', "line 2: not JSON"),
         ("t.jsonl", "[1]\n", "line 1: not a JSON object"),
-        ("t.txt", "", "must hold one caption table .* found none"),
+        ("t.txt", "", "holds no caption table .*, no image and no video"),
     ],
 )
 def test_an_unusable_table_is_refused_in_one_line(tmp_path: Path, name: str, table: str, message: str) -> None:

@@ -12,7 +12,8 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from cots.data.samples import Fault, Sample
 from cots.data.sources import tar_members
 from cots.data.sources.holdout import HoldoutConfig
-from cots.data.sources.webdataset import IMAGE_SUFFIXES, WebdatasetSourceConfig
+from cots.data.sources.layout_io import IMAGE_SUFFIXES
+from cots.data.sources.webdataset import WebdatasetSourceConfig
 from cots.errors import BadInput
 
 Encoded = Callable[..., bytes]
