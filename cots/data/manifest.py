@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         ("pixel_hash", pa.string()),  # of the first stored frame: equal for the same pixels
         ("dhash", pa.string()),  # 64-bit difference hash of the first frame, hex: close for images that look alike
         ("origin", pa.string()),
+        ("metadata", pa.string()),  # JSON: what else the source says, by name; null if it says nothing
     ]
 )
 

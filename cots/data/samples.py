@@ -1,8 +1,9 @@
 """An image or video with its captions, in two forms: as its source names it, and as a shard stores it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cots.directions import Media
 
@@ -63,6 +64,7 @@ class Sample:
         content: a file to read; or encoded bytes; or, for a video, one encoded image per frame.
         origin: where it came from, for people.
         fault: why it cannot be used, if its source shows that already; the sample is then rejected unopened.
+        metadata: what else the source says of it, by name; values as of JSON, or with a text that says the same.
     """
 
     id: str
@@ -73,6 +75,7 @@ class Sample:
     content: Path | bytes | tuple[bytes, ...]
     origin: str
     fault: Fault | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ ITEM_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("captions", pa.list_(pa.string())),
         ("origin", pa.string()),
+        ("metadata", pa.string()),  # as in the manifest; indices before 0.3 lack the column
     ]
 )
 CAPTION_SCHEMA = pa.schema([("caption", pa.string()), ("items", pa.list_(pa.int64()))])

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,7 +106,7 @@ def write_index(
 
     Args:
         out: the folder, which exists.
-        items: one row per item, with the columns of `ITEM_SCHEMA`.
+        items: one row per item, with the columns of `ITEM_SCHEMA`; `metadata` may be missing.
         vectors: (N, D) embeddings of the items.
         texts: (C, D) embeddings of the captions in the order of `collect_captions`; C may be 0.
         settings: section `index`.
@@ -115,7 +116,9 @@ def write_index(
         BadInput: FAISS cannot build such an index from so few vectors.
     """
     captions = collect_captions(items)
-    write_table(out / ITEMS, items[ITEM_SCHEMA.names].to_dict("records"), ITEM_SCHEMA)
+    rows: Any = items.reindex(columns=ITEM_SCHEMA.names)
+    rows["metadata"] = rows["metadata"].astype(object).where(rows["metadata"].notna(), None)
+    write_table(out / ITEMS, rows.to_dict("records"), ITEM_SCHEMA)
     write_table(out / CAPTIONS, captions, CAPTION_SCHEMA)
     # Every other query chooses the index, the rest measure it. Without captions, items take their place.
     queries = evenly_spaced(texts if len(texts) else vectors, 2 * settings.recall_queries)

@@ -71,8 +71,14 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
     """Prepared data of a table that names four of the files, one of them without a caption."""
     folder = tmp_path_factory.mktemp("mixed")
     source = Path(shutil.copytree(files, folder / "source"))
-    rows = ["image,caption,split", "a.jpg,a dog,train", "./b.jpg,a cat,train", "c.jpg,a hen,test", "more/d.jpg,,train"]
-    (source / "captions.csv").write_text("\n".join(rows))
+    rows = [
+        "image,caption,split,Year",
+        "a.jpg,a dog,train,1999",
+        "./b.jpg,a cat,train,",
+        "c.jpg,a hen,test,",
+        "more/d.jpg,,train,caf\udce9",
+    ]
+    (source / "captions.csv").write_bytes("\n".join(rows).encode(errors="surrogateescape"))
     run_prepare(folder / "data", params(source, include_unlisted=True))
     return folder / "data"
 
@@ -134,6 +140,11 @@ def test_the_gallery_is_indexed_and_found(mixed: Path, tiny_model: Path) -> None
         ((best, *_),) = engine.search_vectors([Query("", 2, "any")], vector[None])
         assert (best["id"], best["captions"], best["split"]) == (name, [], "gallery")
     assert engine.captions.texts == ["a dog", "a cat", "a hen"]
+    items = pd.read_parquet(mixed / "index/items.parquet").set_index("id")["metadata"].dropna()
+    assert {name: json.loads(text) for name, text in items.items()} == {
+        "a.jpg": {"Year": "1999"},
+        "more/d.jpg": {"Year": "caf\udce9"},
+    }
 
 
 def test_an_index_without_any_caption_finds_images_and_no_captions(

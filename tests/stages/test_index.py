@@ -53,7 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_data:
 def test_row_i_of_items_is_vector_i(built: Path, tiny_model: Path, tiny_data: Path) -> None:
     manifest = read_manifest(tiny_data / "manifest.parquet")
     items, index = pd.read_parquet(built / "items.parquet"), EmbeddingIndex.load(built / "index.faiss")
-    assert list(items) == ["id", "media", "split", "captions", "origin"]
+    assert list(items) == ["id", "media", "split", "captions", "origin", "metadata"]
     assert items["id"].tolist() == manifest["id"].tolist()
     assert len(index) == len(items) == 27
     vectors = embed(

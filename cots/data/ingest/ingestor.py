@@ -1,6 +1,7 @@
 """Turns a source sample into a usable sample, or a rejection with a reason."""
 
 import io
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class IngestedSample:
     pixel_hash: str
     dhash: str
     origin: str
+    metadata: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,7 @@ class Ingestor:
             pixel_hash=pixel_hash,
             dhash=dhash,
             origin=_escape(sample.origin),
+            metadata=json.dumps(sample.metadata, default=str) if sample.metadata else None,
         )
 
     def _check_captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:

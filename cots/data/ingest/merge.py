@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cots.data.samples import Sample
-from cots.data.sources.folder import TABLE_COLUMNS
+from cots.data.sources.caption_table import TABLE_COLUMNS
 from cots.errors import BadInput
 from cots.files import atomic_folder
 

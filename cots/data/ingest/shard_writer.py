@@ -105,4 +105,5 @@ def _manifest_row(sample: IngestedSample, *, key: str, shard: str) -> dict[str, 
         "pixel_hash": sample.pixel_hash,
         "dhash": sample.dhash,
         "origin": sample.origin,
+        "metadata": sample.metadata,
     }

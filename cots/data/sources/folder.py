@@ -1,10 +1,8 @@
-"""A folder of images and videos: with a caption table (CSV, TSV, JSONL), with text files beside them, or alone."""
+"""A folder of images and videos: with a caption table, with text files beside them, or alone."""
 
-import csv
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,15 +10,19 @@ from pydantic import Field
 
 from cots.config_base import Config, Seed
 from cots.data.samples import Sample, Split, is_utf8
+from cots.data.sources.caption_table import TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
-from cots.data.sources.layout_io import MEDIA_SUFFIXES, make_sample, media_of, parse_json, parse_split, require_folder
+from cots.data.sources.layout_io import (
+    MEDIA_SUFFIXES,
+    locate_images,
+    make_sample,
+    media_of,
+    parse_split,
+    require_folder,
+)
 from cots.errors import BadInput
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
-TABLE_COLUMNS = ("image", "caption", "split")
 MAX_TEXT_BYTES = 1 << 24  # of a text file beside an image
-MAX_CELL_CHARS = 1 << 24  # in a longer cell the closing quotation mark is missing
-Row = dict[str, Any]  # texts; a caption of JSONL is whatever the file holds
 
 
 class FolderSourceConfig(Config):
@@ -28,10 +30,25 @@ class FolderSourceConfig(Config):
 
     kind: Literal["folder"] = Field(default="folder", description="A folder of images and videos.")
     path: Path = Field(
-        description="A folder with a caption table (CSV, TSV or JSONL): image, caption, optionally split. In JSONL a "
-        "caption may be a list of several. Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos. "
-        "Without a table, every image and video below the folder is a sample; its captions are the lines of the .txt "
-        "file of the same name beside it, if there is one."
+        description="A folder with a caption table (CSV, TSV, JSONL or Parquet): image, caption, optionally split. In "
+        "JSONL and Parquet a caption may be a list of several. Files whose names end in mp4, m4v, mov, mkv, webm or "
+        "avi are videos. Without a table, every image and video below the folder is a sample; its captions are the "
+        "lines of the .txt file of the same name beside it, if there is one."
+    )
+    table: str | None = Field(
+        default=None,
+        description="Name of the caption table in the folder. null: the only one, or none.",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    image_column: str = Field(
+        default="image",
+        description="Column with the paths of images and videos, relative to the folder or to one directly below it.",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    caption_column: str | None = Field(
+        default="caption",
+        description="Column with the captions; null: there are none. Further columns are kept as metadata of samples.",
+        json_schema_extra={"since": "0.3.0"},
     )
     include_unlisted: bool = Field(
         default=False,
@@ -45,31 +62,41 @@ class FolderSourceConfig(Config):
     def read(self) -> Iterator[Sample]:
         """The samples of the table, or, if there is none, of the files below the folder.
 
-        The table has the columns `image`, `caption` and, if the data set has splits, `split`.
-
-        `image` is a path relative to the folder; the ending of its name tells whether it is an image or a video. Rows
-        of one file become one sample, and so do the captions of a list in JSONL. A row that is not UTF-8, or whose
-        caption is no text, becomes a sample of its own, so that only it is rejected.
+        The ending of a file's name tells whether it is an image or a video. Rows of one file become one sample, and so
+        do the captions of a list. A row that is not UTF-8, or whose caption is no text, becomes a sample of its own, so
+        that only it is rejected.
 
         Raises:
             BadInput: no such folder; neither table nor images; several tables; no rows or columns missing in the table;
                 a row that does not fit the columns; an unknown split.
         """
         require_folder(self.path)
-        table = _find_table(self.path)
-        listed = [] if table is None else self._read_table(table)
+        table = self.find_table()
+        listed = [] if table is None else list(locate_images(self._read_table(table), self.path))
         if table is not None and not self.include_unlisted:
             return iter(listed)
-        names = {os.path.normpath(sample.id) for sample in listed}
-        unlisted = [self._read_file(name, beside=table is None) for name in find_media(self.path) if name not in names]
-        if not listed and not unlisted:
+        files = {os.path.normpath(sample.content) for sample in listed if isinstance(sample.content, Path)}
+        names = [name for name in find_media(self.path) if os.path.normpath(self.path / name) not in files]
+        if not listed and not names:
             raise BadInput(f"{self.path} holds no caption table ({', '.join(TABLE_SUFFIXES)}), no image and no video")
-        return iter(listed + unlisted)
+        return iter([*listed, *(self._read_file(name, beside=table is None) for name in names)])
+
+    def find_table(self) -> Path | None:
+        """The caption table, or None if the folder has none.
+
+        Raises:
+            BadInput: it is not there, or there are several.
+        """
+        if self.table is None:
+            return _only_table(find_tables(self.path), self.path)
+        if (table := self.path / self.table).is_file():
+            return table
+        raise BadInput(f"no caption table {table}: set source.table to a file in {self.path}, or to null")
 
     def _read_file(self, name: str, *, beside: bool) -> Sample:
         """A sample that no table names; its captions are the lines of the text file beside it, if asked for."""
         text = (self.path / name).with_suffix(".txt")
-        captions = _read_lines(text) if beside and text.is_file() else ()
+        captions = _read_lines(text) if beside and text.is_file() else []
         return make_sample(
             name,
             self.path / name,
@@ -82,36 +109,48 @@ class FolderSourceConfig(Config):
     def _read_table(self, table: Path) -> list[Sample]:
         entries: dict[str, _Entry] = {}
         unusable: list[Sample] = []
-        for line, row in _rows(table):
-            name = row["image"].strip()
-            split = _split(row, name, f"{table}, line {line}", seed=self.seed, holdout=self.holdout)
-            sample = _make_sample(self.path, table, name, _Entry(line, split, row["caption"]))
-            if sample.fault or not is_utf8("".join([name, *sample.captions])):
+        for row in read_rows(table, image=self.image_column, caption=self.caption_column):
+            split = self._split(row, f"{table}, {row.place}")
+            sample = _make_sample(self.path, table, row.image, _Entry(row.place, split, row.caption, row.metadata))
+            if sample.fault or not is_utf8("".join([row.image, *sample.captions])):
                 unusable.append(sample)
                 continue
-            entry = entries.setdefault(name, _Entry(line, split, []))
+            entry = entries.setdefault(row.image, _Entry(row.place, split, [], row.metadata))
             if entry.split != split:
                 raise BadInput(
-                    f"{table}: {name} is in split {entry.split} on line {entry.line}, in {split} on line {line}"
+                    f"{table}: {row.image} is in split {entry.split} on {entry.place}, in {split} on {row.place}"
                 )
             entry.captions.extend(sample.captions)
         if not entries and not unusable:
             raise BadInput(f"{table} has no rows below its header")
         return [_make_sample(self.path, table, name, entry) for name, entry in entries.items()] + unusable
 
+    def _split(self, row: Row, location: str) -> Split:
+        if row.split is not None:
+            return parse_split(row.split, location)
+        return split_by_hash(row.image, seed=self.seed, holdout=self.holdout)
+
 
 @dataclass(slots=True)
 class _Entry:
-    """What the rows of one file say together."""
+    """What the rows of one file say together; metadata are those of the first."""
 
-    line: int  # of the first row
+    place: str  # of the first row
     split: Split
     captions: Any  # a list of texts, or what the only row holds
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def _make_sample(folder: Path, table: Path, name: str, entry: _Entry) -> Sample:
-    origin, media = f"{table.name}, line {entry.line}", media_of(name)
-    return make_sample(name, folder / name, entry.captions, split=entry.split, origin=origin, media=media)
+    return make_sample(
+        name,
+        folder / name,
+        entry.captions,
+        split=entry.split,
+        origin=f"{table.name}, {entry.place}",
+        media=media_of(name),
+        metadata=entry.metadata,
+    )
 
 
 def _read_lines(text: Path) -> list[str]:
@@ -131,91 +170,14 @@ def find_media(folder: Path) -> Iterator[str]:
                 yield (Path(path) / name).relative_to(folder).as_posix()
 
 
-def _find_table(folder: Path) -> Path | None:
-    """The only table, or None. A hidden file is none, such as `._captions.csv`, which macOS puts beside a file."""
+def find_tables(folder: Path) -> list[Path]:
+    """The caption tables in a folder. A hidden file is none, such as macOS's `._captions.csv` beside a file."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    tables = [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]
+    return [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]
+
+
+def _only_table(tables: list[Path], folder: Path) -> Path | None:
     if len(tables) > 1:
         names = ", ".join(table.name for table in tables)
-        raise BadInput(f"{folder} must hold one caption table ({', '.join(TABLE_SUFFIXES)}), found {names}")
+        raise BadInput(f"{folder} must hold one caption table, found {names}: name one in source.table")
     return tables[0] if tables else None
-
-
-def _split(row: Row, name: str, location: str, *, seed: int, holdout: HoldoutConfig) -> Split:
-    if "split" in row:
-        return parse_split(row["split"], location)
-    return split_by_hash(name, seed=seed, holdout=holdout)
-
-
-def _rows(table: Path) -> Iterator[tuple[int, Row]]:
-    """Rows, each with the number of its last line."""
-    return _jsonl_rows(table) if table.suffix.lower() == ".jsonl" else _csv_rows(table)
-
-
-def _csv_rows(table: Path) -> Iterator[tuple[int, Row]]:
-    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = _tsv_cells(file) if table.suffix.lower() == ".tsv" else _csv_cells(file, table)
-        _, header = next(lines, (0, []))
-        columns = [name.strip().lower() for name in header]
-        _check_columns(columns, f"{table}")
-        for number, cells in lines:
-            if any(cells[len(columns) :]):
-                raise BadInput(
-                    f"{table}, line {number}: {len(cells)} cells, but the header has {len(columns)}: put a caption "
-                    "with commas between double quotes, and take tabs out"
-                )
-            row = dict(zip_longest(columns, cells[: len(columns)], fillvalue=""))
-            yield number, {name: row[name] for name in TABLE_COLUMNS if name in row}
-
-
-def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(MAX_CELL_CHARS)
-    reader = csv.reader(file, strict=True)
-    start = 1
-    try:
-        for cells in reader:
-            start = reader.line_num + 1
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as error:
-        lines = f"line {start}" if start >= reader.line_num else f"lines {start} to {reader.line_num}"
-        raise BadInput(
-            f"{table}, {lines}: {error}; save it as comma-separated UTF-8, with every double quote in a cell doubled"
-        ) from None
-
-
-def _tsv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Split cells at tabs alone, because an unmatched quotation mark must not swallow the lines that follow."""
-    for number, line in enumerate(file, start=1):
-        if cells := line.rstrip("\r\n"):
-            yield number, [_unquote(cell) for cell in cells.split("\t")]
-
-
-def _unquote(cell: str) -> str:
-    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
-
-
-def _jsonl_rows(table: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(table.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        location = f"{table}, line {number}"
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            raise BadInput(f"{location}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise BadInput(f"{location}: not a JSON object")
-        _check_columns(row, location)
-        texts = {name: str(row[name] or "") for name in ("image", "split") if name in row}
-        yield number, texts | {"caption": row["caption"]}
-
-
-def _check_columns(columns: Iterable[str], location: str) -> None:
-    names = list(columns)
-    missing = [name for name in ("image", "caption") if name not in names]
-    if missing:
-        column_names = ", ".join(map(repr, names)) or "none: the table is empty"
-        raise BadInput(f"{location}: no column {' and '.join(missing)}; the columns found are {column_names}")
-    if repeated := [name for name in TABLE_COLUMNS if names.count(name) > 1]:
-        raise BadInput(f"{location}: several columns are called {' and '.join(repeated)}")

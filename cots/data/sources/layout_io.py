@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +56,7 @@ def make_sample(
     origin: str,
     media: Media = "image",
     fault: Fault | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Sample:
     """A sample with none of its captions known to be mismatched.
 
@@ -67,6 +68,7 @@ def make_sample(
         origin: where it came from, for people.
         media: image or video.
         fault: why it cannot be used; None if nothing is wrong but perhaps the captions.
+        metadata: what else the source says of it, by name.
     """
     texts: tuple[str, ...] = ()
     try:
@@ -82,6 +84,7 @@ def make_sample(
         content=content,
         origin=origin,
         fault=fault,
+        metadata=metadata or {},
     )
 
 

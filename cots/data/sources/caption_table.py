@@ -1,0 +1,202 @@
+"""Caption tables: CSV, TSV, JSONL and Parquet, row by row."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cots.data.sources.layout_io import parse_json
+from cots.errors import BadInput
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLE_COLUMNS = ("image", "caption", "split")
+MAX_CELL_CHARS = 1 << 24  # in a longer cell the closing quotation mark is missing
+PARQUET_ROWS = 1000  # in memory at a time
+
+
+class Cells(NamedTuple):
+    """One row as its file holds it; the first of a table without rows has no values."""
+
+    place: str  # where it stands, such as `line 3`
+    names: Sequence[str]  # of the columns; the same object in all rows of a table with a header
+    values: Sequence[Any] | None  # None for the header
+
+
+class Row(NamedTuple):
+    """One row of a caption table.
+
+    Attributes:
+        place: where it stands, such as `line 3`.
+        image: path of an image or video.
+        caption: what the cell holds: a text, or in JSONL and Parquet anything; `()` if the table has no captions.
+        split: name of the split; None if the table has no such column.
+        metadata: values of the other columns, but for empty ones.
+    """
+
+    place: str
+    image: str
+    caption: Any
+    split: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Positions of the columns of a table."""
+
+    image: int
+    caption: int | None
+    split: int | None
+    rest: tuple[tuple[str, int], ...]
+
+    def parse(self, place: str, values: Sequence[Any]) -> Row:
+        """A row, from its values."""
+        rest = {name: values[position] for name, position in self.rest}
+        return Row(
+            place=place,
+            image=str(values[self.image] or "").strip(),
+            caption=() if self.caption is None else values[self.caption],
+            split=None if self.split is None else str(values[self.split] or ""),
+            metadata={name: value for name, value in rest.items() if not _is_empty(value)},
+        )
+
+
+def read_rows(table: Path, *, image: str, caption: str | None) -> Iterator[Row]:
+    """The rows of a caption table.
+
+    Args:
+        table: its ending tells the format; a file with another ending is comma-separated.
+        image: column with the paths of images and videos.
+        caption: column with the captions; None if there is none. `split` is always called so.
+
+    Raises:
+        BadInput: the file is not such a table, lacks a column, has one twice, or has a row that does not fit.
+    """
+    columns, names_before = None, None
+    for place, names, values in read_cells(table):
+        if columns is None or names is not names_before:
+            columns = _find_columns(names, f"{table}, {place}" if values else f"{table}", image=image, caption=caption)
+            names_before = names
+        if values is None:
+            continue
+        if isinstance(values[columns.image], dict | bytes):
+            raise BadInput(f"{table}, {place}: column {image} holds the images themselves: save them as files")
+        yield columns.parse(place, values)
+
+
+def read_cells(table: Path) -> Iterator[Cells]:
+    """The rows of a table as they are; that of a header comes first.
+
+    Raises:
+        BadInput: the file is not such a table, or has a row that does not fit.
+    """
+    match table.suffix.lower():
+        case ".jsonl":
+            return _jsonl_rows(table)
+        case ".parquet":
+            return _parquet_rows(table)
+        case _:
+            return _csv_rows(table)
+
+
+def _find_columns(names: Sequence[str], location: str, *, image: str, caption: str | None) -> Columns:
+    wanted = [image] if caption is None else [image, caption]
+    positions = {name: _positions(names, name) for name in [*wanted, "split"]}
+    if missing := [name for name in wanted if not positions[name]]:
+        column_names = ", ".join(map(repr, names)) or "none: the table is empty"
+        raise BadInput(f"{location}: no column {' and '.join(missing)}; the columns found are {column_names}")
+    if repeated := [name for name, found in positions.items() if len(found) > 1]:
+        raise BadInput(f"{location}: several columns are called {' and '.join(repeated)}")
+    used = {name: next(iter(found), None) for name, found in positions.items()}
+    rest = tuple((name, index) for index, name in enumerate(names) if name and index not in used.values())
+    return Columns(
+        image=positions[image][0], caption=used[caption] if caption else None, split=used["split"], rest=rest
+    )
+
+
+def _positions(names: Sequence[str], wanted: str) -> list[int]:
+    """Where a column stands; its name may be in another case."""
+    exact = [index for index, name in enumerate(names) if name == wanted]
+    return exact or [index for index, name in enumerate(names) if name.lower() == wanted.lower()]
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _csv_rows(table: Path) -> Iterator[Cells]:
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        lines = _tsv_cells(file) if table.suffix.lower() == ".tsv" else _csv_cells(file, table)
+        _, header = next(lines, (0, []))
+        names = [name.strip() for name in header]
+        yield Cells("header", names, None)
+        for number, cells in lines:
+            if any(cells[len(names) :]):
+                raise BadInput(
+                    f"{table}, line {number}: {len(cells)} cells, but the header has {len(names)}: put a caption "
+                    "with commas between double quotes, and take tabs out"
+                )
+            values = [value for _, value in zip_longest(names, cells[: len(names)], fillvalue="")]
+            yield Cells(f"line {number}", names, values)
+
+
+def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows, each with the number of its last line."""
+    csv.field_size_limit(MAX_CELL_CHARS)
+    reader = csv.reader(file, strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            start = reader.line_num + 1
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        lines = f"line {start}" if start >= reader.line_num else f"lines {start} to {reader.line_num}"
+        raise BadInput(
+            f"{table}, {lines}: {error}; save it as comma-separated UTF-8, with every double quote in a cell doubled"
+        ) from None
+
+
+def _tsv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Split cells at tabs alone, because an unmatched quotation mark must not swallow the lines that follow."""
+    for number, line in enumerate(file, start=1):
+        if cells := line.rstrip("\r\n"):
+            yield number, [_unquote(cell) for cell in cells.split("\t")]
+
+
+def _unquote(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
+
+
+def _jsonl_rows(table: Path) -> Iterator[Cells]:
+    for number, line in enumerate(table.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        location = f"{table}, line {number}"
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise BadInput(f"{location}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{location}: not a JSON object")
+        yield Cells(f"line {number}", list(row), list(row.values()))
+
+
+def _parquet_rows(table: Path) -> Iterator[Cells]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(table) as file:
+            names = file.schema_arrow.names
+            yield Cells("header", names, None)
+            number = 0
+            for batch in file.iter_batches(PARQUET_ROWS):
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    number += 1
+                    yield Cells(f"row {number}", names, values)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{table} cannot be read as Parquet: {' '.join(str(error).split())}") from None
