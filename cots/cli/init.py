@@ -1,41 +1,47 @@
-"""`cots init`: writes a complete, commented `params.yaml` from the defaults and a preset."""
+"""`cots init`: writes a complete, commented `params.yaml` from a look at a folder, or from a preset."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
-from functools import cache
-from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cots.cli.files import writing
+from cots.cli.presets import preset_names, read_header, read_preset, render_preset, render_presets
 from cots.errors import BadInput
 from cots.files import atomic_file
 
-if TYPE_CHECKING:
-    from cots.config.params import Params
-
-PARAMS, PRESETS = Path("params.yaml"), Path("presets")
-ENCODERS, INIT_FROM_RECIPE = PRESETS / "encoders", PRESETS / "recipes" / "init_from.yaml"
-Data = Annotated[Path | None, typer.Option(help="Folder of the images and captions.")]
+PARAMS = Path("params.yaml")
+SEAL = "# Written by `cots init FOLDER`, unchanged since if the rest has the SHA-256 "
+Data = Annotated[Path | None, typer.Option(help="Folder of the images and captions, for a preset.")]
 Force = Annotated[
     bool, typer.Option(help="Replace params.yaml even if it was edited; the old file becomes params.yaml.bak.")
 ]
 
 
 def init(
-    preset: Annotated[str | None, typer.Argument(help="Name of a file in presets/, without .yaml.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FOLDER|PRESET]",
+            help="A folder of images or videos, to look into; or the name of a file in presets/, without .yaml.",
+        ),
+    ] = None,
     data: Data = None,
     encoders: Annotated[
         str | None,
         typer.Option(
             help="What training starts from: the name of a file in presets/encoders/, without .yaml, or a folder or "
-            "file of a model, also of CLIP and SigLIP. By default as the preset says."
+            "file of a model, also of CLIP and SigLIP. By default as the preset says, or as the hardware allows."
         ),
     ] = None,
+    table: Annotated[str | None, typer.Option(help="Caption table in FOLDER, if there are several.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of the table with the paths of images.")] = None,
+    caption_column: Annotated[str | None, typer.Option(help="Column of the table with the captions.")] = None,
+    include_unlisted: Annotated[
+        bool, typer.Option("--include-unlisted", help="Also take images that the table does not name, to be searched.")
+    ] = False,
     force: Force = False,
     upgrade: Annotated[
         bool,
@@ -44,27 +50,60 @@ def init(
         ),
     ] = False,
 ) -> None:
-    """Write params.yaml for a data set: the defaults, changed by a preset."""
+    """Write params.yaml for a folder of images or videos, or for a data set by a preset.
+
+    Where there is no dvc.yaml it also lays out a project: the pipeline, the lists that people keep, git and DVC.
+    """
+    columns = {"table": table, "image_column": image_column, "caption_column": caption_column}
     if upgrade:
-        if preset or data or encoders:
-            raise BadInput("--upgrade rewrites params.yaml as it is: give it no preset, no --data and no --encoders")
+        if what or data or encoders:
+            raise BadInput("--upgrade rewrites params.yaml as it is: give it no folder, no preset and no other option")
         _upgrade()
         return
-    if preset is None:
-        raise BadInput(f"name a preset, one of {', '.join(_preset_names())}")
-    text = _render(preset, _read_preset(preset, data), encoders)
-    edited = PARAMS.is_file() and _is_edited()
-    if edited and not force:
-        raise BadInput(f"{PARAMS} has edits that are in no commit and no preset: commit them, or repeat with --force")
-    _write(text, keep=edited)
-    start = f" with encoders {encoders}" if encoders else ""
-    typer.echo(f"{PARAMS} is preset {preset}{start}; now run: dvc repro")
+    if what is None:
+        raise BadInput(f"name a folder of images or videos, or a preset, one of {', '.join(preset_names())}")
+    if what in preset_names() or not Path(what).expanduser().is_dir():
+        if any(columns.values()) or include_unlisted:
+            raise BadInput("options for a table go with a folder: cots init FOLDER")
+        _init_preset(what, data, encoders, force=force)
+        return
+    if data:
+        raise BadInput(f"{what} is the data: leave --data out")
+    _init_folder(Path(what).expanduser(), encoders, force=force, include_unlisted=include_unlisted, **columns)
 
 
 def use(preset: Annotated[str, typer.Argument()], data: Data = None, force: Force = False) -> None:
     """Old name of `cots init`."""
     print("cots use is now called cots init", file=sys.stderr)
-    init(preset, data, force=force)
+    _init_preset(preset, data, None, force=force)
+
+
+def _init_preset(preset: str, data: Path | None, encoders: str | None, *, force: bool) -> None:
+    from cots.cli.layout import lay_out_project
+
+    text = render_preset(preset, read_preset(preset, data), encoders)
+    _replace_params(text, force=force)
+    for line in lay_out_project():
+        typer.echo(line)
+    start = f" with encoders {encoders}" if encoders else ""
+    typer.echo(f"{PARAMS} is preset {preset}{start}; now run: dvc repro")
+
+
+def _init_folder(
+    folder: Path, encoders: str | None, *, force: bool, include_unlisted: bool, **columns: str | None
+) -> None:
+    from cots.cli.inspect_folder import inspect_folder
+    from cots.cli.layout import lay_out_project
+    from cots.cli.proposal import Proposal
+
+    if Path().resolve().is_relative_to(folder.resolve()):
+        raise BadInput(f"{folder} would hold the project beside its images: run `cots init` in a folder of its own")
+    found = inspect_folder(folder, include_unlisted=include_unlisted, **columns)
+    proposal = Proposal(found, encoders)
+    text = proposal.render()
+    _replace_params(_sealed(text), force=force)
+    for line in (*proposal.lines(), *lay_out_project(), *proposal.next_lines()):
+        typer.echo(line)
 
 
 def _upgrade() -> None:
@@ -72,7 +111,7 @@ def _upgrade() -> None:
     from cots.config.render import render
 
     params = Params.load(PARAMS)
-    text = render(params, _header(PARAMS))
+    text = render(params, read_header(PARAMS))
     if PARAMS.read_text(encoding="utf8") == text:
         typer.echo(f"{PARAMS} has the current names and every key already")
         return
@@ -80,127 +119,15 @@ def _upgrade() -> None:
     typer.echo(f"{PARAMS} has the current names and every key; the old file is {PARAMS}.bak")
 
 
-def _preset_names(folder: Path = PRESETS) -> list[str]:
-    """Names of the presets, or of the encoders.
-
-    Raises:
-        BadInput: this is not the project's folder.
-    """
-    if names := sorted(path.stem for path in folder.glob("*.yaml") if "." not in path.stem):
-        return names
-    raise BadInput(f"no folder {folder} here: run in the project's folder")
-
-
-def _preset_file(preset: str) -> Path:
-    if preset not in _preset_names():
-        raise BadInput(f"no preset {preset!r}: give one of {', '.join(_preset_names())}")
-    return PRESETS / f"{preset}.yaml"
-
-
-def _read_preset(preset: str, data: Path | None) -> dict[str, Any]:
-    """A preset's values, with the path of the data as its source."""
-    from cots.config.sections import read_yaml
-
-    values: dict[str, Any] = read_yaml(_preset_file(preset))
-    if data is None:
-        if preset != "scenes":
-            raise BadInput(f"preset {preset} needs --data PATH: where its images and captions are")
-        return values
-    data = data.expanduser()
-    if not data.exists():
-        raise BadInput(f"no such data: {data}")
-    return values | {"source": values.get("source", {}) | {"path": str(data)}}
-
-
-def _with_encoders(preset: str, values: dict[str, Any], encoders: str) -> dict[str, Any]:
-    """A preset's values with some encoders; section `finetune` of these changes every run of the preset.
-
-    Args:
-        preset: its name; a file `ENCODERS.PRESET.yaml` says what changes for both together.
-        values: of the preset.
-        encoders: name of a file in presets/encoders, or a folder or file of a model.
-
-    Raises:
-        BadInput: it is neither.
-    """
-    from cots.config.sections import read_yaml
-
-    if encoders in _preset_names(ENCODERS):
-        changes: dict[str, Any] = {}
-        for file in _encoder_files(preset, encoders):
-            changes = merge(changes, read_yaml(file))
-    elif Path(encoders).expanduser().exists():
-        changes = _start_values(Path(encoders).expanduser())
-    else:
-        names = ", ".join(_preset_names(ENCODERS))
-        raise BadInput(f"no encoders {encoders!r}: give a folder or file, or one of {names}")
-    if changes["model"].get("init_from"):
-        changes = merge(read_yaml(INIT_FROM_RECIPE), changes)
-    run = changes.get("finetune", {}) | {"size": changes["model"]["image"]["size"]}
-    targets = values.get("finetune", {"image-text": {}})
-    changes = {name: section for name, section in changes.items() if name != "finetune"}
-    return merge(values, changes) | {"finetune": {target: merge(tuned, run) for target, tuned in targets.items()}}
-
-
-def _encoder_files(preset: str, encoders: str) -> list[Path]:
-    """The files of some encoders, first for every preset, then for this one; none for a model at a path."""
-    files = (ENCODERS / f"{encoders}.yaml", ENCODERS / f"{encoders}.{preset}.yaml")
-    return [file for file in files if file.is_file()]
-
-
-@cache
-def _start_values(start: Path) -> dict[str, Any]:
-    """What params.yaml says to start from a model at a path.
-
-    Args:
-        start: a model's folder or file; its images may be larger by a part of a patch.
-    """
-    from cots.tracking.loading import load_encoders
-
-    image = load_encoders(str(start)).config["image"]
-    size = image["size"] // image["patch"] * image["patch"]
-    model = {"init_from": str(start), "image": {"size": size, "patch": image["patch"]}}
-    return {"prepare": {"size": image["size"]}, "model": model}
-
-
-def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested values with changes; `options` of a model are replaced as a whole."""
-    merged = dict(values)
-    for key, change in changes.items():
-        nested = isinstance(change, dict) and isinstance(merged.get(key), dict) and key != "options"
-        merged[key] = merge(merged[key], change) if nested else change
-    return merged
-
-
-def _render(preset: str, values: dict[str, Any], encoders: str | None) -> str:
-    """The complete file.
-
-    Args:
-        preset: its name; values: of its file, with the path of the data.
-        encoders: other ones than those that the preset names.
-
-    Raises:
-        BadInput: the preset does not hold valid parameters.
-    """
-    from cots.config.params import Params
-    from cots.config.render import render
-
-    header, named = _header(_preset_file(preset)), values.get("encoders")
-    values = {key: value for key, value in values.items() if key != "encoders"}
-    if start := encoders or named:
-        header += "".join(_header(file) for file in _encoder_files(preset, start))
-        values = _with_encoders(preset, values, start)
-    return render(Params.parse(values, _preset_file(preset)), header)
-
-
-def _header(path: Path) -> str:
-    """The comment lines at the beginning of a file."""
-    lines = path.read_text(encoding="utf8").splitlines(keepends=True)
-    return "".join(takewhile(lambda line: line.startswith("#"), lines))
+def _replace_params(text: str, *, force: bool) -> None:
+    edited = PARAMS.is_file() and _is_edited()
+    if edited and not force:
+        raise BadInput(f"{PARAMS} has edits that are in no commit and no preset: commit them, or repeat with --force")
+    _write(text, keep=edited)
 
 
 def _is_edited() -> bool:
-    """Whether params.yaml has changes that neither git nor a preset could restore."""
+    """Whether params.yaml has changes that neither git nor `cots init` could restore."""
     from cots.config.params import Params
 
     current = PARAMS.read_bytes()
@@ -211,21 +138,17 @@ def _is_edited() -> bool:
         params = Params.load(PARAMS)
     except BadInput:
         return True
-    return current not in (text.encode() for text in _render_presets(params))
+    seal, _, rest = current.decode().partition("\n")
+    if seal.startswith(SEAL):
+        return _sealed(rest) != current.decode()
+    return current not in (text.encode() for text in render_presets(params))
 
 
-def _render_presets(params: "Params") -> Iterator[str]:
-    """What `cots init` would write from each preset, with any encoders, for the same data."""
-    from cots.config.sections import read_yaml
+def _sealed(text: str) -> str:
+    """The text behind a line that shows later whether it was edited."""
+    from cots.digests import text_digest
 
-    for preset in _preset_names():
-        values: dict[str, Any] = read_yaml(_preset_file(preset))
-        source = values.get("source", {}) | {"path": str(params.source.path)}
-        start = params.model.init_from
-        paths = [start] if start and Path(start).expanduser().exists() else []
-        for encoders in (None, *_preset_names(ENCODERS), *paths):
-            with suppress(BadInput):  # a preset that is not valid cannot have been written
-                yield _render(preset, values | {"source": source}, encoders)
+    return f"{SEAL}{text_digest(text)[:12]}\n{text}"
 
 
 def _write(text: str, *, keep: bool) -> None:

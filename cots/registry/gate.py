@@ -1,5 +1,6 @@
 """The promotion gate: a pure function from measurements to a decision."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +9,10 @@ from cots.config.gate import GateConfig
 from cots.directions import LABELS
 
 BOTH = "both"  # key of the mean over both directions
+INTERVAL_SDS = 1.96  # half of a 95 % interval, in standard deviations of the estimate
+# Standard deviation of an item's difference in mean recall, points. One model's mean recall lies between 0 and 100, so
+# it has at most 50; two models that correlate by r differ by 50 sqrt(2 (1 - r)), which is 50 at r = 1/2.
+ITEM_SD = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +121,28 @@ def _format_difference(name: str, recall: Difference, *, allowed: float | None =
     limit = "" if allowed is None else f"; allowed {-allowed:g}"
     means = f"{recall.challenger:.1f} % vs champion {recall.champion:.1f}"
     return f"mean recall of {label} {means} ({gain:+.1f}, {interval}{limit})"
+
+
+def detectable_gain(test_items: int) -> float:
+    """The smallest gain in mean recall that a test split of this size is sure to show, points.
+
+        1.96 ITEM_SD / sqrt(n)
+
+    That is half the width of the 95 % interval of a difference over n items (normal approximation of the paired
+    bootstrap), at the largest standard deviation that is to be expected; `ITEM_SD` says why. Encoders as good as the
+    champion are shown to be no worse than the margin allows if this is not above `GateConfig.non_inferiority_margin`.
+
+    Args:
+        test_items: n, images or videos in the test split, above 0.
+    """
+    return INTERVAL_SDS * ITEM_SD / math.sqrt(test_items)
+
+
+def required_test_items(rules: GateConfig) -> int | None:
+    """The number of test items from which on `detectable_gain` is within the margin; None if the margin is 0.
+
+    n = max(min_test_items, ceil((1.96 ITEM_SD / non_inferiority_margin)^2))
+    """
+    if not rules.non_inferiority_margin:
+        return None
+    return max(rules.min_test_items, math.ceil((INTERVAL_SDS * ITEM_SD / rules.non_inferiority_margin) ** 2))

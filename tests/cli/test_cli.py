@@ -32,7 +32,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A committed project with params.yaml and the presets."""
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "presets", folder / "presets")
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder)
     monkeypatch.chdir(folder)
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "x"]):

@@ -1,0 +1,215 @@
+"""Looks into a folder of images and videos: what is in it, what of it cannot be read, how it would be split."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cots.config.gate import GateConfig
+from cots.config.prepare import PrepareConfig
+from cots.data.ingest.ingestor import Ingestor, Rejected
+from cots.data.ingest.shard_writer import ingest
+from cots.data.samples import Sample, Split
+from cots.data.sources.caption_table import TABLE_SUFFIXES, read_cells
+from cots.data.sources.folder import FolderSourceConfig, find_media, find_tables
+from cots.data.sources.holdout import HoldoutConfig
+from cots.directions import Media
+from cots.errors import BadInput
+from cots.registry.gate import required_test_items
+
+IMAGE_COLUMNS = (
+    "image",
+    "file_name",
+    "filename",
+    "file",
+    "path",
+    "image_path",
+    "filepath",
+    "image_name",
+    "img",
+    "video",
+)
+CAPTION_COLUMNS = ("caption", "text", "captions", "description", "title", "sentence", "comment", "prompt", "alt")
+MAX_PROBED, MAX_OPENED = 1000, 48  # samples whose files are looked for, and which are opened
+MIN_HOLDOUT, MAX_HOLDOUT = 0.1, 0.2  # fraction of the captioned samples that becomes the test split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a folder holds.
+
+    Attributes:
+        source: how it is read, with the splits that are proposed.
+        table: the caption table; None if there is none.
+        samples: all of them, unopened.
+        other_columns: of the table, kept as metadata.
+        unlisted: number of images and videos that the table does not name, and that are left out.
+        opened: how many samples were opened.
+        rejected: those of them that cannot be used.
+        given_splits: whether the table names the splits.
+    """
+
+    source: FolderSourceConfig
+    table: Path | None
+    samples: Sequence[Sample]
+    other_columns: tuple[str, ...]
+    unlisted: int
+    opened: int
+    rejected: Sequence[Rejected]
+    given_splits: bool
+
+    def count(self, media: Media | None = None, split: Split | None = None, *, captioned: bool | None = None) -> int:
+        """Number of samples of a kind of media, of a split, with or without captions; None for any."""
+        return sum(
+            media in (None, sample.media) and split in (None, sample.split) and captioned in (None, has_caption(sample))
+            for sample in self.samples
+        )
+
+
+def has_caption(sample: Sample) -> bool:
+    """Whether a sample has a caption that is not blank."""
+    return any(text.strip() for text in sample.captions)
+
+
+def inspect_folder(
+    folder: Path, *, table: str | None, image_column: str | None, caption_column: str | None, include_unlisted: bool
+) -> Findings:
+    """Read the names and captions of a folder, and open a few of its images and videos.
+
+    Args:
+        folder: which exists.
+        table: name of the caption table; None for the only one, or none.
+        image_column: column with the paths; None for the first of `IMAGE_COLUMNS`.
+        caption_column: column with the captions; None for the first of `CAPTION_COLUMNS`, or none.
+        include_unlisted: take images and videos that the table does not name as well.
+
+    Raises:
+        BadInput: nothing can be read from the folder; the message says what is there and what to do.
+    """
+    file = _choose_table(folder, table)
+    names = _read_header(file) if file else []
+    if file is None and (image_column or caption_column):
+        raise BadInput(f"{folder} holds no caption table ({', '.join(TABLE_SUFFIXES)}) that could have such a column")
+    columns = _choose_columns(file, names, image_column, caption_column) if file else {}
+    source = FolderSourceConfig.model_validate(
+        {"path": folder, "table": table, "include_unlisted": include_unlisted, **columns}
+    )
+    _require_media(folder, file)
+    given_splits = "split" in map(str.lower, names)
+    samples = list(source.read())
+    if not given_splits:
+        source = source.model_copy(update={"holdout": _propose_holdout(sum(map(has_caption, samples)))})
+        samples = list(source.read())
+    if file:
+        _require_named_files(folder, file, samples, source)
+    opened = _spread(samples, MAX_OPENED)
+    settings = PrepareConfig().model_dump(exclude={"samples_per_shard", "max_rejected"})
+    outcomes = list(ingest(opened, Ingestor(root=folder, withdrawn={}, **settings)))
+    used = {*columns.values(), "split"}
+    return Findings(
+        source=source,
+        table=file,
+        samples=samples,
+        other_columns=tuple(name for name in names if name and name not in used and name.lower() != "split"),
+        unlisted=0 if file is None or include_unlisted else _count_unlisted(source, samples),
+        opened=len(opened),
+        rejected=[outcome for outcome in outcomes if isinstance(outcome, Rejected)],
+        given_splits=given_splits,
+    )
+
+
+def _choose_table(folder: Path, name: str | None) -> Path | None:
+    """The caption table that is named, or the only one.
+
+    Raises:
+        BadInput: it is not there, or there are several.
+    """
+    tables = find_tables(folder)
+    if name:
+        if not (folder / name).is_file():
+            there = ", ".join(table.name for table in tables) or "none"
+            raise BadInput(f"no table {folder / name}: the tables in {folder} are {there}")
+        return folder / name
+    if len(tables) > 1:
+        described = "; ".join(f"{table.name} (columns {', '.join(_read_header(table)) or 'none'})" for table in tables)
+        raise BadInput(f"{folder} holds {len(tables)} tables: {described}; choose one with --table")
+    return tables[0] if tables else None
+
+
+def _read_header(table: Path) -> list[str]:
+    """Names of the columns; in JSONL those of the first rows."""
+    return list(dict.fromkeys(name for cells in islice(read_cells(table), 20) for name in cells.names))
+
+
+def _choose_columns(table: Path, names: Sequence[str], image: str | None, caption: str | None) -> dict[str, str | None]:
+    """Keys of the source: which columns hold paths and captions.
+
+    Raises:
+        BadInput: a named column is not there, or none looks like one with paths.
+    """
+    there = f"{table} has the columns {', '.join(map(repr, names)) or 'none: it is empty'}"
+    for option, column in (("--image-column", image), ("--caption-column", caption)):
+        if column and column.lower() not in map(str.lower, names):
+            raise BadInput(f"{there}, and none called {column}: name another with {option}")
+    image = image or _first_known(names, IMAGE_COLUMNS)
+    if image is None:
+        raise BadInput(f"{there}: name those with paths and captions with --image-column and --caption-column")
+    return {"image_column": image, "caption_column": caption or _first_known(names, CAPTION_COLUMNS)}
+
+
+def _first_known(names: Sequence[str], known: Sequence[str]) -> str | None:
+    by_lower = {name.lower(): name for name in names}
+    return next((by_lower[name] for name in known if name in by_lower), None)
+
+
+def _require_media(folder: Path, table: Path | None) -> None:
+    """Refuse a folder without table and images; say what else it holds."""
+    if table is not None or next(find_media(folder), None) is not None:
+        return
+    endings = Counter(Path(name).suffix.lower() or "no ending" for _, _, files in os.walk(folder) for name in files)
+    held = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)) or "no files"
+    raise BadInput(
+        f"{folder} holds no images and no videos that can be read, and no caption table: {held}; name another folder, "
+        "or convert the files to JPEG, PNG or MP4"
+    )
+
+
+def _propose_holdout(captioned: int) -> HoldoutConfig:
+    """As large a test split as the gate needs, between a tenth and a fifth."""
+    needed = required_test_items(GateConfig()) or 0
+    fraction = round(min(max(needed / max(captioned, 1), MIN_HOLDOUT), MAX_HOLDOUT), 2)
+    return HoldoutConfig(val=0.0, test=fraction)
+
+
+def _require_named_files(folder: Path, table: Path, samples: Sequence[Sample], source: FolderSourceConfig) -> None:
+    """Refuse a table of whose files none exists; say which files there are."""
+    probed = [sample for sample in _spread(samples, MAX_PROBED) if isinstance(sample.content, Path)]
+    if any(_is_file(sample.content) for sample in probed):
+        return
+    there = next(find_media(folder), None)
+    example = f"the first image there is {there!r}" if there else "there are no images below it"
+    raise BadInput(
+        f"{table.name} names {len(samples)} files in column {source.image_column}, the first {samples[0].id!r}, and "
+        f"none of them is below {folder}: {example}; choose another column with --image-column, or move the files"
+    )
+
+
+def _is_file(content: Any) -> bool:  # noqa: ANN401  as a sample has it
+    try:
+        return bool(content.is_file())
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _count_unlisted(source: FolderSourceConfig, samples: Sequence[Sample]) -> int:
+    all_of_them = source.model_copy(update={"include_unlisted": True})
+    return len(list(all_of_them.read())) - len(samples)
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """At most `count` samples, evenly spread."""
+    step = max(1, -(-len(samples) // count))
+    return list(samples[::step])

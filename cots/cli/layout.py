@@ -1,0 +1,116 @@
+"""Lays out a project in a folder that has none, so that an installed package works without a checkout."""
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cots.cli.files import writing
+from cots.cli.presets import bundled
+from cots.errors import RunFailed
+from cots.files import atomic_file
+
+PIPELINE, VERSION, IGNORED = Path("dvc.yaml"), "cots-version.txt", Path(".gitignore")
+CODE = re.compile(r" *- cots/\S+\s*")  # a dependency on this package's code
+HEAD = f"""\
+# The pipeline, written by `cots init`. `cmd` names every file that a stage reads and writes, but for the source.
+# Numbers come from params.yaml alone. An upgrade of cots changes {VERSION}, and so makes every stage stale.
+stages:
+  version:
+    desc: writes the version of cots that runs the stages
+    cmd: cots --version > {VERSION}
+    always_changed: true
+    outs:
+      - {VERSION}: {{cache: false}}
+
+"""
+DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
+OUTPUTS = (
+    "/data/",
+    "/models/",
+    "/reports/",
+    "/runs/",
+    "/index/",
+    "/package/",
+    "/mlflow.db*",
+    "/mlartifacts/",
+    "/logs/",
+)
+
+
+def lay_out_project() -> Iterator[str]:
+    """Write what a project needs beside params.yaml, unless the working folder has a dvc.yaml.
+
+    Yields:
+        A line for each thing that was done.
+
+    Raises:
+        BadInput: a file cannot be written.
+        RunFailed: git or DVC is missing or fails.
+    """
+    from cots.data.quality.suspects import SUSPECT_COLUMNS
+    from cots.data.withdrawn import WITHDRAWN_COLUMNS
+
+    if PIPELINE.exists():
+        return
+    if not _is_in_git():
+        _run("git", "init", "-q")
+        yield "git        `git init`: this folder was in no repository"
+    lists = {Path("withdrawn.csv"): WITHDRAWN_COLUMNS, Path("suspects.csv"): SUSPECT_COLUMNS}
+    for path in (path for path in lists if not path.exists()):
+        _write(path, _csv_header(lists[path]))
+    ignored = IGNORED.read_text(encoding="utf8").splitlines() if IGNORED.is_file() else []
+    _write(IGNORED, "\n".join([*ignored, *(line for line in (*OUTPUTS, "*.partial") if line not in ignored)]) + "\n")
+    if not Path(".dvc").is_dir():
+        _run(sys.executable, "-m", "dvc", "init", "-q", "--subdir")
+        _write(Path(".dvc/config"), DVC_CONFIG)
+        yield "dvc        `dvc init`: results are cached in .dvc/cache"
+    _write(PIPELINE, without_code(bundled(str(PIPELINE)).read_text(encoding="utf8")))
+    yield f"project    {PIPELINE}, {', '.join(map(str, lists))}, {IGNORED}: commit them with params.yaml"
+
+
+def without_code(pipeline: str) -> str:
+    """The pipeline of a checkout for a project without this package's code.
+
+    Args:
+        pipeline: text of the checkout's dvc.yaml, in which lists are indented below their key.
+
+    Returns:
+        The same stages. They depend on the installed version instead of on code files.
+    """
+    lines = []
+    for line in pipeline.partition("stages:\n")[2].splitlines():
+        if not CODE.fullmatch(line):
+            lines.append(line)
+        if line.strip() == "deps:":
+            lines.append(f"{line.replace('deps:', '')}  - {VERSION}")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def _csv_header(columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(columns)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    with writing(path), atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf8")
+
+
+def _is_in_git() -> bool:
+    command = ["git", "rev-parse", "--is-inside-work-tree"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
+    except FileNotFoundError:
+        raise RunFailed("no git here, which DVC needs: install it, and repeat this command") from None
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        reason = " ".join(done.stderr.split())
+        raise RunFailed(f"`{' '.join(command)}` ended with exit code {done.returncode}: {reason}")

@@ -1,0 +1,197 @@
+"""What `cots init FOLDER` proposes for what it found, and how it says so."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cots.cli.inspect_folder import Findings
+from cots.cli.presets import read_preset, render_preset
+from cots.config.gate import GateConfig
+from cots.config.prepare import PrepareConfig
+from cots.container_limits import available_cores
+from cots.data.samples import SPLITS, Split
+from cots.directions import TARGET_OF, Media
+from cots.registry.gate import detectable_gain, required_test_items
+
+GPU_ENCODERS, SMALL_GPU_ENCODERS, CPU_ENCODERS = "siglip2-b16", "siglip2-b32", "clip-b32"
+SMALL_GPU = 12 << 30  # bytes of memory below which a batch of 128 pairs at 16 pixels a patch does not fit
+EPOCHS, MIN_STEPS, MAX_STEPS = 3, 10, 141  # of towers that fit already; the most are those of preset `folder`
+MAX_BATCH, MAX_DVAE_BATCH = 128, 64
+IMAGES_PER_CORE = {True: 33.0, False: 11.0}  # a second, CLIP ViT-B/32 on Zen 4, with bf16 and without (2026-11-29)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A parameter file for a folder.
+
+    Args:
+        found: what is in it.
+        chosen_encoders: what training starts from, if the user says so.
+    """
+
+    found: Findings
+    chosen_encoders: str | None
+
+    @cached_property
+    def media(self) -> Media:
+        """Kind of media to be found: the one of which there are more samples with captions, or more at all."""
+        counts = [(self.found.count(media, captioned=True), self.found.count(media)) for media in ("image", "video")]
+        return "image" if counts[0] >= counts[1] else "video"
+
+    @cached_property
+    def preset(self) -> str:
+        """The preset that the file begins with."""
+        return "folder" if self.media == "image" else "clips"
+
+    @cached_property
+    def test_split(self) -> Split:
+        """The split to measure on: test, or val if the table has no test."""
+        return "val" if self.found.count(self.media, "val", captioned=True) and not self.test_items("test") else "test"
+
+    def test_items(self, split: Split | None = None) -> int:
+        """Number of samples in the split that encoders are compared on."""
+        return self.found.count(self.media, split or self.test_split, captioned=True)
+
+    @cached_property
+    def encoders(self) -> tuple[str, str]:
+        """What training starts from, and why."""
+        if self.chosen_encoders:
+            return self.chosen_encoders, "as you say"
+        return _encoders_for_hardware(len(self.found.samples))
+
+    def render(self) -> str:
+        """The text of params.yaml.
+
+        Raises:
+            BadInput: there are no such encoders.
+        """
+        source = self.found.source.model_dump(mode="json")
+        values = read_preset(self.preset, self.found.source.path) | {"source": source}
+        return render_preset(self.preset, values, self.encoders[0], self._changes(), self._header())
+
+    def lines(self) -> Iterator[str]:
+        """What was found and is proposed, a line each."""
+        found = self.found
+        table = (
+            f"{found.table.name}, images in column {found.source.image_column}" if found.table else "no caption table"
+        )
+        yield _line("found", f"{_counts(found.count('image'), found.count('video'))} in {found.source.path}; {table}")
+        yield from self._caption_lines()
+        yield from self._split_lines()
+        yield self._rejected_line()
+        yield _line("encoders", f"{self.encoders[0]}: {self.encoders[1]}")
+        yield _line("written", "params.yaml: look through it, every number of a run is there")
+
+    def next_lines(self) -> Iterator[str]:
+        """What to type next."""
+        if self.found.count(self.media, "train", captioned=True):
+            yield _line("next", "dvc repro && cots registry publish && cots serve")
+        else:
+            yield _line("next", f"cots index {self.found.source.path} --encoders {self.encoders[0]} && cots serve")
+
+    def _caption_lines(self) -> Iterator[str]:
+        found, without = self.found, self.found.count(captioned=False)
+        texts = sum(len(sample.captions) for sample in found.samples)
+        column = f", column {found.source.caption_column}" if found.table and found.source.caption_column else ""
+        with_captions = f"{texts} of {len(found.samples) - without} images and videos{column}" if texts else "none"
+        without_captions = f"; {without} without are searched, not trained or measured on" if without else ""
+        yield _line("captions", with_captions + without_captions)
+        if found.table and not found.source.caption_column:
+            yield _line("", "no column looks like captions: name it with --caption-column")
+        if found.unlisted:
+            yield _line("", f"{found.unlisted} more files that the table does not name: --include-unlisted takes them")
+        if found.other_columns:
+            yield _line("kept", f"columns {', '.join(found.other_columns)}, as metadata of the samples")
+
+    def _split_lines(self) -> Iterator[str]:
+        found = self.found
+        if not found.count(captioned=True):
+            return
+        counts = ", ".join(f"{split} {found.count(self.media, split, captioned=True)}" for split in SPLITS)
+        origin = "as the table says" if found.given_splits else f"{found.source.holdout.test:.0%} test, drawn by name"
+        yield _line("splits", f"{counts} {self.media}s ({origin})")
+        yield _line("gate", _describe_gate(self.test_items(), f"{self.media}s", GateConfig()))
+
+    def _rejected_line(self) -> str:
+        found, limit = self.found, PrepareConfig().max_rejected
+        if not found.rejected:
+            return _line("rejected", f"none of {found.opened} that were opened")
+        reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(r.reason for r in found.rejected).most_common())
+        first = found.rejected[0]
+        too_many = len(found.rejected) > limit * found.opened
+        advice = f"; above prepare.max_rejected {limit:g} the run stops: mend or remove them" if too_many else ""
+        counts = f"{len(found.rejected)} of {found.opened} that were opened"
+        return _line("rejected", f"{counts} ({reasons}); first {first.id}: {first.detail}{advice}")
+
+    def _changes(self) -> dict[str, Any]:
+        """What differs from preset and encoders because of the data."""
+        pairs = {media: self.found.count(media, "train", captioned=True) for media in ("image", "video")}
+        fit_already = self.encoders[0].startswith(("clip", "siglip"))
+        run = _run_size(sum(pairs.values()), scale_steps=fit_already)
+        return {
+            "dvae": {"batch_size": min(MAX_DVAE_BATCH, run["batch_size"])},
+            "pretrain": run,
+            "finetune": {TARGET_OF[self.media]: _run_size(pairs[self.media], scale_steps=False)},
+            "evaluate": {"split": self.test_split},
+            "index": {"target": TARGET_OF[self.media], "splits": list(SPLITS)},
+        }
+
+    def _header(self) -> str:
+        """Comment lines: what the file was written for; times and results of the preset are of its own data."""
+        found = self.found
+        counts = _counts(found.count("image"), found.count("video"))
+        return (
+            f"# {counts} in {found.source.path}, from the preset {self.preset} with the encoders {self.encoders[0]}.\n"
+        )
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<10} {text}"
+
+
+def _counts(images: int, videos: int) -> str:
+    return " and ".join(f"{count} {kind}" for count, kind in ((images, "images"), (videos, "videos")) if count)
+
+
+def _encoders_for_hardware(samples: int) -> tuple[str, str]:
+    """Two towers that were trained together, of a size that this machine can train; and the reason."""
+    import torch
+
+    from cots.devices import compute_dtype, default_device
+
+    device = default_device()
+    origin = "from the Hugging Face hub; offline, give --encoders a model's folder, or scratch"
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        name = GPU_ENCODERS if gpu.total_memory >= SMALL_GPU else SMALL_GPU_ENCODERS
+        return name, f"{gpu.name} with {gpu.total_memory / (1 << 30):.0f} GB; {origin}"
+    if device.type != "cpu":
+        return CPU_ENCODERS, f"the smallest that searches before any training, on {device.type}; {origin}"
+    cores = available_cores()
+    seconds = samples / (cores * IMAGES_PER_CORE[compute_dtype(device) == torch.bfloat16])
+    time = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+    return CPU_ENCODERS, f"{cores} cores and no GPU take about {time} to encode {samples} images; {origin}"
+
+
+def _describe_gate(test_items: int, noun: str, rules: GateConfig) -> str:
+    """Whether the test split is large enough for the gate to pass new encoders, and how large it should be."""
+    needed, margin = required_test_items(rules), rules.non_inferiority_margin
+    ideal = f"{needed} would show {margin:g}, the gate's margin" if needed else "no number is enough for a margin of 0"
+    if test_items < rules.min_test_items:
+        fewest = f"the gate passes no new encoders on fewer than {rules.min_test_items} (gate.min_test_items)"
+        return f"{test_items} test {noun} are too few: {fewest}; {ideal}: caption more, or give test a larger fraction"
+    gain = (
+        f"{test_items} test {noun} are sure to show a gain of {detectable_gain(test_items):.1f} points of mean recall"
+    )
+    return f"{gain}: enough" if needed and test_items >= needed else f"{gain}; {ideal}"
+
+
+def _run_size(pairs: int, *, scale_steps: bool) -> dict[str, int]:
+    """Batch size, and on request steps for `EPOCHS` passes, of a run on so many pairs; none if there are no pairs."""
+    batch = min(MAX_BATCH, 1 << max(pairs, 1).bit_length() - 1)
+    if not scale_steps:
+        return {"batch_size": batch}
+    steps = min(max(EPOCHS * pairs // batch, MIN_STEPS), MAX_STEPS)
+    return {"batch_size": batch, "steps": steps, "warmup_steps": steps // 7}
