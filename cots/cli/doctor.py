@@ -116,7 +116,7 @@ def _dvc() -> str:
     if status.returncode:
         reason = status.stderr.strip().partition("\n")[0] or f"dvc status ended with exit code {status.returncode}"
         raise BrokenError("".join([reason, *(advice for words, advice in DVC_ADVICE.items() if words in reason)]))
-    stale = json.loads(status.stdout)
+    stale = [stage for stage, changes in json.loads(status.stdout).items() if changes != ["always changed"]]
     return f"out of date: {', '.join(stale)}; run `dvc repro`" if stale else "everything is up to date"
 
 

@@ -21,7 +21,7 @@ HEAD = f"""\
 stages:
   version:
     desc: writes the version of cots that runs the stages
-    cmd: cots --version > {VERSION}
+    cmd: python -m cots --version > {VERSION}
     always_changed: true
     outs:
       - {VERSION}: {{cache: false}}
@@ -63,7 +63,10 @@ def lay_out_project() -> Iterator[str]:
     for path in (path for path in lists if not path.exists()):
         _write(path, _csv_header(lists[path]))
     ignored = IGNORED.read_text(encoding="utf8").splitlines() if IGNORED.is_file() else []
-    _write(IGNORED, "\n".join([*ignored, *(line for line in (*OUTPUTS, "*.partial") if line not in ignored)]) + "\n")
+    _write(
+        IGNORED,
+        "\n".join([*ignored, *(line for line in (*OUTPUTS, f"/{VERSION}", "*.partial") if line not in ignored)]) + "\n",
+    )
     if not Path(".dvc").is_dir():
         _run(sys.executable, "-m", "dvc", "init", "-q", "--subdir")
         _write(Path(".dvc/config"), DVC_CONFIG)

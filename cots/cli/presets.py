@@ -18,13 +18,15 @@ PACKAGE = Path(cots.__file__).parent
 
 
 def bundled(name: str) -> Path:
-    """A file or folder of this project: that of the working folder, of this code's checkout, or of its wheel.
+    """A file or folder of this project: that of the working folder if it is a checkout, or what this code came with.
 
     Args:
         name: relative to a checkout, such as `presets`.
     """
-    places = (Path(), PACKAGE.parent, PACKAGE / "project")
-    return next((place / name for place in places if (place / name).exists()), PACKAGE / "project" / name)
+    if Path(ENCODERS).is_dir():
+        return Path(name)
+    of_wheel = PACKAGE / "project"  # pyproject.toml puts it there
+    return (of_wheel if of_wheel.is_dir() else PACKAGE.parent) / name
 
 
 def preset_names(folder: str = PRESETS) -> list[str]:

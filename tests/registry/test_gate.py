@@ -1,10 +1,12 @@
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cots.config.gate import GateConfig
-from cots.registry.gate import Difference, GateInputs, decide
+from cots.registry.gate import ITEM_SD, Difference, GateInputs, decide, detectable_gain, required_test_items
 
 RULES = GateConfig(
     non_inferiority_margin=2.0, max_champion_drop=5.0, min_recall=0.9, max_latency_ms=10.0, bootstrap_resamples=10
@@ -76,3 +78,26 @@ def test_on_one_query_an_interval_without_width_shows_nothing() -> None:
     decision = decide(inputs(differences=certain, test_items=1), RULES)
     assert not decision.promote
     assert decision.reasons[0].startswith("the test split has 1 of the 30 items")
+
+
+def test_so_many_test_items_show_a_gain_as_large_as_the_margin_and_one_fewer_does_not() -> None:
+    rules = GateConfig()
+    needed = required_test_items(rules)
+    assert needed == 385
+    assert detectable_gain(needed) <= rules.non_inferiority_margin < detectable_gain(needed - 1)
+    assert required_test_items(rules.model_copy(update={"non_inferiority_margin": 50.0})) == rules.min_test_items
+    assert required_test_items(rules.model_copy(update={"non_inferiority_margin": 0.0})) is None
+
+
+def test_the_detectable_gain_is_half_the_interval_of_a_bootstrap_and_what_the_document_says() -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.choice([-100.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 100.0], 385)  # of models that correlate by 1/2
+    assert differences.std() == pytest.approx(ITEM_SD, rel=0.1)
+    low, high = np.percentile(rng.choice(differences, (4000, 385)).mean(axis=1), [2.5, 97.5])
+    assert (high - low) / 2 == pytest.approx(detectable_gain(385), rel=0.1)
+    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+    stated = re.findall(r"([\d,]+) items (\d+\.\d)", page)
+    assert len(stated) == 4
+    assert [float(gain) for _, gain in stated] == [
+        round(detectable_gain(int(items.replace(",", ""))), 1) for items, _ in stated
+    ]
