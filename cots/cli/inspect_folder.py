@@ -16,6 +16,7 @@ from cots.data.samples import Sample, Split
 from cots.data.sources.caption_table import TABLE_SUFFIXES, read_cells
 from cots.data.sources.folder import FolderSourceConfig, find_media, find_tables
 from cots.data.sources.holdout import HoldoutConfig
+from cots.data.sources.layout_io import SPLIT_NAMES
 from cots.directions import Media
 from cots.errors import BadInput
 from cots.registry.gate import required_test_items
@@ -89,7 +90,7 @@ def inspect_folder(
     Raises:
         BadInput: nothing can be read from the folder; the message says what is there and what to do.
     """
-    file = _choose_table(folder, table)
+    table, file = _choose_table(folder, table)
     names = _read_header(file) if file else []
     if file is None and (image_column or caption_column):
         raise BadInput(f"{folder} holds no caption table ({', '.join(TABLE_SUFFIXES)}) that could have such a column")
@@ -98,7 +99,7 @@ def inspect_folder(
         {"path": folder, "table": table, "include_unlisted": include_unlisted, **columns}
     )
     _require_media(folder, file)
-    given_splits = "split" in map(str.lower, names)
+    given_splits = "split" in map(str.lower, names) or _are_splits(folder, table)
     samples = list(source.read())
     if not given_splits:
         source = source.model_copy(update={"holdout": _propose_holdout(sum(map(has_caption, samples)))})
@@ -121,22 +122,37 @@ def inspect_folder(
     )
 
 
-def _choose_table(folder: Path, name: str | None) -> Path | None:
-    """The caption table that is named, or the only one.
+def _choose_table(folder: Path, name: str | None) -> tuple[str | None, Path | None]:
+    """Key `table` of the source, and the table that it stands for or the first of them.
+
+    It is the one that is named, or the only one, or Hugging Face's metadata in every subfolder.
 
     Raises:
         BadInput: it is not there, or there are several.
     """
     tables = find_tables(folder)
     if name:
-        if not (folder / name).is_file():
+        chosen = next((file for file in sorted(folder.glob(name)) if file.is_file()), None)
+        if chosen is None:
             there = ", ".join(table.name for table in tables) or "none"
             raise BadInput(f"no table {folder / name}: the tables in {folder} are {there}")
-        return folder / name
+        return name, chosen
     if len(tables) > 1:
         described = "; ".join(f"{table.name} (columns {', '.join(_read_header(table)) or 'none'})" for table in tables)
         raise BadInput(f"{folder} holds {len(tables)} tables: {described}; choose one with --table")
-    return tables[0] if tables else None
+    if tables:
+        return None, tables[0]
+    deeper = [file for file in sorted(folder.glob("*/metadata.*")) if file.suffix in TABLE_SUFFIXES]
+    if len({file.name for file in deeper}) == 1:
+        return f"*/{deeper[0].name}", deeper[0]
+    return None, None
+
+
+def _are_splits(folder: Path, table: str | None) -> bool:
+    """Whether a pattern stands for tables in subfolders that are called as splits are."""
+    if table is None or "*" not in table:
+        return False
+    return all(file.parent.name.lower() in SPLIT_NAMES for file in folder.glob(table))
 
 
 def _read_header(table: Path) -> list[str]:

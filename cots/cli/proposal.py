@@ -75,7 +75,9 @@ class Proposal:
         """What was found and is proposed, a line each."""
         found = self.found
         table = (
-            f"{found.table.name}, images in column {found.source.image_column}" if found.table else "no caption table"
+            f"{found.source.table or found.table.name}, images in column {found.source.image_column}"
+            if found.table
+            else "no caption table"
         )
         yield _line("found", f"{_counts(found.count('image'), found.count('video'))} in {found.source.path}; {table}")
         yield from self._caption_lines()

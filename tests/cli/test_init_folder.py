@@ -98,6 +98,21 @@ def test_every_form_of_captions_is_found_and_becomes_parameters(form: str, cots:
     assert sum(sample.split == "test" for sample in samples) == 3
 
 
+def test_hugging_faces_metadata_in_a_folder_of_each_split_are_read_together(cots: Cots, photos: Path) -> None:
+    for split, first, last in (("train", 0, 30), ("test", 30, 39)):
+        (photos / split).mkdir()
+        for name in NAMES[first:last]:
+            (photos / name).rename(photos / split / name)
+        frame(*OTHERS.values())[first:last].to_csv(photos / split / "metadata.csv", index=False)
+    lines = lines_of(cots("init", photos, "--encoders", "scratch")[1])
+    assert lines["found"] == f"39 images in {photos}; */metadata.csv, images in column file_name"
+    assert lines["splits"] == "train 30, val 0, test 9 images (as the table says)"
+    assert "1 more files that the table does not name" in lines["captions"]
+    sample = next(iter(Params.load().source.read()))
+    assert (sample.id, sample.split, sample.origin) == ("test/30.jpg", "test", "test/metadata.csv, line 2")
+    assert sample.content == photos / "test/30.jpg"
+
+
 def test_a_folder_of_images_alone_is_a_gallery(cots: Cots, photos: Path) -> None:
     lines = lines_of(cots("init", photos, "--encoders", "scratch")[1])
     assert lines["captions"] == "none; 40 without are searched, not trained or measured on"

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,12 @@ def test_what_the_dockerfiles_copy_is_let_through_to_them() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     allowed = {line[1:] for line in lines if line.startswith("!")}
-    assert allowed == {"cots", "pipelines", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    built_in = {"cots", "pyproject.toml", "requirements.lock", "README.md", "LICENSE", *wheel["force-include"]}
+    assert allowed == {"pipelines", *built_in}
     for path in DOCKERFILES:
         copied = re.findall(r"^COPY (?!--from)(.+) \S+$", path.read_text(), re.MULTILINE)
-        assert {name for line in copied for name in line.split()} <= allowed
+        assert {name for line in copied for name in line.split()} == built_in
     assert all((ROOT / name).exists() for name in allowed)
 
 

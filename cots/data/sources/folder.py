@@ -14,6 +14,7 @@ from cots.data.sources.caption_table import TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import (
     MEDIA_SUFFIXES,
+    SPLIT_NAMES,
     locate_images,
     make_sample,
     media_of,
@@ -37,7 +38,9 @@ class FolderSourceConfig(Config):
     )
     table: str | None = Field(
         default=None,
-        description="Name of the caption table in the folder. null: the only one, or none.",
+        description="Name of the caption table in the folder. null: the only one, or none. A pattern such as "
+        "`*/metadata.csv` stands for a table in each subfolder, with paths relative to it; subfolders train, val and "
+        "test are these splits.",
         json_schema_extra={"since": "0.3.0"},
     )
     image_column: str = Field(
@@ -71,27 +74,32 @@ class FolderSourceConfig(Config):
                 a row that does not fit the columns; an unknown split.
         """
         require_folder(self.path)
-        table = self.find_table()
-        listed = [] if table is None else list(locate_images(self._read_table(table), self.path))
-        if table is not None and not self.include_unlisted:
+        tables = self._find_tables()
+        listed = list(locate_images(self._read_tables(tables), self.path)) if tables else []
+        if tables and not self.include_unlisted:
             return iter(listed)
         files = {os.path.normpath(sample.content) for sample in listed if isinstance(sample.content, Path)}
         names = [name for name in find_media(self.path) if os.path.normpath(self.path / name) not in files]
         if not listed and not names:
             raise BadInput(f"{self.path} holds no caption table ({', '.join(TABLE_SUFFIXES)}), no image and no video")
-        return iter([*listed, *(self._read_file(name, beside=table is None) for name in names)])
+        return iter([*listed, *(self._read_file(name, beside=not tables) for name in names)])
 
-    def find_table(self) -> Path | None:
-        """The caption table, or None if the folder has none.
+    def _find_tables(self) -> list[Path]:
+        """The caption table, or those that a pattern stands for; none if the folder has none.
 
         Raises:
-            BadInput: it is not there, or there are several.
+            BadInput: it is not there, or there are several and no pattern.
         """
         if self.table is None:
-            return _only_table(find_tables(self.path), self.path)
-        if (table := self.path / self.table).is_file():
-            return table
-        raise BadInput(f"no caption table {table}: set source.table to a file in {self.path}, or to null")
+            tables = find_tables(self.path)
+            if len(tables) > 1:
+                names = ", ".join(table.name for table in tables)
+                raise BadInput(f"{self.path} must hold one caption table, found {names}: name one in source.table")
+            return tables
+        tables = sorted(self.path.glob(self.table)) if self._is_pattern else [self.path / self.table]
+        if tables and all(table.is_file() for table in tables):
+            return tables
+        raise BadInput(f"no caption table {self.path / self.table}: set source.table to a file there, or to null")
 
     def _read_file(self, name: str, *, beside: bool) -> Sample:
         """A sample that no table names; its captions are the lines of the text file beside it, if asked for."""
@@ -106,51 +114,63 @@ class FolderSourceConfig(Config):
             media=media_of(name),
         )
 
-    def _read_table(self, table: Path) -> list[Sample]:
+    def _read_tables(self, tables: list[Path]) -> list[Sample]:
         entries: dict[str, _Entry] = {}
         unusable: list[Sample] = []
-        for row in read_rows(table, image=self.image_column, caption=self.caption_column):
-            split = self._split(row, f"{table}, {row.place}")
-            sample = _make_sample(self.path, table, row.image, _Entry(row.place, split, row.caption, row.metadata))
-            if sample.fault or not is_utf8("".join([row.image, *sample.captions])):
-                unusable.append(sample)
-                continue
-            entry = entries.setdefault(row.image, _Entry(row.place, split, [], row.metadata))
-            if entry.split != split:
-                raise BadInput(
-                    f"{table}: {row.image} is in split {entry.split} on {entry.place}, in {split} on {row.place}"
-                )
-            entry.captions.extend(sample.captions)
+        for table in tables:
+            for row in read_rows(table, image=self.image_column, caption=self.caption_column):
+                name, split = self._name(row, table), self._split(row, table)
+                origin = f"{table.relative_to(self.path)}, {row.place}"
+                sample = self._make_sample(name, _Entry(origin, split, row.caption, row.metadata))
+                if sample.fault or not is_utf8("".join([name, *sample.captions])):
+                    unusable.append(sample)
+                    continue
+                entry = entries.setdefault(name, _Entry(origin, split, [], row.metadata))
+                if entry.split != split:
+                    raise BadInput(
+                        f"{self.path}: {name} is in split {entry.split} in {entry.origin}, in {split} in {origin}"
+                    )
+                entry.captions.extend(sample.captions)
         if not entries and not unusable:
-            raise BadInput(f"{table} has no rows below its header")
-        return [_make_sample(self.path, table, name, entry) for name, entry in entries.items()] + unusable
+            raise BadInput(f"{tables[0]} has no rows below its header")
+        return [self._make_sample(name, entry) for name, entry in entries.items()] + unusable
 
-    def _split(self, row: Row, location: str) -> Split:
+    def _name(self, row: Row, table: Path) -> str:
+        """The path of a row's image, relative to the folder."""
+        return f"{table.parent.relative_to(self.path).as_posix()}/{row.image}" if self._is_pattern else row.image
+
+    def _split(self, row: Row, table: Path) -> Split:
+        """The split that the row names, or its table's subfolder, or one by the hash of the name."""
         if row.split is not None:
-            return parse_split(row.split, location)
-        return split_by_hash(row.image, seed=self.seed, holdout=self.holdout)
+            return parse_split(row.split, f"{table}, {row.place}")
+        if self._is_pattern and table.parent.name.lower() in SPLIT_NAMES:
+            return parse_split(table.parent.name, str(table))
+        return split_by_hash(self._name(row, table), seed=self.seed, holdout=self.holdout)
+
+    @property
+    def _is_pattern(self) -> bool:
+        return "*" in (self.table or "")
+
+    def _make_sample(self, name: str, entry: "_Entry") -> Sample:
+        return make_sample(
+            name,
+            self.path / name,
+            entry.captions,
+            split=entry.split,
+            origin=entry.origin,
+            media=media_of(name),
+            metadata=entry.metadata,
+        )
 
 
 @dataclass(slots=True)
 class _Entry:
     """What the rows of one file say together; metadata are those of the first."""
 
-    place: str  # of the first row
+    origin: str  # of the first row
     split: Split
     captions: Any  # a list of texts, or what the only row holds
     metadata: dict[str, Any] = field(default_factory=dict)
-
-
-def _make_sample(folder: Path, table: Path, name: str, entry: _Entry) -> Sample:
-    return make_sample(
-        name,
-        folder / name,
-        entry.captions,
-        split=entry.split,
-        origin=f"{table.name}, {entry.place}",
-        media=media_of(name),
-        metadata=entry.metadata,
-    )
 
 
 def _read_lines(text: Path) -> list[str]:
@@ -174,10 +194,3 @@ def find_tables(folder: Path) -> list[Path]:
     """The caption tables in a folder. A hidden file is none, such as macOS's `._captions.csv` beside a file."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     return [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]
-
-
-def _only_table(tables: list[Path], folder: Path) -> Path | None:
-    if len(tables) > 1:
-        names = ", ".join(table.name for table in tables)
-        raise BadInput(f"{folder} must hold one caption table, found {names}: name one in source.table")
-    return tables[0] if tables else None

@@ -347,7 +347,7 @@ def test_blank_cells_behind_the_last_column_are_no_captions_cut_short(tmp_path: 
         (
             "t.csv",
             "image,caption,split\na.jpg,x,train\na.jpg,y,test\n",
-            "a.jpg is in split train on line 2, in test on line 3",
+            "a.jpg is in split train in t.csv, line 2, in test in t.csv, line 3",
         ),
         ("t.csv", 'image,caption\na.jpg,"x\n', "line 2: unexpected end of data"),
         ("t.jsonl", "", "has no rows"),
