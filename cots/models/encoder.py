@@ -241,7 +241,7 @@ class TextEncoder(Encoder):
             return l2_normalize(self.projection(tokens[:, 0]))
         if self.pool == "last":
             last = attention_mask.sum(dim=1) - 1
-            return l2_normalize(self.projection(tokens[torch.arange(len(tokens), device=tokens.device), last]))
+            return l2_normalize(self.projection(tokens[torch.arange(tokens.shape[0], device=tokens.device), last]))
         weight = attention_mask.to(tokens.dtype)
         pooled = torch.einsum("blw,bl->bw", tokens, weight / weight.sum(dim=1, keepdim=True))
         return l2_normalize(self.projection(pooled))

@@ -71,7 +71,22 @@ def model_card(context: CardContext) -> str:
         metrics=[str(metric.hub_name) for metric in context.headline],
         eval_results=_eval_results(context),
     )
-    return _render("model_card.md.j2", context, front.to_yaml(), rows=_metric_rows(context))
+    return _render("model_card.md.j2", front.to_yaml(), context=context, rows=_metric_rows(context))
+
+
+def unmeasured_card(config: Mapping[str, Any], digest: str) -> str:
+    """Model card of encoders without recorded measurements: what they are, and what they began with.
+
+    Args:
+        config: of the model; digest: of its weights.
+    """
+    front = ModelCardData(
+        model_name="cots",
+        library_name="cots",
+        pipeline_tag="feature-extraction",
+        tags=["cots", "two-stream", "retrieval"],
+    )
+    return _render("unmeasured_card.md.j2", front.to_yaml(), config=config, digest=digest)
 
 
 def data_card(context: CardContext) -> str:
@@ -84,7 +99,7 @@ def data_card(context: CardContext) -> str:
         tags=["cots", "retrieval"],
     )
     counts = splits.groupby(["split", "media"], sort=False)["captions"].agg(["size", "sum"]).reset_index()
-    return _render("data_card.md.j2", context, front.to_yaml(), rows=counts.values.tolist())
+    return _render("data_card.md.j2", front.to_yaml(), context=context, rows=counts.values.tolist())
 
 
 def _eval_results(context: CardContext) -> list[EvalResult]:
@@ -126,7 +141,7 @@ def _metric_rows(context: CardContext) -> list[list[str]]:
     return rows
 
 
-def _render(template: str, context: CardContext, front: str, *, rows: list[list[Any]]) -> str:
+def _render(template: str, front: str, **values: Any) -> str:  # noqa: ANN401  whatever the template shows
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cots.registry"),
         undefined=jinja2.StrictUndefined,
@@ -135,4 +150,4 @@ def _render(template: str, context: CardContext, front: str, *, rows: list[list[
         autoescape=False,  # noqa: S701  Markdown
     )
     environment.filters["escape_markdown"] = escape_markdown
-    return environment.get_template(template).render(context=context, front=front.strip(), rows=rows) + "\n"
+    return environment.get_template(template).render(front=front.strip(), **values) + "\n"

@@ -11,8 +11,8 @@ from mlflow.models import Model
 
 from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.models.dual_encoder import DualEncoder
+from cots.models.loading import is_uri, load_model
 from cots.models.model_folder import CONFIG
-from cots.models.two_tower.loading import load_two_tower
 from cots.tracking.runs import connect, mlflow_errors, tracking_uri, without_credentials
 
 PREFIX = "models:/"
@@ -24,16 +24,15 @@ def load_encoders(uri: str) -> DualEncoder:
 
     Args:
         uri: a registered version (`models:/cots-index@champion`, `models:/cots-encoders/3`), an MLflow model folder,
-            a folder such as `models/finetuned/image-text`, or a checkpoint of CLIP or SigLIP as `load_two_tower`
-            describes it (`openai/clip-vit-base-patch32`).
+            or another model as `load_model` describes it.
 
     Raises:
         BadInput: the model does not exist.
         RunFailed: MLflow is down.
     """
     uri = uri if is_uri(uri) else str(Path(uri).expanduser())
-    if not is_uri(uri) and not any((Path(uri) / name).is_file() for name in (CONFIG, "MLmodel")):
-        return load_two_tower(uri)
+    if not is_uri(uri) and not (Path(uri) / "MLmodel").is_file():
+        return load_model(uri)
     with TemporaryDirectory() as scratch:
         return DualEncoder.load(find_encoders(fetch_model_folder(uri, into=Path(scratch)), name=uri))
 
@@ -135,11 +134,6 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
     if folder.is_dir() and not any(folder.iterdir()):  # MLflow makes an empty folder where files are missing
         raise UnreadableFiles(f"the files of {uri} are missing from the location in the registry")
     return folder
-
-
-def is_uri(name: str) -> bool:
-    """Whether MLflow knows how to fetch a model, as opposed to a path or a name of the Hugging Face hub."""
-    return "://" in name or name.startswith(("models:/", "runs:/"))
 
 
 def raise_if_unknown(uri: str, error: MlflowException) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cots.data.ingest.ingestor import Ingestor, Rejected
-from cots.data.ingest.shard_writer import SAMPLES_PER_THREAD, ingest
+from cots.data.ingest.shard_writer import ingest
 from cots.data.samples import Sample
-from cots.decode_threads import num_untrusted_threads
+from cots.decode_threads import ITEMS_PER_THREAD, num_untrusted_threads
 from cots.directions import Media
 
 Encoded = Callable[..., bytes]
@@ -42,7 +42,7 @@ def test_a_few_samples_for_each_thread_are_in_memory(tmp_path: Path, make_image:
             yield sample(make_image(seed=number), number)
 
     open_samples = ingestor(tmp_path)
-    most = SAMPLES_PER_THREAD * num_untrusted_threads(open_samples.max_pixels)
+    most = ITEMS_PER_THREAD * num_untrusted_threads(open_samples.max_pixels)
     for number, outcome in enumerate(ingest(samples(), open_samples)):
         assert outcome.id == str(number)
         assert given_out - settled <= most

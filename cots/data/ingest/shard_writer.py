@@ -1,17 +1,14 @@
 """Writes ingested samples to shards."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
 from cots.data.samples import STORED_SPLITS, Sample, StoredSample, StoredSplit
 from cots.data.shards import shard_name, write_shard
-from cots.decode_threads import num_untrusted_threads
+from cots.decode_threads import decode_in_threads
 from cots.directions import MEDIA, Media
-
-SAMPLES_PER_THREAD = 2  # in memory at a time, whole files among them
 
 Series = tuple[StoredSplit, Media]
 
@@ -66,27 +63,14 @@ class ShardWriter:
 def ingest(samples: Iterable[Sample], ingestor: Ingestor) -> Iterator[IngestedSample | Rejected]:
     """Open samples in threads and yield the outcomes in order; later usable samples with the same id are rejected."""
     seen = set[str]()
-    for sample, outcome in _open_in_threads(samples, ingestor):
+    outcomes = decode_in_threads(samples, lambda sample: (sample, ingestor(sample)), max_pixels=ingestor.max_pixels)
+    for sample, outcome in outcomes:
         if isinstance(outcome, IngestedSample) and sample.id in seen:
             yield reject(sample, "duplicate id", "an earlier sample has it")
             continue
         if isinstance(outcome, IngestedSample):
             seen.add(sample.id)
         yield outcome
-
-
-def _open_in_threads(
-    samples: Iterable[Sample], ingestor: Ingestor
-) -> Iterator[tuple[Sample, IngestedSample | Rejected]]:
-    threads = num_untrusted_threads(ingestor.max_pixels)
-    pending = deque[tuple[Sample, Future[IngestedSample | Rejected]]]()
-    with ThreadPoolExecutor(threads) as pool:
-        for sample in samples:
-            pending.append((sample, pool.submit(ingestor, sample)))
-            if len(pending) == SAMPLES_PER_THREAD * threads:
-                first, outcome = pending.popleft()
-                yield first, outcome.result()
-        yield from ((sample, outcome.result()) for sample, outcome in pending)
 
 
 def _manifest_row(sample: IngestedSample, *, key: str, shard: str) -> dict[str, object]:

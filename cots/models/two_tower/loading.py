@@ -29,7 +29,7 @@ MASK = "backbone.mask_embedding"
 LOAD_ERRORS = (AssertionError, AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
 
 
-def load_two_tower(name: str) -> DualEncoder:
+def load_two_tower(name: str, path: Path | None = None) -> DualEncoder:
     """Load CLIP or SigLIP: both towers, projections, tokenizer, temperature and bias.
 
     The embeddings are those of the library that stored it. `config` of the model has the temperature tau = exp(-scale),
@@ -38,11 +38,12 @@ def load_two_tower(name: str) -> DualEncoder:
     Args:
         name: a name on the Hugging Face hub, a folder of transformers or open_clip, or a file of weights in the
             format of OpenAI or open_clip.
+        path: where it is on this machine, if that is known.
 
     Raises:
         BadInput: there is no such checkpoint, it is of another architecture, or weights or tokenizer do not fit.
     """
-    checkpoint = read_checkpoint(name)
+    checkpoint = read_checkpoint(name, path or fetch(name))
     try:
         model = DualEncoder.build(checkpoint.config, checkpoint.tokenizer)
         for tower in ("image", "text"):
@@ -66,13 +67,15 @@ def raise_if_incomplete(name: str, tower: str, *, expected: Iterable[str], prese
         raise BadInput(f"{name} has {len(others)} unknown weights in the {tower} tower, such as {others[0]}")
 
 
-def read_checkpoint(name: str) -> Checkpoint:
+def read_checkpoint(name: str, path: Path) -> Checkpoint:
     """Read a checkpoint of any of the formats.
 
+    Args:
+        name: for messages; path: its folder or file.
+
     Raises:
-        BadInput: there is no such checkpoint, or it is of another architecture.
+        BadInput: it is no checkpoint, or of another architecture.
     """
-    path = fetch(name)
     try:
         if path.is_file():
             return read_open_clip(name, path, {}, path.parent)
@@ -88,8 +91,13 @@ def read_checkpoint(name: str) -> Checkpoint:
     raise BadInput(f"{name} is no checkpoint of CLIP or SigLIP: it has neither config.json nor {OPEN_CLIP_CONFIG}")
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, revision: str | None = None, token: str | None = None) -> Path:
     """The local folder or file of a checkpoint, downloaded from the hub or taken from its cache.
+
+    Args:
+        name: a path, or a name on the hub.
+        revision: branch, tag or commit on the hub; None is its main branch.
+        token: of the hub; None is the one of `hf auth login`, if there is one.
 
     Raises:
         BadInput: there is none.
@@ -98,7 +106,7 @@ def fetch(name: str) -> Path:
     if path.exists():
         return path
     try:
-        return Path(snapshot_download(name, allow_patterns=NEEDED_FILES))
+        return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=NEEDED_FILES))
     except HFValidationError:
         raise BadInput(f"no checkpoint {name}: no such folder or file, and no name of the hub") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

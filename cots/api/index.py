@@ -1,0 +1,75 @@
+"""A search index as a library: ranked results of a text or an image."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cots.api.inputs import ImageInput, read_image
+from cots.errors import BadInput
+from cots.models.loading import is_uri
+from cots.registry.packaged import PackagedSearch, open_search
+from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, RESULT_MEDIA, Query, ResultMedia
+
+
+class Index:
+    """Images and videos that can be searched by text and by image; `cots.load_index` gives one.
+
+    Args:
+        packaged: the index with the encoders that built it.
+    """
+
+    def __init__(self, packaged: PackagedSearch) -> None:
+        self._engine = packaged.engine
+
+    def __len__(self) -> int:
+        return len(self._engine.index)
+
+    def search(
+        self, query: str | ImageInput, k: int = DEFAULT_K, *, media: ResultMedia = DEFAULT_MEDIA
+    ) -> list[dict[str, Any]]:
+        """What is most similar to a text or an image.
+
+        Args:
+            query: a text; or an image: a `Path`, the bytes of a file, a PIL image or an array. A string is a text.
+            k: maximum number of results.
+            media: kind of results: "image", "video", captions ("text"), or images and videos ("any").
+
+        Returns:
+            Best first: rank (from 1), score (cosine), id, captions, media, split, row, and frame, the number of the
+            video's frame that is most similar.
+
+        Raises:
+            BadInput: the text is blank, the image cannot be used, or k or media is out of range.
+        """
+        if not isinstance(k, int) or k < 1:
+            raise BadInput(f"k is {k!r}: give a number from 1 up")
+        if media not in RESULT_MEDIA:
+            raise BadInput(f"media is {media!r}: give {', '.join(RESULT_MEDIA)}")
+        [results] = self._engine([Query(_content(query), k, media)], batch_size=1)
+        return results
+
+
+def load_index(name: str | os.PathLike[str]) -> Index:
+    """Load an index with its encoders.
+
+    Args:
+        name: a registered version (`models:/cots-index@champion`, `models:/cots-index/3`), or the folder that stage
+            `package` writes, `package/index`.
+
+    Raises:
+        BadInput: there is no such index, or it is damaged.
+        RunFailed: the registry is down.
+    """
+    name = os.fspath(name)
+    with open_search(name if is_uri(name) else str(Path(name).expanduser())) as packaged:
+        return Index(packaged)
+
+
+def _content(query: object) -> str | Image.Image:
+    if not isinstance(query, str):
+        return read_image(query)
+    if not query.strip():
+        raise BadInput("the text is blank")
+    return query

@@ -1,0 +1,111 @@
+"""What people pass as images and texts: checked, decoded, and refused in one line."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cots.data.image_decoding import UnusableImage, check_size, decode_image, to_upright_rgb
+from cots.decode_threads import decode_in_threads
+from cots.errors import BadInput
+
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.generic]
+ImageInputs = ImageInput | Iterable[ImageInput]
+MAX_PIXELS = 50_000_000  # an image with more is refused
+CHANNELS = (1, 3, 4)  # of an array: grey, RGB, RGBA
+KINDS = "a path, the bytes of a file, a PIL image or a numpy array"
+FIX = "give (H, W), (H, W, 3) or (H, W, 4)"
+
+
+def is_one_image(images: object) -> bool:
+    """Whether it is one image rather than several; an array of four axes is several."""
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, str | os.PathLike | bytes | bytearray | Image.Image)
+
+
+def read_images(images: object) -> Iterator[Image.Image]:
+    """RGB images, upright, with transparent parts white, decoded in threads a few ahead.
+
+    Raises:
+        BadInput: one of them is no image, or cannot be used; the message gives its position.
+    """
+    if isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise BadInput(f"images must be {KINDS}, or a list of these, not {type(images).__name__}")
+    return decode_in_threads(enumerate(images), lambda numbered: read_image(*reversed(numbered)), max_pixels=MAX_PIXELS)
+
+
+def read_image(image: object, number: int = 0) -> Image.Image:
+    """One image as `read_images` gives it.
+
+    Args:
+        image: a path, encoded bytes, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
+            uint16, bool, or floats from 0 to 1.
+        number: of the image, for messages.
+
+    Raises:
+        BadInput: it is none of them, or cannot be used.
+    """
+    name = f"image {number}"
+    try:
+        if isinstance(image, str | os.PathLike):
+            name = f"{name} ({os.fspath(image)})"
+            return decode_image(Path(image).expanduser().read_bytes(), max_pixels=MAX_PIXELS, min_side=1)
+        if isinstance(image, bytes | bytearray):
+            return decode_image(bytes(image), max_pixels=MAX_PIXELS, min_side=1)
+        if isinstance(image, np.ndarray):
+            return to_upright_rgb(Image.fromarray(_to_bytes(image, name)))
+        if isinstance(image, Image.Image):
+            return _from_pil(image)
+    except UnusableImage as error:
+        raise BadInput(f"{name} cannot be used: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{name} cannot be read: {error.strerror or error}") from None
+    raise BadInput(f"{name} is {type(image).__name__}: give {KINDS}")
+
+
+def read_texts(texts: object) -> list[str]:
+    """The texts of a list.
+
+    Raises:
+        BadInput: one of them is no text; the message gives its position.
+    """
+    if isinstance(texts, Mapping | bytes) or not isinstance(texts, Iterable):
+        raise BadInput(f"texts must be a string or a list of strings, not {type(texts).__name__}")
+    listed = list(texts)
+    for number, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise BadInput(f"text {number} is {type(text).__name__}: give a string or a list of strings")
+    return listed
+
+
+def _from_pil(image: Image.Image) -> Image.Image:
+    check_size(*image.size, max_pixels=MAX_PIXELS, min_side=1)
+    info = image.info
+    upright = to_upright_rgb(image)
+    image.info = info  # an RGB image that is upright is returned itself, without its metadata
+    return upright
+
+
+def _to_bytes(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+    """Levels from 0 to 255, without an axis of length 1 at the end."""
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in CHANNELS):
+        raise BadInput(f"{name} is an array of shape {array.shape}: {FIX}")
+    check_size(array.shape[1], array.shape[0], max_pixels=MAX_PIXELS, min_side=1)
+    levels = array[..., 0] if array.shape[2:] == (1,) else array
+    if levels.dtype == np.uint8:
+        return np.ascontiguousarray(levels, np.uint8)
+    if levels.dtype in (np.uint16, np.bool_):
+        return (
+            (levels.astype(np.float32) * (255 / np.iinfo(np.uint16).max if levels.dtype == np.uint16 else 255))
+            .round()
+            .astype(np.uint8)
+        )
+    if not np.issubdtype(levels.dtype, np.floating):
+        raise BadInput(f"{name} is an array of {array.dtype}: give uint8, uint16, bool or floats from 0 to 1")
+    if not (levels.min() >= 0 and levels.max() <= 1):  # nor if one is NaN
+        raise BadInput(f"{name} is an array of floats outside of 0 to 1: divide it by its white, or give uint8")
+    return (levels.astype(np.float32) * 255).round().astype(np.uint8)

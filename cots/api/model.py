@@ -1,0 +1,241 @@
+"""Encoders as a library: images and texts to vectors, from a folder, a registry or a hub, and back to them."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import numpy as np
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from numpy.typing import NDArray
+
+from cots.api.inputs import ImageInput, ImageInputs, is_one_image, read_images, read_texts
+from cots.errors import BadInput, RunFailed
+from cots.models.dual_encoder import DualEncoder
+from cots.models.hf_files import summarize_error
+from cots.models.loading import is_uri, load_model
+from cots.models.model_folder import CONFIG
+from cots.models.two_tower.loading import fetch
+from cots.registry.cards import MODEL_CARD, unmeasured_card
+
+MLMODEL = "MLmodel"
+BATCH_SIZE = 64
+
+
+class Model:
+    """An image encoder and a text encoder whose vectors are compared by dot product; `cots.load` gives one.
+
+    Args:
+        encoders: freshly loaded; they are converted for inference.
+        name: what they were loaded from.
+    """
+
+    def __init__(self, encoders: DualEncoder, name: str) -> None:
+        self.name = name
+        self.encoders = encoders.for_inference()
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors (D)."""
+        return self.encoders.dim
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of weights and configuration: models with equal digests give equal vectors."""
+        return self.encoders.digest
+
+    def encode_images(self, images: ImageInputs, *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
+        """Vectors of images, each of length one.
+
+        Images may have any size, orientation, depth and colour: they are turned upright as their EXIF says, transparent
+        parts become white, grey levels of 16 bits are scaled.
+
+        Args:
+            images: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4); or several of
+                them: a list, a generator, an array (N, H, W, C). Arrays hold uint8, uint16, bool, or floats of 0 to 1.
+            batch_size: images encoded at a time.
+
+        Returns:
+            float32, (N, D); of one image that is not in a list (D,).
+
+        Raises:
+            BadInput: one of them is no image or cannot be used; the message says which and why.
+        """
+        if is_one_image(images):
+            [vector] = self.encode_images([cast("ImageInput", images)], batch_size=batch_size)
+            return cast("NDArray[np.float32]", vector)
+        return self.encoders.encode_images(read_images(images), batch_size=batch_size)
+
+    def encode_texts(self, texts: str | Iterable[str], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
+        """Vectors of texts, each of length one; what lies beyond the model's number of tokens is cut off.
+
+        Args:
+            texts: a string, or several of them.
+            batch_size: texts encoded at a time.
+
+        Returns:
+            float32, (N, D); of one string (D,).
+
+        Raises:
+            BadInput: one of them is no string.
+        """
+        if isinstance(texts, str):
+            [vector] = self.encode_texts([texts], batch_size=batch_size)
+            return cast("NDArray[np.float32]", vector)
+        return self.encoders.encode_texts(read_texts(texts), batch_size=batch_size)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write weights (safetensors), configuration, tokenizer and model card to a folder that `cots.load` reads.
+
+        Args:
+            folder: a new one, or one with a model, which is replaced.
+
+        Raises:
+            BadInput: the folder has other files, or what the model was loaded from has changed since.
+        """
+        folder = _writable(folder, CONFIG)
+        with TemporaryDirectory() as scratch:
+            card = _find_card(self.name, Path(scratch))
+        encoders = self._reload()
+        encoders.save(folder)
+        (folder / MODEL_CARD).write_text(card or unmeasured_card(encoders.config, self.digest), encoding="utf8")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Add COTS encoders",
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub; `cots.load(repo_id)` reads it again.
+
+        Args:
+            repo_id: `owner/name`; created if it does not exist.
+            private: whether a new repository is private; by default as the owner's settings say.
+            token: of the hub; by default the one of `hf auth login`.
+            revision: branch to commit to; by default the main one.
+            commit_message: of the commit.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            BadInput: the name is no name of a repository.
+            RunFailed: the hub refuses or cannot be reached.
+        """
+        hub = HfApi(token=token)
+        with TemporaryDirectory() as scratch:
+            self.save_pretrained(Path(scratch) / "model")
+            try:
+                hub.create_repo(repo_id, private=private, exist_ok=True)
+                commit = hub.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=Path(scratch) / "model",
+                    revision=revision,
+                    commit_message=commit_message,
+                )
+            except HFValidationError as error:
+                raise BadInput(f"{repo_id} is no name of a repository: {summarize_error(error)}") from None
+            except (HfHubHTTPError, OSError) as error:
+                raise RunFailed(f"the hub {hub.endpoint} does not take {repo_id}: {summarize_error(error)}") from None
+        return str(commit.commit_url)
+
+    def export_onnx(self, folder: str | os.PathLike[str]) -> None:
+        """Write both encoders as ONNX files, with configuration and tokenizer; see `cots.models.onnx_export`.
+
+        Args:
+            folder: a new one, or one with such files, which is replaced.
+
+        Raises:
+            BadInput: the extra `onnx` is not installed, the folder has other files, or what the model was loaded from
+                has changed since.
+        """
+        from cots.models.onnx_export import TEXT_ONNX, export_onnx
+
+        export_onnx(self._reload(), _writable(folder, TEXT_ONNX))
+
+    def _reload(self) -> DualEncoder:
+        """The weights in float32, which `for_inference` has rounded."""
+        encoders = _load_encoders(self.name)
+        if encoders.digest != self.digest:
+            raise BadInput(f"{self.name} has changed since it was loaded: load it again")
+        return encoders
+
+
+def load(name: str | os.PathLike[str]) -> Model:
+    """Load encoders.
+
+    Args:
+        name: a folder of a trained model (`models/finetuned/image-text`), a registered version
+            (`models:/cots-index@champion`, `models:/cots-encoders/3`), a name on the Hugging Face hub
+            (`openai/clip-vit-base-patch32`, or one that `push_to_hub` wrote), or a checkpoint of CLIP or SigLIP in a
+            folder or a file.
+
+    Raises:
+        BadInput: there is no such model, or it cannot be used.
+        RunFailed: the registry is down.
+    """
+    name = os.fspath(name)
+    if is_uri(name):
+        from cots.tracking.loading import resolve_alias  # imports MLflow
+
+        name = resolve_alias(name)
+    return Model(_load_encoders(name), name)
+
+
+def from_pretrained(repo_id: str, *, revision: str | None = None, token: str | None = None) -> Model:
+    """Load encoders from the Hugging Face hub, or from its cache if there is no network.
+
+    Args:
+        repo_id: `owner/name` of a repository that `push_to_hub` wrote, or of a checkpoint of CLIP or SigLIP.
+        revision: a branch, tag or commit; by default the main branch.
+        token: of the hub; by default the one of `hf auth login`.
+
+    Raises:
+        BadInput: there is no such model.
+    """
+    return load(fetch(repo_id, revision=revision, token=token))
+
+
+def _find_card(name: str, scratch: Path) -> str | None:
+    """The model card beside the weights, which has the measurements of its training; None if there is none."""
+    folder = Path(name).expanduser()
+    if _needs_mlflow(name):
+        from cots.tracking.loading import fetch_model_folder  # imports MLflow
+
+        folder = fetch_model_folder(name, into=scratch)
+    elif not (folder / CONFIG).is_file():
+        return None
+    card = folder / MODEL_CARD
+    return card.read_text(encoding="utf8") if card.is_file() else None
+
+
+def _writable(folder: str | os.PathLike[str], mark: str) -> Path:
+    """The folder, if writing there replaces nothing but what was written there before.
+
+    Args:
+        folder: to be written; mark: a file that is in each such folder.
+
+    Raises:
+        BadInput: it has other files.
+    """
+    path = Path(folder).expanduser()
+    if path.exists() and not (path / mark).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise BadInput(f"{path} has other files: give a new folder")
+    return path
+
+
+def _load_encoders(name: str) -> DualEncoder:
+    if not _needs_mlflow(name):
+        return load_model(name)
+    from cots.tracking.loading import load_encoders  # imports MLflow
+
+    return load_encoders(name)
+
+
+def _needs_mlflow(name: str) -> bool:
+    return is_uri(name) or (Path(name).expanduser() / MLMODEL).is_file()
