@@ -8,7 +8,8 @@ from typing import cast
 
 import numpy as np
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from cots.api.inputs import ImageInput, ImageInputs, is_one_image, read_images, read_texts
@@ -140,7 +141,7 @@ class Model:
                 )
             except HFValidationError as error:
                 raise BadInput(f"{repo_id} is no name of a repository: {summarize_error(error)}") from None
-            except (HfHubHTTPError, OSError) as error:
+            except (httpx.HTTPError, OSError) as error:
                 raise RunFailed(f"the hub {hub.endpoint} does not take {repo_id}: {summarize_error(error)}") from None
         return str(commit.commit_url)
 

@@ -14,6 +14,7 @@ from cots.cli.doctor import doctor
 from cots.cli.drift import drift
 from cots.cli.evaluate import evaluate
 from cots.cli.explain import explain
+from cots.cli.export import export
 from cots.cli.init import init, use
 from cots.cli.registry import registry
 from cots.cli.search import search
@@ -34,6 +35,7 @@ for command in (init, search, serve, evaluate, compare, explain, suspects, drift
 app.command(hidden=True)(use)
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")
+app.add_typer(export, name="export")
 
 
 def show_version(requested: bool) -> None:
