@@ -32,8 +32,9 @@ def init(
     encoders: Annotated[
         str | None,
         typer.Option(
-            help="What training starts from: the name of a file in presets/encoders/, without .yaml, or a folder or "
-            "file of a model, also of CLIP and SigLIP. By default as the preset says, or as the hardware allows."
+            help="What training starts from: the name of a file in presets/encoders/, without .yaml, or a model: a "
+            "folder, a file, a registered version or a name of the hub, also of CLIP and SigLIP. By default as the "
+            "preset says, or as the hardware allows."
         ),
     ] = None,
     table: Annotated[str | None, typer.Option(help="Caption table in FOLDER, if there are several.")] = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cots
-from cots.errors import BadInput
+from cots.errors import BadInput, CotsError
 
 if TYPE_CHECKING:
     from cots.config.params import Params
@@ -108,9 +108,10 @@ def render_presets(params: "Params") -> Iterator[str]:
         values: dict[str, Any] = read_yaml(preset_file(preset))
         source = values.get("source", {}) | {"path": str(params.source.path)}
         start = params.model.init_from
-        paths = [start] if start and Path(start).expanduser().exists() else []
-        for encoders in (None, *preset_names(ENCODERS), *paths):
-            with suppress(BadInput):  # a preset that is not valid cannot have been written
+        names = preset_names(ENCODERS)
+        models = [start] if start and start not in map(start_of, names) else []
+        for encoders in (None, *names, *models):
+            with suppress(CotsError):  # a preset that is not valid cannot have been written
                 yield render_preset(preset, values | {"source": source}, encoders)
 
 
@@ -135,10 +136,11 @@ def _with_encoders(preset: str, values: dict[str, Any], encoders: str) -> dict[s
     Args:
         preset: its name; a file `ENCODERS.PRESET.yaml` says what changes for both together.
         values: of the preset.
-        encoders: name of a file in presets/encoders, or a folder or file of a model.
+        encoders: name of a file in presets/encoders, or a model: a folder, a file, a registered version or a name of
+            the hub.
 
     Raises:
-        BadInput: it is neither.
+        BadInput: it is none of them.
     """
     from cots.config.sections import read_yaml
 
@@ -146,17 +148,49 @@ def _with_encoders(preset: str, values: dict[str, Any], encoders: str) -> dict[s
         changes: dict[str, Any] = {}
         for file in _encoder_files(preset, encoders):
             changes = merge(changes, read_yaml(file))
-    elif Path(encoders).expanduser().exists():
-        changes = _start_values(Path(encoders).expanduser())
+    elif Path(encoders).expanduser().exists() or "/" in encoders:  # registered, or on the hub
+        changes = _start_values(encoders)
     else:
         names = ", ".join(preset_names(ENCODERS))
-        raise BadInput(f"no encoders {encoders!r}: give a folder or file, or one of {names}")
+        raise BadInput(f"no encoders {encoders!r}: give a model's folder, file or name, or one of {names}")
     if changes["model"].get("init_from"):
         changes = merge(read_yaml(bundled(INIT_FROM_RECIPE)), changes)
     run = changes.get("finetune", {}) | {"size": changes["model"]["image"]["size"]}
     targets = values.get("finetune", {"image-text": {}})
     changes = {name: section for name, section in changes.items() if name != "finetune"}
     return merge(values, changes) | {"finetune": {target: merge(tuned, run) for target, tuned in targets.items()}}
+
+
+def start_of(encoders: str) -> str | None:
+    """The model that `--encoders` names, as `model.init_from` has it; None if it names two encoders.
+
+    Args:
+        encoders: name of a file in presets/encoders, or a model.
+    """
+    from cots.config.sections import read_yaml
+
+    if encoders in preset_names(ENCODERS):
+        start: str | None = read_yaml(bundled(ENCODERS) / f"{encoders}.yaml")["model"].get("init_from")
+        return start
+    path = Path(encoders).expanduser()
+    return str(path) if path.exists() else encoders
+
+
+def require_two_towers(encoders: str) -> None:
+    """Refuse two encoders that were never trained together.
+
+    Args:
+        encoders: name of a file in presets/encoders, or a model.
+
+    Raises:
+        BadInput: they are two.
+    """
+    if start_of(encoders) is None:
+        starts = ", ".join(name for name in preset_names(ENCODERS) if start_of(name))
+        raise BadInput(
+            f"encoders {encoders} are two that were never trained together: before training, their vectors of images "
+            f"and texts have nothing in common; give {starts}, or a trained model"
+        )
 
 
 def _encoder_files(preset: str, encoders: str) -> list[Path]:
@@ -167,15 +201,15 @@ def _encoder_files(preset: str, encoders: str) -> list[Path]:
 
 
 @cache
-def _start_values(start: Path) -> dict[str, Any]:
-    """What params.yaml says to start from a model at a path.
+def _start_values(start: str) -> dict[str, Any]:
+    """What params.yaml says to start from a model.
 
     Args:
-        start: a model's folder or file; its images may be larger by a part of a patch.
+        start: see `load_encoders`; its images may be larger by a part of a patch.
     """
     from cots.tracking.loading import load_encoders
 
-    image = load_encoders(str(start)).config["image"]
+    image = load_encoders(start).config["image"]
     size = image["size"] // image["patch"] * image["patch"]
-    model = {"init_from": str(start), "image": {"size": size, "patch": image["patch"]}}
+    model = {"init_from": start_of(start), "image": {"size": size, "patch": image["patch"]}}
     return {"prepare": {"size": image["size"]}, "model": model}

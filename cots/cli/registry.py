@@ -26,7 +26,7 @@ def publish() -> None:
 
     with exclusive_run("cots registry publish"):
         result = publish_package(Params.load())
-    typer.echo(_format_result(result))
+    typer.echo(format_result(result))
 
 
 @registry.command()
@@ -45,7 +45,7 @@ def refresh() -> None:
         for stage in ("prepare", "validate"):
             reproduce(stage)
         result = refresh_index(Params.load())
-    typer.echo(_format_result(result) if result else "nothing new: the champion's index holds the current images")
+    typer.echo(format_result(result) if result else "nothing new: the champion's index holds the current images")
 
 
 @registry.command(name="list")
@@ -159,7 +159,8 @@ def _format_rsum(tags: Mapping[str, str], champion: Mapping[str, str]) -> str:
     return f"{float(tags['metrics.rsum']):.1f}" + ("" if are_comparable(tags, champion) or tags is champion else "*")
 
 
-def _format_result(result: "PublishResult") -> str:
+def format_result(result: "PublishResult") -> str:
+    """What became of a published package, in one line."""
     what = "registered" if result.new else "was registered already: the content is the same"
     role, way = "the champion", ""
     if not result.champion:

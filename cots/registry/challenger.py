@@ -5,16 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from cots.config.gate import GateConfig
-from cots.evaluation.comparison import mean_recalls, read_queries
+from cots.evaluation.comparison import directions_of, mean_recalls, read_queries
+from cots.evaluation.metric_table import chance_level, summarize
+from cots.evaluation.metrics import RankedQueries
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.evidence import EVIDENCE, QUERIES, VersionArtifacts
-from cots.registry.gate import BOTH, Difference, GateInputs
+from cots.registry.gate import BOTH, AboveChance, Decision, Difference, GateInputs, decide_first
 from cots.tracking.loading import load_encoders
+
+Z = 1.96  # standard deviations on each side of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +44,20 @@ class ChallengerEvaluator:
         If images and captions of the test split have not changed, the champion's ranks are those it was registered
         with; otherwise its encoders are evaluated again.
         """
-        differences, test_items, drop = None, None, 0.0
+        differences: dict[str, Difference] | None = None
+        test_items, drop = None, 0.0
         if champion.tags.get("encoder.digest") != lineage["encoder.digest"]:
-            challenger_ranks = read_queries(package / EVIDENCE / QUERIES)
-            champion_ranks = VersionArtifacts(client, champion).load_queries()
-            if champion.tags.get("queries.digest") != lineage["queries.digest"]:
-                registered = self._mean_recall(champion_ranks)
-                champion_ranks = self.rank_queries(load_encoders(f"models:/{champion.name}/{champion.version}"))
-                drop = registered - self._mean_recall(champion_ranks)
-            differences = self._compare(challenger_ranks, champion_ranks)
-            test_items = challenger_ranks["item"].nunique()
+            challenger_ranks = _read_ranks(package)
+            differences, test_items = {}, 0
+            if challenger_ranks is not None:
+                champion_ranks = VersionArtifacts(client, champion).load_queries()
+                if champion.tags.get("queries.digest") != lineage["queries.digest"]:
+                    registered = champion_ranks
+                    champion_ranks = self.rank_queries(load_encoders(f"models:/{champion.name}/{champion.version}"))
+                    if len(registered):
+                        drop = self._mean_recall(registered) - self._mean_recall(champion_ranks)
+                differences = self._compare(challenger_ranks, champion_ranks)
+                test_items = challenger_ranks["item"].nunique()
         index = lineage["index"]
         return GateInputs(
             differences=differences,
@@ -58,6 +68,15 @@ class ChallengerEvaluator:
             validated=lineage["validation"]["success"],
         )
 
+    def decide_first(self, package: Path) -> Decision:
+        """The gate's decision on a version that has no other to be compared with."""
+        ranks = _read_ranks(package)
+        if ranks is None:
+            return decide_first({}, 0, self.rules)
+        items = ranks["item"].nunique()
+        directions = {name: _above_chance(queries, items) for name, queries in directions_of(ranks).items()}
+        return decide_first(directions, items, self.rules)
+
     def _compare(self, challenger: pd.DataFrame, champion: pd.DataFrame) -> dict[str, Difference]:
         recalls = mean_recalls(challenger, champion, resamples=self.rules.bootstrap_resamples, seed=self.rules.seed)
         return {
@@ -67,3 +86,16 @@ class ChallengerEvaluator:
 
     def _mean_recall(self, ranks: pd.DataFrame) -> float:
         return mean_recalls(ranks, ranks, resamples=1, seed=0)[BOTH]["champion"]
+
+
+def _read_ranks(package: Path) -> pd.DataFrame | None:
+    """The package's test queries; None if its encoders were not measured, because the test split has no captions."""
+    path = package / EVIDENCE / QUERIES
+    return read_queries(path) if pq.read_metadata(path).num_rows else None
+
+
+def _above_chance(queries: RankedQueries, items: int) -> AboveChance:
+    recall, chance = (scores["R@10"] / 100 for scores in (summarize(queries), chance_level(queries)))
+    centre = (recall + Z**2 / (2 * items)) / (1 + Z**2 / items)
+    half = Z / (1 + Z**2 / items) * np.sqrt(recall * (1 - recall) / items + Z**2 / (4 * items**2))
+    return AboveChance(*(100 * float(value) for value in (recall, centre - half, centre + half, chance)))

@@ -60,6 +60,24 @@ class GateInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class AboveChance:
+    """R@10 of one direction, in per cent, beside what a random order would give.
+
+    Attributes:
+        recall: as measured.
+        low: lower end of its 95 % interval (Wilson's, of as many trials as there are items: captions of one item are
+            not independent).
+        high: upper end.
+        chance: expected of a random order.
+    """
+
+    recall: float
+    low: float
+    high: float
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Whether to promote, with the reasons: every objection, or the measured differences if there is none."""
 
@@ -76,6 +94,28 @@ def decide(inputs: GateInputs, rules: GateConfig) -> Decision:
     """
     objections = tuple(_objections(inputs, rules))
     return Decision(not objections, objections or tuple(_findings(inputs)))
+
+
+def decide_first(directions: Mapping[str, AboveChance], test_items: int, rules: GateConfig) -> Decision:
+    """Promote the first version, unless its test queries show that it may be no better than a random order.
+
+    Args:
+        directions: measured recalls by direction; empty if nothing was measured.
+        test_items: images or videos that they were measured on.
+        rules: thresholds of the gate; on fewer than `min_test_items` nothing can be shown.
+    """
+    first = "it is the first version"
+    if not directions:
+        return Decision(True, (first, "nothing was measured, because the test split has no captions"))
+    if test_items < rules.min_test_items:
+        return Decision(True, (first,))
+    objections = tuple(
+        f"R@10 of {LABELS[name]} {found.recall:.1f} % (95 % CI {found.low:.1f} to {found.high:.1f}) is not clearly "
+        f"above the {found.chance:.1f} % of chance"
+        for name, found in directions.items()
+        if found.low <= found.chance
+    )
+    return Decision(False, objections) if objections else Decision(True, (first,))
 
 
 def _objections(inputs: GateInputs, rules: GateConfig) -> Iterator[str]:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     # Imported for types only: it imports the encoders and so torch, which only a new version needs.
     from cots.registry.challenger import ChallengerEvaluator
 
-FIRST = Decision(promote=True, reasons=("it is the first version",))
 DEPLOYED = Decision(promote=True, reasons=("it was deployed before the gate had decided",))
 
 
@@ -271,7 +270,7 @@ class Registry:
         self, version: int, package: Path, lineage: Mapping[str, Any], evaluator: "ChallengerEvaluator"
     ) -> None:
         """Run the gate on a new version and act on its decision."""
-        champion, rival, decision, contest = self._client.find_by_alias(CHAMPION), self._find_rival(version), FIRST, {}
+        champion, rival, contest = self._client.find_by_alias(CHAMPION), self._find_rival(version), {}
         if champion == version:
             decision = DEPLOYED
         elif withdrawn := self._aliases.find_withdrawn(version):
@@ -282,6 +281,8 @@ class Registry:
                 decision, contest = decide(inputs, evaluator.rules), inputs.as_json()
             except UnreadableFiles as error:
                 decision = Decision(promote=False, reasons=(f"nothing to compare it with: {error}",))
+        else:
+            decision = evaluator.decide_first(package)
         if rival and champion is None:
             compared = f"no version is deployed, so it was compared with version {rival.version}"
             decision = Decision(decision.promote, (compared, *decision.reasons))

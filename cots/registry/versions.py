@@ -119,7 +119,7 @@ def build_tags(lineage: Mapping[str, Any], runs: Path, lock: Path) -> dict[str, 
         f"run.{path.stem}": json.loads(path.read_text(encoding="utf8"))["run_id"] for path in runs.glob("*.json")
     }
     lock_digest = {"dvc.lock.digest": file_digest(lock)} if lock.is_file() else {}
-    metrics = _metric_tags(lineage["metrics"][lineage["target"]])
+    metrics = _metric_tags(lineage["metrics"].get(lineage["target"], {}))
     return strings | run_ids | lock_digest | metrics | {"items": str(lineage["items"])}
 
 

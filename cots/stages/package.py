@@ -16,7 +16,7 @@ from cots.errors import BadInput, exit_on_error
 from cots.file_names import LINEAGE, SUMMARY
 from cots.files import write_json
 from cots.index.index_folder import ITEM_INDEX
-from cots.registry.cards import DATA_CARD, MODEL_CARD, CardContext, data_card, model_card
+from cots.registry.cards import DATA_CARD, MODEL_CARD, CardContext, data_card, model_card, unmeasured_card
 from cots.registry.evidence import EVIDENCE, save_evidence
 from cots.registry.packaging import InferenceConfig, save_encoders, save_index
 from cots.search.engine import SearchEngine, read_metadata
@@ -36,12 +36,15 @@ def stage(
 ) -> None:
     """Write `encoders` and `index` (MLflow model folders with cards), `evidence` and `lineage.json` into `out`.
 
+    Only encoders that the project has not trained may lack metrics.
+
     Raises:
         BadInput: an input is missing, or the index was built by other encoders.
     """
     search = SearchEngine.load(encoders, index)
     config, target_metrics, checks = inference_config(params), _read(metrics), read_validation(validation)
-    if params.index.target not in target_metrics:
+    trained, measured = is_trained(params), params.index.target in target_metrics
+    if trained and not measured:
         raise BadInput(f"{metrics} has no metrics of {params.index.target}: evaluate.split has no samples for it")
     table, values = read_manifest(manifest), params.dump_packaged()
     context = CardContext(
@@ -54,10 +57,12 @@ def stage(
         data=file_digest(manifest),
         parameters=text_digest(json.dumps(values, sort_keys=True)),
     )
-    cards = {MODEL_CARD: model_card(context), DATA_CARD: data_card(context)}
+    card = model_card(context) if measured else unmeasured_card(search.model.config, search.model.digest)
+    cards = {MODEL_CARD: card, DATA_CARD: data_card(context)}
     save_encoders(out / "encoders", encoders, dim=search.model.dim, config=config, cards=cards)
     save_index(out / "index", encoders, index, config=config, cards=cards)
-    save_evidence(out / EVIDENCE, evaluation / f"{params.index.target}.parquet", table, values)
+    queries, learnt = evaluation / f"{params.index.target}.parquet", table if trained else table.iloc[:0]
+    save_evidence(out / EVIDENCE, queries, learnt, values)
     lineage = git_state() | {
         "params.digest": context.parameters,
         "encoder.digest": search.model.digest,
@@ -68,6 +73,11 @@ def stage(
         **starts(search.model.config),
     }
     write_json(out / LINEAGE, lineage | index_lineage(index, out / "index", manifest, checks))
+
+
+def is_trained(params: PackageParams) -> bool:
+    """Whether the packaged encoders have learnt from this project's data: any of their runs has a step."""
+    return params.pretrain.steps + params.finetune[params.index.target].steps > 0
 
 
 def starts(config: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,70 @@
+"""`cots index`: a search of any folder, before anything is trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cots.errors import RunFailed
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="Folder of images and videos, with or without captions.")],
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            help="A model that needs no training: the name of a file in presets/encoders/, a checkpoint of CLIP or "
+            "SigLIP, a trained model's folder, or a registered version. By default as the hardware allows."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option(help="Replace params.yaml even if it was edited; the old file is kept.")
+    ] = False,
+) -> None:
+    """Index a folder with a pretrained model, and deploy the index: `cots serve` then searches it. Trains nothing.
+
+    Writes params.yaml for the folder, as `cots init FOLDER` does, unless it is for this folder and model already. `dvc
+    repro` trains from there, and `cots registry publish` deploys what was trained if it is better than this index.
+    """
+    from cots.cli.init import init
+    from cots.cli.pipeline import reproduce
+    from cots.cli.presets import require_two_towers
+    from cots.cli.registry import format_result
+    from cots.config.params import Params
+    from cots.exclusive_run import exclusive_run
+    from cots.zero_shot import has_captions, publish_untrained
+
+    if encoders:
+        require_two_towers(encoders)
+    if not _has_params_for(folder, encoders):
+        init(f"{folder.parent}/{folder.name}", encoders=encoders, force=force)  # never the name of a preset
+    with exclusive_run("cots index"):
+        reproduce("prepare")
+        if has_captions():
+            _validate()
+        result = publish_untrained(Params.load())
+    typer.echo(format_result(result))
+    if result.champion:
+        typer.echo("to search it: `cots serve`, or `cots search TEXT`")
+
+
+def _has_params_for(folder: Path, encoders: str | None) -> bool:
+    """Whether params.yaml is there, reads this folder and starts from these encoders."""
+    from cots.cli.init import PARAMS
+    from cots.cli.presets import start_of
+    from cots.config.params import Params
+
+    if not PARAMS.is_file():
+        return False
+    params = Params.load(PARAMS)
+    same_model = encoders is None or params.model.init_from == start_of(encoders)
+    return same_model and params.source.path.expanduser().resolve() == folder.expanduser().resolve()
+
+
+def _validate() -> None:
+    from cots.cli.pipeline import reproduce
+
+    try:
+        reproduce("validate")
+    except RunFailed:
+        typer.echo("the data do not pass validation, which training needs; they are indexed all the same", err=True)

@@ -1,0 +1,121 @@
+"""Builds and publishes an index before any training, with the encoders that training begins with."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cots.config.params import Params
+from cots.data.manifest import read_manifest, select_captioned, select_part, write_table
+from cots.data.stored_samples import read_stored_samples
+from cots.directions import MEDIA_OF
+from cots.errors import BadInput
+from cots.evaluation.embedding import embed
+from cots.evaluation.query_table import SCHEMA
+from cots.evaluation.retrieval import evaluate_retrieval
+from cots.factory.model import fit_to_images
+from cots.file_names import MANIFEST, SUMMARY
+from cots.files import write_json
+from cots.models.dual_encoder import DualEncoder
+from cots.refresh import CACHE
+from cots.registry.publishing import build_evaluator, publish_package
+from cots.registry.registry import PublishResult
+from cots.report.results import write_query_table
+from cots.stages.index import stage as index_stage
+from cots.stages.package import stage as package_stage
+from cots.tracking.loading import load_start
+
+WORK = Path("runs/zero_shot")
+
+
+def has_captions(project: Path = Path()) -> bool:
+    """Whether any prepared sample has a caption, so that there is something to validate, train and measure on."""
+    return not select_captioned(read_manifest(project / "data" / MANIFEST)).empty
+
+
+def publish_untrained(params: Params, project: Path = Path()) -> PublishResult:
+    """Index the samples of `data/` with the encoders of `model.init_from` as they are, and publish the index.
+
+    The package is what the pipeline would write with `steps: 0` in every run. If the split that is evaluated has
+    captions, the encoders are measured on them; otherwise the package has no measurements.
+
+    Args:
+        params: of the project.
+        project: folder of the project.
+
+    Raises:
+        BadInput: training begins with two encoders that were never trained together, or an input is missing.
+        RunFailed: MLflow is down or refuses, or another promotion happened at the same time.
+    """
+    work, data = project / WORK, project / "data"
+    shutil.rmtree(work, ignore_errors=True)
+    model = _load_model(params)
+    model.save(work / "encoders")
+    index_stage(
+        data / "shards", data / MANIFEST, work / "encoders", work / "index", params=params, cache_dir=project / CACHE
+    )
+    _measure(model, params, data, work)
+    package_stage(
+        work / "encoders",
+        work / "index",
+        work / "metrics.json",
+        work / "evaluation",
+        _validation(project, work),
+        data / MANIFEST,
+        work / "package",
+        params=_without_steps(params),
+    )
+    result = publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
+    shutil.rmtree(work)
+    return result
+
+
+def _load_model(params: Params) -> DualEncoder:
+    """What fine-tuning would leave if no run took a step."""
+    start = params.model.init_from
+    if start is None:
+        raise BadInput(
+            "model.init_from is null: two encoders that were never trained together give vectors of images and texts "
+            "that have nothing in common: train them (`dvc repro`), or name a checkpoint of CLIP or SigLIP"
+        )
+    model = fit_to_images(load_start(start), params.model.image, name=start)
+    return model.with_image_size(params.finetune[params.index.target].size)
+
+
+def _measure(model: DualEncoder, params: Params, data: Path, work: Path) -> None:
+    """Write metrics and query table as stage `evaluate` does; without captions both are empty."""
+    settings, target = params.evaluate, params.index.target
+    rows = select_part(read_manifest(data / MANIFEST), settings.split, MEDIA_OF[target])
+    table = work / "evaluation" / f"{target}.parquet"
+    table.parent.mkdir()
+    if rows.empty:
+        write_table(table, [], SCHEMA)
+        write_json(work / "metrics.json", {})
+        return
+    embedded = embed(model, read_stored_samples(data / "shards", rows), batch_size=settings.batch_size)
+    options = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
+    result = evaluate_retrieval(embedded, media=MEDIA_OF[target], **options)
+    write_query_table(table, embedded, result)
+    write_json(work / "metrics.json", {target: result.metrics})
+
+
+def _validation(project: Path, work: Path) -> Path:
+    """The folder of the validation's summary; without captions, which validation is about, one without checks."""
+    if has_captions(project):
+        return project / "reports" / "validation"
+    rejected = pd.read_parquet(project / "data" / "rejected.parquet", columns=["reason"])["reason"]
+    overview: dict[str, Any] = {"rejected": json.loads(rejected.value_counts().to_json())}
+    folder = work / "validation"
+    folder.mkdir()
+    write_json(folder / SUMMARY, {"success": True, "overview": overview, "checks": []})
+    return folder
+
+
+def _without_steps(params: Params) -> Params:
+    """The parameters of a project that trains nothing."""
+    values = params.dump_all()
+    for run in (values["pretrain"], *values["finetune"].values()):
+        run["steps"] = 0
+    return Params.model_validate(values)
