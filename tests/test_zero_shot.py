@@ -1,0 +1,179 @@
+"""An index before any training: of a folder without captions, and held against chance where there are some."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+import cots
+from cots.config.gate import GateConfig
+from cots.config.params import Params
+from cots.errors import BadInput
+from cots.models.dual_encoder import DualEncoder
+from cots.registry.challenger import ChallengerEvaluator
+from cots.registry.client import INDEX
+from cots.registry.gate import AboveChance, decide_first
+from cots.registry.registry import Registry
+from cots.stages import prepare
+from cots.zero_shot import publish_untrained
+from tests.conftest import Cots, ranked, tracked_in
+from tests.deployed import register, squares_project
+from tests.two_towers import PATCH, SIZE, save_transformers_clip
+
+ROOT = Path(__file__).parents[1]
+TEST_ITEMS = 40
+MODEL = {"prepare": {"size": SIZE}, "image": {"size": SIZE, "patch": PATCH}}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of CLIP that was never trained."""
+    return save_transformers_clip(tmp_path_factory.mktemp("start") / "clip").path
+
+
+def write_images(folder: Path, captions: Callable[[int], str] | None = None) -> Path:
+    """Images of noise; those with captions are the test split, but for one."""
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(TEST_ITEMS + 1):
+        Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)).save(folder / f"{number}.png")
+    if captions:
+        rows = [f"{n}.png,{captions(n)},{'val' if n < TEST_ITEMS else 'train'}" for n in range(TEST_ITEMS + 1)]
+        (folder / "captions.csv").write_text("\n".join(["image,caption,split", *rows]) + "\n")
+    return folder
+
+
+def prepared(project: Path, source: Path, clip: Path) -> Params:
+    """Run stage `prepare`; the parameters of a project that starts from the checkpoint."""
+    content = Params.load(ROOT / "params.yaml").dump_all()
+    content["source"] = {"kind": "folder", "path": str(source)}
+    content["prepare"] |= MODEL["prepare"]
+    content["evaluate"]["split"] = "val"
+    content["model"] |= {"init_from": str(clip), "image": content["model"]["image"] | MODEL["image"]}
+    content["finetune"]["image-text"]["size"] = SIZE
+    params = Params.model_validate(content)
+    data = project / "data"
+    tables = (data / "manifest.parquet", data / "rejected.parquet")
+    prepare.stage(source, ROOT / "withdrawn.csv", data / "shards", *tables, params=params)
+    return params
+
+
+@pytest.mark.slow
+def test_a_folder_without_captions_is_searched_and_a_training_must_beat_it(
+    store: str, tmp_path: Path, clip: Path, other_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = prepared(tmp_path, write_images(tmp_path / "images"), clip)
+    result = publish_untrained(params)
+    first = "it is the first version; nothing was measured, because the test split has no captions"
+    assert (result.version, result.champion, result.reasons) == (1, True, first)
+    index = cots.load_index(f"models:/{INDEX}@champion")
+    [best, *_] = index.search(tmp_path / "images" / "7.png")
+    assert (best["id"], best["captions"]) == ("7.png", [])
+    artifacts = Registry().get_artifacts(1)
+    assert artifacts.load_training_ids() == set()
+    assert artifacts.load_params()["pretrain"]["steps"] == 0
+    assert Registry().get_version(1).lineage()["init_from"]["1.name"] == str(clip)
+    again = publish_untrained(params)
+    assert (again.version, again.new) == (1, False)
+
+    evaluated: list[DualEncoder] = []
+
+    def rank_queries(champion: DualEncoder) -> pd.DataFrame:
+        evaluated.append(champion)
+        return ranked(60.0)
+
+    trained = register(Registry(), other_package, rank_queries)
+    assert [model.digest for model in evaluated] == [cots.load(f"models:/{INDEX}/1").digest]
+    assert (trained.version, trained.champion) == (2, False)
+    assert "50.0 % vs champion 60.0" in trained.reasons
+
+
+@pytest.mark.slow
+def test_a_first_version_at_chance_is_registered_and_not_deployed(
+    store: str, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, cots: Cots
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = prepared(tmp_path, write_images(tmp_path / "images", lambda number: f"a red star {number}"), clip)
+    validation = tmp_path / "reports" / "validation"
+    validation.mkdir(parents=True)
+    (validation / "summary.json").write_text('{"success": true, "overview": {"rejected": {}}, "checks": []}')
+    result = publish_untrained(params)
+    assert (result.version, result.champion) == (1, False)
+    assert "is not clearly above the 25.0 % of chance" in result.reasons
+    _, listed, _ = cots("registry", "list")
+    assert "challenger" in listed
+    assert "of chance" in listed
+    _, promoted, _ = cots("registry", "promote", "--version", 1, "--reason", "to look at it")
+    assert "version 1 is the champion" in promoted
+
+
+def test_the_first_version_is_deployed_if_it_is_above_chance_or_nothing_can_be_shown() -> None:
+    rules, above, at = GateConfig(), AboveChance(40.0, 31.0, 49.8, 10.0), AboveChance(12.0, 7.0, 19.8, 10.0)
+    assert decide_first({"i2t": above, "t2i": above}, 100, rules).promote
+    assert decide_first({"i2t": at, "t2i": at}, rules.min_test_items - 1, rules).promote
+    refused = decide_first({"i2t": above, "t2i": at}, 100, rules)
+    assert not refused.promote
+    assert refused.reasons == (
+        "R@10 of text to image 12.0 % (95 % CI 7.0 to 19.8) is not clearly above the 10.0 % of chance",
+    )
+
+
+@pytest.mark.parametrize(("recall", "promoted"), [(40.0, True), (12.0, False)])
+def test_chance_is_that_of_the_queries_own_candidates(tmp_path: Path, recall: float, promoted: bool) -> None:
+    """Of 200 captions two are right: about 9.8 % of the images would find one among ten by chance."""
+    evidence = tmp_path / "evidence"
+    evidence.mkdir()
+    ranked(recall).to_parquet(evidence / "queries.parquet")
+    decision = ChallengerEvaluator(GateConfig(), lambda model: pd.DataFrame()).decide_first(tmp_path)
+    assert decision.promote == promoted
+
+
+def test_encoders_that_were_never_trained_together_are_refused_in_one_line(
+    cots: Cots, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    code, _, err = cots("index", tmp_path, "--encoders", "dinov2-minilm")
+    assert code == 2
+    assert err.startswith("error: encoders dinov2-minilm are two that were never trained together")
+    assert "clip-b32" in err
+    params = Params.load(ROOT / "params.yaml")
+    with pytest.raises(BadInput, match="model.init_from is null: two encoders that were never trained together"):
+        publish_untrained(params, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_one_command_indexes_a_folder_and_the_pipeline_goes_on_from_its_data(
+    tmp_path: Path, clip: Path, empty_store: Path, tiny_package: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = squares_project(tmp_path / "project", tiny_package, fork_python)
+    shutil.copytree(ROOT / "presets", project / "presets")
+    shutil.copy(ROOT / "params.yaml", project)
+    images = write_images(tmp_path / "images")
+    monkeypatch.chdir(project)
+
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, check=False, env=dict(os.environ)
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    with tracked_in(Path(shutil.copy(empty_store, tmp_path))):
+        done = run(fork_python, "-m", "cots", "index", images, "--encoders", clip)
+        assert "cots-index version 1 registered; it is the champion" in done.stdout
+        assert "cots serve" in done.stdout
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    assert (params["model"]["init_from"], params["source"]["path"]) == (str(clip), str(images))
+    assert params["pretrain"]["steps"] > 0
+    assert (
+        "Data and pipelines are up to date" in run(fork_python, "-m", "dvc", "repro", "--single-item", "prepare").stdout
+    )
