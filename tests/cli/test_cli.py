@@ -200,7 +200,7 @@ def test_encoders_at_a_path_bring_the_sizes_that_other_stages_need(
     assert cots("init", "folder", "--data", squares, "--encoders", "clip-b32")[0] == 0  # the file was not edited
     code, _, err = cots("init", "folder", "--data", squares, "--encoders", "dinov3", "--force")
     assert code == 2
-    assert "no encoders 'dinov3': give a folder or file, or one of clip-b16, clip-b32" in one_line(err)
+    assert "no encoders 'dinov3': give a model's folder, file or name, or one of clip-b16, clip-b32" in one_line(err)
 
 
 def test_the_committed_parameter_file_is_what_the_preset_scenes_becomes(cots: Cots, project: Path) -> None:
