@@ -83,8 +83,9 @@ def _init_preset(preset: str, data: Path | None, encoders: str | None, *, force:
     from cots.cli.layout import lay_out_project
 
     text = render_preset(preset, read_preset(preset, data), encoders)
+    laid_out = list(lay_out_project())
     _replace_params(text, force=force)
-    for line in lay_out_project():
+    for line in laid_out:
         typer.echo(line)
     start = f" with encoders {encoders}" if encoders else ""
     typer.echo(f"{PARAMS} is preset {preset}{start}; now run: dvc repro")
@@ -101,9 +102,10 @@ def _init_folder(
         raise BadInput(f"{folder} would hold the project beside its images: run `cots init` in a folder of its own")
     found = inspect_folder(folder, include_unlisted=include_unlisted, **columns)
     proposal = Proposal(found, encoders)
-    text = proposal.render()
-    _replace_params(_sealed(text), force=force)
-    for line in (*proposal.lines(), *lay_out_project(), *proposal.next_lines()):
+    text = _sealed(proposal.render())
+    laid_out = list(lay_out_project())
+    _replace_params(text, force=force)
+    for line in (*proposal.lines(), *laid_out, *proposal.next_lines()):
         typer.echo(line)
 
 

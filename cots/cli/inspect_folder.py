@@ -34,6 +34,12 @@ IMAGE_COLUMNS = (
     "video",
 )
 CAPTION_COLUMNS = ("caption", "text", "captions", "description", "title", "sentence", "comment", "prompt", "alt")
+OTHER_LAYOUTS = {  # by a file that is typical of it, the preset that reads it
+    "dataset_*.json": "flickr8k",
+    "annotations/captions_*.json": "coco",
+    "MSRVTT*.json": "msrvtt",
+    "*.tar": "webdataset",
+}
 MAX_PROBED, MAX_OPENED = 1000, 48  # samples whose files are looked for, and which are opened
 MIN_HOLDOUT, MAX_HOLDOUT = 0.1, 0.2  # fraction of the captioned samples that becomes the test split
 
@@ -187,10 +193,17 @@ def _require_media(folder: Path, table: Path | None) -> None:
         return
     endings = Counter(Path(name).suffix.lower() or "no ending" for _, _, files in os.walk(folder) for name in files)
     held = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)) or "no files"
+    if preset := other_preset(folder):
+        raise BadInput(f"{folder} is in another layout: run `cots init {preset} --data {folder}`")
     raise BadInput(
         f"{folder} holds no images and no videos that can be read, and no caption table: {held}; name another folder, "
         "or convert the files to JPEG, PNG or MP4"
     )
+
+
+def other_preset(folder: Path) -> str | None:
+    """The preset that reads captions of this folder which a caption table does not hold; None if there is no sign."""
+    return next((preset for pattern, preset in OTHER_LAYOUTS.items() if next(folder.glob(pattern), None)), None)
 
 
 def _propose_holdout(captioned: int) -> HoldoutConfig:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from cots.cli.files import writing
@@ -49,13 +50,16 @@ def lay_out_project() -> Iterator[str]:
 
     Raises:
         BadInput: a file cannot be written.
-        RunFailed: git or DVC is missing or fails.
+        ModuleNotFoundError: DVC is not installed.
+        RunFailed: git is not installed, or git or DVC fails.
     """
     from cots.data.quality.suspects import SUSPECT_COLUMNS
     from cots.data.withdrawn import WITHDRAWN_COLUMNS
 
     if PIPELINE.exists():
         return
+    if find_spec("dvc") is None:
+        raise ModuleNotFoundError(name="dvc")
     if not _is_in_git():
         _run("git", "init", "-q")
         yield "git        `git init`: this folder was in no repository"

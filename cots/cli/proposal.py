@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cots.cli.inspect_folder import Findings
+from cots.cli.inspect_folder import Findings, other_preset
 from cots.cli.presets import read_preset, render_preset
 from cots.config.gate import GateConfig
 from cots.config.prepare import PrepareConfig
@@ -59,7 +59,8 @@ class Proposal:
         """What training starts from, and why."""
         if self.chosen_encoders:
             return self.chosen_encoders, "as you say"
-        return _encoders_for_hardware(len(self.found.samples))
+        frames = self.found.count("video") * PrepareConfig().max_frames
+        return _encoders_for_hardware(self.found.count("image") + frames)
 
     def render(self) -> str:
         """The text of params.yaml.
@@ -100,6 +101,8 @@ class Proposal:
         with_captions = f"{texts} of {len(found.samples) - without} images and videos{column}" if texts else "none"
         without_captions = f"; {without} without are searched, not trained or measured on" if without else ""
         yield _line("captions", with_captions + without_captions)
+        if found.table is None and (preset := other_preset(found.source.path)):
+            yield _line("", f"another layout may hold captions: cots init {preset} --data {found.source.path}")
         if found.table and not found.source.caption_column:
             yield _line("", "no column looks like captions: name it with --caption-column")
         if found.unlisted:
@@ -157,8 +160,12 @@ def _counts(images: int, videos: int) -> str:
     return " and ".join(f"{count} {kind}" for count, kind in ((images, "images"), (videos, "videos")) if count)
 
 
-def _encoders_for_hardware(samples: int) -> tuple[str, str]:
-    """Two towers that were trained together, of a size that this machine can train; and the reason."""
+def _encoders_for_hardware(frames: int) -> tuple[str, str]:
+    """Two towers that were trained together, of a size that this machine can train; and the reason.
+
+    Args:
+        frames: number of images and frames of videos to encode.
+    """
     import torch
 
     from cots.devices import compute_dtype, default_device
@@ -172,9 +179,9 @@ def _encoders_for_hardware(samples: int) -> tuple[str, str]:
     if device.type != "cpu":
         return CPU_ENCODERS, f"the smallest that searches before any training, on {device.type}; {origin}"
     cores = available_cores()
-    seconds = samples / (cores * IMAGES_PER_CORE[compute_dtype(device) == torch.bfloat16])
+    seconds = frames / (cores * IMAGES_PER_CORE[compute_dtype(device) == torch.bfloat16])
     time = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
-    return CPU_ENCODERS, f"{cores} cores and no GPU take about {time} to encode {samples} images; {origin}"
+    return CPU_ENCODERS, f"{cores} cores and no GPU take about {time} to encode {frames} images; {origin}"
 
 
 def _describe_gate(test_items: int, noun: str, rules: GateConfig) -> str:

@@ -117,6 +117,9 @@ def test_a_folder_of_images_alone_is_a_gallery(cots: Cots, photos: Path) -> None
     lines = lines_of(cots("init", photos, "--encoders", "scratch")[1])
     assert lines["captions"] == "none; 40 without are searched, not trained or measured on"
     assert "splits" not in lines
+    (photos / "dataset_photos.json").write_text("{}")
+    hint = f"another layout may hold captions: cots init flickr8k --data {photos}"
+    assert hint in cots("init", photos, "--encoders", "scratch")[1]
     assert lines["next"] == f"cots index {photos} --encoders scratch && cots serve"
 
 
@@ -207,6 +210,7 @@ def a_folder(tmp_path: Path, files: dict[str, bytes | str]) -> Path:
     [
         ({}, (), "no images and no videos that can be read, and no caption table: no files; name another folder"),
         ({"a.heic": "-", "b.heic": "-", "c.md": "-"}, (), "no caption table: 2 .heic, 1 .md; name another folder"),
+        ({"0001.tar": "-"}, (), "is in another layout: run `cots init webdataset --data "),
         ({"a.csv": "image,caption\n", "b.tsv": "file\ttext\n"}, (),
          "holds 2 tables: a.csv (columns image, caption); b.tsv (columns file, text); choose one with --table"),
         ({"a.csv": "foto,testo\nx.jpg,y\n"}, (),
