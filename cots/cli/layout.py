@@ -6,15 +6,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from cots.cli.files import writing
+from cots.cli.pipeline import VERSION
 from cots.cli.presets import bundled
 from cots.errors import RunFailed
 from cots.files import atomic_file
 
-PIPELINE, VERSION, IGNORED = Path("dvc.yaml"), "cots-version.txt", Path(".gitignore")
+PIPELINE, IGNORED = Path("dvc.yaml"), Path(".gitignore")
 CODE = re.compile(r" *- cots/\S+\s*")  # a dependency on this package's code
 HEAD = f"""\
 # The pipeline, written by `cots init`. `cmd` names every file that a stage reads and writes, but for the source.
@@ -66,6 +68,7 @@ def lay_out_project() -> Iterator[str]:
     lists = {Path("withdrawn.csv"): WITHDRAWN_COLUMNS, Path("suspects.csv"): SUSPECT_COLUMNS}
     for path in (path for path in lists if not path.exists()):
         _write(path, _csv_header(lists[path]))
+    _write(VERSION, f"cots {version('cots')}\n")
     ignored = IGNORED.read_text(encoding="utf8").splitlines() if IGNORED.is_file() else []
     _write(
         IGNORED,

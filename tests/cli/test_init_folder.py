@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from cots.cli.layout import VERSION, without_code
+from cots.cli.layout import without_code
+from cots.cli.pipeline import VERSION, reproduce
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from tests.conftest import Cots
@@ -267,10 +268,10 @@ def test_the_pipeline_of_a_project_is_that_of_the_checkout_but_for_code() -> Non
     text = (ROOT / "dvc.yaml").read_text()
     ours, theirs = (yaml.safe_load(pipeline)["stages"] for pipeline in (text, without_code(text)))
     version = theirs.pop("version")
-    assert (version["always_changed"], version["outs"]) == (True, [{VERSION: {"cache": False}}])
+    assert (version["always_changed"], version["outs"]) == (True, [{str(VERSION): {"cache": False}}])
     for stage in ours.values():
         body: dict[str, Any] = stage.get("do", stage)
-        body["deps"] = [VERSION, *(dep for dep in body["deps"] if not dep.startswith("cots/"))]
+        body["deps"] = [str(VERSION), *(dep for dep in body["deps"] if not dep.startswith("cots/"))]
     assert theirs == ours
 
 
@@ -283,8 +284,9 @@ def test_the_wheel_carries_what_a_project_is_written_from() -> None:
 
 @pytest.mark.slow
 def test_in_an_empty_folder_a_project_is_laid_out_that_dvc_runs(
-    cots: Cots, photos: Path, tmp_path: Path, fork_python: str
+    cots: Cots, photos: Path, tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.executable", fork_python)
     FORMS["metadata.jsonl"][0](photos)
     folder = tmp_path / "empty"
     folder.mkdir()
@@ -297,18 +299,15 @@ def test_in_an_empty_folder_a_project_is_laid_out_that_dvc_runs(
         assert lines["dvc"].startswith("`dvc init`")
         assert (folder / ".gitignore").read_text().startswith("/notes/\n/data/\n/models/\n")
         assert "analytics = false" in (folder / ".dvc/config").read_text()
-        for command in ("repro -q prepare", "status --json"):
-            done = subprocess.run(
-                [fork_python, "-m", "dvc", *command.split()], capture_output=True, text=True, check=True
-            )
+        reproduce("prepare")
+        ask = [fork_python, "-m", "dvc", "status", "--json"]
+        done = subprocess.run(ask, capture_output=True, text=True, check=True)
         status = json.loads(done.stdout)
         assert status.pop("version") == ["always changed"]
         assert "prepare" not in status
         assert len(read_manifest(folder / "data/manifest.parquet")) == 40
-        assert (folder / VERSION).read_text().startswith("cots ")
-        (folder / VERSION).write_text("cots 0.1.0\n")
-        done = subprocess.run(
-            [fork_python, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=True
-        )
-        assert json.loads(done.stdout)["prepare"] == [{"changed deps": {VERSION: "modified"}}]
+        assert VERSION.read_text().startswith("cots ")
+        VERSION.write_text("cots 0.1.0\n")
+        done = subprocess.run(ask, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["prepare"] == [{"changed deps": {str(VERSION): "modified"}}]
         assert not {"git", "dvc", "project"} & lines_of(cots("init", "../photos", "--encoders", "scratch")[1]).keys()
