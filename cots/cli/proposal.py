@@ -1,5 +1,6 @@
 """What `cots init FOLDER` proposes for what it found, and how it says so."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from cots.cli.inspect_folder import Findings, other_preset
-from cots.cli.presets import read_preset, render_preset
+from cots.cli.presets import read_preset, render_preset, start_of
 from cots.config.gate import GateConfig
 from cots.config.prepare import PrepareConfig
 from cots.container_limits import available_cores
@@ -89,10 +90,15 @@ class Proposal:
 
     def next_lines(self) -> Iterator[str]:
         """What to type next."""
-        if self.found.count(self.media, "train", captioned=True):
-            yield _line("next", "dvc repro && cots registry publish && cots serve")
-        else:
-            yield _line("next", f"cots index {self.found.source.path} --encoders {self.encoders[0]} && cots serve")
+        trains = self.found.count(self.media, "train", captioned=True)
+        if start_of(self.encoders[0]):
+            what = shlex.join([str(self.found.source.path), "--encoders", self.encoders[0]])
+            yield _line("next", f"cots index {what} && cots serve    searches it before any training")
+        if trains:
+            then = "then" if start_of(self.encoders[0]) else "next"
+            yield _line(then, "dvc repro && cots registry publish && cots serve    trains, and deploys what is better")
+        elif not start_of(self.encoders[0]):
+            yield _line("next", "write captions, or give --encoders that search without training, such as clip-b32")
 
     def _caption_lines(self) -> Iterator[str]:
         found, without = self.found, self.found.count(captioned=False)
@@ -133,8 +139,7 @@ class Proposal:
     def _changes(self) -> dict[str, Any]:
         """What differs from preset and encoders because of the data."""
         pairs = {media: self.found.count(media, "train", captioned=True) for media in ("image", "video")}
-        fit_already = self.encoders[0].startswith(("clip", "siglip"))
-        run = _run_size(sum(pairs.values()), scale_steps=fit_already)
+        run = _run_size(sum(pairs.values()), scale_steps=start_of(self.encoders[0]) is not None)
         return {
             "dvae": {"batch_size": min(MAX_DVAE_BATCH, run["batch_size"])},
             "pretrain": run,
