@@ -1,6 +1,7 @@
 """Images and videos without captions, from the source to the search: found, never trained or measured on."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,15 @@ def test_text_files_beside_the_images_hold_their_captions(tmp_path: Path, files:
     (source / "a.txt").write_text("a dog\n\n  one more dog \n", encoding="utf-8-sig")
     (source / "more/d.txt").write_text("a hen")
     (source / "f.txt").write_text("a film")
-    manifest = run_prepare(tmp_path, params(source)).set_index("id")
+    (tmp_path / "secret.txt").write_text("a secret")
+    (source / "b.txt").symlink_to(tmp_path / "secret.txt")
+    (source / "c.txt").touch()
+    os.truncate(source / "c.txt", (1 << 24) + 1)  # a hole, so that nothing is written
+    chosen = params(source)
+    mild = chosen.prepare.model_copy(update={"max_rejected": 0.5})
+    manifest = run_prepare(tmp_path, chosen.model_copy(update={"prepare": mild})).set_index("id")
+    reasons = pd.read_parquet(tmp_path / "rejected.parquet").set_index("id")["reason"].to_dict()
+    assert reasons == {"b.jpg": "outside the data folder", "c.jpg": "caption not text"}
     captioned = select_captioned(manifest)
     texts = {"a.jpg": ["a dog", "one more dog"], "more/d.jpg": ["a hen"], "f.mp4": ["a film"]}
     assert {name: list(captions) for name, captions in captioned["captions"].items()} == texts

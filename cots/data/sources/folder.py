@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cots.config_base import Config, Seed
-from cots.data.samples import Sample, Split, is_utf8
+from cots.data.samples import Fault, Sample, Split, is_utf8
 from cots.data.sources.caption_table import TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import (
@@ -104,15 +104,25 @@ class FolderSourceConfig(Config):
     def _read_file(self, name: str, *, beside: bool) -> Sample:
         """A sample that no table names; its captions are the lines of the text file beside it, if asked for."""
         text = (self.path / name).with_suffix(".txt")
-        captions = _read_lines(text) if beside and text.is_file() else []
+        captions = self._read_lines(text) if beside and text.is_file() else []
         return make_sample(
             name,
             self.path / name,
-            captions,
+            captions if isinstance(captions, list) else [],
             split=split_by_hash(name, seed=self.seed, holdout=self.holdout),
-            origin=text.name if captions else name,
+            origin=text.relative_to(self.path).as_posix() if captions else name,
             media=media_of(name),
+            fault=captions if isinstance(captions, Fault) else None,
         )
+
+    def _read_lines(self, text: Path) -> list[str] | Fault:
+        """The captions of a text file, which are its lines that are not blank; or why it is not read."""
+        if not text.resolve().is_relative_to(self.path.resolve()):
+            return Fault("outside the data folder", f"{text.name} leads to {text.resolve()}: copy the file")
+        if text.stat().st_size > MAX_TEXT_BYTES:
+            return Fault("caption not text", f"{text.name} has more than {MAX_TEXT_BYTES} bytes")
+        lines = text.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        return [line for line in lines if line.strip()]
 
     def _read_tables(self, tables: list[Path]) -> list[Sample]:
         entries: dict[str, _Entry] = {}
@@ -171,14 +181,6 @@ class _Entry:
     split: Split
     captions: Any  # a list of texts, or what the only row holds
     metadata: dict[str, Any] = field(default_factory=dict)
-
-
-def _read_lines(text: Path) -> list[str]:
-    """The captions of a text file: its lines that are not blank."""
-    if text.stat().st_size > MAX_TEXT_BYTES:
-        raise BadInput(f"{text} has more than {MAX_TEXT_BYTES} bytes: it holds no captions")
-    lines = text.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-    return [line for line in lines if line.strip()]
 
 
 def find_media(folder: Path) -> Iterator[str]:
