@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ MAX_PROBED, MAX_OPENED = 1000, 48  # samples whose files are looked for, and whi
 MIN_HOLDOUT, MAX_HOLDOUT = 0.1, 0.2  # fraction of the captioned samples that becomes the test split
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """What a folder holds.
 
@@ -71,9 +72,15 @@ class Findings:
     def count(self, media: Media | None = None, split: Split | None = None, *, captioned: bool | None = None) -> int:
         """Number of samples of a kind of media, of a split, with or without captions; None for any."""
         return sum(
-            media in (None, sample.media) and split in (None, sample.split) and captioned in (None, has_caption(sample))
-            for sample in self.samples
+            number
+            for (its_media, its_split, has_any), number in self._counts.items()
+            if media in (None, its_media) and split in (None, its_split) and captioned in (None, has_any)
         )
+
+    @cached_property
+    def _counts(self) -> Counter[tuple[Media, Split, bool]]:
+        """Number of samples by kind of media, split, and whether they have a caption."""
+        return Counter((sample.media, sample.split, has_caption(sample)) for sample in self.samples)
 
 
 def has_caption(sample: Sample) -> bool:
