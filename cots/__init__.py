@@ -8,11 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cots.api.finetune import finetune
     from cots.api.index import Index, load_index
     from cots.api.model import Model, from_pretrained, load
     from cots.errors import BadInput, CotsError, RunFailed
 
-__all__ = ["BadInput", "CotsError", "Index", "Model", "RunFailed", "from_pretrained", "load", "load_index"]
+__all__ = ["BadInput", "CotsError", "Index", "Model", "RunFailed", "finetune", "from_pretrained", "load", "load_index"]
 
 MODULES = {
     "BadInput": "cots.errors",
@@ -20,6 +21,7 @@ MODULES = {
     "Index": "cots.api.index",
     "Model": "cots.api.model",
     "RunFailed": "cots.errors",
+    "finetune": "cots.api.finetune",
     "from_pretrained": "cots.api.model",
     "load": "cots.api.model",
     "load_index": "cots.api.index",

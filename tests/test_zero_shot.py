@@ -174,6 +174,4 @@ def test_one_command_indexes_a_folder_and_the_pipeline_goes_on_from_its_data(
     params = yaml.safe_load((project / "params.yaml").read_text())
     assert (params["model"]["init_from"], params["source"]["path"]) == (str(clip), str(images))
     assert params["pretrain"]["steps"] > 0
-    assert (
-        "Data and pipelines are up to date" in run(fork_python, "-m", "dvc", "repro", "--single-item", "prepare").stdout
-    )
+    assert list(yaml.safe_load((project / "dvc.lock").read_text())["stages"]) == ["prepare"]

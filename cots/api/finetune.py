@@ -1,0 +1,71 @@
+"""Training from Python: a project folder, `cots init` and `dvc repro`, as at the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cots.api.model import Model, load
+from cots.config.params import Params
+from cots.config.render import render
+from cots.errors import BadInput, RunFailed
+
+PARAMS = "params.yaml"
+
+
+def finetune(
+    folder: str | os.PathLike[str],
+    project: str | os.PathLike[str],
+    *,
+    encoders: str | None = None,
+    params: dict[str, object] | None = None,
+) -> Model:
+    """Train encoders on the images and captions of a folder.
+
+    In the project's folder it does what `cots init FOLDER` and `dvc repro` do: stages that are up to date do not run
+    again, an interrupted run resumes, and `cots registry publish` deploys the result if it passes the gate.
+
+    Args:
+        folder: images or videos with captions, as `cots init` takes them.
+        project: a folder that is not in `folder`; a new one is laid out, an existing one keeps its params.yaml.
+        encoders: what training starts from, as in `cots init --encoders`; by default as the hardware allows.
+        params: changes of params.yaml by dotted key, such as {"finetune.image-text.steps": 100}.
+
+    Returns:
+        The encoders fine-tuned for the target that the project's index uses.
+
+    Raises:
+        BadInput: the folder or a parameter cannot be used.
+        RunFailed: a stage failed; its own output says why.
+    """
+    source, path = Path(folder).expanduser().resolve(), Path(project).expanduser().resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    if not (path / PARAMS).is_file():
+        _run(path, "cots", "init", f"{source}", *(["--encoders", encoders] if encoders else []))
+    elif encoders:
+        raise BadInput(f"{path / PARAMS} says what training starts from: leave encoders out, or give a new project")
+    if params:
+        _change(path / PARAMS, params)
+    _run(path, "dvc", "repro")
+    return load(path / "models" / "finetuned" / Params.load(path / PARAMS).index.target)
+
+
+def _change(file: Path, changes: dict[str, object]) -> None:
+    values = Params.load(file).dump_all()
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        section = values
+        for part in sections:
+            if not isinstance(section.get(part), dict):
+                raise BadInput(f"{file} has no section {part} for {name}")
+            section = section[part]
+        section[key] = value
+    file.write_text(render(Params.parse(values, file), "# Written by `cots init`, and changed by cots.finetune.\n"))
+
+
+def _run(project: Path, module: str, *arguments: str) -> None:
+    code = subprocess.run([sys.executable, "-m", module, *arguments], cwd=project, check=False).returncode  # noqa: S603
+    if code == BadInput.exit_code and module == "cots":
+        raise BadInput(f"`cots {' '.join(arguments)}` cannot use it: see above")
+    if code:
+        raise RunFailed(f"`{module} {' '.join(arguments)}` in {project} ended with exit code {code}: see above")
