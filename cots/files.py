@@ -59,17 +59,22 @@ def atomic_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block for this file, which its writers may replace by `atomic_file`.
+    """Wait until no other process is in such a block for this file or folder.
+
+    Its writers may replace it by `atomic_file`.
 
     Raises:
         OSError: no such file.
     """
     while True:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # not replaced while waiting
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):  # not replaced while waiting
                 yield
                 return
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, durable: bool = False) -> None:

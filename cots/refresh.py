@@ -1,10 +1,12 @@
 """Builds and publishes a new index version: the current data, encoded by the deployed encoders, without training."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from cots.config.params import Params
 from cots.digests import file_digest
+from cots.errors import UnreadableFiles
 from cots.file_names import LINEAGE, MANIFEST
 from cots.files import write_json
 from cots.registry.cards import DATA_CARD, MODEL_CARD
@@ -35,7 +37,8 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
         project: folder of the project.
 
     Returns:
-        None if the champion's index was built from the same data and parameters.
+        None if the champion's index was built from the same data and parameters. An index of the same encoders, data
+        and parameters that the gate has decided on, such as one that it refused, is not built again.
 
     Raises:
         BadInput: no version is deployed, or an input is missing.
@@ -44,11 +47,13 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     registry = Registry()
     champion = registry.get_champion()
     artifacts, manifest = registry.get_artifacts(champion.version), project / "data" / MANIFEST
-    before = artifacts.load_params()
+    before, work = artifacts.load_params(), project / WORK
     recipe = before | {"index": params.dump_packaged()["index"]}
-    if champion.tags.get("manifest.digest") == file_digest(manifest) and recipe == before:
-        return None
-    work = project / WORK
+    if not work.exists():  # otherwise a refresh was killed, perhaps after it had deployed the index
+        if champion.tags.get("manifest.digest") == file_digest(manifest) and recipe == before:
+            return None
+        if known := _find_decided(registry, champion, file_digest(manifest), recipe):
+            return known
     shutil.rmtree(work, ignore_errors=True)
     write_json(artifacts.download_evidence(work / "package") / PARAMS, recipe)
     _package(champion, params, project, lineage=artifacts.load_lineage())
@@ -56,6 +61,30 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     result = publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
     shutil.rmtree(work)
     return result
+
+
+def _find_decided(
+    registry: Registry, champion: VersionInfo, manifest: str, recipe: Mapping[str, object]
+) -> PublishResult | None:
+    """The version that would come out, if the gate has decided on it already: refused, or rolled back since.
+
+    Args:
+        registry: that of the champion.
+        champion: whose encoders are used.
+        manifest: digest of the data's manifest.
+        recipe: all parameters of the index to be built.
+    """
+    content = {"manifest.digest": manifest, "encoder.digest": champion.tags.get("encoder.digest")}
+    for info in registry.list_versions():
+        if "gate.promote" not in info.tags or any(info.tags.get(name) != content[name] for name in content):
+            continue
+        try:
+            same = registry.get_artifacts(info.version).load_params() == recipe
+        except UnreadableFiles:
+            continue
+        if same:
+            return PublishResult.from_tags(info.version, info.tags, new=False, champion=False)
+    return None
 
 
 def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: dict[str, object]) -> None:

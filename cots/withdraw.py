@@ -1,8 +1,8 @@
 """Takes withdrawn samples out of the deployed index: at once, without the data, without encoding, whatever the gate."""
 
+import shutil
 from collections.abc import Collection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import webdataset as wds
 from cots.config.index import IndexConfig
 from cots.errors import BadInput, CotsError, RunFailed
 from cots.file_names import LINEAGE
-from cots.files import write_json
+from cots.files import locked, write_json
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FRAMES, ITEM_INDEX, ITEMS, THUMBNAILS
@@ -30,11 +30,13 @@ from cots.stages.package import describe_index
 from cots.tracking.git import git_state
 from cots.tracking.loading import fetch_model_folder
 
-RUNS = Path("runs")
+WORK = Path("runs/withdraw")
 
 
 def deploy_without_withdrawn() -> int | None:
     """Deploy the champion's index without the samples that the registry lists as withdrawn.
+
+    Waits for another withdrawal in this folder. A killed one is completed by the next.
 
     Returns:
         The new version; None if nothing is deployed, or the champion's index has no withdrawn sample.
@@ -42,28 +44,31 @@ def deploy_without_withdrawn() -> int | None:
     Raises:
         RunFailed: samples are still served; the message says by which version, and why.
     """
-    registry = Registry()
-    champion = find_champion(registry.list_versions())
-    if champion is None:
-        return None
+    champion = None
     try:
-        withdrawn = registry.find_withdrawn(champion.version)
-        return _replace(registry, champion, withdrawn) if withdrawn else None
+        WORK.parent.mkdir(exist_ok=True)
+        with locked(WORK.parent):
+            shutil.rmtree(WORK, ignore_errors=True)  # of one that was killed
+            registry = Registry()
+            registry.complete_promotion()
+            champion = find_champion(registry.list_versions())
+            withdrawn = registry.find_withdrawn(champion.version) if champion else []
+            return _replace(registry, champion, withdrawn) if champion and withdrawn else None
     except (CotsError, OSError, ValueError, KeyError) as error:
-        raise RunFailed(
-            f"withdrawn samples are still served by {INDEX} version {champion.version}: {str(error).splitlines()[0]}; "
-            "then repeat the command"
-        ) from error
+        served = f"are still served by {INDEX} version {champion.version}" if champion else "may still be served"
+        raise RunFailed(f"withdrawn samples {served}: {str(error).splitlines()[0]}; then repeat the command") from error
 
 
 def _replace(registry: Registry, champion: VersionInfo, withdrawn: Collection[str]) -> int:
-    RUNS.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=RUNS, prefix="withdraw-") as folder:
-        package, runs = Path(folder) / "package", Path(folder) / "runs"
+    package, runs = WORK / "package", WORK / "runs"
+    WORK.mkdir()
+    try:
         _package(champion, registry.get_artifacts(champion.version), withdrawn, package)
         write_runs(champion, runs)
         why = f"without withdrawn samples: {format_ids(withdrawn)}"
         return registry.deploy(package, runs, Path("dvc.lock"), why=why)
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)
 
 
 def _package(champion: VersionInfo, artifacts: VersionArtifacts, withdrawn: Collection[str], package: Path) -> None:

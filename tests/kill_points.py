@@ -1,13 +1,16 @@
-"""Kills a stage at a step on the disk: `python -m tests.kill_points WHERE cots.stages.STAGE ARGUMENT...`.
+"""Kills a program at a step on the disk or in the registry: `python -m tests.kill_points WHERE MODULE ARGUMENT...`.
 
-A step is a call that makes something on the disk final: a flush, a rename, a removal. The process dies by SIGKILL just
-before a step, so that nothing can clean up. WHERE is the number of the step, from 1, or the name of a file, for the
-first step on it. If there is no such step the stage ends as usual.
+A step is a call that makes something on the disk final (a flush, a rename, a removal), or a commit of something that
+was written to a database, such as MLflow's. The process dies by SIGKILL just before a step, so that nothing can clean
+up. WHERE is the number of the step, from 1, or the name of a file, for the first step on it. If there is no such step
+the program ends as usual. If WHERE is a path it also ends as usual, and before each step copies its working folder
+there: what finished calls wrote is what a killed process leaves, so that one run gives the state after every kill.
 """
 
 import hashlib
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,27 +19,59 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine, event
+
 STEPS = ("fsync", "rename", "replace", "unlink", "rmdir")
+WRITES = ("insert", "update", "delete")
 
 
 def run_and_kill(where: str, module: str, arguments: Sequence[str]) -> None:
-    """Run a module's main block, and kill this process just before a step."""
-    numbers = count(1)
+    """Run a module's main block, and kill this process just before a step, or copy its folder before each."""
+    numbers, folder = count(1), Path.cwd()
 
-    def killing(call: Callable[..., Any]) -> Callable[..., Any]:
+    def before_step(name: str) -> None:
+        if os.sep in where:
+            _copy_if_changed(folder, Path(where))
+        elif where in (str(next(numbers)), name):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def announced(call: Callable[..., Any]) -> Callable[..., Any]:
         def step(target: Any, *args: object, **options: object) -> object:
-            path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(target)
-            if where in (str(next(numbers)), path.name):
-                os.kill(os.getpid(), signal.SIGKILL)
+            before_step((Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(target)).name)
             return call(target, *args, **options)
 
         return step
 
     for name in STEPS:
-        setattr(os, name, killing(getattr(os, name)))
+        setattr(os, name, announced(getattr(os, name)))
+    _announce_commits(lambda: before_step("commit"))
     sys.argv = [module, *arguments]
     sys.modules.pop(module, None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _announce_commits(before_step: Callable[[], None]) -> None:
+    """Call back before each commit of a transaction that has written something."""
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def note_write(connection: Any, cursor: object, statement: str, *_: object) -> None:
+        if statement.lstrip().lower().startswith(WRITES):
+            connection.info["has written"] = True
+
+    @event.listens_for(Engine, "commit")
+    def announce(connection: Any) -> None:
+        if connection.info.pop("has written", False):
+            before_step()
+
+
+def _copy_if_changed(folder: Path, copies: Path) -> None:
+    """Copy a folder into the next numbered one, if more than scratch has changed since the last copy."""
+    files = [path for path in folder.rglob("*") if not path.is_relative_to(folder / "runs") and path.is_file()]
+    state = repr(sorted((str(path), (found := path.stat()).st_size, found.st_mtime_ns) for path in files))
+    last = copies / "state"
+    if not last.exists() or state != last.read_text():
+        last.write_text(state)
+        shutil.copytree(folder, copies / f"{len(list(copies.iterdir())):03}")
 
 
 def killed_everywhere(python: str, folders: Callable[[], Path], *command: str) -> Iterator[Path]:

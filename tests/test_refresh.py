@@ -1,6 +1,7 @@
 """An index of new images by the deployed encoders, and withdrawn images."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -95,15 +96,20 @@ def test_other_parameters_of_the_index_give_a_new_version_of_the_same_images(
 
 
 @pytest.mark.slow
-def test_a_refused_index_of_the_same_images_is_registered_once(
+def test_a_refused_index_of_the_same_images_is_built_and_registered_once(
     store: str, params: Params, project: Path, tiny_package: Path
 ) -> None:
     register(Registry(), tiny_package)
     strict = params.model_copy(update={"gate": params.gate.model_copy(update={"max_latency_ms": 1e-9})})
-    first, second = refreshed(strict, project), refreshed(strict, project)
+    first = refreshed(strict, project)
     assert (first.version, first.new, first.champion) == (2, True, False)
-    assert (second.version, second.new, second.champion) == (2, False, False)
+    (project / "data/shards").rename(project / "elsewhere")  # nothing can be indexed
+    second = refreshed(strict, project)
+    assert second == replace(first, new=False)
     assert not (project / "runs/refresh").exists()
+    (project / "elsewhere").rename(project / "data/shards")
+    other = strict.model_copy(update={"index": params.index.model_copy(update={"thumbnail_size": 16})})
+    assert (refreshed(other, project).version, refreshed(other, project).new) == (3, False)
 
 
 @pytest.mark.slow

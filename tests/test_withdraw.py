@@ -137,6 +137,22 @@ def test_without_a_registry_the_sample_is_listed_and_the_error_asks_to_repeat(
     assert err.startswith("error: test-image-red may still be served: no MLflow server at http://127.0.0.1:9")
     assert err.endswith("then repeat the command\n")
     assert list(read_withdrawn(Path("withdrawn.csv"))) == ["test-image-red"]
+    code, out, err = cots("data", "withdraw", "red", "--reason", "its owner asked")  # is it an id at all?
+    assert (code, out) == (1, "")
+    assert err.startswith("error: nothing is withdrawn yet: no MLflow server at http://127.0.0.1:9")
+    assert err.endswith("then repeat the command\n")
+    assert list(read_withdrawn(Path("withdrawn.csv"))) == ["test-image-red"]
+
+
+def test_a_registry_that_goes_down_half_way_is_told_with_what_to_do(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.withdraw({"red": "its owner asked"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(
+        RunFailed, match="^withdrawn samples may still be served: no MLflow .* then repeat the command$"
+    ):
+        deploy_without_withdrawn()
 
 
 def test_an_id_that_no_version_and_no_data_knows_changes_nothing(registry: Registry, cots: Cots) -> None:

@@ -53,7 +53,10 @@ def withdraw(
     from cots.registry.client import INDEX
     from cots.registry.registry import Registry
 
-    _check_known(ids)
+    try:
+        _check_known(ids)
+    except RunFailed as error:
+        raise RunFailed(f"nothing is withdrawn yet: {error}; then repeat the command") from None
     add_withdrawn(WITHDRAWN_PATH, dict.fromkeys(ids, reason))
     typer.echo(f"{WITHDRAWN_PATH} names {', '.join(ids)}: commit it; the next `dvc repro` works without them")
     if copies := [str(path) for path in COPIES if path.exists()]:
@@ -67,7 +70,11 @@ def withdraw(
 
     version = deploy_without_withdrawn()
     typer.echo(f"{INDEX} version {version} is the champion" if version else "the deployed index has none of them")
-    typer.echo("\n" + _format_usage(ids, _find_usage(registry, ids)))
+    try:
+        usage = _format_usage(ids, _find_usage(registry, ids))
+    except RunFailed as error:
+        raise RunFailed(f"they are withdrawn, but who was trained on them is unknown: {error}") from None
+    typer.echo("\n" + usage)
 
 
 @data.command()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 from cots.digests import text_digest
-from cots.errors import BadInput, RunFailed
+from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.registry.client import CHALLENGER, CHAMPION, ENCODERS, INDEX, PREVIOUS, RegistryClient
 from cots.registry.evidence import VersionArtifacts
 from cots.registry.promotions import Promotion, PromotionLog
@@ -28,18 +28,21 @@ class AliasManager:
 
     def promote(self, version: int, *, why: str) -> bool:
         """See `Registry.promote`."""
-        follows = self._repair()
+        completed = self.complete_last()
         self._client.get_version(version)
-        champion = self._client.find_by_alias(CHAMPION)
+        follows, champion = self._promotions.get_last_number(), self._client.find_by_alias(CHAMPION)
         if champion == version:
             self._sync_encoders()
-        else:
-            self._record_and_apply("promote", champion, version, why, follows)
-        return champion != version
+            return completed is not None and completed.after == version
+        self._record_and_apply("promote", champion, version, why, follows)
+        return True
 
     def rollback(self, *, why: str) -> int:
         """See `Registry.rollback`."""
-        follows = self._repair()
+        completed = self.complete_last()
+        if completed and completed.what == "rollback":
+            return completed.after  # by this command when it was cut off; a second swap would undo it
+        follows = self._promotions.get_last_number()
         champion, previous = self._client.find_by_alias(CHAMPION), self._client.find_by_alias(PREVIOUS)
         if previous is None:
             raise BadInput(
@@ -48,6 +51,16 @@ class AliasManager:
             )
         self._record_and_apply("rollback", champion, previous, why, follows)
         return previous
+
+    def complete_last(self) -> Promotion | None:
+        """See `Registry.complete_promotion`; also restores `previous` if only that alias is missing."""
+        last = next(reversed(self._promotions.list_promotions()), None)
+        if last is None or (not last.applied and not self._may_deploy(last.after)):
+            return None
+        champion, previous = self._client.find_by_alias(CHAMPION), self._client.find_by_alias(PREVIOUS)
+        if not last.applied or (last.after == champion and last.before != previous):
+            self._apply_aliases()
+        return None if last.applied else last
 
     def list_promotions(self) -> list[Promotion]:
         """Every change of the champion, oldest first."""
@@ -62,9 +75,10 @@ class AliasManager:
 
     def find_withdrawn(self, version: int) -> list[str]:
         """See `Registry.find_withdrawn`."""
+        found = self._client.get_version(version)
         if not (withdrawn := self._load_withdrawn()):
             return []
-        artifacts = VersionArtifacts(self._client.client, self._client.get_version(version))
+        artifacts = VersionArtifacts(self._client.client, found)
         return sorted(withdrawn & artifacts.load_item_ids())
 
     def _load_withdrawn(self) -> set[str]:
@@ -91,16 +105,12 @@ class AliasManager:
                 "run `cots registry refresh` instead"
             )
 
-    def _repair(self) -> int:
-        """Complete a promotion that crashed half-way; return its number."""
-        promotions = self._promotions.list_promotions()
-        if not promotions:
-            return 0
-        last = promotions[-1]
-        champion, previous = self._client.find_by_alias(CHAMPION), self._client.find_by_alias(PREVIOUS)
-        if last.after == champion and last.before != previous:
-            self._apply_aliases()
-        return last.number
+    def _may_deploy(self, version: int) -> bool:
+        """Whether a version exists, is readable as far as that matters, and contains no withdrawn sample."""
+        try:
+            return not self.find_withdrawn(version)
+        except (BadInput, UnreadableFiles):
+            return False
 
     def _apply_aliases(self) -> None:
         """Set the aliases to the last promotion, then check again, so that a slow writer cannot undo a later one."""
@@ -115,6 +125,7 @@ class AliasManager:
                     self._client.delete_alias(alias)
             self._sync_encoders()
             if self._promotions.get_last_number() == last.number:
+                self._promotions.set_applied(last.number)
                 return
 
     def _sync_encoders(self) -> None:

@@ -1,18 +1,22 @@
 """Access to MLflow's model registry by name, version and alias."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cots.digests import text_digest
 from cots.errors import BadInput, RunFailed
 from cots.tracking.runs import connect, get_or_create_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
     from mlflow.entities.model_registry import ModelVersion
 
 ENCODERS, INDEX = "cots-encoders", "cots-index"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+REGISTERS = "registers"  # tag of a run: digest of what is registered from its files
 
 
 class RegistryClient:
@@ -84,7 +88,7 @@ class RegistryClient:
             RunFailed: the files cannot be stored where the registry wants them.
         """
         self.ensure_model(name)
-        run = self.client.create_run(get_or_create_experiment(self.client), run_name=f"publish {name}").info
+        run = self._start_publish_run(name, tags)
         try:
             for destination, path in files.items():
                 log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
@@ -97,6 +101,15 @@ class RegistryClient:
         self.client.set_terminated(run.run_id)
         version = self.client.create_model_version(name, f"{run.artifact_uri}/{name}", run.run_id, tags=dict(tags))
         return version_number(version)
+
+    def _start_publish_run(self, name: str, tags: Mapping[str, str]) -> "RunInfo":
+        """A new run for the files of a version, or the one of the same registration that was killed."""
+        experiment = get_or_create_experiment(self.client)
+        content = text_digest(json.dumps([name, dict(tags)], sort_keys=True))
+        begun = f"attributes.status = 'RUNNING' and tags.`{REGISTERS}` = '{content}'"
+        if killed := self.client.search_runs([experiment], begun, max_results=1):
+            return killed[0].info
+        return self.client.create_run(experiment, run_name=f"publish {name}", tags={REGISTERS: content}).info
 
     def set_tag(self, version: int, name: str, value: str) -> None:
         """Tag a version of `cots-index`."""

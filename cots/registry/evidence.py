@@ -21,6 +21,7 @@ from cots.errors import BadInput, UnreadableFiles
 from cots.file_names import LINEAGE
 from cots.files import write_json
 from cots.index.index_folder import ITEMS
+from cots.tracking.runs import mlflow_errors
 
 EVIDENCE = "evidence"
 QUERIES, LEARNT, PARAMS = "queries.parquet", "learnt.parquet", "params.json"
@@ -59,6 +60,7 @@ class VersionArtifacts:
 
     Raises:
         UnreadableFiles: by every method, if the file is missing or damaged.
+        RunFailed: by every method, if MLflow is down or refuses.
     """
 
     def __init__(self, client: MlflowClient, version: ModelVersion) -> None:
@@ -117,7 +119,8 @@ class VersionArtifacts:
             yield
         except (MlflowException, OSError, ValueError) as error:
             if isinstance(error, MlflowException) and error.error_code not in MISSING:
-                raise
+                with mlflow_errors():
+                    raise
             version = f"{self._version.name} version {self._version.version}"
             raise UnreadableFiles(
                 f"{version}: {path} cannot be read from {self._version.source}: restore the files, or delete the "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cots.registry.catalog import Entry
 
 PROMOTIONS = "cots-promotions"
+APPLIED = "applied"  # tag of an entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Promotion:
         why: reason given by that user, or by the gate.
         before: version of `cots-index` that was the champion, if any.
         after: version of `cots-index` that became the champion.
+        applied: False until all aliases follow it; True for entries from before this was recorded.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Promotion:
     why: str
     before: int | None
     after: int
+    applied: bool = True
 
     @classmethod
     def from_entry(cls, entry: "ModelVersion | Entry") -> Self:
@@ -55,6 +58,7 @@ class Promotion:
             why=tags["why"],
             before=int(tags["before"]) if "before" in tags else None,
             after=int(tags["after"]),
+            applied=tags.get(APPLIED) != "false",
         )
 
 
@@ -95,13 +99,17 @@ class PromotionLog:
             None if the promotion is valid; otherwise the concurrent promotion that made it void.
         """
         self._ensure_model()
-        tags = {"what": what, "who": who, "why": why, "follows": str(follows), "after": str(after)}
+        tags = {"what": what, "who": who, "why": why, "follows": str(follows), "after": str(after), APPLIED: "false"}
         tags |= {"before": str(before)} if before else {}
         number = int(self._client.create_model_version(PROMOTIONS, f"models:/{self._model}/{after}", tags=tags).version)
         promotions = self.list_promotions()
         if any(promotion.number == number for promotion in promotions):
             return None
         return next(promotion for promotion in promotions if promotion.number > follows)
+
+    def set_applied(self, number: int) -> None:
+        """Record that all aliases follow a promotion."""
+        self._client.set_model_version_tag(PROMOTIONS, str(number), APPLIED, "true")
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from cots.digests import content_digest
 from cots.errors import BadInput, UnreadableFiles
@@ -58,6 +58,12 @@ class PublishResult:
     reasons: str
     contest: Mapping[str, Any]
 
+    @classmethod
+    def from_tags(cls, version: int, tags: Mapping[str, str], *, new: bool, champion: bool) -> Self:
+        """The outcome, with the decision as the tags of the version have it."""
+        reasons, contest = tags.get("gate.reasons", "-"), json.loads(tags.get("gate.contest", "{}"))
+        return cls(version, new, champion, reasons, contest)
+
 
 class Registry:
     """The registered models of one MLflow server or SQLite file.
@@ -91,10 +97,8 @@ class Registry:
             version, new = self._register(package, runs, lock, lineage)
             if "gate.promote" not in self._client.get_version(version).tags:
                 self._decide(version, package, lineage, evaluator)
-            decision_tags = self._client.get_version(version).tags
             champion = self._client.find_by_alias(CHAMPION) == version
-        reasons, contest = decision_tags.get("gate.reasons", "-"), json.loads(decision_tags.get("gate.contest", "{}"))
-        return PublishResult(version, new, champion, reasons, contest)
+            return PublishResult.from_tags(version, self._client.get_version(version).tags, new=new, champion=champion)
 
     def deploy(self, package: Path, runs: Path, lock: Path, *, why: str) -> int:
         """Register a package and make it the champion without asking the gate; return its version.
@@ -109,7 +113,9 @@ class Registry:
         """
         with mlflow_errors():
             version, _ = self._register(package, runs, lock, read_lineage(package))
-            self._record(version, Decision(promote=True, reasons=(why,)), {})
+            self._set_decision(version, Decision(promote=True, reasons=(why,)), {})
+            self._client.set_tag(version, "gate.promote", "true")  # nothing is left to decide: `promote` is repeatable
+            self._aliases.promote(version, why=why)
         return version
 
     def list_versions(self) -> list[VersionInfo]:
@@ -181,6 +187,15 @@ class Registry:
         """
         with mlflow_errors():
             return self._aliases.rollback(why=why)
+
+    def complete_promotion(self) -> Promotion | None:
+        """Complete the last promotion or rollback if it was killed after it was recorded.
+
+        Returns:
+            The promotion; None if there was nothing to complete, or its version may no longer be deployed.
+        """
+        with mlflow_errors():
+            return self._aliases.complete_last()
 
     def list_promotions(self) -> list[Promotion]:
         """Every change of the champion, oldest first."""
@@ -304,13 +319,15 @@ class Registry:
 
         A champion keeps the reasons for which it was promoted.
         """
-        reasons = "; ".join(decision.reasons)
         champion = self._client.find_by_alias(CHAMPION)
         if champion != version or "gate.reasons" not in self._client.get_version(version).tags:
-            self._client.set_tag(version, "gate.contest", json.dumps(contest))
-            self._client.set_tag(version, "gate.reasons", reasons)
+            self._set_decision(version, decision, contest)
         if decision.promote:
-            self._aliases.promote(version, why=reasons)
+            self._aliases.promote(version, why="; ".join(decision.reasons))
         else:
             self._client.set_alias(CHALLENGER, version)
         self._client.set_tag(version, "gate.promote", str(decision.promote).lower())
+
+    def _set_decision(self, version: int, decision: Decision, contest: Mapping[str, Any]) -> None:
+        self._client.set_tag(version, "gate.contest", json.dumps(contest))
+        self._client.set_tag(version, "gate.reasons", "; ".join(decision.reasons))
