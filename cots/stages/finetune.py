@@ -4,12 +4,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from cots.config.stages.finetune import FinetuneParams
 from cots.directions import MEDIA_OF, Target
 from cots.distributed import rank
-from cots.errors import exit_on_error
+from cots.errors import BadInput, exit_on_error
 from cots.factory.model import describe
 from cots.init_distributed import init_distributed
 from cots.models.dual_encoder import DualEncoder
@@ -57,6 +55,26 @@ def stage(
     checkpoint.path_of(f"finetune-{target}").unlink(missing_ok=True)
 
 
+def main(name: str, *paths: str) -> None:
+    """Train for the target of one of DVC's stages.
+
+    Args:
+        name: of the stage, `finetune@TARGET`. It comes in a variable of the shell, which would run what a name of
+            params.yaml held if it stood in the command.
+        paths: those of `stage`, but of the last three only the folders in which each target has its own.
+
+    Raises:
+        BadInput: params.yaml is wrong, or has no such target.
+    """
+    params = FinetuneParams.load()
+    target = next((target for target in params.finetune if target == name.rpartition("@")[2]), None)
+    if target is None:
+        raise BadInput(f"{name!r} is no stage: finetune has the targets {', '.join(params.finetune) or 'none'}")
+    shards, manifest, tokens, start, models, reports, runs = map(Path, paths)
+    own = models / target, reports / target, runs / f"finetune-{target}.json"
+    stage(target, shards, manifest, tokens, start, *own, params=params)
+
+
 if __name__ == "__main__":
     with exit_on_error(), init_distributed():
-        stage(TypeAdapter(Target).validate_python(sys.argv[1]), *map(Path, sys.argv[2:]), params=FinetuneParams.load())
+        main(*sys.argv[1:])

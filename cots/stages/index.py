@@ -254,4 +254,6 @@ def _measure_index(
 
 if __name__ == "__main__":
     with exit_on_error(), init_distributed():
-        stage(*map(Path, sys.argv[1:]), params=IndexParams.load())
+        shards, manifest, models, out = map(Path, sys.argv[1:])
+        params = IndexParams.load()
+        stage(shards, manifest, models / params.index.target, out, params=params)

@@ -146,4 +146,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with exit_on_error():
-        stage(*map(Path, sys.argv[1:]), params=PackageParams.load())
+        models, *paths = map(Path, sys.argv[1:])
+        params = PackageParams.load()
+        stage(models / params.index.target, *paths, params=params)

@@ -40,6 +40,10 @@ def test_a_stage_lists_the_parameter_sections_that_exist() -> None:
                 value = value[part]
 
 
+def test_no_shell_reads_a_name_or_value_of_the_parameters() -> None:
+    assert [name for name, stage in STAGES.items() if "${" in stage["cmd"]] == []
+
+
 def test_commands_look_for_files_where_the_pipeline_puts_them() -> None:
     entries = [
         entry for stage in STAGES.values() for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])
