@@ -1,6 +1,6 @@
 """Opens a packaged index without importing MLflow, with the installed code rather than the code in the package."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from cots.digests import content_digest
+from cots.digests import verify_content
 from cots.errors import BadInput
 from cots.registry.catalog import find_local_version
 from cots.search.engine import SearchEngine
@@ -65,37 +65,16 @@ def open_search(uri: str, *, texts_only: bool = False) -> Iterator[PackagedSearc
     if (Path(uri) / MLMODEL).is_file():
         yield _open_package(Path(uri), texts_only=texts_only)
         return
-    from cots.tracking.loading import fetch_model_folder, find_version
+    from cots.tracking.loading import fetch_model_folder
 
-    version = find_version(uri)
     with TemporaryDirectory() as scratch:
         folder = fetch_model_folder(uri, into=Path(scratch))
-        verify_content(folder, version.tags if version else {}, name=uri)
         yield _open_package(folder, texts_only=texts_only)
 
 
 def _open_package(folder: Path, *, texts_only: bool) -> PackagedSearch:
     paths, config = read_package(folder)
     return PackagedSearch(SearchEngine.load(paths["encoders"], paths["index"], texts_only=texts_only), **config)
-
-
-def verify_content(folder: Path, tags: Mapping[str, str], *, name: str) -> None:
-    """Compare all files of a registered version with its digest, before any of them is parsed.
-
-    Args:
-        folder: of the version's files.
-        tags: of the version; without a digest, nothing is compared.
-        name: of the version in the error message.
-
-    Raises:
-        BadInput: a file was changed or damaged after the version was registered.
-    """
-    registered = tags.get("content.digest")
-    if registered and registered not in (content_digest(folder), content_digest(folder, with_times=True)):
-        raise BadInput(
-            f"{name} is damaged, its files are not those that were registered: restore them from a back-up, or deploy "
-            "another version by `cots registry promote`"
-        )
 
 
 def read_package(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:

@@ -15,6 +15,7 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import cots
+from cots.digests import write_sums
 from cots.files import atomic_folder
 from cots.import_closure import data_files, import_closure
 from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA
@@ -113,5 +114,6 @@ def _save(
             pip_requirements=pinned_requirements(),
             model_config={"batch": config.batch_size, "max_pixels": config.max_pixels, "min_side": config.min_side},
         )
+        write_sums(partial)
         for name, text in cards.items():
             (partial / name).write_text(text, encoding="utf8")

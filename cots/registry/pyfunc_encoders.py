@@ -9,6 +9,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
+from cots.digests import verify_sums
 from cots.models.dual_encoder import DualEncoder
 from cots.search.queries import DEFAULT_K, QueryReader, encode_queries
 
@@ -17,7 +18,8 @@ class EncodersModel(PythonModel):
     """Encodes texts and images to unit vectors in the shared embedding space."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load both encoders."""
+        """Load both encoders; damaged files are refused."""
+        verify_sums(Path(context.artifacts["encoders"]).parents[1])
         self.model = DualEncoder.load(Path(context.artifacts["encoders"])).for_inference()
         config = context.model_config
         self.batch_size = config["batch"]

@@ -7,6 +7,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from cots.digests import verify_sums
 from cots.search.engine import SearchEngine
 from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, QueryReader
 
@@ -15,7 +16,8 @@ class IndexModel(PythonModel):
     """Ranked search results for texts and images."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load encoders and index; an index built by other encoders is refused."""
+        """Load encoders and index; damaged files and an index built by other encoders are refused."""
+        verify_sums(Path(context.artifacts["index"]).parents[1])
         self.search = SearchEngine.load(Path(context.artifacts["encoders"]), Path(context.artifacts["index"]))
         config = context.model_config
         self.batch_size = config["batch"]

@@ -14,7 +14,7 @@ from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.index.thumbnails import Thumbnails
 from cots.registry.client import ENCODERS, INDEX
-from cots.registry.packaged import read_package, verify_content
+from cots.registry.packaged import read_package
 from cots.search.engine import SearchEngine
 from cots.search.queries import Query
 from cots.tracking.loading import PREFIX, fetch_model_folder, find_version
@@ -103,7 +103,6 @@ class LoadedVersion:
         """
         with tempfile.TemporaryDirectory(prefix="cots-serve-") as scratch:
             folder = fetch_model_folder(target.uri, into=Path(scratch))
-            verify_content(folder, target.tags, name=target.uri)
             paths, config = read_package(folder)
             search = SearchEngine.load(paths["encoders"], paths["index"])
             try:

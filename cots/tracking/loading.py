@@ -9,6 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from cots.digests import verify_content
 from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.models.dual_encoder import DualEncoder
 from cots.models.loading import is_uri, load_model
@@ -64,7 +65,7 @@ def resolve_alias(uri: str) -> str:
         RunFailed: MLflow is down.
     """
     version = find_version(uri) if "@" in uri else None
-    return f"{PREFIX}{version.name}/{version.version}" if version else uri
+    return _exact_uri(version) if version else uri
 
 
 def find_version(uri: str) -> ModelVersion | None:
@@ -78,6 +79,8 @@ def find_version(uri: str) -> ModelVersion | None:
         return None
     name, at, alias = uri.removeprefix(PREFIX).partition("@")
     name, _, number = name.partition("/")
+    if not at and not number.isdecimal():  # what else MLflow may know by such a name
+        return None
     client = connect(create=False)
     try:
         return client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
@@ -108,14 +111,14 @@ def find_encoders(folder: Path, *, name: str) -> Path:
 
 
 def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
-    """Local folder of a model, downloaded if it is not on this machine.
+    """Local folder of a model, downloaded if it is not on this machine; files of a registered version are verified.
 
     Args:
         uri: as for `load_encoders`.
         into: existing folder that a registered model is copied to, even if the registry's files are local.
 
     Raises:
-        BadInput: the model does not exist.
+        BadInput: the model does not exist, or its files are not those that were registered.
         UnreadableFiles: the model is registered, but its files are missing.
         RunFailed: MLflow is down.
     """
@@ -124,8 +127,10 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
             raise BadInput(f"no model {uri}: give a folder or a URI such as {CHAMPION_URI}")
         return Path(uri)
     connect(create=False)
+    version = find_version(uri)
+    exact = _exact_uri(version) if version else uri  # an alias may move in the meantime
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into) if into else None))
+        folder = Path(mlflow.artifacts.download_artifacts(exact, dst_path=str(into) if into else None))
     except MlflowException as error:
         raise_if_unknown(uri, error)
         raise RunFailed(without_credentials(f"cannot download {uri}: {str(error).splitlines()[0]}")) from error
@@ -133,7 +138,12 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
         raise UnreadableFiles(f"the files of {uri} are missing from the location in the registry: {error}") from None
     if folder.is_dir() and not any(folder.iterdir()):  # MLflow makes an empty folder where files are missing
         raise UnreadableFiles(f"the files of {uri} are missing from the location in the registry")
+    verify_content(folder, version.tags if version else {}, name=uri)
     return folder
+
+
+def _exact_uri(version: ModelVersion) -> str:
+    return f"{PREFIX}{version.name}/{version.version}"
 
 
 def raise_if_unknown(uri: str, error: MlflowException) -> None:

@@ -51,6 +51,26 @@ def test_a_version_whose_files_changed_is_not_searched(
         open_search(f"models:/{INDEX}@champion"),
     ):
         pass
+    with pytest.raises(BadInput, match="models:/cots-index@champion is damaged"):
+        load_encoders(f"models:/{INDEX}@champion")
+
+
+@pytest.mark.slow
+def test_damaged_encoders_are_refused_before_they_are_parsed(store: str, tiny_package: Path, tmp_path: Path) -> None:
+    register(Registry(), tiny_package)
+    assert load_encoders("models:/cots-encoders/1").dim == 16
+    version = find_local_version("models:/cots-encoders/1")
+    assert version is not None
+    [weights] = version.folder.glob("artifacts/*/model.safetensors")
+    weights.write_bytes(b"other bytes")
+    with pytest.raises(BadInput, match="models:/cots-encoders/1 is damaged, its files are not those that were"):
+        load_encoders("models:/cots-encoders/1")
+    with pytest.raises(BadInput, match="is damaged, its artifacts are not those of artifacts.sha256"):
+        mlflow.pyfunc.load_model(str(version.folder))
+    folder = shutil.copytree(tiny_package / "index", tmp_path / "index")
+    (folder / "artifacts/index/items.parquet").write_bytes(b"other bytes")
+    with pytest.raises(BadInput, match="is damaged, its artifacts are not those of artifacts.sha256"):
+        mlflow.pyfunc.load_model(str(folder))
 
 
 @pytest.mark.slow
