@@ -41,6 +41,8 @@ PARAMS_PER_CALL = 100  # likewise
 PROBE_SECONDS = 5
 # of an address: `user:password@`, `user@` after `//`, a password among the parameters
 CREDENTIALS = re.compile(r"[^\s:/@]+:(?!/)\S*@|(?<=//)[^\s/@]+@|(?<=password=)[^&\s]+")
+# an @ in the password; drivers would take what follows it for the host, and name it in errors
+UNENCODED = re.compile(r"://[^:/@?]*:[^@?]*@[^?]*@")
 # They log every migration of a new store, and a wait for a model version that is immediate.
 NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
 
@@ -67,6 +69,11 @@ def connect(*, create: bool = True) -> "mlflow.MlflowClient":
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = tracking_uri()
+    if UNENCODED.search(uri):
+        raise RunFailed(
+            f"MLflow's address {without_credentials(uri)} has an @ in its password: write %40 for it in "
+            "MLFLOW_TRACKING_URI"
+        )
     _require_server(uri)
     if path := local_store():
         _require_database(path, create=create)

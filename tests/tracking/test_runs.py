@@ -193,6 +193,8 @@ def greet(server: socket.socket) -> None:
         "htps://cots:S3CRET@127.0.0.1:9",
         "http://cots:S3/CRET@127.0.0.1:9",
         "http://cots:S3@CRET@127.0.0.1:9",
+        "postgresql://cots:S3@CRET@db.internal/mlflow",
+        "postgresql+psycopg2://cots:S3/@CR:ET@db.internal:5432/mlflow?sslmode=require",
         "http://cots:S3CRET@[127.0.0.1:9",
         "http://S3CRET@127.0.0.1:9",
     ],
