@@ -1,6 +1,7 @@
 """Texts to token ids, by a tokenizer trained on the captions or that of a pretrained model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cots.errors import BadInput
+
+MAX_COUNTED = 10_000  # captions that `describe_unknown` tokenizes
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
@@ -28,6 +31,31 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         raise BadInput(f"tokenizer {name} has no padding token: texts of several lengths need one")
     return tokenizer
+
+
+def describe_unknown(tokenizer: PreTrainedTokenizerBase, captions: Iterable[Sequence[str]]) -> str | None:
+    """One line on captions that a tokenizer cannot represent, with what to do; None if it represents all.
+
+    Such a caption is read with unknown tokens, which are all alike, in place of words in a script that the tokenizer
+    does not know.
+
+    Args:
+        tokenizer: of the text encoder.
+        captions: of each sample, at least one; `MAX_COUNTED` of them are looked at.
+    """
+    texts = list(chain.from_iterable(captions))
+    texts = texts[:: 1 + (len(texts) - 1) // MAX_COUNTED]
+    if tokenizer.unk_token_id is None:  # a byte-level tokenizer knows all texts
+        return None
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    if not (some := sum(tokenizer.unk_token_id in row for row in ids)):
+        return None
+    nothing_else = sum(set(row) == {tokenizer.unk_token_id} for row in ids)
+    return (
+        f"{some} of {len(texts)} captions have words that the tokenizer does not know ({tokenizer.unk_token}), "
+        f"{nothing_else} nothing else: take multilingual encoders (`cots init ... --encoders siglip2-b16`), or a "
+        "tokenizer trained on these captions (`--encoders scratch`)"
+    )
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> list[list[int]]:

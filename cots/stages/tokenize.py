@@ -18,6 +18,7 @@ from cots.data.manifest import read_manifest
 from cots.data.random_crop import crop, draw_view
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
+from cots.data.tokenizer import describe_unknown
 from cots.data.wordpiece import train_tokenizer
 from cots.devices import autocast, default_device
 from cots.distributed import barrier, rank, world_size
@@ -38,7 +39,10 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
         sections = {"tokenize": params.tokenize, "model.image": params.model.image}
         values = [dump_for_fingerprint(section, name) for name, section in sections.items()]
         vocab = params.model.text.vocab_size
-        train_tokenizer(train_rows["captions"].explode(), vocab_size=vocab).save_pretrained(tokenizer)
+        trained = train_tokenizer(train_rows["captions"].explode(), vocab_size=vocab)
+        trained.save_pretrained(tokenizer)
+        if unknown := describe_unknown(trained, table["captions"]):
+            print(f"tokenize: {unknown}", file=sys.stderr)
         clear_unless_current(fingerprint(values, dvae, manifest), out)
     barrier()
     model = load_dvae(dvae).to(default_device()).eval()

@@ -17,6 +17,7 @@ from cots.data.random_crops import RandomCrops
 from cots.devices import autocast, default_device
 from cots.errors import exit_on_error
 from cots.factory.dvae_crops import build_dvae_crops
+from cots.factory.enough_samples import BatchParams, require_enough_samples
 from cots.file_names import CODEBOOK_USAGE, CURVES
 from cots.files import atomic_file
 from cots.fingerprint import fingerprint
@@ -104,6 +105,13 @@ def save_reconstructions(dvae: AnyDvae, crops: RandomCrops, image_path: Path) ->
     return usage, metrics
 
 
+def main(shards: Path, manifest: Path, out: Path, report: Path) -> None:
+    """Run the stage, unless later ones could not train on such data."""
+    params = TrainDvaeParams.load()
+    require_enough_samples(manifest, BatchParams.load())  # not among DVC's `params`: batches change no dVAE
+    stage(shards, manifest, out, report, params=params)
+
+
 if __name__ == "__main__":
     with exit_on_error():
-        stage(*map(Path, sys.argv[1:]), params=TrainDvaeParams.load())
+        main(*map(Path, sys.argv[1:]))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from cots.data.tokenizer import load_tokenizer
+from cots.data.tokenizer import describe_unknown, load_tokenizer
 from cots.data.wordpiece import CONTINUATION, SPECIAL_TOKENS, train_tokenizer
 
 DRAW = random.Random(0)
@@ -63,3 +63,13 @@ def test_special_tokens_are_known_as_such_and_decoding_gives_the_captions(tmp_pa
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == caption
     assert tokenizer.tokenize("##a A") == ["[UNK]", "[UNK]", "a", "a"]
+
+
+def test_captions_that_a_tokenizer_cannot_represent_are_counted_with_a_way_out() -> None:
+    tokenizer = train_tokenizer(["a cat on a mat", "a dog"], vocab_size=60)
+    assert describe_unknown(tokenizer, [["a cat"], ["a dog", "on a mat"]]) is None
+    line = describe_unknown(tokenizer, [["a cat", "a 猫"], ["猫 狗"], ["🐶"]])
+    assert line is not None
+    assert line.startswith("3 of 4 captions have words that the tokenizer does not know ([UNK]), 2 nothing else: ")
+    assert "`cots init ... --encoders siglip2-b16`" in line
+    assert (Path(__file__).parents[2] / "presets/encoders/siglip2-b16.yaml").is_file()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from cots.config.dvae import OpenAiDvaeConfig
@@ -101,3 +102,18 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tiny_data: Path, tmp_pat
     file.write_bytes(b"PK half a checkpoint")
     with pytest.raises(BadInput, match="train_dvae.pt is damaged: delete it to train from the beginning"):
         run(tiny_data, tmp_path, tiny_params())
+
+
+def test_a_later_batch_that_the_samples_do_not_fill_is_told_before_the_dvae_is_trained(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    values = tiny_params(pretrain={"batch_size": 19}).model_dump(mode="json", by_alias=True)
+    values["finetune"]["video-text"]["batch_size"] = 4
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    manifest = tiny_data / "manifest.parquet"
+    with pytest.raises(BadInput) as refused:
+        train_dvae.main(tiny_data / "shards", manifest, tmp_path / "dvae", tmp_path / "report")
+    assert str(refused.value) == (
+        f"too few training samples in {manifest}: pretrain.batch_size is 19, there are 9; "
+        "finetune.image-text.batch_size is 19, there are 6 images; finetune.video-text.batch_size is 4, there are 3 videos: lower it, or add samples"
+    )
