@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -101,6 +102,17 @@ class EmbeddingIndex:
         except RuntimeError as error:
             raise ValueError(f"this index does not give its vectors back: {_reason(error)}") from None
         return rows
+
+    def rows(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """(K, D) some of the indexed rows, as precise as the index stores them.
+
+        Raises:
+            ValueError: this kind of index cannot give them back.
+        """
+        try:
+            return np.stack([self._index.reconstruct(number) for number in numbers])
+        except RuntimeError as error:
+            raise ValueError(f"this index does not give its vectors back: {_reason(error)}") from None
 
     def set(self, settings: str) -> None:
         """Change settings of the search; they are saved with the index.

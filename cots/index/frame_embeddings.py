@@ -52,6 +52,10 @@ class FrameEmbeddings:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def count(self, item: int) -> int:
+        """Number of an item's frames; 1 for an image."""
+        return max(int(self.starts[item + 1] - self.starts[item]), 1)
+
     def select(self, items: NDArray[np.int64]) -> Self:
         """The frame embeddings of some items, in their order."""
         frames = [np.arange(self.starts[item], self.starts[item + 1]) for item in items]

@@ -5,6 +5,7 @@ import pyarrow as pa
 METADATA = "index.json"
 ITEM_INDEX, ITEMS = "index.faiss", "items.parquet"
 CAPTION_INDEX, CAPTIONS = "captions.faiss", "captions.parquet"
+FIT = "fit.json"  # missing where `cots.evaluation.fit_threshold` finds none, and in folders of earlier releases
 FRAMES, THUMBNAILS = "frames.safetensors", "previews.tar"
 
 ITEM_SCHEMA = pa.schema(

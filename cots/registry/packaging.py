@@ -64,7 +64,7 @@ def save_encoders(folder: Path, encoders: Path, *, dim: int, config: InferenceCo
 def save_index(folder: Path, encoders: Path, index: Path, *, config: InferenceConfig, cards: Mapping[str, str]) -> None:
     """Write the MLflow model `cots-index`, the index with its encoders: queries in, ranked results out."""
     item = {"id": "a", "captions": ["a ring"], "media": "image", "split": "test"}
-    result = {"rank": 1, "score": 0.5, **item, "row": 0, "frame": 0}
+    result = {"rank": 1, "score": 0.5, **item, "row": 0, "frame": 0, "best_caption": 0}
     outputs = infer_signature(model_output=[[result]]).outputs
     params = ParamSchema([ParamSpec("k", "long", DEFAULT_K), ParamSpec("media", "string", DEFAULT_MEDIA)])
     signature = ModelSignature(outputs=outputs, params=params)

@@ -3,38 +3,43 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from cots.errors import BadInput
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
-from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FRAMES, ITEM_INDEX, ITEMS, METADATA, THUMBNAILS
+from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FIT, FRAMES, ITEM_INDEX, ITEMS, METADATA, THUMBNAILS
 from cots.index.thumbnails import Thumbnails
 from cots.models.text_model import TextModel, load_text_model
+from cots.search.item_filters import ITEM_METADATA, ItemFilters
 from cots.search.queries import Query, ResultMedia, encode_queries
 
 SHOWN_COLUMNS = ["id", "captions", "media", "split"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Captions:
     """The distinct captions of the gallery.
 
     Attributes:
         index: row i is caption i.
-        texts: the captions.
-        items: for each caption, the row of the first item that it describes.
+        rows: row of each caption.
+        items: rows of the items that the captions describe, those of the first caption first.
+        starts: (C + 1,) where those of each caption begin, and their end; every caption describes an item.
     """
 
     index: EmbeddingIndex
-    texts: list[str]
-    items: list[int]
+    rows: dict[str, int]
+    items: NDArray[np.int64]
+    starts: NDArray[np.int64]
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -47,7 +52,36 @@ class Captions:
         index = EmbeddingIndex.load(folder / CAPTION_INDEX)
         if len(index) != len(table):
             raise ValueError(f"{len(index)} vectors for {len(table)} captions")
-        return cls(index, table["caption"].tolist(), [int(rows[0]) for rows in table["items"]])
+        rows = {text: row for row, text in enumerate(table["caption"])}
+        starts = np.cumsum([0, *map(len, table["items"])])
+        return cls(index, rows, np.concatenate([[], *table["items"]]).astype(np.int64), starts)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The captions."""
+        return list(self.rows)
+
+    def describes(self, selected: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(C,) whether a caption describes one of the selected items (N,)."""
+        return np.logical_or.reduceat(selected[self.items], self.starts[:-1])
+
+    def first_item(self, row: int, selected: NDArray[np.bool_] | None) -> int:
+        """Row of the first item that a caption describes, of those that are selected (N,)."""
+        items = self.items[self.starts[row] : self.starts[row + 1]]
+        return int(items[0] if selected is None else items[selected[items].argmax()])
+
+    def best(self, captions: Sequence[str], vector: NDArray[np.float32]) -> int | None:
+        """Number, from 0, of the caption that is most similar to a query (D,); None if there are no captions.
+
+        If the index does not give its vectors back, it is the first.
+        """
+        if len(captions) < 2:
+            return 0 if captions else None
+        try:
+            vectors = self.index.rows([self.rows[caption] for caption in captions])
+        except ValueError:
+            return 0
+        return int((vectors @ vector).argmax())
 
 
 class SearchEngine:
@@ -57,9 +91,11 @@ class SearchEngine:
         model: the encoders that built the index; the text half suffices for queries by text.
         index: row i is item i.
         items: one row per item, with at least `SHOWN_COLUMNS`.
+        filters: of these items.
         frames: frame embeddings of the items that are videos.
         captions: searched for queries with media "text".
         thumbnails: tar file with thumbnails of all frames.
+        min_fit: score of the best result from which on it fits a text; None if that is not known.
     """
 
     def __init__(
@@ -68,18 +104,17 @@ class SearchEngine:
         model: TextModel,
         index: EmbeddingIndex,
         items: pd.DataFrame,
+        filters: ItemFilters,
         frames: FrameEmbeddings,
         captions: Captions,
         thumbnails: Path,
+        min_fit: float | None,
     ) -> None:
         self.model, self.index, self.items, self.frames = model, index, items, frames
         self.captions, self.thumbnails = captions, thumbnails
         self._columns = {name: items[name].tolist() for name in SHOWN_COLUMNS}
-        media = items["media"].to_numpy()
-        self._id_filters: dict[ResultMedia, NDArray[np.bool_]] = {
-            "image": media == "image",
-            "video": media == "video",
-        }
+        self.filters = filters
+        self._min_fit = min_fit
 
     @classmethod
     def load(cls, encoders: Path, index: Path, *, texts_only: bool = False) -> Self:
@@ -102,9 +137,12 @@ class SearchEngine:
             )
         try:
             vectors = EmbeddingIndex.load(index / ITEM_INDEX)
-            items = pd.read_parquet(index / ITEMS, columns=[*SHOWN_COLUMNS, "origin"])
+            optional = {ITEM_METADATA} & set(pq.read_schema(index / ITEMS).names)  # indices before 0.3 lack it
+            items = pd.read_parquet(index / ITEMS, columns=[*SHOWN_COLUMNS, "origin", *optional])
+            filters = ItemFilters(items)
             frames = FrameEmbeddings.load(index / FRAMES)
             captions = Captions.load(index)
+            min_fit = _read_min_fit(index / FIT)
         except (ValueError, OSError, KeyError) as error:
             raise BadInput(f"the index {index} is damaged ({error}): run `dvc repro --force index`") from None
         if not len(items) == len(frames) == len(vectors):
@@ -112,7 +150,14 @@ class SearchEngine:
             raise BadInput(f"the index {index} contains {counts}: run `dvc repro --force index`")
         ready = model.for_inference()
         return cls(
-            model=ready, index=vectors, items=items, frames=frames, captions=captions, thumbnails=index / THUMBNAILS
+            model=ready,
+            index=vectors,
+            items=items,
+            filters=filters,
+            frames=frames,
+            captions=captions,
+            thumbnails=index / THUMBNAILS,
+            min_fit=min_fit,
         )
 
     def __call__(self, queries: Sequence[Query], *, batch_size: int) -> list[list[dict[str, Any]]]:
@@ -131,27 +176,43 @@ class SearchEngine:
         """Ranked results of encoded queries.
 
         Args:
-            queries: k and media of each result list.
+            queries: which results each gets.
             vectors: (Q, D), query embeddings with unit rows.
 
         Returns:
             For each query at most k results, best first: rank (from 1), score (cosine), id, captions, media, split, row
-            of the item, and frame: the number (from 0) of the video frame most similar to the query, 0 for an image. A
-            text result has media "text", a single caption, and id, split and row of the first item that the caption
-            describes. There are fewer than k results if the index has fewer or an approximate search finds fewer.
+            of the item, frame: the number (from 0) of the video frame most similar to the query, 0 for an image, and
+            best_caption: the number (from 0) of the caption most similar to the query, None without captions. Of equal
+            scores the lower row comes first. A text result has media "text", a single caption, and id, split and row
+            of the first item that the caption describes. There are fewer than k results if the index has fewer or an
+            approximate search finds fewer.
         """
         results: list[list[dict[str, Any]]] = [[] for _ in queries]
-        for media in {query.media for query in queries}:
-            positions = [position for position, query in enumerate(queries) if query.media == media]
-            max_k = max(queries[position].k for position in positions)
-            nearest = zip(positions, *self._nearest(media, vectors[positions], max_k), strict=True)
-            for position, scores, rows in nearest:
-                hits = [(score, row) for score, row in zip(scores, rows, strict=True) if row >= 0]
+        for media, where in {(query.media, query.where) for query in queries}:
+            selected = self.filters.select(media, where)
+            positions = [row for row, query in enumerate(queries) if (query.media, query.where) == (media, where)]
+            last = max(queries[row].offset + queries[row].k for row in positions)
+            ranked = zip(positions, self._rank(media, selected, vectors[positions], last), strict=True)
+            for position, hits in ranked:
+                query = queries[position]
+                page = [hit for hit in hits if query.min_score is None or hit[0] >= query.min_score]
                 results[position] = [
-                    {"rank": rank, "score": score, **self._build_result(media, row, vectors[position])}
-                    for rank, (score, row) in enumerate(hits[: queries[position].k], start=1)
+                    {"rank": rank, "score": score, **self._build_result(media, row, vectors[position], selected)}
+                    for rank, (score, row) in enumerate(page[query.offset :][: query.k], start=query.offset + 1)
                 ]
         return results
+
+    def fits(self, query: Query, results: Sequence[dict[str, Any]]) -> bool | None:
+        """Whether the results of a text's first page are as near as something that fits it.
+
+        Returns:
+            None if that is not known: there are no results, the index does not know from which score on (`FIT`), or the
+            query is not a text alone or asks for captions, whose scores are others.
+        """
+        is_text = isinstance(query.content, str) and len(query.terms) == 1 and query.media != "text"
+        if self._min_fit is None or not is_text or not results:
+            return None
+        return bool(results[0]["score"] >= self._min_fit)
 
     def result_images(self, results: Sequence[dict[str, Any]]) -> list[Image.Image]:
         """Thumbnails of one query's results: the image, or the best frame of the video.
@@ -165,23 +226,42 @@ class SearchEngine:
         except ValueError as error:
             raise BadInput(f"{error}: run `dvc repro --force index package`") from None
 
-    def _nearest(
-        self, media: ResultMedia, vectors: NDArray[np.float32], k: int
-    ) -> tuple[list[list[float]], list[list[int]]]:
-        """Scores and rows of the k nearest captions (media "text") or items."""
-        index = self.captions.index if media == "text" else self.index
-        id_filter = self._id_filters.get(media)
-        size = len(index) if id_filter is None else int(id_filter.sum())
-        if not size:
-            return [[] for _ in vectors], [[] for _ in vectors]
-        scores, rows = index.search(vectors, min(k, size), id_filter=id_filter)
-        return scores.tolist(), rows.tolist()
+    def _rank(
+        self, media: ResultMedia, selected: NDArray[np.bool_] | None, vectors: NDArray[np.float32], k: int
+    ) -> list[list[tuple[float, int]]]:
+        """Scores and rows of at least the k nearest captions (media "text") or items, equal scores in order of rows.
 
-    def _build_result(self, media: ResultMedia, row: int, vector: NDArray[np.float32]) -> dict[str, Any]:
+        Where the k-th has the score of the next ones, these are searched too, so that the first k are the same for
+        every k, and pages neither repeat nor miss a result.
+        """
+        index = self.captions.index if media == "text" else self.index
+        if selected is not None and media == "text":
+            selected = self.captions.describes(selected)
+        size = len(index) if selected is None else int(selected.sum())
+        if not size:
+            return [[] for _ in vectors]
+        count = min(k + 1, size)
+        scores, rows = index.search(vectors, count, id_filter=selected)
+        while k < count < size and (scores[:, k - 1] == scores[:, -1]).any():
+            count = min(2 * count, size)
+            scores, rows = index.search(vectors, count, id_filter=selected)
+        return [
+            sorted((hit for hit in zip(*hits, strict=True) if hit[1] >= 0), key=lambda hit: (-hit[0], hit[1]))
+            for hits in zip(scores.tolist(), rows.tolist(), strict=True)
+        ]
+
+    def _build_result(
+        self, media: ResultMedia, row: int, vector: NDArray[np.float32], selected: NDArray[np.bool_] | None
+    ) -> dict[str, Any]:
         if media == "text":
-            item = self._item(self.captions.items[row])
-            return item | {"captions": [self.captions.texts[row]], "media": "text", "frame": 0}
-        return self._item(row) | {"frame": self.frames.best_frame(row, vector)}
+            item = self._item(self.captions.first_item(row, selected))
+            return item | {"captions": [self.captions.texts[row]], "media": "text", "frame": 0, "best_caption": 0}
+        item = self._item(row)
+        best = {
+            "frame": self.frames.best_frame(row, vector),
+            "best_caption": self.captions.best(item["captions"], vector),
+        }
+        return item | best
 
     def _item(self, row: int) -> dict[str, Any]:
         shown = {name: column[row] for name, column in self._columns.items()}
@@ -194,6 +274,10 @@ def _load_model(folder: Path, *, texts_only: bool) -> TextModel:
     from cots.models.dual_encoder import DualEncoder  # imports timm
 
     return DualEncoder.load(folder)
+
+
+def _read_min_fit(path: Path) -> float | None:
+    return float(json.loads(path.read_text(encoding="utf8"))["min_score"]) if path.is_file() else None
 
 
 def read_metadata(index: Path) -> dict[str, Any]:

@@ -21,19 +21,43 @@ DEFAULT_K = 10  # results per query if the caller gives no k
 DEFAULT_MEDIA: ResultMedia = "any"
 
 
+Where = tuple[tuple[str, tuple[str, ...]], ...]  # columns of the items, each with the values that may be found
+TEXT_WEIGHT = 1.5  # of a text beside an image (docs/serving.md has what weights do)
+MINUS_WEIGHT = 0.75  # of a text to keep away from
+MIN_LENGTH = 1e-6  # a sum of texts that cancel each other has no direction and finds anything
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A text or image to search by, with the number and kind of results.
+    """What to search by, and which results to give.
 
     Attributes:
-        content: the text or image.
+        content: a text, an image, or an embedding (D,) that was computed before.
         k: maximum number of results.
         media: kind of results: images, videos, captions ("text"), or images and videos together ("any").
+        text: beside an image: how the result should differ from it, as in "this one, but at night".
+        text_weight: of that text relative to the image.
+        minus: texts to keep away from.
+        offset: number of results left out before the first one, such as those of earlier pages.
+        min_score: results with a lower score are left out.
+        where: results must have one of the values of every column.
     """
 
-    content: str | Image.Image
+    content: str | Image.Image | NDArray[np.float32]
     k: int
     media: ResultMedia = DEFAULT_MEDIA
+    text: str | None = None
+    text_weight: float = TEXT_WEIGHT
+    minus: tuple[str, ...] = ()
+    offset: int = 0
+    min_score: float | None = None
+    where: Where = ()
+
+    @property
+    def terms(self) -> list[tuple[float, str | Image.Image | NDArray[np.float32]]]:
+        """What the query is the sum of: weights and contents."""
+        texts = [(self.text_weight, self.text)] if self.text is not None else []
+        return [(1.0, self.content), *texts, *((-MINUS_WEIGHT, text) for text in self.minus)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,22 +132,45 @@ class QueryReader:
 
 
 def encode_queries(model: TextModel, queries: Sequence[Query], *, batch_size: int) -> NDArray[np.float32]:
-    """Encode texts and images in any order into embeddings (Q, D) with unit rows, in the order of the queries.
+    """Encode queries into embeddings (Q, D) with unit rows, in their order.
+
+    The embedding of a query of several terms is the sum of their unit vectors by weight, scaled to unit length:
+
+        normalize(content + text_weight * text - MINUS_WEIGHT * sum of minus)
 
     Args:
-        model: a `DualEncoder` if any query is an image.
-        queries: texts and images.
-        batch_size: queries encoded together.
+        model: a `DualEncoder` if any query has an image.
+        queries: in any order.
+        batch_size: texts or images encoded together.
     """
-    vectors = np.empty((len(queries), model.dim), np.float32)
-    texts = {row: query.content for row, query in enumerate(queries) if isinstance(query.content, str)}
-    images = {row: query.content for row, query in enumerate(queries) if not isinstance(query.content, str)}
+    terms = [(row, weight, content) for row, query in enumerate(queries) for weight, content in query.terms]
+    vectors = _encode_contents(model, [content for _, _, content in terms], batch_size=batch_size)
+    rows, weights = np.array([row for row, _, _ in terms], np.int64), np.array([weight for _, weight, _ in terms])
+    if len(terms) == len(queries):
+        return vectors
+    sums = np.zeros((len(queries), model.dim), np.float32)
+    np.add.at(sums, rows, (weights[:, None] * vectors).astype(np.float32))
+    composed = np.bincount(rows, minlength=len(queries)) > 1
+    lengths = np.linalg.norm(sums[composed], axis=1, keepdims=True)
+    sums[composed] /= np.maximum(lengths, MIN_LENGTH)
+    return sums
+
+
+def _encode_contents(
+    model: TextModel, contents: Sequence[str | Image.Image | NDArray[np.float32]], *, batch_size: int
+) -> NDArray[np.float32]:
+    vectors = np.empty((len(contents), model.dim), np.float32)
+    texts = {row: content for row, content in enumerate(contents) if isinstance(content, str)}
+    images = {row: content for row, content in enumerate(contents) if isinstance(content, Image.Image)}
     vectors[list(texts)] = model.encode_texts(list(texts.values()), batch_size=batch_size)
     if images:
         from cots.models.dual_encoder import DualEncoder  # imports timm
 
         assert isinstance(model, DualEncoder), "the image encoder was not loaded"
         vectors[list(images)] = model.encode_images(list(images.values()), batch_size=batch_size)
+    for row, content in enumerate(contents):
+        if isinstance(content, np.ndarray):
+            vectors[row] = content
     return vectors
 
 

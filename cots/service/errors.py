@@ -11,7 +11,10 @@ from starlette.exceptions import HTTPException
 
 log = logging.getLogger(__name__)
 
-QUERY_FIELDS = "a query is a text or an image, optionally with k and media"
+QUERY_FIELDS = (
+    "a query is a text, an image or both, optionally with k, media, min_score, where, minus and text_weight, "
+    "or a cursor, optionally with k"
+)
 
 
 class RequestRefused(HTTPException):

@@ -17,6 +17,7 @@ from cots.registry.client import ENCODERS, INDEX
 from cots.registry.packaged import read_package
 from cots.search.engine import SearchEngine
 from cots.search.queries import Query
+from cots.service.overview import build_overview
 from cots.tracking.loading import PREFIX, fetch_model_folder, find_version
 
 UNREGISTERED = "folder"
@@ -80,6 +81,7 @@ class LoadedVersion:
     Attributes:
         view: its name, items and previews.
         search: encoders and index.
+        overview: what the index holds, see `build_overview`.
         batch_size: queries encoded together.
         max_pixels: images with more pixels are refused without decoding.
         min_side: images with a shorter side are refused, pixels.
@@ -87,6 +89,7 @@ class LoadedVersion:
 
     view: VersionView
     search: SearchEngine
+    overview: Mapping[str, Any]
     batch_size: int
     max_pixels: int
     min_side: int
@@ -109,13 +112,10 @@ class LoadedVersion:
                 previews = Thumbnails(search.thumbnails)
             except ValueError as error:
                 raise BadInput(f"{error}: run `dvc repro --force index package`") from None
-        loaded = cls(VersionView(target, search.model.digest, search.items, previews), search, **config)
-        loaded._run_test_query()
-        return loaded
-
-    def _run_test_query(self) -> None:
-        if not self.search([Query("a", 1)], batch_size=1)[0]:
-            raise BadInput(f"{self.view.target.uri} returns no results: its index is empty")
+        if not search([Query("a", 1)], batch_size=1)[0]:
+            raise BadInput(f"{target.uri} returns no results: its index is empty")
+        overview = build_overview(search, batch_size=config["batch_size"])
+        return cls(VersionView(target, search.model.digest, search.items, previews), search, overview, **config)
 
 
 def is_alias(uri: str) -> bool:

@@ -2,18 +2,25 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
+from numpy.typing import NDArray
+from PIL import Image
 from starlette.background import BackgroundTask
 
 from cots.data.image_decoding import FORMATS
+from cots.errors import BadInput
+from cots.search.item_filters import ITEM_METADATA, parse_metadata
+from cots.search.queries import TEXT_WEIGHT, Where
 from cots.search.queries import Query as SearchQuery
 from cots.service import schemas
 from cots.service.batching import DynamicBatcher
+from cots.service.cursor import MAX_RESULTS, Cursor
 from cots.service.errors import RequestRefused
 from cots.service.images import ImageReader
 from cots.service.lineage import item_lineage, version_lineage
@@ -28,6 +35,7 @@ STATUS_DESCRIPTIONS = {
     403: "a page of another host sent the request",
     404: "not found",
     408: "the body was too slow",
+    410: "the results that the cursor continues are those of another version",
     413: "the body is too large",
     422: "invalid query",
     429: "too many queries at a time",
@@ -65,12 +73,29 @@ class Service:
     log: QueryLogWriter | None
 
     async def search(self, query: Annotated[schemas.AnyQuery, Body()]) -> Response:
-        """Search by a text or a base64-encoded image."""
+        """Search by a text, a base64-encoded image, or both; or go on with the results of an earlier search."""
         started, version = time.perf_counter(), self._require_version()
+        if isinstance(query, schemas.CursorQuery):
+            cursor = Cursor.decode(query.cursor)
+            return await self._answer(version, cursor.query(version, query.k), started, fits=cursor.fits)
+        text, weight = None, TEXT_WEIGHT
+        content: str | Image.Image
         if isinstance(query, schemas.TextQuery):
-            return await self._answer(version, SearchQuery(query.text, query.k, query.media), started)
-        image = await self.image_reader(version, query.image)
-        return await self._answer(version, SearchQuery(image, query.k, query.media), started)
+            content = query.text
+        else:
+            content = await self.image_reader(version, query.image)
+            text, weight = query.text, query.text_weight
+        search_query = SearchQuery(
+            content,
+            query.k,
+            query.media,
+            text=text,
+            text_weight=weight,
+            minus=tuple(query.minus),
+            min_score=query.min_score,
+            where=_where(query.where),
+        )
+        return await self._answer(version, search_query, started)
 
     async def search_image(
         self, request: Request, parameters: Annotated[schemas.SearchParameters, Query()]
@@ -78,7 +103,8 @@ class Service:
         """Search by the image in the request body."""
         started, version = time.perf_counter(), self._require_version()
         image = await self.image_reader(version, await request.body())
-        return await self._answer(version, SearchQuery(image, parameters.k, parameters.media), started)
+        query = SearchQuery(image, parameters.k, parameters.media, min_score=parameters.min_score)
+        return await self._answer(version, query, started)
 
     async def preview(self, version: schemas.VersionName, row: schemas.RowNumber, frame: schemas.RowNumber) -> Response:
         """Thumbnail of an indexed image or of a video frame."""
@@ -90,6 +116,11 @@ class Service:
         if data is None:
             raise RequestRefused(404, f"version {version} has no frame {frame} of item {row}")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": PREVIEW_CACHE})
+
+    async def overview(self) -> Response:
+        """What the index holds: numbers of items, columns to filter by, and queries to begin with."""
+        version = self._require_version()
+        return JSONResponse({"versions": version.view.versions, **version.overview})
 
     async def lineage(self, version: schemas.VersionName) -> Response:
         """Lineage of a version."""
@@ -115,16 +146,36 @@ class Service:
         """Metrics in Prometheus's text format."""
         return PlainTextResponse(self.service_metrics.render(), media_type="text/plain; version=0.0.4")
 
-    async def _answer(self, version: LoadedVersion, query: SearchQuery, started: float) -> Response:
-        answer = await self.batcher.submit(version, query)
-        versions = version.view.versions
+    async def _answer(
+        self, version: LoadedVersion, query: SearchQuery, started: float, *, fits: bool | None = None
+    ) -> Response:
+        """Answer a query; `fits` is known already if it is the next page of one."""
+        try:
+            version.search.filters.require_columns(query.where)
+        except BadInput as error:
+            raise RequestRefused(422, str(error)) from None
+        answer = await self.batcher.submit(version, replace(query, k=query.k + 1))  # one more tells if there is more
+        if not query.offset:
+            fits = version.search.fits(query, answer.results)
+        following = None
+        if len(answer.results) > query.k and query.offset + query.k < MAX_RESULTS:
+            following = Cursor.after(query, answer.vector, version, fits=fits).encode()
         content = {
-            "versions": versions,
+            "versions": version.view.versions,
             "milliseconds": round(1000 * (time.perf_counter() - started), 1),
-            "results": [_add_links(result, version.view.target.version) for result in answer.results],
+            "results": [_complete(result, version) for result in answer.results[: query.k]],
+            "fits": fits,
+            "next": following,
         }
-        log_task = BackgroundTask(self.log.add, query, answer.vector, versions) if self.log else None
-        return JSONResponse(content, background=log_task)
+        return JSONResponse(content, background=self._log_task(query, answer.vector, version))
+
+    def _log_task(
+        self, query: SearchQuery, vector: NDArray[np.float32], version: LoadedVersion
+    ) -> BackgroundTask | None:
+        """Logs a text or an image; drift is measured on neither mixtures nor further pages."""
+        if self.log is None or len(query.terms) > 1 or isinstance(query.content, np.ndarray):
+            return None
+        return BackgroundTask(self.log.add, query, vector, version.view.versions)
 
     def _require_version(self) -> LoadedVersion:
         version = self.version_manager.current
@@ -155,10 +206,14 @@ def router(service: Service, *, token: bool) -> APIRouter:
         "dependencies": auth,
     }
     lookup_options: dict[str, Any] = {"responses": error_responses(404, 422), "dependencies": auth}
-    routes.post("/search", **search_options)(service.search)
+    routes.post("/search", **search_options | {"responses": error_responses(408, 410, 413, 422, 429, 503)})(
+        service.search
+    )
     routes.post(
         "/search/image", openapi_extra={"requestBody": {"required": True, "content": IMAGE_BODY}}, **search_options
     )(service.search_image)
+    overview_options = lookup_options | {"responses": error_responses(503)}
+    routes.get("/overview", response_model=schemas.Overview, **overview_options)(service.overview)
     routes.get("/lineage/{version}", response_model=schemas.Lineage, **lookup_options)(service.lineage)
     routes.get("/lineage/{version}/{row}", response_model=schemas.ItemLineage, **lookup_options)(service.item_lineage)
     jpeg: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "JPEG"}}
@@ -170,6 +225,18 @@ def router(service: Service, *, token: bool) -> APIRouter:
     return routes
 
 
-def _add_links(result: Mapping[str, Any], version: str) -> dict[str, Any]:
-    row, frame = result["row"], result["frame"]
-    return {**result, "preview": f"/preview/{version}/{row}/{frame}", "lineage": f"/lineage/{version}/{row}"}
+def _complete(result: Mapping[str, Any], version: LoadedVersion) -> dict[str, Any]:
+    """A result with its metadata, number of frames and links."""
+    name, row, frame = version.view.target.version, result["row"], result["frame"]
+    items = version.search.items
+    return {
+        **result,
+        "metadata": parse_metadata(items[ITEM_METADATA].iat[row]) if ITEM_METADATA in items else {},
+        "frames": version.search.frames.count(row),
+        "preview": f"/preview/{name}/{row}/{frame}",
+        "lineage": f"/lineage/{name}/{row}",
+    }
+
+
+def _where(where: Mapping[str, str | list[str]]) -> Where:
+    return tuple((name, (value,) if isinstance(value, str) else tuple(value)) for name, value in where.items())

@@ -6,11 +6,14 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, ResultMedia
+from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, TEXT_WEIGHT, ResultMedia
 
 MAX_K = 100
 MAX_CHARS = 1000  # of a text; the text encoder truncates to its own maximum of tokens
-IMAGE_FORMAT = "base64-picture"
+MAX_MINUS = 10  # texts to keep away from
+MAX_FILTERS = 20  # columns in `where`
+MAX_CURSOR = 100_000  # characters; an embedding of 4096 dimensions takes 22,000
+IMAGE_FORMAT, CURSOR_FORMAT, COLUMN_FORMAT = "base64-picture", "next-of-an-answer", "column-of-items"
 
 
 def _whole(value: object) -> object:
@@ -33,28 +36,64 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class TextQuery(Strict):
+Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"\S")]
+Score = Annotated[float, Field(ge=-1, le=1, description="Results with a lower score are left out.")]
+Value = Annotated[str, Field(max_length=MAX_CHARS)]
+
+
+class ResultOptions(Strict):
+    """Which results to give."""
+
+    k: K = DEFAULT_K
+    media: Media = DEFAULT_MEDIA
+    min_score: Score | None = None
+    where: Annotated[
+        dict[Annotated[str, Field(json_schema_extra={"format": COLUMN_FORMAT})], Value | list[Value]],
+        Field(
+            max_length=MAX_FILTERS,
+            description="Columns of the items, each with the value or the list of values that may be found.",
+        ),
+    ] = {}
+
+
+class QueryOptions(ResultOptions):
+    """Which results to give, and what to keep away from."""
+
+    minus: Annotated[
+        list[Text], Field(max_length=MAX_MINUS, description="Texts to keep away from: their vectors are subtracted.")
+    ] = []
+
+
+class TextQuery(QueryOptions):
     """Search by text."""
 
-    text: Annotated[str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"\S")]
-    k: K = DEFAULT_K
-    media: Media = DEFAULT_MEDIA
+    text: Text
 
 
-class ImageQuery(Strict):
-    """Search by a base64-encoded image file."""
+class ImageQuery(QueryOptions):
+    """Search by a base64-encoded image file, and a text if the results should differ from the image."""
 
     image: Annotated[str, Field(min_length=1, json_schema_extra={"format": IMAGE_FORMAT})]
+    text: Text | None = None
+    text_weight: Annotated[
+        float, Field(ge=0, le=100, description="Weight of the text's vector; that of the image is 1.")
+    ] = TEXT_WEIGHT
+
+
+class CursorQuery(Strict):
+    """The next page of results."""
+
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR, json_schema_extra={"format": CURSOR_FORMAT})]
     k: K = DEFAULT_K
-    media: Media = DEFAULT_MEDIA
 
 
-def _kind(body: Any) -> Literal["text", "image"]:  # noqa: ANN401  any JSON value
-    return "image" if isinstance(body, Mapping) and "image" in body and "text" not in body else "text"
+def _kind(body: Any) -> Literal["text", "image", "cursor"]:  # noqa: ANN401  any JSON value
+    names = set(body) if isinstance(body, Mapping) else set()
+    return "image" if "image" in names else "cursor" if "cursor" in names and "text" not in names else "text"
 
 
 AnyQuery = Annotated[
-    Annotated[TextQuery, Tag("text")] | Annotated[ImageQuery, Tag("image")],
+    Annotated[TextQuery, Tag("text")] | Annotated[ImageQuery, Tag("image")] | Annotated[CursorQuery, Tag("cursor")],
     Discriminator(_kind),
 ]
 
@@ -66,6 +105,7 @@ class SearchParameters(BaseModel):
 
     k: K = DEFAULT_K
     media: Media = DEFAULT_MEDIA
+    min_score: Score | None = None
 
 
 class Version(BaseModel):
@@ -99,6 +139,11 @@ class Result(BaseModel):
     split: str
     row: int = Field(ge=0, description="Row of the item in this version of the index.")
     frame: int = Field(ge=0, description="Video frame most similar to the query, from 0; 0 for an image.")
+    best_caption: int | None = Field(
+        ge=0, description="Caption most similar to the query, from 0; null if it has none."
+    )
+    metadata: dict[str, Any] = Field(description="Further columns of the item in its source.")
+    frames: int = Field(ge=1, description="Number of stored frames: 1 for an image.")
     preview: str = Field(description="Path of its thumbnail.")
     lineage: str = Field(description="Path of its lineage.")
 
@@ -109,6 +154,30 @@ class Answer(BaseModel):
     versions: Versions
     milliseconds: float = Field(description="Time from the arrival of the query to its ranking.")
     results: list[Result]
+    fits: bool | None = Field(
+        description="Whether the best result is as near as those of captions are; null if that is not known."
+    )
+    next: str | None = Field(description="Cursor of the next page; null after the last one.")
+
+
+class ColumnValue(BaseModel):
+    """A value of a column of the items."""
+
+    value: str
+    items: int = Field(ge=0, description="Number of items with this value.")
+
+
+class Overview(BaseModel):
+    """What the index holds."""
+
+    versions: Versions
+    images: int = Field(ge=0, description="Number of images.")
+    videos: int = Field(ge=0, description="Number of videos.")
+    captions: int = Field(ge=0, description="Number of distinct captions.")
+    columns: dict[str, list[ColumnValue]] = Field(
+        description="Columns that `where` filters by, each with its most frequent values."
+    )
+    samples: list[str] = Field(description="Captions that the index answers with the item that they describe.")
 
 
 class Refusal(BaseModel):

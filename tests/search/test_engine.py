@@ -208,3 +208,31 @@ def test_frames_of_other_items_are_refused(tiny_model: Path, index: Path, tmp_pa
     FrameEmbeddings.of(np.zeros((0, 16), np.float32), [0] * 5).save(copy / "frames.safetensors")
     with pytest.raises(BadInput, match="6 vectors for 6 items and the frames of 5"):
         SearchEngine.load(tiny_model, copy)
+
+
+def test_metadata_of_items_are_columns_to_filter_by(tiny_model: Path, index: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(index, tmp_path / "index")
+    items = pd.read_parquet(copy / "items.parquet").drop(columns="metadata", errors="ignore")
+    fields = ['{"year": 2024, "place": "Oslo"}', '{"year": 2025, "place": null}', None, '{"year": 2024, "sharp": true}']
+    items.assign(metadata=pd.Series(fields).reindex(items.index)).to_parquet(copy / "items.parquet")
+    search = SearchEngine.load(tiny_model, copy)
+    assert search.filters.count_values(5) == {
+        "place": [("Oslo", 1)],
+        "sharp": [("true", 1)],
+        "split": [("test", 6)],
+        "year": [("2024", 2), ("2025", 1)],
+    }
+    for where, rows in (
+        ((("year", ("2024",)),), [0, 3]),
+        ((("year", ("2024", "2025")), ("place", ("Oslo",))), [0]),
+        ((("sharp", ("true",)),), [3]),
+        ((("year", ()),), []),
+    ):
+        for media in ("any", "text"):
+            [results] = search([Query("red", 6, media, where=where)], batch_size=1)
+            assert sorted(hit["row"] for hit in results) == rows
+    with pytest.raises(BadInput, match="the items have no column 'yaer': they have place, sharp, year, split"):
+        search.filters.require_columns((("yaer", ("2024",)),))
+    items.assign(metadata="[]").to_parquet(copy / "items.parquet")
+    with pytest.raises(BadInput, match="is not a JSON object"):
+        SearchEngine.load(tiny_model, copy)

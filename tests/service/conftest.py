@@ -21,6 +21,7 @@ from cots.config.params import Params
 from cots.registry.client import INDEX
 from cots.registry.packaging import InferenceConfig as Packed
 from cots.registry.packaging import save_index
+from cots.search.engine import SearchEngine
 from cots.service.app import ServiceSettings, create_app
 from cots.service.middleware import RequestLimits
 from cots.service.server import uvicorn_config
@@ -113,6 +114,13 @@ def served(mixed_package: Path) -> Iterator[Served]:
     """A service over `mixed_package` that the tests share."""
     with serving(mixed_package) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def search(mixed_package: Path) -> SearchEngine:
+    """The search engine of `mixed_package`, as its own code loads it."""
+    engine: SearchEngine = mlflow.pyfunc.load_model(str(mixed_package)).unwrap_python_model().search
+    return engine
 
 
 @dataclass(frozen=True)

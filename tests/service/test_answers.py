@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,13 +20,6 @@ from .conftest import Served, encoded, in_base64, serving
 pytestmark = pytest.mark.slow
 IMAGES, VIDEOS, CAPTIONS = 18, 9, 27
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def search(mixed_package: Path) -> SearchEngine:
-    model = mlflow.pyfunc.load_model(str(mixed_package)).unwrap_python_model()
-    engine: SearchEngine = model.search
-    return engine
 
 
 def media(answer: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from schemathesis import GenerationMode
 
 from cots.data.image_decoding import FORMATS
-from cots.service.schemas import IMAGE_FORMAT
+from cots.service.schemas import COLUMN_FORMAT, CURSOR_FORMAT, IMAGE_FORMAT
 
 from .conftest import Served, encoded, in_base64
 
@@ -18,6 +18,7 @@ IMAGES = strategies.builds(encoded, strategies.sampled_from(["red", "blue"]), st
 OPERATIONS = [
     ("/search", "POST"),
     ("/search/image", "POST"),
+    ("/overview", "GET"),
     ("/lineage/{version}", "GET"),
     ("/lineage/{version}/{row}", "GET"),
     ("/preview/{version}/{row}/{frame}", "GET"),
@@ -25,7 +26,7 @@ OPERATIONS = [
     ("/readyz", "GET"),
     ("/metrics", "GET"),
 ]
-NOTHING_TO_GET_WRONG = {"/healthz", "/readyz", "/metrics"}
+NOTHING_TO_GET_WRONG = {"/overview", "/healthz", "/readyz", "/metrics"}
 CASES = [
     (path, method, mode)
     for path, method in OPERATIONS
@@ -37,6 +38,9 @@ CASES = [
 @pytest.fixture(scope="module")
 def described(served: Served) -> Any:
     schemathesis.openapi.format(IMAGE_FORMAT, IMAGES.map(in_base64))
+    cursors = [served.search(text="red", k=k, media=media)["next"] for k in (1, 8) for media in ("any", "text")]
+    schemathesis.openapi.format(CURSOR_FORMAT, strategies.sampled_from(cursors))
+    schemathesis.openapi.format(COLUMN_FORMAT, strategies.just("split"))
     for media_type in FORMATS.values():
         schemathesis.openapi.media_type(media_type, IMAGES)
     return schemathesis.openapi.from_url(f"{served.url}/openapi.json")

@@ -1,0 +1,91 @@
+"""Filters of results by the kind and by the columns of items."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cots.errors import BadInput
+from cots.search.queries import ResultMedia, Where
+
+SPLIT = "split"  # the column that every index has
+ITEM_METADATA = "metadata"
+
+
+class ItemFilters:
+    """The columns of an index's items by which results can be filtered.
+
+    Args:
+        items: one row per item, with columns media and split, and optionally metadata: a JSON object, or None, whose
+            fields are columns too.
+    """
+
+    def __init__(self, items: pd.DataFrame) -> None:
+        media = items["media"].to_numpy()
+        self._by_media: dict[ResultMedia, NDArray[np.bool_]] = {
+            "image": media == "image",
+            "video": media == "video",
+        }
+        metadata = [parse_metadata(text) for text in items[ITEM_METADATA]] if ITEM_METADATA in items else []
+        names = sorted({name for fields in metadata for name in fields})
+        columns = {name: [_as_text(fields.get(name)) for fields in metadata] for name in names}
+        self._columns = {name: _encode(values) for name, values in (columns | {SPLIT: items[SPLIT]}).items()}
+
+    def select(self, media: ResultMedia, where: Where) -> NDArray[np.bool_] | None:
+        """(N,) which items may be found; None if all.
+
+        Args:
+            media: kind of results; "text" and "any" select all kinds of items.
+            where: columns, which the items must have, with the values that may be found.
+        """
+        selected = self._by_media.get(media)
+        for name, values in where:
+            codes, numbers = self._columns[name]
+            wanted = np.isin(codes, [numbers[value] for value in values if value in numbers])
+            selected = wanted if selected is None else selected & wanted
+        return selected
+
+    def count_values(self, max_values: int) -> dict[str, list[tuple[str, int]]]:
+        """By column, its most frequent values with the number of items of each, at most `max_values`."""
+        counts: dict[str, list[tuple[str, int]]] = {}
+        for name, (codes, numbers) in self._columns.items():
+            sizes = np.bincount(codes[codes >= 0], minlength=len(numbers)).tolist()
+            by_size = sorted(zip(numbers, sizes, strict=True), key=lambda pair: (-pair[1], pair[0]))
+            counts[name] = by_size[:max_values]
+        return counts
+
+    def require_columns(self, where: Where) -> None:
+        """Check the columns of a filter.
+
+        Raises:
+            BadInput: the items have no such column.
+        """
+        for name, _ in where:
+            if name not in self._columns:
+                raise BadInput(f"the items have no column {name[:100]!r}: they have {', '.join(self._columns)}")
+
+
+def parse_metadata(text: object) -> dict[str, Any]:
+    """The fields of an item, from its cell in column `ITEM_METADATA`.
+
+    Raises:
+        ValueError: the cell is not a JSON object.
+    """
+    fields = json.loads(text) if isinstance(text, str) else {}
+    if not isinstance(fields, dict):
+        raise ValueError(f"metadata {text!r:.80} is not a JSON object")
+    return fields
+
+
+def _as_text(value: object) -> str | None:
+    """A value as filters give it: texts as they are, other values as JSON, None for null."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _encode(values: Iterable[str | None]) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """The number of each row's value, -1 for none, and the numbers of the values."""
+    codes, distinct = pd.factorize(np.array(list(values), object))
+    return codes, {str(value): number for number, value in enumerate(distinct)}

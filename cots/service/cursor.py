@@ -1,0 +1,101 @@
+"""Cursors: where the next page of results begins, as text that a client sends back unchanged.
+
+A cursor holds the query's embedding, so that the next page needs neither the query nor its encoding and is ranked by
+the same numbers. It holds nothing that its sender may not ask for anyway, so it is checked, but not signed.
+"""
+
+import base64
+import binascii
+import json
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cots.search.queries import Query, ResultMedia, Where
+from cots.service.errors import RequestRefused
+from cots.service.loaded_version import LoadedVersion
+
+MAX_RESULTS = 1000  # of one query, over all pages
+MALFORMED = "the cursor is malformed: send the `next` of an answer, unchanged"
+
+
+class Cursor(BaseModel):
+    """The next page of a query.
+
+    Attributes:
+        version: of the index, which alone can continue the ranking.
+        encoders: digest of the encoders.
+        vector: the query's embedding, base64 of little-endian float32.
+        offset: number of results on the pages before.
+        media, min_score, where: as in `Query`.
+        fits: as in the answer to the query.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: str
+    encoders: str
+    vector: str
+    offset: Annotated[int, Field(ge=1, lt=MAX_RESULTS)]
+    media: ResultMedia
+    min_score: Annotated[float, Field(allow_inf_nan=False)] | None
+    where: Where
+    fits: bool | None
+
+    @classmethod
+    def after(cls, query: Query, vector: np.ndarray, version: LoadedVersion, *, fits: bool | None) -> Self:
+        """The page that follows the one that `query` asks for."""
+        return cls(
+            version=version.view.target.version,
+            encoders=version.view.encoders,
+            vector=base64.b64encode(vector.astype("<f4").tobytes()).decode(),
+            offset=query.offset + query.k,
+            media=query.media,
+            min_score=query.min_score,
+            where=query.where,
+            fits=fits,
+        )
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """Read what `encode` wrote.
+
+        Raises:
+            RequestRefused: it is something else.
+        """
+        try:
+            return cls.model_validate_json(base64.urlsafe_b64decode(text.encode("ascii")))
+        except (ValidationError, ValueError):  # binascii.Error and UnicodeEncodeError among them
+            raise RequestRefused(422, MALFORMED) from None
+
+    def encode(self) -> str:
+        """The cursor as text of a URL's characters."""
+        return base64.urlsafe_b64encode(json.dumps(self.model_dump(), separators=(",", ":")).encode()).decode()
+
+    def query(self, version: LoadedVersion, k: int) -> Query:
+        """The query for the page.
+
+        Raises:
+            RequestRefused: another version answers now, or the embedding is none of its encoders.
+        """
+        if (self.version, self.encoders) != (version.view.target.version, version.view.encoders):
+            raise RequestRefused(
+                410,
+                f"the results are those of version {self.version[:64]}, and {version.view.target.version} answers now: "
+                "send the query again",
+            )
+        try:
+            vector = np.frombuffer(base64.b64decode(self.vector, validate=True), "<f4")
+        except (binascii.Error, ValueError):
+            raise RequestRefused(422, MALFORMED) from None
+        if vector.shape != (version.search.model.dim,) or not np.isfinite(vector).all():
+            raise RequestRefused(422, MALFORMED)
+        return Query(
+            vector,
+            min(k, MAX_RESULTS - self.offset),
+            self.media,
+            offset=self.offset,
+            min_score=self.min_score,
+            where=self.where,
+        )
