@@ -14,7 +14,7 @@ from cots.file_names import LINEAGE
 from cots.files import locked, write_json
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
-from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FRAMES, ITEM_INDEX, ITEMS, THUMBNAILS
+from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FIT, FRAMES, ITEM_INDEX, ITEMS, THUMBNAILS
 from cots.index.thumbnails import Thumbnails
 from cots.registry.alias_manager import format_ids
 from cots.registry.cards import DATA_CARD, MODEL_CARD
@@ -98,6 +98,8 @@ def _write_without(withdrawn: Collection[str], index: Path, out: Path, *, settin
     if not len(rows):
         raise RunFailed("its index has no other samples: register one that has")
     out.mkdir()
+    if (index / FIT).is_file():
+        shutil.copyfile(index / FIT, out / FIT)
     rest = items.iloc[rows]
     frames, thumbnails = FrameEmbeddings.load(index / FRAMES), Thumbnails(index / THUMBNAILS)
     frames.select(rows).save(out / FRAMES)

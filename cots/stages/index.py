@@ -16,12 +16,14 @@ from PIL import Image
 from cots.batching import batched
 from cots.config.index import IndexConfig
 from cots.config.stages.index import IndexParams
-from cots.data.manifest import read_manifest, write_table
+from cots.data.manifest import read_manifest, select_part, write_table
 from cots.data.samples import GALLERY, StoredSample
 from cots.data.stored_samples import decode_frames, read_stored_samples
+from cots.directions import MEDIA_OF
 from cots.distributed import all_gather_object, rank, world_size
 from cots.errors import BadInput, exit_on_error
 from cots.evaluation.embedding import embed_texts
+from cots.evaluation.fit_threshold import NONSENSE, fit_threshold
 from cots.files import atomic_folder, write_json
 from cots.index.auto_index import IndexChoice, choose_index, recall_of
 from cots.index.embedding_cache import EmbeddingCache, digest_of
@@ -31,6 +33,7 @@ from cots.index.index_folder import (
     CAPTION_INDEX,
     CAPTION_SCHEMA,
     CAPTIONS,
+    FIT,
     FRAMES,
     ITEM_INDEX,
     ITEM_SCHEMA,
@@ -43,6 +46,8 @@ from cots.init_distributed import init_distributed
 from cots.models.dual_encoder import DualEncoder
 from cots.rounding import rounded
 
+MAX_HELD_OUT = 500  # captions that the score of a fit is taken from
+
 
 def stage(
     shards: Path, manifest: Path, encoders: Path, out: Path, *, params: IndexParams, cache_dir: Path | None = None
@@ -50,7 +55,8 @@ def stage(
     """Write the index of the gallery into `out`.
 
     Row i of items.parquet is vector i of index.faiss, with its frames in frames.safetensors and previews.tar; row i of
-    captions.parquet is vector i of captions.faiss. index.json records encoders, settings and recall.
+    captions.parquet is vector i of captions.faiss. index.json records encoders, settings and recall; fit.json the score
+    below which nothing fits a text.
 
     Args:
         shards: the shard folder; manifest: the manifest file; encoders: the model folder.
@@ -68,12 +74,13 @@ def stage(
     if items.empty:
         raise BadInput(f"index.splits {', '.join(settings.splits)}: {manifest} has no sample of them")
     model = DualEncoder.load(encoders)
-    captions = collect_captions(items)
+    held_out = _held_out_captions(table, params)
+    texts = [*(str(row["caption"]) for row in collect_captions(items)), *held_out, *NONSENSE]
     if rank():  # only rank 0 writes
         _encode_items(
             model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch_size=batch_size
         )
-        embed_texts(model, [str(row["caption"]) for row in captions], batch_size=batch_size)
+        embed_texts(model, texts, batch_size=batch_size)
         return
     cache_path = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
     cache = EmbeddingCache.load(cache_path) if cache_path else None
@@ -84,8 +91,11 @@ def stage(
                 model, samples, thumbnail_tar, cache, side=settings.thumbnail_size, batch_size=batch_size
             )
         frames.save(partial / FRAMES)
-        texts = _encode_texts(model, [str(row["caption"]) for row in captions], cache, batch_size=batch_size)
-        write_index(partial, items, vectors, texts, settings=settings, encoder=model.digest)
+        encoded = _encode_texts(model, texts, cache, batch_size=batch_size)
+        captions, *queries = np.split(encoded, np.cumsum([-len(held_out) - len(NONSENSE) + len(texts), len(held_out)]))
+        index = write_index(partial, items, vectors, captions, settings=settings, encoder=model.digest)
+        if threshold := fit_threshold(*(_best_scores(index, part) for part in queries)):
+            write_json(partial / FIT, rounded(threshold))
     if cache and cache_path:
         cache.save(cache_path)
         for other in cache_path.parent.glob("*.safetensors"):
@@ -101,8 +111,8 @@ def write_index(
     *,
     settings: IndexConfig,
     encoder: str,
-) -> None:
-    """Write the searchable part of an index folder: all files but frames and thumbnails.
+) -> EmbeddingIndex:
+    """Write the searchable part of an index folder: all files but frames, thumbnails and `FIT`.
 
     Args:
         out: the folder, which exists.
@@ -111,6 +121,9 @@ def write_index(
         texts: (C, D) embeddings of the captions in the order of `collect_captions`; C may be 0.
         settings: section `index`.
         encoder: digest of the encoders.
+
+    Returns:
+        The index of the items.
 
     Raises:
         BadInput: FAISS cannot build such an index from so few vectors.
@@ -133,6 +146,19 @@ def write_index(
     }
     metadata |= {"captions": len(captions), "encoder": encoder}
     write_json(out / METADATA, metadata | rounded(_measure_index(chosen.index, vectors, queries[1::2])))
+    return chosen.index
+
+
+def _held_out_captions(manifest: pd.DataFrame, params: IndexParams) -> list[str]:
+    """Some captions that the deployed model was not trained on."""
+    rows = select_part(manifest, params.evaluate.split, MEDIA_OF[params.index.target])
+    captions = list(dict.fromkeys(caption for captions in rows["captions"] for caption in captions))
+    return captions[:: -(-len(captions) // MAX_HELD_OUT) or 1]
+
+
+def _best_scores(index: EmbeddingIndex, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(Q,) similarity of each query's nearest item."""
+    return index.search(queries, 1)[0][:, 0]
 
 
 def _encode_items(
