@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,11 @@ def test_results_come_as_one_types_with_scores_and_the_versions_that_answered(op
     scores = opened.locator(".score").all_inner_texts()
     assert list(map(float, scores)) == pytest.approx([hit["score"] for hit in answer["results"]], abs=0.01)
     assert opened.locator(".rank").all_inner_texts() == [str(rank) for rank in range(1, 25)]
-    expect(opened.locator("#status")).to_contain_text(answer["versions"]["index"]["version"])
-    expect(opened.locator("#status")).to_contain_text("24 results in ")
+    expect(opened.locator("#versions")).to_contain_text(answer["versions"]["index"]["version"])
+    expect(opened.locator("#status")).to_contain_text("First 24 results in ")
     served.until(lambda: opened.evaluate(ALL_SHOWN))
-    assert all(image.get_attribute("alt") for image in opened.locator(".card img").all())
+    captions = [hit["captions"][hit["best_caption"]] for hit in answer["results"]]
+    assert opened.locator(".caption").all_inner_texts() == captions
 
 
 def test_images_videos_and_captions_can_be_chosen(opened: Page) -> None:
@@ -120,37 +122,144 @@ def test_more_like_this_looks_for_the_result_itself(opened: Page) -> None:
     expect(cards(opened)).to_have_count(18)
     third = cards(opened).nth(2)
     words = third.locator(".caption").inner_text()
-    third.locator(".thumbnail").click()
+    third.locator(".similar").click()
     expect(opened.locator("#like")).to_be_visible()
     colour = next(name for name in ("red", "green", "blue", "yellow", "white", "black") if name in words)
     expect(cards(opened).first.locator(".caption")).to_contain_text(colour)
     expect(cards(opened).first.locator(".score")).to_have_text("1.000")
 
 
-def test_a_result_leads_to_its_lineage(opened: Page, served: Served) -> None:
+def enlarge(page: Page, number: int) -> Any:
+    """Open a result, from 0, and wait for its image."""
+    cards(page).nth(number).locator(".thumbnail").click()
+    expect(page.locator("#viewer-image[src^=blob]")).to_be_visible()
+    return page.locator("#viewer")
+
+
+def test_a_result_is_enlarged_with_its_captions_and_its_lineage(opened: Page, served: Served) -> None:
     opened.locator("#text").fill("a blue square")
-    link = cards(opened).first.locator("a")
-    item = served.client.get("/" + (link.get_attribute("href") or "")).json()["item"]
-    assert cards(opened).first.locator(".caption").inner_text() == item["captions"][0]
-    link.click()
-    expect(opened.locator("#lineage")).to_be_visible()
-    expect(opened.locator("#lineage")).to_contain_text(item["id"])
-    expect(opened.locator("#lineage")).to_contain_text("cots-index folder-")
-    opened.keyboard.press("Escape")
-    expect(opened.locator("#lineage")).to_be_hidden()
     expect(cards(opened)).to_have_count(24)
+    hits = served.search(text="a blue square", k=24)["results"]
+    viewer = enlarge(opened, 0)
+    for caption in hits[0]["captions"]:
+        expect(viewer).to_contain_text(caption)
+    with opened.expect_download() as download:
+        opened.locator("#viewer-save").click()
+    assert download.value.suggested_filename.startswith(hits[0]["id"])
+    assert Path(download.value.path()).read_bytes()[:3] == b"\xff\xd8\xff"
+    opened.locator("#viewer-lineage summary").click()
+    expect(viewer).to_contain_text(hits[0]["id"])
+    expect(viewer).to_contain_text("cots-index folder-")
+    expect(opened.locator("#viewer-previous")).to_be_disabled()
+    opened.keyboard.press("ArrowRight")
+    expect(opened.locator("#viewer-facts")).to_contain_text("Rank2")
+    expect(opened.locator("#viewer-previous")).to_be_enabled()
+    opened.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+    expect(cards(opened).first.locator(".thumbnail")).to_be_focused()
+    expect(cards(opened)).to_have_count(24)
+
+
+def test_a_video_plays_until_it_is_paused(opened: Page, served: Served) -> None:
+    opened.locator("#text").fill("a blue square")
+    opened.get_by_label("Videos").check()
+    expect(cards(opened)).to_have_count(9)
+    frame = served.search(text="a blue square", media="video")["results"][0]["frame"]
+    enlarge(opened, 0)
+    expect(opened.locator("#viewer-number")).to_have_text(f"{frame + 1} of 3")
+    expect(opened.locator("#viewer-number")).to_have_text(f"{(frame + 1) % 3 + 1} of 3")
+    opened.get_by_role("button", name="Pause").click()
+    opened.get_by_label("Frame", exact=True).fill("2")
+    expect(opened.locator("#viewer-number")).to_have_text("3 of 3")
+    expect(opened.locator("#viewer-play")).to_have_text("Play")
 
 
 def test_a_lineage_shows_the_metrics_of_the_directions_that_it_has(opened: Page, served: Served) -> None:
     opened.locator("#text").fill("a blue square")
-    link = cards(opened).first.locator("a")
-    address = link.get_attribute("href") or ""
+    address = served.search(text="a blue square", k=1)["results"][0]["lineage"]
     names = ["chance.t2v.R1", "folds.t2v.R1", "rsum", "t2v.R1", "t2v.R5", "v2t.R1"]
-    lineage = served.client.get("/" + address).json() | {"metrics": dict.fromkeys(names, "41.5")}
-    opened.route(f"**/{address}", lambda route: route.fulfill(json=lineage))
-    link.click()
-    shown = opened.locator("#lineage dt", has_text=re.compile("rsum|R1|R5"))
+    lineage = served.client.get(address).json() | {"metrics": dict.fromkeys(names, "41.5")}
+    opened.route(f"**{address}", lambda route: route.fulfill(json=lineage))
+    enlarge(opened, 0)
+    opened.locator("#viewer-lineage summary").click()
+    shown = opened.locator("#viewer-lineage dt", has_text=re.compile("rsum|R1|R5"))
     expect(shown).to_have_text(["rsum", "t2v.R1", "v2t.R1"])
+
+
+def test_back_and_forward_go_from_query_to_query(opened: Page) -> None:
+    opened.locator("#text").press_sequentially("a blue square", delay=5)
+    expect(cards(opened)).to_have_count(24)
+    assert "q=a+blue+square" in opened.url
+    opened.get_by_label("Videos").check()
+    expect(cards(opened)).to_have_count(9)
+    cards(opened).nth(1).locator(".similar").click()
+    expect(opened.locator("#like")).to_be_visible()
+    expect(cards(opened).first.locator(".score")).to_have_text(re.compile(r"^0\.99|^1\.000"))
+    address = opened.url
+    opened.go_back()
+    expect(opened.locator("#like")).to_be_hidden()
+    expect(opened.locator("#text")).to_have_value("a blue square")
+    expect(cards(opened)).to_have_count(9)
+    opened.go_back()
+    expect(cards(opened)).to_have_count(24)
+    opened.go_back()
+    expect(opened.locator("#intro")).to_be_visible()
+    opened.goto(address)  # as a link that somebody was sent
+    opened.reload()
+    expect(opened.locator("#like")).to_be_visible()
+    expect(cards(opened)).to_have_count(9)
+
+
+def test_more_results_come_on_scrolling(opened: Page) -> None:
+    opened.locator("#text").fill("a blue square")
+    expect(cards(opened)).to_have_count(24)
+    opened.mouse.wheel(0, 5000)
+    expect(cards(opened)).to_have_count(27)
+    expect(opened.locator("#status")).to_contain_text("27 results")
+    assert opened.locator(".rank").all_inner_texts() == [str(rank) for rank in range(1, 28)]
+
+
+def test_where_another_version_answers_in_the_meantime_the_query_is_sent_again(opened: Page) -> None:
+    opened.locator("#text").fill("a blue square")
+    expect(cards(opened)).to_have_count(24)
+    gone = {"status": 410, "content_type": "application/json", "body": '{"error": "version 1 is gone"}'}
+    bodies: list[str] = []
+
+    def refuse_cursors(route: Any) -> None:
+        bodies.append(route.request.post_data)
+        route.fulfill(**gone) if "cursor" in bodies[-1] else route.continue_()
+
+    opened.route("**/search", refuse_cursors)
+    with opened.expect_response(lambda response: response.url.endswith("/search") and response.ok):
+        opened.locator("#more").click()
+    assert "cursor" in bodies[0]
+    assert '"text":"a blue square"' in bodies[-1]
+    expect(opened.locator("#trouble")).to_be_hidden()
+
+
+def test_an_image_a_text_and_minus_words_are_one_query(opened: Page) -> None:
+    opened.evaluate(DROP, [list(encoded("blue")), "drop"])
+    expect(cards(opened)).to_have_count(24)
+    with opened.expect_request("**/search") as request:
+        opened.locator("#text").fill('at night -red -"a green square" t-shirt')
+    body = request.value.post_data_json or {}
+    assert body["text"] == "at night t-shirt"
+    assert body["minus"] == ["red", "a green square"]
+    assert body["image"]
+    expect(opened.locator("#like")).to_be_visible()
+    expect(opened.locator("#status")).to_contain_text("without red, a green square")
+
+
+def test_results_are_filtered_by_columns(opened: Page) -> None:
+    opened.locator("#text").fill("a blue square")
+    expect(cards(opened)).to_have_count(24)
+    opened.locator("#filters summary").click()
+    opened.get_by_label("split").select_option("val")
+    expect(cards(opened)).to_have_count(9)
+    expect(opened.locator("#filters summary")).to_contain_text("Filters (1)")
+    assert "where.split=val" in opened.url
+    opened.reload()
+    expect(cards(opened)).to_have_count(9)
 
 
 def test_the_keyboard_alone_is_enough(opened: Page) -> None:
@@ -170,6 +279,8 @@ def test_the_keyboard_alone_is_enough(opened: Page) -> None:
     opened.keyboard.press("ArrowDown")
     columns = opened.evaluate("getComputedStyle(document.querySelector('#results')).gridTemplateColumns").split(" ")
     expect(cards(opened).nth(1 + len(columns)).locator(".thumbnail")).to_be_focused()
+    opened.keyboard.press("Enter")
+    expect(opened.locator("#viewer-like")).to_be_focused()
     opened.keyboard.press("Enter")
     expect(opened.locator("#like")).to_be_visible()
     expect(cards(opened).nth(0).locator(".thumbnail")).to_be_focused()
@@ -227,8 +338,9 @@ def test_a_phone_needs_no_scrolling_sideways(opened: Page, width: int) -> None:
     opened.get_by_label("Captions").check()
     expect(opened.locator("#results.texts .card")).to_have_count(24)
     assert opened.evaluate(wide) == width
-    cards(opened).first.locator("a").click()
-    expect(opened.locator("#lineage")).to_be_visible()
+    enlarge(opened, 0)
+    opened.locator("#viewer-lineage summary").click()
+    expect(opened.locator("#viewer-lineage")).to_contain_text("cots-index")
     assert opened.evaluate(wide) == width
 
 
@@ -254,5 +366,82 @@ def test_a_token_is_asked_for_once_and_previews_need_it_too(browser: Browser, mi
             served.until(lambda page=page: page.evaluate(ALL_SHOWN))  # type: ignore[misc]
             page.reload()
             expect(cards(page)).to_have_count(24)
-            cards(page).first.locator("a").click()
-            expect(page.locator("#lineage")).to_contain_text("cots-index folder-")
+            enlarge(page, 0)
+            page.locator("#viewer-lineage summary").click()
+            expect(page.locator("#viewer-lineage")).to_contain_text("cots-index folder-")
+
+
+@pytest.fixture(scope="session")
+def with_samples(mixed_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service whose index finds that no text fits, with one query to begin with."""
+    copy = shutil.copytree(mixed_package, tmp_path_factory.mktemp("fit") / "package")
+    (copy / "artifacts" / "index" / "fit.json").write_text('{"min_score": 2}')
+    with serving(copy) as served:
+        yield served
+
+
+def test_where_nothing_fits_well_the_page_says_so(browser: Browser, with_samples: Served) -> None:
+    for page in open_page(browser, with_samples.url):
+        page.locator("#text").fill("a blue square")
+        expect(page.locator("#weak")).to_have_text("Nothing here fits well. These results are the nearest.")
+        page.get_by_label("Captions").check()
+        expect(page.locator("#results.texts .card")).to_have_count(24)
+        expect(page.locator("#weak")).to_be_hidden()
+
+
+def test_the_first_page_names_queries_to_begin_with(opened: Page, served: Served) -> None:
+    overview = served.client.get("/overview").json() | {"samples": ["a red square in val"]}
+    opened.route("**/overview", lambda route: route.fulfill(json=overview))
+    opened.reload()
+    opened.get_by_role("button", name="a red square in val").click()
+    expect(opened.locator("#text")).to_have_value("a red square in val")
+    expect(cards(opened)).to_have_count(24)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_in_any_state(browser: Browser, with_samples: Served, width: int, scheme: str) -> None:
+    package = find_spec("axe_playwright_python")
+    if package is None or package.origin is None:
+        pytest.skip("no axe-playwright-python: install the extra `dev`")
+    axe = (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf8")
+
+    def violations(page: Page) -> list[str]:
+        page.evaluate(axe)
+        found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+        return [f"{fault['id']}: {fault['help']}: {fault['nodes'][0]['html']}" for fault in found]
+
+    for page in open_page(browser, with_samples.url, color_scheme=scheme, reduced_motion="reduce"):
+        page.set_viewport_size({"width": width, "height": 800})
+        expect(page.locator("#filters")).to_be_visible()
+        states = {"first": violations(page)}
+        page.locator("#filters summary").click()
+        page.locator("#text").fill("a blue square -red")
+        expect(cards(page)).to_have_count(24)
+        states["results"] = violations(page)
+        page.locator("#text").fill("a blue square")
+        expect(page.locator("#weak")).to_be_visible()
+        states["weak"] = violations(page)
+        page.get_by_label("Videos").check()
+        expect(cards(page)).to_have_count(9)
+        enlarge(page, 0)
+        page.locator("#viewer-lineage summary").click()
+        expect(page.locator("#viewer-lineage")).to_contain_text("cots-index")
+        states["viewer"] = violations(page)
+        page.keyboard.press("Escape")
+        page.get_by_label("Captions").check()
+        expect(page.locator("#results.texts .card")).to_have_count(24)
+        states["captions"] = violations(page)
+        page.evaluate(DROP, [list(encoded("blue")), "drop"])
+        expect(page.locator("#like")).to_be_visible()
+        states["image"] = violations(page)
+        page.route("**/search", lambda route: route.fulfill(status=401, json={"error": "token required"}))
+        page.locator("#text").fill("a")
+        expect(page.locator("#token")).to_be_visible()
+        states["token"] = violations(page)
+        page.route("**/search", lambda route: route.fulfill(status=500, json={"error": "it failed"}))
+        page.keyboard.press("Escape")
+        page.locator("#text").fill("ab")
+        expect(page.locator("#trouble")).to_be_visible()
+        states["trouble"] = violations(page)
+        assert {state: found for state, found in states.items() if found} == {}

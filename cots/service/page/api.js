@@ -31,11 +31,13 @@ async function request(path, options) {
   throw new RequestError(response.status, message);
 }
 
-export async function search({ text, image, k, media }, signal) {
-  const options = image
-    ? { method: "POST", body: image, headers: { "Content-Type": image.type || "application/octet-stream" }, signal }
-    : { method: "POST", body: JSON.stringify({ text, k, media }), headers: { "Content-Type": "application/json" }, signal };
-  return (await request(image ? `search/image?k=${k}&media=${media}` : "search", options)).json();
+export async function search(body, signal) {
+  const headers = { "Content-Type": "application/json" };
+  return (await request("search", { method: "POST", body: JSON.stringify(body), headers, signal })).json();
+}
+
+export async function overview() {
+  return (await request("overview", {})).json();
 }
 
 export async function lineage(path) {

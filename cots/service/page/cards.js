@@ -1,30 +1,30 @@
 // Search results and lineage as elements of the page.
 
-import { relative, showPreview } from "./api.js";
+import { showPreview } from "./api.js";
 
 const DIGITS = 3;
 const HEADLINE = /^([^.]+\.R1|rsum)$/; // of every direction, without chance levels and folds
 
-export function card(template, result, { like, lineage }) {
+export const titleOf = (result) => result.captions[result.best_caption ?? 0] || result.id;
+
+export function card(template, result, { open, like }) {
   const element = template.content.firstElementChild.cloneNode(true);
-  const [thumbnail, image, badge, caption, rank, score, origin] = [
-    ".thumbnail", "img", ".badge", ".caption", ".rank", ".score", ".origin",
+  const [thumbnail, image, badge, caption, rank, score, similar] = [
+    ".thumbnail", "img", ".badge", ".caption", ".rank", ".score", ".similar",
   ].map((name) => element.querySelector(name));
-  const title = result.captions[0] || result.id;
+  const title = titleOf(result);
   caption.textContent = title;
   caption.title = title;
   rank.textContent = result.rank;
-  rank.setAttribute("aria-label", `Rank ${result.rank}`);
   score.textContent = result.score.toFixed(DIGITS);
   score.title = "Cosine similarity to your query";
-  origin.href = relative(result.lineage);
-  origin.setAttribute("aria-label", `Lineage of result ${result.rank}`);
-  origin.addEventListener("click", (event) => lineage(event, result));
-  thumbnail.setAttribute("aria-label", `Result ${result.rank}: ${title}. More like this.`);
-  thumbnail.addEventListener("click", () => like(result));
+  similar.setAttribute("aria-label", `Search for more like result ${result.rank}`);
+  similar.addEventListener("click", () => like(result));
+  thumbnail.setAttribute("aria-label", `Result ${result.rank}: ${title}. Enlarge.`);
+  thumbnail.addEventListener("click", () => open(result));
   badge.hidden = result.media !== "video";
-  badge.textContent = `Video, frame ${result.frame + 1}`;
-  image.alt = title;
+  badge.textContent = "Video";
+  image.alt = "";
   image.addEventListener("error", () => image.classList.add("gone"));
   showPreview(image, result.preview).catch(() => image.classList.add("gone"));
   return element;
@@ -46,8 +46,7 @@ export function lineageLists(lineage) {
   const { index, encoders } = lineage.versions;
   const { item } = lineage;
   return [
-    ...list("Item", [["Id", item.id], ["Kind", item.media], ["Split", item.split], ["Source", item.origin],
-      ["Captions", item.captions.join(" · ")]]),
+    ...list("Item", [["Id", item.id], ["Kind", item.media], ["Split", item.split], ["Source", item.origin]]),
     ...list("Answered by", [["Index", `${index.name} ${index.version}`],
       ["Encoders", [encoders.name, encoders.version].filter(Boolean).join(" ")], ["", encoders.digest, "digest"]]),
     ...list("Made from", [["Commit", lineage.git_commit, "digest"], ["Uncommitted", lineage.git_dirty === "true" ? "yes" : null],

@@ -1,30 +1,40 @@
 // The page: sends queries and shows their results.
 
 import * as api from "./api.js";
-import { card, lineageLists } from "./cards.js";
+import { card } from "./cards.js";
+import { emptyQuery, fromFragment, isBlank, requestBody, splitMinus, toFragment } from "./query.js";
+import { open } from "./viewer.js";
 
 const TYPING_MS = 160; // pause in typing after which the query is sent
 const SLOW_MS = 180; // time after which a running query shows progress
 const PAGE = 24;
-const MAX_RESULTS = 96;
+const MENU = 50; // most values of a column that can be filtered by
+const KEPT = 20; // pages that "back" shows as they were left
+const STORED = /^[A-Za-z0-9-]+\/\d+\/\d+$/; // key of an indexed image: version, row, frame
 
 const part = (id) => document.getElementById(id);
 const results = part("results");
 const text = part("text");
-const query = { text: "", image: null, k: PAGE, media: "any" };
+const images = new Map(); // query images by key
+const left = new Map(); // answers by address
+let query = emptyQuery();
+let hits = [];
+let answer = null; // the newest page of results
 let running = new AbortController();
 let typing = 0;
+let typed = false; // whether the newest entry of the history is still being typed
+
+// Queries
 
 async function ask() {
   running.abort();
   clearTimeout(typing);
-  if (!query.image && !query.text.trim()) return blank();
+  if (isBlank(query)) return blank();
   const controller = (running = new AbortController());
   const slow = setTimeout(() => wait(true), SLOW_MS);
-  remember();
   try {
-    const answer = await api.search(query, controller.signal);
-    if (!controller.signal.aborted) show(answer);
+    const found = await api.search(await requestBody(query, PAGE), controller.signal);
+    if (!controller.signal.aborted) show(found);
   } catch (error) {
     if (!controller.signal.aborted && error.name !== "AbortError") fail(error);
   } finally {
@@ -32,6 +42,24 @@ async function ask() {
     if (controller === running) wait(false);
   }
 }
+
+async function more() {
+  if (!answer?.next) return;
+  const { signal } = running;
+  const cursor = answer.next;
+  answer = { ...answer, next: null };
+  try {
+    const page = await api.search({ cursor, k: PAGE }, signal);
+    if (!signal.aborted) append(page);
+  } catch (error) {
+    if (signal.aborted || error.name === "AbortError") return;
+    if (error.status === 410) return ask(); // another version answers: from the beginning
+    answer = { ...answer, next: cursor };
+    part("status").textContent = `No more results could be loaded: ${error.message}`;
+  }
+}
+
+// What the page shows
 
 function wait(on) {
   part("progress").hidden = !on;
@@ -43,143 +71,231 @@ function only(name) {
   for (const note of ["intro", "nothing", "trouble"]) part(note).hidden = note !== name;
 }
 
-function blank() {
-  wait(false);
-  only("intro");
+function clear(name) {
+  only(name);
+  hits = [];
+  answer = null;
   results.replaceChildren();
-  part("status").textContent = "";
-  part("more").hidden = true;
-  remember();
+  for (const id of ["status", "versions"]) part(id).textContent = "";
+  for (const id of ["more", "weak"]) part(id).hidden = true;
 }
 
-function show({ results: hits, versions, milliseconds }) {
-  only(hits.length ? null : "nothing");
+function blank() {
+  wait(false);
+  clear("intro");
+}
+
+function show(found) {
+  only(found.results.length ? null : "nothing");
+  hits = [];
   results.classList.toggle("texts", query.media === "text");
-  results.replaceChildren(...hits.map((result) => card(part("card"), result, { like, lineage })));
-  part("more").hidden = hits.length < query.k || query.k >= MAX_RESULTS;
-  const { index, encoders } = versions;
-  const encoderName = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
-  const count = `${hits.length} ${hits.length === 1 ? "result" : "results"}`;
-  part("status").textContent = `${count} in ${milliseconds} ms · ${index.name} ${index.version} · ${encoderName}`;
+  results.replaceChildren();
+  part("weak").hidden = found.fits !== false;
+  const { index, encoders } = found.versions;
+  const name = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
+  part("versions").textContent = `Answered by ${index.name} ${index.version}, ${name}`;
+  append(found);
+}
+
+function append(page) {
+  answer = page;
+  hits = [...hits, ...page.results];
+  results.append(...page.results.map((result) => card(part("card"), result, { open: enlarge, like })));
+  const { minus } = splitMinus(query.text);
+  const count = `${page.next ? "First " : ""}${hits.length} ${hits.length === 1 ? "result" : "results"}`;
+  const without = minus.length ? `, without ${minus.join(", ")}` : "";
+  part("status").textContent = `${count} in ${page.milliseconds} ms${without}`;
+  part("more").hidden = !page.next;
+  bottom.unobserve(part("more")); // to be told again if it is still in sight
+  bottom.observe(part("more"));
 }
 
 function fail(error) {
   if (error.status === 401) return part("token").showModal();
-  only("trouble");
-  results.replaceChildren();
-  part("more").hidden = true;
-  part("status").textContent = "";
+  clear("trouble");
   const { message } = error;
   part("trouble-text").textContent = message.charAt(0).toUpperCase() + message.slice(1);
 }
 
-function setImage(blob, name) {
+function paint() {
   const image = part("like-image");
   if (image.src) URL.revokeObjectURL(image.src);
-  query.image = blob;
-  query.k = PAGE;
-  part("like").hidden = !blob;
-  text.placeholder = blob ? "" : "What are you looking for?";
-  if (!blob) return image.removeAttribute("src");
-  image.src = URL.createObjectURL(blob);
-  image.alt = `Your query image: ${name}`;
-  part("like-name").textContent = name;
-  text.value = query.text = "";
+  text.value = query.text;
+  text.placeholder = query.image ? "How should it differ?" : "What are you looking for?";
+  part("like").hidden = !query.image;
+  image.removeAttribute("src");
+  if (query.image) {
+    image.src = URL.createObjectURL(query.image);
+    image.alt = `Your query image: ${query.imageName}`;
+    part("like-name").textContent = query.imageName;
+  }
+  for (const radio of part("ask").elements.media) radio.checked = radio.value === query.media;
+  for (const menu of part("filters-body").querySelectorAll("select")) menu.value = query.where[menu.name] ?? "";
+  const active = Object.keys(query.where).length;
+  part("filters-active").textContent = active ? ` (${active})` : "";
 }
 
-function askImage(file) {
-  if (!file) return;
-  setImage(file, file.name || "a pasted image");
-  ask();
+function neighbour(result, by) {
+  return hits[hits.indexOf(result) + by];
+}
+
+function enlarge(result) {
+  open(result, { like, neighbour, fail });
+}
+
+// Changes of the query. An entry of the history is one query; letters that are typed one after the other change it.
+
+function change(fields, { letters = false } = {}) {
+  keep();
+  query = { ...query, ...fields };
+  const address = toFragment(query) || location.pathname;
+  if (letters && typed) history.replaceState(null, "", address);
+  else if (address !== (location.hash || location.pathname)) history.pushState(null, "", address);
+  typed = letters;
+}
+
+function keep() {
+  if (!answer) return;
+  left.delete(location.hash);
+  left.set(location.hash, { hits, answer, scroll: window.scrollY });
+  if (left.size > KEPT) left.delete(left.keys().next().value);
+}
+
+function search(fields) {
+  change(fields);
+  paint();
+  window.scrollTo({ top: 0 });
+  return ask();
+}
+
+const withImage = (blob, imageName, imageKey) => {
+  images.set(imageKey, { blob, imageName });
+  return { image: blob, imageName, imageKey, text: "" };
+};
+const withoutImage = { image: null, imageName: "", imageKey: "" };
+
+function searchImage(file) {
+  if (file) search(withImage(file, file.name || "a pasted image", `own-${images.size + 1}`));
 }
 
 async function like(result) {
-  if (result.media === "text") {
-    setImage(null);
-    text.value = query.text = result.captions[0];
-    query.k = PAGE;
-    return ask();
-  }
+  if (result.media === "text") return search({ ...withoutImage, text: result.captions[0] });
   try {
-    setImage(await api.preview(result.preview), result.id);
+    const blob = await api.preview(result.preview);
+    await search(withImage(blob, result.id, result.preview.replace(/^\/preview\//, "")));
   } catch (error) {
     return fail(error);
   }
-  window.scrollTo({ top: 0 });
-  await ask();
   results.querySelector(".thumbnail")?.focus({ preventScroll: true });
 }
 
-async function lineage(event, result) {
-  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-  event.preventDefault();
+// The query of the address: when the page is opened, and at "back" and "forward".
+async function recall() {
+  running.abort();
+  typed = false;
+  const wanted = fromFragment(location.hash);
+  const before = left.get(location.hash);
   try {
-    part("lineage-body").replaceChildren(...lineageLists(await api.lineage(result.lineage)));
-    part("lineage").showModal();
+    if (wanted.imageKey && !images.has(wanted.imageKey) && STORED.test(wanted.imageKey)) {
+      images.set(wanted.imageKey, { blob: await api.preview(`preview/${wanted.imageKey}`), imageName: "an indexed image" });
+    }
   } catch (error) {
-    fail(error);
+    return fail(error);
+  }
+  const { blob, imageName } = images.get(wanted.imageKey) ?? {};
+  query = { ...wanted, ...(blob ? { image: blob, imageName } : withoutImage) };
+  paint();
+  if (!before || isBlank(query)) return ask();
+  show({ ...before.answer, results: before.hits });
+  window.scrollTo({ top: before.scroll });
+}
+
+// What the index holds
+
+async function start() {
+  try {
+    const overview = await api.overview();
+    const kinds = { image: overview.images, video: overview.videos, text: overview.captions };
+    for (const radio of part("ask").elements.media) {
+      radio.parentElement.hidden = radio.value in kinds && !kinds[radio.value];
+    }
+    for (const radio of part("ask").elements.media) {
+      if (radio.value === "image" || radio.value === "video") radio.parentElement.hidden ||= !(kinds.image && kinds.video);
+    }
+    part("media").hidden = !kinds.text && !(kinds.image && kinds.video);
+    part("filters-body").replaceChildren(...Object.entries(overview.columns).flatMap(menuOf));
+    part("filters").hidden = !part("filters-body").children.length;
+    part("samples-list").replaceChildren(...overview.samples.map(sampleOf));
+    part("samples").hidden = !overview.samples.length;
+    paint();
+  } catch (error) {
+    if (error.status !== 401) part("samples").hidden = true; // a query tells what is wrong
   }
 }
 
-// The URL fragment keeps a text query; browsers do not send it to the server.
-function remember() {
-  const fragment = query.image || !query.text ? "" : `#${new URLSearchParams({ q: query.text, media: query.media })}`;
-  history.replaceState(null, "", fragment || location.pathname);
+function menuOf([column, values]) {
+  if (values.length < 2 || values.length > MENU) return [];
+  const label = document.createElement("label");
+  const menu = Object.assign(document.createElement("select"), { name: column });
+  menu.append(new Option("Any", ""), ...values.map(({ value, items }) => new Option(`${value} (${items})`, value)));
+  menu.addEventListener("change", () => {
+    const { [column]: _, ...where } = query.where;
+    search({ where: menu.value ? { ...where, [column]: menu.value } : where });
+  });
+  label.append(column, menu);
+  return [label];
 }
 
-function recall() {
-  const stored = new URLSearchParams(location.hash.slice(1));
-  text.value = query.text = stored.get("q") || "";
-  const media = document.querySelector(`input[name=media][value="${CSS.escape(stored.get("media") || "any")}"]`);
-  if (media) {
-    media.checked = true;
-    query.media = media.value;
-  }
-  if (query.text) ask();
+function sampleOf(sample) {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: sample });
+  button.addEventListener("click", () => search({ ...withoutImage, text: sample }));
+  const item = document.createElement("li");
+  item.append(button);
+  return item;
 }
+
+// Events
+
+const bottom = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && more(), {
+  rootMargin: "400px",
+});
 
 text.addEventListener("input", () => {
-  if (query.image) setImage(null);
-  query.text = text.value;
-  query.k = PAGE;
+  change({ text: text.value }, { letters: true });
   clearTimeout(typing);
   typing = setTimeout(ask, TYPING_MS);
 });
 part("ask").addEventListener("submit", (event) => {
   event.preventDefault();
+  typed = false;
   ask();
 });
-part("ask").addEventListener("change", (event) => {
-  if (event.target.name !== "media") return;
-  query.media = event.target.value;
-  query.k = PAGE;
-  ask();
-});
+part("media").addEventListener("change", (event) => search({ media: event.target.value }));
+part("unfilter").addEventListener("click", () => search({ media: "any", where: {} }));
 part("more").addEventListener("click", async () => {
   const shown = results.children.length;
-  query.k = Math.min(query.k * 2, MAX_RESULTS);
-  await ask();
+  await more();
   results.children[shown]?.querySelector(".thumbnail").focus();
 });
 part("again").addEventListener("click", ask);
 part("unlike").addEventListener("click", () => {
-  setImage(null);
+  search(withoutImage);
   text.focus();
-  ask();
 });
 part("pick").addEventListener("click", () => part("file").click());
 part("file").addEventListener("change", (event) => {
-  askImage(event.target.files[0]);
+  searchImage(event.target.files[0]);
   event.target.value = "";
 });
 part("token-form").addEventListener("submit", () => {
   api.keepToken(part("token-value").value);
   part("token-value").value = "";
-  ask();
+  start();
+  recall();
 });
 
 const imageIn = (transfer) => [...(transfer?.files || [])].find((file) => file.type.startsWith("image/"));
-document.addEventListener("paste", (event) => askImage(imageIn(event.clipboardData)));
+document.addEventListener("paste", (event) => searchImage(imageIn(event.clipboardData)));
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dragging");
@@ -190,7 +306,7 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  askImage(imageIn(event.dataTransfer));
+  searchImage(imageIn(event.dataTransfer));
 });
 
 // Keyboard: / focuses the field, arrows move through the results, Escape returns to the field and then empties it.
@@ -214,16 +330,15 @@ function move(key) {
 
 function escape() {
   if (results.contains(document.activeElement)) return text.focus();
-  setImage(null);
-  text.value = query.text = "";
+  search({ ...withoutImage, text: "" });
   text.focus();
-  ask();
 }
 
 document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
   const inField = event.target === text;
-  const moving = event.key.startsWith("Arrow") && event.target.type !== "radio" && (!inField || event.key === "ArrowDown");
+  const inControl = event.target.matches("select, input[type=radio]");
+  const moving = event.key.startsWith("Arrow") && !inControl && (!inField || event.key === "ArrowDown");
   if (event.key === "/" && !inField) text.focus();
   else if (event.key === "Escape") escape();
   else if (!moving || !move(event.key)) return;
@@ -232,7 +347,9 @@ document.addEventListener("keydown", (event) => {
 window.addEventListener("scroll", () => document.querySelector("header").classList.toggle("lifted", window.scrollY > 8), {
   passive: true,
 });
-window.addEventListener("hashchange", recall);
+window.addEventListener("popstate", recall);
+history.scrollRestoration = "manual";
 
+start();
 recall();
 text.focus();
