@@ -75,6 +75,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         docs_url=None,  # FastAPI's pages load scripts from another host
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        generate_unique_id_function=lambda route: route.name,  # the methods of `cots.service.client.Client`
         lifespan=lifespan,
         middleware=[
             Middleware(HeadMiddleware),

@@ -1,0 +1,186 @@
+"""A client of the search service."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from PIL import Image
+from pydantic import BaseModel
+
+from cots.errors import RunFailed
+from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, TEXT_WEIGHT, ResultMedia
+from cots.service import schemas
+
+IMAGE_TYPE = "application/octet-stream"  # the service looks at the bytes
+QueryImage = Path | bytes | Image.Image
+Content = TypeVar("Content", bound=BaseModel)
+
+
+class RequestFailed(RunFailed):
+    """The service refused a request or could not be reached.
+
+    Attributes:
+        status: HTTP status; None if there was no answer.
+    """
+
+    def __init__(self, status: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Client:
+    """Searches over HTTP; each operation of the service is a method with the operation's fields.
+
+    Use it as a context manager, or call `close`, to close its connections. All methods raise `RequestFailed`.
+
+    Args:
+        url: of the service.
+        token: of the service, if it requires one.
+        timeout: for each request, seconds.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8080", *, token: str | None = None, timeout: float = 30.0) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._url, self._http = url, httpx.Client(base_url=url, headers=headers, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: QueryImage | None = None,
+        k: int = DEFAULT_K,
+        media: ResultMedia = DEFAULT_MEDIA,
+        min_score: float | None = None,
+        where: Mapping[str, str | Sequence[str]] | None = None,
+        minus: Sequence[str] = (),
+        text_weight: float = TEXT_WEIGHT,
+        cursor: str | None = None,
+    ) -> schemas.Answer:
+        """Search by a text, an image, or both; or get the next page of an answer.
+
+        Args:
+            text: what to search by; beside an image, how the results should differ from it.
+            image: a file, its bytes, or an image.
+            k: maximum number of results.
+            media: kind of results.
+            min_score: results with a lower score are left out.
+            where: columns of the items, each with the value or the values that may be found.
+            minus: texts to keep away from.
+            text_weight: of the text beside an image.
+            cursor: `next` of an answer; only `k` may stand beside it.
+        """
+        if cursor is not None:
+            body: dict[str, Any] = {"cursor": cursor, "k": k}
+        else:
+            body = {"k": k, "media": media, "min_score": min_score, "where": _lists(where or {}), "minus": list(minus)}
+        if text is not None:
+            body["text"] = text
+        if image is not None:
+            body |= {"image": base64.b64encode(_encode(image)).decode(), "text_weight": text_weight}
+        return self._read(schemas.Answer, "POST", "/search", json=body)
+
+    def results(self, text: str | None = None, **query: Any) -> Iterator[schemas.Result]:  # noqa: ANN401
+        """All results of a query, page by page; the arguments are those of `search`, `k` is the size of a page.
+
+        If another version answers in the meantime, `RequestFailed` has status 410.
+        """
+        answer = self.search(text, **query)
+        yield from answer.results
+        while answer.next:
+            answer = self.search(cursor=answer.next, k=query.get("k", DEFAULT_K))
+            yield from answer.results
+
+    def search_image(
+        self,
+        image: QueryImage,
+        *,
+        k: int = DEFAULT_K,
+        media: ResultMedia = DEFAULT_MEDIA,
+        min_score: float | None = None,
+    ) -> schemas.Answer:
+        """Search by an image that is sent as it is; the arguments are those of `search`."""
+        parameters = {"k": k, "media": media} | ({} if min_score is None else {"min_score": min_score})
+        content, headers = _encode(image), {"Content-Type": IMAGE_TYPE}
+        return self._read(schemas.Answer, "POST", "/search/image", params=parameters, content=content, headers=headers)
+
+    def overview(self) -> schemas.Overview:
+        """What the index holds."""
+        return self._read(schemas.Overview, "GET", "/overview")
+
+    def lineage(self, version: str) -> schemas.Lineage:
+        """Lineage of a version of the index."""
+        return self._read(schemas.Lineage, "GET", f"/lineage/{version}")
+
+    def item_lineage(self, version: str, row: int) -> schemas.ItemLineage:
+        """Lineage of a version together with the item in a row of it."""
+        return self._read(schemas.ItemLineage, "GET", f"/lineage/{version}/{row}")
+
+    def preview(self, version: str, row: int, frame: int) -> Image.Image:
+        """Thumbnail of an item, or of a frame of a video."""
+        return Image.open(io.BytesIO(self._send("GET", f"/preview/{version}/{row}/{frame}").content), formats=("JPEG",))
+
+    def alive(self) -> schemas.Alive:
+        """Whether the process lives."""
+        return self._read(schemas.Alive, "GET", "/healthz")
+
+    def ready(self) -> schemas.Ready:
+        """The version that answers; status 503 if none does yet."""
+        return self._read(schemas.Ready, "GET", "/readyz")
+
+    def metrics(self) -> str:
+        """Metrics in Prometheus's text format."""
+        return self._send("GET", "/metrics").text
+
+    def _read(self, model: type[Content], method: str, path: str, **options: Any) -> Content:  # noqa: ANN401
+        return model.model_validate_json(self._send(method, path, **options).content)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise RequestFailed(None, f"no answer from {self._url}: {str(error) or type(error).__name__}") from error
+        if answer.is_error:
+            raise RequestFailed(answer.status_code, _reason(answer))
+        return answer
+
+
+def _reason(answer: httpx.Response) -> str:
+    """The service's sentence, or the status if something else answered."""
+    try:
+        return schemas.Refusal.model_validate_json(answer.content).error
+    except ValueError:
+        return f"{answer.url} answered with status {answer.status_code}: is it the search service?"
+
+
+def _lists(where: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
+    return {name: value if isinstance(value, str) else list(value) for name, value in where.items()}
+
+
+def _encode(image: QueryImage) -> bytes:
+    """The bytes of an image file."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        return file.getvalue()
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise RequestFailed(None, f"cannot read the image {image}: {error.strerror}") from None
