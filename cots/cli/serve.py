@@ -24,6 +24,10 @@ def serve(
     log_queries: Annotated[
         Path | None, typer.Option(help="Log every query and its embedding to this folder, one file a day.")
     ] = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the project whose samples requests may withdraw; needs COTS_TOKEN."),
+    ] = None,
 ) -> None:
     """Serve searches over HTTP, with a page at /; switches to a new champion while it runs."""
     from cots.service.app import ServiceSettings
@@ -41,5 +45,6 @@ def serve(
         hosts=allowed_hosts(host, allow_host or []),
         token=read_token(host),
         log_queries=log_queries,
+        project=project,
     )
     run(settings, host=host, port=port)

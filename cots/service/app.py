@@ -10,6 +10,8 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from cots.errors import BadInput
+from cots.file_names import WITHDRAWN_PATH
 from cots.service.batching import DynamicBatcher
 from cots.service.errors import add_error_handlers
 from cots.service.images import ImageReader
@@ -25,6 +27,7 @@ from cots.service.page import page_routes
 from cots.service.query_log import QueryLogWriter
 from cots.service.routes import Service, router
 from cots.service.version_manager import VersionManager
+from cots.service.withdrawal import Withdrawal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class ServiceSettings:
         hosts: see `AuthMiddleware`.
         token: required of requests; None requires none.
         log_queries: folder of the query log; None disables the log.
+        project: folder of the project whose samples may be withdrawn, with a token only; None allows it for none.
     """
 
     uri: str
@@ -46,14 +50,17 @@ class ServiceSettings:
     hosts: Collection[str] | None
     token: str | None
     log_queries: Path | None
+    project: Path | None = None
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
     """Create an application that loads its version at startup and follows the alias until shutdown.
 
     Raises:
-        BadInput: the folder of the query log cannot be created.
+        BadInput: the folder of the query log cannot be created, or there is a project without a token or list.
     """
+    if settings.project is not None:
+        _check_project(settings.project, settings.token)
     metrics = ServiceMetrics()
     service = Service(
         version_manager=VersionManager(settings.uri, poll=settings.poll, metrics=metrics),
@@ -61,6 +68,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         image_reader=ImageReader(settings.limits.pixels),
         service_metrics=metrics,
         log=QueryLogWriter(settings.log_queries, metrics) if settings.log_queries else None,
+        withdrawal=Withdrawal(settings.project) if settings.project else None,
     )
 
     @asynccontextmanager
@@ -88,6 +96,13 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.include_router(page_routes())
     add_error_handlers(app)
     return app
+
+
+def _check_project(project: Path, token: str | None) -> None:
+    if token is None:
+        raise BadInput("--project lets requests withdraw samples: set COTS_TOKEN, so that not everybody can")
+    if not (project / WITHDRAWN_PATH).is_file():
+        raise BadInput(f"--project {project} is not the folder of a project: it has no {WITHDRAWN_PATH}")
 
 
 @asynccontextmanager

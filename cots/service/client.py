@@ -119,6 +119,15 @@ class Client:
         content, headers = _encode(image), {"Content-Type": IMAGE_TYPE}
         return self._read(schemas.Answer, "POST", "/search/image", params=parameters, content=content, headers=headers)
 
+    def withdraw(self, ids: Sequence[str], reason: str) -> schemas.Withdrawn:
+        """Take samples out of the deployed index at once, if the service was started with `--project`.
+
+        Args:
+            ids: of samples, as in results.
+            reason: is kept beside them.
+        """
+        return self._read(schemas.Withdrawn, "POST", "/items/withdraw", json={"ids": list(ids), "reason": reason})
+
     def overview(self) -> schemas.Overview:
         """What the index holds."""
         return self._read(schemas.Overview, "GET", "/overview")

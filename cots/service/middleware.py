@@ -18,8 +18,8 @@ from cots.service.schemas import MAX_CHARS
 
 # The page prompts for the token, so it is served without one; none of these contains data of the index or queries.
 OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz", "/metrics"})
-JSON_PATH, IMAGE_PATH = "/search", "/search/image"
-SEARCH_PATHS = frozenset({JSON_PATH, IMAGE_PATH})  # counted under their own name even if refused
+JSON_PATHS = frozenset({"/search", "/items/withdraw"})
+POST_PATHS = JSON_PATHS | {"/search/image"}  # counted under their own name even if refused
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -93,7 +93,7 @@ class MetricsMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            route = getattr(scope.get("route"), "path", scope["path"] if scope["path"] in SEARCH_PATHS else "other")
+            route = getattr(scope.get("route"), "path", scope["path"] if scope["path"] in POST_PATHS else "other")
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._metrics.requests.labels(route, method, status).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
@@ -170,7 +170,7 @@ class LimitsMiddleware:
     async def _run_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await self._read_body(receive)
-            if scope["path"] == JSON_PATH:
+            if scope["path"] in JSON_PATHS:
                 _check_values(body)
         except RequestRefused as error:
             await error_response(error)(scope, receive, send)

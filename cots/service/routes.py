@@ -28,6 +28,7 @@ from cots.service.loaded_version import LoadedVersion, VersionView
 from cots.service.metrics import ServiceMetrics
 from cots.service.query_log import QueryLogWriter
 from cots.service.version_manager import VersionManager
+from cots.service.withdrawal import Withdrawal
 
 STATUS_DESCRIPTIONS = {
     400: "wrong Host header or malformed request",
@@ -64,6 +65,7 @@ class Service:
         image_reader: decodes images of requests.
         service_metrics: exported at `/metrics`.
         log: query log, or None.
+        withdrawal: withdraws samples; None if this service may not.
     """
 
     version_manager: VersionManager
@@ -71,6 +73,7 @@ class Service:
     image_reader: ImageReader
     service_metrics: ServiceMetrics
     log: QueryLogWriter | None
+    withdrawal: Withdrawal | None
 
     async def search(self, query: Annotated[schemas.AnyQuery, Body()]) -> Response:
         """Search by a text, a base64-encoded image, or both; or go on with the results of an earlier search."""
@@ -105,6 +108,12 @@ class Service:
         image = await self.image_reader(version, await request.body())
         query = SearchQuery(image, parameters.k, parameters.media, min_score=parameters.min_score)
         return await self._answer(version, query, started)
+
+    async def withdraw(self, request: Annotated[schemas.WithdrawRequest, Body()]) -> Response:
+        """Take samples out of the deployed index at once, as `cots data withdraw` does."""
+        if self.withdrawal is None:
+            raise RequestRefused(403, "this service changes no data: start it with --project and COTS_TOKEN")
+        return JSONResponse({"report": await self.withdrawal(request.ids, request.reason)})
 
     async def preview(self, version: schemas.VersionName, row: schemas.RowNumber, frame: schemas.RowNumber) -> Response:
         """Thumbnail of an indexed image or of a video frame."""
@@ -205,6 +214,8 @@ def router(service: Service, *, token: bool) -> APIRouter:
         "response_model": schemas.Answer,
         "dependencies": auth,
     }
+    withdraw_options = search_options | {"response_model": schemas.Withdrawn}
+    routes.post("/items/withdraw", **withdraw_options)(service.withdraw)
     lookup_options: dict[str, Any] = {"responses": error_responses(404, 422), "dependencies": auth}
     routes.post("/search", **search_options | {"responses": error_responses(408, 410, 413, 422, 429, 503)})(
         service.search

@@ -12,6 +12,7 @@ MAX_K = 100
 MAX_CHARS = 1000  # of a text; the text encoder truncates to its own maximum of tokens
 MAX_MINUS = 10  # texts to keep away from
 MAX_FILTERS = 20  # columns in `where`
+MAX_WITHDRAWN = 1000  # samples of one request
 MAX_CURSOR = 100_000  # characters; an embedding of 4096 dimensions takes 22,000
 IMAGE_FORMAT, CURSOR_FORMAT, COLUMN_FORMAT = "base64-picture", "next-of-an-answer", "column-of-items"
 
@@ -85,6 +86,18 @@ class CursorQuery(Strict):
 
     cursor: Annotated[str, Field(max_length=MAX_CURSOR, json_schema_extra={"format": CURSOR_FORMAT})]
     k: K = DEFAULT_K
+
+
+class WithdrawRequest(Strict):
+    """Samples to take out of the deployed index at once."""
+
+    ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"^[^\x00]+$")]],
+        Field(min_length=1, max_length=MAX_WITHDRAWN, description="Ids of samples, as in results."),
+    ]
+    reason: Annotated[
+        str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"^[^\x00]*$", description="Why; it is kept.")
+    ]
 
 
 def _kind(body: Any) -> Literal["text", "image", "cursor"]:  # noqa: ANN401  any JSON value
@@ -178,6 +191,12 @@ class Overview(BaseModel):
         description="Columns that `where` filters by, each with its most frequent values."
     )
     samples: list[str] = Field(description="Captions that the index answers with the item that they describe.")
+
+
+class Withdrawn(BaseModel):
+    """Samples that are no longer in the deployed index."""
+
+    report: str = Field(description="What `cots data withdraw` reports: the new version, and those trained on them.")
 
 
 class Refusal(BaseModel):

@@ -38,7 +38,7 @@ def fields(operation: dict[str, Any], openapi: dict[str, Any]) -> dict[str, Any]
         if media_type.startswith("image/"):
             found["image"] = ...
             continue
-        for choice in content["schema"]["oneOf"]:
+        for choice in content["schema"].get("oneOf", [content["schema"]]):
             body = openapi["components"]["schemas"][choice["$ref"].rpartition("/")[2]]
             found |= {name: field.get("default", ...) for name, field in body["properties"].items()}
     return found

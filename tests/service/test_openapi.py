@@ -18,6 +18,7 @@ IMAGES = strategies.builds(encoded, strategies.sampled_from(["red", "blue"]), st
 OPERATIONS = [
     ("/search", "POST"),
     ("/search/image", "POST"),
+    ("/items/withdraw", "POST"),
     ("/overview", "GET"),
     ("/lineage/{version}", "GET"),
     ("/lineage/{version}/{row}", "GET"),
