@@ -165,7 +165,9 @@ def test_the_report_shows_it_with_its_interval_and_says_which_way_is_better(
     report = Report(
         title="",
         about="",
+        verdicts=[],
         results=[ResultsTable("Images", {"i2t": "Image to text", "t2i": "Text to image"}, {"Mine": measured})],
+        folds=[],
         notes=[],
         speed=empty,
         galleries=[],

@@ -26,7 +26,7 @@ TEXTS = ["a red square", "a", "a blue square and a red square and a green square
 
 
 def session(file: Path) -> Any:
-    import onnxruntime  # type: ignore[import-not-found, unused-ignore]
+    import onnxruntime
 
     return onnxruntime.InferenceSession(str(file))
 

@@ -20,9 +20,7 @@ SECRET = "a-secret-of-enough-characters"
 
 
 @pytest.fixture
-def project(
-    store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_python: str
-) -> Path:
+def project(store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_python: str) -> Path:
     """A folder with an empty list of withdrawn samples, and a registry in which `tiny_package` is version 1."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", fork_python)

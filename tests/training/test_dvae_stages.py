@@ -115,5 +115,6 @@ def test_a_later_batch_that_the_samples_do_not_fill_is_told_before_the_dvae_is_t
         train_dvae.main(tiny_data / "shards", manifest, tmp_path / "dvae", tmp_path / "report")
     assert str(refused.value) == (
         f"too few training samples in {manifest}: pretrain.batch_size is 19, there are 9; "
-        "finetune.image-text.batch_size is 19, there are 6 images; finetune.video-text.batch_size is 4, there are 3 videos: lower it, or add samples"
+        "finetune.image-text.batch_size is 19, there are 6 images; "
+        "finetune.video-text.batch_size is 4, there are 3 videos: lower it, or add samples"
     )
