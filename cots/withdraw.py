@@ -18,12 +18,12 @@ from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FIT, FRAMES, ITEM_I
 from cots.index.thumbnails import Thumbnails
 from cots.registry.alias_manager import format_ids
 from cots.registry.cards import DATA_CARD, MODEL_CARD
-from cots.registry.client import INDEX
+from cots.registry.client import CHAMPION, INDEX
 from cots.registry.evidence import VersionArtifacts
 from cots.registry.packaged import read_package
 from cots.registry.packaging import InferenceConfig, save_index
 from cots.registry.registry import Registry
-from cots.registry.versions import VersionInfo, find_champion, write_runs
+from cots.registry.versions import VersionInfo, write_runs
 from cots.search.engine import read_metadata
 from cots.stages.index import collect_captions, write_index
 from cots.stages.package import describe_index
@@ -39,7 +39,9 @@ def deploy_without_withdrawn() -> int | None:
     Waits for another withdrawal in this folder. A killed one is completed by the next.
 
     Returns:
-        The new version; None if nothing is deployed, or the champion's index has no withdrawn sample.
+        The version that is deployed now; None if nothing was ever deployed, or the champion's index has no withdrawn
+        sample. Where somebody has deleted the champion or its alias, services go on with what they have loaded, so the
+        version that was deployed last takes its place.
 
     Raises:
         RunFailed: samples are still served; the message says by which version, and why.
@@ -51,9 +53,16 @@ def deploy_without_withdrawn() -> int | None:
             shutil.rmtree(WORK, ignore_errors=True)  # of one that was killed
             registry = Registry()
             registry.complete_promotion()
-            champion = find_champion(registry.list_versions())
-            withdrawn = registry.find_withdrawn(champion.version) if champion else []
-            return _replace(registry, champion, withdrawn) if champion and withdrawn else None
+            champion = registry.find_last_deployed()
+            if champion is None:
+                return None
+            if withdrawn := registry.find_withdrawn(champion.version):
+                return _replace(registry, champion, withdrawn)
+            if CHAMPION in champion.aliases:
+                return None
+            why = "services go on with the deleted champion, which may have withdrawn samples"
+            registry.promote(champion.version, why=why)
+            return champion.version
     except (CotsError, OSError, ValueError, KeyError) as error:
         served = f"are still served by {INDEX} version {champion.version}" if champion else "may still be served"
         raise RunFailed(f"withdrawn samples {served}: {str(error).splitlines()[0]}; then repeat the command") from error

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import mlflow
 import pyarrow.parquet as pq
 import pytest
 
@@ -55,6 +56,9 @@ def test_what_is_left_is_found_as_before(registry: Registry) -> None:
         registry.rollback(why="back")
     assert deploy_without_withdrawn() is None
     assert not list(Path("runs").iterdir())
+    mlflow.MlflowClient().delete_registered_model_alias(INDEX, "champion")  # services go on with what they have loaded
+    assert deploy_without_withdrawn() == 2
+    assert aliases(INDEX) == {"champion": 2, "previous": 1}
 
 
 def test_the_index_is_the_one_that_a_refresh_without_the_sample_builds(
@@ -117,7 +121,7 @@ def test_where_the_champions_files_are_lost_the_sample_is_listed_and_said_to_be_
     registry: Registry, cots: Cots
 ) -> None:
     add_version_without_files()
-    registry.promote(2, why="by mistake")
+    mlflow.MlflowClient().set_registered_model_alias(INDEX, "champion", "2")
     code, _, err = cots("data", "withdraw", "red", "--reason", "its owner asked")
     assert code == 1
     assert err.startswith("error: withdrawn samples are still served by cots-index version 2: ")

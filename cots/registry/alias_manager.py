@@ -89,7 +89,7 @@ class AliasManager:
         self, what: Literal["promote", "rollback"], champion: int | None, version: int, why: str, follows: int
     ) -> None:
         """Record the promotion, then set the aliases."""
-        self._refuse_withdrawn(version)
+        self._refuse_unfit(version)
         winner = self._promotions.append(
             what, who=_current_user(), why=why, before=champion, after=version, follows=follows
         )
@@ -98,7 +98,8 @@ class AliasManager:
             raise RunFailed(f"a concurrent {change} came first: see `cots registry list`, then repeat")
         self._apply_aliases()
 
-    def _refuse_withdrawn(self, version: int) -> None:
+    def _refuse_unfit(self, version: int) -> None:
+        VersionArtifacts(self._client.client, self._client.get_version(version)).require_files()
         if withdrawn := self.find_withdrawn(version):
             raise BadInput(
                 f"{INDEX} version {version} contains withdrawn samples ({format_ids(withdrawn)}): "
@@ -106,11 +107,11 @@ class AliasManager:
             )
 
     def _may_deploy(self, version: int) -> bool:
-        """Whether a version exists, is readable as far as that matters, and contains no withdrawn sample."""
         try:
-            return not self.find_withdrawn(version)
+            self._refuse_unfit(version)
         except (BadInput, UnreadableFiles):
             return False
+        return True
 
     def _apply_aliases(self) -> None:
         """Set the aliases to the last promotion, then check again, so that a slow writer cannot undo a later one."""

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 from mlflow import MlflowClient
+from mlflow.artifacts import list_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -81,6 +82,12 @@ class VersionArtifacts:
     def load_params(self) -> dict[str, Any]:
         """The parameter file as plain values: under today's names, with defaults for keys added since."""
         return PackageParams.model_validate(self._json(f"{EVIDENCE}/{PARAMS}")).dump_packaged()
+
+    def require_files(self) -> None:
+        """Check that the version has files, without reading any."""
+        with self._reading("its folder"):
+            if not list_artifacts(artifact_uri=str(self._version.source)):
+                raise FileNotFoundError("there is nothing")
 
     def is_readable(self) -> bool:
         """Whether the version still has its files; looks for one of them."""

@@ -202,6 +202,14 @@ class Registry:
         with mlflow_errors():
             return self._aliases.list_promotions()
 
+    def find_last_deployed(self) -> VersionInfo | None:
+        """The champion or, if its alias or version was deleted, the existing version that was deployed last."""
+        versions = {info.version: info for info in self.list_versions()}
+        if champion := find_champion(versions.values()):
+            return champion
+        deployed = [promotion.after for promotion in reversed(self.list_promotions())]
+        return next((versions[number] for number in deployed if number in versions), None)
+
     def diff_versions(self, before: int, after: int) -> dict[str, dict[str, tuple[Any, Any]]]:
         """Differences between two versions as pairs (before, after).
 

@@ -135,11 +135,18 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
         raise_if_unknown(uri, error)
         raise RunFailed(without_credentials(f"cannot download {uri}: {str(error).splitlines()[0]}")) from error
     except OSError as error:
-        raise UnreadableFiles(f"the files of {uri} are missing from the location in the registry: {error}") from None
+        raise UnreadableFiles(f"{_missing(uri)} ({error})") from None
     if folder.is_dir() and not any(folder.iterdir()):  # MLflow makes an empty folder where files are missing
-        raise UnreadableFiles(f"the files of {uri} are missing from the location in the registry")
+        raise UnreadableFiles(_missing(uri))
     verify_content(folder, version.tags if version else {}, name=uri)
     return folder
+
+
+def _missing(uri: str) -> str:
+    return (
+        f"the files of {uri} are missing from the location in the registry: restore them, or deploy another version by "
+        "`cots registry promote`"
+    )
 
 
 def _exact_uri(version: ModelVersion) -> str:

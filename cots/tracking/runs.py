@@ -43,8 +43,13 @@ PROBE_SECONDS = 5
 CREDENTIALS = re.compile(r"[^\s:/@]+:(?!/)\S*@|(?<=//)[^\s/@]+@|(?<=password=)[^&\s]+")
 # an @ in the password; drivers would take what follows it for the host, and name it in errors
 UNENCODED = re.compile(r"://[^:/@?]*:[^@?]*@[^?]*@")
-# They log every migration of a new store, and a wait for a model version that is immediate.
-NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
+# They log migrations of a new store, a wait for a model version that is immediate, and files whose lack is an error.
+NOISY = (
+    "alembic",
+    "mlflow.store.db.utils",
+    "mlflow.store.model_registry.abstract_store",
+    "mlflow.store.artifact.artifact_repo",
+)
 
 
 def tracking_uri() -> str:

@@ -1,7 +1,11 @@
 """What people delete in MLflow's page, or lose, stops neither promotion nor publishing."""
 
+import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import pytest
@@ -15,7 +19,7 @@ from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import PROMOTIONS
 from cots.registry.registry import Registry
 from cots.tracking.runs import get_or_create_experiment
-from tests.conftest import Cots
+from tests.conftest import Cots, tracked_in
 from tests.deployed import add_version_without_files, aliases, measured, register, reindexed
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +71,7 @@ def test_where_the_champions_files_are_lost_nothing_replaces_it_but_by_hand(
     registry_of_one: Registry, other_package: Path
 ) -> None:
     add_version_without_files()
-    registry_of_one.promote(2, why="its files are not needed yet")
+    mlflow.MlflowClient().set_registered_model_alias(INDEX, "champion", "2")
     published = register(registry_of_one, other_package)
     assert not published.champion
     assert "nothing to compare it with: cots-index version 2: evidence/queries.parquet cannot be" in published.reasons
@@ -87,9 +91,11 @@ def test_lost_files_are_reported_in_one_line_with_their_place(registry_of_one: R
     add_version_without_files()
     with pytest.raises(UnreadableFiles, match=r"version 2: evidence/params.json cannot be read from file:.*: restore"):
         registry_of_one.diff_versions(1, 2)
+    with pytest.raises(UnreadableFiles, match=r"version 2: its folder cannot be read from file:.*: restore the files"):
+        registry_of_one.promote(2, why="unseen")
     registry_of_one.withdraw({"red": "its owner asked"})
     with pytest.raises(UnreadableFiles, match=r"version 2: cots-index/artifacts/index/items.parquet cannot be read"):
-        registry_of_one.promote(2, why="unseen")
+        registry_of_one.find_withdrawn(2)
 
 
 def test_what_was_deployed_by_hand_before_the_gate_had_decided_stays_deployed(
@@ -132,10 +138,12 @@ def test_versions_that_were_registered_by_hand_are_listed_and_hinder_nothing(
     by_hand = registry_of_one.get_version(2)
     assert (by_hand.encoders, by_hand.lineage()["index"]["version"]) == (None, 2)
     assert "2         -" in versions_table(catalog.list_versions())
-    assert registry_of_one.promote(2, why="a mistake")
+    with pytest.raises(UnreadableFiles, match="cots-index version 2: its folder cannot be read from file:///nowhere"):
+        registry_of_one.promote(2, why="a mistake")
+    client.set_registered_model_alias(INDEX, "champion", "2")
     published = register(registry_of_one, other_package)
     assert "nothing to compare it with: cots-index version 2" in published.reasons
-    assert registry_of_one.rollback(why="back") == 1
+    assert registry_of_one.promote(1, why="back")
 
 
 def test_after_the_champions_alias_was_deleted_every_command_names_the_way_out(
@@ -170,3 +178,94 @@ def test_more_promotions_than_a_page_holds_all_count(
     for number in (1, 2, 1):
         assert registry_of_two.promote(number, why="again")
     assert [promotion.after for promotion in registry_of_two.list_promotions()] == [1, 2, 1, 2, 1]
+
+
+@contextmanager
+def without_files(version: int) -> Iterator[None]:
+    files = Path(urlsplit(mlflow.MlflowClient().get_model_version(INDEX, str(version)).source).path).parent
+    files.rename(files.with_suffix(".away"))
+    try:
+        yield
+    finally:
+        files.with_suffix(".away").rename(files)
+
+
+@contextmanager
+def without(delete: Callable[[mlflow.MlflowClient], None]) -> Iterator[None]:
+    delete(mlflow.MlflowClient())
+    yield
+
+
+# Of versions 1 and 2, the champion: what somebody deletes by hand, and what each step then ends with.
+DELETED: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "version 1": lambda: without(lambda client: client.delete_model_version(INDEX, "1")),
+    "version 2": lambda: without(lambda client: client.delete_model_version(INDEX, "2")),
+    "champion": lambda: without(lambda client: client.delete_registered_model_alias(INDEX, "champion")),
+    "previous": lambda: without(lambda client: client.delete_registered_model_alias(INDEX, "previous")),
+    "experiment": lambda: without(lambda client: client.delete_experiment(get_or_create_experiment(client))),
+    "files of 1": lambda: without_files(1),
+    "files of 2": lambda: without_files(2),
+}
+STEPS: dict[str, tuple[object, ...]] = {
+    "list": ("registry", "list"),
+    "history": ("registry", "history"),
+    "lineage": ("registry", "lineage"),
+    "diff": ("registry", "diff", 1, 2),
+    "search": ("search", "a red square"),
+    "promote": ("registry", "promote", "--version", 1, "--reason", "it is faster"),
+    "rollback": ("registry", "rollback", "--reason", "wrong answers"),
+    "withdraw": ("data", "withdraw", "red", "--reason", "its owner asked"),
+}
+NONE, NO_FILES = (
+    "no version of cots-index is deployed: `cots registry promote`",
+    "missing.*restore them, or deploy another",
+)
+UNREADABLE = "cannot be read from .*: restore the files"
+ENDS: dict[str, dict[str, tuple[int, str]]] = {  # exit code, and what the error says; for other steps 0 and nothing
+    "version 1": {
+        "diff": (2, "has no version 1; existing versions: 2"),
+        "promote": (2, "has no version 1; existing versions: 2"),
+        "rollback": (2, "no previous version to roll back to: `cots registry promote` deploys any of"),
+    },
+    "version 2": {
+        "lineage": (2, NONE),
+        "diff": (2, "has no version 2; existing versions: 1"),
+        "search": (2, "see `cots registry list`"),
+    },
+    "champion": {"lineage": (2, NONE), "search": (2, "see `cots registry list`")},
+    "previous": {},
+    "experiment": {},
+    "files of 1": {"diff": (1, UNREADABLE), "promote": (1, UNREADABLE), "rollback": (1, UNREADABLE)},
+    "files of 2": {
+        "diff": (1, UNREADABLE),
+        "search": (1, NO_FILES),
+        "withdraw": (1, f"still served by cots-index version 2: .*{UNREADABLE}.*then repeat the command"),
+    },
+}
+
+
+@pytest.mark.parametrize("deleted", DELETED)
+def test_whatever_was_deleted_every_step_ends_where_it_should(
+    store_of_two_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cots: Cots, deleted: str
+) -> None:
+    for step, command in STEPS.items():
+        if step == "withdraw" and deleted in ("version 1", "previous", "files of 1"):  # as in tests/test_withdraw.py
+            continue
+        project = tmp_path / step
+        project.mkdir()
+        monkeypatch.chdir(project)
+        shutil.copy(ROOT / "withdrawn.csv", project)
+        with tracked_in(Path(shutil.copy(store_of_two_versions, project))), DELETED[deleted]():
+            before = aliases(INDEX)
+            code, _, err = cots(*command)
+            assert (step, code) == (step, ENDS[deleted].get(step, (0, ""))[0]), err
+            assert re.search(ENDS[deleted].get(step, (0, "^$"))[1], err), f"{step}: {err}"
+            assert err.count("\n") == bool(code)
+            after = aliases(INDEX)
+            if code or step not in ("promote", "rollback", "withdraw"):
+                assert after == before
+            elif step == "withdraw":
+                assert after["champion"] > max(before.values(), default=0)
+                assert Registry().find_withdrawn(after["champion"]) == []
+            else:
+                assert after["champion"] == 1
