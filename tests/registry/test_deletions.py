@@ -182,7 +182,8 @@ def test_more_promotions_than_a_page_holds_all_count(
 
 @contextmanager
 def without_files(version: int) -> Iterator[None]:
-    files = Path(urlsplit(mlflow.MlflowClient().get_model_version(INDEX, str(version)).source).path).parent
+    source = mlflow.MlflowClient().get_model_version(INDEX, str(version)).source
+    files = Path(urlsplit(str(source)).path).parent
     files.rename(files.with_suffix(".away"))
     try:
         yield
