@@ -155,6 +155,16 @@ def test_promoting_what_is_deployed_changes_nothing(registry_of_one: Registry) -
     assert len(registry_of_one.list_promotions()) == 1
 
 
+def test_a_user_without_a_name_stands_in_the_history_by_number(
+    registry_of_two: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as in a container whose user the image does not know
+    assert registry_of_two.promote(1, why="it is faster")
+    assert registry_of_two.list_promotions()[-1].who == f"uid {os.getuid()}"
+
+
 @pytest.mark.slow
 def test_a_promotion_that_was_cut_off_is_repaired_by_repeating_it(registry_of_two: Registry) -> None:
     mlflow.MlflowClient().set_registered_model_alias(ENCODERS, "champion", "1")
