@@ -33,7 +33,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
     if select_captioned(table).empty:
         raise BadInput(
             f"{manifest}: none of {len(table)} samples has a caption, so there is nothing to train or measure on: add "
-            "captions to the source"
+            "captions to the source, or search it without training by `cots index`"
         )
     limits, prepare = params.validate_, params.prepare
     audit = audit_manifest(
