@@ -1,15 +1,11 @@
 """An index before any training: of a folder without captions, and held against chance where there are some."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
 
 import cots
@@ -23,8 +19,8 @@ from cots.registry.gate import AboveChance, decide_first
 from cots.registry.registry import Registry
 from cots.stages import prepare
 from cots.zero_shot import publish_untrained
-from tests.conftest import Cots, ranked, tracked_in
-from tests.deployed import register, squares_project
+from tests.conftest import Cots, ranked
+from tests.deployed import register
 from tests.two_towers import PATCH, SIZE, save_transformers_clip
 
 ROOT = Path(__file__).parents[1]
@@ -147,31 +143,3 @@ def test_encoders_that_were_never_trained_together_are_refused_in_one_line(
     params = Params.load(ROOT / "params.yaml")
     with pytest.raises(BadInput, match="model.init_from is null: two encoders that were never trained together"):
         publish_untrained(params, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_one_command_indexes_a_folder_and_the_pipeline_goes_on_from_its_data(
-    tmp_path: Path, clip: Path, empty_store: Path, tiny_package: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = squares_project(tmp_path / "project", tiny_package, fork_python)
-    shutil.copytree(ROOT / "presets", project / "presets")
-    shutil.copy(ROOT / "params.yaml", project)
-    images = write_images(tmp_path / "images")
-    monkeypatch.chdir(project)
-
-    def run(*command: object) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, check=False, env=dict(os.environ)
-        )
-        assert done.returncode == 0, done.stderr
-        return done
-
-    with tracked_in(Path(shutil.copy(empty_store, tmp_path))):
-        done = run(fork_python, "-m", "cots", "index", images, "--encoders", clip)
-        assert "cots-index version 1 registered; it is the champion" in done.stdout
-        assert "cots serve" in done.stdout
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    assert (params["model"]["init_from"], params["source"]["path"]) == (str(clip), str(images))
-    assert params["pretrain"]["steps"] > 0
-    assert list(yaml.safe_load((project / "dvc.lock").read_text())["stages"]) == ["prepare"]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from cots.api.model import Model, load
@@ -18,7 +19,7 @@ def finetune(
     project: str | os.PathLike[str],
     *,
     encoders: str | None = None,
-    params: dict[str, object] | None = None,
+    params: Mapping[str, object] | None = None,
 ) -> Model:
     """Train encoders on the images and captions of a folder.
 
@@ -50,7 +51,7 @@ def finetune(
     return load(path / "models" / "finetuned" / Params.load(path / PARAMS).index.target)
 
 
-def _change(file: Path, changes: dict[str, object]) -> None:
+def _change(file: Path, changes: Mapping[str, object]) -> None:
     values = Params.load(file).dump_all()
     for name, value in changes.items():
         *sections, key = name.split(".")
