@@ -12,11 +12,24 @@ if TYPE_CHECKING:
     from cots.api.index import Index, load_index
     from cots.api.model import Model, from_pretrained, load
     from cots.errors import BadInput, CotsError, RunFailed
+    from cots.service.client import Client
 
-__all__ = ["BadInput", "CotsError", "Index", "Model", "RunFailed", "finetune", "from_pretrained", "load", "load_index"]
+__all__ = [
+    "BadInput",
+    "Client",
+    "CotsError",
+    "Index",
+    "Model",
+    "RunFailed",
+    "finetune",
+    "from_pretrained",
+    "load",
+    "load_index",
+]
 
 MODULES = {
     "BadInput": "cots.errors",
+    "Client": "cots.service.client",
     "CotsError": "cots.errors",
     "Index": "cots.api.index",
     "Model": "cots.api.model",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cots.errors import RunFailed
+from cots.errors import BadInput, RunFailed
 
 
 def index(
@@ -26,7 +26,7 @@ def index(
     Writes params.yaml for the folder, as `cots init FOLDER` does, unless it is for this folder and model already. `dvc
     repro` trains from there, and `cots registry publish` deploys what was trained if it is better than this index.
     """
-    from cots.cli.init import init
+    from cots.cli.init import init_folder
     from cots.cli.pipeline import reproduce
     from cots.cli.presets import require_two_towers
     from cots.cli.registry import format_result
@@ -34,10 +34,12 @@ def index(
     from cots.exclusive_run import exclusive_run
     from cots.zero_shot import has_captions, publish_untrained
 
+    if not folder.expanduser().is_dir():
+        raise BadInput(f"no such folder: {folder}")
     if encoders:
         require_two_towers(encoders)
     if not _has_params_for(folder, encoders):
-        init(f"{folder.parent}/{folder.name}", encoders=encoders, force=force)  # never the name of a preset
+        init_folder(folder.expanduser(), encoders, force=force, include_unlisted=False, show_next=False)
     with exclusive_run("cots index"):
         reproduce("prepare")
         if has_captions():

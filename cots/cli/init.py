@@ -70,7 +70,9 @@ def init(
         return
     if data:
         raise BadInput(f"{what} is the data: leave --data out")
-    _init_folder(Path(what).expanduser(), encoders, force=force, include_unlisted=include_unlisted, **columns)
+    init_folder(
+        Path(what).expanduser(), encoders, force=force, include_unlisted=include_unlisted, show_next=True, **columns
+    )
 
 
 def use(preset: Annotated[str, typer.Argument()], data: Data = None, force: Force = False) -> None:
@@ -91,9 +93,24 @@ def _init_preset(preset: str, data: Path | None, encoders: str | None, *, force:
     typer.echo(f"{PARAMS} is preset {preset}{start}; now run: dvc repro")
 
 
-def _init_folder(
-    folder: Path, encoders: str | None, *, force: bool, include_unlisted: bool, **columns: str | None
+def init_folder(
+    folder: Path,
+    encoders: str | None,
+    *,
+    force: bool,
+    include_unlisted: bool,
+    show_next: bool,
+    **columns: str | None,
 ) -> None:
+    """Write params.yaml for a folder, lay out a project if there is none, and say what was found.
+
+    Args:
+        folder, encoders, force, include_unlisted, columns: those of `cots init`.
+        show_next: also say what to type next.
+
+    Raises:
+        BadInput: the folder cannot be used, there are no such encoders, or params.yaml was edited.
+    """
     from cots.cli.inspect_folder import inspect_folder
     from cots.cli.layout import lay_out_project
     from cots.cli.proposal import Proposal
@@ -105,7 +122,7 @@ def _init_folder(
     text = _sealed(proposal.render())
     laid_out = list(lay_out_project())
     _replace_params(text, force=force)
-    for line in (*proposal.lines(), *laid_out, *proposal.next_lines()):
+    for line in (*proposal.lines(), *laid_out, *(proposal.next_lines() if show_next else ())):
         typer.echo(line)
 
 
