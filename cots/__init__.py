@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cots.api.finetune import finetune
-    from cots.api.index import Index, load_index
+    from cots.api.index import Index, load_index, search
     from cots.api.model import Model, from_pretrained, load
     from cots.errors import BadInput, CotsError, RunFailed
     from cots.service.client import Client
@@ -25,6 +25,7 @@ __all__ = [
     "from_pretrained",
     "load",
     "load_index",
+    "search",
 ]
 
 MODULES = {
@@ -38,6 +39,7 @@ MODULES = {
     "from_pretrained": "cots.api.model",
     "load": "cots.api.model",
     "load_index": "cots.api.index",
+    "search": "cots.api.index",
 }
 
 

@@ -24,7 +24,7 @@ from cots.registry.packaged import read_package
 from cots.registry.packaging import InferenceConfig, save_index
 from cots.registry.registry import Registry
 from cots.registry.versions import VersionInfo, write_runs
-from cots.search.engine import read_metadata
+from cots.search_engine.engine import read_metadata
 from cots.stages.index import collect_captions, write_index
 from cots.stages.package import describe_index
 from cots.tracking.git import git_state

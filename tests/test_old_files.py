@@ -26,8 +26,8 @@ from cots.curves import GRAD_NORM, loss_column
 from cots.devices import compute_dtype, default_device
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.registry import Registry
-from cots.search.engine import SearchEngine
-from cots.search.queries import RESULT_MEDIA, Query
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import RESULT_MEDIA, Query
 from cots.stages import finetune, pretrain
 from cots.tracking.loading import load_encoders
 from tests.conftest import Cots

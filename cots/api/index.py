@@ -10,7 +10,7 @@ from cots.api.inputs import ImageInput, read_image
 from cots.errors import BadInput
 from cots.models.loading import is_uri
 from cots.registry.packaged import PackagedSearch, open_search
-from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, RESULT_MEDIA, Query, ResultMedia
+from cots.search_engine.queries import DEFAULT_K, DEFAULT_MEDIA, RESULT_MEDIA, Query, ResultMedia
 
 
 class Index:
@@ -62,9 +62,34 @@ def load_index(name: str | os.PathLike[str]) -> Index:
         BadInput: there is no such index, or it is damaged.
         RunFailed: the registry is down.
     """
-    name = os.fspath(name)
-    with open_search(name if is_uri(name) else str(Path(name).expanduser())) as packaged:
+    with open_search(_expand(name)) as packaged:
         return Index(packaged)
+
+
+def search(
+    name: str | os.PathLike[str],
+    query: str | ImageInput,
+    k: int = DEFAULT_K,
+    *,
+    media: ResultMedia = DEFAULT_MEDIA,
+) -> list[dict[str, Any]]:
+    """What an index holds that is most similar to a text or an image; for several queries, `load_index` once.
+
+    Args:
+        name: of the index, see `load_index`.
+        query, k, media: see `Index.search`, also for what is returned.
+
+    Raises:
+        BadInput: there is no such index, or the query cannot be used.
+        RunFailed: the registry is down.
+    """
+    with open_search(_expand(name), texts_only=isinstance(query, str)) as packaged:
+        return Index(packaged).search(query, k, media=media)
+
+
+def _expand(name: str | os.PathLike[str]) -> str:
+    name = os.fspath(name)
+    return name if is_uri(name) else str(Path(name).expanduser())
 
 
 def _content(query: object) -> str | Image.Image:

@@ -35,7 +35,7 @@ def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image]
     """A grid of results, best first, at most `GRID_COLUMNS` in a row: image, rank, score, video frame, caption or id.
 
     Args:
-        results: of one query, as `cots.search.engine.SearchEngine` returns them.
+        results: of one query, as `cots.search_engine.engine.SearchEngine` returns them.
         images: one for each result.
         title: the query.
 

@@ -12,8 +12,8 @@ import yaml
 from cots.digests import verify_content
 from cots.errors import BadInput
 from cots.registry.catalog import find_local_version
-from cots.search.engine import SearchEngine
-from cots.search.queries import QueryReader
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import QueryReader
 
 MLMODEL = "MLmodel"
 QUERY_COLUMNS = ("text", "image", "k", "media")

@@ -18,7 +18,7 @@ import cots
 from cots.digests import write_sums
 from cots.files import atomic_folder
 from cots.import_closure import data_files, import_closure
-from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA
+from cots.search_engine.queries import DEFAULT_K, DEFAULT_MEDIA
 
 # Imports needed to answer a query; a test compares this list with the actual imports.
 REQUIREMENTS = (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cots.digests import verify_sums
 from cots.models.dual_encoder import DualEncoder
-from cots.search.queries import DEFAULT_K, QueryReader, encode_queries
+from cots.search_engine.queries import DEFAULT_K, QueryReader, encode_queries
 
 
 class EncodersModel(PythonModel):

@@ -8,8 +8,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from cots.digests import verify_sums
-from cots.search.engine import SearchEngine
-from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, QueryReader
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import DEFAULT_K, DEFAULT_MEDIA, QueryReader
 
 
 class IndexModel(PythonModel):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cots.search.queries import Query, encode_queries
+from cots.search_engine.queries import Query, encode_queries
 from cots.service.loaded_version import LoadedVersion
 from cots.service.metrics import ServiceMetrics
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from cots.errors import RunFailed
-from cots.search.queries import DEFAULT_K, DEFAULT_MEDIA, TEXT_WEIGHT, ResultMedia
+from cots.search_engine.queries import DEFAULT_K, DEFAULT_MEDIA, TEXT_WEIGHT, ResultMedia
 from cots.service import schemas
 
 IMAGE_TYPE = "application/octet-stream"  # the service looks at the bytes

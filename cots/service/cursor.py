@@ -12,7 +12,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cots.search.queries import Query, ResultMedia, Where
+from cots.search_engine.queries import Query, ResultMedia, Where
 from cots.service.errors import RequestRefused
 from cots.service.loaded_version import LoadedVersion
 

@@ -15,8 +15,8 @@ from cots.file_names import LINEAGE
 from cots.index.thumbnails import Thumbnails
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.packaged import read_package
-from cots.search.engine import SearchEngine
-from cots.search.queries import Query
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import Query
 from cots.service.overview import build_overview
 from cots.tracking.loading import PREFIX, fetch_model_folder, find_version
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from cots.search.engine import SearchEngine
-from cots.search.queries import Query
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import Query
 
 MAX_VALUES = 50  # of a column
 MAX_SAMPLES = 6

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cots.errors import BadInput
 from cots.private_files import open_private
-from cots.search.queries import Query
+from cots.search_engine.queries import Query
 from cots.service.metrics import ServiceMetrics
 
 log = logging.getLogger(__name__)

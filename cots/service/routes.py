@@ -15,9 +15,9 @@ from starlette.background import BackgroundTask
 
 from cots.data.image_decoding import FORMATS
 from cots.errors import BadInput
-from cots.search.item_filters import ITEM_METADATA, parse_metadata
-from cots.search.queries import TEXT_WEIGHT, Where
-from cots.search.queries import Query as SearchQuery
+from cots.search_engine.item_filters import ITEM_METADATA, parse_metadata
+from cots.search_engine.queries import TEXT_WEIGHT, Where
+from cots.search_engine.queries import Query as SearchQuery
 from cots.service import schemas
 from cots.service.batching import DynamicBatcher
 from cots.service.cursor import MAX_RESULTS, Cursor

@@ -19,7 +19,7 @@ from cots.index.index_folder import ITEM_INDEX
 from cots.registry.cards import DATA_CARD, MODEL_CARD, CardContext, data_card, model_card, unmeasured_card
 from cots.registry.evidence import EVIDENCE, save_evidence
 from cots.registry.packaging import InferenceConfig, save_encoders, save_index
-from cots.search.engine import SearchEngine, read_metadata
+from cots.search_engine.engine import SearchEngine, read_metadata
 from cots.tracking.git import git_state
 
 

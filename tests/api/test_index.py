@@ -40,6 +40,8 @@ def test_what_is_no_query_is_told_in_one_line(
         index.search(query, **options)  # type: ignore[arg-type]
 
 
-def test_the_champion_is_loaded_by_its_alias(store_of_one_version: Path) -> None:
+def test_the_champion_is_searched_by_its_alias(store_of_one_version: Path, index: cots.Index) -> None:
     with tracked_in(store_of_one_version):
         assert len(cots.load_index(f"models:/{INDEX}@champion")) == len(COLOURS)
+        for query in ("a red square", Image.new("RGB", (40, 32), "blue")):
+            assert cots.search(f"models:/{INDEX}@champion", query, k=2) == index.search(query, k=2)

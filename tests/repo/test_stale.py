@@ -174,9 +174,9 @@ def test_the_wording_of_errors_makes_stale_only_the_package_that_carries_it() ->
 
 
 def test_the_packed_model_carries_what_answers_queries_and_the_report_is_of_evaluate_alone() -> None:
-    assert stale(r"cots/search/.*\.py|cots/registry/(cards|packaging|pyfunc_\w+)\.py|cots/registry/templates/.*") == {
-        "package"
-    }
+    assert stale(
+        r"cots/search_engine/.*\.py|cots/registry/(cards|packaging|pyfunc_\w+)\.py|cots/registry/templates/.*"
+    ) == {"package"}
     assert stale(r"cots/report/.*|cots/evaluation/explain\.py") == {"evaluate"}
 
 

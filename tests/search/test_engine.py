@@ -18,8 +18,8 @@ from cots.data.samples import Sample
 from cots.errors import BadInput
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.models.dual_encoder import DualEncoder
-from cots.search.engine import SearchEngine
-from cots.search.queries import Query, ResultMedia, encode_queries
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import Query, ResultMedia, encode_queries
 from cots.stages.index import stage
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from cots.config.params import Params
 from cots.registry.client import INDEX
 from cots.registry.packaging import InferenceConfig as Packed
 from cots.registry.packaging import save_index
-from cots.search.engine import SearchEngine
+from cots.search_engine.engine import SearchEngine
 from cots.service.app import ServiceSettings, create_app
 from cots.service.middleware import RequestLimits
 from cots.service.server import uvicorn_config

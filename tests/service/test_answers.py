@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from cots.models.dual_encoder import DualEncoder
-from cots.search.engine import SearchEngine
-from cots.search.queries import Query, encode_queries
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import Query, encode_queries
 
 from .conftest import Served, encoded, in_base64, serving
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cots.search.engine import SearchEngine
-from cots.search.queries import MINUS_WEIGHT, Query, encode_queries
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import MINUS_WEIGHT, Query, encode_queries
 from cots.service.cursor import MAX_RESULTS, Cursor
 
 from .conftest import Champion, Served, encoded, in_base64, serving

@@ -19,8 +19,8 @@ from cots.errors import BadInput, RunFailed
 from cots.factory.train_loader import caption_offsets
 from cots.models.dual_encoder import DualEncoder
 from cots.monitoring.drift import DriftMonitor
-from cots.search.engine import SearchEngine
-from cots.search.queries import Query
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import Query
 from cots.stages import index, prepare, tokenize, train_dvae, validate
 from cots.training.pair_stats import PairStats
 

@@ -49,7 +49,7 @@ def test_a_packed_model_carries_the_code_that_it_needs_and_no_other(name: str, t
     carried = {str(file.relative_to(code)) for file in code.rglob("*.py")}
     needed = import_closure([f"cots.registry.pyfunc_{name}"], ROOT)
     assert carried == {str(file.relative_to(ROOT)) for file in needed.values()}
-    assert ("cots/search/engine.py" in carried) == (name == "index")
+    assert ("cots/search_engine/engine.py" in carried) == (name == "index")
     assert not [file for file in carried if "stages" in file or "training" in file or "service/" in file]
 
 

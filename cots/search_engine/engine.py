@@ -19,8 +19,8 @@ from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FIT, FRAMES, ITEM_INDEX, ITEMS, METADATA, THUMBNAILS
 from cots.index.thumbnails import Thumbnails
 from cots.models.text_model import TextModel, load_text_model
-from cots.search.item_filters import ITEM_METADATA, ItemFilters
-from cots.search.queries import Query, ResultMedia, encode_queries
+from cots.search_engine.item_filters import ITEM_METADATA, ItemFilters
+from cots.search_engine.queries import Query, ResultMedia, encode_queries
 
 SHOWN_COLUMNS = ["id", "captions", "media", "split"]
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cots.errors import BadInput
-from cots.search.queries import ResultMedia, Where
+from cots.search_engine.queries import ResultMedia, Where
 
 SPLIT = "split"  # the column that every index has
 ITEM_METADATA = "metadata"
