@@ -103,16 +103,17 @@ class EmbeddingIndex:
             raise ValueError(f"this index does not give its vectors back: {_reason(error)}") from None
         return rows
 
-    def rows(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+    def rows(self, numbers: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """(K, D) some of the indexed rows, as precise as the index stores them.
 
         Raises:
             ValueError: this kind of index cannot give them back.
         """
         try:
-            return np.stack([self._index.reconstruct(number) for number in numbers])
+            rows: NDArray[np.float32] = self._index.reconstruct_batch(np.asarray(numbers, np.int64))
         except RuntimeError as error:
             raise ValueError(f"this index does not give its vectors back: {_reason(error)}") from None
+        return rows
 
     def set(self, settings: str) -> None:
         """Change settings of the search; they are saved with the index.

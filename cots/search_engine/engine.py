@@ -31,13 +31,13 @@ class Captions:
 
     Attributes:
         index: row i is caption i.
-        rows: row of each caption.
+        texts: the captions.
         items: rows of the items that the captions describe, those of the first caption first.
         starts: (C + 1,) where those of each caption begin, and their end; every caption describes an item.
     """
 
     index: EmbeddingIndex
-    rows: dict[str, int]
+    texts: list[str]
     items: NDArray[np.int64]
     starts: NDArray[np.int64]
 
@@ -48,18 +48,11 @@ class Captions:
         Raises:
             ValueError, OSError, KeyError: files are missing or damaged.
         """
-        table = pd.read_parquet(folder / CAPTIONS, columns=["caption", "items"])
-        index = EmbeddingIndex.load(folder / CAPTION_INDEX)
+        table = pq.read_table(folder / CAPTIONS, columns=["caption", "items"])
+        index, lists = EmbeddingIndex.load(folder / CAPTION_INDEX), table["items"].combine_chunks()
         if len(index) != len(table):
             raise ValueError(f"{len(index)} vectors for {len(table)} captions")
-        rows = {text: row for row, text in enumerate(table["caption"])}
-        starts = np.cumsum([0, *map(len, table["items"])])
-        return cls(index, rows, np.concatenate([[], *table["items"]]).astype(np.int64), starts)
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """The captions."""
-        return list(self.rows)
+        return cls(index, table["caption"].to_pylist(), lists.flatten().to_numpy(), lists.offsets.to_numpy())
 
     def describes(self, selected: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(C,) whether a caption describes one of the selected items (N,)."""
@@ -70,18 +63,52 @@ class Captions:
         items = self.items[self.starts[row] : self.starts[row + 1]]
         return int(items[0] if selected is None else items[selected[items].argmax()])
 
-    def best(self, captions: Sequence[str], vector: NDArray[np.float32]) -> int | None:
-        """Number, from 0, of the caption that is most similar to a query (D,); None if there are no captions.
+    @cached_property
+    def _rows_by_item(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of captions, those of the first item first, and where those of each item begin."""
+        order = np.argsort(self.items, kind="stable")
+        rows = np.repeat(np.arange(len(self.texts)), np.diff(self.starts))[order]
+        return rows, np.concatenate([[0], np.cumsum(np.bincount(self.items))])
+
+    def best(self, item: int, captions: Sequence[str], vector: NDArray[np.float32]) -> int | None:
+        """Number, from 0, of an item's caption that is most similar to a query (D,); None if it has no captions.
 
         If the index does not give its vectors back, it is the first.
         """
         if len(captions) < 2:
             return 0 if captions else None
+        rows, starts = self._rows_by_item
+        own_rows = rows[starts[item] : starts[item + 1]]
         try:
-            vectors = self.index.rows([self.rows[caption] for caption in captions])
+            similarities = self.index.rows(own_rows) @ vector
         except ValueError:
             return 0
-        return int((vectors @ vector).argmax())
+        return captions.index(self.texts[own_rows[similarities.argmax()]])
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """From which score on something fits a text.
+
+    Attributes:
+        min_score: of the best result.
+        media: kind of the items on which this was measured.
+    """
+
+    min_score: float
+    media: str
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """Read the file `FIT` of an index folder; None if there is none.
+
+        Raises:
+            ValueError, KeyError: it is damaged.
+        """
+        if not path.is_file():
+            return None
+        values = json.loads(path.read_text(encoding="utf8"))
+        return cls(float(values["min_score"]), values["media"])
 
 
 class SearchEngine:
@@ -95,7 +122,7 @@ class SearchEngine:
         frames: frame embeddings of the items that are videos.
         captions: searched for queries with media "text".
         thumbnails: tar file with thumbnails of all frames.
-        min_fit: score of the best result from which on it fits a text; None if that is not known.
+        fit: tells whether something fits a text; None if that is not known.
     """
 
     def __init__(
@@ -108,13 +135,13 @@ class SearchEngine:
         frames: FrameEmbeddings,
         captions: Captions,
         thumbnails: Path,
-        min_fit: float | None,
+        fit: Fit | None,
     ) -> None:
         self.model, self.index, self.items, self.frames = model, index, items, frames
         self.captions, self.thumbnails = captions, thumbnails
         self._columns = {name: items[name].tolist() for name in SHOWN_COLUMNS}
         self.filters = filters
-        self._min_fit = min_fit
+        self._fit = fit
 
     @classmethod
     def load(cls, encoders: Path, index: Path, *, texts_only: bool = False) -> Self:
@@ -142,7 +169,7 @@ class SearchEngine:
             filters = ItemFilters(items)
             frames = FrameEmbeddings.load(index / FRAMES)
             captions = Captions.load(index)
-            min_fit = _read_min_fit(index / FIT)
+            fit = Fit.load(index / FIT)
         except (ValueError, OSError, KeyError) as error:
             raise BadInput(f"the index {index} is damaged ({error}): run `dvc repro --force index`") from None
         if not len(items) == len(frames) == len(vectors):
@@ -157,7 +184,7 @@ class SearchEngine:
             frames=frames,
             captions=captions,
             thumbnails=index / THUMBNAILS,
-            min_fit=min_fit,
+            fit=fit,
         )
 
     def __call__(self, queries: Sequence[Query], *, batch_size: int) -> list[list[dict[str, Any]]]:
@@ -207,12 +234,12 @@ class SearchEngine:
 
         Returns:
             None if that is not known: there are no results, the index does not know from which score on (`FIT`), or the
-            query is not a text alone or asks for captions, whose scores are others.
+            query is not a text alone or asks for a kind of results whose scores are others.
         """
-        is_text = isinstance(query.content, str) and len(query.terms) == 1 and query.media != "text"
-        if self._min_fit is None or not is_text or not results:
+        is_text = isinstance(query.content, str) and len(query.terms) == 1
+        if self._fit is None or query.media not in ("any", self._fit.media) or not is_text or not results:
             return None
-        return bool(results[0]["score"] >= self._min_fit)
+        return bool(results[0]["score"] >= self._fit.min_score)
 
     def result_images(self, results: Sequence[dict[str, Any]]) -> list[Image.Image]:
         """Thumbnails of one query's results: the image, or the best frame of the video.
@@ -259,7 +286,7 @@ class SearchEngine:
         item = self._item(row)
         best = {
             "frame": self.frames.best_frame(row, vector),
-            "best_caption": self.captions.best(item["captions"], vector),
+            "best_caption": self.captions.best(row, item["captions"], vector),
         }
         return item | best
 
@@ -274,10 +301,6 @@ def _load_model(folder: Path, *, texts_only: bool) -> TextModel:
     from cots.models.dual_encoder import DualEncoder  # imports timm
 
     return DualEncoder.load(folder)
-
-
-def _read_min_fit(path: Path) -> float | None:
-    return float(json.loads(path.read_text(encoding="utf8"))["min_score"]) if path.is_file() else None
 
 
 def read_metadata(index: Path) -> dict[str, Any]:

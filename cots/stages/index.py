@@ -95,7 +95,7 @@ def stage(
         captions, *queries = np.split(encoded, np.cumsum([-len(held_out) - len(NONSENSE) + len(texts), len(held_out)]))
         index = write_index(partial, items, vectors, captions, settings=settings, encoder=model.digest)
         if threshold := fit_threshold(*(_best_scores(index, part) for part in queries)):
-            write_json(partial / FIT, rounded(threshold))
+            write_json(partial / FIT, rounded(threshold) | {"media": MEDIA_OF[settings.target]})
     if cache and cache_path:
         cache.save(cache_path)
         for other in cache_path.parent.glob("*.safetensors"):

@@ -40,6 +40,17 @@ def test_every_index_gives_its_vectors_back_in_their_order(factory: str, embeddi
     assert np.mean(similarity.argmax(axis=1) == np.arange(300)) > 0.5
 
 
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8", "HNSW8,SQfp16"])
+def test_some_rows_are_those_of_all_vectors(factory: str, embeddings: NDArray[np.float32]) -> None:
+    index = EmbeddingIndex.build(embeddings, factory)
+    np.testing.assert_array_equal(index.rows([7, 0, 299]), index.vectors[[7, 0, 299]])
+
+
+def test_a_partitioned_index_gives_no_single_rows_back(embeddings: NDArray[np.float32]) -> None:
+    with pytest.raises(ValueError, match="this index does not give its vectors back: direct map not initialized"):
+        EmbeddingIndex.build(embeddings, "IVF4,Flat").rows([7])
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_a_second_build_gives_the_same_bytes(factory: str, embeddings: NDArray[np.float32], tmp_path: Path) -> None:
     for name in ("first.faiss", "second.faiss"):

@@ -49,7 +49,17 @@ def encoded(colour: str) -> str:
 def test_texts_are_answered_each_with_the_number_of_results_that_is_asked_for(address: str) -> None:
     rankings = query_server(address, {"inputs": ["a red square", "blue"], "params": {"k": 3}})
     assert [[hit["rank"] for hit in results] for results in rankings] == [[1, 2, 3], [1, 2, 3]]
-    assert rankings[0][0].keys() == {"rank", "score", "id", "captions", "media", "split", "row", "frame"}
+    assert rankings[0][0].keys() == {
+        "rank",
+        "score",
+        "id",
+        "captions",
+        "media",
+        "split",
+        "row",
+        "frame",
+        "best_caption",
+    }
     assert rankings[0] == up_to_rounding(query_server(address, {"inputs": ["a red square"], "params": {"k": 3}})[0])
 
 

@@ -372,16 +372,16 @@ def test_a_token_is_asked_for_once_and_previews_need_it_too(browser: Browser, mi
 
 
 @pytest.fixture(scope="session")
-def with_samples(mixed_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service whose index finds that no text fits, with one query to begin with."""
+def nothing_fits(mixed_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service whose index finds that no text fits."""
     copy = shutil.copytree(mixed_package, tmp_path_factory.mktemp("fit") / "package")
-    (copy / "artifacts" / "index" / "fit.json").write_text('{"min_score": 2}')
+    (copy / "artifacts" / "index" / "fit.json").write_text('{"min_score": 2, "media": "image"}')
     with serving(copy) as served:
         yield served
 
 
-def test_where_nothing_fits_well_the_page_says_so(browser: Browser, with_samples: Served) -> None:
-    for page in open_page(browser, with_samples.url):
+def test_where_nothing_fits_well_the_page_says_so(browser: Browser, nothing_fits: Served) -> None:
+    for page in open_page(browser, nothing_fits.url):
         page.locator("#text").fill("a blue square")
         expect(page.locator("#weak")).to_have_text("Nothing here fits well. These results are the nearest.")
         page.get_by_label("Captions").check()
@@ -400,7 +400,7 @@ def test_the_first_page_names_queries_to_begin_with(opened: Page, served: Served
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_axe_finds_nothing_in_any_state(browser: Browser, with_samples: Served, width: int, scheme: str) -> None:
+def test_axe_finds_nothing_in_any_state(browser: Browser, nothing_fits: Served, width: int, scheme: str) -> None:
     package = find_spec("axe_playwright_python")
     if package is None or package.origin is None:
         pytest.skip("no axe-playwright-python: install the extra `dev`")
@@ -411,7 +411,7 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, with_samples: Served, 
         found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
         return [f"{fault['id']}: {fault['help']}: {fault['nodes'][0]['html']}" for fault in found]
 
-    for page in open_page(browser, with_samples.url, color_scheme=scheme, reduced_motion="reduce"):
+    for page in open_page(browser, nothing_fits.url, color_scheme=scheme, reduced_motion="reduce"):
         page.set_viewport_size({"width": width, "height": 800})
         expect(page.locator("#filters")).to_be_visible()
         states = {"first": violations(page)}

@@ -152,11 +152,12 @@ def test_a_text_that_nothing_fits_is_told_so_on_every_page(mixed_package: Path, 
     for least, fits in ((None, None), (-1.0, True), (1.5, False)):
         copy = shutil.copytree(mixed_package, tmp_path / str(least))
         if least is not None:
-            (copy / "artifacts" / "index" / "fit.json").write_text(json.dumps({"min_score": least}))
+            (copy / "artifacts" / "index" / "fit.json").write_text(json.dumps({"min_score": least, "media": "image"}))
         with serving(copy) as served:
             answer = served.search(text="a blue square", k=4)
             assert answer["fits"] is fits
             assert served.search(cursor=answer["next"])["fits"] is fits
+            assert served.search(text="a blue square", media="image", where={"split": "val"})["fits"] is fits
             assert best in (None, answer["results"])
             best = answer["results"]
             for other in (
@@ -164,6 +165,7 @@ def test_a_text_that_nothing_fits_is_told_so_on_every_page(mixed_package: Path, 
                 {"image": in_base64(encoded("red")), "text": "at night"},
                 {"text": "a blue square", "minus": ["red"]},
                 {"text": "a blue square", "media": "text"},
+                {"text": "a blue square", "media": "video"},
                 {"text": "a blue square", "min_score": 1},
             ):
                 assert served.search(**other)["fits"] is None
