@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -704,7 +705,12 @@ def test_the_summary_shows_results_versions_report_and_what_to_try(cots: Cots, t
     assert "by chance" in out
     assert "champion" in out
     assert "reports/index.html" in out
-    assert out.count("  cots ") == 3
+    suggested = [shlex.split(line) for line in out.partition("Try next:")[2].splitlines() if "cots search" in line]
+    assert suggested
+    for _, *arguments in suggested:
+        code, found, _ = cots(*arguments, "--k", "1", "--json")
+        assert code == 0
+        assert arguments[-1] in json.loads(found)[0]["captions"]
 
 
 @pytest.mark.slow
