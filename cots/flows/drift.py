@@ -5,10 +5,12 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas import State
 from prefect.deployments import run_deployment
 
 from cots.file_names import DRIFT_SUMMARY_PATH
 from cots.flows.commands import run
+from cots.flows.late_runs import skip_late_run
 from cots.flows.markdown import table
 from cots.markdown import escape_markdown
 
@@ -38,8 +40,10 @@ def start_retraining() -> None:
 
 
 @flow
-def check_drift(queries: str | None = None, retrain: bool = False) -> bool:
+def check_drift(queries: str | None = None, retrain: bool = False) -> bool | State[Any]:
     """Compare queries and new samples with the champion's training data; on drift, retrain if `retrain` is set."""
+    if skipped := skip_late_run():
+        return skipped
     summary = compute_drift(queries)
     create_artifact(summary)
     if summary["drifted"] and retrain:

@@ -9,6 +9,7 @@ from prefect.states import Completed
 
 from cots.exclusive_run import exclusive_run
 from cots.flows.commands import has_remote, list_stale_stages
+from cots.flows.late_runs import skip_late_run
 from cots.flows.limits import time_limit
 from cots.flows.retrain_report import report_run
 from cots.flows.tasks import pull, refresh, repro_alone
@@ -19,6 +20,8 @@ STAGES = ("prepare", "validate")  # run on new data before it is indexed
 @flow
 def refresh_index(hours: float | None = None) -> State[Any]:
     """Index the current images with the deployed encoders; `hours` limits the run time."""
+    if skipped := skip_late_run():
+        return skipped
     with exclusive_run(flow_run.name), report_run("refresh-index") as report, time_limit(hours):
         if has_remote():
             pull()

@@ -9,6 +9,7 @@ from prefect.states import Completed
 
 from cots.exclusive_run import exclusive_run
 from cots.flows.commands import has_remote, list_stages, list_stale_stages
+from cots.flows.late_runs import skip_late_run
 from cots.flows.limits import time_limit
 from cots.flows.parent_run import parent_run
 from cots.flows.retrain_report import RetrainReport, report_run
@@ -18,6 +19,8 @@ from cots.flows.tasks import check_params, publish, pull, push, repro
 @flow
 def retrain(hours: float | None = None) -> State[Any]:
     """Train on the current data and deploy the result if the gate accepts it; `hours` limits the run time."""
+    if skipped := skip_late_run():
+        return skipped
     with exclusive_run(flow_run.name), report_run("retrain") as report, time_limit(hours):
         check_params()
         use_remote = has_remote()
