@@ -90,7 +90,9 @@ function show(found) {
   hits = [];
   results.classList.toggle("texts", query.media === "text");
   results.replaceChildren();
-  part("weak").hidden = found.fits !== false;
+  const weak = found.fits === false;
+  part("weak").hidden = !weak;
+  part("weak").textContent = weak ? "Nothing here fits well. These results are the nearest." : ""; // read out if it changes
   const { index, encoders } = found.versions;
   const name = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
   part("versions").textContent = `Answered by ${index.name} ${index.version}, ${name}`;
