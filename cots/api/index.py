@@ -37,8 +37,8 @@ class Index:
             media: kind of results: "image", "video", captions ("text"), or images and videos ("any").
 
         Returns:
-            Best first: rank (from 1), score (cosine), id, captions, media, split, row, and frame, the number of the
-            video's frame that is most similar.
+            Best first: rank (from 1), score (cosine), id, captions, media, split, row, frame, the number of the video's
+            frame that is most similar, and best_caption, the number of the caption that is.
 
         Raises:
             BadInput: the text is blank, the image cannot be used, or k or media is out of range.

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from cots.errors import BadInput
 from cots.files import atomic_file
+from cots.search_engine.engine import caption_of
 
 GRID_COLUMNS = 5
 SIDE = 192  # of the square for an image, pixels
@@ -42,7 +43,7 @@ def result_grid(results: Sequence[dict[str, Any]], images: Sequence[Image.Image]
     Returns:
         RGB, GAP + columns * CELL[0] wide and HEAD + rows * CELL[1] high.
     """
-    labels = [(_rank_and_score(hit), next(iter(hit["captions"]), hit["id"])) for hit in results]
+    labels = [(_rank_and_score(hit), caption_of(hit) or hit["id"]) for hit in results]
     return labelled_grid(images, labels, title=title)
 
 

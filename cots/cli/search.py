@@ -87,5 +87,7 @@ def _format_results(results: list[dict[str, Any]]) -> str:
 
 
 def _caption(hit: dict[str, Any]) -> str:
-    caption = " ".join("".join(hit["captions"][:1]).split())
+    from cots.search_engine.engine import caption_of
+
+    caption = " ".join((caption_of(hit) or "").split())
     return caption if len(caption) <= CAPTION_CHARS else caption[: CAPTION_CHARS - 1] + "…"

@@ -1,7 +1,7 @@
 """The search engine: encoders, the index that they built, and the items of its rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -314,3 +314,8 @@ def read_metadata(index: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BadInput(f"{index} is not an index folder ({error}): run `dvc repro index`") from None
     return metadata
+
+
+def caption_of(result: Mapping[str, Any]) -> str | None:
+    """The caption of a result that fits the query best; None if it has no captions."""
+    return result["captions"][result["best_caption"]] if result["captions"] else None

@@ -19,7 +19,7 @@ COLOURS = ["red", "green", "blue", "yellow", "cyan", "magenta", "gray"]
 
 
 def hits(count: int, **changed: object) -> list[dict[str, Any]]:
-    hit = {"id": "a.jpg", "score": 0.25, "captions": ["a square"], "media": "video", "frame": 2}
+    hit = {"id": "a.jpg", "score": 0.25, "captions": ["a square"], "media": "video", "frame": 2, "best_caption": 0}
     return [{"rank": number + 1} | hit | changed for number in range(count)]
 
 
@@ -63,6 +63,11 @@ def test_score_frame_and_caption_are_written_under_the_image() -> None:
     for changed in ({"score": 0.75}, {"frame": 3}, {"media": "image"}, {"captions": ["a circle"]}):
         assert (texts(grid_of(1, **changed)) != plain).any(), changed
     assert (texts(grid_of(1, media="image", frame=0)) == texts(grid_of(1, media="image", frame=5))).all()
+
+
+def test_of_several_captions_the_one_that_fits_the_query_is_shown() -> None:
+    both = grid_of(1, captions=["a square", "a circle"], best_caption=1)
+    assert (texts(both) == texts(grid_of(1, captions=["a circle"]))).all()
 
 
 def test_a_result_without_a_caption_shows_its_id() -> None:
