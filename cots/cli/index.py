@@ -39,7 +39,7 @@ def index(
     if encoders:
         require_two_towers(encoders)
     if not _has_params_for(folder, encoders):
-        init_folder(folder.expanduser(), encoders, force=force, include_unlisted=False, show_next=False)
+        init_folder(folder.expanduser(), encoders, force=force, show_next=False)
     with exclusive_run("cots index"):
         reproduce("prepare")
         if has_captions():

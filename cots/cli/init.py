@@ -98,14 +98,16 @@ def init_folder(
     encoders: str | None,
     *,
     force: bool,
-    include_unlisted: bool,
     show_next: bool,
-    **columns: str | None,
+    include_unlisted: bool = False,
+    table: str | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
 ) -> None:
     """Write params.yaml for a folder, lay out a project if there is none, and say what was found.
 
     Args:
-        folder, encoders, force, include_unlisted, columns: those of `cots init`.
+        folder, encoders, force, include_unlisted, table, image_column, caption_column: those of `cots init`.
         show_next: also say what to type next.
 
     Raises:
@@ -117,7 +119,13 @@ def init_folder(
 
     if Path().resolve().is_relative_to(folder.resolve()):
         raise BadInput(f"{folder} would hold the project beside its images: run `cots init` in a folder of its own")
-    found = inspect_folder(folder, include_unlisted=include_unlisted, **columns)
+    found = inspect_folder(
+        folder,
+        table=table,
+        image_column=image_column,
+        caption_column=caption_column,
+        include_unlisted=include_unlisted,
+    )
     proposal = Proposal(found, encoders)
     text = _sealed(proposal.render())
     laid_out = list(lay_out_project())

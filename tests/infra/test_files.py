@@ -245,7 +245,7 @@ def test_the_ingress_leads_to_the_page_and_to_searches_alone(tmp_path: Path) -> 
     limits = RequestLimits(body=1, pixels=1, in_flight=1, seconds=1)
     settings = ServiceSettings(uri=str(tmp_path), poll=1, limits=limits, hosts=None, token=None, log_queries=None)
     served = {f"/{path.split('/')[1]}" for path in create_app(settings).openapi()["paths"]} | {*FILES, "/openapi.json"}
-    assert {path["path"] for path in rule["http"]["paths"]} == served - {"/healthz", "/readyz", "/metrics"}
+    assert {path["path"] for path in rule["http"]["paths"]} == served - {"/healthz", "/readyz", "/metrics", "/items"}
 
 
 def test_prometheus_is_sent_to_an_address_that_needs_no_token() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -181,7 +182,8 @@ def test_several_processes_write_the_bytes_that_one_writes(
 ) -> None:
     chosen = params(splits=splits)
     chosen = chosen.model_copy(update={"evaluate": chosen.evaluate.model_copy(update={"batch_size": batch_size})})
-    files = (tiny_data / "shards", tiny_data / "manifest.parquet", tiny_model)
+    shutil.copytree(tiny_model, tmp_path / "models" / chosen.index.target)
+    files = (tiny_data / "shards", tiny_data / "manifest.parquet", tmp_path / "models")
     for name, count in (("one", 1), ("many", processes)):
         launched(tmp_path, count, "index", *files, tmp_path / name, params=chosen, python=fork_python)
     assert {path.name for path in (tmp_path / "many").iterdir()} == WRITTEN

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from cots.config.params import Params
 from cots.config.training import TrainConfig
 from cots.data.loader import TrainLoader
+from cots.devices import compute_dtype, default_device
 from cots.errors import BadInput
 from cots.factory.model import build_model
 from cots.factory.train_loader import build_train_loader
@@ -26,6 +27,7 @@ from tests.training.conftest import PIXELS, killed_at, tiny_params
 
 INSTANCE = {"loss_weights": {"instance": 1.0, "token": 0.0, "task": 0.1, "masked_views": 0.0}}
 FOLDER = Path("runs/features/pretrain")
+ROUNDING = 3e-3 if compute_dtype(default_device()) is torch.float32 else 1e-2  # of kept tokens in half precision
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +76,8 @@ def test_every_view_has_the_embedding_of_its_pixels(
         assert tokens.input_ids.tolist() == pixels.input_ids.tolist()
         images, features = (to_device(arrays, PIXELS, torch.device("cpu")).frames for arrays in (pixels, tokens))
         assert features.shape == (loader.batch_size, 1, 17, 32)
-        torch.testing.assert_close(model.image(features), model.image(images), atol=3e-3, rtol=0)
-        torch.testing.assert_close(momentum(features), model.image(images), atol=3e-3, rtol=0)
+        torch.testing.assert_close(model.image(features), model.image(images), atol=ROUNDING, rtol=0)
+        torch.testing.assert_close(momentum(features), model.image(images), atol=ROUNDING, rtol=0)
 
 
 def test_one_view_of_a_sample_is_used_in_every_epoch(tiny_data: Path, tokenized: Path, tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_training_is_that_from_pixels_and_resumes_to_the_bit(tiny_data: Path, to
     params = with_blocks(1, cached_views=2)
     curves, model = run(params, tiny_data, tokenized, "cached")
     losses = ["loss/instance", "loss/task"]
-    assert curves[losses].to_numpy() == pytest.approx(plain[losses].to_numpy(), abs=5e-3)
+    assert curves[losses].to_numpy() == pytest.approx(plain[losses].to_numpy(), abs=5 * ROUNDING)
     assert curves["loss/instance"].nunique() == len(curves)
 
     checkpoint.path_of("pretrain").unlink()  # as the stage does at its end
