@@ -290,6 +290,23 @@ def test_the_keyboard_alone_is_enough(opened: Page) -> None:
     expect(opened.locator("#intro")).to_be_visible()
 
 
+def test_an_answer_that_comes_while_someone_is_among_the_results_leaves_them_there(opened: Page) -> None:
+    opened.locator("#text").fill("a red squar")
+    expect(cards(opened)).to_have_count(24)
+    pending: list[Any] = []
+    opened.route("**/search", lambda route: pending.append(route))
+    opened.locator("#text").press("e")
+    expect(opened.locator("#progress")).to_be_visible()
+    opened.keyboard.press("ArrowDown")
+    opened.keyboard.press("ArrowRight")
+    before = cards(opened).nth(1).element_handle()
+    pending[0].continue_()
+    expect(opened.locator("#progress")).to_be_hidden()
+    assert not before.evaluate("card => card.isConnected")
+    expect(cards(opened).nth(1).locator(".thumbnail")).to_be_focused()
+    opened.unroute_all(behavior="ignoreErrors")
+
+
 def test_an_answer_that_comes_late_does_not_replace_a_newer_one(opened: Page) -> None:
     pending: list[Any] = []
     opened.route("**/search", lambda route: pending.append(route) if not pending else route.continue_())

@@ -86,6 +86,7 @@ function blank() {
 }
 
 function show(found) {
+  const focused = [...results.children].findIndex((shown) => shown.contains(document.activeElement));
   only(found.results.length ? null : "nothing");
   hits = [];
   results.classList.toggle("texts", query.media === "text");
@@ -97,6 +98,7 @@ function show(found) {
   const name = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
   part("versions").textContent = `Answered by ${index.name} ${index.version}, ${name}`;
   append(found);
+  if (focused >= 0) results.children[Math.min(focused, hits.length - 1)]?.querySelector(".thumbnail").focus();
 }
 
 function append(page) {
