@@ -9,6 +9,7 @@ from prefect.client.schemas import State
 from prefect.deployments import run_deployment
 
 from cots.file_names import DRIFT_SUMMARY_PATH
+from cots.flows.alerts import DRIFTED, report_event
 from cots.flows.commands import run
 from cots.flows.late_runs import skip_late_run
 from cots.flows.markdown import table
@@ -46,8 +47,11 @@ def check_drift(queries: str | None = None, retrain: bool = False) -> bool | Sta
         return skipped
     summary = compute_drift(queries)
     create_artifact(summary)
-    if summary["drifted"] and retrain:
-        start_retraining()
+    if summary["drifted"]:
+        failed = [f"{check['of']}: {check['expectation']}" for check in summary["checks"] if not check["success"]]
+        report_event(DRIFTED, "; ".join(failed))
+        if retrain:
+            start_retraining()
     return bool(summary["drifted"])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 
+from cots.flows.alerts import REFUSED, report_event
 from cots.flows.commands import CommandResult
 from cots.flows.markdown import table
 from cots.flows.parent_run import end_open_runs, format_run_link
@@ -44,6 +45,14 @@ class RetrainReport:
         """Record the result of publishing and the versions that exist now."""
         self.add("publish", result)
         self.after = Registry().list_versions()
+        if (new := self.new_version) and new.tags.get("gate.promote") == "false":
+            report_event(REFUSED, f"{INDEX} version {new.version}: {new.tags[DECISION]}")
+
+    @property
+    def new_version(self) -> VersionInfo | None:
+        """The version that the gate decided on during this run."""
+        decided = {info.version for info in self.before if DECISION in info.tags}
+        return next((info for info in self.after if DECISION in info.tags and info.version not in decided), None)
 
     @property
     def outcome(self) -> str:
@@ -66,8 +75,7 @@ class RetrainReport:
 
     def _version_section(self) -> list[str]:
         """Decision and metrics of the new version, compared with the champion before it."""
-        decided = {info.version for info in self.before if DECISION in info.tags}
-        new = next((info for info in self.after if DECISION in info.tags and info.version not in decided), None)
+        new = self.new_version
         if new is None:
             return []
         decision = f"**{INDEX} version {new.version}:** {escape_markdown(new.tags[DECISION])}"

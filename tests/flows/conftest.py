@@ -73,6 +73,11 @@ class Server:
         )
         return runs
 
+    def events(self, name: str) -> list[str]:
+        """The messages of the events of this name, newest first."""
+        found = self.ask("/events/filter", {"filter": {"event": {"name": [name]}, "order": "DESC"}})
+        return [event["payload"]["message"] for event in found["events"]]
+
     def page(self, run: str) -> str:
         """The Markdown artifact of a run."""
         condition = {"flow_run_id": {"any_": [run]}, "type": {"any_": ["markdown"]}}

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cots.flows.alerts import DRIFTED
 from cots.flows.drift import to_markdown
 from cots.models.dual_encoder import DualEncoder
 from tests.deployed import FOREIGN, deploy, write_log
 from tests.flows.conftest import Server
+from tests.servers import waited_for
 
 
 @pytest.mark.slow
@@ -31,6 +33,7 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
     )
     assert "Drifted: **yes**" in artifact["data"]
     assert "| queries, texts | words are known | **no** |" in artifact["data"]
+    waited_for(lambda: any("queries, texts: words are known" in text for text in server.events(DRIFTED)), 30)
     run_flow(project, server, store, "queries='queries'")
     shutil.rmtree(project / "queries")
     run_flow(project, server, store, "retrain=True")

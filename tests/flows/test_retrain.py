@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from cots.flows.alerts import REFUSED
 from tests.conftest import ranked
 from tests.flows.conftest import PIPELINE, Server, alive, dvc
 from tests.servers import waited_for
@@ -148,6 +149,8 @@ def test_a_worse_package_is_registered_and_refused_and_the_page_says_why(
     assert "allowed -5) may be worse" in page
     [figures] = [line for line in page.splitlines() if line.startswith("| rsum |")]
     assert figures.endswith("| -120.000 |")
+    [told] = waited_for(lambda: server.events(REFUSED), 30)
+    assert told.startswith("cots-index version 2: mean recall")
 
 
 def test_with_a_remote_what_was_made_is_fetched_not_made_and_not_published_again(
