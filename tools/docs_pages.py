@@ -4,6 +4,7 @@ A link is written for the place of its file in the repository, so that it works 
 `docs/` lie beside those of the root.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -38,6 +39,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from outside `docs/` and those of the packages."""
     for path in OUTSIDE:
         files.append(File.generated(config, site_path(path), content=(ROOT / path).read_text(encoding="utf8")))
+    for notebook in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
+        path = f"notebooks/{notebook.stem}.md"
+        files.append(File.generated(config, path, content=notebook_page(notebook)))
     for name, modules in package_modules().items():
         entries = "".join(f"\n::: {module}\n" for module in modules)
         files.append(File.generated(config, _reference_path(name), content=f"# {name}\n{entries}"))
@@ -72,6 +76,15 @@ def package_modules() -> dict[str, list[str]]:
             continue
         modules.setdefault(".".join(parts[:2]) if len(parts) > 2 else parts[0], []).append(".".join(parts))
     return modules
+
+
+def notebook_page(notebook: Path) -> str:
+    """A notebook as Markdown: its code cells are blocks of code."""
+    cells = json.loads(notebook.read_text(encoding="utf8"))["cells"]
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    blocks = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in texts]
+    source = f"The notebook is `docs/notebooks/{notebook.name}`; a test runs its cells."
+    return "\n\n".join([blocks[0], source, *blocks[1:]])
 
 
 def _reference_path(package: str) -> str:

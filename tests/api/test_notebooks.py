@@ -1,11 +1,11 @@
-"""Training from Python is the pipeline's own."""
+"""Training from Python is the pipeline's own: the notebooks, cell by cell."""
 
-import os
+import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ import cots
 from tests.conftest import COLOURS, tracked_in
 from tests.two_towers import save_transformers_clip
 
+NOTEBOOKS = Path(__file__).parents[2] / "docs" / "notebooks"
 STEPS = {"dvae.steps": 1, "pretrain.steps": 0, "finetune.image-text.steps": 1, "finetune.image-text.warmup_steps": 0}
 LIGHT = {"dvae.batch_size": 2, "evaluate.bootstrap_resamples": 10, "evaluate.num_examples": 1}
 
@@ -37,41 +38,76 @@ def store_here(tmp_path: Path, empty_store: Path) -> Iterator[None]:
         yield
 
 
+def code_of(notebook: str) -> list[str]:
+    """The code cells of a notebook."""
+    cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def run_notebook(notebook: str) -> dict[str, Any]:
+    """Run the cells one after another; the names that they leave."""
+    names: dict[str, Any] = {}
+    for cell in code_of(notebook):
+        exec(cell, names)
+    return names
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("store_here")
-def test_a_folder_is_searched_before_training_and_then_trained_on_in_the_same_project(
-    tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
+def test_the_notebooks_search_a_folder_then_train_on_it_and_the_gate_decides(
+    tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """`cots index` in an empty folder, `cots.finetune` from its data, and the gate between the two."""
     monkeypatch.setattr(sys, "executable", fork_python)
+    monkeypatch.chdir(tmp_path)
     images, project, clip = write_pairs(tmp_path / "images"), tmp_path / "project", tmp_path / "clip"
     save_transformers_clip(clip)
-    project.mkdir()
+    for name, value in {
+        "FOLDER": images,
+        "PROJECT": project,
+        "MODEL": clip,
+        "PARAMS": json.dumps(STEPS | LIGHT),
+    }.items():
+        monkeypatch.setenv(f"COTS_{name}", str(value))
 
-    def run(*arguments: object) -> str:
-        command = [fork_python, "-m", "cots", *map(str, arguments)]
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=dict(os.environ))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    said = run("index", images, "--encoders", clip)
+    searched = run_notebook("search-your-photographs")
+    said = capfd.readouterr().out
     assert "cots-index version 1 registered; it is the champion (it is the first version)" in said
     assert "to search it: `cots serve`" in said
+    assert searched["images"].shape[0] == 12
+    assert searched["sheet"].size == (1000, 200)
     assert {*yaml.safe_load((project / "dvc.lock").read_text())["stages"]} == {"version", "prepare", "validate"}
 
     with pytest.raises(cots.BadInput, match="has no section nothing for finetune.nothing.steps"):
         cots.finetune(images, project, params={"finetune.nothing.steps": 1})
     with pytest.raises(cots.BadInput, match="params.yaml says what training starts from: leave encoders out"):
         cots.finetune(images, project, encoders=str(clip))
-    model, start = cots.finetune(images, project, params=STEPS | LIGHT), cots.load(clip)
-    assert not np.array_equal(model.encode_texts("a red thing"), start.encode_texts("a red thing"))
+
+    trained, start = run_notebook("fine-tune-and-see-the-gate-decide"), cots.load(clip)
+    text = "a red thing"
+    assert not np.array_equal(trained["model"].encode_texts(text), start.encode_texts(text))
     assert (project / "reports" / "index.html").is_file()
     params = yaml.safe_load((project / "params.yaml").read_text())
     assert (params["finetune"]["image-text"]["steps"], params["model"]["init_from"]) == (1, str(clip))
-    published = run("registry", "publish")
-    assert "cots-index version 2 registered; it is not the champion" in published
-    assert "the test split has 4 of the 30 items" in published
+    said = capfd.readouterr().out
+    assert "cots-index version 2 registered; it is not the champion" in said
+    assert "because: the test split has 4 of the 30 items" in said
+
+
+def test_the_notebook_on_losses_learns_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_transformers_clip(tmp_path / "clip")
+    monkeypatch.setenv("COTS_MODEL", str(tmp_path / "clip"))
+    accuracy = run_notebook("a-loss-of-your-own")["accuracy"]
+    assert set(accuracy) == {"usual", "hardest_negative"}
+    assert min(accuracy.values()) > 0.9
+
+
+@pytest.mark.parametrize("file", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda file: file.stem)
+def test_a_notebook_is_stored_without_results(file: Path) -> None:
+    cells = json.loads(file.read_text(encoding="utf8"))["cells"]
+    assert all(
+        cell["outputs"] == [] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code"
+    )
 
 
 def test_what_cannot_be_trained_on_is_told(tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
