@@ -11,6 +11,7 @@ from cots.errors import BadInput, exit_on_error
 from cots.factory.model import describe
 from cots.init_distributed import init_distributed
 from cots.models.dual_encoder import DualEncoder
+from cots.tracking.live_curves import LiveCurves
 from cots.tracking.loading import load_start
 from cots.tracking.runs import start_run
 from cots.training import checkpoint
@@ -48,7 +49,8 @@ def stage(
         return
     print(f"finetune-{target}: {describe(model, name=training.init_from or str(start))}", file=sys.stderr)
     with start_run(f"finetune@{target}", {"finetune": training}, run, manifest=manifest) as logged:
-        curves = train()
+        with LiveCurves(logged) as live:
+            curves = train(on_step=live.add)
         model.save(out)
         logged.log_curves(curves)
         logged.log_artifact(report)

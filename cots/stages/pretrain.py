@@ -13,6 +13,7 @@ from cots.distributed import rank
 from cots.errors import exit_on_error
 from cots.factory.model import build_model, describe, fit_to_images
 from cots.init_distributed import init_distributed
+from cots.tracking.live_curves import LiveCurves
 from cots.tracking.loading import load_start
 from cots.tracking.runs import start_run
 from cots.training import checkpoint
@@ -54,7 +55,8 @@ def stage(
     if unknown := describe_unknown(model.tokenizer, read_manifest(manifest)["captions"]):
         print(f"pretrain: {unknown}", file=sys.stderr)
     with start_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:
-        curves = train()
+        with LiveCurves(logged) as live:
+            curves = train(on_step=live.add)
         model.save(out)
         logged.log_curves(curves)
         logged.log_artifact(report)

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from itertools import islice
 from math import isnan
@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel
 
+from cots.curves import TOTAL_LOSS
 from cots.digests import file_digest, text_digest
 from cots.errors import BadInput, RunFailed
 from cots.files import write_json
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 EXPERIMENT = "cots"
 SQLITE = "sqlite:///"
+UNFINISHED = ".unfinished"  # beside the run's file: the id of a run that has not ended well
 PIPELINE = "dvc.yaml"  # in a project's folder
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMS_PER_CALL = 100  # likewise
@@ -222,25 +224,27 @@ class LoggedRun:
 
     Attributes:
         run_id: MLflow's id of the run.
+        logged_steps: steps whose row of the curves MLflow has.
     """
 
     client: "mlflow.MlflowClient"
     run_id: str
+    logged_steps: set[int] = field(default_factory=set)
 
     def log_curves(self, table: "pd.DataFrame") -> None:
-        """Log metrics by step in batches.
+        """Log those rows of a table that have not been logged: a column `step` and one column for each metric."""
+        self.log_rows([{str(name): value for name, value in row.items()} for row in table.to_dict("records")])
 
-        Args:
-            table: a column `step` and one column per metric.
-        """
-        steps = table["step"].tolist()
-        curves = table.drop(columns="step").astype(float)
+    def log_rows(self, rows: Iterable[Mapping[str, float]]) -> None:
+        """Log rows of curves, metrics by name with their `step`; rows of logged steps are left out."""
+        new = [row for row in rows if int(row["step"]) not in self.logged_steps]
         self._log(
-            (str(name), value, step)
-            for name in curves
-            for step, value in zip(steps, curves[name].tolist(), strict=True)
-            if not isnan(value)  # what is measured at some steps only
+            (name, float(value), int(row["step"]))
+            for row in new
+            for name, value in row.items()
+            if name != "step" and not isnan(value)  # what is measured at some steps only
         )
+        self.logged_steps.update(int(row["step"]) for row in new)
 
     def log_metrics(self, values: Mapping[str, float]) -> None:
         """Log metrics without steps; MLflow allows letters, digits and `_-./ :` in their names."""
@@ -270,6 +274,8 @@ def start_run(
 ) -> Iterator[LoggedRun]:
     """Open an MLflow run around the work of a stage, nested under the run in `COTS_PARENT_RUN`, if set.
 
+    A run that was killed or failed goes on when the same parameters and data are tried again: one run, one curve.
+
     Args:
         stage: name of the run: the stage in dvc.yaml, such as `finetune@image-text`.
         sections: parameters that the stage reads, by section.
@@ -280,17 +286,17 @@ def start_run(
         RunFailed: the tracking server is down or refuses.
     """
     client = connect()
-    from mlflow.entities import Param, RunStatus
+    from mlflow.entities import RunStatus
 
-    params = flatten_params(sections)
+    params, unfinished = flatten_params(sections), out.with_suffix(UNFINISHED)
+    tags = _tags(stage, params, manifest)
     with mlflow_errors():
-        experiment = get_or_create_experiment(client)
-        run = client.create_run(experiment, run_name=stage, tags=_tags(stage, params, manifest)).info.run_id
-        for start in range(0, len(params), PARAMS_PER_CALL):
-            chunk = list(params.items())[start : start + PARAMS_PER_CALL]
-            client.log_batch(run, params=[Param(name, value) for name, value in chunk])
+        logged = _reopen(client, unfinished, tags) or _open(client, stage, params, tags)
+    run = logged.run_id
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.write_text(run, encoding="utf8")
     try:
-        yield LoggedRun(client, run)
+        yield logged
     except BaseException:
         try:
             with mlflow_errors():
@@ -303,6 +309,38 @@ def start_run(
     out.parent.mkdir(parents=True, exist_ok=True)
     values = {"run_id": run, "experiment": EXPERIMENT, "tracking_uri": without_credentials(tracking_uri())}
     write_json(out, values, durable=True)
+    unfinished.unlink(missing_ok=True)
+
+
+def _open(client: "mlflow.MlflowClient", stage: str, params: Mapping[str, str], tags: Mapping[str, str]) -> LoggedRun:
+    from mlflow.entities import Param
+
+    run = client.create_run(get_or_create_experiment(client), run_name=stage, tags=dict(tags)).info.run_id
+    for start in range(0, len(params), PARAMS_PER_CALL):
+        chunk = list(params.items())[start : start + PARAMS_PER_CALL]
+        client.log_batch(run, params=[Param(name, value) for name, value in chunk])
+    return LoggedRun(client, run)
+
+
+def _reopen(client: "mlflow.MlflowClient", unfinished: Path, tags: Mapping[str, str]) -> LoggedRun | None:
+    """The run that an earlier attempt with the same parameters and data left unfinished, with its curves so far."""
+    from mlflow.entities import RunStatus
+    from mlflow.exceptions import MlflowException
+
+    if not unfinished.is_file():
+        return None
+    run_id = unfinished.read_text(encoding="utf8").strip()
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:  # deleted for good, or of another server
+        return None
+    same = all(run.data.tags.get(name) == tags[name] for name in ("dvc.stage", "params.digest", "manifest.digest"))
+    if not same or run.info.lifecycle_stage == "deleted":
+        return None
+    client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    if "mlflow.parentRunId" in tags:
+        client.set_tag(run_id, "mlflow.parentRunId", tags["mlflow.parentRunId"])
+    return LoggedRun(client, run_id, {metric.step for metric in client.get_metric_history(run_id, TOTAL_LOSS)})
 
 
 def flatten_params(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One training run over the pipeline's files, common to `pretrain` and `finetune`."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,7 @@ def fit(
     training: TrainConfig,
     num_codes: int,
     media: tuple[str, ...],
+    on_step: Callable[[Mapping[str, float]], None] | None = None,
 ) -> pd.DataFrame:
     """Train a model in place; rank 0 writes curves and pair statistics. The checkpoint stays until the caller is done.
 
@@ -60,6 +62,7 @@ def fit(
         training: the section of the run.
         num_codes: size of the dVAE's codebook.
         media: "image" and/or "video": the samples to train on.
+        on_step: called with the row of each step's curves as soon as it is known.
 
     Returns:
         The curves, one row per step.
@@ -92,6 +95,12 @@ def fit(
         objective, training, partial(validate, model, objective, inputs.shards, inputs.manifest, training, media=media)
     )
     with Progress(name, total=training.steps, unit="steps") as progress:
+
+        def show(row: Mapping[str, float]) -> None:
+            progress.log_step(row)
+            if on_step:
+                on_step(row)
+
         result = train(
             objective,
             optimizer,
@@ -101,7 +110,7 @@ def fit(
             checkpoint_path=checkpoint.path_of(name),
             fingerprint=run_fingerprint,
             monitor=monitor,
-            on_step=progress.log_step,
+            on_step=show,
         )
     export_encoders(model, objective, momentum=training.objective.saves_ema)
     model.config = model.config | trained_scales(model, objective)

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import socket
 import subprocess
@@ -12,9 +13,12 @@ import pandas as pd
 import pytest
 
 from cots.config.params import Params
+from cots.config.training import TrainConfig
 from cots.digests import file_digest
 from cots.errors import BadInput, RunFailed
 from cots.registry.catalog import list_promotions, list_versions
+from cots.tracking import live_curves
+from cots.tracking.live_curves import LiveCurves
 from cots.tracking.loading import load_start
 from cots.tracking.runs import connect, flatten_params, get_or_create_experiment, start_run, without_credentials
 from tests.conftest import tracked_in
@@ -135,6 +139,45 @@ def test_a_failed_stage_leaves_a_failed_run_and_no_run_file(project: Path) -> No
         1 / 0  # noqa: B018
     assert mlflow.MlflowClient().get_run(run_id).info.status == "FAILED"
     assert not out.exists()
+
+
+def test_a_run_that_was_cut_off_goes_on_as_one_run_with_one_curve(project: Path) -> None:
+    out, manifest = project / "cut.json", project / "manifest.parquet"
+    section = TrainConfig(steps=5)
+    rows = [{"step": step, "loss/total": 10.0 - step} for step in range(5)]
+
+    def attempt(last: int, config: TrainConfig = section) -> str:
+        with start_run("pretrain", {"pretrain": config}, out, manifest=manifest) as run:
+            run.log_rows(rows[:last])
+            if last < 5:
+                raise KeyboardInterrupt
+            run.log_curves(pd.DataFrame(rows))
+        return run.run_id
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(3)
+    run_id = attempt(5)
+    client = connect()
+    history = client.get_metric_history(run_id, "loss/total")
+    assert [(metric.step, metric.value) for metric in history] == [(row["step"], row["loss/total"]) for row in rows]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert not out.with_suffix(".unfinished").exists()
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(2)
+    assert attempt(5, TrainConfig(steps=6)) != run_id
+
+
+def test_curves_can_be_looked_at_while_the_run_is_open(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_curves, "SECONDS", 0.0)
+    with start_run("pretrain", {}, project / "live.json", manifest=project / "manifest.parquet") as run:
+        with LiveCurves(run) as live:
+            live.add({"step": 0, "loss/total": 2.0, "val/rsum": math.nan})
+        [seen] = connect().get_metric_history(run.run_id, "loss/total")
+        assert (seen.step, seen.value) == (0, 2.0)
+        assert connect().get_metric_history(run.run_id, "val/rsum") == []
+        run.log_curves(pd.DataFrame([{"step": 0, "loss/total": 2.0}, {"step": 1, "loss/total": 1.0}]))
+    assert [metric.step for metric in connect().get_metric_history(run.run_id, "loss/total")] == [0, 1]
 
 
 def test_a_curve_longer_than_one_call_of_the_server_arrives_whole(project: Path) -> None:

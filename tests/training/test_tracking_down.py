@@ -13,6 +13,7 @@ import pytest
 from cots.errors import RunFailed
 from cots.progress import Progress
 from cots.stages import pretrain
+from cots.tracking import live_curves
 from cots.training import checkpoint
 from tests.servers import free_port, serving
 from tests.training.conftest import tiny_params
@@ -31,7 +32,7 @@ def address(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_at_the_end_of_a_training_costs_no_step(
+def test_a_server_that_dies_during_a_training_costs_no_step_and_has_one_run_in_the_end(
     address: str, tiny_data: Path, tokenized: Path, tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["--backend-store-uri", "sqlite:///s.db", "--artifacts-destination", "kept", "--workers", "1"]
@@ -41,12 +42,13 @@ def test_a_server_that_dies_at_the_end_of_a_training_costs_no_step(
     inputs = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "tokens", tokenized / "tokenizer")
     outputs = (tmp_path / "model", tmp_path / "report", tmp_path / "run.json")
 
-    def stop_server_after_the_last_step(_: Progress, metrics: dict[str, float]) -> None:
+    def stop_server_before_the_last_step(_: Progress, metrics: dict[str, float]) -> None:
         steps.append(metrics["step"])
-        if metrics["step"] == params.pretrain.steps - 1:
+        if metrics["step"] == params.pretrain.steps - 2:
             servers.close()
 
-    monkeypatch.setattr(Progress, "log_step", stop_server_after_the_last_step)
+    monkeypatch.setattr(Progress, "log_step", stop_server_before_the_last_step)
+    monkeypatch.setattr(live_curves, "SECONDS", 0.0)
     server = {"answers": f"{address}/health", "folder": tmp_path, "environment": environment}
     servers.enter_context(serving(command, **server))  # type: ignore[arg-type]
     with pytest.raises(RunFailed, match="MLflow at http://127.0.0.1"):
@@ -55,6 +57,10 @@ def test_a_server_that_dies_at_the_end_of_a_training_costs_no_step(
 
     with serving(command, **server):  # type: ignore[arg-type]
         pretrain.stage(*inputs, *outputs, params=params)
+        [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
+        history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss/total")
+        assert sorted(metric.step for metric in history) == list(range(params.pretrain.steps))
+        assert run.info.status == "FINISHED"
     assert steps == list(range(params.pretrain.steps))
     assert pd.read_csv(tmp_path / "report/curves.csv")["step"].tolist() == steps
     assert not checkpoint.path_of("pretrain").exists()
