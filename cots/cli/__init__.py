@@ -68,7 +68,9 @@ def main() -> None:
             if "\n" in message:  # the help, because no command was given
                 print(message, file=sys.stderr)
                 sys.exit(2)
-            raise BadInput(f"{message} (see `cots --help`)") from None
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "cots"
+            raise BadInput(f"{message} (see `{command} --help`)") from None
         except typer.Abort:
             sys.exit(1)
         sys.stdout.flush()

@@ -141,6 +141,11 @@ def test_a_mistake_is_told_in_one_line(cots: Cots, arguments: list[str], said: s
     assert said in one_line(err)
 
 
+def test_a_missing_option_points_to_the_help_of_its_own_command(cots: Cots) -> None:
+    assert "(see `cots registry promote --help`)" in cots("registry", "promote", "--reason", "x")[2]
+    assert "(see `cots --help`)" in cots("serch")[2]
+
+
 def test_without_a_verb_the_help_is_shown(cots: Cots) -> None:
     code, _, err = cots()
     assert code == 2
