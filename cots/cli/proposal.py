@@ -104,7 +104,8 @@ class Proposal:
         found, without = self.found, self.found.count(captioned=False)
         texts = sum(len(sample.captions) for sample in found.samples)
         column = f", column {found.source.caption_column}" if found.table and found.source.caption_column else ""
-        with_captions = f"{texts} of {len(found.samples) - without} images and videos{column}" if texts else "none"
+        captioned = _counts(*(found.count(media, captioned=True) for media in ("image", "video")))
+        with_captions = f"{texts} captions of {captioned}{column}" if texts else "none"
         without_captions = f"; {without} without are searched, not trained or measured on" if without else ""
         yield _line("captions", with_captions + without_captions)
         if found.table is None and (preset := other_preset(found.source.path)):
@@ -123,7 +124,12 @@ class Proposal:
         counts = ", ".join(f"{split} {found.count(self.media, split, captioned=True)}" for split in SPLITS)
         origin = "as the table says" if found.given_splits else f"{found.source.holdout.test:.0%} test, drawn by name"
         yield _line("splits", f"{counts} {self.media}s ({origin})")
-        yield _line("gate", _describe_gate(self.test_items(), f"{self.media}s", GateConfig()))
+        yield _line("gate", _describe_gate(self.test_items(), self._test_noun(), GateConfig()))
+
+    def _test_noun(self) -> str:
+        """What the gate counts: items of the test split, or of val if the table has no test."""
+        test = f"test {self.media}s"
+        return test if self.test_split == "test" else f"val {self.media}s (there are no {test})"
 
     def _rejected_line(self) -> str:
         found, limit = self.found, PrepareConfig().max_rejected
@@ -195,10 +201,8 @@ def _describe_gate(test_items: int, noun: str, rules: GateConfig) -> str:
     ideal = f"{needed} would show {margin:g}, the gate's margin" if needed else "no number is enough for a margin of 0"
     if test_items < rules.min_test_items:
         fewest = f"the gate passes no new encoders on fewer than {rules.min_test_items} (gate.min_test_items)"
-        return f"{test_items} test {noun} are too few: {fewest}; {ideal}: caption more, or give test a larger fraction"
-    gain = (
-        f"{test_items} test {noun} are sure to show a gain of {detectable_gain(test_items):.1f} points of mean recall"
-    )
+        return f"{test_items} {noun} are too few: {fewest}; {ideal}: caption more, or give test a larger fraction"
+    gain = f"{test_items} {noun} are sure to show a gain of {detectable_gain(test_items):.1f} points of mean recall"
     return f"{gain}: enough" if needed and test_items >= needed else f"{gain}; {ideal}"
 
 

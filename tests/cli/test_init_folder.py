@@ -89,7 +89,7 @@ def test_every_form_of_captions_is_found_and_becomes_parameters(form: str, cots:
     assert {name: source[name] for name in columns} == columns
     lines = lines_of(out)
     assert lines["found"].startswith(f"40 images in {photos}; {form}")
-    assert lines["captions"].startswith("40 of 40 images and videos")
+    assert lines["captions"].startswith("40 captions of 40 images")
     assert lines.get("kept") == (None if form.startswith("no") else "columns album, as metadata of the samples")
     assert lines["splits"] == "train 37, val 0, test 3 images (20% test, drawn by name)"
     assert "3 test images are too few" in lines["gate"]
@@ -147,7 +147,8 @@ def test_splits_of_the_table_are_kept_and_measured_on(cots: Cots, photos: Path) 
     frame().assign(split=["train"] * 5 + ["val"] * 35).to_csv(photos / "t.csv", index=False)
     lines = lines_of(cots("init", photos, "--encoders", "scratch")[1])
     assert lines["splits"] == "train 5, val 35, test 0 images (as the table says)"
-    gain = "35 test images are sure to show a gain of 16.6 points of mean recall; 385 would show 5, the gate's margin"
+    items = "35 val images (there are no test images)"
+    gain = f"{items} are sure to show a gain of 16.6 points of mean recall; 385 would show 5, the gate's margin"
     assert lines["gate"] == gain
     assert Params.load().evaluate.split == "val"
 
