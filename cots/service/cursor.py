@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cots.search_engine.queries import Query, ResultMedia, Where
 from cots.service.errors import RequestRefused
 from cots.service.loaded_version import LoadedVersion
+from cots.service.schemas import MAX_FILTERS
 
 MAX_RESULTS = 1000  # of one query, over all pages
+MAX_LENGTH = 1.01  # of an embedding; a longer one could give scores that no JSON holds
 MALFORMED = "the cursor is malformed: send the `next` of an answer, unchanged"
 
 
@@ -40,7 +42,7 @@ class Cursor(BaseModel):
     offset: Annotated[int, Field(ge=1, lt=MAX_RESULTS)]
     media: ResultMedia
     min_score: Annotated[float, Field(allow_inf_nan=False)] | None
-    where: Where
+    where: Annotated[Where, Field(max_length=MAX_FILTERS)]
     fits: bool | None
 
     @classmethod
@@ -89,7 +91,7 @@ class Cursor(BaseModel):
             vector = np.frombuffer(base64.b64decode(self.vector, validate=True), "<f4")
         except (binascii.Error, ValueError):
             raise RequestRefused(422, MALFORMED) from None
-        if vector.shape != (version.search.model.dim,) or not np.isfinite(vector).all():
+        if vector.shape != (version.search.model.dim,) or not np.linalg.norm(vector.astype(np.float64)) <= MAX_LENGTH:
             raise RequestRefused(422, MALFORMED)
         return Query(
             vector,

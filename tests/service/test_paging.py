@@ -12,6 +12,7 @@ from PIL import Image
 from cots.search_engine.engine import SearchEngine
 from cots.search_engine.queries import MINUS_WEIGHT, Query, encode_queries
 from cots.service.cursor import MAX_RESULTS, Cursor
+from cots.service.schemas import MAX_FILTERS
 
 from .conftest import Champion, Served, encoded, in_base64, serving
 from .test_answers import CAPTIONS, IMAGES, VIDEOS
@@ -103,10 +104,12 @@ def test_a_cursor_of_a_version_that_was_replaced_is_refused_in_one_sentence(
     [
         {"vector": "AAAA"},
         {"vector": base64.b64encode(np.full(16, np.nan, "<f4").tobytes()).decode()},
+        {"vector": base64.b64encode(np.full(16, 3e38, "<f4").tobytes()).decode()},  # its scores would be infinite
         {"offset": MAX_RESULTS},
         {"offset": 0},
         {"min_score": float("nan")},
         {"where": "x"},
+        {"where": [["split", []]] * (MAX_FILTERS + 1)},  # each takes time, and a query could not have so many
         {"more": 1},
     ],
 )
