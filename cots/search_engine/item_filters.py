@@ -1,6 +1,7 @@
 """Filters of results by the kind and by the columns of items."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from cots.search_engine.queries import ResultMedia, Where
 
 SPLIT = "split"  # the column that every index has
 ITEM_METADATA = "metadata"
+MAX_COLUMNS = 100  # of metadata: each takes memory for every item, and tables may give every item columns of its own
 
 
 class ItemFilters:
@@ -20,7 +22,7 @@ class ItemFilters:
 
     Args:
         items: one row per item, with columns media and split, and optionally metadata: a JSON object, or None, whose
-            fields are columns too.
+            fields are columns too, the `MAX_COLUMNS` that most items have.
     """
 
     def __init__(self, items: pd.DataFrame) -> None:
@@ -30,7 +32,8 @@ class ItemFilters:
             "video": media == "video",
         }
         metadata = [parse_metadata(text) for text in items[ITEM_METADATA]] if ITEM_METADATA in items else []
-        names = sorted({name for fields in metadata for name in fields})
+        sizes = Counter(name for fields in metadata for name in fields)
+        names = sorted(sorted(sizes, key=lambda name: (-sizes[name], name))[:MAX_COLUMNS])
         columns = {name: [_as_text(fields.get(name)) for fields in metadata] for name in names}
         self._columns = {name: _encode(values) for name, values in (columns | {SPLIT: items[SPLIT]}).items()}
 
@@ -65,7 +68,7 @@ class ItemFilters:
         """
         for name, _ in where:
             if name not in self._columns:
-                raise BadInput(f"the items have no column {name[:100]!r}: they have {', '.join(self._columns)}")
+                raise BadInput(f"the items have no column {name[:100]!r}: they have {', '.join(self._columns):.1000}")
 
 
 def parse_metadata(text: object) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from cots.search_engine.engine import SearchEngine
 from cots.search_engine.samples import sample_queries
+from cots.service.schemas import MAX_CHARS
 
 MAX_VALUES = 50  # of a column
 
@@ -22,7 +23,8 @@ def build_overview(search: SearchEngine, *, batch_size: int) -> dict[str, Any]:
         "videos": int(media.get("video", 0)),
         "captions": len(search.captions.texts),
         "columns": {
-            name: [{"value": value, "items": number} for value, number in values] for name, values in counts.items()
+            name: [{"value": value, "items": number} for value, number in values if len(value) <= MAX_CHARS]
+            for name, values in counts.items()
         },
         "samples": sample_queries(search, batch_size=batch_size),
     }
