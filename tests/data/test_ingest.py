@@ -1,12 +1,16 @@
 """Untrusted samples: how many are in memory, and what is read of them."""
 
+import datetime
+import json
 from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cots.data.ingest.ingestor import Ingestor, Rejected
+from cots.data.ingest.metadata import MAX_CHARS, metadata_json
 from cots.data.ingest.shard_writer import ingest
 from cots.data.samples import Sample
 from cots.decode_threads import ITEMS_PER_THREAD, num_untrusted_threads
@@ -72,3 +76,25 @@ def test_a_video_that_takes_too_long_is_rejected(tmp_path: Path, make_video: Enc
     outcome = ingestor(tmp_path, max_seconds=1e-9)(sample(make_video(), media="video"))
     assert isinstance(outcome, Rejected)
     assert outcome.reason == "too slow"
+
+
+def test_metadata_become_json_that_every_reader_takes() -> None:
+    values = {
+        "a": float("nan"),
+        "k\ud800": ["x\udcff", {"y": float("inf")}],
+        "day": datetime.date(2020, 1, 2),
+        "e": "\\udcff",
+    }
+    text = metadata_json(values)
+    assert text is not None
+    text.encode()
+    expected = {"a": None, "k\\ud800": ["x\\udcff", {"y": None}], "day": "2020-01-02", "e": "\\udcff"}
+    assert json.loads(text, parse_constant=pytest.fail) == expected
+    assert metadata_json({}) is None
+
+
+def test_a_sample_has_no_more_metadata_than_a_result_should_carry() -> None:
+    deep: list[Any] = reduce(lambda inner, _: [inner], range(900), [])
+    assert metadata_json({"deep": deep, "long": "x" * MAX_CHARS, "fits": 1}) == '{"fits": 1}'
+    assert len(metadata_json({f"column {number}": "x" * 100 for number in range(1000)}) or "") < 1.1 * MAX_CHARS
+    assert metadata_json({"deep": deep}) is None

@@ -1,7 +1,6 @@
 """Turns a source sample into a usable sample, or a rejection with a reason."""
 
 import io
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from cots.data.frame_sampling import segment_centers
 from cots.data.image_decoding import UnusableImage
 from cots.data.image_hashes import image_hashes
 from cots.data.images import StoredImage, downscale, encode_jpeg, store_image
+from cots.data.ingest.metadata import metadata_json
 from cots.data.ingest.video import decode_video
 from cots.data.samples import GALLERY, RejectReason, Sample, StoredSplit, is_utf8
 from cots.directions import Media
@@ -101,7 +101,7 @@ class Ingestor:
             pixel_hash=pixel_hash,
             dhash=dhash,
             origin=_escape(sample.origin),
-            metadata=json.dumps(sample.metadata, default=str) if sample.metadata else None,
+            metadata=metadata_json(sample.metadata),
         )
 
     def _check_captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
