@@ -78,6 +78,13 @@ def test_a_video_that_takes_too_long_is_rejected(tmp_path: Path, make_video: Enc
     assert outcome.reason == "too slow"
 
 
+def test_a_link_that_leads_to_itself_spoils_its_own_sample_alone(tmp_path: Path) -> None:
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    outcome = ingestor(tmp_path)(sample(tmp_path / "loop.jpg"))
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "no such file"
+
+
 def test_metadata_become_json_that_every_reader_takes() -> None:
     values = {
         "a": float("nan"),

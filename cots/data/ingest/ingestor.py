@@ -140,7 +140,7 @@ class Ingestor:
                 raise UnusableImage("no such file", str(path))
             self._check_bytes(file.stat().st_size)
             return file.read_bytes()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # of a link that leads to itself a RuntimeError
             raise UnusableImage("no such file", f"{path}: {error}") from error
 
     def _locate(self, path: Path) -> Path:

@@ -45,7 +45,7 @@ def _merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> d
                     image = f"{name}/{relative}"
                     _link(file, out / image)
                     table.writerows([image, caption, sample.split] for caption in sample.captions or ("",))
-                except ValueError as error:  # a name that no file can have, or a text that is not UTF-8
+                except (ValueError, RuntimeError) as error:  # no file can have such a name or link, or text not UTF-8
                     raise BadInput(f"{sample.origin}: {sample.id!a} cannot be merged: {error}") from None
                 counts[name] += 1
     return counts
