@@ -6,15 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cots.data.sources.layout_io import parse_json
 from cots.errors import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 TABLE_COLUMNS = ("image", "caption", "split")
 MAX_CELL_CHARS = 1 << 24  # in a longer cell the closing quotation mark is missing
 PARQUET_ROWS = 1000  # in memory at a time
+BEYOND_PYTHON = (ValueError, OverflowError, KeyError)  # not UTF-8, later than the year 9999, an unknown time zone
 
 
 class Cells(NamedTuple):
@@ -195,8 +199,36 @@ def _parquet_rows(table: Path) -> Iterator[Cells]:
             yield Cells("header", names, None)
             number = 0
             for batch in file.iter_batches(PARQUET_ROWS):
-                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                for values in zip(*map(_to_list, batch.columns), strict=True):
                     number += 1
                     yield Cells(f"row {number}", names, values)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{table} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+
+
+def _to_list(column: "pa.Array") -> list[Any]:
+    """The values of a column; see `_to_python` where Python cannot hold all of them."""
+    try:
+        return list(column.to_pylist())
+    except BEYOND_PYTHON:
+        return [_to_python(value) for value in column]
+
+
+def _to_python(value: "pa.Scalar") -> Any:  # noqa: ANN401 whatever the column holds
+    """A value; bytes that are not UTF-8 become lone surrogates, what Python cannot hold, such as a late date, None."""
+    import pyarrow as pa
+
+    try:
+        return value.as_py()
+    except BEYOND_PYTHON:
+        pass
+    match value:
+        case pa.StringScalar():
+            return value.as_buffer().to_pybytes().decode(errors="surrogateescape")
+        case pa.DictionaryScalar():
+            return _to_python(value.value)
+        case pa.ListScalar():
+            return [_to_python(part) for part in value.values]
+        case pa.StructScalar():
+            return {name: _to_python(part) for name, part in value.items()}
+    return None

@@ -50,8 +50,8 @@ class FolderSourceConfig(Config):
     )
     caption_column: str | None = Field(
         default="caption",
-        description="Column with the captions; null: there are none. Further columns are kept as metadata of samples, as "
-        "far as they fit in 10,000 characters.",
+        description="Column with the captions; null: there are none. Further columns are kept as metadata of samples, "
+        "as far as they fit in 10,000 characters.",
         json_schema_extra={"since": "0.3.0"},
     )
     include_unlisted: bool = Field(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,17 @@ def test_damaged_parquet_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"t\.parquet cannot be read as Parquet: ") as raised:
         read(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_parquet_that_python_cannot_hold_spoils_its_own_row_alone(tmp_path: Path) -> None:
+    """Arrow checks neither that texts are UTF-8, nor that dates lie in Python's years."""
+    texts = pa.array([b"a dog", b"\xff", None], pa.binary()).view(pa.string())
+    late = pa.array([0, 1 << 62, None], pa.timestamp("us"))
+    columns = {"image": ["a.jpg", "b.jpg", "c.jpg"], "late": late, "parts": pa.StructArray.from_arrays([texts], ["x"])}
+    lists = pa.ListArray.from_arrays([0, 1, 2, 3], texts)
+    for captions in (texts, texts.cast(pa.large_string()), texts.dictionary_encode(), lists):
+        pq.write_table(pa.table(columns | {"caption": captions}), tmp_path / "t.parquet")
+        samples = {sample.id: sample for sample in read(tmp_path)}
+        assert [samples[name].captions for name in columns["image"]] == [("a dog",), ("\udcff",), ("",)]
+        assert samples["a.jpg"].metadata == {"late": datetime(1970, 1, 1), "parts": {"x": "a dog"}}
+        assert samples["b.jpg"].metadata == {"parts": {"x": "\udcff"}}
