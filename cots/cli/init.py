@@ -11,6 +11,7 @@ from cots.cli.files import writing
 from cots.cli.presets import preset_names, read_header, read_preset, render_preset, render_presets
 from cots.errors import BadInput
 from cots.files import atomic_file
+from cots.terminal import escape_controls
 
 PARAMS = Path("params.yaml")
 SEAL = "# Written by `cots init FOLDER`, unchanged since if the rest has the SHA-256 "
@@ -116,6 +117,7 @@ def init_folder(
     from cots.cli.inspect_folder import inspect_folder
     from cots.cli.layout import lay_out_project
     from cots.cli.proposal import Proposal
+    from cots.data.samples import is_utf8
 
     if Path().resolve().is_relative_to(folder.resolve()):
         raise BadInput(f"{folder} would hold the project beside its images: run `cots init` in a folder of its own")
@@ -127,11 +129,14 @@ def init_folder(
         include_unlisted=include_unlisted,
     )
     proposal = Proposal(found, encoders)
-    text = _sealed(proposal.render())
+    rendered = proposal.render()
+    if not is_utf8(rendered):
+        raise BadInput(f"{PARAMS} is UTF-8, and the name {folder} or one of its columns is not: rename it")
+    text = _sealed(rendered)
     laid_out = list(lay_out_project())
     _replace_params(text, force=force)
     for line in (*proposal.lines(), *laid_out, *(proposal.next_lines() if show_next else ())):
-        typer.echo(line)
+        typer.echo(escape_controls(line))
 
 
 def _upgrade() -> None:

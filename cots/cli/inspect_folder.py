@@ -145,6 +145,8 @@ def _choose_table(folder: Path, name: str | None) -> tuple[str | None, Path | No
     """
     tables = find_tables(folder)
     if name:
+        if Path(name).is_absolute():
+            raise BadInput(f"--table {name}: give its path relative to {folder}")
         chosen = next((file for file in sorted(folder.glob(name)) if file.is_file()), None)
         if chosen is None:
             there = ", ".join(table.name for table in tables) or "none"

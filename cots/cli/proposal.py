@@ -15,6 +15,7 @@ from cots.container_limits import available_cores
 from cots.data.samples import SPLITS, Split
 from cots.directions import TARGET_OF, Media
 from cots.registry.gate import detectable_gain, required_test_items
+from cots.terminal import escape_controls
 
 GPU_ENCODERS, SMALL_GPU_ENCODERS, CPU_ENCODERS = "siglip2-b16", "siglip2-b32", "clip-b32"
 SMALL_GPU = 12 << 30  # bytes of memory below which a batch of 128 pairs at 16 pixels a patch does not fit
@@ -158,9 +159,8 @@ class Proposal:
         """Comment lines: what the file was written for; times and results of the preset are of its own data."""
         found = self.found
         counts = _counts(found.count("image"), found.count("video"))
-        return (
-            f"# {counts} in {found.source.path}, from the preset {self.preset} with the encoders {self.encoders[0]}.\n"
-        )
+        folder = escape_controls(str(found.source.path))
+        return f"# {counts} in {folder}, from the preset {self.preset} with the encoders {self.encoders[0]}.\n"
 
 
 def _line(name: str, text: str) -> str:

@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 
 from cots.cli.layout import without_code
 from cots.cli.pipeline import VERSION, reproduce
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
+from cots.data.sources.folder import FolderSourceConfig
 from tests.conftest import Cots
 
 ROOT = Path(__file__).parents[2]
@@ -313,3 +315,27 @@ def test_in_an_empty_folder_a_project_is_laid_out_that_dvc_runs(
         done = subprocess.run(ask, capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["prepare"] == [{"changed deps": {str(VERSION): "modified"}}]
         assert not {"git", "dvc", "project"} & lines_of(cots("init", "../photos", "--encoders", "scratch")[1]).keys()
+
+
+def test_names_in_a_folder_command_neither_the_terminal_nor_the_parameters(cots: Cots, photos: Path) -> None:
+    odd = photos.rename(photos.parent / "odd\nsource: \x1b[31m")
+    frame().rename(columns={"album": "\x1b[2J"}).to_csv(odd / "captions.csv", index=False)
+    code, out, err = cots("init", odd, "--encoders", "scratch")
+    assert (code, err) == (0, "")
+    assert lines_of(out)["kept"] == r"columns \u001b[2J, as metadata of the samples"
+    assert "\x1b" not in out + Path("params.yaml").read_text()
+    assert Params.load().source.model_dump()["path"] == odd
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(cots: Cots, photos: Path) -> None:
+    code, out, err = cots("init", photos.rename(photos.parent / "\udcff"), "--encoders", "scratch")
+    assert (code, out, Path("params.yaml").exists()) == (2, "", False)
+    assert err.startswith("error: params.yaml is UTF-8, and the name ")
+
+
+def test_a_table_is_named_relative_to_the_folder(cots: Cots, photos: Path) -> None:
+    frame().to_csv(photos / "captions.csv", index=False)
+    _, _, err = cots("init", photos, "--encoders", "scratch", "--table", photos / "captions.csv")
+    assert err == f"error: --table {photos / 'captions.csv'}: give its path relative to {photos}\n"
+    with pytest.raises(ValidationError, match="relative to the folder"):
+        FolderSourceConfig(path=photos, table=str(photos / "*.csv"))

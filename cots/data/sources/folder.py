@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cots.config_base import Config, Seed
 from cots.data.samples import Fault, Sample, Split, is_utf8
@@ -62,6 +62,13 @@ class FolderSourceConfig(Config):
     )
     seed: Seed = Field(default=0, description="Seed of the holdout.")
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
+
+    @field_validator("table")
+    @classmethod
+    def _is_relative(cls, table: str | None) -> str | None:
+        if table is not None and Path(table).is_absolute():
+            raise ValueError("give its path relative to the folder")
+        return table
 
     def read(self) -> Iterator[Sample]:
         """The samples of the table, or, if there is none, of the files below the folder.
