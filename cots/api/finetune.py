@@ -45,10 +45,19 @@ def finetune(
         _run(path, "cots", "init", f"{source}", *(["--encoders", encoders] if encoders else []))
     elif encoders:
         raise BadInput(f"{path / PARAMS} says what training starts from: leave encoders out, or give a new project")
+    else:
+        _require_source(source, path)
     if params:
         _change(path / PARAMS, params)
     _run(path, "dvc", "repro")
     return load(path / "models" / "finetuned" / Params.load(path / PARAMS).index.target)
+
+
+def _require_source(source: Path, project: Path) -> None:
+    """Refuse to train on other images than those that are named."""
+    trained_on = (project / Params.load(project / PARAMS).source.path.expanduser()).resolve()
+    if trained_on != source:
+        raise BadInput(f"{project / PARAMS} trains on {trained_on}: give that folder, or a new project")
 
 
 def _change(file: Path, changes: Mapping[str, object]) -> None:

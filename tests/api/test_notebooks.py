@@ -114,3 +114,10 @@ def test_what_cannot_be_trained_on_is_told(tmp_path: Path, fork_python: str, mon
     monkeypatch.setattr(sys, "executable", fork_python)
     with pytest.raises(cots.BadInput, match="cannot use it: see above"):
         cots.finetune(tmp_path / "nothing", tmp_path / "project")
+
+
+def test_a_project_trains_on_no_other_folder_than_it_is_given(tmp_path: Path) -> None:
+    source = {"kind": "folder", "path": "../mine"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"source": source}))
+    with pytest.raises(cots.BadInput, match=f"params.yaml trains on {tmp_path.parent / 'mine'}: give that folder"):
+        cots.finetune(tmp_path / "other", tmp_path)
