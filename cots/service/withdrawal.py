@@ -30,14 +30,19 @@ class Withdrawal:
         """
         arguments = ["-m", "cots", "data", "withdraw", "--reason", reason, "--", *ids]
         async with self._lock:
-            command = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
-                cwd=self._project,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            try:
+                command = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *arguments,
+                    cwd=self._project,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:  # the folder is gone, or the ids together are longer than a command may be
+                raise RequestRefused(
+                    503, f"nothing is withdrawn: the command does not start: {error.strerror}"
+                ) from None
             report, errors = await command.communicate()
         if command.returncode == 0:
             return report.decode(errors="replace")

@@ -1,5 +1,6 @@
 """Samples are withdrawn over HTTP, behind a token, by the command that people use."""
 
+import asyncio
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput
 from cots.registry.registry import Registry
 from cots.service.client import Client, RequestFailed
+from cots.service.errors import RequestRefused
+from cots.service.withdrawal import Withdrawal
 from tests.deployed import register
 
 from .conftest import LIMITS, Served, serving
@@ -52,6 +55,11 @@ def test_a_service_without_a_project_changes_nothing(served: Served) -> None:
     with Client(served.url) as client, pytest.raises(RequestFailed, match="this service changes no data") as refused:
         client.withdraw(["red"], "because")
     assert refused.value.status == 403
+
+
+def test_a_command_that_does_not_start_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RequestRefused, match="nothing is withdrawn: the command does not start: No such file"):
+        asyncio.run(Withdrawal(tmp_path / "gone")(["red"], "because"))
 
 
 def test_a_project_needs_a_token_and_its_list(mixed_package: Path, tmp_path: Path) -> None:
