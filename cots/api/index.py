@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from cots.api.inputs import ImageInput, read_image
+from cots.api.inputs import ImageInput, read_image, read_texts
 from cots.errors import BadInput
 from cots.models.loading import is_uri
 from cots.registry.packaged import PackagedSearch, open_search
@@ -97,4 +97,4 @@ def _content(query: object) -> str | Image.Image:
         return read_image(query)
     if not query.strip():
         raise BadInput("the text is blank")
-    return query
+    return read_texts([query])[0]

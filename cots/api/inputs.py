@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cots.data.image_decoding import UnusableImage, check_size, decode_image, to_upright_rgb
+from cots.data.samples import is_utf8
 from cots.decode_threads import decode_in_threads
 from cots.errors import BadInput
 
@@ -62,8 +63,9 @@ def read_image(image: object, number: int = 0) -> Image.Image:
             return _from_pil(image)
     except UnusableImage as error:
         raise BadInput(f"{name} cannot be used: {error}") from None
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # the last two of a name that no file has, or a closed image
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise BadInput(f"{name} cannot be read: {reason or error}") from None
     raise BadInput(f"{name} is {type(image).__name__}: give {KINDS}")
 
 
@@ -71,7 +73,7 @@ def read_texts(texts: object) -> list[str]:
     """The texts of a list.
 
     Raises:
-        BadInput: one of them is no text; the message gives its position.
+        BadInput: one of them is no text, or not UTF-8; the message gives its position.
     """
     if isinstance(texts, Mapping | bytes) or not isinstance(texts, Iterable):
         raise BadInput(f"texts must be a string or a list of strings, not {type(texts).__name__}")
@@ -79,7 +81,19 @@ def read_texts(texts: object) -> list[str]:
     for number, text in enumerate(listed):
         if not isinstance(text, str):
             raise BadInput(f"text {number} is {type(text).__name__}: give a string or a list of strings")
+        if not is_utf8(text):
+            raise BadInput(f"text {number} has half of a surrogate pair, which no UTF-8 text has: {text!a:.100}")
     return listed
+
+
+def require_batch_size(batch_size: object) -> None:
+    """Check a number of images or texts that are encoded at a time.
+
+    Raises:
+        BadInput: it is no number from 1 up.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise BadInput(f"batch_size is {batch_size!r}: give a number from 1 up")
 
 
 def _from_pil(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from cots.api.inputs import ImageInput, ImageInputs, is_one_image, read_images, read_texts
+from cots.api.inputs import ImageInput, ImageInputs, is_one_image, read_images, read_texts, require_batch_size
 from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
 from cots.models.hf_files import summarize_error
@@ -64,6 +64,7 @@ class Model:
         Raises:
             BadInput: one of them is no image or cannot be used; the message says which and why.
         """
+        require_batch_size(batch_size)
         if is_one_image(images):
             [vector] = self.encode_images([cast("ImageInput", images)], batch_size=batch_size)
             return cast("NDArray[np.float32]", vector)
@@ -82,6 +83,7 @@ class Model:
         Raises:
             BadInput: one of them is no string.
         """
+        require_batch_size(batch_size)
         if isinstance(texts, str):
             [vector] = self.encode_texts([texts], batch_size=batch_size)
             return cast("NDArray[np.float32]", vector)

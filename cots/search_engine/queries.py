@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cots.data.image_decoding import UnusableImage, decode_image
+from cots.data.samples import is_utf8
 from cots.errors import BadInput
 from cots.models.text_model import TextModel
 
@@ -177,6 +178,8 @@ def _encode_contents(
 def _parse_text(number: int, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f"query {number}: the text is {'blank' if isinstance(text, str) else type(text).__name__}")
+    if not is_utf8(text):
+        raise BadInput(f"query {number}: the text is not UTF-8: {text!a:.100}")
     return text
 
 

@@ -152,6 +152,8 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         "image 1 is int: give a path",
     ),
     "no file": (lambda model: model.encode_images("no.png"), r"image 0 \(no.png\) cannot be read: No such file"),
+    "a name that no file has": (lambda model: model.encode_images("a\0b"), "image 0 .* cannot be read: embedded null"),
+    "a name without a home": (lambda model: model.encode_images("~nobody-here/a"), "cannot be read: .*home directory"),
     "no image": (lambda model: model.encode_images([b"text"]), "image 0 cannot be used: not a picture: 4 bytes"),
     "channels first": (
         lambda model: model.encode_images(np.zeros((3, 8, 8), "u1")),
@@ -164,6 +166,12 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bytes for a text": (lambda model: model.encode_texts(b"a dog"), "texts must be a string or .*, not bytes"),
     "no text": (lambda model: model.encode_texts(None), "texts must be a string or .*, not NoneType"),
     "a number for a text": (lambda model: model.encode_texts(["a", 3]), "text 1 is int: give a string"),
+    "no UTF-8": (lambda model: model.encode_texts("\ud800"), "text 0 has half of a surrogate pair"),
+    "no text at a time": (
+        lambda model: model.encode_texts(["a"], batch_size=0),
+        "batch_size is 0: give a number from 1",
+    ),
+    "no image at a time": (lambda model: model.encode_images([], batch_size=-1), "batch_size is -1: give a number"),
     "no model": (lambda _: cots.load("no such/folder/at all"), "no checkpoint no such/folder"),
 }
 

@@ -120,6 +120,7 @@ def test_no_query_gets_no_answer(index_model: Any) -> None:
     ("queries", "message"),
     [
         (["fine", "  "], "query 1: the text is blank"),
+        (["\ud800"], "query 0: the text is not UTF-8"),
         ([3], "query 0: the text is int"),
         (pd.DataFrame({"image": [b"not a picture"]}), "query 0: the image cannot be used: not a picture"),
         (pd.DataFrame({"image": [encoded("red")[:60]]}), "query 0: the image cannot be used"),
