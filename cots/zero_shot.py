@@ -27,7 +27,7 @@ from cots.stages.index import stage as index_stage
 from cots.stages.package import stage as package_stage
 from cots.tracking.loading import load_start
 
-WORK = Path("runs/zero_shot")
+WORK, VALIDATION = Path("runs/zero_shot"), Path("reports/validation")
 
 
 def has_captions(project: Path = Path()) -> bool:
@@ -104,7 +104,7 @@ def _measure(model: DualEncoder, params: Params, data: Path, work: Path) -> None
 def _validation(project: Path, work: Path) -> Path:
     """The folder of the validation's summary; without captions, which validation is about, one without checks."""
     if has_captions(project):
-        return project / "reports" / "validation"
+        return project / VALIDATION
     rejected = pd.read_parquet(project / "data" / "rejected.parquet", columns=["reason"])["reason"]
     overview: dict[str, Any] = {"rejected": json.loads(rejected.value_counts().to_json())}
     folder = work / "validation"

@@ -1,6 +1,8 @@
 """An index before any training: of a folder without captions, and held against chance where there are some."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,17 @@ import pytest
 from PIL import Image
 
 import cots
+from cots.cli import pipeline
 from cots.config.gate import GateConfig
 from cots.config.params import Params
-from cots.errors import BadInput
+from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.challenger import ChallengerEvaluator
 from cots.registry.client import INDEX
 from cots.registry.gate import AboveChance, decide_first
 from cots.registry.registry import Registry
 from cots.stages import prepare
-from cots.zero_shot import publish_untrained
+from cots.zero_shot import VALIDATION, publish_untrained
 from tests.conftest import Cots, ranked
 from tests.deployed import register
 from tests.two_towers import PATCH, SIZE, save_transformers_clip
@@ -143,3 +146,21 @@ def test_encoders_that_were_never_trained_together_are_refused_in_one_line(
     params = Params.load(ROOT / "params.yaml")
     with pytest.raises(BadInput, match="model.init_from is null: two encoders that were never trained together"):
         publish_untrained(params, tmp_path)
+
+
+@pytest.mark.parametrize("summary", [None, '{"success": true}', '{"success": false}'])
+def test_data_are_indexed_without_passing_validation_but_not_without_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: str | None
+) -> None:
+    """A stage that did not come so far leaves the summary of earlier data, which may have passed."""
+
+    def reproduce(stage: str) -> None:
+        raise RunFailed(f"{stage} ended with exit code 1")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "reproduce", reproduce)
+    if summary:
+        VALIDATION.mkdir(parents=True)
+        (VALIDATION / "summary.json").write_text(summary)
+    with nullcontext() if summary and "false" in summary else pytest.raises(RunFailed, match="validate ended"):
+        import_module("cots.cli.index")._validate()  # the package has the command under this name

@@ -1,5 +1,6 @@
 """`cots index`: a search of any folder, before anything is trained."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -64,9 +65,27 @@ def _has_params_for(folder: Path, encoders: str | None) -> bool:
 
 
 def _validate() -> None:
+    """Validate the data; those that do not pass are indexed all the same.
+
+    Raises:
+        RunFailed: the stage failed before it had checked them, so that its summary is missing or of other data.
+    """
     from cots.cli.pipeline import reproduce
 
     try:
         reproduce("validate")
     except RunFailed:
+        if not _is_refused():
+            raise
         typer.echo("the data do not pass validation, which training needs; they are indexed all the same", err=True)
+
+
+def _is_refused() -> bool:
+    """Whether the summary of the validation is there, and says that a check failed."""
+    from cots.file_names import SUMMARY
+    from cots.zero_shot import VALIDATION
+
+    try:
+        return not json.loads((VALIDATION / SUMMARY).read_text(encoding="utf8"))["success"]
+    except (OSError, ValueError, KeyError):
+        return False
