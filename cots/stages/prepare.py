@@ -25,7 +25,7 @@ def stage(
     Samples without captions are usable: they are stored in split `GALLERY`. A source may consist of them.
 
     Raises:
-        BadInput: the source is unusable, or has samples with captions but none in split train.
+        BadInput: the source is unusable, or has no usable sample.
         RunFailed: the share of rejected samples exceeds `prepare.max_rejected`; shards and tables are written anyway.
     """
     settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected"})
@@ -45,10 +45,9 @@ def stage(
     write_table(rejected, rejected_rows, REJECTED_SCHEMA)
     _check_share(rejected_rows, len(rows), rejected, limit=params.prepare.max_rejected)
     in_gallery = sum(row["split"] == GALLERY for row in rows)
-    if not any(row["split"] == "train" for row in rows) and (not rows or in_gallery < len(rows)):
+    if not rows:
         raise BadInput(
-            f"{source} has no usable sample of split train: at least one is needed; "
-            f"{len(rejected_rows)} are rejected, for the reasons in {rejected}"
+            f"{source} has no usable sample: {len(rejected_rows)} are rejected, for the reasons in {rejected}"
         )
     if in_gallery:
         limit = params.prepare.max_caption_chars

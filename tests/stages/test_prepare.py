@@ -223,11 +223,18 @@ def test_too_many_rejects_fail_the_run_and_the_list_of_them_stays(tmp_path: Path
     assert not (tmp_path / "out/manifest.parquet").exists()
 
 
-def test_without_samples_to_train_on_the_source_is_refused(tmp_path: Path, make_image: Encoded) -> None:
+def test_without_a_usable_sample_the_source_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "source", ["a.jpg,a dog,val"])
+    with pytest.raises(BadInput, match="no usable sample: 1 are rejected"):
+        prepared(tmp_path / "out", folder_params(path, max_rejected=1))
+
+
+def test_samples_to_measure_on_are_enough_for_an_index_before_training(tmp_path: Path, make_image: Encoded) -> None:
+    """Validation, which comes before any training, misses those to train on."""
     path = table(tmp_path / "source", ["a.jpg,a dog,val"])
     (path / "a.jpg").write_bytes(make_image())
-    with pytest.raises(BadInput, match="no usable sample of split train"):
-        prepared(tmp_path / "out", folder_params(path))
+    manifest, _ = prepared(tmp_path / "out", folder_params(path))
+    assert list(manifest["split"]) == ["val"]
 
 
 def test_captions_are_stripped_and_those_too_long_are_left_out(tmp_path: Path, make_image: Encoded) -> None:
