@@ -18,6 +18,18 @@ from cots.files import atomic_folder
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "model.json", "tokenizer"
 DIGEST = "digest"  # key of the weights' metadata
+# Reading a damaged folder raises these: weights may not fit, and the configuration may be any JSON.
+ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    BadInput,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 
 
 def update_digest(sha: "hashlib._Hash", name: str, weight: Tensor) -> None:
@@ -42,8 +54,9 @@ def model_load_errors(folder: Path, files: Sequence[str], *, kind: str) -> Itera
         raise BadInput(f"{folder} is not a {kind}: no {', '.join(missing)} in it")
     try:
         yield
-    except (BadInput, ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
-        raise BadInput(f"{folder} is a damaged {kind}: {str(error).splitlines()[0]}") from None
+    except ERRORS as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInput(f"{folder} is a damaged {kind}: {reason}") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -222,6 +222,19 @@ def test_weights_that_end_early_are_reported_in_one_line(
 
 
 @pytest.mark.parametrize("load", [DualEncoder.load, load_text_model])
+@pytest.mark.parametrize("change", [None, {"dim": "x"}, {"image": 3}, {"text": []}, {"text": {"kind": [], "name": 1}}])
+def test_a_configuration_of_other_types_is_reported_in_one_line(
+    load: Callable[[Path], object], change: dict[str, object] | None, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A hub's folder may hold any JSON under the name."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    config = tmp_path / "model/model.json"
+    config.write_text(json.dumps(change if change is None else json.loads(config.read_text()) | change))
+    with pytest.raises(BadInput, match="is a damaged COTS model: [^\n]+$"):
+        load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("load", [DualEncoder.load, load_text_model])
 @pytest.mark.parametrize(
     ("section", "change"),
     [
