@@ -130,7 +130,7 @@ def lineage(
 def versions_table(versions: "list[VersionInfo]") -> str:
     """A table with one line for each version."""
     if not versions:
-        return "no version is registered: run `dvc repro` and `cots registry publish`"
+        return "no version is registered: run `cots index FOLDER`, or `dvc repro` and `cots registry publish`"
     from cots.registry.versions import find_champion
 
     champion = find_champion(versions)

@@ -139,7 +139,7 @@ class Registry:
         if champion is None:
             raise BadInput(
                 f"no version of {INDEX} is deployed: `cots registry promote` deploys one of `cots registry list`; "
-                "if there is none, run `dvc repro` and `cots registry publish`"
+                "if there is none, run `cots index FOLDER`, or `dvc repro` and `cots registry publish`"
             )
         return champion
 

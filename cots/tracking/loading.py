@@ -162,6 +162,6 @@ def raise_if_unknown(uri: str, error: MlflowException) -> None:
     if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
         registry = without_credentials(tracking_uri())
         raise BadInput(
-            f"no model {uri} in {registry}: see `cots registry list`; if it is empty, run `dvc repro` and "
-            "`cots registry publish`"
+            f"no model {uri} in {registry}: see `cots registry list`; if it is empty, run `cots index FOLDER`, or "
+            "`dvc repro` and `cots registry publish`"
         ) from None

@@ -119,7 +119,8 @@ def _require_database(path: Path, *, create: bool) -> None:
     if not path.exists():
         require_project_folder(path)
         if not create:
-            raise BadInput(f"no registry {path.absolute()}: run `dvc repro` and `cots registry publish` first")
+            first = "run `cots index FOLDER`, or `dvc repro` and `cots registry publish`"
+            raise BadInput(f"no registry {path.absolute()}: {first}")
     try:
         with closing(sqlite3.connect(path)) as database:
             database.execute("pragma schema_version")

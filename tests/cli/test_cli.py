@@ -411,8 +411,8 @@ def test_an_empty_query_is_told_in_one_line(cots: Cots) -> None:
 def test_before_anything_is_published_the_next_step_is_named(cots: Cots) -> None:
     code, _, err = cots("search", "a red square")
     assert code == 2
-    assert "cots registry publish" in one_line(err)
-    assert "cots registry publish" in cots("registry", "list")[1]
+    for said in (one_line(err), cots("registry", "list")[1]):
+        assert "`cots index FOLDER`, or `dvc repro` and `cots registry publish`" in said
 
 
 def test_a_package_can_be_searched_without_a_registry(cots: Cots, tiny_package: Path) -> None:

@@ -310,7 +310,7 @@ def test_who_only_reads_makes_no_store(tmp_path: Path, monkeypatch: pytest.Monke
     assert list_versions() == []
     assert list_promotions() == []
     for uri in ("models:/cots-index@champion", "models:/cots-encoders/1"):
-        with pytest.raises(BadInput, match="run `dvc repro` and `cots registry publish` first"):
+        with pytest.raises(BadInput, match="run `cots index FOLDER`, or `dvc repro` and `cots registry publish`"):
             load_start(uri)
     assert not list(tmp_path.iterdir())
 
