@@ -35,7 +35,7 @@ def has_captions(project: Path = Path()) -> bool:
     return not select_captioned(read_manifest(project / "data" / MANIFEST)).empty
 
 
-def publish_untrained(params: Params, project: Path = Path()) -> PublishResult:
+def publish_untrained(params: Params, project: Path = Path(), *, model: DualEncoder | None = None) -> PublishResult:
     """Index the samples of `data/` with the encoders of `model.init_from` as they are, and publish the index.
 
     The package is what the pipeline would write with `steps: 0` in every run. If the split that is evaluated has
@@ -44,6 +44,7 @@ def publish_untrained(params: Params, project: Path = Path()) -> PublishResult:
     Args:
         params: of the project.
         project: folder of the project.
+        model: what `load_untrained` gives, if it is loaded already.
 
     Raises:
         BadInput: training begins with two encoders that were never trained together, or an input is missing.
@@ -51,7 +52,7 @@ def publish_untrained(params: Params, project: Path = Path()) -> PublishResult:
     """
     work, data = project / WORK, project / "data"
     shutil.rmtree(work, ignore_errors=True)
-    model = _load_model(params)
+    model = model or load_untrained(params)
     model.save(work / "encoders")
     index_stage(
         data / "shards", data / MANIFEST, work / "encoders", work / "index", params=params, cache_dir=project / CACHE
@@ -72,8 +73,13 @@ def publish_untrained(params: Params, project: Path = Path()) -> PublishResult:
     return result
 
 
-def _load_model(params: Params) -> DualEncoder:
-    """What fine-tuning would leave if no run took a step."""
+def load_untrained(params: Params) -> DualEncoder:
+    """What fine-tuning would leave if no run took a step.
+
+    Raises:
+        BadInput: training begins with two encoders that were never trained together, or the model does not exist.
+        RunFailed: MLflow is down.
+    """
     start = params.model.init_from
     if start is None:
         raise BadInput(

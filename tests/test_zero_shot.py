@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 import cots
@@ -164,3 +165,22 @@ def test_data_are_indexed_without_passing_validation_but_not_without_validation(
         (VALIDATION / "summary.json").write_text(summary)
     with nullcontext() if summary and "false" in summary else pytest.raises(RunFailed, match="validate ended"):
         import_module("cots.cli.index")._validate()  # the package has the command under this name
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_had_is_told_before_the_images_are_read(
+    cots: Cots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("cots.models.two_tower.loading.snapshot_download", no_network)
+    images = write_images(tmp_path / "images")
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    code, _, err = cots("index", images, "--encoders", "clip-b32")
+    assert code == 2
+    assert "error: no checkpoint openai/clip-vit-base-patch32: no such folder" in err
+    assert err.rstrip().endswith("without a network, give a model's folder")
+    assert not (project / "data").exists()

@@ -33,7 +33,7 @@ def index(
     from cots.cli.registry import format_result
     from cots.config.params import Params
     from cots.exclusive_run import exclusive_run
-    from cots.zero_shot import has_captions, publish_untrained
+    from cots.zero_shot import has_captions, load_untrained, publish_untrained
 
     if not folder.expanduser().is_dir():
         raise BadInput(f"no such folder: {folder}")
@@ -42,10 +42,12 @@ def index(
     if not _has_params_for(folder, encoders):
         init_folder(folder.expanduser(), encoders, force=force, show_next=False)
     with exclusive_run("cots index"):
+        params = Params.load()
+        model = load_untrained(params)  # a model that cannot be had is told before the images are read
         reproduce("prepare")
         if has_captions():
             _validate()
-        result = publish_untrained(Params.load())
+        result = publish_untrained(params, model=model)
     typer.echo(format_result(result))
     if result.champion:
         typer.echo("to search it: `cots serve`, or `cots search TEXT`")

@@ -110,6 +110,6 @@ def fetch(name: str, *, revision: str | None = None, token: str | None = None) -
     except HFValidationError:
         raise BadInput(f"no checkpoint {name}: no such folder or file, and no name of the hub") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BadInput(
-            f"no checkpoint {name}: no such folder, and the hub does not give it: {summarize_error(error)}"
-        ) from None
+        offline = "; without a network, give a model's folder" if isinstance(error, LocalEntryNotFoundError) else ""
+        reason = f"no such folder, and the hub does not give it: {summarize_error(error)}{offline}"
+        raise BadInput(f"no checkpoint {name}: {reason}") from None
