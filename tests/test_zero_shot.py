@@ -1,5 +1,7 @@
 """An index before any training: of a folder without captions, and held against chance where there are some."""
 
+import json
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
@@ -13,6 +15,7 @@ from PIL import Image
 
 import cots
 from cots.cli import pipeline
+from cots.cli.index import _has_params_for
 from cots.config.gate import GateConfig
 from cots.config.params import Params
 from cots.errors import BadInput, RunFailed
@@ -184,3 +187,17 @@ def test_a_model_that_cannot_be_had_is_told_before_the_images_are_read(
     assert "error: no checkpoint openai/clip-vit-base-patch32: no such folder" in err
     assert err.rstrip().endswith("without a network, give a model's folder")
     assert not (project / "data").exists()
+
+
+def test_a_folder_and_a_model_are_the_same_by_any_path(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Params.load(ROOT / "params.yaml").dump_all()
+    content["source"] = {"kind": "folder", "path": str(tmp_path / "images")}
+    content["model"] |= {"init_from": str(clip)}
+    (tmp_path / "params.yaml").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    assert _has_params_for(Path("images"), None)
+    assert _has_params_for(Path("images"), os.path.relpath(clip))
+    assert not _has_params_for(Path("images"), "clip-b32")
+    assert not _has_params_for(Path("others"), str(clip))

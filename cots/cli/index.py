@@ -62,8 +62,16 @@ def _has_params_for(folder: Path, encoders: str | None) -> bool:
     if not PARAMS.is_file():
         return False
     params = Params.load(PARAMS)
-    same_model = encoders is None or params.model.init_from == start_of(encoders)
-    return same_model and params.source.path.expanduser().resolve() == folder.expanduser().resolve()
+    start = None if encoders is None else start_of(encoders)
+    same_model = encoders is None or _is_same_place(params.model.init_from, start)
+    return same_model and _is_same_place(params.source.path, folder)
+
+
+def _is_same_place(one: Path | str | None, other: Path | str | None) -> bool:
+    """Whether two names are the same folder, file or model, as `../clip` and `/models/clip` may be."""
+    if one is None or other is None:
+        return one is other
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 def _validate() -> None:
