@@ -123,7 +123,9 @@ class Proposal:
         if not found.count(captioned=True):
             return
         counts = ", ".join(f"{split} {found.count(self.media, split, captioned=True)}" for split in SPLITS)
-        origin = "as the table says" if found.given_splits else f"{found.source.holdout.test:.0%} test, drawn by name"
+        origin = (
+            "as the table says" if found.given_splits else f"about {found.source.holdout.test:.0%} test, drawn by name"
+        )
         yield _line("splits", f"{counts} {self.media}s ({origin})")
         yield _line("gate", _describe_gate(self.test_items(), self._test_noun(), GateConfig()))
 

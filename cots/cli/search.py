@@ -48,6 +48,7 @@ def search(
 
             images = deployed.engine.result_images(results)
             write_grid(grid, result_grid(results, images, title=text or f"like {image}"))
+            typer.echo(f"the images are in {grid}", err=True)
 
 
 def _query(text: str | None, image: Path | None) -> dict[str, object]:

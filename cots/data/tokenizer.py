@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cots.errors import BadInput
 
 MAX_COUNTED = 10_000  # captions that `describe_unknown` tokenizes
+MIN_UNKNOWN = 0.01  # fraction of them that it names; a rare sign in fewer is no reason for other encoders
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
@@ -34,7 +35,7 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
 
 
 def describe_unknown(tokenizer: PreTrainedTokenizerBase, captions: Iterable[Sequence[str]]) -> str | None:
-    """One line on captions that a tokenizer cannot represent, with what to do; None if it represents all.
+    """One line on captions that a tokenizer cannot represent, with what to do; None if it represents (nearly) all.
 
     Such a caption is read with unknown tokens, which are all alike, in place of words in a script that the tokenizer
     does not know.
@@ -48,7 +49,8 @@ def describe_unknown(tokenizer: PreTrainedTokenizerBase, captions: Iterable[Sequ
     if tokenizer.unk_token_id is None:  # a byte-level tokenizer knows all texts
         return None
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    if not (some := sum(tokenizer.unk_token_id in row for row in ids)):
+    some = sum(tokenizer.unk_token_id in row for row in ids)
+    if some <= MIN_UNKNOWN * len(texts):
         return None
     nothing_else = sum(set(row) == {tokenizer.unk_token_id} for row in ids)
     return (

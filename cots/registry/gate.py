@@ -137,7 +137,7 @@ def _objections_to_encoders(inputs: GateInputs, rules: GateConfig) -> Iterator[s
     if inputs.test_items is not None and inputs.test_items < rules.min_test_items:
         yield (
             f"the test split has {inputs.test_items} of the {rules.min_test_items} items (gate.min_test_items) that it "
-            "takes to show which encoders are better: add some, or deploy it by `cots registry promote`"
+            "takes to show which encoders are better: add images with captions, or deploy it by `cots registry promote`"
         )
         return
     for name, difference in (inputs.differences or {}).items():

@@ -93,7 +93,7 @@ def test_every_form_of_captions_is_found_and_becomes_parameters(form: str, cots:
     assert lines["found"].startswith(f"40 images in {photos}; {form}")
     assert lines["captions"].startswith("40 captions of 40 images")
     assert lines.get("kept") == (None if form.startswith("no") else "columns album, as metadata of the samples")
-    assert lines["splits"] == "train 37, val 0, test 3 images (20% test, drawn by name)"
+    assert lines["splits"] == "train 37, val 0, test 3 images (about 20% test, drawn by name)"
     assert "3 test images are too few" in lines["gate"]
     assert lines["rejected"] == "none of 40 that were opened"
     assert lines["next"].startswith("dvc repro && cots registry publish && cots serve ")

@@ -68,6 +68,7 @@ def test_special_tokens_are_known_as_such_and_decoding_gives_the_captions(tmp_pa
 def test_captions_that_a_tokenizer_cannot_represent_are_counted_with_a_way_out() -> None:
     tokenizer = train_tokenizer(["a cat on a mat", "a dog"], vocab_size=60)
     assert describe_unknown(tokenizer, [["a cat"], ["a dog", "on a mat"]]) is None
+    assert describe_unknown(tokenizer, [["a cat"] * 199, ["a 猫"]]) is None  # one in two hundred
     line = describe_unknown(tokenizer, [["a cat", "a 猫"], ["猫 狗"], ["🐶"]])
     assert line is not None
     assert line.startswith("3 of 4 captions have words that the tokenizer does not know ([UNK]), 2 nothing else: ")

@@ -36,7 +36,7 @@ def test_a_gain_that_loses_nowhere_is_promoted_with_its_figures() -> None:
         ({"recall": 0.899}, "index recall 89.9% of exact search; at least 90.0% required"),
         ({"milliseconds": 10.5}, "index latency 10.50 ms per query; at most 10 ms allowed"),
         ({"champion_drop": 5.1}, "the champion scores 5.1 points less"),
-        ({"test_items": 29}, "has 29 of the 30 items .* show which encoders are better: add some"),
+        ({"test_items": 29}, "has 29 of the 30 items .* show which encoders are better: add images"),
         (
             {"differences": GAINED | {"i2t": Difference(41.0, 40.0, -2.1, 4.0)}},
             "image to text 41.0 % .*; allowed -2\\) may be worse",
