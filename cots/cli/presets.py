@@ -23,7 +23,7 @@ def bundled(name: str) -> Path:
     Args:
         name: relative to a checkout, such as `presets`.
     """
-    if Path(ENCODERS).is_dir():
+    if Path(ENCODERS).is_dir() and Path(name).exists():
         return Path(name)
     of_wheel = PACKAGE / "project"  # pyproject.toml puts it there
     return (of_wheel if of_wheel.is_dir() else PACKAGE.parent) / name
