@@ -15,6 +15,7 @@ from http.client import HTTPException
 from itertools import islice
 from math import isnan
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -89,6 +90,8 @@ def connect(*, create: bool = True) -> "mlflow.MlflowClient":
     mlflow.set_tracking_uri(uri)
     try:
         with mlflow_errors(), _one_at_a_time(path):
+            if path and not path.stat().st_size:
+                _create_database(path)
             client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
     except (ImportError, ValueError) as error:  # no driver for such a database, or no such address
@@ -129,6 +132,17 @@ def _require_database(path: Path, *, create: bool) -> None:
         raise RunFailed(f"cannot open {path.absolute()} as MLflow's database ({error}): {hint}") from None
     except sqlite3.DatabaseError as error:
         raise RunFailed(f"{path.absolute()} is not MLflow's database ({error}): move it away") from None
+
+
+def _create_database(path: Path) -> None:
+    """Create MLflow's tables under another name, because nothing completes those of a process that was killed."""
+    import mlflow
+
+    # A folder of its own, because MLflow keeps what it has opened under a name for the life of the process.
+    with TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.", suffix=".partial") as folder:
+        partial = Path(folder).absolute() / path.name
+        mlflow.MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)
+        partial.replace(path)
 
 
 @contextmanager

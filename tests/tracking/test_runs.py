@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import mlflow
 import pandas as pd
@@ -326,6 +327,19 @@ def test_processes_that_open_a_new_store_at_once_all_find_the_same_experiment(
     processes = [subprocess.Popen(command, cwd=tmp_path, **pipes) for _ in range(4)]  # type: ignore[call-overload]
     ended = [(*process.communicate(), process.returncode) for process in processes]
     assert ended == [("1\n", "", 0)] * 4
+
+
+@pytest.mark.slow
+def test_a_store_that_a_killed_process_was_making_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow cannot go on where tables were created and their version was not written."""
+    path = tmp_path / "mlflow.db"
+    with tracked_in(path):
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr(mlflow.MlflowClient, "search_experiments", Mock(side_effect=KeyboardInterrupt))
+            connect()
+        assert not path.stat().st_size
+        assert connect().search_experiments()
+    assert {file.name for file in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
 @pytest.mark.slow
