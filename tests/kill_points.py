@@ -46,7 +46,8 @@ def run_and_kill(where: str, module: str, arguments: Sequence[str]) -> None:
         setattr(os, name, announced(getattr(os, name)))
     _announce_commits(lambda: before_step("commit"))
     sys.argv = [module, *arguments]
-    sys.modules.pop(module, None)
+    if not hasattr(sys.modules.get(module), "__path__"):  # runpy warns where a module is imported already
+        sys.modules.pop(module, None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

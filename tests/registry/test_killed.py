@@ -92,7 +92,7 @@ def killed_states(python: str, place: Path, start: Path, folder: Path, *command:
         place: see the fixture; start: the project before the command.
         folder: an empty one for the states.
         command: module and arguments.
-        every: 1 for all kills, 2 for every second one, which halves the time.
+        every: 1 for all kills, 4 for every fourth, in a quarter of the time.
     """
     whole, states = shutil.copytree(start, folder / "whole"), folder / "states"
     states.mkdir()
@@ -110,10 +110,10 @@ def killed_states(python: str, place: Path, start: Path, folder: Path, *command:
 @pytest.mark.parametrize(
     ("start", "command", "every", "min_states"),
     [
-        ("before", ("registry", "publish"), 2, 9),
-        ("after", ("registry", "promote", "--version", "1", "--reason", "it is faster"), 1, 6),
-        ("after", ("registry", "rollback", "--reason", "wrong answers"), 1, 6),
-        ("after", ("data", "withdraw", "red", "--reason", "its owner asked"), 2, 9),
+        ("before", ("registry", "publish"), 4, 4),
+        ("after", ("registry", "promote", "--version", "1", "--reason", "it is faster"), 2, 3),
+        ("after", ("registry", "rollback", "--reason", "wrong answers"), 2, 3),
+        ("after", ("data", "withdraw", "red", "--reason", "its owner asked"), 4, 4),
     ],
     ids=["publish", "promote", "rollback", "withdraw"],
 )
@@ -138,7 +138,7 @@ def test_the_same_command_completes_what_was_killed(
 
 def test_a_refresh_that_was_killed_is_completed(place: Path, before: Path, tmp_path: Path, fork_python: str) -> None:
     states = 0
-    for _ in killed_states(fork_python, place, before, tmp_path, "tests.registry.refresh_alone", every=3):
+    for _ in killed_states(fork_python, place, before, tmp_path, "tests.registry.refresh_alone", every=5):
         refresh(Params.load())
         states += 1
-    assert states >= 5
+    assert states >= 3
