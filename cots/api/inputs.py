@@ -112,14 +112,10 @@ def _to_bytes(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
     levels = array[..., 0] if array.shape[2:] == (1,) else array
     if levels.dtype == np.uint8:
         return np.ascontiguousarray(levels, np.uint8)
-    if levels.dtype in (np.uint16, np.bool_):
-        return (
-            (levels.astype(np.float32) * (255 / np.iinfo(np.uint16).max if levels.dtype == np.uint16 else 255))
-            .round()
-            .astype(np.uint8)
-        )
-    if not np.issubdtype(levels.dtype, np.floating):
-        raise BadInput(f"{name} is an array of {array.dtype}: give uint8, uint16, bool or floats from 0 to 1")
-    if not (levels.min() >= 0 and levels.max() <= 1):  # nor if one is NaN
-        raise BadInput(f"{name} is an array of floats outside of 0 to 1: divide it by its white, or give uint8")
-    return (levels.astype(np.float32) * 255).round().astype(np.uint8)
+    white = np.iinfo(np.uint16).max if levels.dtype == np.uint16 else 1
+    if levels.dtype not in (np.uint16, np.bool_):
+        if not np.issubdtype(levels.dtype, np.floating):
+            raise BadInput(f"{name} is an array of {array.dtype}: give uint8, uint16, bool or floats from 0 to 1")
+        if not (levels.min() >= 0 and levels.max() <= 1):  # nor if one is NaN
+            raise BadInput(f"{name} is an array of floats outside of 0 to 1: divide it by its white, or give uint8")
+    return (levels.astype(np.float32) * (255 / white)).round().astype(np.uint8)
