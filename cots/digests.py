@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cots.errors import BadInput
 
-MLFLOW_FILES = ("MLmodel", "registered_model_meta")  # a date and a random id; what MLflow adds to a fetched folder
+MLMODEL = "MLmodel"  # what makes a folder a model of MLflow
+MLFLOW_FILES = (MLMODEL, "registered_model_meta")  # a date and a random id; what MLflow adds to a fetched folder
 SUMS = "artifacts.sha256"  # in a packaged model, in the format of sha256sum
 MEASURED = "artifacts/index/index.json"  # has times of search beside facts about the files next to it
 
@@ -32,7 +33,7 @@ def content_digest(folder: Path, *, with_times: bool = False) -> str:
     Raises:
         BadInput: the folder is not an MLflow model.
     """
-    if not (folder / "MLmodel").is_file():
+    if not (folder / MLMODEL).is_file():
         raise BadInput(f"{folder} is not an MLflow model folder: run `dvc repro package`")
     left_out = MLFLOW_FILES if with_times else (*MLFLOW_FILES, MEASURED)
     files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())

@@ -13,6 +13,7 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from cots.api.inputs import ImageInput, ImageInputs, is_one_image, read_images, read_texts, require_batch_size
+from cots.digests import MLMODEL
 from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
 from cots.models.hf_files import summarize_error
@@ -21,7 +22,6 @@ from cots.models.model_folder import CONFIG
 from cots.models.two_tower.loading import fetch
 from cots.registry.cards import MODEL_CARD, unmeasured_card
 
-MLMODEL = "MLmodel"
 BATCH_SIZE = 64
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import yaml
 
-from cots.digests import verify_content
+from cots.digests import MLMODEL, verify_content
 from cots.errors import BadInput
 from cots.registry.catalog import find_local_version
 from cots.search_engine.engine import SearchEngine
 from cots.search_engine.queries import QueryReader
 
-MLMODEL = "MLmodel"
 QUERY_COLUMNS = ("text", "image", "k", "media")
 CONFIG = {"batch_size": "batch", "max_pixels": "max_pixels", "min_side": "min_side"}  # by field, its name on disk
 

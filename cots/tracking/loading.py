@@ -9,7 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from cots.digests import verify_content
+from cots.digests import MLMODEL, verify_content
 from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.models.dual_encoder import DualEncoder
 from cots.models.loading import is_uri, load_model
@@ -32,7 +32,7 @@ def load_encoders(uri: str) -> DualEncoder:
         RunFailed: MLflow is down.
     """
     uri = uri if is_uri(uri) else str(Path(uri).expanduser())
-    if not is_uri(uri) and not (Path(uri) / "MLmodel").is_file():
+    if not is_uri(uri) and not (Path(uri) / MLMODEL).is_file():
         return load_model(uri)
     with TemporaryDirectory() as scratch:
         return DualEncoder.load(find_encoders(fetch_model_folder(uri, into=Path(scratch)), name=uri))
@@ -102,7 +102,7 @@ def find_encoders(folder: Path, *, name: str) -> Path:
     """
     if (folder / CONFIG).is_file():
         return folder
-    if not (folder / "MLmodel").is_file():
+    if not (folder / MLMODEL).is_file():
         raise BadInput(f"{name} is neither a model folder nor an MLflow model folder")
     artifacts = Model.load(str(folder)).flavors["python_function"].get("artifacts", {})
     if "encoders" not in artifacts:
