@@ -121,14 +121,14 @@ def init_folder(
 
     if Path().resolve().is_relative_to(folder.resolve()):
         raise BadInput(f"{folder} would hold the project beside its images: run `cots init` in a folder of its own")
-    found = inspect_folder(
+    findings = inspect_folder(
         folder,
         table=table,
         image_column=image_column,
         caption_column=caption_column,
         include_unlisted=include_unlisted,
     )
-    proposal = Proposal(found, encoders)
+    proposal = Proposal(findings, encoders)
     rendered = proposal.render()
     if not is_utf8(rendered):
         raise BadInput(f"{PARAMS} is UTF-8, and the name {folder} or one of its columns is not: rename it")

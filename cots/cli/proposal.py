@@ -29,17 +29,19 @@ class Proposal:
     """A parameter file for a folder.
 
     Args:
-        found: what is in it.
+        findings: what is in it.
         chosen_encoders: what training starts from, if the user says so.
     """
 
-    found: Findings
+    findings: Findings
     chosen_encoders: str | None
 
     @cached_property
     def media(self) -> Media:
         """Kind of media to be found: the one of which there are more samples with captions, or more at all."""
-        counts = [(self.found.count(media, captioned=True), self.found.count(media)) for media in ("image", "video")]
+        counts = [
+            (self.findings.count(media, captioned=True), self.findings.count(media)) for media in ("image", "video")
+        ]
         return "image" if counts[0] >= counts[1] else "video"
 
     @cached_property
@@ -50,19 +52,21 @@ class Proposal:
     @cached_property
     def test_split(self) -> Split:
         """The split to measure on: test, or val if the table has no test."""
-        return "val" if self.found.count(self.media, "val", captioned=True) and not self.test_items("test") else "test"
+        return (
+            "val" if self.findings.count(self.media, "val", captioned=True) and not self.test_items("test") else "test"
+        )
 
     def test_items(self, split: Split | None = None) -> int:
         """Number of samples in the split that encoders are compared on."""
-        return self.found.count(self.media, split or self.test_split, captioned=True)
+        return self.findings.count(self.media, split or self.test_split, captioned=True)
 
     @cached_property
     def encoders(self) -> tuple[str, str]:
         """What training starts from, and why."""
         if self.chosen_encoders:
             return self.chosen_encoders, "as you say"
-        frames = self.found.count("video") * PrepareConfig().max_frames
-        return _encoders_for_hardware(self.found.count("image") + frames)
+        frames = self.findings.count("video") * PrepareConfig().max_frames
+        return _encoders_for_hardware(self.findings.count("image") + frames)
 
     def render(self) -> str:
         """The text of params.yaml.
@@ -70,19 +74,21 @@ class Proposal:
         Raises:
             BadInput: there are no such encoders.
         """
-        source = self.found.source.model_dump(mode="json")
-        values = read_preset(self.preset, self.found.source.path) | {"source": source}
+        source = self.findings.source.model_dump(mode="json")
+        values = read_preset(self.preset, self.findings.source.path) | {"source": source}
         return render_preset(self.preset, values, self.encoders[0], self._changes(), self._header())
 
     def lines(self) -> Iterator[str]:
         """What was found and is proposed, a line each."""
-        found = self.found
+        findings = self.findings
         table = (
-            f"{found.source.table or found.table.name}, images in column {found.source.image_column}"
-            if found.table
+            f"{findings.source.table or findings.table.name}, images in column {findings.source.image_column}"
+            if findings.table
             else "no caption table"
         )
-        yield _line("found", f"{_counts(found.count('image'), found.count('video'))} in {found.source.path}; {table}")
+        yield _line(
+            "found", f"{_counts(findings.count('image'), findings.count('video'))} in {findings.source.path}; {table}"
+        )
         yield from self._caption_lines()
         yield from self._split_lines()
         yield self._rejected_line()
@@ -91,9 +97,9 @@ class Proposal:
 
     def next_lines(self) -> Iterator[str]:
         """What to type next."""
-        trains = self.found.count(self.media, "train", captioned=True)
+        trains = self.findings.count(self.media, "train", captioned=True)
         if start_of(self.encoders[0]):
-            what = shlex.join([str(self.found.source.path), "--encoders", self.encoders[0]])
+            what = shlex.join([str(self.findings.source.path), "--encoders", self.encoders[0]])
             yield _line("next", f"cots index {what} && cots serve    searches it before any training")
         if trains:
             then = "then" if start_of(self.encoders[0]) else "next"
@@ -102,29 +108,35 @@ class Proposal:
             yield _line("next", "write captions, or give --encoders that search without training, such as clip-b32")
 
     def _caption_lines(self) -> Iterator[str]:
-        found, without = self.found, self.found.count(captioned=False)
-        texts = sum(len(sample.captions) for sample in found.samples)
-        column = f", column {found.source.caption_column}" if found.table and found.source.caption_column else ""
-        captioned = _counts(*(found.count(media, captioned=True) for media in ("image", "video")))
+        findings, without = self.findings, self.findings.count(captioned=False)
+        texts = sum(len(sample.captions) for sample in findings.samples)
+        column = (
+            f", column {findings.source.caption_column}" if findings.table and findings.source.caption_column else ""
+        )
+        captioned = _counts(*(findings.count(media, captioned=True) for media in ("image", "video")))
         with_captions = f"{texts} captions of {captioned}{column}" if texts else "none"
         without_captions = f"; {without} without are searched, not trained or measured on" if without else ""
         yield _line("captions", with_captions + without_captions)
-        if found.table is None and (preset := other_preset(found.source.path)):
-            yield _line("", f"another layout may hold captions: cots init {preset} --data {found.source.path}")
-        if found.table and not found.source.caption_column:
+        if findings.table is None and (preset := other_preset(findings.source.path)):
+            yield _line("", f"another layout may hold captions: cots init {preset} --data {findings.source.path}")
+        if findings.table and not findings.source.caption_column:
             yield _line("", "no column looks like captions: name it with --caption-column")
-        if found.unlisted:
-            yield _line("", f"{found.unlisted} more files that the table does not name: --include-unlisted takes them")
-        if found.other_columns:
-            yield _line("kept", f"columns {', '.join(found.other_columns)}, as metadata of the samples")
+        if findings.unlisted:
+            yield _line(
+                "", f"{findings.unlisted} more files that the table does not name: --include-unlisted takes them"
+            )
+        if findings.other_columns:
+            yield _line("kept", f"columns {', '.join(findings.other_columns)}, as metadata of the samples")
 
     def _split_lines(self) -> Iterator[str]:
-        found = self.found
-        if not found.count(captioned=True):
+        findings = self.findings
+        if not findings.count(captioned=True):
             return
-        counts = ", ".join(f"{split} {found.count(self.media, split, captioned=True)}" for split in SPLITS)
+        counts = ", ".join(f"{split} {findings.count(self.media, split, captioned=True)}" for split in SPLITS)
         origin = (
-            "as the table says" if found.given_splits else f"about {found.source.holdout.test:.0%} test, drawn by name"
+            "as the table says"
+            if findings.given_splits
+            else f"about {findings.source.holdout.test:.0%} test, drawn by name"
         )
         yield _line("splits", f"{counts} {self.media}s ({origin})")
         yield _line("gate", _describe_gate(self.test_items(), self._test_noun(), GateConfig()))
@@ -135,19 +147,19 @@ class Proposal:
         return test if self.test_split == "test" else f"val {self.media}s (there are no {test})"
 
     def _rejected_line(self) -> str:
-        found, limit = self.found, PrepareConfig().max_rejected
-        if not found.rejected:
-            return _line("rejected", f"none of {found.opened} that were opened")
-        reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(r.reason for r in found.rejected).most_common())
-        first = found.rejected[0]
-        too_many = len(found.rejected) > limit * found.opened
+        findings, limit = self.findings, PrepareConfig().max_rejected
+        if not findings.rejected:
+            return _line("rejected", f"none of {findings.opened} that were opened")
+        reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(r.reason for r in findings.rejected).most_common())
+        first = findings.rejected[0]
+        too_many = len(findings.rejected) > limit * findings.opened
         advice = f"; above prepare.max_rejected {limit:g} the run stops: mend or remove them" if too_many else ""
-        counts = f"{len(found.rejected)} of {found.opened} that were opened"
+        counts = f"{len(findings.rejected)} of {findings.opened} that were opened"
         return _line("rejected", f"{counts} ({reasons}); first {first.id}: {first.detail}{advice}")
 
     def _changes(self) -> dict[str, Any]:
         """What differs from preset and encoders because of the data."""
-        pairs = {media: self.found.count(media, "train", captioned=True) for media in ("image", "video")}
+        pairs = {media: self.findings.count(media, "train", captioned=True) for media in ("image", "video")}
         run = _run_size(sum(pairs.values()), scale_steps=start_of(self.encoders[0]) is not None)
         return {
             "dvae": {"batch_size": min(MAX_DVAE_BATCH, run["batch_size"])},
@@ -159,9 +171,9 @@ class Proposal:
 
     def _header(self) -> str:
         """Comment lines: what the file was written for; times and results of the preset are of its own data."""
-        found = self.found
-        counts = _counts(found.count("image"), found.count("video"))
-        folder = escape_controls(str(found.source.path))
+        findings = self.findings
+        counts = _counts(findings.count("image"), findings.count("video"))
+        folder = escape_controls(str(findings.source.path))
         return f"# {counts} in {folder}, from the preset {self.preset} with the encoders {self.encoders[0]}.\n"
 
 

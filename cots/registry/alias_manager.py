@@ -75,10 +75,10 @@ class AliasManager:
 
     def find_withdrawn(self, version: int) -> list[str]:
         """See `Registry.find_withdrawn`."""
-        found = self._client.get_version(version)
+        model_version = self._client.get_version(version)
         if not (withdrawn := self._load_withdrawn()):
             return []
-        artifacts = VersionArtifacts(self._client.client, found)
+        artifacts = VersionArtifacts(self._client.client, model_version)
         return sorted(withdrawn & artifacts.load_item_ids())
 
     def _load_withdrawn(self) -> set[str]:

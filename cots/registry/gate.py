@@ -110,10 +110,10 @@ def decide_first(directions: Mapping[str, AboveChance], test_items: int, rules: 
     if test_items < rules.min_test_items:
         return Decision(True, (first,))
     objections = tuple(
-        f"R@10 of {LABELS[name]} {found.recall:.1f} % (95 % CI {found.low:.1f} to {found.high:.1f}) is not clearly "
-        f"above the {found.chance:.1f} % of chance"
-        for name, found in directions.items()
-        if found.low <= found.chance
+        f"R@10 of {LABELS[name]} {result.recall:.1f} % (95 % CI {result.low:.1f} to {result.high:.1f}) is not clearly "
+        f"above the {result.chance:.1f} % of chance"
+        for name, result in directions.items()
+        if result.low <= result.chance
     )
     return Decision(False, objections) if objections else Decision(True, (first,))
 

@@ -107,14 +107,14 @@ def read_cells(table: Path) -> Iterator[Cells]:
 
 
 def _find_columns(names: Sequence[str], location: str, *, image: str, caption: str | None) -> Columns:
-    wanted = [image] if caption is None else [image, caption]
-    positions = {name: _positions(names, name) for name in [*wanted, "split"]}
-    if missing := [name for name in wanted if not positions[name]]:
+    required = [image] if caption is None else [image, caption]
+    positions = {name: _positions(names, name) for name in [*required, "split"]}
+    if missing := [name for name in required if not positions[name]]:
         column_names = ", ".join(map(repr, names)) or "none: the table is empty"
         raise BadInput(f"{location}: no column {' and '.join(missing)}; the columns found are {column_names}")
-    if repeated := [name for name, found in positions.items() if len(found) > 1]:
+    if repeated := [name for name, indices in positions.items() if len(indices) > 1]:
         raise BadInput(f"{location}: several columns are called {' and '.join(repeated)}")
-    used = {name: next(iter(found), None) for name, found in positions.items()}
+    used = {name: next(iter(indices), None) for name, indices in positions.items()}
     rest = tuple((name, index) for index, name in enumerate(names) if name and index not in used.values())
     return Columns(
         image=positions[image][0], caption=used[caption] if caption else None, split=used["split"], rest=rest
