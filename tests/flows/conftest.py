@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ class Server:
         )
         return runs
 
-    def events(self, name: str) -> list[str]:
-        """The messages of the events of this name, newest first."""
-        found = self.ask("/events/filter", {"filter": {"event": {"name": [name]}, "order": "DESC"}})
-        return [event["payload"]["message"] for event in found["events"]]
+    def events(self, name: str, *, since: datetime) -> list[str]:
+        """The messages of the events of this name, newest first; the server is shared, so of those since a time."""
+        events = {"event": {"name": [name]}, "occurred": {"since": since.isoformat()}, "order": "DESC"}
+        return [event["payload"]["message"] for event in self.ask("/events/filter", {"filter": events})["events"]]
 
     def page(self, run: str) -> str:
         """The Markdown artifact of a run."""

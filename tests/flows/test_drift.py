@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
     write_log(project / "queries/1.jsonl", DualEncoder.load(tiny_model), FOREIGN)
     flow = server.ask("/flows/", {"name": "retrain"})["id"]
     nightly = server.ask("/deployments/", {"name": "nightly", "flow_id": flow})["id"]
-    before = len(server.runs("retrain"))
+    start, before = datetime.now(UTC), len(server.runs("retrain"))
     run_flow(project, server, store, "queries='queries', retrain=True")
     [started] = server.runs("retrain")[: len(server.runs("retrain")) - before]
     assert started["deployment_id"] == nightly
@@ -33,7 +34,9 @@ def test_on_drift_retraining_is_asked_for_once_and_the_table_is_left_as_an_artif
     )
     assert "Drifted: **yes**" in artifact["data"]
     assert "| queries, texts | words are known | **no** |" in artifact["data"]
-    waited_for(lambda: any("queries, texts: words are known" in text for text in server.events(DRIFTED)), 30)
+    waited_for(
+        lambda: any("queries, texts: words are known" in text for text in server.events(DRIFTED, since=start)), 30
+    )
     run_flow(project, server, store, "queries='queries'")
     shutil.rmtree(project / "queries")
     run_flow(project, server, store, "retrain=True")

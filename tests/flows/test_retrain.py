@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -139,6 +140,7 @@ def test_a_worse_package_is_registered_and_refused_and_the_page_says_why(
     (worse / "lineage.json").write_text(json.dumps(lineage))
     (project / "dvc.yaml").write_text(PIPELINE.format(package=worse))
     (project / "data.txt").write_text("two")
+    start = datetime.now(UTC)
     done = retrain(project, server, store)
     assert done.returncode == 0, done.stderr
     assert versions() == [1, 2]
@@ -149,8 +151,8 @@ def test_a_worse_package_is_registered_and_refused_and_the_page_says_why(
     assert "allowed -5) may be worse" in page
     [figures] = [line for line in page.splitlines() if line.startswith("| rsum |")]
     assert figures.endswith("| -120.000 |")
-    [told] = waited_for(lambda: server.events(REFUSED), 30)
-    assert told.startswith("cots-index version 2: mean recall")
+    [message] = waited_for(lambda: server.events(REFUSED, since=start), 30)
+    assert message.startswith("cots-index version 2: mean recall")
 
 
 def test_with_a_remote_what_was_made_is_fetched_not_made_and_not_published_again(
