@@ -12,7 +12,7 @@ from cots.files import atomic_file
 
 SCHEMA = pa.schema(
     [
-        ("key", pa.string()),  # nine digits: the sample's name in its shard
+        ("key", pa.string()),  # digits: the sample's name in its shard
         ("id", pa.string()),  # the source's id, unique
         ("split", pa.string()),
         ("media", pa.string()),

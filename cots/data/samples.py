@@ -83,7 +83,7 @@ class StoredSample:
     """One image or video as a shard stores it. An image is a video of one frame.
 
     Attributes:
-        key: its name in the shard: nine digits, unique in the data set. The manifest is sorted by it.
+        key: its name in the shard, by `sample_key`. The manifest is sorted by it as a number.
         id: the source's id.
         captions: stripped, not blank; none in split `GALLERY`, at least one elsewhere.
         frames: encoded images, at least one.
@@ -93,6 +93,20 @@ class StoredSample:
     id: str
     captions: tuple[str, ...]
     frames: tuple[bytes, ...]
+
+
+def sample_key(series: int, number: int) -> str:
+    """The key of a sample: the digit of its series, then eight digits; what they cannot hold comes before that digit.
+
+    Args:
+        series: 0 to 9, one for each split and kind of media.
+        number: of the sample in its series, from 0.
+
+    Returns:
+        Digits. As a whole number they are unique in the data set, and ascend with the number in each series.
+    """
+    higher, lower = divmod(number, 10**8)
+    return f"{higher or ''}{series}{lower:08d}"
 
 
 def is_utf8(text: str) -> bool:

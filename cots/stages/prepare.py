@@ -56,7 +56,7 @@ def stage(
             "indexed, but not trained or measured on",
             file=sys.stderr,
         )
-    write_table(manifest, sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
+    write_table(manifest, sorted(rows, key=lambda row: int(str(row["key"]))), SCHEMA)
 
 
 def _check_share(rejected_rows: list[dict[str, Any]], accepted: int, table: Path, *, limit: float) -> None:

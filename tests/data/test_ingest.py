@@ -12,7 +12,7 @@ import pytest
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.metadata import MAX_CHARS, metadata_json
 from cots.data.ingest.shard_writer import ingest
-from cots.data.samples import Sample
+from cots.data.samples import Sample, sample_key
 from cots.decode_threads import ITEMS_PER_THREAD, num_untrusted_threads
 from cots.directions import Media
 
@@ -34,6 +34,17 @@ def sample(content: Path | bytes | tuple[bytes, ...], number: int = 0, media: Me
         content=content,
         origin="here",
     )
+
+
+def test_keys_are_unique_and_ascend_in_each_series_beyond_a_hundred_million_samples() -> None:
+    numbers = [0, 1, 10**8 - 1, 10**8, 10**8 + 1, 2 * 10**8, 10**9, 5 * 10**9]
+    series = [[sample_key(number, sample) for sample in numbers] for number in range(10)]
+    assert [keys[:3] for keys in series[:2]] == [
+        ["000000000", "000000001", "099999999"],
+        ["100000000", "100000001", "199999999"],
+    ]
+    assert all(list(map(int, keys)) == sorted(map(int, keys)) for keys in series)
+    assert len({int(key) for keys in series for key in keys}) == 10 * len(numbers)
 
 
 def test_a_few_samples_for_each_thread_are_in_memory(tmp_path: Path, make_image: Encoded) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
-from cots.data.samples import STORED_SPLITS, Sample, StoredSample, StoredSplit
+from cots.data.samples import STORED_SPLITS, Sample, StoredSample, StoredSplit, sample_key
 from cots.data.shards import shard_name, write_shard
 from cots.decode_threads import decode_in_threads
 from cots.directions import MEDIA, Media
@@ -40,7 +40,7 @@ class ShardWriter:
         series = (sample.split, sample.media)
         number = self._counts[series]
         self._counts[series] += 1
-        key = f"{list(self._pending).index(series)}{number:08d}"
+        key = sample_key(list(self._pending).index(series), number)
         pending = self._pending[series]
         pending.append(StoredSample(key=key, id=sample.id, captions=sample.captions, frames=sample.frames))
         shard = shard_name(*series, number // self._samples_per_shard)

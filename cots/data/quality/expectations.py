@@ -137,7 +137,7 @@ def _expect_names(required_parts: Sequence[str]) -> list[Any]:
     return [
         _expect(gxe.ExpectTableColumnsToMatchSet, "the columns are complete", "no more, no less", column_set=columns),
         _expect(unique, "keys are unique", "all", column="key"),
-        _expect(match, "keys have nine digits", "all", column="key", regex=r"^\d{9}$"),
+        _expect(match, "keys have nine digits or more", "all", column="key", regex=r"^\d{9,}$"),
         _expect(unique, "ids are unique", "all", column="id"),
         _expect(known, "splits are known", ", ".join(STORED_SPLITS), column="split", value_set=list(STORED_SPLITS)),
         _expect(known, "media are known", ", ".join(MEDIA), column="media", value_set=list(MEDIA)),
