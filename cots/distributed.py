@@ -60,6 +60,14 @@ def all_gather_object(value: T) -> list[T]:
     return values
 
 
+def broadcast_object(value: T) -> T:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    if world_size() > 1:
+        td.broadcast_object_list(values)
+    return values[0]
+
+
 def all_gather_with_grad(rows: Tensor) -> Tensor:
     """The rows of all ranks, concatenated by rank; the gradient flows back to the rank that a row came from.
 

@@ -12,15 +12,19 @@ PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)  # the others wait while rank 0 wr
 
 
 @contextmanager
-def init_distributed() -> Iterator[None]:
-    """Initialize the process group if `torchrun` started this process, and destroy it at the end."""
+def init_distributed(*, timeout: timedelta = PROCESS_GROUP_TIMEOUT) -> Iterator[None]:
+    """Initialize the process group if `torchrun` started this process, and destroy it at the end.
+
+    Args:
+        timeout: how long a rank waits for the others before it fails. torchrun ends all ranks at once if one has died.
+    """
     if "RANK" not in os.environ:
         yield
         return
     accelerated = torch.accelerator.is_available()
     if accelerated:
         torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
-    td.init_process_group("nccl" if accelerated else "gloo", timeout=PROCESS_GROUP_TIMEOUT)
+    td.init_process_group("nccl" if accelerated else "gloo", timeout=timeout)
     try:
         yield
     finally:

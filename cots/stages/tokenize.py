@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from cots.models.dvae.io import AnyDvae, load_dvae
 from cots.models.dvae.pixels import to_pixels
 from cots.progress import Progress
 
+SHARDS_TIMEOUT = timedelta(days=2)  # ranks with quick shards wait at the end for one with slow ones
+
 
 def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: TokenizeParams) -> None:
     """Tokenize shard by shard, shards split over ranks; shards that an interrupted run finished are reused."""
@@ -38,11 +41,13 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
     if rank() == 0:
         sections = {"tokenize": params.tokenize, "model.image": params.model.image}
         values = [dump_for_fingerprint(section, name) for name, section in sections.items()]
-        vocab = params.model.text.vocab_size
-        trained = train_tokenizer(train_rows["captions"].explode(), vocab_size=vocab)
-        trained.save_pretrained(tokenizer)
-        if unknown := describe_unknown(trained, table["captions"]):
-            print(f"tokenize: {unknown}", file=sys.stderr)
+        if params.model.text.pretrained:
+            tokenizer.mkdir(parents=True, exist_ok=True)  # stays empty: the text encoder brings its own
+        else:
+            trained = train_tokenizer(train_rows["captions"].explode(), vocab_size=params.model.text.vocab_size)
+            trained.save_pretrained(tokenizer)
+            if unknown := describe_unknown(trained, table["captions"]):
+                print(f"tokenize: {unknown}", file=sys.stderr)
         clear_unless_current(fingerprint(values, dvae, manifest), out)
     barrier()
     model = load_dvae(dvae).to(default_device()).eval()
@@ -94,5 +99,5 @@ def tokenize_crops(samples: Iterator[StoredSample], dvae: AnyDvae, section: Toke
 
 
 if __name__ == "__main__":
-    with exit_on_error(), init_distributed():
+    with exit_on_error(), init_distributed(timeout=SHARDS_TIMEOUT):
         stage(*map(Path, sys.argv[1:]), params=TokenizeParams.load())

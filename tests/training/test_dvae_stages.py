@@ -118,3 +118,16 @@ def test_a_later_batch_that_the_samples_do_not_fill_is_told_before_the_dvae_is_t
         "finetune.image-text.batch_size is 19, there are 6 images; "
         "finetune.video-text.batch_size is 4, there are 3 videos: lower it, or add samples"
     )
+
+
+def test_no_tokenizer_is_trained_beside_a_text_encoder_that_brings_its_own(
+    tiny_data: Path, tokenized: Path, tmp_path: Path
+) -> None:
+    params = tiny_params()
+    text = params.model.text.model_copy(update={"name": "not-looked-up", "pretrained": True})
+    params = params.model_copy(update={"model": params.model.model_copy(update={"text": text})})
+    inputs = (tiny_data / "shards", tiny_data / "manifest.parquet", tokenized / "dvae")
+    tokenize.stage(*inputs, tmp_path / "tokens", tmp_path / "tokenizer", params=params)
+    assert not any((tmp_path / "tokenizer").iterdir())
+    names = [path.name for path in (tokenized / "tokens").rglob("*.safetensors")]
+    assert sorted(names) == sorted(path.name for path in (tmp_path / "tokens").rglob("*.safetensors"))

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -15,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from cots.factory.model import build_model
-from tests.servers import waited_for
+from tests.servers import free_port, waited_for
 from tests.training.conftest import tiny_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -182,3 +183,62 @@ def test_a_stage_asks_for_huge_pages_unless_the_allocator_is_set_already(
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out0").read_text() == (set_before or "glibc.malloc.hugetlb=1")
     assert (tmp_path / f"out{count - 1}").is_file()
+
+
+def test_two_machines_with_folders_of_their_own_go_on_from_one_checkpoint_or_refuse(
+    project: Path, tiny_data: Path, tokenized: Path, fork_python: str
+) -> None:
+    folders = [project / "first", project / "second"]
+    for folder in folders:
+        folder.mkdir()
+        write_params(folder, steps=12)
+    checkpoint = folders[0] / "runs/checkpoints/pretrain.pt"
+    agents = start_agents(fork_python, folders, tiny_data, tokenized)
+    waited_for(checkpoint.is_file)
+    waited_for(lambda: find_second(folders[1]))[0].send_signal(signal.SIGKILL)
+    assert all(code for code, _ in outcomes(agents))
+    assert not (folders[1] / "runs/checkpoints/pretrain.pt").exists()
+    interrupted = checkpoint.read_bytes()
+
+    write_params(folders[1], steps=12, learning_rate=0.5)
+    refused = outcomes(start_agents(fork_python, folders, tiny_data, tokenized))
+    assert all(code for code, _ in refused)
+    refusal = "error: process 1 of 2 has other parameters, start weights or data than process 0: copy params.yaml"
+    assert any(line.startswith(refusal) for _, errors in refused for line in errors.splitlines())
+    assert checkpoint.read_bytes() == interrupted
+
+    write_params(folders[1], steps=12)
+    resumed = outcomes(start_agents(fork_python, folders, tiny_data, tokenized))
+    assert [code for code, _ in resumed] == [0, 0], resumed
+    curves = pd.read_csv(folders[0] / "out/report/curves.csv")
+    assert curves["step"].tolist() == list(range(12))
+    assert "checkpoints differ (steps [" in resumed[0][1]
+
+
+def start_agents(python: str, folders: list[Path], data: Path, tokenized: Path) -> list[subprocess.Popen[str]]:
+    """One torchrun agent with one process for each folder, as on machines of their own."""
+    address = ["--nnodes", str(len(folders)), "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    return [
+        subprocess.Popen(
+            [
+                python,
+                "-m",
+                "torch.distributed.run",
+                *address,
+                "--node-rank",
+                str(number),
+                *command(data, tokenized, "out"),
+            ],
+            cwd=folder,
+            env=environment(1),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, folder in enumerate(folders)
+    ]
+
+
+def outcomes(agents: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit status and error output of each agent, when it has ended."""
+    return [(agent.returncode, errors) for agent in agents for _, errors in [agent.communicate(timeout=SECONDS)]]
