@@ -86,6 +86,7 @@ def random_batch(model: ModelConfig, cots: CotsObjectiveConfig, *, pairs: int, v
     batch = Batch(
         image_index=torch.arange(pairs),
         caption_index=torch.arange(pairs),
+        frame_row=torch.arange(pairs),
         frames=torch.randn(pairs, 1, 3, size, size),
         input_ids=input_ids,
         attention_mask=attention_mask,

@@ -30,7 +30,16 @@ class TrainConfig(Config):
 
     seed: Seed = Field(default=0, description="Seed of weights, order of samples and dropout.")
     steps: NonNegativeInt = Field(default=250, description="Optimizer steps; 0 keeps what the run starts from.")
-    batch_size: PositiveInt = Field(default=128, description="Pairs per step, over all ranks. Paper: 2,048 (M).")
+    batch_size: PositiveInt = Field(
+        default=128, description="Images and videos per step, over all ranks. Paper: 2,048 (M)."
+    )
+    captions_per_sample: PositiveInt = Field(
+        default=1,
+        description="Captions of each image or video in a batch, drawn anew in each epoch; fewer where it has fewer. "
+        "Each is a pair with it, and no negative of the others; the image is encoded once. Paper: 1. (D): "
+        "docs/decisions/0012-several-captions-of-an-image-in-a-batch.md.",
+        json_schema_extra={"since": "0.3.0"},
+    )
     grad_accum_steps: PositiveInt = Field(
         default=1,
         description="Micro-batches per batch, to save memory. Losses and gradients stay the same; impossible if "

@@ -19,6 +19,7 @@ from cots.data.shards import read_shard
 from cots.data.stored_frames import open_frame
 from cots.data.streaming import endless_batches, prefetch, shuffle_shards
 from cots.data.token_batch import TokenBatch, tokenize
+from cots.distributed import local_slice
 
 
 class SampleView(NamedTuple):
@@ -39,21 +40,22 @@ class NumpyBatch(NamedTuple):
 
     image_index: NDArray[np.int64]  # (B,)
     caption_index: NDArray[np.int64]  # (B,)
-    frames: NDArray[np.uint8]  # (B, T, H, W, 3), or (0,) beside frozen features
+    frame_row: NDArray[np.int64]  # (B,)
+    frames: NDArray[np.uint8]  # (S, T, H, W, 3), or (0,) beside frozen features
     input_ids: NDArray[np.int64]  # (B, L)
     attention_mask: NDArray[np.bool_]  # (B, L)
-    bool_masked_pos: NDArray[np.bool_]  # (B, N) or (B, 0)
-    visual_tokens: NDArray[np.int64]  # (B, N) or (B, 0)
+    bool_masked_pos: NDArray[np.bool_]  # (S, N) or (S, 0)
+    visual_tokens: NDArray[np.int64]  # (S, N) or (S, 0)
     mlm_input_ids: NDArray[np.int64]  # (B, L) or (B, 0)
     mlm_mask: NDArray[np.bool_]  # (B, L) or (B, 0)
-    frozen_features: NDArray[np.float16] | None = None  # (B, 1, L, W)
+    frozen_features: NDArray[np.float16] | None = None  # (S, 1, L, W)
 
 
 class PendingBatch(NamedTuple):
     """A batch whose images are not decoded yet."""
 
     arrays: NumpyBatch  # with empty `frames`
-    frames: list[tuple[SampleView, list[int]]]  # per row: the sample, and the indices of its frames
+    frames: list[tuple[SampleView, list[int]]]  # for each of the S samples: its view, and the indices of its frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,8 @@ class TrainLoader:
     """An endless stream of training batches; each batch is a fixed function of `seed` and the step.
 
     An epoch takes each sample once, in an order of its own, except for the last, short batch. Each sample comes with
-    the view of that epoch and a random one of its captions.
+    the view of that epoch and some of its captions, drawn at random; each of them is a pair with it. Of a batch's pairs
+    this process decodes its own share; random numbers are drawn for all of them.
 
     Attributes:
         shards: tar files.
@@ -88,10 +91,10 @@ class TrainLoader:
         num_samples: in all shards.
         max_tokens: of a text; text_length: of every text with its padding, None if it depends on the batch.
         batch_size: samples per batch, at most `num_samples`.
+        captions_per_sample: at most; samples with fewer come with all they have.
         frames: per sample. 1 takes the frame of the view; more take a random one from each of as many segments.
         size: side of the crops, pixels.
         masking: None turns off the token level's fields.
-        rows: the rows of each batch that this process decodes; random numbers are drawn for all rows.
         seed: of everything random.
         threads: how many decode images, each for a batch of its own.
         num_views: of each sample that are used, one in each epoch, over and over.
@@ -107,10 +110,10 @@ class TrainLoader:
     max_tokens: int
     text_length: int | None = None
     batch_size: int
+    captions_per_sample: int = 1
     frames: int
     size: int
     masking: Masking | None
-    rows: slice
     seed: int
     threads: int
     num_views: int
@@ -138,28 +141,41 @@ class TrainLoader:
             yield SampleView(sample, (shard, view, row), *columns_of_row)
 
     def collate(self, views: list[SampleView], step: int) -> PendingBatch:
-        """Draw captions, masks and frames of a whole batch, in this order, and keep this process's rows."""
+        """Draw captions, masks and frames of a whole batch, in this order, and keep this process's share."""
         rng = np.random.default_rng((self.seed, 1, step))
         image_index = np.searchsorted(self.keys, [int(view.sample.key) for view in views]).astype(np.int64)
-        captions = [int(rng.integers(len(view.sample.captions))) for view in views]
-        texts = [view.sample.captions[caption] for view, caption in zip(views, captions, strict=True)]
+        captions = [self._draw_captions(rng, view) for view in views]
+        sample_row = np.repeat(np.arange(len(views)), [len(drawn) for drawn in captions])  # of each pair
+        texts = [
+            view.sample.captions[caption] for view, drawn in zip(views, captions, strict=True) for caption in drawn
+        ]
         text_batch = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens, length=self.text_length)
-        bool_masked_pos, mlm_mask, mlm_input_ids = self._draw_masks(rng, text_batch)
+        bool_masked_pos, mlm_mask, mlm_input_ids = self._draw_masks(rng, text_batch, num_samples=len(views))
         visual_tokens = np.stack([view.tokens for view in views])[:, : bool_masked_pos.shape[1]]
         frames = [self._draw_frames(rng, view) for view in views]
-        rows = self.rows
+        pairs = local_slice(len(sample_row))
+        samples, frame_row = np.unique(sample_row[pairs], return_inverse=True)
+        pair_images = image_index[sample_row[pairs]]
         arrays = NumpyBatch(
-            image_index=image_index[rows],
-            caption_index=(self.caption_offsets[image_index] + captions)[rows],
+            image_index=pair_images,
+            caption_index=self.caption_offsets[pair_images] + np.concatenate(captions)[pairs],
+            frame_row=frame_row.astype(np.int64),
             frames=np.empty(0, np.uint8),
-            input_ids=text_batch.input_ids[rows],
-            attention_mask=text_batch.attention_mask[rows],
-            bool_masked_pos=bool_masked_pos[rows],
-            visual_tokens=visual_tokens.astype(np.int64)[rows],
-            mlm_input_ids=mlm_input_ids[rows],
-            mlm_mask=mlm_mask[rows],
+            input_ids=text_batch.input_ids[pairs],
+            attention_mask=text_batch.attention_mask[pairs],
+            bool_masked_pos=bool_masked_pos[samples],
+            visual_tokens=visual_tokens[samples].astype(np.int64),
+            mlm_input_ids=mlm_input_ids[pairs],
+            mlm_mask=mlm_mask[pairs],
         )
-        return PendingBatch(arrays, list(zip(views[rows], frames[rows], strict=True)))
+        return PendingBatch(arrays, [(views[sample], frames[sample]) for sample in samples])
+
+    def _draw_captions(self, rng: np.random.Generator, view: SampleView) -> list[int]:
+        """Indices of one or several captions of a sample, without replacement."""
+        count = len(view.sample.captions)
+        if self.captions_per_sample == 1:
+            return [int(rng.integers(count))]
+        return [int(index) for index in rng.permutation(count)[: self.captions_per_sample]]
 
     def decode(self, pending: PendingBatch) -> NumpyBatch:
         """The batch with its pixels, or with frozen features in their place."""
@@ -171,18 +187,18 @@ class TrainLoader:
         )
 
     def _draw_masks(
-        self, rng: np.random.Generator, texts: TokenBatch
+        self, rng: np.random.Generator, texts: TokenBatch, *, num_samples: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
         """Masked patches, masked tokens and corrupted token ids; all without columns if the token level is off.
 
         No token is masked if the tokenizer has no [MASK], as CLIP's.
         """
-        masking, num_rows = self.masking, len(texts.input_ids)
+        masking = self.masking
         if masking is None:
-            empty = np.zeros((num_rows, 0), dtype=bool)
-            return empty, empty, empty.astype(np.int64)
+            empty = np.zeros((len(texts.input_ids), 0), dtype=bool)
+            return empty[:num_samples], empty, empty.astype(np.int64)
         patches = random_block_mask(
-            rng, num_rows, grid=masking.grid, num_masked=masking.num_masked, min_block=masking.min_block
+            rng, num_samples, grid=masking.grid, num_masked=masking.num_masked, min_block=masking.min_block
         )
         if self.tokenizer.mask_token_id is None:
             return patches, np.zeros_like(texts.maskable), texts.input_ids

@@ -11,7 +11,7 @@ from cots.data.loader import Masking, TrainLoader
 from cots.data.manifest import read_manifest
 from cots.decode_threads import num_decode_threads
 from cots.devices import default_device
-from cots.distributed import local_slice, world_size
+from cots.distributed import world_size
 from cots.errors import BadInput
 from cots.models.dual_encoder import DualEncoder
 
@@ -70,10 +70,10 @@ def build_train_loader(
         max_tokens=model.config["text"]["max_tokens"],
         text_length=model.text_length,
         batch_size=training.batch_size,
+        captions_per_sample=training.captions_per_sample,
         frames=training.frames,
         size=image_config["size"],
         masking=masking,
-        rows=local_slice(training.batch_size),
         seed=training.seed,
         threads=num_decode_threads(default_device()),
         num_views=num_views,

@@ -29,7 +29,8 @@ class ClipObjective(Objective[None]):
 
     def forward(self, batch: Batch, keys: None, rows: slice = ALL_ROWS) -> LossOutput:
         """This rank's share of the global batch's loss."""
-        image, text = self.image(batch.frames), self.text(batch.input_ids, batch.attention_mask)
+        image = batch.per_pair(self.image(batch.frames))
+        text = self.text(batch.input_ids, batch.attention_mask)
         images, texts = all_gather_with_grad(image), all_gather_with_grad(text)
         targets, ignore_mask = global_targets(batch.image_index, all_gather_with_grad(batch.image_index))
         no_queue, temperature = image[:0], self.temperature()

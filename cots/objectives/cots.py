@@ -121,10 +121,9 @@ class CotsObjective(Objective[KeyFeatures]):
         if not self.needs_momentum:
             empty, keep_all = self.queue.images[:0], torch.ones_like(image_index, dtype=torch.bool)
             return KeyFeatures(empty, empty, image_index, num_masked, empty[:, 0], keep_all)
-        images = all_gather_with_grad(torch.cat([self.image_m(batch.frames[rows]) for rows in micro_batches]))
-        texts = all_gather_with_grad(
-            torch.cat([self.text_m(batch.input_ids[rows], batch.attention_mask[rows]) for rows in micro_batches])
-        )
+        parts = [batch] if len(micro_batches) == 1 else [batch.select(rows) for rows in micro_batches]
+        images = all_gather_with_grad(torch.cat([part.per_pair(self.image_m(part.frames)) for part in parts]))
+        texts = all_gather_with_grad(torch.cat([self.text_m(part.input_ids, part.attention_mask) for part in parts]))
         similarity = (images * texts).sum(dim=1)
         keep_mask = self.noise_filter.keep_mask(similarity)
         if isinstance(self.image.backbone, FSDPModule):  # every rank must run each layer equally often
@@ -184,12 +183,15 @@ class CotsObjective(Objective[KeyFeatures]):
             image, masked_image = self.image.forward_clean_and_masked(
                 rows.frames, frame_mask, embed_masked=embed_masked
             )
+            if masked_image.embedding is not None:
+                masked_image = masked_image._replace(embedding=rows.per_pair(masked_image.embedding))
             if self.word_head:
                 masked_text = self.text.forward_masked(
                     rows.mlm_input_ids, rows.attention_mask, targets.tokens, embed_masked=embed_masked
                 )
         else:
             image = self.image(rows.frames)
+        image = rows.per_pair(image)
         text = self.text(rows.input_ids, rows.attention_mask)
         if targets and masked_text is None:  # no token can be masked: the text as it is
             masked_text = MaskedOutput(text[:0], text)
@@ -208,7 +210,8 @@ class CotsObjective(Objective[KeyFeatures]):
         assert encoded.masked_image is not None
         assert encoded.masked_text is not None
         rows, targets = encoded.batch, encoded.masked_targets
-        mvm = self.mvm_loss(rows, targets.patches, encoded.masked_image.tokens, encoded.text)
+        patch_tokens = encoded.masked_image.tokens[targets.encoded_patches]
+        mvm = self.mvm_loss(rows, targets.patches, patch_tokens, encoded.text)
         if self.word_head is None:
             return encoded.share * mvm
         mlm = self.mlm_loss(
@@ -219,7 +222,7 @@ class CotsObjective(Objective[KeyFeatures]):
     def mvm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, text: Tensor) -> Tensor:
         """Masked vision modeling, from tokens (M, W) at the masked patches and text embeddings (R, D)."""
         logits = self.patch_head(tokens, positions.rows, text)
-        return masked_cross_entropy(logits, positions.select(rows.visual_tokens), num_masked=len(logits))
+        return masked_cross_entropy(logits, positions.select(rows.per_pair(rows.visual_tokens)), num_masked=len(logits))
 
     def mlm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, image: Tensor, *, num_masked: int) -> Tensor:
         """Masked language modeling, from tokens (M, W) at the masked positions and image embeddings (R, D)."""

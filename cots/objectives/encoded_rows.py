@@ -32,9 +32,10 @@ class CandidateSet(NamedTuple):
 
 
 class MaskedTargets(NamedTuple):
-    """Positions of the masked patches and tokens of some rows."""
+    """Positions of the masked patches and tokens of some rows: of each pair, also where pairs share an image."""
 
     patches: TokenIndex
+    encoded_patches: Tensor  # (M,) index of each among the masked patches of the batch's S images
     tokens: TokenIndex
     num_masked_tokens: int  # of the global batch
 
@@ -94,4 +95,7 @@ def build_ignore_mask(image_index: Tensor, targets: Tensor, queue_image_index: T
 def find_masked_targets(rows: Batch, keys: KeyFeatures, candidates: CandidateSet) -> MaskedTargets:
     """Masked positions of some rows."""
     num_masked = int(keys.num_masked_tokens[candidates.rows].sum())
-    return MaskedTargets(TokenIndex.from_mask(rows.bool_masked_pos), TokenIndex.from_mask(rows.mlm_mask), num_masked)
+    patches = TokenIndex.from_mask(rows.per_pair(rows.bool_masked_pos))
+    numbers = rows.bool_masked_pos.flatten().cumsum(dim=0).view_as(rows.bool_masked_pos) - 1
+    encoded_patches = patches.select(rows.per_pair(numbers))
+    return MaskedTargets(patches, encoded_patches, TokenIndex.from_mask(rows.mlm_mask), num_masked)

@@ -19,21 +19,32 @@ def saved_encoders(*, ema: bool) -> tuple[str, str]:
 
 
 class Batch(NamedTuple):
-    """One rank's share of a batch of B image-text pairs. The last four fields are inputs of the masked passes."""
+    """One rank's share of a batch of B image-text pairs, which show S images or videos; S < B if captions share one.
+
+    The last four fields are inputs of the masked passes.
+    """
 
     image_index: Tensor  # (B,) index of the image or video in the manifest
     caption_index: Tensor  # (B,) index of the caption among all captions
-    frames: Tensor  # (B, T, 3, H, W) normalized
+    frame_row: Tensor  # (B,) row of `frames`, `bool_masked_pos` and `visual_tokens` for each pair; ascending
+    frames: Tensor  # (S, T, 3, H, W) normalized
     input_ids: Tensor  # (B, L) token ids
     attention_mask: Tensor  # (B, L) bool, False = padding
-    bool_masked_pos: Tensor  # (B, N) bool, True = masked, in all frames
-    visual_tokens: Tensor  # (B, N) dVAE codes of the same crop
+    bool_masked_pos: Tensor  # (S, N) bool, True = masked, in all frames
+    visual_tokens: Tensor  # (S, N) dVAE codes of the same crop
     mlm_input_ids: Tensor  # (B, L) token ids, some masked
     mlm_mask: Tensor  # (B, L) bool, True = to be predicted
 
-    def select(self, rows: Tensor) -> "Batch":
-        """The pairs of these indices."""
-        return Batch(*(field[rows] for field in self))
+    def select(self, rows: Tensor | slice) -> "Batch":
+        """The pairs of these ascending indices, with the frames that they show."""
+        shown, frame_row = torch.unique(self.frame_row[rows], return_inverse=True)
+        of_frames = {"frames", "bool_masked_pos", "visual_tokens"}
+        fields = {name: field[shown if name in of_frames else rows] for name, field in self._asdict().items()}
+        return Batch(**fields | {"frame_row": frame_row})
+
+    def per_pair(self, values: Tensor) -> Tensor:
+        """For each pair, (B, ...), the row of `values`, (S, ...), that belongs to its image or video."""
+        return values if len(values) == len(self.frame_row) else values[self.frame_row]
 
 
 class KeyFeatures(NamedTuple):

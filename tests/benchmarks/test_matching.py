@@ -28,6 +28,7 @@ def batch(image_index: list[int]) -> Batch:
     return Batch(
         image_index=torch.tensor(image_index),
         caption_index=torch.arange(count),
+        frame_row=torch.arange(count),
         frames=torch.randn(count, 1, 3, 32, 32)[torch.tensor(image_index)],
         input_ids=input_ids,
         attention_mask=torch.ones_like(input_ids, dtype=torch.bool),

@@ -57,7 +57,6 @@ def loader(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> Tra
         frames=frames,
         size=8,
         masking=None,
-        rows=slice(None),
         seed=seed,
         threads=threads,
         num_views=1,

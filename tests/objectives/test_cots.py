@@ -73,6 +73,7 @@ def batch(pairs: int) -> Batch:
     return Batch(
         image_index=torch.arange(pairs) // 2,  # two captions of each image
         caption_index=torch.arange(pairs),
+        frame_row=torch.arange(pairs),
         frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
         input_ids=ids,
         attention_mask=torch.ones(pairs, TOKENS, dtype=torch.bool),
@@ -208,6 +209,38 @@ def test_micro_batches_add_up_to_the_losses_and_gradients_of_the_batch(negatives
         model(some, keys, rows).loss.backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, whole[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
+@pytest.mark.parametrize("captions", [[1, 1, 1], [3, 3], [2, 1, 4]])
+def test_an_image_encoded_once_for_its_captions_has_the_gradients_of_one_copy_for_each(
+    negatives: InBatchNegatives, captions: list[int]
+) -> None:
+    model = after_steps(objective(queue=5, negatives=negatives), 2, pairs=6)
+    frame_row = torch.repeat_interleave(torch.tensor(captions))
+    pairs = len(frame_row)
+    shared = batch(pairs)._replace(image_index=100 + frame_row, frame_row=frame_row)
+    shared = shared._replace(
+        frames=shared.frames[: len(captions)],
+        bool_masked_pos=torch.stack([torch.arange(PATCHES).roll(number) < 2 for number in range(len(captions))]),
+        visual_tokens=shared.visual_tokens[: len(captions)],
+    )
+    copies = shared._replace(
+        frame_row=torch.arange(pairs),
+        frames=shared.frames[frame_row],
+        bool_masked_pos=shared.bool_masked_pos[frame_row],
+        visual_tokens=shared.visual_tokens[frame_row],
+    )
+    keys = model.compute_keys(copies, [ALL_ROWS])
+    model(copies, keys).loss.backward()
+    expected = gradients(model)
+    for parts in (1,) if negatives == "online" else (1, 2):
+        shared_keys = model.compute_keys(shared, micro_batch_slices(pairs, parts))
+        torch.testing.assert_close(shared_keys.similarity, keys.similarity)
+        for rows in micro_batch_slices(int(keys.keep_mask.sum()), parts):
+            model(shared, shared_keys, rows).loss.backward()
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12, msg=name)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def random_batch() -> Batch:
     return Batch(
         image_index=torch.arange(PAIRS),
         caption_index=torch.arange(PAIRS),
+        frame_row=torch.arange(PAIRS),
         frames=torch.randn(PAIRS, 1, 3, 224, 224),
         input_ids=ids,
         attention_mask=torch.ones(PAIRS, LENGTH, dtype=torch.bool),

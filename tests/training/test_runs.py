@@ -313,6 +313,27 @@ def test_an_epoch_takes_each_sample_once_with_the_view_that_was_tokenized(tiny_d
             assert np.array_equal(tokens, views[table["key"][number]])
 
 
+def test_several_captions_of_a_sample_come_with_its_image_once_and_no_caption_twice(
+    tiny_data: Path, tokenized: Path
+) -> None:
+    params = tiny_params(pretrain={"batch_size": 3, "captions_per_sample": 4})
+    model = build_model(params.model, tokenized / "tokenizer")
+    paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
+    loader = build_train_loader(*paths, model=model, training=params.pretrain, media=BOTH)
+    table = read_manifest(tiny_data / "manifest.parquet")
+    counts = table["captions"].map(len).to_numpy()
+    assert counts.min() < 4  # some have fewer
+    for arrays, _ in zip(loader.iter_from(0), range(3), strict=False):
+        samples, pairs = np.unique(arrays.image_index, return_counts=True)
+        assert len(samples) == len(arrays.frames) == len(arrays.visual_tokens) == 3
+        assert pairs.tolist() == np.minimum(counts[samples], 4).tolist()
+        assert len(set(arrays.caption_index)) == len(arrays.caption_index) == len(arrays.input_ids)
+        for row in range(3):
+            [sample] = set(arrays.image_index[arrays.frame_row == row])
+            own = arrays.caption_index[arrays.frame_row == row] - loader.caption_offsets[sample]
+            assert set(own) <= set(range(counts[sample]))
+
+
 def test_batches_from_the_middle_are_the_batches_of_the_beginning(tiny_data: Path, tokenized: Path) -> None:
     params = tiny_params()
     model = build_model(params.model, tokenized / "tokenizer")

@@ -45,15 +45,18 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "no batch": ({"in_batch_negatives": "none", **DROPS}, 1),
     "queries": ({"in_batch_negatives": "online", **DROPS}, 1),
     "without keys": (NO_KEYS, 1),
+    "several captions": ({"in_batch_negatives": "momentum", **DROPS}, 2),
     "clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
     "siglip": ({"kind": "siglip", "temperature": TEMPERATURE, "bias": -10.0}, 1),
 }
 
 
-def params_of(objective: dict[str, Any], parts: int) -> Params:
-    """Tiny parameters with a batch that no number of processes divides."""
+def params_of(name: str) -> Params:
+    """Tiny parameters of an objective, with a batch that no number of processes divides."""
+    objective, parts = OBJECTIVES[name]
     if "kind" not in objective:
-        return tiny_params(pretrain={"batch_size": 7, "grad_accum_steps": parts}, objective=objective)
+        size = {"batch_size": 5, "captions_per_sample": 2} if name == "several captions" else {"batch_size": 7}
+        return tiny_params(pretrain=size | {"grad_accum_steps": parts}, objective=objective)
     params = tiny_params(pretrain={"batch_size": 7})
     training = TrainConfig.model_validate(params.pretrain.model_dump() | {"objective": objective})
     return params.model_copy(update={"pretrain": training})
@@ -91,9 +94,7 @@ def run_steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[st
 def main(data: str, tokenized: str, out: str) -> None:
     """Run every objective and save the results of this rank."""
     torch.set_num_threads(1)
-    results = {
-        name: run_steps(name, params_of(*chosen), Path(data), Path(tokenized)) for name, chosen in OBJECTIVES.items()
-    }
+    results = {name: run_steps(name, params_of(name), Path(data), Path(tokenized)) for name in OBJECTIVES}
     torch.save(results, Path(out) / f"{rank()}.pt")
 
 
