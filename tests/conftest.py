@@ -59,7 +59,7 @@ COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database; created once, because that takes seconds."""
 
-    from cots.tracking.runs import connect
+    from cots.tracking.store import connect
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     with tracked_in(path):

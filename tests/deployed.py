@@ -23,7 +23,7 @@ from cots.registry.client import INDEX
 from cots.registry.publishing import publish
 from cots.registry.registry import PublishResult, Registry
 from cots.stages.package import stage
-from cots.tracking.runs import get_or_create_experiment
+from cots.tracking.store import get_or_create_experiment
 from tests.conftest import COLOURS, ranked, tracked_in
 
 ROOT = Path(__file__).parents[1]

@@ -104,7 +104,7 @@ def _processor() -> str:
 
 
 def _mlflow() -> str:
-    from cots.tracking.runs import connect, tracking_uri, without_credentials
+    from cots.tracking.store import connect, tracking_uri, without_credentials
 
     connect()
     return without_credentials(tracking_uri())

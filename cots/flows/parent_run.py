@@ -12,9 +12,9 @@ from mlflow.exceptions import MlflowException
 from prefect import get_run_logger
 
 from cots.digests import text_digest
-from cots.tracking.runs import connect, get_or_create_experiment, mlflow_errors, tracking_uri, without_credentials
+from cots.tracking.runs import PARENT_RUN
+from cots.tracking.store import connect, get_or_create_experiment, mlflow_errors, tracking_uri, without_credentials
 
-VARIABLE = "COTS_PARENT_RUN"  # read by cots.tracking.runs
 FOLDER = "flow.folder"
 
 
@@ -30,7 +30,7 @@ def parent_run(name: str) -> Iterator[None]:
         run = client.create_run(
             get_or_create_experiment(client), run_name=name, tags={FOLDER: _folder_digest()}
         ).info.run_id
-    os.environ[VARIABLE] = run
+    os.environ[PARENT_RUN] = run
     try:
         yield
     except BaseException:
@@ -39,7 +39,7 @@ def parent_run(name: str) -> Iterator[None]:
     else:
         _end(client, run, RunStatus.FINISHED)
     finally:
-        del os.environ[VARIABLE]
+        del os.environ[PARENT_RUN]
 
 
 def end_open_runs() -> None:

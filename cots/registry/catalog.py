@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from cots.registry.client import INDEX
 from cots.registry.promotions import PROMOTIONS, Promotion, select_valid
 from cots.registry.versions import VersionInfo
-from cots.tracking.runs import local_store, require_project_folder
+from cots.tracking.store import local_store, require_project_folder
 
 FILE, MODELS = "file", "models:/"
 VERSIONS = """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cots.digests import text_digest
 from cots.errors import BadInput, RunFailed
-from cots.tracking.runs import connect, get_or_create_experiment
+from cots.tracking.store import connect, get_or_create_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -22,7 +22,7 @@ from cots.errors import BadInput, UnreadableFiles
 from cots.file_names import LINEAGE
 from cots.files import write_json
 from cots.index.index_folder import ITEMS
-from cots.tracking.runs import mlflow_errors
+from cots.tracking.store import mlflow_errors
 
 EVIDENCE = "evidence"
 QUERIES, LEARNT, PARAMS = "queries.parquet", "learnt.parquet", "params.json"

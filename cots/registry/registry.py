@@ -29,7 +29,7 @@ from cots.registry.versions import (
     read_lineage,
     read_metrics,
 )
-from cots.tracking.runs import mlflow_errors
+from cots.tracking.store import mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -7,7 +7,7 @@ import time
 from cots.errors import CotsError
 from cots.service.loaded_version import LoadedVersion, VersionView, is_alias, resolve
 from cots.service.metrics import ServiceMetrics
-from cots.tracking.runs import without_credentials
+from cots.tracking.store import without_credentials
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Loads a model by name: a registered version, a folder of MLflow or of training, or a checkpoint of CLIP or SigLIP."""
+"""Loads a model by name: a registered version, an MLflow or training folder, or a checkpoint of CLIP or SigLIP."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +14,9 @@ from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.models.dual_encoder import DualEncoder
 from cots.models.loading import is_uri, load_model
 from cots.models.model_folder import CONFIG
-from cots.tracking.runs import connect, mlflow_errors, tracking_uri, without_credentials
+from cots.tracking.store import connect, mlflow_errors, tracking_uri, without_credentials
 
 PREFIX = "models:/"
-CHAMPION_URI = "models:/cots-index@champion"
 
 
 def load_encoders(uri: str) -> DualEncoder:
@@ -39,10 +38,10 @@ def load_encoders(uri: str) -> DualEncoder:
 
 
 def load_start(uri: str) -> DualEncoder:
-    """Load the model that a run starts from; its config names it and, in turn, what that one started from.
+    """Load the model that a run starts from, and record its name, its digest and its own start in its config.
 
     Args:
-        uri: as for `load_encoders`; of an alias the version is noted.
+        uri: as for `load_encoders`; for an alias, its version is recorded.
 
     Raises:
         BadInput: the model does not exist.
@@ -58,7 +57,7 @@ def load_start(uri: str) -> DualEncoder:
 
 
 def resolve_alias(uri: str) -> str:
-    """The URI of the version that an alias names at present; other URIs stay as they are.
+    """The URI of the version to which an alias points now; other URIs are returned unchanged.
 
     Raises:
         BadInput: there is no such model or alias.
@@ -79,7 +78,7 @@ def find_version(uri: str) -> ModelVersion | None:
         return None
     name, at, alias = uri.removeprefix(PREFIX).partition("@")
     name, _, number = name.partition("/")
-    if not at and not number.isdecimal():  # what else MLflow may know by such a name
+    if not at and not number.isdecimal():  # MLflow has other forms, which it resolves itself
         return None
     client = connect(create=False)
     try:
@@ -124,7 +123,7 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
     """
     if not is_uri(uri):
         if not Path(uri).is_dir():
-            raise BadInput(f"no model {uri}: give a folder or a URI such as {CHAMPION_URI}")
+            raise BadInput(f"no model {uri}: give a folder or a URI such as models:/cots-index@champion")
         return Path(uri)
     connect(create=False)
     version = find_version(uri)
@@ -135,14 +134,14 @@ def fetch_model_folder(uri: str, *, into: Path | None = None) -> Path:
         raise_if_unknown(uri, error)
         raise RunFailed(without_credentials(f"cannot download {uri}: {str(error).splitlines()[0]}")) from error
     except OSError as error:
-        raise UnreadableFiles(f"{_missing(uri)} ({error})") from None
+        raise UnreadableFiles(f"{_describe_missing(uri)} ({error})") from None
     if folder.is_dir() and not any(folder.iterdir()):  # MLflow makes an empty folder where files are missing
-        raise UnreadableFiles(_missing(uri))
+        raise UnreadableFiles(_describe_missing(uri))
     verify_content(folder, version.tags if version else {}, name=uri)
     return folder
 
 
-def _missing(uri: str) -> str:
+def _describe_missing(uri: str) -> str:
     return (
         f"the files of {uri} are missing from the location in the registry: restore them, or deploy another version by "
         "`cots registry promote`"

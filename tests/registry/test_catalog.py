@@ -9,7 +9,7 @@ from cots.digests import content_digest
 from cots.registry import catalog
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.registry import Registry
-from cots.tracking.runs import connect
+from cots.tracking.store import connect
 from tests.deployed import register
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from cots.registry import catalog
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import PROMOTIONS
 from cots.registry.registry import Registry
-from cots.tracking.runs import get_or_create_experiment
+from cots.tracking.store import get_or_create_experiment
 from tests.conftest import Cots, tracked_in
 from tests.deployed import add_version_without_files, aliases, measured, register, reindexed
 

@@ -160,7 +160,7 @@ TRAINING = {"pretrain", "finetune"}
         r"cots/monitoring/.*|cots/data/dvc_history\.py",
         r"cots/registry/(gate|challenger|registry|alias_manager|promotions|publishing|client|catalog|versions|loading)\.py",
         r"cots/service/.*",
-        r"cots/cli/.*|cots/refresh\.py|cots/tracking/runs\.py",
+        r"cots/cli/.*|cots/refresh\.py|cots/tracking/(runs|store)\.py",
         r"pipelines/.*|cots/flows/.*",
         r"cots/evaluation/(comparison|paired)\.py",
     ],

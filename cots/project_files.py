@@ -1,0 +1,5 @@
+"""Files that define a project, in its folder."""
+
+from pathlib import Path
+
+PARAMS_FILE, PIPELINE_FILE = Path("params.yaml"), Path("dvc.yaml")
