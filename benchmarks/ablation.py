@@ -40,9 +40,10 @@ from cots.evaluation.metric_table import rsum
 from cots.evaluation.retrieval import evaluate_retrieval
 from cots.file_names import MANIFEST_PATH, SHARDS_PATH
 from cots.models.dual_encoder import DualEncoder
+from cots.project_files import PARAMS_FILE
 from cots.report.results import write_query_table
 
-PARAMS, OUT = Path("params.yaml"), Path("reports/ablation")
+OUT = Path("reports/ablation")
 CLIP, SIGLIP = ClipObjectiveConfig(), SiglipObjectiveConfig()
 
 
@@ -81,7 +82,7 @@ class Grid(NamedTuple):
         """
         full = self.training.objective
         if not isinstance(full, CotsObjectiveConfig):
-            sys.exit(f"error: {self.checkout / PARAMS}: {self.section}.objective.kind must be cots")
+            sys.exit(f"error: {self.checkout / PARAMS_FILE}: {self.section}.objective.kind must be cots")
 
         def levels(
             token: float = 0, task: float = 0, masked_views: float = 0, *, filtered: bool = True
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="variants by name (default all)")
     parser.add_argument("--start", type=Path, help="another checkout; the models of its ablation are fine-tuned here")
     arguments = parser.parse_args()
-    start = arguments.start and Grid(arguments.start, Params.load(arguments.start / PARAMS))
+    start = arguments.start and Grid(arguments.start, Params.load(arguments.start / PARAMS_FILE))
     grid = Grid(Path(), Params.load(), start)
     names = [name for name in grid.variants() if name in (arguments.only or grid.variants())]
     OUT.mkdir(parents=True, exist_ok=True)
@@ -164,15 +165,15 @@ def replace(folder: Path, by: Path) -> None:
 
 def train(grid: Grid, name: str, seed: int) -> None:
     """Run the stage once, with `dvc repro` if it fine-tunes: `dvc exp run` would remove a foreign models/pretrained."""
-    original, stage = PARAMS.read_bytes(), grid.section.replace(".", "@")
+    original, stage = PARAMS_FILE.read_bytes(), grid.section.replace(".", "@")
     experiment = ["exp", "run", "--name", f"ablation-{grid.archive(name, seed).name.rpartition('-')[2]}"]
     try:
         values = grid.run_params(name, seed).model_dump(mode="json", by_alias=True)
-        PARAMS.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf8")
+        PARAMS_FILE.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf8")
         command = ["dvc", *(experiment if grid.start is None else ["repro"]), "--force", "--single-item", stage]
         subprocess.run(command, check=True)
     finally:
-        PARAMS.write_bytes(original)
+        PARAMS_FILE.write_bytes(original)
 
 
 def measure_run(table: Path, model: Path, params: Params) -> None:

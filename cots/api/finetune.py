@@ -10,8 +10,7 @@ from cots.api.model import Model, load
 from cots.config.params import Params
 from cots.config.render import render
 from cots.errors import BadInput, RunFailed
-
-PARAMS = "params.yaml"
+from cots.project_files import PARAMS_FILE
 
 
 def finetune(
@@ -41,23 +40,25 @@ def finetune(
     """
     source, path = Path(folder).expanduser().resolve(), Path(project).expanduser().resolve()
     path.mkdir(parents=True, exist_ok=True)
-    if not (path / PARAMS).is_file():
+    if not (path / PARAMS_FILE).is_file():
         _run(path, "cots", "init", f"{source}", *(["--encoders", encoders] if encoders else []))
     elif encoders:
-        raise BadInput(f"{path / PARAMS} says what training starts from: leave encoders out, or give a new project")
+        raise BadInput(
+            f"{path / PARAMS_FILE} says what training starts from: leave encoders out, or give a new project"
+        )
     else:
         _require_source(source, path)
     if params:
-        _change(path / PARAMS, params)
+        _change(path / PARAMS_FILE, params)
     _run(path, "dvc", "repro")
-    return load(path / "models" / "finetuned" / Params.load(path / PARAMS).index.target)
+    return load(path / "models" / "finetuned" / Params.load(path / PARAMS_FILE).index.target)
 
 
 def _require_source(source: Path, project: Path) -> None:
     """Refuse to train on other images than those that are named."""
-    trained_on = (project / Params.load(project / PARAMS).source.path.expanduser()).resolve()
+    trained_on = (project / Params.load(project / PARAMS_FILE).source.path.expanduser()).resolve()
     if trained_on != source:
-        raise BadInput(f"{project / PARAMS} trains on {trained_on}: give that folder, or a new project")
+        raise BadInput(f"{project / PARAMS_FILE} trains on {trained_on}: give that folder, or a new project")
 
 
 def _change(file: Path, changes: Mapping[str, object]) -> None:

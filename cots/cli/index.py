@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cots.errors import BadInput, RunFailed
+from cots.project_files import PARAMS_FILE
 
 
 def index(
@@ -55,13 +56,12 @@ def index(
 
 def _has_params_for(folder: Path, encoders: str | None) -> bool:
     """Whether params.yaml is there, reads this folder and starts from these encoders."""
-    from cots.cli.init import PARAMS
     from cots.cli.presets import start_of
     from cots.config.params import Params
 
-    if not PARAMS.is_file():
+    if not PARAMS_FILE.is_file():
         return False
-    params = Params.load(PARAMS)
+    params = Params.load(PARAMS_FILE)
     start = None if encoders is None else start_of(encoders)
     same_model = encoders is None or _is_same_place(params.model.init_from, start)
     return same_model and _is_same_place(params.source.path, folder)

@@ -11,9 +11,9 @@ from cots.cli.files import writing
 from cots.cli.presets import preset_names, read_header, read_preset, render_preset, render_presets
 from cots.errors import BadInput
 from cots.files import atomic_file
+from cots.project_files import PARAMS_FILE
 from cots.terminal import escape_controls
 
-PARAMS = Path("params.yaml")
 SEAL = "# Written by `cots init FOLDER`, unchanged since if the rest has the SHA-256 "
 Data = Annotated[Path | None, typer.Option(help="Folder of the images and captions, for a preset.")]
 Force = Annotated[
@@ -91,7 +91,7 @@ def _init_preset(preset: str, data: Path | None, encoders: str | None, *, force:
     for line in laid_out:
         typer.echo(line)
     start = f" with encoders {encoders}" if encoders else ""
-    typer.echo(f"{PARAMS} is preset {preset}{start}; now run: dvc repro")
+    typer.echo(f"{PARAMS_FILE} is preset {preset}{start}; now run: dvc repro")
 
 
 def init_folder(
@@ -131,7 +131,7 @@ def init_folder(
     proposal = Proposal(findings, encoders)
     rendered = proposal.render()
     if not is_utf8(rendered):
-        raise BadInput(f"{PARAMS} is UTF-8, and the name {folder} or one of its columns is not: rename it")
+        raise BadInput(f"{PARAMS_FILE} is UTF-8, and the name {folder} or one of its columns is not: rename it")
     text = _sealed(rendered)
     laid_out = list(lay_out_project())
     _replace_params(text, force=force)
@@ -143,19 +143,21 @@ def _upgrade() -> None:
     from cots.config.params import Params
     from cots.config.render import render
 
-    params = Params.load(PARAMS)
-    text = render(params, read_header(PARAMS))
-    if PARAMS.read_text(encoding="utf8") == text:
-        typer.echo(f"{PARAMS} has the current names and every key already")
+    params = Params.load(PARAMS_FILE)
+    text = render(params, read_header(PARAMS_FILE))
+    if PARAMS_FILE.read_text(encoding="utf8") == text:
+        typer.echo(f"{PARAMS_FILE} has the current names and every key already")
         return
     _write(text, keep=True)
-    typer.echo(f"{PARAMS} has the current names and every key; the old file is {PARAMS}.bak")
+    typer.echo(f"{PARAMS_FILE} has the current names and every key; the old file is {PARAMS_FILE}.bak")
 
 
 def _replace_params(text: str, *, force: bool) -> None:
-    edited = PARAMS.is_file() and _is_edited()
+    edited = PARAMS_FILE.is_file() and _is_edited()
     if edited and not force:
-        raise BadInput(f"{PARAMS} has edits that are in no commit and no preset: commit them, or repeat with --force")
+        raise BadInput(
+            f"{PARAMS_FILE} has edits that are in no commit and no preset: commit them, or repeat with --force"
+        )
     _write(text, keep=edited)
 
 
@@ -163,12 +165,12 @@ def _is_edited() -> bool:
     """Whether params.yaml has changes that neither git nor `cots init` could restore."""
     from cots.config.params import Params
 
-    current = PARAMS.read_bytes()
-    committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS}"], capture_output=True, check=False)  # noqa: S603, S607
+    current = PARAMS_FILE.read_bytes()
+    committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS_FILE}"], capture_output=True, check=False)  # noqa: S603, S607
     if committed.returncode == 0 and committed.stdout == current:
         return False
     try:
-        params = Params.load(PARAMS)
+        params = Params.load(PARAMS_FILE)
     except BadInput:
         return True
     seal, _, rest = current.decode().partition("\n")
@@ -185,7 +187,7 @@ def _sealed(text: str) -> str:
 
 
 def _write(text: str, *, keep: bool) -> None:
-    with writing(PARAMS), atomic_file(PARAMS) as temporary:
+    with writing(PARAMS_FILE), atomic_file(PARAMS_FILE) as temporary:
         temporary.write_text(text, encoding="utf8")
         if keep:
-            PARAMS.replace(f"{PARAMS}.bak")
+            PARAMS_FILE.replace(f"{PARAMS_FILE}.bak")

@@ -15,8 +15,9 @@ from cots.cli.pipeline import VERSION
 from cots.cli.presets import bundled
 from cots.errors import RunFailed
 from cots.files import atomic_file
+from cots.project_files import PIPELINE_FILE
 
-PIPELINE, IGNORED = Path("dvc.yaml"), Path(".gitignore")
+IGNORED = Path(".gitignore")
 CODE = re.compile(r" *- cots/\S+\s*")  # a dependency on this package's code
 HEAD = f"""\
 # The pipeline, written by `cots init`. `cmd` names every file that a stage reads and writes, but for the source.
@@ -58,7 +59,7 @@ def lay_out_project() -> Iterator[str]:
     from cots.data.quality.suspects import SUSPECT_COLUMNS
     from cots.data.withdrawn import WITHDRAWN_COLUMNS
 
-    if PIPELINE.exists():
+    if PIPELINE_FILE.exists():
         return
     if find_spec("dvc") is None:
         raise ModuleNotFoundError(name="dvc")
@@ -78,8 +79,8 @@ def lay_out_project() -> Iterator[str]:
         _run(sys.executable, "-m", "dvc", "init", "-q", "--subdir")
         _write(Path(".dvc/config"), DVC_CONFIG)
         yield "dvc        `dvc init`: results are cached in .dvc/cache"
-    _write(PIPELINE, without_code(bundled(str(PIPELINE)).read_text(encoding="utf8")))
-    yield f"project    {PIPELINE}, {', '.join(map(str, lists))}, {IGNORED}: commit them with params.yaml"
+    _write(PIPELINE_FILE, without_code(bundled(str(PIPELINE_FILE)).read_text(encoding="utf8")))
+    yield f"project    {PIPELINE_FILE}, {', '.join(map(str, lists))}, {IGNORED}: commit them with params.yaml"
 
 
 def without_code(pipeline: str) -> str:

@@ -11,6 +11,7 @@ from yaml.constructor import ConstructorError
 from cots.config.renamed import find_old_names, rename_keys
 from cots.config_base import fill_defaults
 from cots.errors import BadInput
+from cots.project_files import PARAMS_FILE
 
 MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which takes the keys of other mappings
 
@@ -28,7 +29,7 @@ class Sections(BaseModel):
         return fill_defaults(cls, rename_keys(values)) if isinstance(values, dict) else values
 
     @classmethod
-    def load(cls, path: Path = Path("params.yaml")) -> Self:
+    def load(cls, path: Path = PARAMS_FILE) -> Self:
         """Read and check these sections of a parameter file; old names of keys are accepted, with a warning each.
 
         Raises:
