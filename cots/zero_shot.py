@@ -1,4 +1,4 @@
-"""Builds and publishes an index before any training, with the encoders that training begins with."""
+"""Builds and publishes an index before any training, with the encoders that training would start from."""
 
 import json
 import shutil
@@ -31,28 +31,28 @@ WORK, VALIDATION = Path("runs/zero_shot"), Path("reports/validation")
 
 
 def has_captions(project: Path = Path()) -> bool:
-    """Whether any prepared sample has a caption, so that there is something to validate, train and measure on."""
+    """Whether any prepared sample has a caption to validate, train or measure on."""
     return not select_captioned(read_manifest(project / "data" / MANIFEST)).empty
 
 
-def publish_untrained(params: Params, project: Path = Path(), *, model: DualEncoder | None = None) -> PublishResult:
+def publish_zero_shot(params: Params, project: Path = Path(), *, model: DualEncoder | None = None) -> PublishResult:
     """Index the samples of `data/` with the encoders of `model.init_from` as they are, and publish the index.
 
-    The package is what the pipeline would write with `steps: 0` in every run. If the split that is evaluated has
+    The package is the one that the pipeline would write with `steps: 0` in every run. If split `evaluate.split` has
     captions, the encoders are measured on them; otherwise the package has no measurements.
 
     Args:
-        params: of the project.
-        project: folder of the project.
-        model: what `load_untrained` gives, if it is loaded already.
+        params: parameters of the project.
+        project: its folder.
+        model: the result of `load_zero_shot_model`, if it is loaded already.
 
     Raises:
-        BadInput: training begins with two encoders that were never trained together, or an input is missing.
+        BadInput: training starts from encoders that were never trained together, or an input is missing.
         RunFailed: MLflow is down or refuses, or another promotion happened at the same time.
     """
     work, data = project / WORK, project / "data"
     shutil.rmtree(work, ignore_errors=True)
-    model = model or load_untrained(params)
+    model = model or load_zero_shot_model(params)
     model.save(work / "encoders")
     index_stage(
         data / "shards", data / MANIFEST, work / "encoders", work / "index", params=params, cache_dir=project / CACHE
@@ -63,7 +63,7 @@ def publish_untrained(params: Params, project: Path = Path(), *, model: DualEnco
         work / "index",
         work / "metrics.json",
         work / "evaluation",
-        _validation(project, work),
+        _validation_folder(project, work),
         data / MANIFEST,
         work / "package",
         params=_without_steps(params),
@@ -73,18 +73,18 @@ def publish_untrained(params: Params, project: Path = Path(), *, model: DualEnco
     return result
 
 
-def load_untrained(params: Params) -> DualEncoder:
-    """What fine-tuning would leave if no run took a step.
+def load_zero_shot_model(params: Params) -> DualEncoder:
+    """Load the encoders of `model.init_from`, at the image size of the fine-tuning for the index's target.
 
     Raises:
-        BadInput: training begins with two encoders that were never trained together, or the model does not exist.
+        BadInput: training starts from encoders that were never trained together, or the model does not exist.
         RunFailed: MLflow is down.
     """
     start = params.model.init_from
     if start is None:
         raise BadInput(
-            "model.init_from is null: two encoders that were never trained together give vectors of images and texts "
-            "that have nothing in common: train them (`dvc repro`), or name a checkpoint of CLIP or SigLIP"
+            "model.init_from is null: the vectors of encoders that were never trained together have nothing in common; "
+            "train them (`dvc repro`), or name a checkpoint of CLIP or SigLIP"
         )
     model = fit_to_images(load_start(start), params.model.image, name=start)
     return model.with_image_size(params.finetune[params.index.target].size)
@@ -92,23 +92,23 @@ def load_untrained(params: Params) -> DualEncoder:
 
 def _measure(model: DualEncoder, params: Params, data: Path, work: Path) -> None:
     """Write metrics and query table as stage `evaluate` does; without captions both are empty."""
-    settings, target = params.evaluate, params.index.target
-    rows = select_part(read_manifest(data / MANIFEST), settings.split, MEDIA_OF[target])
+    config, target = params.evaluate, params.index.target
+    rows = select_part(read_manifest(data / MANIFEST), config.split, MEDIA_OF[target])
     table = work / "evaluation" / f"{target}.parquet"
     table.parent.mkdir()
     if rows.empty:
         write_table(table, [], SCHEMA)
         write_json(work / "metrics.json", {})
         return
-    embedded = embed(model, read_stored_samples(data / "shards", rows), batch_size=settings.batch_size)
-    options = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
+    embedded = embed(model, read_stored_samples(data / "shards", rows), batch_size=config.batch_size)
+    options = {"folds": config.folds, "resamples": config.bootstrap_resamples, "seed": config.seed}
     result = evaluate_retrieval(embedded, media=MEDIA_OF[target], **options)
     write_query_table(table, embedded, result)
     write_json(work / "metrics.json", {target: result.metrics})
 
 
-def _validation(project: Path, work: Path) -> Path:
-    """The folder of the validation's summary; without captions, which validation is about, one without checks."""
+def _validation_folder(project: Path, work: Path) -> Path:
+    """The folder with the validation's summary; data without captions are not validated: theirs has no checks."""
     if has_captions(project):
         return project / VALIDATION
     rejected = pd.read_parquet(project / "data" / "rejected.parquet", columns=["reason"])["reason"]

@@ -25,7 +25,7 @@ from cots.registry.client import INDEX
 from cots.registry.gate import AboveChance, decide_first
 from cots.registry.registry import Registry
 from cots.stages import prepare
-from cots.zero_shot import VALIDATION, publish_untrained
+from cots.zero_shot import VALIDATION, publish_zero_shot
 from tests.conftest import Cots, ranked
 from tests.deployed import register
 from tests.two_towers import PATCH, SIZE, save_transformers_clip
@@ -74,7 +74,7 @@ def test_a_folder_without_captions_is_searched_and_a_training_must_beat_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     params = prepared(tmp_path, write_images(tmp_path / "images"), clip)
-    result = publish_untrained(params)
+    result = publish_zero_shot(params)
     first = "it is the first version; nothing was measured, because the test split has no captions"
     assert (result.version, result.champion, result.reasons) == (1, True, first)
     index = cots.load_index(f"models:/{INDEX}@champion")
@@ -84,7 +84,7 @@ def test_a_folder_without_captions_is_searched_and_a_training_must_beat_it(
     assert artifacts.load_training_ids() == set()
     assert artifacts.load_params()["pretrain"]["steps"] == 0
     assert Registry().get_version(1).lineage()["init_from"]["1.name"] == str(clip)
-    again = publish_untrained(params)
+    again = publish_zero_shot(params)
     assert (again.version, again.new) == (1, False)
 
     evaluated: list[DualEncoder] = []
@@ -108,7 +108,7 @@ def test_a_first_version_at_chance_is_registered_and_not_deployed(
     validation = tmp_path / "reports" / "validation"
     validation.mkdir(parents=True)
     (validation / "summary.json").write_text('{"success": true, "overview": {"rejected": {}}, "checks": []}')
-    result = publish_untrained(params)
+    result = publish_zero_shot(params)
     assert (result.version, result.champion) == (1, False)
     assert "is not clearly above the 25.0 % of chance" in result.reasons
     _, listed, _ = cots("registry", "list")
@@ -145,11 +145,13 @@ def test_encoders_that_were_never_trained_together_are_refused_in_one_line(
     monkeypatch.chdir(ROOT)
     code, _, err = cots("index", tmp_path, "--encoders", "dinov2-minilm")
     assert code == 2
-    assert err.startswith("error: encoders dinov2-minilm are two that were never trained together")
+    assert err.startswith("error: the encoders dinov2-minilm were never trained together")
     assert "clip-b32" in err
     params = Params.load(ROOT / "params.yaml")
-    with pytest.raises(BadInput, match="model.init_from is null: two encoders that were never trained together"):
-        publish_untrained(params, tmp_path)
+    with pytest.raises(
+        BadInput, match="model.init_from is null: the vectors of encoders that were never trained together"
+    ):
+        publish_zero_shot(params, tmp_path)
 
 
 @pytest.mark.parametrize("summary", [None, '{"success": true}', '{"success": false}'])

@@ -10,6 +10,7 @@ from cots.api.model import Model, load
 from cots.config.params import Params
 from cots.config.render import render
 from cots.errors import BadInput, RunFailed
+from cots.files import atomic_file
 from cots.project_files import PARAMS_FILE
 
 
@@ -26,10 +27,10 @@ def finetune(
     again, an interrupted run resumes, and `cots registry publish` deploys the result if it passes the gate.
 
     Args:
-        folder: images or videos with captions, as `cots init` takes them.
-        project: a folder that is not in `folder`; a new one is laid out, an existing one keeps its params.yaml.
-        encoders: what training starts from, as in `cots init --encoders`; by default as the hardware allows.
-        params: changes of params.yaml by dotted key, such as {"finetune.image-text.steps": 100}.
+        folder: images or videos with captions, in a form that `cots init` reads.
+        project: the project's folder, outside of `folder`; a new one is laid out, an old one keeps its params.yaml.
+        encoders: what training starts from, as in `cots init --encoders`; by default what suits the hardware.
+        params: changes to params.yaml by dotted key, such as {"finetune.image-text.steps": 100}.
 
     Returns:
         The encoders fine-tuned for the target that the project's index uses.
@@ -41,7 +42,7 @@ def finetune(
     source, path = Path(folder).expanduser().resolve(), Path(project).expanduser().resolve()
     path.mkdir(parents=True, exist_ok=True)
     if not (path / PARAMS_FILE).is_file():
-        _run(path, "cots", "init", f"{source}", *(["--encoders", encoders] if encoders else []))
+        _run(path, "cots", "init", str(source), *(["--encoders", encoders] if encoders else []))
     elif encoders:
         raise BadInput(
             f"{path / PARAMS_FILE} says what training starts from: leave encoders out, or give a new project"
@@ -49,19 +50,24 @@ def finetune(
     else:
         _require_source(source, path)
     if params:
-        _change(path / PARAMS_FILE, params)
+        _change_params(path / PARAMS_FILE, params)
     _run(path, "dvc", "repro")
     return load(path / "models" / "finetuned" / Params.load(path / PARAMS_FILE).index.target)
 
 
 def _require_source(source: Path, project: Path) -> None:
-    """Refuse to train on other images than those that are named."""
+    """Check that the project trains on the given folder.
+
+    Raises:
+        BadInput: it trains on another one.
+    """
     trained_on = (project / Params.load(project / PARAMS_FILE).source.path.expanduser()).resolve()
     if trained_on != source:
         raise BadInput(f"{project / PARAMS_FILE} trains on {trained_on}: give that folder, or a new project")
 
 
-def _change(file: Path, changes: Mapping[str, object]) -> None:
+def _change_params(file: Path, changes: Mapping[str, object]) -> None:
+    """Set keys of a parameter file, given by their dotted names."""
     values = Params.load(file).dump_all()
     for name, value in changes.items():
         *sections, key = name.split(".")
@@ -71,7 +77,9 @@ def _change(file: Path, changes: Mapping[str, object]) -> None:
                 raise BadInput(f"{file} has no section {part} for {name}")
             section = section[part]
         section[key] = value
-    file.write_text(render(Params.parse(values, file), "# Written by `cots init`, and changed by cots.finetune.\n"))
+    text = render(Params.parse(values, file), "# Written by `cots init`, and changed by cots.finetune.\n")
+    with atomic_file(file) as partial:
+        partial.write_text(text, encoding="utf8")
 
 
 def _run(project: Path, module: str, *arguments: str) -> None:

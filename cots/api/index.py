@@ -1,4 +1,4 @@
-"""A search index as a library: ranked results of a text or an image."""
+"""The Python interface to an index: ranked results for a text or an image."""
 
 import os
 from pathlib import Path
@@ -29,16 +29,17 @@ class Index:
     def search(
         self, query: str | ImageInput, k: int = DEFAULT_K, *, media: ResultMedia = DEFAULT_MEDIA
     ) -> list[dict[str, Any]]:
-        """What is most similar to a text or an image.
+        """The items or captions that are most similar to a text or an image.
 
         Args:
-            query: a text; or an image: a `Path`, the bytes of a file, a PIL image or an array. A string is a text.
+            query: a text, or an image: a `Path`, the bytes of a file, a PIL image or an array. A string is a text.
             k: maximum number of results.
             media: kind of results: "image", "video", captions ("text"), or images and videos ("any").
 
         Returns:
-            Best first: rank (from 1), score (cosine), id, captions, media, split, row, frame, the number of the video's
-            frame that is most similar, and best_caption, the number of the caption that is.
+            Best first, dictionaries with the keys rank (from 1), score (cosine), id, captions, media, split, row, frame
+            and best_caption. The last two are numbers from 0: of the video's frame and of the caption that are most
+            similar to the query.
 
         Raises:
             BadInput: the text is blank, the image cannot be used, or k or media is out of range.
@@ -47,7 +48,7 @@ class Index:
             raise BadInput(f"k is {k!r}: give a number from 1 up")
         if media not in RESULT_MEDIA:
             raise BadInput(f"media is {media!r}: give {', '.join(RESULT_MEDIA)}")
-        [results] = self._engine([Query(_content(query), k, media)], batch_size=1)
+        [results] = self._engine([Query(_read_query(query), k, media)], batch_size=1)
         return results
 
 
@@ -73,11 +74,14 @@ def search(
     *,
     media: ResultMedia = DEFAULT_MEDIA,
 ) -> list[dict[str, Any]]:
-    """What an index holds that is most similar to a text or an image; for several queries, `load_index` once.
+    """Search an index once; for several queries load it with `load_index`.
 
     Args:
-        name: of the index, see `load_index`.
-        query, k, media: see `Index.search`, also for what is returned.
+        name: the index, as for `load_index`.
+        query, k, media: as for `Index.search`.
+
+    Returns:
+        As `Index.search`.
 
     Raises:
         BadInput: there is no such index, or the query cannot be used.
@@ -92,7 +96,7 @@ def _expand(name: str | os.PathLike[str]) -> str:
     return name if is_uri(name) else str(Path(name).expanduser())
 
 
-def _content(query: object) -> str | Image.Image:
+def _read_query(query: object) -> str | Image.Image:
     if not isinstance(query, str):
         return read_image(query)
     if not query.strip():

@@ -1,4 +1,4 @@
-"""What people pass as images and texts: checked, decoded, and refused in one line."""
+"""Checks and decodes the images and texts that callers pass; what cannot be used is refused in one line."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,37 +18,36 @@ ImageInputs = ImageInput | Iterable[ImageInput]
 MAX_PIXELS = 50_000_000  # an image with more is refused
 CHANNELS = (1, 3, 4)  # of an array: grey, RGB, RGBA
 KINDS = "a path, the bytes of a file, a PIL image or a numpy array"
-FIX = "give (H, W), (H, W, 3) or (H, W, 4)"
 
 
 def is_one_image(images: object) -> bool:
-    """Whether it is one image rather than several; an array of four axes is several."""
+    """Whether an argument is a single image; an array of four axes is several."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
     return isinstance(images, str | os.PathLike | bytes | bytearray | Image.Image)
 
 
 def read_images(images: object) -> Iterator[Image.Image]:
-    """RGB images, upright, with transparent parts white, decoded in threads a few ahead.
+    """Decode images to RGB in threads, a few ahead; they are turned upright, and transparent parts become white.
 
     Raises:
-        BadInput: one of them is no image, or cannot be used; the message gives its position.
+        BadInput: an element is no image, or cannot be used; the message gives its position.
     """
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise BadInput(f"images must be {KINDS}, or a list of these, not {type(images).__name__}")
-    return decode_in_threads(enumerate(images), lambda numbered: read_image(*reversed(numbered)), max_pixels=MAX_PIXELS)
+    return decode_in_threads(enumerate(images), lambda item: read_image(item[1], number=item[0]), max_pixels=MAX_PIXELS)
 
 
-def read_image(image: object, number: int = 0) -> Image.Image:
-    """One image as `read_images` gives it.
+def read_image(image: object, *, number: int = 0) -> Image.Image:
+    """Decode one image as `read_images` does.
 
     Args:
         image: a path, encoded bytes, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
             uint16, bool, or floats from 0 to 1.
-        number: of the image, for messages.
+        number: position of the image, for messages.
 
     Raises:
-        BadInput: it is none of them, or cannot be used.
+        BadInput: it is no image, or cannot be used.
     """
     name = f"image {number}"
     try:
@@ -63,34 +62,34 @@ def read_image(image: object, number: int = 0) -> Image.Image:
             return _from_pil(image)
     except UnusableImage as error:
         raise BadInput(f"{name} cannot be used: {error}") from None
-    except (OSError, ValueError, RuntimeError) as error:  # the last two of a name that no file has, or a closed image
+    except (OSError, ValueError, RuntimeError) as error:  # the last two: an impossible file name, or a closed image
         reason = error.strerror if isinstance(error, OSError) else None
         raise BadInput(f"{name} cannot be read: {reason or error}") from None
     raise BadInput(f"{name} is {type(image).__name__}: give {KINDS}")
 
 
 def read_texts(texts: object) -> list[str]:
-    """The texts of a list.
+    """Check texts, and return them as a list.
 
     Raises:
-        BadInput: one of them is no text, or not UTF-8; the message gives its position.
+        BadInput: an element is no text, or not UTF-8; the message gives its position.
     """
     if isinstance(texts, Mapping | bytes) or not isinstance(texts, Iterable):
         raise BadInput(f"texts must be a string or a list of strings, not {type(texts).__name__}")
-    listed = list(texts)
-    for number, text in enumerate(listed):
+    checked = list(texts)
+    for number, text in enumerate(checked):
         if not isinstance(text, str):
             raise BadInput(f"text {number} is {type(text).__name__}: give a string or a list of strings")
         if not is_utf8(text):
             raise BadInput(f"text {number} has half of a surrogate pair, which no UTF-8 text has: {text!a:.100}")
-    return listed
+    return checked
 
 
 def require_batch_size(batch_size: object) -> None:
-    """Check a number of images or texts that are encoded at a time.
+    """Check the number of images or texts to be encoded at a time.
 
     Raises:
-        BadInput: it is no number from 1 up.
+        BadInput: it is not a positive integer.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise BadInput(f"batch_size is {batch_size!r}: give a number from 1 up")
@@ -100,14 +99,14 @@ def _from_pil(image: Image.Image) -> Image.Image:
     check_size(*image.size, max_pixels=MAX_PIXELS, min_side=1)
     info = image.info
     upright = to_upright_rgb(image)
-    image.info = info  # an RGB image that is upright is returned itself, without its metadata
+    image.info = info  # an upright RGB image is returned as the same object, stripped of its metadata
     return upright
 
 
 def _to_bytes(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
-    """Levels from 0 to 255, without an axis of length 1 at the end."""
+    """Scale an array to levels from 0 to 255, and drop a last axis of length 1."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in CHANNELS):
-        raise BadInput(f"{name} is an array of shape {array.shape}: {FIX}")
+        raise BadInput(f"{name} is an array of shape {array.shape}: give (H, W), (H, W, 3) or (H, W, 4)")
     check_size(array.shape[1], array.shape[0], max_pixels=MAX_PIXELS, min_side=1)
     levels = array[..., 0] if array.shape[2:] == (1,) else array
     if levels.dtype == np.uint8:
@@ -116,6 +115,8 @@ def _to_bytes(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
     if levels.dtype not in (np.uint16, np.bool_):
         if not np.issubdtype(levels.dtype, np.floating):
             raise BadInput(f"{name} is an array of {array.dtype}: give uint8, uint16, bool or floats from 0 to 1")
-        if not (levels.min() >= 0 and levels.max() <= 1):  # nor if one is NaN
-            raise BadInput(f"{name} is an array of floats outside of 0 to 1: divide it by its white, or give uint8")
+        if not (levels.min() >= 0 and levels.max() <= 1):  # also if one of them is NaN
+            raise BadInput(
+                f"{name} is an array of floats outside of 0 to 1: divide it by the value of white, or give uint8"
+            )
     return (levels.astype(np.float32) * (255 / white)).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Encoders as a library: images and texts to vectors, from a folder, a registry or a hub, and back to them."""
+"""The Python interface to encoders: loads them, encodes images and texts, and saves, uploads and exports them."""
 
 import os
 from collections.abc import Iterable
@@ -54,15 +54,16 @@ class Model:
         parts become white, grey levels of 16 bits are scaled.
 
         Args:
-            images: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4); or several of
-                them: a list, a generator, an array (N, H, W, C). Arrays hold uint8, uint16, bool, or floats of 0 to 1.
+            images: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4); or several
+                images: a list, a generator, or an array (N, H, W, C). Arrays hold uint8, uint16, bool, or floats from
+                0 to 1.
             batch_size: images encoded at a time.
 
         Returns:
-            float32, (N, D); of one image that is not in a list (D,).
+            float32, (N, D); (D,) for a single image that is not in a list.
 
         Raises:
-            BadInput: one of them is no image or cannot be used; the message says which and why.
+            BadInput: an image cannot be used, or is none; the message says which one and why.
         """
         require_batch_size(batch_size)
         if is_one_image(images):
@@ -71,17 +72,17 @@ class Model:
         return self.encoders.encode_images(read_images(images), batch_size=batch_size)
 
     def encode_texts(self, texts: str | Iterable[str], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
-        """Vectors of texts, each of length one; what lies beyond the model's number of tokens is cut off.
+        """Vectors of texts, each of length one; texts are truncated to the model's maximum of tokens.
 
         Args:
-            texts: a string, or several of them.
+            texts: a string, or several strings.
             batch_size: texts encoded at a time.
 
         Returns:
-            float32, (N, D); of one string (D,).
+            float32, (N, D); (D,) for a single string.
 
         Raises:
-            BadInput: one of them is no string.
+            BadInput: a text is no string, or not UTF-8.
         """
         require_batch_size(batch_size)
         if isinstance(texts, str):
@@ -93,12 +94,12 @@ class Model:
         """Write weights (safetensors), configuration, tokenizer and model card to a folder that `cots.load` reads.
 
         Args:
-            folder: a new one, or one with a model, which is replaced.
+            folder: a new folder, or one that holds a model, which is replaced.
 
         Raises:
-            BadInput: the folder has other files, or what the model was loaded from has changed since.
+            BadInput: the folder holds other files, or the model's source has changed since it was loaded.
         """
-        folder = _writable(folder, CONFIG)
+        folder = _check_output(folder, CONFIG)
         with TemporaryDirectory() as scratch:
             card = _find_card(self.name, Path(scratch))
         encoders = self._reload()
@@ -118,16 +119,16 @@ class Model:
 
         Args:
             repo_id: `owner/name`; created if it does not exist.
-            private: whether a new repository is private; by default as the owner's settings say.
-            token: of the hub; by default the one of `hf auth login`.
-            revision: branch to commit to; by default the main one.
-            commit_message: of the commit.
+            private: whether a new repository is private; by default what the owner's settings say.
+            token: access token of the hub; by default that of `hf auth login`.
+            revision: branch to commit to; by default the main branch.
+            commit_message: the commit's message.
 
         Returns:
             Address of the commit.
 
         Raises:
-            BadInput: the name is no name of a repository.
+            BadInput: `repo_id` is not the name of a repository.
             RunFailed: the hub refuses or cannot be reached.
         """
         hub = HfApi(token=token)
@@ -151,18 +152,18 @@ class Model:
         """Write both encoders as ONNX files, with configuration and tokenizer; see `cots.models.onnx_export`.
 
         Args:
-            folder: a new one, or one with such files, which is replaced.
+            folder: a new folder, or one that holds such an export, which is replaced.
 
         Raises:
-            BadInput: the extra `onnx` is not installed, the folder has other files, or what the model was loaded from
-                has changed since.
+            BadInput: the extra `onnx` is not installed, the folder holds other files, or the model's source has changed
+                since it was loaded.
         """
         from cots.models.onnx_export import TEXT_ONNX, export_onnx
 
-        export_onnx(self._reload(), _writable(folder, TEXT_ONNX))
+        export_onnx(self._reload(), _check_output(folder, TEXT_ONNX))
 
     def _reload(self) -> DualEncoder:
-        """The weights in float32, which `for_inference` has rounded."""
+        """Load the encoders again, because `for_inference` may have rounded the weights of these."""
         encoders = _load_encoders(self.name)
         if encoders.digest != self.digest:
             raise BadInput(f"{self.name} has changed since it was loaded: load it again")
@@ -196,7 +197,7 @@ def from_pretrained(repo_id: str, *, revision: str | None = None, token: str | N
     Args:
         repo_id: `owner/name` of a repository that `push_to_hub` wrote, or of a checkpoint of CLIP or SigLIP.
         revision: a branch, tag or commit; by default the main branch.
-        token: of the hub; by default the one of `hf auth login`.
+        token: access token of the hub; by default that of `hf auth login`.
 
     Raises:
         BadInput: there is no such model.
@@ -205,7 +206,7 @@ def from_pretrained(repo_id: str, *, revision: str | None = None, token: str | N
 
 
 def _find_card(name: str, scratch: Path) -> str | None:
-    """The model card beside the weights, which has the measurements of its training; None if there is none."""
+    """The model card beside the weights, with what was measured after training; None if there is none."""
     folder = Path(name).expanduser()
     if _needs_mlflow(name):
         from cots.tracking.loading import fetch_model_folder  # imports MLflow
@@ -217,17 +218,18 @@ def _find_card(name: str, scratch: Path) -> str | None:
     return card.read_text(encoding="utf8") if card.is_file() else None
 
 
-def _writable(folder: str | os.PathLike[str], mark: str) -> Path:
-    """The folder, if writing there replaces nothing but what was written there before.
+def _check_output(folder: str | os.PathLike[str], marker: str) -> Path:
+    """Check that writing to a folder replaces nothing but an earlier output, and return its path.
 
     Args:
-        folder: to be written; mark: a file that is in each such folder.
+        folder: to be written.
+        marker: name of a file that every earlier output holds.
 
     Raises:
-        BadInput: it has other files.
+        BadInput: the folder holds other files.
     """
     path = Path(folder).expanduser()
-    if path.exists() and not (path / mark).is_file() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise BadInput(f"{path} has other files: give a new folder")
     return path
 

@@ -1,4 +1,4 @@
-"""`cots index`: a search of any folder, before anything is trained."""
+"""`cots index`: indexes a folder with pretrained encoders, before anything is trained."""
 
 import json
 from pathlib import Path
@@ -16,46 +16,46 @@ def index(
         str | None,
         typer.Option(
             help="A model that needs no training: the name of a file in presets/encoders/, a checkpoint of CLIP or "
-            "SigLIP, a trained model's folder, or a registered version. By default as the hardware allows."
+            "SigLIP, a trained model's folder, or a registered version. By default what suits the hardware."
         ),
     ] = None,
     force: Annotated[
         bool, typer.Option(help="Replace params.yaml even if it was edited; the old file is kept.")
     ] = False,
 ) -> None:
-    """Index a folder with a pretrained model, and deploy the index: `cots serve` then searches it. Trains nothing.
+    """Index a folder with a pretrained model, and deploy the index for `cots serve`. Trains nothing.
 
-    Writes params.yaml for the folder, as `cots init FOLDER` does, unless it is for this folder and model already. `dvc
-    repro` trains from there, and `cots registry publish` deploys what was trained if it is better than this index.
+    Writes params.yaml as `cots init FOLDER` does, unless it is for this folder and model already. Afterwards `dvc
+    repro` trains from this model, and `cots registry publish` deploys the result if it is better.
     """
     from cots.cli.init import init_folder
     from cots.cli.pipeline import reproduce
-    from cots.cli.presets import require_two_towers
+    from cots.cli.presets import require_trained_together
     from cots.cli.registry import format_result
     from cots.config.params import Params
     from cots.exclusive_run import exclusive_run
-    from cots.zero_shot import has_captions, load_untrained, publish_untrained
+    from cots.zero_shot import has_captions, load_zero_shot_model, publish_zero_shot
 
     if not folder.expanduser().is_dir():
         raise BadInput(f"no such folder: {folder}")
     if encoders:
-        require_two_towers(encoders)
+        require_trained_together(encoders)
     if not _has_params_for(folder, encoders):
         init_folder(folder.expanduser(), encoders, force=force, show_next=False)
     with exclusive_run("cots index"):
         params = Params.load()
-        model = load_untrained(params)  # a model that cannot be had is told before the images are read
+        model = load_zero_shot_model(params)  # first, because reading the images takes longer
         reproduce("prepare")
         if has_captions():
             _validate()
-        result = publish_untrained(params, model=model)
+        result = publish_zero_shot(params, model=model)
     typer.echo(format_result(result))
     if result.champion:
         typer.echo("to search it: `cots serve`, or `cots search TEXT`")
 
 
 def _has_params_for(folder: Path, encoders: str | None) -> bool:
-    """Whether params.yaml is there, reads this folder and starts from these encoders."""
+    """Whether params.yaml exists, reads this folder and starts from these encoders."""
     from cots.cli.presets import start_of
     from cots.config.params import Params
 
@@ -67,31 +67,31 @@ def _has_params_for(folder: Path, encoders: str | None) -> bool:
     return same_model and _is_same_place(params.source.path, folder)
 
 
-def _is_same_place(one: Path | str | None, other: Path | str | None) -> bool:
-    """Whether two names are the same folder, file or model, as `../clip` and `/models/clip` may be."""
-    if one is None or other is None:
-        return one is other
-    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+def _is_same_place(first: Path | str | None, second: Path | str | None) -> bool:
+    """Whether two names, such as `../clip` and `/models/clip`, are those of the same folder, file or model."""
+    if first is None or second is None:
+        return first is second
+    return Path(first).expanduser().resolve() == Path(second).expanduser().resolve()
 
 
 def _validate() -> None:
-    """Validate the data; those that do not pass are indexed all the same.
+    """Validate the data; data that do not pass are indexed all the same.
 
     Raises:
-        RunFailed: the stage failed before it had checked them, so that its summary is missing or of other data.
+        RunFailed: the stage failed before it had checked the data, so its summary is missing or of other data.
     """
     from cots.cli.pipeline import reproduce
 
     try:
         reproduce("validate")
     except RunFailed:
-        if not _is_refused():
+        if not _has_failed_checks():
             raise
         typer.echo("the data do not pass validation, which training needs; they are indexed all the same", err=True)
 
 
-def _is_refused() -> bool:
-    """Whether the summary of the validation is there, and says that a check failed."""
+def _has_failed_checks() -> bool:
+    """Whether the validation's summary exists and says that a check failed."""
     from cots.file_names import SUMMARY
     from cots.zero_shot import VALIDATION
 

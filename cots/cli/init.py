@@ -1,4 +1,4 @@
-"""`cots init`: writes a complete, commented `params.yaml` from a look at a folder, or from a preset."""
+"""`cots init`: writes a complete, commented `params.yaml` for a folder that it inspects, or from a preset."""
 
 import subprocess
 import sys
@@ -22,11 +22,11 @@ Force = Annotated[
 
 
 def init(
-    what: Annotated[
+    source: Annotated[
         str | None,
         typer.Argument(
             metavar="[FOLDER|PRESET]",
-            help="A folder of images or videos, to look into; or the name of a file in presets/, without .yaml.",
+            help="A folder of images or videos; or the name of a file in presets/, without .yaml.",
         ),
     ] = None,
     data: Data = None,
@@ -34,45 +34,43 @@ def init(
         str | None,
         typer.Option(
             help="What training starts from: the name of a file in presets/encoders/, without .yaml, or a model: a "
-            "folder, a file, a registered version or a name of the hub, also of CLIP and SigLIP. By default as the "
-            "preset says, or as the hardware allows."
+            "folder, a file, a registered version or a name of the hub, also of CLIP and SigLIP. By default what the "
+            "preset names, or for a folder what suits the hardware."
         ),
     ] = None,
-    table: Annotated[str | None, typer.Option(help="Caption table in FOLDER, if there are several.")] = None,
+    table: Annotated[str | None, typer.Option(help="The caption table in FOLDER, if it holds several.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column of the table with the paths of images.")] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column of the table with the captions.")] = None,
     include_unlisted: Annotated[
-        bool, typer.Option("--include-unlisted", help="Also take images that the table does not name, to be searched.")
+        bool, typer.Option("--include-unlisted", help="Also index images that the table does not name.")
     ] = False,
     force: Force = False,
     upgrade: Annotated[
         bool,
-        typer.Option(
-            "--upgrade", help="Instead rewrite params.yaml with the current names of all keys and the same values."
-        ),
+        typer.Option("--upgrade", help="Only rewrite params.yaml with the current names of its keys; the values stay."),
     ] = False,
 ) -> None:
     """Write params.yaml for a folder of images or videos, or for a data set by a preset.
 
-    Where there is no dvc.yaml it also lays out a project: the pipeline, the lists that people keep, git and DVC.
+    Where there is no dvc.yaml it also lays out a project: the pipeline, the lists that people edit, git and DVC.
     """
     columns = {"table": table, "image_column": image_column, "caption_column": caption_column}
     if upgrade:
-        if what or data or encoders:
+        if source or data or encoders:
             raise BadInput("--upgrade rewrites params.yaml as it is: give it no folder, no preset and no other option")
         _upgrade()
         return
-    if what is None:
+    if source is None:
         raise BadInput(f"name a folder of images or videos, or a preset, one of {', '.join(preset_names())}")
-    if what in preset_names() or not Path(what).expanduser().is_dir():
+    if source in preset_names() or not Path(source).expanduser().is_dir():
         if any(columns.values()) or include_unlisted:
             raise BadInput("options for a table go with a folder: cots init FOLDER")
-        _init_preset(what, data, encoders, force=force)
+        _init_preset(source, data, encoders, force=force)
         return
     if data:
-        raise BadInput(f"{what} is the data: leave --data out")
+        raise BadInput(f"{source} is the data: leave --data out")
     init_folder(
-        Path(what).expanduser(), encoders, force=force, include_unlisted=include_unlisted, show_next=True, **columns
+        Path(source).expanduser(), encoders, force=force, include_unlisted=include_unlisted, show_next=True, **columns
     )
 
 
@@ -86,9 +84,9 @@ def _init_preset(preset: str, data: Path | None, encoders: str | None, *, force:
     from cots.cli.layout import lay_out_project
 
     text = render_preset(preset, read_preset(preset, data), encoders)
-    laid_out = list(lay_out_project())
+    layout_lines = list(lay_out_project())
     _replace_params(text, force=force)
-    for line in laid_out:
+    for line in layout_lines:
         typer.echo(line)
     start = f" with encoders {encoders}" if encoders else ""
     typer.echo(f"{PARAMS_FILE} is preset {preset}{start}; now run: dvc repro")
@@ -105,11 +103,11 @@ def init_folder(
     image_column: str | None = None,
     caption_column: str | None = None,
 ) -> None:
-    """Write params.yaml for a folder, lay out a project if there is none, and say what was found.
+    """Write params.yaml for a folder, lay out a project if there is none, and print what the folder holds.
 
     Args:
-        folder, encoders, force, include_unlisted, table, image_column, caption_column: those of `cots init`.
-        show_next: also say what to type next.
+        folder, encoders, force, include_unlisted, table, image_column, caption_column: as for `cots init`.
+        show_next: also print what to type next.
 
     Raises:
         BadInput: the folder cannot be used, there are no such encoders, or params.yaml was edited.
@@ -132,10 +130,10 @@ def init_folder(
     rendered = proposal.render()
     if not is_utf8(rendered):
         raise BadInput(f"{PARAMS_FILE} is UTF-8, and the name {folder} or one of its columns is not: rename it")
-    text = _sealed(rendered)
-    laid_out = list(lay_out_project())
+    text = _seal(rendered)
+    layout_lines = list(lay_out_project())
     _replace_params(text, force=force)
-    for line in (*proposal.lines(), *laid_out, *(proposal.next_lines() if show_next else ())):
+    for line in (*proposal.lines(), *layout_lines, *(proposal.next_lines() if show_next else ())):
         typer.echo(escape_controls(line))
 
 
@@ -162,7 +160,7 @@ def _replace_params(text: str, *, force: bool) -> None:
 
 
 def _is_edited() -> bool:
-    """Whether params.yaml has changes that neither git nor `cots init` could restore."""
+    """Whether params.yaml has changes that neither git nor `cots init` can restore."""
     from cots.config.params import Params
 
     current = PARAMS_FILE.read_bytes()
@@ -175,12 +173,12 @@ def _is_edited() -> bool:
         return True
     seal, _, rest = current.decode().partition("\n")
     if seal.startswith(SEAL):
-        return _sealed(rest) != current.decode()
+        return _seal(rest) != current.decode()
     return current not in (text.encode() for text in render_presets(params))
 
 
-def _sealed(text: str) -> str:
-    """The text behind a line that shows later whether it was edited."""
+def _seal(text: str) -> str:
+    """The text below a line with its digest, which shows later whether it was edited."""
     from cots.digests import text_digest
 
     return f"{SEAL}{text_digest(text)[:12]}\n{text}"

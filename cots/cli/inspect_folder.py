@@ -1,4 +1,4 @@
-"""Looks into a folder of images and videos: what is in it, what of it cannot be read, how it would be split."""
+"""Inspects a folder of images and videos: what it holds, what cannot be read, how it would be split."""
 
 import os
 from collections import Counter
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from cots.config.gate import GateConfig
 from cots.config.prepare import PrepareConfig
@@ -17,7 +16,7 @@ from cots.data.samples import Sample, Split
 from cots.data.sources.caption_table import TABLE_SUFFIXES, read_cells
 from cots.data.sources.folder import FolderSourceConfig, find_media, find_tables
 from cots.data.sources.holdout import HoldoutConfig
-from cots.data.sources.layout_io import SPLIT_NAMES
+from cots.data.sources.layout_io import SPLIT_NAMES, is_file
 from cots.directions import Media
 from cots.errors import BadInput
 from cots.registry.gate import required_test_items
@@ -41,8 +40,8 @@ OTHER_LAYOUTS = {  # by a file that is typical of it, the preset that reads it
     "MSRVTT*.json": "msrvtt",
     "*.tar": "webdataset",
 }
-MAX_PROBED, MAX_OPENED = 1000, 48  # samples whose files are looked for, and which are opened
-MIN_HOLDOUT, MAX_HOLDOUT = 0.1, 0.2  # fraction of the captioned samples that becomes the test split
+MAX_PROBED, MAX_OPENED = 1000, 48  # samples whose files are looked for, and samples that are opened
+MIN_HOLDOUT, MAX_HOLDOUT = 0.1, 0.2  # fraction of the captioned samples that become the test split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +49,13 @@ class Findings:
     """What a folder holds.
 
     Attributes:
-        source: how it is read, with the splits that are proposed.
+        source: section `source` of params.yaml, with the proposed holdout.
         table: the caption table; None if there is none.
-        samples: all of them, unopened.
-        other_columns: of the table, kept as metadata.
-        unlisted: number of images and videos that the table does not name, and that are left out.
-        opened: how many samples were opened.
-        rejected: those of them that cannot be used.
+        samples: all samples, unopened.
+        other_columns: columns of the table that are kept as metadata.
+        unlisted: number of images and videos that are left out, because the table does not name them.
+        opened: number of samples that were opened.
+        rejected: the opened samples that cannot be used.
         given_splits: whether the table names the splits.
     """
 
@@ -70,11 +69,11 @@ class Findings:
     given_splits: bool
 
     def count(self, media: Media | None = None, split: Split | None = None, *, captioned: bool | None = None) -> int:
-        """Number of samples of a kind of media, of a split, with or without captions; None for any."""
+        """Number of samples of a kind of media, in a split, with captions or without; None stands for any."""
         return sum(
             number
-            for (its_media, its_split, has_any), number in self._counts.items()
-            if media in (None, its_media) and split in (None, its_split) and captioned in (None, has_any)
+            for key, number in self._counts.items()
+            if all(value in (None, counted) for value, counted in zip((media, split, captioned), key, strict=True))
         )
 
     @cached_property
@@ -91,17 +90,17 @@ def has_caption(sample: Sample) -> bool:
 def inspect_folder(
     folder: Path, *, table: str | None, image_column: str | None, caption_column: str | None, include_unlisted: bool
 ) -> Findings:
-    """Read the names and captions of a folder, and open a few of its images and videos.
+    """Read the names and captions of a folder, and open some of its images and videos.
 
     Args:
-        folder: which exists.
+        folder: an existing folder.
         table: name of the caption table; None for the only one, or none.
         image_column: column with the paths; None for the first of `IMAGE_COLUMNS`.
         caption_column: column with the captions; None for the first of `CAPTION_COLUMNS`, or none.
-        include_unlisted: take images and videos that the table does not name as well.
+        include_unlisted: also take images and videos that the table does not name.
 
     Raises:
-        BadInput: nothing can be read from the folder; the message says what is there and what to do.
+        BadInput: nothing in the folder can be read; the message says what it holds and what to do.
     """
     table, file = _choose_table(folder, table)
     names = _read_header(file) if file else []
@@ -112,7 +111,7 @@ def inspect_folder(
         {"path": folder, "table": table, "include_unlisted": include_unlisted, **columns}
     )
     _require_media(folder, file)
-    given_splits = "split" in map(str.lower, names) or _are_splits(folder, table)
+    given_splits = "split" in map(str.lower, names) or _lie_in_split_folders(folder, table)
     samples = list(source.read())
     if not given_splits:
         source = source.model_copy(update={"holdout": _propose_holdout(sum(map(has_caption, samples)))})
@@ -136,12 +135,14 @@ def inspect_folder(
 
 
 def _choose_table(folder: Path, name: str | None) -> tuple[str | None, Path | None]:
-    """Key `table` of the source, and the table that it stands for or the first of them.
+    """Choose the caption table: the one that is named, the only one, or Hugging Face's metadata in every subfolder.
 
-    It is the one that is named, or the only one, or Hugging Face's metadata in every subfolder.
+    Returns:
+        The value of `source.table`, and the file that it names, for a pattern the first one; (None, None) without a
+        table.
 
     Raises:
-        BadInput: it is not there, or there are several.
+        BadInput: there is no such table, or there are several.
     """
     tables = find_tables(folder)
     if name:
@@ -149,8 +150,8 @@ def _choose_table(folder: Path, name: str | None) -> tuple[str | None, Path | No
             raise BadInput(f"--table {name}: give its path relative to {folder}")
         chosen = next((file for file in sorted(folder.glob(name)) if file.is_file()), None)
         if chosen is None:
-            there = ", ".join(table.name for table in tables) or "none"
-            raise BadInput(f"no table {folder / name}: the tables in {folder} are {there}")
+            available = ", ".join(table.name for table in tables) or "none"
+            raise BadInput(f"no table {folder / name}: the tables in {folder} are {available}")
         return name, chosen
     if len(tables) > 1:
         described = "; ".join(f"{table.name} (columns {', '.join(_read_header(table)) or 'none'})" for table in tables)
@@ -163,31 +164,34 @@ def _choose_table(folder: Path, name: str | None) -> tuple[str | None, Path | No
     return None, None
 
 
-def _are_splits(folder: Path, table: str | None) -> bool:
-    """Whether a pattern stands for tables in subfolders that are called as splits are."""
+def _lie_in_split_folders(folder: Path, table: str | None) -> bool:
+    """Whether a pattern matches tables in subfolders that are named after splits."""
     if table is None or "*" not in table:
         return False
     return all(file.parent.name.lower() in SPLIT_NAMES for file in folder.glob(table))
 
 
 def _read_header(table: Path) -> list[str]:
-    """Names of the columns; in JSONL those of the first rows."""
+    """Names of the columns; in JSONL the names that occur in the first rows."""
     return list(dict.fromkeys(name for cells in islice(read_cells(table), 20) for name in cells.names))
 
 
 def _choose_columns(table: Path, names: Sequence[str], image: str | None, caption: str | None) -> dict[str, str | None]:
-    """Keys of the source: which columns hold paths and captions.
+    """Choose the columns of paths and captions.
+
+    Returns:
+        The values of `source.image_column` and `source.caption_column`.
 
     Raises:
-        BadInput: a named column is not there, or none looks like one with paths.
+        BadInput: there is no column of a given name, or none that looks like one with paths.
     """
-    there = f"{table} has the columns {', '.join(map(repr, names)) or 'none: it is empty'}"
+    header = f"{table} has the columns {', '.join(map(repr, names)) or 'none: it is empty'}"
     for option, column in (("--image-column", image), ("--caption-column", caption)):
         if column and column.lower() not in map(str.lower, names):
-            raise BadInput(f"{there}, and none called {column}: name another with {option}")
+            raise BadInput(f"{header}, and none called {column}: name another with {option}")
     image = image or _first_known(names, IMAGE_COLUMNS)
     if image is None:
-        raise BadInput(f"{there}: name those with paths and captions with --image-column and --caption-column")
+        raise BadInput(f"{header}: name those with paths and captions with --image-column and --caption-column")
     return {"image_column": image, "caption_column": caption or _first_known(names, CAPTION_COLUMNS)}
 
 
@@ -197,7 +201,7 @@ def _first_known(names: Sequence[str], known: Sequence[str]) -> str | None:
 
 
 def _require_media(folder: Path, table: Path | None) -> None:
-    """Refuse a folder without table and images; say what else it holds."""
+    """Refuse a folder that holds neither a caption table nor images; the message says what it holds."""
     if table is not None or next(find_media(folder), None) is not None:
         return
     endings = Counter(Path(name).suffix.lower() or "no ending" for _, _, files in os.walk(folder) for name in files)
@@ -211,40 +215,32 @@ def _require_media(folder: Path, table: Path | None) -> None:
 
 
 def other_preset(folder: Path) -> str | None:
-    """The preset that reads captions of this folder which a caption table does not hold; None if there is no sign."""
+    """The preset for a layout that keeps captions elsewhere than in a caption table; None if it is none of these."""
     return next((preset for pattern, preset in OTHER_LAYOUTS.items() if next(folder.glob(pattern), None)), None)
 
 
 def _propose_holdout(captioned: int) -> HoldoutConfig:
-    """As large a test split as the gate needs, between a tenth and a fifth."""
+    """A test split as large as the gate needs, between a tenth and a fifth of the captioned samples."""
     needed = required_test_items(GateConfig()) or 0
     fraction = round(min(max(needed / max(captioned, 1), MIN_HOLDOUT), MAX_HOLDOUT), 2)
     return HoldoutConfig(val=0.0, test=fraction)
 
 
 def _require_named_files(folder: Path, table: Path, samples: Sequence[Sample], source: FolderSourceConfig) -> None:
-    """Refuse a table of whose files none exists; say which files there are."""
-    probed = [sample for sample in _spread(samples, MAX_PROBED) if isinstance(sample.content, Path)]
-    if any(_is_file(sample.content) for sample in probed):
+    """Refuse a table that names no file that exists; the message says which files there are."""
+    if any(isinstance(sample.content, Path) and is_file(sample.content) for sample in _spread(samples, MAX_PROBED)):
         return
-    there = next(find_media(folder), None)
-    example = f"the first image there is {there!r}" if there else "there are no images below it"
+    first = next(find_media(folder), None)
+    example = f"the first image there is {first!r}" if first else "there are no images below it"
     raise BadInput(
         f"{table.name} names {len(samples)} files in column {source.image_column}, the first {samples[0].id!r}, and "
         f"none of them is below {folder}: {example}; choose another column with --image-column, or move the files"
     )
 
 
-def _is_file(content: Any) -> bool:  # noqa: ANN401  as a sample has it
-    try:
-        return bool(content.is_file())
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
 def _count_unlisted(source: FolderSourceConfig, samples: Sequence[Sample]) -> int:
-    all_of_them = source.model_copy(update={"include_unlisted": True})
-    return len(list(all_of_them.read())) - len(samples)
+    with_unlisted = source.model_copy(update={"include_unlisted": True})
+    return len(list(with_unlisted.read())) - len(samples)
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:

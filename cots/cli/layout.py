@@ -1,4 +1,4 @@
-"""Lays out a project in a folder that has none, so that an installed package works without a checkout."""
+"""Lays out a project in a folder that has none, so that the installed package needs no checkout."""
 
 import csv
 import io
@@ -14,14 +14,15 @@ from cots.cli.files import writing
 from cots.cli.pipeline import VERSION
 from cots.cli.presets import bundled
 from cots.errors import RunFailed
+from cots.file_names import SUSPECTS_PATH, WITHDRAWN_PATH
 from cots.files import atomic_file
 from cots.project_files import PIPELINE_FILE
 
-IGNORED = Path(".gitignore")
-CODE = re.compile(r" *- cots/\S+\s*")  # a dependency on this package's code
+GITIGNORE = Path(".gitignore")
+CODE_LINE = re.compile(r" *- cots/\S+\s*")  # a dependency on this package's code
 HEAD = f"""\
-# The pipeline, written by `cots init`. `cmd` names every file that a stage reads and writes, but for the source.
-# Numbers come from params.yaml alone. An upgrade of cots changes {VERSION}, and so makes every stage stale.
+# The pipeline, written by `cots init`. `cmd` names every file that a stage reads or writes, except the source.
+# All numbers are in params.yaml. An upgrade of cots changes {VERSION}, and so makes every stage stale.
 stages:
   version:
     desc: writes the version of cots that runs the stages
@@ -49,7 +50,7 @@ def lay_out_project() -> Iterator[str]:
     """Write what a project needs beside params.yaml, unless the working folder has a dvc.yaml.
 
     Yields:
-        A line for each thing that was done.
+        A line for each action.
 
     Raises:
         BadInput: a file cannot be written.
@@ -66,35 +67,33 @@ def lay_out_project() -> Iterator[str]:
     if not _is_in_git():
         _run("git", "init", "-q")
         yield "git        `git init`: this folder was in no repository"
-    lists = {Path("withdrawn.csv"): WITHDRAWN_COLUMNS, Path("suspects.csv"): SUSPECT_COLUMNS}
+    lists = {WITHDRAWN_PATH: WITHDRAWN_COLUMNS, SUSPECTS_PATH: SUSPECT_COLUMNS}
     for path in (path for path in lists if not path.exists()):
         _write(path, _csv_header(lists[path]))
     _write(VERSION, f"cots {version('cots')}\n")
-    ignored = IGNORED.read_text(encoding="utf8").splitlines() if IGNORED.is_file() else []
-    _write(
-        IGNORED,
-        "\n".join([*ignored, *(line for line in (*OUTPUTS, f"/{VERSION}", "*.partial") if line not in ignored)]) + "\n",
-    )
+    ignored = GITIGNORE.read_text(encoding="utf8").splitlines() if GITIGNORE.is_file() else []
+    new_lines = [line for line in (*OUTPUTS, f"/{VERSION}", "*.partial") if line not in ignored]
+    _write(GITIGNORE, "\n".join([*ignored, *new_lines]) + "\n")
     if not Path(".dvc").is_dir():
         _run(sys.executable, "-m", "dvc", "init", "-q", "--subdir")
         _write(Path(".dvc/config"), DVC_CONFIG)
         yield "dvc        `dvc init`: results are cached in .dvc/cache"
-    _write(PIPELINE_FILE, without_code(bundled(str(PIPELINE_FILE)).read_text(encoding="utf8")))
-    yield f"project    {PIPELINE_FILE}, {', '.join(map(str, lists))}, {IGNORED}: commit them with params.yaml"
+    _write(PIPELINE_FILE, drop_code_deps(bundled(str(PIPELINE_FILE)).read_text(encoding="utf8")))
+    yield f"project    {PIPELINE_FILE}, {', '.join(map(str, lists))}, {GITIGNORE}: commit them with params.yaml"
 
 
-def without_code(pipeline: str) -> str:
-    """The pipeline of a checkout for a project without this package's code.
+def drop_code_deps(pipeline: str) -> str:
+    """Turn the pipeline of a checkout into that of a project without code.
 
     Args:
         pipeline: text of the checkout's dvc.yaml, in which lists are indented below their key.
 
     Returns:
-        The same stages. They depend on the installed version instead of on code files.
+        The same stages, which depend on the installed version instead of on code files.
     """
     lines = []
     for line in pipeline.partition("stages:\n")[2].splitlines():
-        if not CODE.fullmatch(line):
+        if not CODE_LINE.fullmatch(line):
             lines.append(line)
         if line.strip() == "deps:":
             lines.append(f"{line.replace('deps:', '')}  - {VERSION}")
@@ -121,7 +120,7 @@ def _is_in_git() -> bool:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        reason = " ".join(done.stderr.split())
-        raise RunFailed(f"`{' '.join(command)}` ended with exit code {done.returncode}: {reason}")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if process.returncode:
+        reason = " ".join(process.stderr.split())
+        raise RunFailed(f"`{' '.join(command)}` ended with exit code {process.returncode}: {reason}")

@@ -1,4 +1,4 @@
-"""Presets and encoders of `cots init`: from their names to the text of a complete parameter file."""
+"""Presets and encoders of `cots init`: turns their names into the text of a complete parameter file."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,19 +18,19 @@ PACKAGE = Path(cots.__file__).parent
 
 
 def bundled(name: str) -> Path:
-    """A file or folder of this project: that of the working folder if it is a checkout, or what this code came with.
+    """A file or folder that comes with this package; in a checkout, the checkout's own.
 
     Args:
-        name: relative to a checkout, such as `presets`.
+        name: path in a checkout, such as `presets`.
     """
     if Path(ENCODERS).is_dir() and Path(name).exists():
         return Path(name)
-    of_wheel = PACKAGE / "project"  # pyproject.toml puts it there
-    return (of_wheel if of_wheel.is_dir() else PACKAGE.parent) / name
+    in_wheel = PACKAGE / "project"  # where pyproject.toml puts such files
+    return (in_wheel if in_wheel.is_dir() else PACKAGE.parent) / name
 
 
 def preset_names(folder: str = PRESETS) -> list[str]:
-    """Names of the presets, or of the encoders."""
+    """Names of the presets, or of the encoders in `ENCODERS`."""
     return sorted(path.stem for path in bundled(folder).glob("*.yaml") if "." not in path.stem)
 
 
@@ -49,7 +49,7 @@ def preset_file(preset: str) -> Path:
 
 
 def read_preset(preset: str, data: Path | None) -> dict[str, Any]:
-    """A preset's values, with the path of the data as its source.
+    """A preset's values, with the path of the data as `source.path`.
 
     Raises:
         BadInput: there is no such preset or no such data.
@@ -60,7 +60,7 @@ def read_preset(preset: str, data: Path | None) -> dict[str, Any]:
     if data is None:
         if preset != "scenes":
             raise BadInput(f"preset {preset} needs --data PATH: where its images and captions are")
-        if Path(PRESETS).is_dir():  # a checkout, where the default path of the grammar leads to it
+        if Path(PRESETS).is_dir():  # in a checkout the preset's own path is right
             return values
         data = PACKAGE / "data/scenes.yaml"
     data = data.expanduser()
@@ -79,29 +79,29 @@ def render_preset(
     """The complete parameter file.
 
     Args:
-        preset: its name.
-        values: of its file, with the path of the data.
-        encoders: other ones than those that the preset names.
-        changes: what differs from preset and encoders.
-        header: comment lines at the beginning, instead of those of the preset.
+        preset: name of the preset.
+        values: its values, with the path of the data.
+        encoders: encoders to take instead of the preset's.
+        changes: values that differ from those of preset and encoders.
+        header: comment lines to begin with instead of those of preset and encoders.
 
     Raises:
-        BadInput: the preset does not hold valid parameters, or there are no such encoders.
+        BadInput: the parameters are not valid, or there are no such encoders.
     """
     from cots.config.params import Params
     from cots.config.render import render
 
-    named = values.get("encoders")
+    chosen = encoders or values.get("encoders")
     values = {key: value for key, value in values.items() if key != "encoders"}
-    lines = read_header(preset_file(preset))
-    if start := encoders or named:
-        lines += "".join(read_header(file) for file in _encoder_files(preset, start))
-        values = _with_encoders(preset, values, start)
-    return render(Params.parse(merge(values, changes or {}), preset_file(preset)), header or lines)
+    headers = read_header(preset_file(preset))
+    if chosen:
+        headers += "".join(read_header(file) for file in _encoder_files(preset, chosen))
+        values = _with_encoders(preset, values, chosen)
+    return render(Params.parse(merge(values, changes or {}), preset_file(preset)), header or headers)
 
 
 def render_presets(params: "Params") -> Iterator[str]:
-    """What `cots init PRESET` would write from each preset, with any encoders, for the same data."""
+    """What `cots init PRESET` would write for the data of `params`, from each preset with each of the encoders."""
     from cots.config.sections import read_yaml
 
     for preset in preset_names():
@@ -111,7 +111,7 @@ def render_presets(params: "Params") -> Iterator[str]:
         names = preset_names(ENCODERS)
         models = [start] if start and start not in map(start_of, names) else []
         for encoders in (None, *names, *models):
-            with suppress(CotsError):  # a preset that is not valid cannot have been written
+            with suppress(CotsError):  # what is not valid cannot have been written
                 yield render_preset(preset, values | {"source": source}, encoders)
 
 
@@ -122,7 +122,7 @@ def read_header(path: Path) -> str:
 
 
 def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values with changes; `options` of a model are replaced as a whole."""
+    """Apply changes to nested values; a model's `options` are replaced as a whole."""
     merged = dict(values)
     for key, change in changes.items():
         nested = isinstance(change, dict) and isinstance(merged.get(key), dict) and key != "options"
@@ -131,16 +131,16 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def _with_encoders(preset: str, values: dict[str, Any], encoders: str) -> dict[str, Any]:
-    """A preset's values with some encoders; section `finetune` of these changes every run of the preset.
+    """A preset's values with other encoders; their section `finetune` applies to every target of the preset.
 
     Args:
-        preset: its name; a file `ENCODERS.PRESET.yaml` says what changes for both together.
-        values: of the preset.
+        preset: name of the preset; a file `ENCODERS.PRESET.yaml` holds what the encoders change in this preset alone.
+        values: its values.
         encoders: name of a file in presets/encoders, or a model: a folder, a file, a registered version or a name of
             the hub.
 
     Raises:
-        BadInput: it is none of them.
+        BadInput: there are no such encoders.
     """
     from cots.config.sections import read_yaml
 
@@ -158,11 +158,11 @@ def _with_encoders(preset: str, values: dict[str, Any], encoders: str) -> dict[s
     run = changes.get("finetune", {}) | {"size": changes["model"]["image"]["size"]}
     targets = values.get("finetune", {"image-text": {}})
     changes = {name: section for name, section in changes.items() if name != "finetune"}
-    return merge(values, changes) | {"finetune": {target: merge(tuned, run) for target, tuned in targets.items()}}
+    return merge(values, changes) | {"finetune": {target: merge(section, run) for target, section in targets.items()}}
 
 
 def start_of(encoders: str) -> str | None:
-    """The model that `--encoders` names, as `model.init_from` has it; None if it names two encoders.
+    """The value of `model.init_from` for `--encoders`; None if these are two encoders that were never trained together.
 
     Args:
         encoders: name of a file in presets/encoders, or a model.
@@ -176,25 +176,25 @@ def start_of(encoders: str) -> str | None:
     return str(path) if path.exists() else encoders
 
 
-def require_two_towers(encoders: str) -> None:
-    """Refuse two encoders that were never trained together.
+def require_trained_together(encoders: str) -> None:
+    """Check that encoders can search without training, because they were trained together.
 
     Args:
         encoders: name of a file in presets/encoders, or a model.
 
     Raises:
-        BadInput: they are two.
+        BadInput: they were not.
     """
     if start_of(encoders) is None:
         starts = ", ".join(name for name in preset_names(ENCODERS) if start_of(name))
         raise BadInput(
-            f"encoders {encoders} are two that were never trained together: before training, their vectors of images "
-            f"and texts have nothing in common; give {starts}, or a trained model"
+            f"the encoders {encoders} were never trained together: before training, their vectors of images and texts "
+            f"have nothing in common; give {starts}, or a trained model"
         )
 
 
 def _encoder_files(preset: str, encoders: str) -> list[Path]:
-    """The files of some encoders, first for every preset, then for this one; none for a model at a path."""
+    """The files of named encoders, first for every preset, then for this one; none for a model."""
     folder = bundled(ENCODERS)
     files = (folder / f"{encoders}.yaml", folder / f"{encoders}.{preset}.yaml")
     return [file for file in files if file.is_file()]
@@ -202,10 +202,10 @@ def _encoder_files(preset: str, encoders: str) -> list[Path]:
 
 @cache
 def _start_values(start: str) -> dict[str, Any]:
-    """What params.yaml says to start from a model.
+    """The parameters of a run that starts from a model.
 
     Args:
-        start: see `load_encoders`; its images may be larger by a part of a patch.
+        start: as for `load_encoders`. If its image size is no multiple of the patch, runs take the next smaller one.
     """
     from cots.tracking.loading import load_encoders
 

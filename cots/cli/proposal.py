@@ -1,4 +1,4 @@
-"""What `cots init FOLDER` proposes for what it found, and how it says so."""
+"""The parameters that `cots init FOLDER` proposes for a folder, and the lines in which it explains them."""
 
 import shlex
 from collections import Counter
@@ -19,9 +19,9 @@ from cots.terminal import escape_controls
 
 GPU_ENCODERS, SMALL_GPU_ENCODERS, CPU_ENCODERS = "siglip2-b16", "siglip2-b32", "clip-b32"
 SMALL_GPU = 12 << 30  # bytes of memory below which a batch of 128 pairs at 16 pixels a patch does not fit
-EPOCHS, MIN_STEPS, MAX_STEPS = 3, 10, 141  # of towers that fit already; the most are those of preset `folder`
+EPOCHS, MIN_STEPS, MAX_STEPS = 3, 10, 141  # of encoders that were trained together; preset `folder` has MAX_STEPS
 MAX_BATCH, MAX_DVAE_BATCH = 128, 64
-IMAGES_PER_CORE = {True: 33.0, False: 11.0}  # a second, CLIP ViT-B/32 on Zen 4, with bf16 and without (2026-11-29)
+IMAGES_PER_CORE = {True: 33.0, False: 11.0}  # a second: CLIP ViT-B/32 on Zen 4, with bf16 or without (2026-11-29)
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Proposal:
     """A parameter file for a folder.
 
     Args:
-        findings: what is in it.
-        chosen_encoders: what training starts from, if the user says so.
+        findings: what the folder holds.
+        chosen_encoders: what training starts from, if the user chose it.
     """
 
     findings: Findings
@@ -38,7 +38,7 @@ class Proposal:
 
     @cached_property
     def media(self) -> Media:
-        """Kind of media to be found: the one of which there are more samples with captions, or more at all."""
+        """Kind of media that the index is for: the one with more captioned samples, or with more samples at all."""
         counts = [
             (self.findings.count(media, captioned=True), self.findings.count(media)) for media in ("image", "video")
         ]
@@ -52,19 +52,14 @@ class Proposal:
     @cached_property
     def test_split(self) -> Split:
         """The split to measure on: test, or val if the table has no test."""
-        return (
-            "val" if self.findings.count(self.media, "val", captioned=True) and not self.test_items("test") else "test"
-        )
-
-    def test_items(self, split: Split | None = None) -> int:
-        """Number of samples in the split that encoders are compared on."""
-        return self.findings.count(self.media, split or self.test_split, captioned=True)
+        val, test = (self.findings.count(self.media, split, captioned=True) for split in ("val", "test"))
+        return "val" if val and not test else "test"
 
     @cached_property
     def encoders(self) -> tuple[str, str]:
         """What training starts from, and why."""
         if self.chosen_encoders:
-            return self.chosen_encoders, "as you say"
+            return self.chosen_encoders, "your choice"
         frames = self.findings.count("video") * PrepareConfig().max_frames
         return _encoders_for_hardware(self.findings.count("image") + frames)
 
@@ -79,7 +74,7 @@ class Proposal:
         return render_preset(self.preset, values, self.encoders[0], self._changes(), self._header())
 
     def lines(self) -> Iterator[str]:
-        """What was found and is proposed, a line each."""
+        """Lines on what the folder holds and what is proposed."""
         findings = self.findings
         table = (
             f"{findings.source.table or findings.table.name}, images in column {findings.source.image_column}"
@@ -97,25 +92,26 @@ class Proposal:
 
     def next_lines(self) -> Iterator[str]:
         """What to type next."""
-        trains = self.findings.count(self.media, "train", captioned=True)
-        if start_of(self.encoders[0]):
-            what = shlex.join([str(self.findings.source.path), "--encoders", self.encoders[0]])
-            yield _line("next", f"cots index {what} && cots serve    searches it before any training")
-        if trains:
-            then = "then" if start_of(self.encoders[0]) else "next"
-            yield _line(then, "dvc repro && cots registry publish && cots serve    trains, and deploys what is better")
-        elif not start_of(self.encoders[0]):
+        can_train = self.findings.count(self.media, "train", captioned=True) > 0
+        can_search = start_of(self.encoders[0]) is not None
+        if can_search:
+            arguments = shlex.join([str(self.findings.source.path), "--encoders", self.encoders[0]])
+            yield _line("next", f"cots index {arguments} && cots serve    searches it before any training")
+        if can_train:
+            label = "then" if can_search else "next"
+            yield _line(label, "dvc repro && cots registry publish && cots serve    trains, and deploys what is better")
+        elif not can_search:
             yield _line("next", "write captions, or give --encoders that search without training, such as clip-b32")
 
     def _caption_lines(self) -> Iterator[str]:
-        findings, without = self.findings, self.findings.count(captioned=False)
+        findings, uncaptioned = self.findings, self.findings.count(captioned=False)
         texts = sum(len(sample.captions) for sample in findings.samples)
         column = (
             f", column {findings.source.caption_column}" if findings.table and findings.source.caption_column else ""
         )
         captioned = _counts(*(findings.count(media, captioned=True) for media in ("image", "video")))
         with_captions = f"{texts} captions of {captioned}{column}" if texts else "none"
-        without_captions = f"; {without} without are searched, not trained or measured on" if without else ""
+        without_captions = f"; {uncaptioned} without are searched, not trained or measured on" if uncaptioned else ""
         yield _line("captions", with_captions + without_captions)
         if findings.table is None and (preset := other_preset(findings.source.path)):
             yield _line("", f"another layout may hold captions: cots init {preset} --data {findings.source.path}")
@@ -139,10 +135,11 @@ class Proposal:
             else f"about {findings.source.holdout.test:.0%} test, drawn by name"
         )
         yield _line("splits", f"{counts} {self.media}s ({origin})")
-        yield _line("gate", _describe_gate(self.test_items(), self._test_noun(), GateConfig()))
+        test_items = findings.count(self.media, self.test_split, captioned=True)
+        yield _line("gate", _describe_gate(test_items, self._test_noun(), GateConfig()))
 
     def _test_noun(self) -> str:
-        """What the gate counts: items of the test split, or of val if the table has no test."""
+        """Noun for the items that encoders are compared on."""
         test = f"test {self.media}s"
         return test if self.test_split == "test" else f"val {self.media}s (there are no {test})"
 
@@ -158,7 +155,7 @@ class Proposal:
         return _line("rejected", f"{counts} ({reasons}); first {first.id}: {first.detail}{advice}")
 
     def _changes(self) -> dict[str, Any]:
-        """What differs from preset and encoders because of the data."""
+        """What this folder changes in the parameters of preset and encoders."""
         pairs = {media: self.findings.count(media, "train", captioned=True) for media in ("image", "video")}
         run = _run_size(sum(pairs.values()), scale_steps=start_of(self.encoders[0]) is not None)
         return {
@@ -170,7 +167,7 @@ class Proposal:
         }
 
     def _header(self) -> str:
-        """Comment lines: what the file was written for; times and results of the preset are of its own data."""
+        """Comment that replaces the preset's, whose times and results are those of another data set."""
         findings = self.findings
         counts = _counts(findings.count("image"), findings.count("video"))
         folder = escape_controls(str(findings.source.path))
@@ -186,7 +183,7 @@ def _counts(images: int, videos: int) -> str:
 
 
 def _encoders_for_hardware(frames: int) -> tuple[str, str]:
-    """Two towers that were trained together, of a size that this machine can train; and the reason.
+    """Name of pretrained encoders that this machine can train, and the reason for them.
 
     Args:
         frames: number of images and frames of videos to encode.
@@ -205,8 +202,8 @@ def _encoders_for_hardware(frames: int) -> tuple[str, str]:
         return CPU_ENCODERS, f"the smallest that searches before any training, on {device.type}; {origin}"
     cores = available_cores()
     seconds = frames / (cores * IMAGES_PER_CORE[compute_dtype(device) == torch.bfloat16])
-    time = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
-    return CPU_ENCODERS, f"{cores} cores and no GPU take about {time} to encode {frames} images; {origin}"
+    duration = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+    return CPU_ENCODERS, f"{cores} cores and no GPU take about {duration} to encode {frames} images; {origin}"
 
 
 def _describe_gate(test_items: int, noun: str, rules: GateConfig) -> str:
@@ -221,7 +218,12 @@ def _describe_gate(test_items: int, noun: str, rules: GateConfig) -> str:
 
 
 def _run_size(pairs: int, *, scale_steps: bool) -> dict[str, int]:
-    """Batch size, and on request steps for `EPOCHS` passes, of a run on so many pairs; none if there are no pairs."""
+    """Batch size of a run, and on request its steps.
+
+    Args:
+        pairs: number of its training samples.
+        scale_steps: also set the steps, for `EPOCHS` passes over the pairs, and the warm-up.
+    """
     batch = min(MAX_BATCH, 1 << max(pairs, 1).bit_length() - 1)
     if not scale_steps:
         return {"batch_size": batch}

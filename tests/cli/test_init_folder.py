@@ -14,7 +14,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from cots.cli.layout import without_code
+from cots.cli.layout import drop_code_deps
 from cots.cli.pipeline import VERSION, reproduce
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
@@ -270,7 +270,7 @@ def test_a_second_look_replaces_the_first_but_no_edits(cots: Cots, photos: Path,
 
 def test_the_pipeline_of_a_project_is_that_of_the_checkout_but_for_code() -> None:
     text = (ROOT / "dvc.yaml").read_text()
-    ours, theirs = (yaml.safe_load(pipeline)["stages"] for pipeline in (text, without_code(text)))
+    ours, theirs = (yaml.safe_load(pipeline)["stages"] for pipeline in (text, drop_code_deps(text)))
     version = theirs.pop("version")
     assert (version["always_changed"], version["outs"]) == (True, [{str(VERSION): {"cache": False}}])
     for stage in ours.values():

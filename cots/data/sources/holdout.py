@@ -1,4 +1,4 @@
-"""Splits for sources that name none."""
+"""Splits of samples whose source names none."""
 
 import hashlib
 

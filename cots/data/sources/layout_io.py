@@ -1,4 +1,4 @@
-"""What readers of several layouts share: JSON and CSV files, names of splits, folders."""
+"""What the readers of several layouts share: samples, names of splits, JSON and CSV files."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ SPLIT_NAMES: dict[str, Split] = {
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "jfif", "gif", "avif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm", "pbm")
 VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi")  # files that a table names with another ending are images
 MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-MAX_PROBED = 20  # files that are looked for to find their folder
+MAX_PROBED = 20  # images that are looked for to find their folder
 LAYOUT_ERRORS = (KeyError, TypeError, AttributeError)  # of code that reads JSON of another layout
 
 
@@ -63,12 +63,12 @@ def make_sample(
     Args:
         name: its id.
         content: a file, or bytes.
-        captions: what the source holds, as for `parse_captions`; anything else is the sample's fault.
+        captions: as for `parse_captions`; what that refuses becomes the sample's fault.
         split: train, val or test.
         origin: where it came from, for people.
         media: image or video.
-        fault: why it cannot be used; None if nothing is wrong but perhaps the captions.
-        metadata: what else the source says of it, by name.
+        fault: why it cannot be used, if that is known already.
+        metadata: what else the source says about it, by name.
     """
     texts: tuple[str, ...] = ()
     try:
@@ -89,10 +89,10 @@ def make_sample(
 
 
 def parse_captions(value: object) -> tuple[str, ...]:
-    """The captions in a value of JSON: a text, null, which counts as a blank one, or a list of these.
+    """The captions in a JSON value: a text, null (a blank caption), or a list of these.
 
     Raises:
-        TypeError: it is, or holds, something else.
+        TypeError: it is or contains something else.
     """
     texts: list[str] = []
     for text in value if isinstance(value, list | tuple) else [value]:
@@ -215,19 +215,20 @@ def _describe(error: Exception) -> str:
 
 
 def locate_images(samples: Sequence[Sample], root: Path) -> Iterator[Sample]:
-    """Set the contents of samples whose ids are paths of images, relative to the root or to a folder directly below.
+    """Set the content of samples whose ids are paths of images, relative to the root or to a folder directly below it.
 
-    It is the first folder in which an image exists of those probed; the root if there is none.
+    The folder is the first of these that holds one of the first `MAX_PROBED` images; the root if none does.
     """
     probed = [sample.id for sample in samples if not sample.fault][:MAX_PROBED]
     subfolders = sorted(path for path in root.iterdir() if path.is_dir())
-    folders = (folder for folder in (root, *subfolders) if any(_is_file(folder / name) for name in probed))
+    folders = (folder for folder in (root, *subfolders) if any(is_file(folder / name) for name in probed))
     base = next(folders, root)
     return iter([replace(sample, content=base / sample.id) for sample in samples])
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether a file exists; False for names that no file can have, such as one of 300 characters."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have, such as one of 300 characters
+    except (OSError, ValueError):
         return False
