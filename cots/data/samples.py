@@ -64,7 +64,7 @@ class Sample:
         content: a file to read; or encoded bytes; or, for a video, one encoded image per frame.
         origin: where it came from, for people.
         fault: why it cannot be used, if its source shows that already; the sample is then rejected unopened.
-        metadata: what else the source says of it, by name; values as of JSON, or with a text that says the same.
+        metadata: what else the source says about it, by name; values are JSON's, or are stored as `str` gives them.
     """
 
     id: str

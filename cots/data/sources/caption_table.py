@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 TABLE_COLUMNS = ("image", "caption", "split")
-MAX_CELL_CHARS = 1 << 24  # in a longer cell the closing quotation mark is missing
-PARQUET_ROWS = 1000  # in memory at a time
+MAX_CELL_CHARS = 1 << 24  # a longer cell lacks its closing quotation mark
+PARQUET_ROWS = 1000  # held in memory at a time
 BEYOND_PYTHON = (ValueError, OverflowError, KeyError)  # not UTF-8, later than the year 9999, an unknown time zone
 
 
 class Cells(NamedTuple):
-    """One row as its file holds it; the first of a table without rows has no values."""
+    """One row as its file holds it. A header comes first, as a row without values."""
 
-    place: str  # where it stands, such as `line 3`
-    names: Sequence[str]  # of the columns; the same object in all rows of a table with a header
-    values: Sequence[Any] | None  # None for the header
+    place: str  # in the file, such as `line 3`
+    names: Sequence[str]  # of the columns; the same object in all rows below one header
+    values: Sequence[Any] | None  # None for a header
 
 
 class Row(NamedTuple):
     """One row of a caption table.
 
     Attributes:
-        place: where it stands, such as `line 3`.
+        place: in the file, such as `line 3`.
         image: path of an image or video.
-        caption: what the cell holds: a text, or in JSONL and Parquet anything; `()` if the table has no captions.
+        caption: content of the cell: a text, or in JSONL and Parquet any value; `()` if the table has no captions.
         split: name of the split; None if the table has no such column.
-        metadata: values of the other columns, but for empty ones.
+        metadata: values of the other columns, without empty ones.
     """
 
     place: str
@@ -49,22 +49,22 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Positions of the columns of a table."""
+    """Positions of the columns of a table; those of `metadata` by name."""
 
     image: int
     caption: int | None
     split: int | None
-    rest: tuple[tuple[str, int], ...]
+    metadata: tuple[tuple[str, int], ...]
 
     def parse(self, place: str, values: Sequence[Any]) -> Row:
-        """A row, from its values."""
-        rest = {name: values[position] for name, position in self.rest}
+        """Make a row of its values."""
+        metadata = {name: values[position] for name, position in self.metadata}
         return Row(
             place=place,
             image=str(values[self.image] or "").strip(),
             caption=() if self.caption is None else values[self.caption],
             split=None if self.split is None else str(values[self.split] or ""),
-            metadata={name: value for name, value in rest.items() if not _is_empty(value)},
+            metadata={name: value for name, value in metadata.items() if not _is_empty(value)},
         )
 
 
@@ -72,12 +72,12 @@ def read_rows(table: Path, *, image: str, caption: str | None) -> Iterator[Row]:
     """The rows of a caption table.
 
     Args:
-        table: its ending tells the format; a file with another ending is comma-separated.
+        table: its suffix tells the format; a file with another suffix is read as comma-separated.
         image: column with the paths of images and videos.
-        caption: column with the captions; None if there is none. `split` is always called so.
+        caption: column with the captions; None if there is none. The column of the split is always called `split`.
 
     Raises:
-        BadInput: the file is not such a table, lacks a column, has one twice, or has a row that does not fit.
+        BadInput: the file is not in its format, lacks a column, has one twice, or has a row that does not fit.
     """
     columns, names_before = None, None
     for place, names, values in read_cells(table):
@@ -92,10 +92,10 @@ def read_rows(table: Path, *, image: str, caption: str | None) -> Iterator[Row]:
 
 
 def read_cells(table: Path) -> Iterator[Cells]:
-    """The rows of a table as they are; that of a header comes first.
+    """The rows of a table as its file holds them, the header first.
 
     Raises:
-        BadInput: the file is not such a table, or has a row that does not fit.
+        BadInput: the file is not in its format, or has a row that does not fit its header.
     """
     match table.suffix.lower():
         case ".jsonl":
@@ -115,16 +115,16 @@ def _find_columns(names: Sequence[str], location: str, *, image: str, caption: s
     if repeated := [name for name, indices in positions.items() if len(indices) > 1]:
         raise BadInput(f"{location}: several columns are called {' and '.join(repeated)}")
     used = {name: next(iter(indices), None) for name, indices in positions.items()}
-    rest = tuple((name, index) for index, name in enumerate(names) if name and index not in used.values())
+    metadata = tuple((name, index) for index, name in enumerate(names) if name and index not in used.values())
     return Columns(
-        image=positions[image][0], caption=used[caption] if caption else None, split=used["split"], rest=rest
+        image=positions[image][0], caption=used[caption] if caption else None, split=used["split"], metadata=metadata
     )
 
 
-def _positions(names: Sequence[str], wanted: str) -> list[int]:
-    """Where a column stands; its name may be in another case."""
-    exact = [index for index, name in enumerate(names) if name == wanted]
-    return exact or [index for index, name in enumerate(names) if name.lower() == wanted.lower()]
+def _positions(names: Sequence[str], column: str) -> list[int]:
+    """Positions of a column; if no name is equal, those that differ only in case count."""
+    exact = [index for index, name in enumerate(names) if name == column]
+    return exact or [index for index, name in enumerate(names) if name.lower() == column.lower()]
 
 
 def _is_empty(value: object) -> bool:
@@ -148,7 +148,7 @@ def _csv_rows(table: Path) -> Iterator[Cells]:
 
 
 def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows, each with the number of its last line."""
+    """The rows, each with the number of its last line."""
     csv.field_size_limit(MAX_CELL_CHARS)
     reader = csv.reader(file, strict=True)
     start = 1
@@ -207,15 +207,15 @@ def _parquet_rows(table: Path) -> Iterator[Cells]:
 
 
 def _to_list(column: "pa.Array") -> list[Any]:
-    """The values of a column; see `_to_python` where Python cannot hold all of them."""
+    """Convert a column to Python, value by value if Python cannot hold some of them."""
     try:
         return list(column.to_pylist())
     except BEYOND_PYTHON:
         return [_to_python(value) for value in column]
 
 
-def _to_python(value: "pa.Scalar") -> Any:  # noqa: ANN401 whatever the column holds
-    """A value; bytes that are not UTF-8 become lone surrogates, what Python cannot hold, such as a late date, None."""
+def _to_python(value: "pa.Scalar") -> Any:  # noqa: ANN401  a value of any type
+    """Convert a value; bytes that are not UTF-8 become lone surrogates, a date beyond Python's range becomes None."""
     import pyarrow as pa
 
     try:

@@ -65,21 +65,21 @@ class FolderSourceConfig(Config):
 
     @field_validator("table")
     @classmethod
-    def _is_relative(cls, table: str | None) -> str | None:
+    def _require_relative(cls, table: str | None) -> str | None:
         if table is not None and Path(table).is_absolute():
             raise ValueError("give its path relative to the folder")
         return table
 
     def read(self) -> Iterator[Sample]:
-        """The samples of the table, or, if there is none, of the files below the folder.
+        """The samples of the table or, if there is none, of the files below the folder.
 
-        The ending of a file's name tells whether it is an image or a video. Rows of one file become one sample, and so
-        do the captions of a list. A row that is not UTF-8, or whose caption is no text, becomes a sample of its own, so
-        that only it is rejected.
+        A file's suffix tells whether it is an image or a video. All rows of a file become one sample with several
+        captions, as does a row with a list of captions. A row that is not UTF-8, or whose caption is no text, becomes a
+        sample of its own, so that the file's other rows are not rejected with it.
 
         Raises:
-            BadInput: no such folder; neither table nor images; several tables; no rows or columns missing in the table;
-                a row that does not fit the columns; an unknown split.
+            BadInput: no such folder; neither table nor images; several tables; a table without rows or without a
+                required column; a row that does not fit the header; an unknown split.
         """
         require_folder(self.path)
         tables = self._find_tables()
@@ -90,13 +90,13 @@ class FolderSourceConfig(Config):
         names = [name for name in find_media(self.path) if os.path.normpath(self.path / name) not in files]
         if not listed and not names:
             raise BadInput(f"{self.path} holds no caption table ({', '.join(TABLE_SUFFIXES)}), no image and no video")
-        return iter([*listed, *(self._read_file(name, beside=not tables) for name in names)])
+        return iter([*listed, *(self._read_file(name, with_text=not tables) for name in names)])
 
     def _find_tables(self) -> list[Path]:
-        """The caption table, or those that a pattern stands for; none if the folder has none.
+        """The caption table, or all tables that a pattern matches; an empty list if the folder has none.
 
         Raises:
-            BadInput: it is not there, or there are several and no pattern.
+            BadInput: the named table does not exist, or there are several and `table` names none.
         """
         if self.table is None:
             tables = find_tables(self.path)
@@ -109,10 +109,10 @@ class FolderSourceConfig(Config):
             return tables
         raise BadInput(f"no caption table {self.path / self.table}: set source.table to a file there, or to null")
 
-    def _read_file(self, name: str, *, beside: bool) -> Sample:
-        """A sample that no table names; its captions are the lines of the text file beside it, if asked for."""
+    def _read_file(self, name: str, *, with_text: bool) -> Sample:
+        """Make a sample of a file that no table names; `with_text` reads its captions from the text file beside it."""
         text = (self.path / name).with_suffix(".txt")
-        captions = self._read_lines(text) if beside and text.is_file() else []
+        captions = self._read_lines(text) if with_text and text.is_file() else []
         return make_sample(
             name,
             self.path / name,
@@ -124,7 +124,7 @@ class FolderSourceConfig(Config):
         )
 
     def _read_lines(self, text: Path) -> list[str] | Fault:
-        """The captions of a text file, which are its lines that are not blank; or why it is not read."""
+        """Read the captions of a text file, its lines that are not blank; or say why it cannot be read."""
         if not text.resolve().is_relative_to(self.path.resolve()):
             return Fault("outside the data folder", f"{text.name} leads to {text.resolve()}: copy the file")
         if text.stat().st_size > MAX_TEXT_BYTES:
@@ -183,16 +183,16 @@ class FolderSourceConfig(Config):
 
 @dataclass(slots=True)
 class _Entry:
-    """What the rows of one file say together; metadata are those of the first."""
+    """The merged rows of one image or video."""
 
     origin: str  # of the first row
     split: Split
-    captions: Any  # a list of texts, or what the only row holds
-    metadata: dict[str, Any] = field(default_factory=dict)
+    captions: Any  # a list of texts, or the cell of a single row
+    metadata: dict[str, Any] = field(default_factory=dict)  # of the first row
 
 
 def find_media(folder: Path) -> Iterator[str]:
-    """Names of all images and videos below a folder, relative to it, sorted; nothing hidden, and no linked folder."""
+    """Sorted paths of the images and videos below a folder, relative to it, without hidden files and linked folders."""
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -201,6 +201,6 @@ def find_media(folder: Path) -> Iterator[str]:
 
 
 def find_tables(folder: Path) -> list[Path]:
-    """The caption tables in a folder. A hidden file is none, such as macOS's `._captions.csv` beside a file."""
+    """The caption tables in a folder, without hidden files such as macOS's `._captions.csv`."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     return [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]
