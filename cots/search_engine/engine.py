@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,83 +15,23 @@ from PIL import Image
 from cots.errors import BadInput
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
-from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FIT, FRAMES, ITEM_INDEX, ITEMS, METADATA, THUMBNAILS
+from cots.index.index_folder import FIT, FRAMES, ITEM_INDEX, ITEMS, METADATA, THUMBNAILS
 from cots.index.thumbnails import Thumbnails
 from cots.models.text_model import TextModel, load_text_model
+from cots.search_engine.caption_index import CaptionIndex
 from cots.search_engine.item_filters import ITEM_METADATA, ItemFilters
 from cots.search_engine.queries import Query, ResultMedia, encode_queries
 
 SHOWN_COLUMNS = ["id", "captions", "media", "split"]
 
 
-@dataclass(frozen=True)
-class Captions:
-    """The distinct captions of the gallery.
-
-    Attributes:
-        index: row i is caption i.
-        texts: the captions.
-        items: rows of the items that the captions describe, those of the first caption first.
-        starts: (C + 1,) where those of each caption begin, and their end; every caption describes an item.
-    """
-
-    index: EmbeddingIndex
-    texts: list[str]
-    items: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read the captions of an index folder.
-
-        Raises:
-            ValueError, OSError, KeyError: files are missing or damaged.
-        """
-        table = pq.read_table(folder / CAPTIONS, columns=["caption", "items"])
-        index, lists = EmbeddingIndex.load(folder / CAPTION_INDEX), table["items"].combine_chunks()
-        if len(index) != len(table):
-            raise ValueError(f"{len(index)} vectors for {len(table)} captions")
-        return cls(index, table["caption"].to_pylist(), lists.flatten().to_numpy(), lists.offsets.to_numpy())
-
-    def describes(self, selected: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(C,) whether a caption describes one of the selected items (N,)."""
-        return np.logical_or.reduceat(selected[self.items], self.starts[:-1])
-
-    def first_item(self, row: int, selected: NDArray[np.bool_] | None) -> int:
-        """Row of the first item that a caption describes, of those that are selected (N,)."""
-        items = self.items[self.starts[row] : self.starts[row + 1]]
-        return int(items[0] if selected is None else items[selected[items].argmax()])
-
-    @cached_property
-    def _rows_by_item(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of captions, those of the first item first, and where those of each item begin."""
-        order = np.argsort(self.items, kind="stable")
-        rows = np.repeat(np.arange(len(self.texts)), np.diff(self.starts))[order]
-        return rows, np.concatenate([[0], np.cumsum(np.bincount(self.items))])
-
-    def best(self, item: int, captions: Sequence[str], vector: NDArray[np.float32]) -> int | None:
-        """Number, from 0, of an item's caption that is most similar to a query (D,); None if it has no captions.
-
-        If the index does not give its vectors back, it is the first.
-        """
-        if len(captions) < 2:
-            return 0 if captions else None
-        rows, starts = self._rows_by_item
-        own_rows = rows[starts[item] : starts[item + 1]]
-        try:
-            similarities = self.index.rows(own_rows) @ vector
-        except ValueError:
-            return 0
-        return captions.index(self.texts[own_rows[similarities.argmax()]])
-
-
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """From which score on something fits a text.
+class FitThreshold:
+    """The score from which on the best result of a text is taken to fit it.
 
     Attributes:
-        min_score: of the best result.
-        media: kind of the items on which this was measured.
+        min_score: lowest such score.
+        media: kind of items on which it was measured.
     """
 
     min_score: float
@@ -118,11 +57,11 @@ class SearchEngine:
         model: the encoders that built the index; the text half suffices for queries by text.
         index: row i is item i.
         items: one row per item, with at least `SHOWN_COLUMNS`.
-        filters: of these items.
+        filters: filters by the columns of these items.
         frames: frame embeddings of the items that are videos.
-        captions: searched for queries with media "text".
+        captions: searched by queries with media "text".
         thumbnails: tar file with thumbnails of all frames.
-        fit: tells whether something fits a text; None if that is not known.
+        fit: tells whether a result fits a text; None if the index has no such threshold.
     """
 
     def __init__(
@@ -133,9 +72,9 @@ class SearchEngine:
         items: pd.DataFrame,
         filters: ItemFilters,
         frames: FrameEmbeddings,
-        captions: Captions,
+        captions: CaptionIndex,
         thumbnails: Path,
-        fit: Fit | None,
+        fit: FitThreshold | None,
     ) -> None:
         self.model, self.index, self.items, self.frames = model, index, items, frames
         self.captions, self.thumbnails = captions, thumbnails
@@ -148,9 +87,10 @@ class SearchEngine:
         """Load a model folder and an index folder.
 
         Args:
-            encoders: the model folder; index: the index folder.
-            texts_only: if possible load no image encoder, which takes as long as all the rest; every query must then
-                be a text.
+            encoders: the model folder.
+            index: the index folder.
+            texts_only: if possible do not load the image encoder, which takes as long as everything else; every query
+                must then be a text.
 
         Raises:
             BadInput: one of them is missing or damaged, or the index was built by other encoders.
@@ -168,16 +108,15 @@ class SearchEngine:
             items = pd.read_parquet(index / ITEMS, columns=[*SHOWN_COLUMNS, "origin", *optional])
             filters = ItemFilters(items)
             frames = FrameEmbeddings.load(index / FRAMES)
-            captions = Captions.load(index)
-            fit = Fit.load(index / FIT)
+            captions = CaptionIndex.load(index)
+            fit = FitThreshold.load(index / FIT)
         except (ValueError, OSError, KeyError) as error:
             raise BadInput(f"the index {index} is damaged ({error}): run `dvc repro --force index`") from None
         if not len(items) == len(frames) == len(vectors):
             counts = f"{len(vectors)} vectors for {len(items)} items and the frames of {len(frames)}"
             raise BadInput(f"the index {index} contains {counts}: run `dvc repro --force index`")
-        ready = model.for_inference()
         return cls(
-            model=ready,
+            model=model.for_inference(),
             index=vectors,
             items=items,
             filters=filters,
@@ -207,34 +146,42 @@ class SearchEngine:
             vectors: (Q, D), query embeddings with unit rows.
 
         Returns:
-            For each query at most k results, best first: rank (from 1), score (cosine), id, captions, media, split, row
-            of the item, frame: the number (from 0) of the video frame most similar to the query, 0 for an image, and
-            best_caption: the number (from 0) of the caption most similar to the query, None without captions. Of equal
-            scores the lower row comes first. A text result has media "text", a single caption, and id, split and row
-            of the first item that the caption describes. There are fewer than k results if the index has fewer or an
-            approximate search finds fewer.
+            For each query at most k results, best first; of equal scores the lower row comes first. An approximate
+            index may find fewer. The keys of a result:
+
+            rank: from 1; score: cosine.
+            id, captions, media, split, row: of the item.
+            frame: number, from 0, of the video frame most similar to the query; 0 for an image.
+            best_caption: number, from 0, of the caption most similar to the query; None without captions.
+
+            The result of a search for captions has media "text", that caption alone, and id, split and row of the first
+            item that it describes.
         """
         results: list[list[dict[str, Any]]] = [[] for _ in queries]
         for media, where in {(query.media, query.where) for query in queries}:
             selected = self.filters.select(media, where)
             positions = [row for row, query in enumerate(queries) if (query.media, query.where) == (media, where)]
-            last = max(queries[row].offset + queries[row].k for row in positions)
-            ranked = zip(positions, self._rank(media, selected, vectors[positions], last), strict=True)
-            for position, hits in ranked:
+            last_rank = max(queries[row].offset + queries[row].k for row in positions)
+            ranked = self._rank(media, selected, vectors[positions], last_rank)
+            for position, ranking in zip(positions, ranked, strict=True):
                 query = queries[position]
-                page = [hit for hit in hits if query.min_score is None or hit[0] >= query.min_score]
+                hits = [hit for hit in ranking if query.min_score is None or hit[0] >= query.min_score]
                 results[position] = [
                     {"rank": rank, "score": score, **self._build_result(media, row, vectors[position], selected)}
-                    for rank, (score, row) in enumerate(page[query.offset :][: query.k], start=query.offset + 1)
+                    for rank, (score, row) in enumerate(hits[query.offset :][: query.k], start=query.offset + 1)
                 ]
         return results
 
     def fits(self, query: Query, results: Sequence[dict[str, Any]]) -> bool | None:
-        """Whether the results of a text's first page are as near as something that fits it.
+        """Whether the best result fits a text, rather than being merely the nearest of the items.
+
+        Args:
+            query: the query.
+            results: its first page.
 
         Returns:
-            None if that is not known: there are no results, the index does not know from which score on (`FIT`), or the
-            query is not a text alone or asks for a kind of results whose scores are others.
+            None if that is not known: there are no results, the index has no threshold, the query is not a text alone,
+            or it is for a kind of results on which the threshold was not measured.
         """
         is_text = isinstance(query.content, str) and len(query.terms) == 1
         if self._fit is None or query.media not in ("any", self._fit.media) or not is_text or not results:
@@ -258,8 +205,8 @@ class SearchEngine:
     ) -> list[list[tuple[float, int]]]:
         """Scores and rows of at least the k nearest captions (media "text") or items, equal scores in order of rows.
 
-        Where the k-th has the score of the next ones, these are searched too, so that the first k are the same for
-        every k, and pages neither repeat nor miss a result.
+        If the next ones have the same score as the k-th, they are searched too: the order of results then does not
+        depend on k, and pages neither repeat nor miss a result.
         """
         index = self.captions.index if media == "text" else self.index
         if selected is not None and media == "text":
@@ -284,11 +231,11 @@ class SearchEngine:
             item = self._item(self.captions.first_item(row, selected))
             return item | {"captions": [self.captions.texts[row]], "media": "text", "frame": 0, "best_caption": 0}
         item = self._item(row)
-        best = {
+        matches = {
             "frame": self.frames.best_frame(row, vector),
-            "best_caption": self.captions.best(row, item["captions"], vector),
+            "best_caption": self.captions.best_caption(row, item["captions"], vector),
         }
-        return item | best
+        return item | matches
 
     def _item(self, row: int) -> dict[str, Any]:
         shown = {name: column[row] for name, column in self._columns.items()}
@@ -317,5 +264,5 @@ def read_metadata(index: Path) -> dict[str, Any]:
 
 
 def caption_of(result: Mapping[str, Any]) -> str | None:
-    """The caption of a result that fits the query best; None if it has no captions."""
+    """The caption of a result that is most similar to the query; None if it has no captions."""
     return result["captions"][result["best_caption"]] if result["captions"] else None

@@ -1,4 +1,4 @@
-"""Filters of results by the kind and by the columns of items."""
+"""Filters results by the kind and the columns of their items."""
 
 import json
 from collections import Counter
@@ -14,15 +14,15 @@ from cots.search_engine.queries import ResultMedia, Where
 
 SPLIT = "split"  # the column that every index has
 ITEM_METADATA = "metadata"
-MAX_COLUMNS = 100  # of metadata: each takes memory for every item, and tables may give every item columns of its own
+MAX_COLUMNS = 100  # of metadata: each takes memory for every item, and every item may have columns of its own
 
 
 class ItemFilters:
     """The columns of an index's items by which results can be filtered.
 
     Args:
-        items: one row per item, with columns media and split, and optionally metadata: a JSON object, or None, whose
-            fields are columns too, the `MAX_COLUMNS` that most items have.
+        items: one row per item, with the columns media and split, and optionally metadata: JSON objects, or None. Of
+            their fields, the `MAX_COLUMNS` that most items have become columns too.
     """
 
     def __init__(self, items: pd.DataFrame) -> None:
@@ -38,21 +38,21 @@ class ItemFilters:
         self._columns = {name: _encode(values) for name, values in (columns | {SPLIT: items[SPLIT]}).items()}
 
     def select(self, media: ResultMedia, where: Where) -> NDArray[np.bool_] | None:
-        """(N,) which items may be found; None if all.
+        """(N,) mask of the items that pass; None if all do.
 
         Args:
-            media: kind of results; "text" and "any" select all kinds of items.
-            where: columns, which the items must have, with the values that may be found.
+            media: kind of results; "text" and "any" let all kinds of items pass.
+            where: existing columns with the values that pass.
         """
         selected = self._by_media.get(media)
         for name, values in where:
             codes, numbers = self._columns[name]
-            wanted = np.isin(codes, [numbers[value] for value in values if value in numbers])
-            selected = wanted if selected is None else selected & wanted
+            matches = np.isin(codes, [numbers[value] for value in values if value in numbers])
+            selected = matches if selected is None else selected & matches
         return selected
 
     def count_values(self, max_values: int) -> dict[str, list[tuple[str, int]]]:
-        """By column, its most frequent values with the number of items of each, at most `max_values`."""
+        """The most frequent values of each column, at most `max_values`, with their numbers of items."""
         counts: dict[str, list[tuple[str, int]]] = {}
         for name, (codes, numbers) in self._columns.items():
             sizes = np.bincount(codes[codes >= 0], minlength=len(numbers)).tolist()
@@ -61,10 +61,10 @@ class ItemFilters:
         return counts
 
     def require_columns(self, where: Where) -> None:
-        """Check the columns of a filter.
+        """Check that the columns of a filter exist.
 
         Raises:
-            BadInput: the items have no such column.
+            BadInput: one does not.
         """
         for name, _ in where:
             if name not in self._columns:
@@ -72,7 +72,7 @@ class ItemFilters:
 
 
 def parse_metadata(text: object) -> dict[str, Any]:
-    """The fields of an item, from its cell in column `ITEM_METADATA`.
+    """Parse an item's cell of column `ITEM_METADATA`.
 
     Raises:
         ValueError: the cell is not a JSON object.
@@ -84,11 +84,11 @@ def parse_metadata(text: object) -> dict[str, Any]:
 
 
 def _as_text(value: object) -> str | None:
-    """A value as filters give it: texts as they are, other values as JSON, None for null."""
+    """A value as filters write it: texts as they are, other values as JSON, null as None."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _encode(values: Iterable[str | None]) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """The number of each row's value, -1 for none, and the numbers of the values."""
+    """Number the distinct values: the number of each row's value, -1 for None, and the number of each value."""
     codes, distinct = pd.factorize(np.array(list(values), object))
     return codes, {str(value): number for number, value in enumerate(distinct)}

@@ -21,11 +21,10 @@ RESULT_MEDIA: tuple[ResultMedia, ...] = get_args(ResultMedia)
 DEFAULT_K = 10  # results per query if the caller gives no k
 DEFAULT_MEDIA: ResultMedia = "any"
 
-
-Where = tuple[tuple[str, tuple[str, ...]], ...]  # columns of the items, each with the values that may be found
-TEXT_WEIGHT = 1.5  # of a text beside an image (docs/serving.md has what weights do)
+Where = tuple[tuple[str, tuple[str, ...]], ...]  # a filter: columns of the items, each with the values that pass
+TEXT_WEIGHT = 1.5  # of a text beside an image; docs/serving.md shows what both weights do
 MINUS_WEIGHT = 0.75  # of a text to keep away from
-MIN_LENGTH = 1e-6  # a sum of texts that cancel each other has no direction and finds anything
+MIN_LENGTH = 1e-6  # of a sum of terms; in a shorter one they cancel each other, and it points nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,12 @@ class Query:
         content: a text, an image, or an embedding (D,) that was computed before.
         k: maximum number of results.
         media: kind of results: images, videos, captions ("text"), or images and videos together ("any").
-        text: beside an image: how the result should differ from it, as in "this one, but at night".
-        text_weight: of that text relative to the image.
+        text: how the results should differ from the image in `content`, such as "at night".
+        text_weight: weight of `text` relative to the image.
         minus: texts to keep away from.
-        offset: number of results left out before the first one, such as those of earlier pages.
+        offset: number of best results that are left out, those of earlier pages.
         min_score: results with a lower score are left out.
-        where: results must have one of the values of every column.
+        where: items must have one of the given values in every column.
     """
 
     content: str | Image.Image | NDArray[np.float32]
@@ -56,7 +55,7 @@ class Query:
 
     @property
     def terms(self) -> list[tuple[float, str | Image.Image | NDArray[np.float32]]]:
-        """What the query is the sum of: weights and contents."""
+        """Weights and contents whose sum is the query."""
         texts = [(self.text_weight, self.text)] if self.text is not None else []
         return [(1.0, self.content), *texts, *((-MINUS_WEIGHT, text) for text in self.minus)]
 
