@@ -1,14 +1,14 @@
-"""The score below which nothing in a gallery fits a text: between those of captions and those of nonsense."""
+"""The score below which nothing in a gallery fits a text: between the scores of captions and of nonsense."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_CAPTIONS_BELOW = 0.08  # fraction of captions that may be told that nothing fits; leaves a margin to one in ten
-MIN_CAPTIONS = 50  # with fewer, such a fraction is not known
-MIN_NONSENSE_BELOW = 0.5  # with less, the scores do not tell nonsense from captions
-NONSENSE = (  # texts that describe nothing to be seen: noise, abstract words, office, code, science, law
+MAX_CAPTIONS_BELOW = 0.08  # fraction of captions that nothing seems to fit; the goal is one in ten of unseen captions
+MIN_CAPTIONS = 50  # with fewer, such a fraction cannot be estimated
+MIN_NONSENSE_BELOW = 0.5  # with less, scores do not separate nonsense from captions
+NONSENSE = (  # texts that describe nothing visible: noise, abstract words, office, code, science, law
     "asdf jkl qwerty",
     "xxxxxx yyyyy zzzzz",
     "the quarterly tax return is due",
@@ -53,17 +53,17 @@ NONSENSE = (  # texts that describe nothing to be seen: noise, abstract words, o
 
 
 def fit_threshold(captions: NDArray[np.float32], nonsense: NDArray[np.float32]) -> dict[str, Any] | None:
-    """The score that a text's best result has if something fits.
+    """Fit the lowest score at which the best result of a text is taken to fit it.
 
-    It is as low as it can be with all nonsense below it, and at most the quantile `MAX_CAPTIONS_BELOW` of the captions.
+    It lies just above all nonsense, but not above the quantile `MAX_CAPTIONS_BELOW` of the captions.
 
     Args:
-        captions: (C,) best score of each held-out caption.
-        nonsense: (N,) best score of each text of `NONSENSE`.
+        captions: (C,) score of the best result of each held-out caption.
+        nonsense: (N,) score of the best result of each text of `NONSENSE`.
 
     Returns:
-        `min_score`, and the fractions of `captions` and `nonsense` below it; None if captions are too few or not told
-        from nonsense.
+        `min_score`, and the fractions of `captions` and `nonsense` below it; None if the captions are too few, or their
+        scores are not separated from those of nonsense.
     """
     if len(captions) < MIN_CAPTIONS:
         return None

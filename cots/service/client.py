@@ -15,7 +15,7 @@ from cots.errors import RunFailed
 from cots.search_engine.queries import DEFAULT_K, DEFAULT_MEDIA, TEXT_WEIGHT, ResultMedia
 from cots.service import schemas
 
-IMAGE_TYPE = "application/octet-stream"  # the service looks at the bytes
+IMAGE_TYPE = "application/octet-stream"  # the service tells the format by the bytes
 QueryImage = Path | bytes | Image.Image
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -33,14 +33,14 @@ class RequestFailed(RunFailed):
 
 
 class Client:
-    """Searches over HTTP; each operation of the service is a method with the operation's fields.
+    """Talks to a search service; each operation of the service is a method with the operation's fields.
 
     Use it as a context manager, or call `close`, to close its connections. All methods raise `RequestFailed`.
 
     Args:
-        url: of the service.
-        token: of the service, if it requires one.
-        timeout: for each request, seconds.
+        url: address of the service.
+        token: the service's token, if it requires one.
+        timeout: seconds that a request may take.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8080", *, token: str | None = None, timeout: float = 30.0) -> None:
@@ -76,29 +76,35 @@ class Client:
 
         Args:
             text: what to search by; beside an image, how the results should differ from it.
-            image: a file, its bytes, or an image.
+            image: a path, the bytes of a file, or a PIL image.
             k: maximum number of results.
             media: kind of results.
             min_score: results with a lower score are left out.
-            where: columns of the items, each with the value or the values that may be found.
+            where: columns of the items, each with the value or the values that pass.
             minus: texts to keep away from.
-            text_weight: of the text beside an image.
-            cursor: `next` of an answer; only `k` may stand beside it.
+            text_weight: weight of the text relative to the image.
+            cursor: `next` of an answer; only `k` is allowed beside it.
         """
         if cursor is not None:
             body: dict[str, Any] = {"cursor": cursor, "k": k}
         else:
-            body = {"k": k, "media": media, "min_score": min_score, "where": _lists(where or {}), "minus": list(minus)}
+            body = {
+                "k": k,
+                "media": media,
+                "min_score": min_score,
+                "where": _to_json(where or {}),
+                "minus": list(minus),
+            }
         if text is not None:
             body["text"] = text
         if image is not None:
-            body |= {"image": base64.b64encode(_encode(image)).decode(), "text_weight": text_weight}
+            body |= {"image": base64.b64encode(_image_bytes(image)).decode(), "text_weight": text_weight}
         return self._read(schemas.Answer, "POST", "/search", json=body)
 
     def results(self, text: str | None = None, **query: Any) -> Iterator[schemas.Result]:  # noqa: ANN401
         """All results of a query, page by page; the arguments are those of `search`, `k` is the size of a page.
 
-        If another version answers in the meantime, `RequestFailed` has status 410.
+        If the service switches to another version meanwhile, `RequestFailed` has status 410.
         """
         answer = self.search(text, **query)
         yield from answer.results
@@ -114,17 +120,17 @@ class Client:
         media: ResultMedia = DEFAULT_MEDIA,
         min_score: float | None = None,
     ) -> schemas.Answer:
-        """Search by an image that is sent as it is; the arguments are those of `search`."""
+        """Search by an image alone, sent without base64; the arguments are those of `search`."""
         parameters = {"k": k, "media": media} | ({} if min_score is None else {"min_score": min_score})
-        content, headers = _encode(image), {"Content-Type": IMAGE_TYPE}
+        content, headers = _image_bytes(image), {"Content-Type": IMAGE_TYPE}
         return self._read(schemas.Answer, "POST", "/search/image", params=parameters, content=content, headers=headers)
 
     def withdraw(self, ids: Sequence[str], reason: str) -> schemas.Withdrawn:
         """Take samples out of the deployed index at once, if the service was started with `--project`.
 
         Args:
-            ids: of samples, as in results.
-            reason: is kept beside them.
+            ids: ids of the samples, as in results.
+            reason: why; it is recorded with them.
         """
         return self._read(schemas.Withdrawn, "POST", "/items/withdraw", json={"ids": list(ids), "reason": reason})
 
@@ -137,7 +143,7 @@ class Client:
         return self._read(schemas.Lineage, "GET", f"/lineage/{version}")
 
     def item_lineage(self, version: str, row: int) -> schemas.ItemLineage:
-        """Lineage of a version together with the item in a row of it."""
+        """Lineage of a version and of the item in one of its rows."""
         return self._read(schemas.ItemLineage, "GET", f"/lineage/{version}/{row}")
 
     def preview(self, version: str, row: int, frame: int) -> Image.Image:
@@ -145,11 +151,11 @@ class Client:
         return Image.open(io.BytesIO(self._send("GET", f"/preview/{version}/{row}/{frame}").content), formats=("JPEG",))
 
     def alive(self) -> schemas.Alive:
-        """Whether the process lives."""
+        """Whether the process is alive."""
         return self._read(schemas.Alive, "GET", "/healthz")
 
     def ready(self) -> schemas.Ready:
-        """The version that answers; status 503 if none does yet."""
+        """The version that answers; `RequestFailed` with status 503 if none is loaded yet."""
         return self._read(schemas.Ready, "GET", "/readyz")
 
     def metrics(self) -> str:
@@ -165,24 +171,24 @@ class Client:
         except httpx.HTTPError as error:
             raise RequestFailed(None, f"no answer from {self._url}: {str(error) or type(error).__name__}") from error
         if answer.is_error:
-            raise RequestFailed(answer.status_code, _reason(answer))
+            raise RequestFailed(answer.status_code, _error_of(answer))
         return answer
 
 
-def _reason(answer: httpx.Response) -> str:
-    """The service's sentence, or the status if something else answered."""
+def _error_of(answer: httpx.Response) -> str:
+    """The service's message, or the status if something else answered."""
     try:
         return schemas.Refusal.model_validate_json(answer.content).error
     except ValueError:
         return f"{answer.url} answered with status {answer.status_code}: is it the search service?"
 
 
-def _lists(where: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
+def _to_json(where: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
     return {name: value if isinstance(value, str) else list(value) for name, value in where.items()}
 
 
-def _encode(image: QueryImage) -> bytes:
-    """The bytes of an image file."""
+def _image_bytes(image: QueryImage) -> bytes:
+    """The bytes of an image file; a PIL image becomes PNG."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):

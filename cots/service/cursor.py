@@ -1,11 +1,10 @@
-"""Cursors: where the next page of results begins, as text that a client sends back unchanged.
+"""Cursors: texts that stand for the next page of results, and that a client sends back unchanged.
 
-A cursor holds the query's embedding, so that the next page needs neither the query nor its encoding and is ranked by
-the same numbers. It holds nothing that its sender may not ask for anyway, so it is checked, but not signed.
+A cursor holds the query's embedding, so the next page needs no encoding and is ranked by the same numbers. It grants
+nothing that its sender may not ask for anyway; therefore it is checked, but not signed.
 """
 
 import base64
-import binascii
 import json
 from typing import Annotated, Self
 
@@ -26,12 +25,12 @@ class Cursor(BaseModel):
     """The next page of a query.
 
     Attributes:
-        version: of the index, which alone can continue the ranking.
+        version: version of the index; no other can continue its ranking.
         encoders: digest of the encoders.
         vector: the query's embedding, base64 of little-endian float32.
         offset: number of results on the pages before.
         media, min_score, where: as in `Query`.
-        fits: as in the answer to the query.
+        fits: as in the first page's answer.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -61,25 +60,25 @@ class Cursor(BaseModel):
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Read what `encode` wrote.
+        """Parse a cursor that `encode` wrote.
 
         Raises:
-            RequestRefused: it is something else.
+            RequestRefused: the text is not such a cursor.
         """
         try:
             return cls.model_validate_json(base64.urlsafe_b64decode(text.encode("ascii")))
-        except (ValidationError, ValueError):  # binascii.Error and UnicodeEncodeError among them
+        except (ValidationError, ValueError):  # binascii.Error and UnicodeEncodeError are ValueErrors
             raise RequestRefused(422, MALFORMED) from None
 
     def encode(self) -> str:
-        """The cursor as text of a URL's characters."""
+        """The cursor as URL-safe text."""
         return base64.urlsafe_b64encode(json.dumps(self.model_dump(), separators=(",", ":")).encode()).decode()
 
     def query(self, version: LoadedVersion, k: int) -> Query:
         """The query for the page.
 
         Raises:
-            RequestRefused: another version answers now, or the embedding is none of its encoders.
+            RequestRefused: another version answers now, or the embedding cannot be one of its encoders.
         """
         if (self.version, self.encoders) != (version.view.target.version, version.view.encoders):
             raise RequestRefused(
@@ -89,7 +88,7 @@ class Cursor(BaseModel):
             )
         try:
             vector = np.frombuffer(base64.b64decode(self.vector, validate=True), "<f4")
-        except (binascii.Error, ValueError):
+        except ValueError:  # binascii.Error is one
             raise RequestRefused(422, MALFORMED) from None
         if vector.shape != (version.search.model.dim,) or not np.linalg.norm(vector.astype(np.float64)) <= MAX_LENGTH:
             raise RequestRefused(422, MALFORMED)

@@ -1,4 +1,4 @@
-"""What an index holds, for the first page: numbers of items, columns to filter by, and queries to begin with."""
+"""Describes an index to clients: numbers of items, columns to filter by, and sample queries."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ MAX_VALUES = 50  # of a column
 
 
 def build_overview(search: SearchEngine, *, batch_size: int) -> dict[str, Any]:
-    """The fields of `schemas.Overview` but for the versions.
+    """The fields of `schemas.Overview`, without the versions.
 
     Args:
-        search: encoders and index.
+        search: the loaded index.
         batch_size: texts encoded together.
     """
     media = search.items["media"].value_counts()

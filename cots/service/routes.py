@@ -36,7 +36,7 @@ STATUS_DESCRIPTIONS = {
     403: "a page of another host sent the request",
     404: "not found",
     408: "the body was too slow",
-    410: "the results that the cursor continues are those of another version",
+    410: "the cursor is of a version that no longer answers",
     413: "the body is too large",
     422: "invalid query",
     429: "too many queries at a time",
@@ -65,7 +65,7 @@ class Service:
         image_reader: decodes images of requests.
         service_metrics: exported at `/metrics`.
         log: query log, or None.
-        withdrawal: withdraws samples; None if this service may not.
+        withdrawal: withdraws samples; None if the service allows no withdrawals.
     """
 
     version_manager: VersionManager
@@ -76,7 +76,7 @@ class Service:
     withdrawal: Withdrawal | None
 
     async def search(self, query: Annotated[schemas.AnyQuery, Body()]) -> Response:
-        """Search by a text, a base64-encoded image, or both; or go on with the results of an earlier search."""
+        """Search by a text, a base64-encoded image, or both; or get the next page of an earlier search."""
         started, version = time.perf_counter(), self._require_version()
         if isinstance(query, schemas.CursorQuery):
             cursor = Cursor.decode(query.cursor)
@@ -96,7 +96,7 @@ class Service:
             text_weight=weight,
             minus=tuple(query.minus),
             min_score=query.min_score,
-            where=_where(query.where),
+            where=_parse_where(query.where),
         )
         return await self._answer(version, search_query, started)
 
@@ -127,7 +127,7 @@ class Service:
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": PREVIEW_CACHE})
 
     async def overview(self) -> Response:
-        """What the index holds: numbers of items, columns to filter by, and queries to begin with."""
+        """What the index holds: numbers of items, columns to filter by, and sample queries."""
         version = self._require_version()
         return JSONResponse({"versions": version.view.versions, **version.overview})
 
@@ -158,30 +158,30 @@ class Service:
     async def _answer(
         self, version: LoadedVersion, query: SearchQuery, started: float, *, fits: bool | None = None
     ) -> Response:
-        """Answer a query; `fits` is known already if it is the next page of one."""
+        """Answer a query; for a further page, `fits` is that of the first."""
         try:
             version.search.filters.require_columns(query.where)
         except BadInput as error:
             raise RequestRefused(422, str(error)) from None
-        answer = await self.batcher.submit(version, replace(query, k=query.k + 1))  # one more tells if there is more
+        answer = await self.batcher.submit(version, replace(query, k=query.k + 1))  # is there a next page?
         if not query.offset:
             fits = version.search.fits(query, answer.results)
-        following = None
+        cursor = None
         if len(answer.results) > query.k and query.offset + query.k < MAX_RESULTS:
-            following = Cursor.after(query, answer.vector, version, fits=fits).encode()
+            cursor = Cursor.after(query, answer.vector, version, fits=fits).encode()
         content = {
             "versions": version.view.versions,
             "milliseconds": round(1000 * (time.perf_counter() - started), 1),
-            "results": [_complete(result, version) for result in answer.results[: query.k]],
+            "results": [_complete_result(result, version) for result in answer.results[: query.k]],
             "fits": fits,
-            "next": following,
+            "next": cursor,
         }
         return JSONResponse(content, background=self._log_task(query, answer.vector, version))
 
     def _log_task(
         self, query: SearchQuery, vector: NDArray[np.float32], version: LoadedVersion
     ) -> BackgroundTask | None:
-        """Logs a text or an image; drift is measured on neither mixtures nor further pages."""
+        """Task that logs a text or an image; None for other queries, because drift is not measured on them."""
         if self.log is None or len(query.terms) > 1 or isinstance(query.content, np.ndarray):
             return None
         return BackgroundTask(self.log.add, query, vector, version.view.versions)
@@ -209,22 +209,18 @@ def router(service: Service, *, token: bool) -> APIRouter:
     """
     routes = APIRouter()
     auth = [Depends(HTTPBearer(auto_error=False))] if token else []
-    search_options: dict[str, Any] = {
-        "responses": error_responses(408, 413, 422, 429, 503),
-        "response_model": schemas.Answer,
-        "dependencies": auth,
-    }
-    withdraw_options = search_options | {"response_model": schemas.Withdrawn}
-    routes.post("/items/withdraw", **withdraw_options)(service.withdraw)
-    lookup_options: dict[str, Any] = {"responses": error_responses(404, 422), "dependencies": auth}
-    routes.post("/search", **search_options | {"responses": error_responses(408, 410, 413, 422, 429, 503)})(
-        service.search
+    query_errors = error_responses(408, 413, 422, 429, 503)
+    search_options: dict[str, Any] = {"response_model": schemas.Answer, "dependencies": auth}
+    routes.post("/search", responses=query_errors | error_responses(410), **search_options)(service.search)
+    image_body = {"requestBody": {"required": True, "content": IMAGE_BODY}}
+    routes.post("/search/image", responses=query_errors, openapi_extra=image_body, **search_options)(
+        service.search_image
     )
-    routes.post(
-        "/search/image", openapi_extra={"requestBody": {"required": True, "content": IMAGE_BODY}}, **search_options
-    )(service.search_image)
-    overview_options = lookup_options | {"responses": error_responses(503)}
-    routes.get("/overview", response_model=schemas.Overview, **overview_options)(service.overview)
+    withdraw_options: dict[str, Any] = {"response_model": schemas.Withdrawn, "dependencies": auth}
+    routes.post("/items/withdraw", responses=query_errors, **withdraw_options)(service.withdraw)
+    overview_options: dict[str, Any] = {"response_model": schemas.Overview, "dependencies": auth}
+    routes.get("/overview", responses=error_responses(503), **overview_options)(service.overview)
+    lookup_options: dict[str, Any] = {"responses": error_responses(404, 422), "dependencies": auth}
     routes.get("/lineage/{version}", response_model=schemas.Lineage, **lookup_options)(service.lineage)
     routes.get("/lineage/{version}/{row}", response_model=schemas.ItemLineage, **lookup_options)(service.item_lineage)
     jpeg: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "JPEG"}}
@@ -236,8 +232,8 @@ def router(service: Service, *, token: bool) -> APIRouter:
     return routes
 
 
-def _complete(result: Mapping[str, Any], version: LoadedVersion) -> dict[str, Any]:
-    """A result with its metadata, number of frames and links."""
+def _complete_result(result: Mapping[str, Any], version: LoadedVersion) -> dict[str, Any]:
+    """Add metadata, number of frames and links to a result."""
     name, row, frame = version.view.target.version, result["row"], result["frame"]
     items = version.search.items
     return {
@@ -249,5 +245,5 @@ def _complete(result: Mapping[str, Any], version: LoadedVersion) -> dict[str, An
     }
 
 
-def _where(where: Mapping[str, str | list[str]]) -> Where:
+def _parse_where(where: Mapping[str, str | list[str]]) -> Where:
     return tuple((name, (value,) if isinstance(value, str) else tuple(value)) for name, value in where.items())

@@ -12,17 +12,17 @@ MAX_K = 100
 MAX_CHARS = 1000  # of a text; the text encoder truncates to its own maximum of tokens
 MAX_MINUS = 10  # texts to keep away from
 MAX_FILTERS = 20  # columns in `where`
-MAX_WITHDRAWN = 1000  # samples of one request
-MAX_CURSOR = 100_000  # characters; an embedding of 4096 dimensions takes 22,000
+MAX_WITHDRAWN = 1000  # samples in one request
+MAX_CURSOR = 100_000  # characters; an embedding of 4,096 dimensions takes 22,000
 IMAGE_FORMAT, CURSOR_FORMAT, COLUMN_FORMAT = "base64-picture", "next-of-an-answer", "column-of-items"
 
 
-def _whole(value: object) -> object:
+def _to_int(value: object) -> object:
     """Convert 3.0 to 3: JSON does not distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-K = Annotated[int, Field(ge=1, le=MAX_K, description="Maximum number of results."), BeforeValidator(_whole)]
+K = Annotated[int, Field(ge=1, le=MAX_K, description="Maximum number of results."), BeforeValidator(_to_int)]
 Media = Annotated[
     ResultMedia, Field(description="Kind of results: images, videos, captions (text), or images and videos (any).")
 ]
@@ -31,8 +31,8 @@ RowNumber = Annotated[int, Path(ge=0, le=2**53 - 1)]
 VersionName = Annotated[str, Path(pattern="^[A-Za-z0-9-]{1,64}$")]
 
 
-class Strict(BaseModel):
-    """Base of request bodies: no conversion of types, no unknown fields."""
+class RequestBody(BaseModel):
+    """Base of request bodies: types are not converted, unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -42,7 +42,7 @@ Score = Annotated[float, Field(ge=-1, le=1, description="Results with a lower sc
 Value = Annotated[str, Field(max_length=MAX_CHARS)]
 
 
-class ResultOptions(Strict):
+class ResultOptions(RequestBody):
     """Which results to give."""
 
     k: K = DEFAULT_K
@@ -52,7 +52,7 @@ class ResultOptions(Strict):
         dict[Annotated[str, Field(json_schema_extra={"format": COLUMN_FORMAT})], Value | list[Value]],
         Field(
             max_length=MAX_FILTERS,
-            description="Columns of the items, each with the value or the list of values that may be found.",
+            description="Columns of the items, each with the value or the list of values that pass.",
         ),
     ] = {}
 
@@ -81,14 +81,14 @@ class ImageQuery(QueryOptions):
     ] = TEXT_WEIGHT
 
 
-class CursorQuery(Strict):
+class CursorQuery(RequestBody):
     """The next page of results."""
 
     cursor: Annotated[str, Field(max_length=MAX_CURSOR, json_schema_extra={"format": CURSOR_FORMAT})]
     k: K = DEFAULT_K
 
 
-class WithdrawRequest(Strict):
+class WithdrawRequest(RequestBody):
     """Samples to take out of the deployed index at once."""
 
     ids: Annotated[
@@ -96,18 +96,18 @@ class WithdrawRequest(Strict):
         Field(min_length=1, max_length=MAX_WITHDRAWN, description="Ids of samples, as in results."),
     ]
     reason: Annotated[
-        str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"^[^\x00]*$", description="Why; it is kept.")
+        str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"^[^\x00]*$", description="Why; it is recorded.")
     ]
 
 
-def _kind(body: Any) -> Literal["text", "image", "cursor"]:  # noqa: ANN401  any JSON value
+def _query_kind(body: Any) -> Literal["text", "image", "cursor"]:  # noqa: ANN401  any JSON value
     names = set(body) if isinstance(body, Mapping) else set()
     return "image" if "image" in names else "cursor" if "cursor" in names and "text" not in names else "text"
 
 
 AnyQuery = Annotated[
     Annotated[TextQuery, Tag("text")] | Annotated[ImageQuery, Tag("image")] | Annotated[CursorQuery, Tag("cursor")],
-    Discriminator(_kind),
+    Discriminator(_query_kind),
 ]
 
 
@@ -168,7 +168,7 @@ class Answer(BaseModel):
     milliseconds: float = Field(description="Time from the arrival of the query to its ranking.")
     results: list[Result]
     fits: bool | None = Field(
-        description="Whether the best result is as near as those of captions are; null if that is not known."
+        description="Whether the best result fits the text, rather than being merely the nearest; null if not known."
     )
     next: str | None = Field(description="Cursor of the next page; null after the last one.")
 
@@ -190,13 +190,15 @@ class Overview(BaseModel):
     columns: dict[str, list[ColumnValue]] = Field(
         description="Columns that `where` filters by, each with its most frequent values."
     )
-    samples: list[str] = Field(description="Captions that the index answers with the item that they describe.")
+    samples: list[str] = Field(description="Captions that the index answers with an item that they describe.")
 
 
 class Withdrawn(BaseModel):
     """Samples that are no longer in the deployed index."""
 
-    report: str = Field(description="What `cots data withdraw` reports: the new version, and those trained on them.")
+    report: str = Field(
+        description="Output of `cots data withdraw`: the new version, and those trained on the samples."
+    )
 
 
 class Refusal(BaseModel):
@@ -228,7 +230,9 @@ class Lineage(BaseModel):
     dvc_lock_digest: str | None
     git_commit: str | None
     git_dirty: str | None
-    init_from: dict[str, str] = Field(description="Name and digest of what training began with, the latest first.")
+    init_from: dict[str, str] = Field(
+        description="Name and digest of the models that training started from, latest first."
+    )
     runs: dict[str, str] = Field(description="MLflow's run ids, by stage.")
     gate: dict[str, str] = Field(description="Whether the version was promoted, and why.")
     metrics: dict[str, str] = Field(description="Metrics at the time of packaging.")

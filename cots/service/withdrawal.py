@@ -1,4 +1,4 @@
-"""Withdraws samples of a project over HTTP, by the command `cots data withdraw` itself."""
+"""Withdraws samples of a project on request, by running `cots data withdraw`."""
 
 import asyncio
 import sys
@@ -12,10 +12,11 @@ from cots.service.errors import RequestRefused
 class Withdrawal:
     """Runs `cots data withdraw` in a project's folder, one at a time.
 
-    A process of its own, because the command works in its folder, and the service must not load what it loads.
+    The command is a process of its own, because it works in the project's folder and loads libraries that the service
+    must not load.
 
     Args:
-        project: the folder.
+        project: folder of the project.
     """
 
     def __init__(self, project: Path) -> None:
@@ -25,8 +26,8 @@ class Withdrawal:
         """Withdraw samples; return what the command reports.
 
         Raises:
-            RequestRefused: with the command's message. An unknown id withdraws nothing (422); after a failure samples
-                may still be served (503).
+            RequestRefused: the command failed, with its message: status 422 if nothing is withdrawn, for example
+                because of an unknown id; 503 if the samples may still be served.
         """
         arguments = ["-m", "cots", "data", "withdraw", "--reason", reason, "--", *ids]
         async with self._lock:
@@ -39,12 +40,12 @@ class Withdrawal:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                 )
-            except OSError as error:  # the folder is gone, or the ids together are longer than a command may be
+            except OSError as error:  # the folder is gone, or the command line is too long
                 raise RequestRefused(
                     503, f"nothing is withdrawn: the command does not start: {error.strerror}"
                 ) from None
             report, errors = await command.communicate()
         if command.returncode == 0:
             return report.decode(errors="replace")
-        [*_, reason] = errors.decode(errors="replace").strip().splitlines() or ["it failed"]
-        raise RequestRefused(422 if command.returncode == BadInput.exit_code else 503, reason.removeprefix("error: "))
+        message = (errors.decode(errors="replace").strip().splitlines() or ["it failed"])[-1]
+        raise RequestRefused(422 if command.returncode == BadInput.exit_code else 503, message.removeprefix("error: "))
