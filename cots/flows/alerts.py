@@ -1,7 +1,7 @@
-"""Alerts: Prefect automations that call a webhook, or send a message, when someone should look.
+"""Alerts: Prefect automations that call a webhook or send a message when a run or a version needs attention.
 
-`python -m cots.flows.alerts TYPE/NAME` makes them, or brings them up to date. The block is made once on Prefect's page,
-of type `webhook`, or of one that notifies, such as `slack-webhook`.
+`python -m cots.flows.alerts TYPE/NAME` creates or updates them. TYPE/NAME is a block that somebody has created on
+Prefect's page: a `webhook`, or a block that sends notifications, such as a `slack-webhook`.
 """
 
 import json
@@ -28,8 +28,8 @@ class Alert:
 
     Attributes:
         name: of the automation, without `PREFIX`; also the subject of the message.
-        events: any of which triggers it.
-        text: the message, as an expression of Prefect's templates.
+        events: Prefect events, each of which triggers it.
+        text: the message, as an expression in Prefect's templates.
     """
 
     name: str
@@ -52,7 +52,7 @@ ALERTS = (
 
 
 def report_event(event: str, message: str) -> None:
-    """Tell Prefect of an event, `REFUSED` or `DRIFTED`, and why it happened."""
+    """Emit a Prefect event, `REFUSED` or `DRIFTED`, with a message that says why it happened."""
     emit_event(event=event, resource={"prefect.resource.id": "cots.index"}, payload={"message": message})
 
 
@@ -60,7 +60,7 @@ def create_alerts(block: str) -> list[str]:
     """Create the automations of `ALERTS`, or replace those of an earlier call.
 
     Args:
-        block: type and name of a block document, such as `webhook/alerts` or `slack-webhook/alerts`.
+        block: type and name of a block, such as `webhook/alerts` or `slack-webhook/alerts`.
 
     Returns:
         The names of the automations.
@@ -74,17 +74,17 @@ def create_alerts(block: str) -> list[str]:
             document = client.read_block_document_by_name(name, kind)
         except ObjectNotFound:
             raise BadInput(
-                f"no block {block} in Prefect: make one on its page (Blocks), and name it as TYPE/NAME"
+                f"no block {block} in Prefect: create it on its page (Blocks), and name it as TYPE/NAME"
             ) from None
         assert document.id is not None
         for alert in ALERTS:
             for old in client.read_automations_by_name(PREFIX + alert.name):
                 client.delete_automation(old.id)
-            client.create_automation(_automation(alert, kind, document.id))
+            client.create_automation(_build_automation(alert, kind, document.id))
     return [PREFIX + alert.name for alert in ALERTS]
 
 
-def _automation(alert: Alert, kind: str, block: UUID) -> AutomationCore:
+def _build_automation(alert: Alert, kind: str, block: UUID) -> AutomationCore:
     if kind == WEBHOOK:
         payload = f'{{"alert": {json.dumps(alert.name)}, "message": {{{{ ({alert.text}) | tojson }}}}}}'
         action: CallWebhook | SendNotification = CallWebhook(block_document_id=block, payload=payload)

@@ -1,4 +1,4 @@
-"""Of the scheduled runs that waited while no worker ran, only the newest works."""
+"""After a time without a worker, only the newest of the scheduled runs that are due does its work."""
 
 from typing import Any
 from uuid import UUID
@@ -19,14 +19,14 @@ from prefect.types import DateTime
 
 
 def skip_late_run() -> State[Any] | None:
-    """The final state of the present run if a later scheduled run of its deployment is due as well, else None."""
+    """The state in which the current run ends if a later run of its schedule is due too; otherwise None."""
     if flow_run.id is None or not is_superseded(UUID(flow_run.id)):
         return None
     return Completed(name="Skipped", message="skipped: a later scheduled run is due, which does the same")
 
 
 def is_superseded(run_id: UUID) -> bool:
-    """Whether a run was made by a schedule, and the same schedule's later run is due and has not begun."""
+    """Whether a run was started by a schedule of which a later run is due and has not begun."""
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)
         if not run.auto_scheduled or run.deployment_id is None or run.expected_start_time is None:

@@ -1,4 +1,4 @@
-"""Curves arrive in MLflow while a run trains, so that one can look before it ends."""
+"""Sends curves to MLflow while a run trains, so that they can be watched."""
 
 import logging
 import time
@@ -12,14 +12,14 @@ from cots.tracking.runs import LoggedRun
 
 log = logging.getLogger(__name__)
 
-SECONDS = 10.0  # between two sendings
+INTERVAL_SECONDS = 10.0
 
 
 class LiveCurves:
-    """Sends the rows of curves to an open run from a thread, a few seconds' worth at a time.
+    """Sends rows of curves to an open run from a thread, every `INTERVAL_SECONDS`.
 
-    Training never waits for it. A server that is down costs nothing but a warning: `log_curves` of the run sends
-    what is missing at the end.
+    Training never waits for it. If the server is down it only warns, and `LoggedRun.log_curves` sends the missing rows
+    at the end.
 
     Args:
         run: the open run.
@@ -27,29 +27,29 @@ class LiveCurves:
 
     def __init__(self, run: LoggedRun) -> None:
         self._run = run
-        self._rows: list[Mapping[str, float]] = []
+        self._queued: list[Mapping[str, float]] = []
         self._pool = ThreadPoolExecutor(1)
         self._sending: Future[None] | None = None
-        self._sent = time.monotonic()
+        self._sent_at = time.monotonic()
         self._warned = False
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for what is being sent."""
+        """Wait until the rows that are being sent have arrived."""
         self._pool.shutdown()
 
     def add(self, row: Mapping[str, float]) -> None:
-        """Take the row of a step; send all that wait if it is time and nothing is being sent."""
-        self._rows.append(dict(row))
-        if time.monotonic() - self._sent >= SECONDS and (self._sending is None or self._sending.done()):
-            rows, self._rows = self._rows, []
+        """Queue the row of a step; if the interval is over and nothing is being sent, send all queued rows."""
+        self._queued.append(dict(row))
+        if time.monotonic() - self._sent_at >= INTERVAL_SECONDS and (self._sending is None or self._sending.done()):
+            rows, self._queued = self._queued, []
             self._sending = self._pool.submit(self._send, rows)
-            self._sent = time.monotonic()
+            self._sent_at = time.monotonic()
 
     def _send(self, rows: list[Mapping[str, float]]) -> None:
         try:

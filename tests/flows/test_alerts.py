@@ -78,5 +78,5 @@ def test_every_alert_arrives_once_with_what_to_look_at(received: tuple[str, Queu
 
 @pytest.mark.usefixtures("on_server")
 def test_a_block_that_is_not_there_is_named() -> None:
-    with pytest.raises(BadInput, match="no block slack-webhook/nowhere in Prefect: make one on its page"):
+    with pytest.raises(BadInput, match="no block slack-webhook/nowhere in Prefect: create it on its page"):
         create_alerts("slack-webhook/nowhere")

@@ -154,7 +154,7 @@ def test_a_run_that_was_cut_off_goes_on_as_one_run_with_one_curve(project: Path)
 
 
 def test_curves_can_be_looked_at_while_the_run_is_open(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_curves, "SECONDS", 0.0)
+    monkeypatch.setattr(live_curves, "INTERVAL_SECONDS", 0.0)
     with start_run("pretrain", {}, project / "live.json", manifest=project / "manifest.parquet") as run:
         with LiveCurves(run) as live:
             live.add({"step": 0, "loss/total": 2.0, "val/rsum": math.nan})
