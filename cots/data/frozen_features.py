@@ -1,4 +1,4 @@
-"""Frozen features: what the frozen image blocks compute for crop views, kept on disk in half precision."""
+"""Frozen features: the output of the frozen image blocks for crop views, stored in half precision."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 
 class FrozenFeatures:
-    """The tokens after the frozen blocks, for some crop views of each training sample; read as they are needed.
+    """The tokens after the frozen blocks, for some crop views of each training sample; read from disk when needed.
 
     Args:
-        files: of each shard, a .npy file (V, S, L, W): V views of S samples, L tokens of width W each.
+        files: for each shard a .npy file (V, S, L, W): V views of S samples, each with L tokens of width W.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:

@@ -1,10 +1,8 @@
-"""Both encoders as ONNX files, which run without this project and without torch."""
+"""Exports both encoders as ONNX files, which run without this project and without torch."""
 
 import importlib.util
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,13 +16,13 @@ from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.model_folder import CONFIG, TOKENIZER
 
 IMAGE_ONNX, TEXT_ONNX = "image.onnx", "text.onnx"
-NEEDED = ("onnx", "onnxscript")  # what torch.onnx writes files with
-EXAMPLES = 2  # rows of the traced batch: a dimension of 1 would be taken for a constant
+REQUIRED_PACKAGES = ("onnx", "onnxscript")  # torch.onnx writes files with them
+EXAMPLES = 2  # rows of the traced batch; torch would take a dimension of 1 for a constant
 EXAMPLE_TOKENS = 5
 
 
 class ImageTower(nn.Module):
-    """Images to unit vectors, all at once: the number of images is not known when the graph is written."""
+    """Images to unit vectors in a single batch, because its size is not known when the graph is traced."""
 
     def __init__(self, encoder: ImageEncoder) -> None:
         super().__init__()
@@ -36,7 +34,7 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids to unit vectors, with a mask of numbers, as tokenizers give it."""
+    """Token ids to unit vectors, with an integer attention mask, as tokenizers return it."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
@@ -49,20 +47,20 @@ class TextTower(nn.Module):
 
 
 def export_onnx(model: DualEncoder, folder: Path) -> None:
-    """Write both encoders as ONNX, with the configuration (size, mean and std of the pixels) and the tokenizer beside.
+    """Write both encoders as ONNX files, beside configuration (image size, mean, std) and tokenizer.
 
     `image.onnx`: `pixel_values` (B, 3, H, W), float32, to `image_embeds` (B, D). `text.onnx`: `input_ids` and
     `attention_mask` (B, L), int64, to `text_embeds` (B, D). Rows are unit vectors. B is any number, and so is L up to
     `max_tokens`; models that read padding, such as SigLIP, need L = `max_tokens`.
 
     Args:
-        model: as loaded, before `for_inference`.
-        folder: replaced if it exists.
+        model: freshly loaded, because `for_inference` rounds the weights.
+        folder: the output folder; it is replaced if it exists.
 
     Raises:
         BadInput: the extra `onnx` is not installed, or torch cannot write such a model.
     """
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
         raise BadInput(f"ONNX needs {' and '.join(missing)}: `pip install cots[onnx]`")
     model.to(torch.device("cpu"))
     size, length = model.config["image"]["size"], model.text_length
@@ -80,7 +78,10 @@ def export_onnx(model: DualEncoder, folder: Path) -> None:
         )
         _export(
             TextTower(model.text),
-            {"input_ids": tokens, "attention_mask": tokens.clone()},  # of one tensor torch makes one input
+            {
+                "input_ids": tokens,
+                "attention_mask": tokens.clone(),
+            },  # torch would merge inputs that are the same tensor
             {"input_ids": text_axes, "attention_mask": text_axes},
             partial / TEXT_ONNX,
             output="text_embeds",
@@ -92,14 +93,6 @@ def export_onnx(model: DualEncoder, folder: Path) -> None:
 def _export(
     tower: nn.Module, inputs: dict[str, Tensor], axes: dict[str, dict[int, Dim]], file: Path, *, output: str
 ) -> None:
-    with quiet():
+    with warnings.catch_warnings(action="ignore"):  # torch warns about how it traces
         program = torch.export.export(tower.eval(), (), inputs, dynamic_shapes=axes)
         torch.onnx.export(program, f=file, output_names=[output], external_data=False, verbose=False)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """None of torch's notes on how it traces."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

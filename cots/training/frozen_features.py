@@ -1,4 +1,4 @@
-"""Computes the frozen features of a run, before its first step."""
+"""Computes what the frozen image blocks give for the crop views of a run, before its first step."""
 
 import hashlib
 import json
@@ -22,34 +22,34 @@ from cots.models.model_folder import update_digest
 from cots.models.pixels import normalize_pixels
 from cots.progress import Progress
 
-BATCH_SIZE = 128  # crops encoded at once
+BATCH_SIZE = 128  # crops encoded together
 PixelStats = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def with_frozen_features(
     loader: TrainLoader, image: ImageEncoder, folder: Path, *, num_views: int, pixel_stats: PixelStats
 ) -> TrainLoader:
-    """A loader of the tokens after the frozen image blocks in place of pixels; these are computed once, here.
+    """A loader that gives the tokens after the frozen image blocks in place of pixels; they are computed here, once.
 
-    One file for each shard is named by a digest of all that its content depends on, so that the next run of the same
+    The tokens of each shard are a file, named by a digest of everything that they depend on: a later run with the same
     frozen blocks, views and shard finds it. Files that this run does not need are removed.
 
     Args:
-        loader: of the run.
-        image: with its frozen blocks; from now on it takes their output in place of pixels.
-        folder: of the files.
-        num_views: crop views of each sample to be used, at most as many as there are.
+        loader: the run's loader.
+        image: image encoder with frozen blocks; it takes their output in place of pixels from now on.
+        folder: where the files lie.
+        num_views: number of crop views of each sample to use, at most as many as there are.
         pixel_stats: mean and standard deviation by channel.
 
     Raises:
-        BadInput: the backbone cannot be cut between its blocks, or its tokens are beyond half precision.
+        BadInput: the backbone cannot be split between its blocks, or its tokens are too large for half precision.
     """
     trained = [any(weight.requires_grad for weight in block.parameters()) for block in image.backbone.blocks]
     image.num_lower_blocks = [*trained, True].index(True)
     loader = replace(loader, num_views=min(num_views, loader.num_views))
-    weights = [_digest_lower_weights(image), pixel_stats, loader.size, loader.num_views]
+    settings = [_digest_lower_weights(image), pixel_stats, loader.size, loader.num_views]
     files = [
-        folder / f"{fingerprint(weights, shard, views)}.npy"
+        folder / f"{fingerprint(settings, shard, views)}.npy"
         for shard, views in zip(loader.shards, loader.views, strict=True)
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,10 +57,10 @@ def with_frozen_features(
         for file in {*folder.iterdir()} - {*files}:
             file.unlink()
     barrier()
-    mine = [shard for shard, file in enumerate(files) if not file.exists()][rank() :: world_size()]
-    if mine:
-        with Progress("frozen features", total=len(mine), unit="shards") as progress:
-            for shard in mine:
+    own_shards = [shard for shard, file in enumerate(files) if not file.exists()][rank() :: world_size()]
+    if own_shards:
+        with Progress("frozen features", total=len(own_shards), unit="shards") as progress:
+            for shard in own_shards:
                 with atomic_file(files[shard]) as partial:
                     _write_shard(partial, loader, image, shard, pixel_stats)
                 progress.advance()
@@ -70,7 +70,7 @@ def with_frozen_features(
 
 @torch.no_grad()
 def _write_shard(path: Path, loader: TrainLoader, image: ImageEncoder, shard: int, pixel_stats: PixelStats) -> None:
-    """Write (V, S, L, W): the tokens after the lower blocks, of all views of a shard's samples."""
+    """Write (V, S, L, W): the tokens after the frozen blocks, for every view of every sample of a shard."""
     mean, std = pixel_stats
     device = image.projection.weight.device
     num_samples = len(CropViews.load(loader.views[shard]).frames)
@@ -80,10 +80,12 @@ def _write_shard(path: Path, loader: TrainLoader, image: ImageEncoder, shard: in
             pixels = np.stack([loader.crop_frames(sample, [sample.frame])[0] for sample in batch])
             images = normalize_pixels(pixels, mean=mean, std=std, device=device)
             with autocast(device):
-                pieces = torch.split(images, image.backbone.micro_batch_size(images))
-                tokens = torch.cat([image.backbone.encode_lower(piece, image.num_lower_blocks) for piece in pieces])
+                chunks = torch.split(images, image.backbone.micro_batch_size(images))
+                tokens = torch.cat([image.backbone.encode_lower(chunk, image.num_lower_blocks) for chunk in chunks])
             if not (tokens := tokens.half()).isfinite().all():
-                raise BadInput("cached_views: the output of the frozen blocks is beyond half precision: set it to 0")
+                raise BadInput(
+                    "cached_views: the output of the frozen blocks is too large for half precision: set it to 0"
+                )
             if features is None:
                 shape = (loader.num_views, num_samples, *tokens.shape[1:])
                 features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
@@ -91,7 +93,7 @@ def _write_shard(path: Path, loader: TrainLoader, image: ImageEncoder, shard: in
 
 
 def _digest_lower_weights(image: ImageEncoder) -> str:
-    """Of the weights that images without masks pass before the first trained block, and of how they were built."""
+    """Digest of the frozen weights and of how they were built, without the mask token: no image is masked here."""
     backbone = image.backbone
     sha = hashlib.sha256(json.dumps([backbone.name, backbone.options, image.num_lower_blocks]).encode())
     for name, weight in backbone.named_parameters():

@@ -1,4 +1,4 @@
-"""Measurements beside training, on request: gradient norms by level, and retrieval on the validation split."""
+"""Optional measurements during training: gradient norms by level, and retrieval on the validation split."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +16,15 @@ from cots.training.gradients import Metrics, backward_batch
 
 
 class Monitor:
-    """Measures at some steps of a run; weights, state and random numbers of the run stay as they are.
+    """Measures at some steps of a run, without changing its weights, state or random numbers.
 
     Args:
-        objective: that is trained.
-        config: the section of the run, with the intervals.
-        validate: scores of the present weights on the validation split, by column.
+        objective: the objective in training.
+        config: the run's section of params.yaml, with the intervals.
+        validate: gives the scores of the current weights on the validation split, by column.
 
     Attributes:
-        seconds: that all measurements took.
+        seconds: total time of the measurements.
     """
 
     def __init__(self, objective: Objective[Any], config: TrainConfig, validate: Callable[[], Metrics]) -> None:
@@ -32,7 +32,7 @@ class Monitor:
         self.seconds = 0.0
 
     def before_step(self, step: int, batch: Batch) -> Metrics:
-        """Norms of each level's weighted gradient in each backbone, if this step is one in `grad_norms_every`."""
+        """Norms of each level's weighted gradient in each backbone, every `grad_norms_every` steps."""
         every = self.config.grad_norms_every
         if not every or step % every:
             return {}
@@ -40,7 +40,7 @@ class Monitor:
             return grad_norms(self.objective, batch, grad_accum_steps=self.config.grad_accum_steps)
 
     def after_step(self, step: int) -> Metrics:
-        """Retrieval on the validation split, if this step is the last of `validate_every`, or of the run."""
+        """Retrieval on the validation split, every `validate_every` steps and after the last step."""
         every = self.config.validate_every
         if not every or ((step + 1) % every and step + 1 < self.config.steps):
             return {}
@@ -60,12 +60,12 @@ def grad_norms(objective: Objective[Any], batch: Batch, *, grad_accum_steps: int
     """Norms of the weighted gradients of a batch, by level and backbone.
 
     Args:
-        objective: without gradients, before and afterwards.
+        objective: has no gradients, neither before nor afterwards.
         batch: on the objective's device.
         grad_accum_steps: number of micro-batches.
 
     Returns:
-        By column, such as `grad_norm/token/image`; for each level the norm over the trained weights of the backbone.
+        By column, such as `grad_norm/token/image`: the norm over the backbone's trained weights.
     """
     norms: Metrics = {}
     with torch.random.fork_rng(devices=[batch.frames.device] if batch.frames.is_cuda else []):

@@ -1,4 +1,4 @@
-"""Retrieval on the validation split, beside training."""
+"""Retrieval on the validation split during training."""
 
 from pathlib import Path
 
@@ -27,16 +27,18 @@ def validate(
     *,
     media: tuple[str, ...],
 ) -> dict[str, float]:
-    """Scores of the encoders that the run would save now, on the validation split.
+    """Evaluate the encoders that the run would save now on the validation split.
 
     Args:
-        model: that is trained; objective: around it.
-        shards: the folder of shards; manifest: the manifest file.
-        training: the section of the run.
-        media: "image" and/or "video"; those without validation samples are left out.
+        model: the model in training.
+        objective: the objective around it.
+        shards: folder of shards.
+        manifest: the manifest file.
+        training: the run's section of params.yaml.
+        media: kinds of media to evaluate, "image" and "video"; one without validation samples is left out.
 
     Returns:
-        By column: `val/rsum`, and `val/t2i/R1` and so on; RSUM is of images if there are any.
+        By column: `val/rsum`, and recalls such as `val/t2i/R1`. If there are images, RSUM is theirs.
 
     Raises:
         BadInput: there are no validation samples.
@@ -55,8 +57,10 @@ def validate(
         ranked = rank_queries(embedded.items, embedded.texts, embedded.text_to_item)
         directions = dict(zip(DIRECTIONS[kind], ranked, strict=True))
         scores.setdefault(VALIDATION_RSUM, rsum(directions))
-        for direction, queries in directions.items():  # MLflow allows no @ in names
-            scores |= {f"{VALIDATION}{direction}/{r.name.replace('@', '')}": r.score(queries) for r in RECALLS}
+        for direction, queries in directions.items():
+            scores |= {  # MLflow allows no @ in names
+                f"{VALIDATION}{direction}/{recall.name.replace('@', '')}": recall.score(queries) for recall in RECALLS
+            }
     if not scores:
         raise BadInput(f"validate_every: {manifest} has no validation samples: set it to null")
     return scores

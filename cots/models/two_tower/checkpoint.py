@@ -15,7 +15,7 @@ class Checkpoint(NamedTuple):
     """A two-tower checkpoint in this project's form."""
 
     config: dict[str, Any]  # of a `DualEncoder`
-    weights: Weights  # of both encoders, but for the mask token, which no checkpoint has
+    weights: Weights  # of both encoders, without the mask token, which no checkpoint has
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -83,16 +83,18 @@ def assemble(
     tokenizer: PreTrainedTokenizerBase,
     text_bias: Tensor | None = None,
 ) -> Checkpoint:
-    """Join both towers.
+    """Join both towers to a checkpoint.
 
     Args:
-        image_config: of `image_tower`; text_config: of `text_tower`.
-        image: weights of the image tower, in timm's names; text: of the text tower, in transformers'.
-        image_projection: (D, W); None if there is none, because its tokens have the dimension D.
-        text_projection: (D, W); None if it is transformers' `head` of the text tower.
-        scales: has `logit_scale` and, for SigLIP, `logit_bias`.
-        tokenizer: of the texts.
-        text_bias: (D,) of the text's projection, if it has one.
+        image_config: result of `image_tower`.
+        text_config: result of `text_tower`.
+        image: weights of the image tower, with timm's names.
+        text: weights of the text tower, with transformers' names.
+        image_projection: (D, W); None if the image tower's width is D and it needs none.
+        text_projection: (D, W); None if it is the `head` among the weights of the text tower.
+        scales: weights that hold `logit_scale` and, for SigLIP, `logit_bias`.
+        tokenizer: the text tower's tokenizer.
+        text_bias: (D,) bias of the text projection, if it has one.
     """
     dim = text_config["dim"]
     if text_projection is None:

@@ -1,7 +1,7 @@
 """Loads CLIP and SigLIP into this project's model.
 
-Weights are renamed twice at most: from OpenAI's and open_clip's names to those of transformers, and the image tower's
-from there to timm's, because the image backbone is timm's vision transformer. The text tower is that of transformers.
+The text tower is transformers', the image tower timm's vision transformer. So weights of OpenAI and open_clip get
+transformers' names first, and those of the image tower then get timm's.
 """
 
 import json
@@ -19,7 +19,7 @@ from cots.models.dual_encoder import DualEncoder
 from cots.models.hf_files import summarize_error
 from cots.models.two_tower.checkpoint import Checkpoint
 from cots.models.two_tower.open_clip import read_open_clip
-from cots.models.two_tower.renaming import strip
+from cots.models.two_tower.renaming import strip_prefix
 from cots.models.two_tower.transformers_folder import read_transformers
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -32,26 +32,26 @@ LOAD_ERRORS = (AssertionError, AttributeError, KeyError, OSError, RuntimeError, 
 def load_two_tower(name: str, path: Path | None = None) -> DualEncoder:
     """Load CLIP or SigLIP: both towers, projections, tokenizer, temperature and bias.
 
-    The embeddings are those of the library that stored it. `config` of the model has the temperature tau = exp(-scale),
-    and for SigLIP the bias of its logits. The mask token, which no checkpoint has, is zero.
+    The embeddings equal those of the library that stored it. The model's `config` has the temperature,
+    exp(-logit_scale), and for SigLIP the bias of the logits. The mask token, which no checkpoint has, is zero.
 
     Args:
         name: a name on the Hugging Face hub, a folder of transformers or open_clip, or a file of weights in the
             format of OpenAI or open_clip.
-        path: where it is on this machine, if that is known.
+        path: local path, if it has been fetched already.
 
     Raises:
-        BadInput: there is no such checkpoint, it is of another architecture, or weights or tokenizer do not fit.
+        BadInput: there is no such checkpoint, it has another architecture, or its parts do not fit together.
     """
     checkpoint = read_checkpoint(name, path or fetch(name))
     try:
         model = DualEncoder.build(checkpoint.config, checkpoint.tokenizer)
         for tower in ("image", "text"):
             encoder = getattr(model, tower)
-            weights, own = strip(checkpoint.weights, f"{tower}."), encoder.state_dict()
-            raise_if_incomplete(name, tower, expected=own.keys() - {MASK}, present=weights.keys())
-            if MASK in own:
-                weights[MASK] = torch.zeros_like(own[MASK])
+            weights, initial = strip_prefix(checkpoint.weights, f"{tower}."), encoder.state_dict()
+            raise_if_incomplete(name, tower, expected=initial.keys() - {MASK}, present=weights.keys())
+            if MASK in initial:
+                weights[MASK] = torch.zeros_like(initial[MASK])
             encoder.load_state_dict(weights)
     except LOAD_ERRORS as error:
         raise BadInput(f"{name} does not fit its own configuration: {summarize_error(error)}") from None
@@ -59,22 +59,23 @@ def load_two_tower(name: str, path: Path | None = None) -> DualEncoder:
 
 
 def raise_if_incomplete(name: str, tower: str, *, expected: Iterable[str], present: Iterable[str]) -> None:
-    """Raise `BadInput` if weights of a tower are missing, or if there are others."""
-    missing, others = sorted(set(expected) - set(present)), sorted(set(present) - set(expected))
+    """Raise `BadInput` if a tower lacks weights, or has unknown ones."""
+    missing, unknown = sorted(set(expected) - set(present)), sorted(set(present) - set(expected))
     if missing:
         raise BadInput(f"{name} lacks {len(missing)} weights of the {tower} tower, such as {missing[0]}")
-    if others:
-        raise BadInput(f"{name} has {len(others)} unknown weights in the {tower} tower, such as {others[0]}")
+    if unknown:
+        raise BadInput(f"{name} has {len(unknown)} unknown weights in the {tower} tower, such as {unknown[0]}")
 
 
 def read_checkpoint(name: str, path: Path) -> Checkpoint:
-    """Read a checkpoint of any of the formats.
+    """Read a checkpoint in any of the formats.
 
     Args:
-        name: for messages; path: its folder or file.
+        name: for messages.
+        path: folder or file.
 
     Raises:
-        BadInput: it is no checkpoint, or of another architecture.
+        BadInput: it is no checkpoint, or has another architecture.
     """
     try:
         if path.is_file():
@@ -96,11 +97,11 @@ def fetch(name: str, *, revision: str | None = None, token: str | None = None) -
 
     Args:
         name: a path, or a name on the hub.
-        revision: branch, tag or commit on the hub; None is its main branch.
-        token: of the hub; None is the one of `hf auth login`, if there is one.
+        revision: branch, tag or commit on the hub; by default the main branch.
+        token: access token of the hub; by default that of `hf auth login`, if there is one.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is no such checkpoint, or the hub does not answer and its cache lacks it.
     """
     path = Path(name).expanduser()
     if path.exists():

@@ -14,13 +14,13 @@ from transformers import PreTrainedTokenizerBase
 from cots.data.tokenizer import load_tokenizer
 from cots.errors import BadInput
 from cots.models.two_tower.checkpoint import Checkpoint, assemble, image_tower, text_tower
-from cots.models.two_tower.renaming import Weights, strip, to_timm, to_transformers
+from cots.models.two_tower.renaming import Weights, strip_prefix, to_timm, to_transformers
 from cots.models.two_tower.state_dict import read_state_dict
 
 CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # OpenAI's files hold no vocabulary
-TEXT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")  # of a text tower of transformers
-HEAD_WIDTH = 64  # of an attention head of CLIP, unless its configuration says otherwise
-# by width: ViT-H, ViT-g and ViT-bigG, where a file of weights has no configuration
+TEXT_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")  # of transformers' text tower
+HEAD_WIDTH = 64  # of CLIP's attention heads, unless the configuration says otherwise
+# Number of heads by width for ViT-H, ViT-g and ViT-bigG, if there is no configuration.
 HEADS = {1280: 16, 1408: 16, 1664: 16}
 TEXT_DEFAULTS = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}  # open_clip's
 
@@ -29,15 +29,16 @@ def read_open_clip(name: str, file: Path, settings: dict[str, Any], folder: Path
     """Read weights in open_clip's format, which is OpenAI's.
 
     Args:
-        name: for messages; file: of weights.
-        settings: content of open_clip_config.json; {} means CLIP, with sizes from the shapes of its weights.
-        folder: holds the tokenizer, unless it is CLIP's.
+        name: for messages.
+        file: file of weights.
+        settings: content of open_clip_config.json; {} stands for CLIP with sizes from the shapes of its weights.
+        folder: holds the tokenizer; without one, CLIP's is used.
 
     Raises:
         BadInput: a tower is of another architecture.
     """
     weights = read_state_dict(name, file)
-    text_weights = strip(weights, "text.") or weights
+    text_weights = strip_prefix(weights, "text.") or weights
     model = settings.get("model_cfg", {})
     vision, text = model.get("vision_cfg", {}), TEXT_DEFAULTS | model.get("text_cfg", {})
     siglip = bool(text.get("no_causal_mask"))
@@ -45,15 +46,15 @@ def read_open_clip(name: str, file: Path, settings: dict[str, Any], folder: Path
         raise BadInput(f"{name} is no CLIP with a vision transformer: its towers are of another architecture")
     if siglip != ("timm_model_name" in vision):
         raise BadInput(f"{name} is neither CLIP nor SigLIP: it mixes their towers")
-    if strip(weights, "visual.head."):
-        raise BadInput(f"{name} projects its images after pooling by a head of its own, which SigLIP does not")
+    if strip_prefix(weights, "visual.head."):
+        raise BadInput(f"{name} projects images after pooling, by a head of its own, which SigLIP lacks")
     activation = "quick_gelu" if model.get("quick_gelu", "input_resolution" in weights) else "gelu"
     if siglip:
-        image_weights = strip(weights, "visual.trunk.")
-        heads, image_activation = trunk_settings(vision["timm_model_name"])
+        image_weights = strip_prefix(weights, "visual.trunk.")
+        heads, image_activation = timm_heads_and_activation(vision["timm_model_name"])
     else:
-        image_weights = to_timm(to_transformers(strip(weights, "visual.")))
-        heads, image_activation = heads_of_clip(image_weights, vision), activation
+        image_weights = to_timm(to_transformers(strip_prefix(weights, "visual.")))
+        heads, image_activation = num_clip_heads(image_weights, vision), activation
     image_config = open_clip_image_tower(
         image_weights,
         settings.get("preprocess_cfg", {}),
@@ -64,14 +65,14 @@ def read_open_clip(name: str, file: Path, settings: dict[str, Any], folder: Path
     tokenizer = load_tokenizer(str(folder) if has_tokenizer(folder) else CLIP_TOKENIZER)
     if text.get("tokenizer_kwargs", {}).get("clean") == "canonicalize":
         canonicalize(tokenizer)
-    sizes = text if settings else text | sizes_of_text(text_weights)
+    options = text if settings else text | text_sizes(text_weights)
     projection = read_text_projection(name, text_weights)
     return assemble(
         image_config,
         text_tower(
             "siglip_text_model" if siglip else "clip_text_model",
             tokenizer,
-            options=open_clip_text_options(sizes, text_weights, activation),
+            options=open_clip_text_options(options, text_weights, activation),
             dim=projection.shape[0],
         ),
         image=image_weights,
@@ -87,7 +88,7 @@ def read_open_clip(name: str, file: Path, settings: dict[str, Any], folder: Path
 def open_clip_image_tower(
     weights: Weights, preprocess: dict[str, Any], *, siglip: bool, heads: int, activation: str
 ) -> dict[str, Any]:
-    """Section `image` of a model's config, with sizes from the shapes of its weights, in timm's names."""
+    """Section `image` of a model's config, with sizes from the shapes of its weights, which have timm's names."""
     patch, width = weights["patch_embed.proj.weight"].shape[-1], weights["pos_embed"].shape[-1]
     return image_tower(
         siglip=siglip,
@@ -103,14 +104,14 @@ def open_clip_image_tower(
     )
 
 
-def heads_of_clip(weights: Weights, vision: dict[str, Any]) -> int:
-    """Number of heads of CLIP's image tower: by its configuration, or as in the published models of its width."""
+def num_clip_heads(weights: Weights, vision: dict[str, Any]) -> int:
+    """Number of heads of CLIP's image tower: from its configuration, or that of the published models of its width."""
     width: int = weights["pos_embed"].shape[-1]
     return width // vision["head_width"] if "head_width" in vision else HEADS.get(width, width // HEAD_WIDTH)
 
 
-def trunk_settings(name: str) -> tuple[int, str]:
-    """Number of heads and activation of a timm image tower, by its name."""
+def timm_heads_and_activation(name: str) -> tuple[int, str]:
+    """Number of heads and activation of timm's image tower of a name."""
     with torch.device("meta"):
         block = timm.create_model(name, num_classes=0).blocks[0]
     tanh = isinstance(block.mlp.act, GELUTanh)
@@ -118,7 +119,7 @@ def trunk_settings(name: str) -> tuple[int, str]:
 
 
 def open_clip_text_options(text: dict[str, Any], weights: Weights, activation: str) -> dict[str, Any]:
-    """Settings of transformers' text tower, from open_clip's `text_cfg`."""
+    """Options of transformers' text tower, from open_clip's `text_cfg`."""
     tanh = text.get("act_kwargs", {}).get("approximate") == "tanh"
     return {
         "vocab_size": text["vocab_size"],
@@ -132,8 +133,8 @@ def open_clip_text_options(text: dict[str, Any], weights: Weights, activation: s
     }
 
 
-def sizes_of_text(weights: Weights) -> dict[str, int]:
-    """Settings of CLIP's text tower from the shapes of its weights."""
+def text_sizes(weights: Weights) -> dict[str, int]:
+    """`text_cfg` of CLIP's text tower, from the shapes of its weights."""
     width = weights["ln_final.weight"].shape[0]
     return {
         "context_length": weights["positional_embedding"].shape[0],
@@ -163,13 +164,13 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def canonicalize(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the tokenizer lower-case texts and drop punctuation, as SigLIP's texts were; changes it in place.
+    """Make a tokenizer lower-case texts and drop punctuation, as for SigLIP's training; it is changed in place.
 
-    open_clip also repairs wrongly decoded texts and HTML entities first; texts with either differ.
+    open_clip also repairs wrongly decoded characters and HTML entities first; texts that have these differ.
     """
     backend = tokenizer.backend_tokenizer
     underscores = normalizers.Replace("_", " ")
     punctuation = normalizers.Replace(Regex(r"[!-/:-@\[-`{-~‘’“”]"), "")
     spaces = normalizers.Replace(Regex(r"\s+"), " ")
-    before = [underscores, normalizers.Lowercase(), punctuation, spaces, normalizers.Strip()]
-    backend.normalizer = normalizers.Sequence([*before, backend.normalizer] if backend.normalizer else before)
+    steps = [underscores, normalizers.Lowercase(), punctuation, spaces, normalizers.Strip()]
+    backend.normalizer = normalizers.Sequence([*steps, backend.normalizer] if backend.normalizer else steps)

@@ -1,4 +1,4 @@
-"""Names of weights: from those of OpenAI and open_clip to transformers', and an image tower's from there to timm's."""
+"""Renames weights: from the names of OpenAI and open_clip to those of transformers, and from there to timm's."""
 
 import re
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 Weights = dict[str, Tensor]
 
-# Names of OpenAI and open_clip, and those of transformers, in the order in which they are replaced.
+# Parts of OpenAI's and open_clip's names, and those of transformers, in the order in which they are replaced.
 FROM_OPEN_CLIP = {
     "transformer.resblocks.": "encoder.layers.",
     ".ln_1.": ".layer_norm1.",
@@ -23,7 +23,7 @@ FROM_OPEN_CLIP = {
     "ln_post.": "post_layernorm.",
     "ln_final.": "final_layer_norm.",
 }
-# Names of transformers, and those of timm.
+# Parts of transformers' names, and those of timm, likewise.
 TO_TIMM = {
     "encoder.layers.": "blocks.",
     ".layer_norm1.": ".norm1.",
@@ -42,34 +42,35 @@ TO_TIMM = {
 }
 
 
-def strip(weights: Weights, prefix: str) -> Weights:
-    """The weights whose names begin with a prefix, without it."""
+def strip_prefix(weights: Weights, prefix: str) -> Weights:
+    """The weights whose names begin with a prefix; the prefix is removed."""
     return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
 def to_transformers(weights: Weights) -> Weights:
-    """Weights of one tower by the names of transformers, from those of OpenAI and open_clip."""
+    """Rename the weights of a tower from the names of OpenAI and open_clip to those of transformers."""
     renamed: Weights = {}
     for key, value in weights.items():
         name = replace_all(key, FROM_OPEN_CLIP)
         if joined := re.fullmatch(r"(.*\.self_attn\.)in_proj_(weight|bias)", name):
-            for part, of_part in zip("qkv", value.chunk(3), strict=True):
-                renamed[f"{joined[1]}{part}_proj.{joined[2]}"] = of_part
+            for part, chunk in zip("qkv", value.chunk(3), strict=True):
+                renamed[f"{joined[1]}{part}_proj.{joined[2]}"] = chunk
         elif name != "proj":
             renamed[name] = value
     return renamed
 
 
 def to_timm(weights: Weights) -> Weights:
-    """Weights of an image tower by the names of timm, from those of transformers."""
+    """Rename the weights of an image tower from the names of transformers to those of timm."""
     renamed: Weights = {}
     for key, value in weights.items():
         if split := re.fullmatch(r"(.*\.self_attn\.)q_proj\.(weight|bias)", key):
             parts = [weights[f"{split[1]}{part}_proj.{split[2]}"] for part in "qkv"]
             renamed[replace_all(f"{split[1]}qkv.{split[2]}", TO_TIMM)] = torch.cat(parts)
         elif joined := re.fullmatch(r"head\.attention\.in_proj_(weight|bias)", key):
-            query, *others = value.chunk(3)
-            renamed[f"attn_pool.q.{joined[1]}"], renamed[f"attn_pool.kv.{joined[1]}"] = query, torch.cat(others)
+            query, *key_value = value.chunk(3)
+            renamed[f"attn_pool.q.{joined[1]}"] = query
+            renamed[f"attn_pool.kv.{joined[1]}"] = torch.cat(key_value)
         elif not re.search(r"\.self_attn\.[kv]_proj\.", key):
             renamed[replace_all(key, TO_TIMM)] = value
     for name in ("cls_token", "pos_embed"):  # timm's have leading axes of length 1

@@ -1,4 +1,4 @@
-"""Weights of a file, read without running any code of it."""
+"""Reads the weights in a file without running any code that it contains."""
 
 import zipfile
 from pathlib import Path
@@ -16,7 +16,7 @@ TORCHSCRIPT = PickledFormat("CLIP", modules=("__torch__.",), max_bytes=2**33)  #
 
 
 def read_state_dict(name: str, file: Path) -> Weights:
-    """Weights of a file as float32.
+    """Read the weights in a file as float32.
 
     Raises:
         BadInput: they cannot be read without running code.

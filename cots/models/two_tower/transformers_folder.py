@@ -11,7 +11,7 @@ from cots.data.tokenizer import load_tokenizer
 from cots.errors import BadInput
 from cots.models.hf_files import quiet_transformers
 from cots.models.two_tower.checkpoint import Checkpoint, assemble, image_tower, text_tower
-from cots.models.two_tower.renaming import Weights, strip, to_timm
+from cots.models.two_tower.renaming import Weights, strip_prefix, to_timm
 
 NORM_EPS = {"clip": 1e-5, "siglip": 1e-6}
 TEXT_OPTIONS = (
@@ -24,7 +24,7 @@ def read_transformers(name: str, folder: Path) -> Checkpoint:
     """Read a folder of transformers' `CLIPModel` or `SiglipModel`.
 
     Raises:
-        BadInput: it holds another model, or lacks weights.
+        BadInput: it holds another model, or its weights are not complete.
     """
     with quiet_transformers():
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -35,13 +35,13 @@ def read_transformers(name: str, folder: Path) -> Checkpoint:
         model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     if missing := sorted(loading["missing_keys"]):
         raise BadInput(f"{name} lacks {len(missing)} weights, such as {missing[0]}")
-    if others := sorted(key for key in loading["unexpected_keys"] if not key.endswith("position_ids")):
-        raise BadInput(f"{name} has {len(others)} unknown weights, such as {others[0]}")
+    if unknown := sorted(key for key in loading["unexpected_keys"] if not key.endswith("position_ids")):
+        raise BadInput(f"{name} has {len(unknown)} unknown weights, such as {unknown[0]}")
     weights: Weights = model.state_dict()
     vision, text = config.vision_config, config.text_config
     if vision.layer_norm_eps != NORM_EPS[kind]:
         raise BadInput(f"{name} has norms with an epsilon of {vision.layer_norm_eps}, not {kind}'s {NORM_EPS[kind]}")
-    published = read_pixels(folder)
+    processor = read_image_processor(folder)
     image_config = image_tower(
         siglip=kind == "siglip",
         size=vision.image_size,
@@ -51,8 +51,8 @@ def read_transformers(name: str, folder: Path) -> Checkpoint:
         heads=vision.num_attention_heads,
         mlp_ratio=vision.intermediate_size / vision.hidden_size,
         activation=vision.hidden_act,
-        mean=published.get("image_mean"),
-        std=published.get("image_std"),
+        mean=processor.get("image_mean"),
+        std=processor.get("image_std"),
     )
     tokenizer = load_tokenizer(str(folder))
     text_config = text_tower(
@@ -64,8 +64,8 @@ def read_transformers(name: str, folder: Path) -> Checkpoint:
     return assemble(
         image_config,
         text_config,
-        image=to_timm(strip(weights, "vision_model.")),
-        text=strip(weights, "text_model."),
+        image=to_timm(strip_prefix(weights, "vision_model.")),
+        text=strip_prefix(weights, "text_model."),
         image_projection=weights.get("visual_projection.weight"),
         text_projection=weights.get("text_projection.weight"),
         scales=weights,
@@ -73,11 +73,11 @@ def read_transformers(name: str, folder: Path) -> Checkpoint:
     )
 
 
-def read_pixels(folder: Path) -> dict[str, Any]:
-    """The settings of the image processor in a folder of transformers, under the names of either of its files."""
+def read_image_processor(folder: Path) -> dict[str, Any]:
+    """Read the settings of the image processor from whichever of its files a folder of transformers has."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf8"))
-            pixels: dict[str, Any] = settings.get("image_processor", settings)
-            return pixels
+            content: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf8"))
+            settings: dict[str, Any] = content.get("image_processor", content)
+            return settings
     return {}
