@@ -1,4 +1,4 @@
-"""Builds and publishes a new index version: the current data, encoded by the deployed encoders, without training."""
+"""Builds and publishes an index of the current data with the deployed encoders, without training."""
 
 import shutil
 from collections.abc import Mapping
@@ -27,18 +27,18 @@ WORK, CACHE = Path("runs/refresh"), Path("runs/vectors")
 def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     """Index the samples of `data/` with the champion's encoders and publish the index.
 
-    Samples that these encoders have indexed on this machine before are not encoded again; `runs/vectors` caches the
-    embeddings of the current samples only.
+    Samples that these encoders have indexed on this machine before are not encoded again: `runs/vectors` holds the
+    embeddings of the current samples.
 
-    Metrics, evidence and runs are copied from the champion; manifest, items and validation are the current ones.
+    Metrics, evidence and runs are the champion's; manifest, items and validation are the current ones.
 
     Args:
-        params: of the project; only section `index` and the size limits of images are used.
-        project: folder of the project.
+        params: parameters of the project; only section `index` and the size limits of images are used.
+        project: its folder.
 
     Returns:
-        None if the champion's index was built from the same data and parameters. An index of the same encoders, data
-        and parameters that the gate has decided on, such as one that it refused, is not built again.
+        None if the champion's index was built from the same data and parameters. If the gate has decided on an index of
+        the same encoders, data and parameters before, for example refused it, that result; nothing is built then.
 
     Raises:
         BadInput: no version is deployed, or an input is missing.
@@ -47,15 +47,16 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     registry = Registry()
     champion = registry.get_champion()
     artifacts, manifest = registry.get_artifacts(champion.version), project / "data" / MANIFEST
-    before, work = artifacts.load_params(), project / WORK
-    recipe = before | {"index": params.dump_packaged()["index"]}
+    champion_params, work = artifacts.load_params(), project / WORK
+    new_params = champion_params | {"index": params.dump_packaged()["index"]}
     if not work.exists():  # otherwise a refresh was killed, perhaps after it had deployed the index
-        if champion.tags.get("manifest.digest") == file_digest(manifest) and recipe == before:
+        digest = file_digest(manifest)
+        if champion.tags.get("manifest.digest") == digest and new_params == champion_params:
             return None
-        if known := _find_decided(registry, champion, file_digest(manifest), recipe):
-            return known
+        if decided := _find_decided(registry, champion, digest, new_params):
+            return decided
     shutil.rmtree(work, ignore_errors=True)
-    write_json(artifacts.download_evidence(work / "package") / PARAMS, recipe)
+    write_json(artifacts.download_evidence(work / "package") / PARAMS, new_params)
     _package(champion, params, project, lineage=artifacts.load_lineage())
     write_runs(champion, work / "runs")
     result = publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
@@ -64,31 +65,31 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
 
 
 def _find_decided(
-    registry: Registry, champion: VersionInfo, manifest: str, recipe: Mapping[str, object]
+    registry: Registry, champion: VersionInfo, manifest_digest: str, params: Mapping[str, object]
 ) -> PublishResult | None:
-    """The version that would come out, if the gate has decided on it already: refused, or rolled back since.
+    """Find a version equal to the one to be built on which the gate has decided: it was refused, or rolled back since.
 
     Args:
-        registry: that of the champion.
-        champion: whose encoders are used.
-        manifest: digest of the data's manifest.
-        recipe: all parameters of the index to be built.
+        registry: where to look.
+        champion: version whose encoders are used.
+        manifest_digest: digest of the data's manifest.
+        params: parameters of the index to be built.
     """
-    content = {"manifest.digest": manifest, "encoder.digest": champion.tags.get("encoder.digest")}
+    content = {"manifest.digest": manifest_digest, "encoder.digest": champion.tags.get("encoder.digest")}
     for info in registry.list_versions():
         if "gate.promote" not in info.tags or any(info.tags.get(name) != content[name] for name in content):
             continue
         try:
-            same = registry.get_artifacts(info.version).load_params() == recipe
+            version_params = registry.get_artifacts(info.version).load_params()
         except UnreadableFiles:
             continue
-        if same:
+        if version_params == params:
             return PublishResult.from_tags(info.version, info.tags, new=False, champion=False)
     return None
 
 
 def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: dict[str, object]) -> None:
-    """Write what stage `package` would write, but for the encoders, which are registered already."""
+    """Write what stage `package` would write, without the encoders, which are registered already."""
     work, data = project / WORK, project / "data"
     scratch = work / "champion"
     scratch.mkdir()

@@ -1,4 +1,4 @@
-"""Takes withdrawn samples out of the deployed index: at once, without the data, without encoding, whatever the gate."""
+"""Takes withdrawn samples out of the deployed index at once: without the data, without encoding, without the gate."""
 
 import shutil
 from collections.abc import Collection
@@ -36,12 +36,14 @@ WORK = Path("runs/withdraw")
 def deploy_without_withdrawn() -> int | None:
     """Deploy the champion's index without the samples that the registry lists as withdrawn.
 
-    Waits for another withdrawal in this folder. A killed one is completed by the next.
+    Waits for another withdrawal in this folder to end. If one was killed, the next one completes it.
+
+    If somebody has deleted the champion or its alias, the version that was deployed last takes its place, because
+    services go on with what they have loaded.
 
     Returns:
         The version that is deployed now; None if nothing was ever deployed, or the champion's index has no withdrawn
-        sample. Where somebody has deleted the champion or its alias, services go on with what they have loaded, so the
-        version that was deployed last takes its place.
+        sample.
 
     Raises:
         RunFailed: samples are still served; the message says by which version, and why.
@@ -50,7 +52,7 @@ def deploy_without_withdrawn() -> int | None:
     try:
         WORK.parent.mkdir(exist_ok=True)
         with locked(WORK.parent):
-            shutil.rmtree(WORK, ignore_errors=True)  # of one that was killed
+            shutil.rmtree(WORK, ignore_errors=True)  # left by a withdrawal that was killed
             registry = Registry()
             registry.complete_promotion()
             champion = registry.find_last_deployed()
@@ -81,7 +83,7 @@ def _replace(registry: Registry, champion: VersionInfo, withdrawn: Collection[st
 
 
 def _package(champion: VersionInfo, artifacts: VersionArtifacts, withdrawn: Collection[str], package: Path) -> None:
-    """Write the champion's package with an index of its other samples."""
+    """Write the champion's package, with an index of its remaining samples."""
     scratch = package.parent / "champion"
     scratch.mkdir()
     model = fetch_model_folder(f"models:/{INDEX}/{champion.version}", into=scratch)
@@ -96,10 +98,10 @@ def _package(champion: VersionInfo, artifacts: VersionArtifacts, withdrawn: Coll
 
 
 def _write_without(withdrawn: Collection[str], index: Path, out: Path, *, settings: IndexConfig) -> None:
-    """Write an index folder without some of its items; what the others are found by stays as it is.
+    """Write an index folder without some of its items; the embeddings of the others stay as they are.
 
     Raises:
-        RunFailed: the index has no other items.
+        RunFailed: no items remain.
         ValueError, OSError, KeyError: a file is missing or damaged.
     """
     items = pd.read_parquet(index / ITEMS)
@@ -109,20 +111,20 @@ def _write_without(withdrawn: Collection[str], index: Path, out: Path, *, settin
     out.mkdir()
     if (index / FIT).is_file():
         shutil.copyfile(index / FIT, out / FIT)
-    rest = items.iloc[rows]
+    remaining = items.iloc[rows]
     frames, thumbnails = FrameEmbeddings.load(index / FRAMES), Thumbnails(index / THUMBNAILS)
     frames.select(rows).save(out / FRAMES)
-    counts = np.maximum(np.diff(frames.starts), 1).tolist()  # an image has a thumbnail, but no embedding of its frame
+    counts = np.maximum(np.diff(frames.starts), 1).tolist()  # an image has a thumbnail, but no frame embedding
     with wds.TarWriter(str(out / THUMBNAILS), mtime=0, encoder=False) as tar:
         for row, old_row in enumerate(rows.tolist()):
             tar.write(thumbnails.copy_members(old_row, frames=counts[old_row], to_row=row))
     vectors = EmbeddingIndex.load(index / ITEM_INDEX).vectors[rows]
     text_rows = pd.Index(pd.read_parquet(index / CAPTIONS)["caption"])
-    texts = text_rows.get_indexer([str(row["caption"]) for row in collect_captions(rest)])
+    texts = text_rows.get_indexer([str(row["caption"]) for row in collect_captions(remaining)])
     text_vectors = EmbeddingIndex.load(index / CAPTION_INDEX).vectors[texts]
     encoder = read_metadata(index)["encoder"]
     try:
-        write_index(out, rest, vectors, text_vectors, settings=settings, encoder=encoder)
-    except BadInput:  # too few vectors are left for such an index; exact search takes any number
+        write_index(out, remaining, vectors, text_vectors, settings=settings, encoder=encoder)
+    except BadInput:  # too few vectors remain for such an index; exact search takes any number
         exact = settings.model_copy(update={"factory": "Flat"})
-        write_index(out, rest, vectors, text_vectors, settings=exact, encoder=encoder)
+        write_index(out, remaining, vectors, text_vectors, settings=exact, encoder=encoder)

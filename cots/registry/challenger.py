@@ -1,4 +1,4 @@
-"""Measures a challenger and the champion on the same test queries, as input of the gate."""
+"""Measures a challenger and the champion on the same test queries, for the gate to decide."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class ChallengerEvaluator:
 
     Attributes:
         rules: thresholds of the gate.
-        rank_queries: ranks the current test queries with the given encoders; returns one row per query, in the
-            format of `cots evaluate --queries`.
+        rank_queries: ranks the current test queries with the given encoders; returns one row per query, in the format
+            of `cots evaluate --queries`.
     """
 
     rules: GateConfig
@@ -41,8 +41,8 @@ class ChallengerEvaluator:
     ) -> GateInputs:
         """Compare the challenger in `package` with the champion on the challenger's test queries.
 
-        If images and captions of the test split have not changed, the champion's ranks are those it was registered
-        with; otherwise its encoders are evaluated again.
+        If images and captions of the test split have not changed, the champion's registered ranks are used; otherwise
+        its encoders are evaluated again.
         """
         differences: dict[str, Difference] | None = None
         test_items, drop = None, 0.0
@@ -69,7 +69,7 @@ class ChallengerEvaluator:
         )
 
     def decide_first(self, package: Path) -> Decision:
-        """The gate's decision on a version that has no other to be compared with."""
+        """The gate's decision on a version when there is no other to compare it with."""
         ranks = _read_ranks(package)
         if ranks is None:
             return decide_first({}, 0, self.rules)
@@ -89,13 +89,14 @@ class ChallengerEvaluator:
 
 
 def _read_ranks(package: Path) -> pd.DataFrame | None:
-    """The package's test queries; None if its encoders were not measured, because the test split has no captions."""
+    """The ranks of the package's test queries; None if the test split has no captions."""
     path = package / EVIDENCE / QUERIES
     return read_queries(path) if pq.read_metadata(path).num_rows else None
 
 
 def _above_chance(queries: RankedQueries, items: int) -> AboveChance:
+    """Recall@10 with the Wilson interval for so many independent items, and its chance level."""
     recall, chance = (scores["R@10"] / 100 for scores in (summarize(queries), chance_level(queries)))
-    centre = (recall + Z**2 / (2 * items)) / (1 + Z**2 / items)
-    half = Z / (1 + Z**2 / items) * np.sqrt(recall * (1 - recall) / items + Z**2 / (4 * items**2))
-    return AboveChance(*(100 * float(value) for value in (recall, centre - half, centre + half, chance)))
+    center = (recall + Z**2 / (2 * items)) / (1 + Z**2 / items)
+    half_width = Z / (1 + Z**2 / items) * np.sqrt(recall * (1 - recall) / items + Z**2 / (4 * items**2))
+    return AboveChance(*(100 * float(value) for value in (recall, center - half_width, center + half_width, chance)))

@@ -61,9 +61,9 @@ class RegistryClient:
         Raises:
             BadInput: the version does not exist.
         """
-        if found := self.find_version(INDEX, version):
-            return found
-        known = ", ".join(str(version_number(version)) for version in self.list_versions()) or "none"
+        if entry := self.find_version(INDEX, version):
+            return entry
+        known = ", ".join(str(version_number(entry)) for entry in self.list_versions()) or "none"
         raise BadInput(f"{INDEX} has no version {version}; existing versions: {known}")
 
     def list_versions(self) -> "list[ModelVersion]":

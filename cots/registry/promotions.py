@@ -34,7 +34,7 @@ class Promotion:
         why: reason given by that user, or by the gate.
         before: version of `cots-index` that was the champion, if any.
         after: version of `cots-index` that became the champion.
-        applied: False until all aliases follow it; True for entries from before this was recorded.
+        applied: False until all aliases follow it; True for entries from before this tag existed.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Promotion:
 
     @classmethod
     def from_entry(cls, entry: "ModelVersion | Entry") -> Self:
-        """Read a promotion from a version of `cots-promotions`."""
+        """Parse a version of `cots-promotions`."""
         tags: Mapping[str, Any] = entry.tags
         return cls(
             number=int(entry.version),
@@ -66,7 +66,7 @@ class PromotionLog:
     """The promotions recorded in one registry.
 
     Args:
-        client: of the registry.
+        client: client of the registry.
         model: registered model whose versions are promoted.
     """
 
@@ -122,11 +122,11 @@ class PromotionLog:
 
 
 def select_valid(entries: "Iterable[ModelVersion | Entry]") -> list[Promotion]:
-    """Valid promotions among all entries, oldest first: those that name the previous valid one as predecessor."""
+    """The valid promotions among all entries, oldest first: each names the previous valid one as its predecessor."""
     valid: list[Promotion] = []
     last = 0
     for entry in sorted(entries, key=lambda entry: int(entry.version)):
-        if entry.tags.get("follows") == str(last):  # a version that was added by hand follows none
+        if entry.tags.get("follows") == str(last):  # one that was registered by hand has no predecessor
             valid.append(Promotion.from_entry(entry))
             last = valid[-1].number
     return valid

@@ -1,4 +1,4 @@
-"""Publishes a pipeline's package: registration, gate decision and the written record of both."""
+"""Publishes a package: registers it, lets the gate decide, and writes the decision to a file."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -24,8 +24,8 @@ def publish(params: Params, project: Path = Path()) -> PublishResult:
     """Register the `package/` folder of a project, promote it if the gate accepts it, and write the decision to `GATE`.
 
     Args:
-        params: of the project.
-        project: folder of the project.
+        params: parameters of the project.
+        project: its folder.
 
     Raises:
         BadInput: there is no package, or an input is missing.
