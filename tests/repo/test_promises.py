@@ -30,6 +30,16 @@ def test_every_stage_is_a_module_and_every_module_a_stage() -> None:
     assert set(STAGES) == modules
 
 
+def test_the_drawing_of_the_architecture_is_that_of_its_source_and_has_every_stage() -> None:
+    source, svg = ((ROOT / "docs/images/data-flow").with_suffix(suffix).read_text() for suffix in (".mmd", ".svg"))
+    command, _, graph = source.split("\n", 2)
+    drawn = set(re.findall(r"\w+", " ".join(re.findall(r">([^<>]+)<", re.sub(r"<style>.*?</style>", "", svg)))))
+    labels = re.findall(r"[\[({]+([^\[\](){}]+)", graph)
+    assert command.startswith("%% npx @mermaid-js/mermaid-cli")
+    assert set(re.findall(r"\w+", " ".join(labels).replace("<br/>", " "))) | set(STAGES) <= drawn
+    assert drawn <= set(re.findall(r"\w+", graph))
+
+
 def test_a_stage_lists_the_parameter_sections_that_exist() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, stage in STAGES.items():
