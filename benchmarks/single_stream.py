@@ -108,11 +108,11 @@ def passes(model: DualEncoder, cross: CrossEncoder, batches: Batches) -> dict[st
 def measure_size(size: str, *, rounds: int) -> Timed:
     """Medians over interleaved rounds."""
     batches = SIZES[size]
-    at_once = {"image": batches.images, "text": batches.texts, "patches": batches.images, "pair": batches.pairs}
+    batch_sizes = {"image": batches.images, "text": batches.texts, "patches": batches.images, "pair": batches.pairs}
     with torch.inference_mode(), autocast(default_device()):
         calls = passes(*build_both(size), batches)
         seconds = interleave(calls, rounds=rounds)
-    return Timed(**{name: statistics.median(times) / at_once.get(name, 1) for name, times in seconds.items()})
+    return Timed(**{name: statistics.median(times) / batch_sizes.get(name, 1) for name, times in seconds.items()})
 
 
 def random_texts(vocab: int, count: int) -> tuple[Tensor, Tensor]:

@@ -154,8 +154,10 @@ def _choose_table(folder: Path, name: str | None) -> tuple[str | None, Path | No
             raise BadInput(f"no table {folder / name}: the tables in {folder} are {available}")
         return name, chosen
     if len(tables) > 1:
-        described = "; ".join(f"{table.name} (columns {', '.join(_read_header(table)) or 'none'})" for table in tables)
-        raise BadInput(f"{folder} holds {len(tables)} tables: {described}; choose one with --table")
+        descriptions = "; ".join(
+            f"{table.name} (columns {', '.join(_read_header(table)) or 'none'})" for table in tables
+        )
+        raise BadInput(f"{folder} holds {len(tables)} tables: {descriptions}; choose one with --table")
     if tables:
         return None, tables[0]
     deeper = [file for file in sorted(folder.glob("*/metadata.*")) if file.suffix in TABLE_SUFFIXES]

@@ -202,7 +202,7 @@ class TrainLoader:
         )
         if self.tokenizer.mask_token_id is None:
             return patches, np.zeros_like(texts.maskable), texts.input_ids
-        corrupted_ids, tokens = mask_tokens(
+        mlm_input_ids, mlm_mask = mask_tokens(
             rng,
             texts.input_ids,
             texts.maskable,
@@ -210,7 +210,7 @@ class TrainLoader:
             mask_token=int(self.tokenizer.mask_token_id),
             vocab_size=len(self.tokenizer),
         )
-        return patches, tokens, corrupted_ids
+        return patches, mlm_mask, mlm_input_ids
 
     def _draw_frames(self, rng: np.random.Generator, view: SampleView) -> list[int]:
         """The frame of the view, or a random one from each of `frames` segments."""

@@ -68,8 +68,8 @@ def query_rows(embedded: EmbeddedSplit, result: RetrievalResult) -> list[dict[st
         One row per query: direction, query (the item's id, or id#number of the caption), item, caption (its number,
         None if the item is the query), rank, relevant, candidates, average_precision, right_ranks.
     """
-    first_captions = np.searchsorted(embedded.text_to_item, embedded.text_to_item)  # (M,) first text of the same item
-    caption_numbers = (np.arange(len(embedded.text_to_item)) - first_captions).tolist()
+    caption_offsets = np.searchsorted(embedded.text_to_item, embedded.text_to_item)  # (M,) first text of the same item
+    caption_numbers = (np.arange(len(embedded.text_to_item)) - caption_offsets).tolist()
     rows = []
     for name, captions in zip(result.directions, ([None] * len(embedded.ids), caption_numbers), strict=True):
         queries = result.directions[name]

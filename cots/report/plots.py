@@ -58,10 +58,10 @@ def draw_curves(
     figure = Figure(figsize=(4.6, 2.5), layout="constrained")
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cots", "font.size": 9}):
         axes = figure.add_subplot()
-        drawn = {
+        curves = {
             name: colour for name, colour in zip(lines, cycle(COLOURS), strict=False) if not np.isnan(lines[name]).all()
         }
-        for name, colour in drawn.items():
+        for name, colour in curves.items():
             style, values = "--" if name == threshold else "-", lines[name]
             axes.plot(_bin(steps), _bin(values), style, color=colour, linewidth=1.4, label=name)
         axes.set_title(title, loc="left", fontsize=9.5, color=INK)
@@ -71,9 +71,9 @@ def draw_curves(
         axes.spines[["left", "bottom"]].set_color(INK)
         axes.grid(alpha=0.15, color=INK, linewidth=0.6)
         axes.margins(x=0.01)
-        if len(drawn) > 1:
+        if len(curves) > 1:
             axes.legend(frameon=False, labelcolor=INK, ncols=2, fontsize=8)
-        return Chart(_svg(figure, f"{title}, {run}: {', '.join(drawn)} over steps"), caption)
+        return Chart(_svg(figure, f"{title}, {run}: {', '.join(curves)} over steps"), caption)
 
 
 def _bin(values: Curve) -> Curve:

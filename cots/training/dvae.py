@@ -67,7 +67,7 @@ def dvae_step(
     """One training step; returns its metrics."""
     temperature = exponential(step, start=config.temperature.start, end=config.temperature.end, steps=config.steps)
     kl_weight = config.kl_weight * min(1.0, 2 * step / config.steps)  # full weight from half way on
-    learning_rate = config.learning_rate * warmup_cosine(step, warmup=config.steps // 20, steps=config.steps)
+    learning_rate = config.learning_rate * warmup_cosine(step, warmup_steps=config.steps // 20, steps=config.steps)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     with autocast(batch.device):

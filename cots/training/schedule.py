@@ -3,15 +3,15 @@
 import math
 
 
-def warmup_cosine(step: int, *, warmup: int, steps: int) -> float:
-    """Factor of the learning rate at a step, from 0: linear warm-up over `warmup` steps, then cosine decay to 0.
+def warmup_cosine(step: int, *, warmup_steps: int, steps: int) -> float:
+    """Factor of the learning rate at a step, from 0: linear warm-up over `warmup_steps`, then cosine decay to 0.
 
     Returns:
         In (0, 1]; 1 at the end of the warm-up.
     """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(steps - warmup_steps, 1)))
 
 
 def exponential(step: int, *, start: float, end: float, steps: int) -> float:

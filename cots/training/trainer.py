@@ -86,7 +86,7 @@ def train(
         batch = to_device(arrays, pixel_stats, device)
         measured = monitor.before_step(step, batch)
         torch.manual_seed(hash((config.seed, step)) + rank())  # dropout too is a function of the step
-        rate = config.learning_rate * warmup_cosine(step, warmup=config.warmup_steps, steps=config.steps)
+        rate = config.learning_rate * warmup_cosine(step, warmup_steps=config.warmup_steps, steps=config.steps)
         with meter.count_flops() if step == start else nullcontext():
             keys, metrics = train_step(
                 objective,
