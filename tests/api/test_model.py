@@ -1,4 +1,4 @@
-"""The Python interface to encoders: any image and text that people have, one line for what is neither."""
+"""The Python interface to encoders: images and texts of any kind, and one line for what is neither."""
 
 import io
 from collections.abc import Callable

@@ -71,11 +71,11 @@ def test_the_notebooks_search_a_folder_then_train_on_it_and_the_gate_decides(
         monkeypatch.setenv(f"COTS_{name}", str(value))
 
     searched = run_notebook("search-your-photographs")
-    said = capfd.readouterr().out
-    assert "cots-index version 1 registered; it is the champion (it is the first version)" in said
-    assert "to search it: `cots serve`" in said
+    output = capfd.readouterr().out
+    assert "cots-index version 1 registered; it is the champion (it is the first version)" in output
+    assert "to search it: `cots serve`" in output
     assert searched["images"].shape[0] == 12
-    assert searched["sheet"].size == (1000, 200)
+    assert searched["grid"].size == (1000, 200)
     assert {*yaml.safe_load((project / "dvc.lock").read_text())["stages"]} == {"version", "prepare", "validate"}
 
     with pytest.raises(cots.BadInput, match="has no section nothing for finetune.nothing.steps"):
@@ -89,16 +89,16 @@ def test_the_notebooks_search_a_folder_then_train_on_it_and_the_gate_decides(
     assert (project / "reports" / "index.html").is_file()
     params = yaml.safe_load((project / "params.yaml").read_text())
     assert (params["finetune"]["image-text"]["steps"], params["model"]["init_from"]) == (1, str(clip))
-    said = capfd.readouterr().out
-    assert "cots-index version 2 registered; it is not the champion" in said
-    assert "because: the test split has 4 of the 30 items" in said
+    output = capfd.readouterr().out
+    assert "cots-index version 2 registered; it is not the champion" in output
+    assert "because: the test split has 4 of the 30 items" in output
 
 
 def test_the_notebook_on_losses_learns_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_transformers_clip(tmp_path / "clip")
     monkeypatch.setenv("COTS_MODEL", str(tmp_path / "clip"))
     accuracy = run_notebook("a-loss-of-your-own")["accuracy"]
-    assert set(accuracy) == {"usual", "hardest_negative"}
+    assert set(accuracy) == {"in_batch_info_nce", "hardest_negative"}
     assert min(accuracy.values()) > 0.9
 
 

@@ -1,4 +1,4 @@
-"""`cots init FOLDER`: every form in which people keep images and captions, and every way to get it wrong."""
+"""`cots init FOLDER`: the forms in which people keep images and captions, and the ways to get it wrong."""
 
 import json
 import shutil
@@ -304,16 +304,16 @@ def test_in_an_empty_folder_a_project_is_laid_out_that_dvc_runs(
         assert (folder / ".gitignore").read_text().startswith("/notes/\n/data/\n/models/\n")
         assert "analytics = false" in (folder / ".dvc/config").read_text()
         reproduce("prepare")
-        ask = [fork_python, "-m", "dvc", "status", "--json"]
-        done = subprocess.run(ask, capture_output=True, text=True, check=True)
-        status = json.loads(done.stdout)
+        status_command = [fork_python, "-m", "dvc", "status", "--json"]
+        process = subprocess.run(status_command, capture_output=True, text=True, check=True)
+        status = json.loads(process.stdout)
         assert status.pop("version") == ["always changed"]
         assert "prepare" not in status
         assert len(read_manifest(folder / "data/manifest.parquet")) == 40
         assert VERSION.read_text().startswith("cots ")
         VERSION.write_text("cots 0.1.0\n")
-        done = subprocess.run(ask, capture_output=True, text=True, check=True)
-        assert json.loads(done.stdout)["prepare"] == [{"changed deps": {str(VERSION): "modified"}}]
+        process = subprocess.run(status_command, capture_output=True, text=True, check=True)
+        assert json.loads(process.stdout)["prepare"] == [{"changed deps": {str(VERSION): "modified"}}]
         assert not {"git", "dvc", "project"} & lines_of(cots("init", "../photos", "--encoders", "scratch")[1]).keys()
 
 

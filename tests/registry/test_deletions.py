@@ -197,7 +197,7 @@ def without(delete: Callable[[mlflow.MlflowClient], None]) -> Iterator[None]:
     yield
 
 
-# Of versions 1 and 2, the champion: what somebody deletes by hand, and what each step then ends with.
+# What somebody deletes by hand where version 2 is the champion and 1 the previous one, and how each step then ends.
 DELETED: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "version 1": lambda: without(lambda client: client.delete_model_version(INDEX, "1")),
     "version 2": lambda: without(lambda client: client.delete_model_version(INDEX, "2")),
@@ -222,7 +222,7 @@ NONE, NO_FILES = (
     "missing.*restore them, or deploy another",
 )
 UNREADABLE = "cannot be read from .*: restore the files"
-ENDS: dict[str, dict[str, tuple[int, str]]] = {  # exit code, and what the error says; for other steps 0 and nothing
+ENDS: dict[str, dict[str, tuple[int, str]]] = {  # exit code and error; other steps succeed
     "version 1": {
         "diff": (2, "has no version 1; existing versions: 2"),
         "promote": (2, "has no version 1; existing versions: 2"),

@@ -1,4 +1,4 @@
-"""A change of the registry that is killed anywhere ends, when it is made again, as one that was not."""
+"""If a command that changes the registry is killed anywhere, the same command then ends as if nobody had killed it."""
 
 import shutil
 import sqlite3
@@ -22,7 +22,7 @@ from tests.kill_points import contents, run
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-# What differs each time: random ids and times; gate.json says whether the version is new.
+# Files that differ each time, because they hold random ids and times; gate.json says whether the version is new.
 VARYING = ("mlflow.db", "mlartifacts/", ".dvc/", "withdrawn.csv", "reports/gate.json")
 
 
@@ -67,44 +67,45 @@ def after(place: Path, before: Path) -> Path:
 
 def outcome(project: Path) -> dict[str, object]:
     """Versions with their tags, aliases, history, open runs, withdrawn samples, and all files that can be compared."""
-    found: dict[str, object] = {
+    state: dict[str, object] = {
         name: digest for name, digest in contents(project).items() if not name.startswith(VARYING)
     }
     with chdir(project):
         models = {name: read_model(name) for name in (INDEX, ENCODERS, PROMOTIONS)}
-        found["withdrawn"] = read_withdrawn(Path("withdrawn.csv"))
+        state["withdrawn"] = read_withdrawn(Path("withdrawn.csv"))
     for name, model in models.items():
         assert model
         tags = [(entry.version, {**entry.tags, "gate.contest": ""}) for entry in model.entries]  # it holds a time
-        found[name] = tags, dict(model.aliases)
+        state[name] = tags, dict(model.aliases)
         if name == PROMOTIONS:
             assert len(select_valid(model.entries)) == len(model.entries)
     with closing(sqlite3.connect(project / "mlflow.db")) as database:
-        found["open runs"] = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
-    return found
+        state["open runs"] = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
+    return state
 
 
 def killed_states(python: str, place: Path, start: Path, folder: Path, *command: str, every: int) -> Iterator[Path]:
-    """The project after the kills of a command, as the working folder; at the end what it left is compared.
+    """Yield the project, as the working folder, in the state after each kill; then compare what the caller has left.
 
     Args:
         python: the interpreter that runs the command for the first time.
-        place: see the fixture; start: the project before the command.
-        folder: an empty one for the states.
+        place: the fixture.
+        start: the project before the command.
+        folder: empty, for the states.
         command: module and arguments.
-        every: 1 for all kills, 4 for every fourth, in a quarter of the time.
+        every: 1 for all kills, 4 for every fourth.
     """
     whole, states = shutil.copytree(start, folder / "whole"), folder / "states"
     states.mkdir()
     use(place, whole)
-    done = run(python, whole, str(states), *command)
-    assert done.returncode == 0, done.stderr
-    wanted = outcome(whole)
+    process = run(python, whole, str(states), *command)
+    assert process.returncode == 0, process.stderr
+    expected = outcome(whole)
     for state in sorted(state for state in states.iterdir() if state.is_dir())[every - 1 :: every]:
         use(place, state)
         with tracked_in(state / "mlflow.db"), chdir(state):
             yield state
-        assert outcome(state) == wanted, f"killed at state {state.name}"
+        assert outcome(state) == expected, f"killed at state {state.name}"
 
 
 @pytest.mark.parametrize(
