@@ -7,7 +7,7 @@ const HEADLINE = /^([^.]+\.R1|rsum)$/; // of every direction, without chance lev
 
 export const titleOf = (result) => result.captions[result.best_caption ?? 0] || result.id;
 
-export function card(template, result, { open, like }) {
+export function buildCard(template, result, { enlarge, searchSimilar }) {
   const element = template.content.firstElementChild.cloneNode(true);
   const [thumbnail, image, badge, caption, rank, score, similar] = [
     ".thumbnail", "img", ".badge", ".caption", ".rank", ".score", ".similar",
@@ -19,9 +19,9 @@ export function card(template, result, { open, like }) {
   score.textContent = result.score.toFixed(DIGITS);
   score.title = "Cosine similarity to your query";
   similar.setAttribute("aria-label", `Search for more like result ${result.rank}`);
-  similar.addEventListener("click", () => like(result));
+  similar.addEventListener("click", () => searchSimilar(result));
   thumbnail.setAttribute("aria-label", `Result ${result.rank}: ${title}. Enlarge.`);
-  thumbnail.addEventListener("click", () => open(result));
+  thumbnail.addEventListener("click", () => enlarge(result));
   badge.hidden = result.media !== "video";
   badge.textContent = "Video";
   image.alt = "";
@@ -30,30 +30,30 @@ export function card(template, result, { open, like }) {
   return element;
 }
 
-function list(title, rows) {
-  const known = rows.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  if (!known.length) return [];
+function buildList(title, rows) {
+  const present = rows.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  if (!present.length) return [];
   const heading = Object.assign(document.createElement("h3"), { textContent: title });
   const pairs = document.createElement("dl");
-  for (const [name, value, kind] of known) {
+  for (const [name, value, kind] of present) {
     pairs.append(Object.assign(document.createElement("dt"), { textContent: name }));
     pairs.append(Object.assign(document.createElement("dd"), { textContent: value, className: kind || "" }));
   }
   return [heading, pairs];
 }
 
-export function lineageLists(lineage) {
+export function buildLineage(lineage) {
   const { index, encoders } = lineage.versions;
   const { item } = lineage;
   return [
-    ...list("Item", [["Id", item.id], ["Kind", item.media], ["Split", item.split], ["Source", item.origin]]),
-    ...list("Answered by", [["Index", `${index.name} ${index.version}`],
+    ...buildList("Item", [["Id", item.id], ["Kind", item.media], ["Split", item.split], ["Source", item.origin]]),
+    ...buildList("Answered by", [["Index", `${index.name} ${index.version}`],
       ["Encoders", [encoders.name, encoders.version].filter(Boolean).join(" ")], ["", encoders.digest, "digest"]]),
-    ...list("Made from", [["Commit", lineage.git_commit, "digest"], ["Uncommitted", lineage.git_dirty === "true" ? "yes" : null],
+    ...buildList("Made from", [["Commit", lineage.git_commit, "digest"], ["Uncommitted", lineage.git_dirty === "true" ? "yes" : null],
       ["Parameters", lineage.params_digest, "digest"], ["Data", lineage.manifest_digest, "digest"],
       ["dvc.lock", lineage.dvc_lock_digest, "digest"]]),
-    ...list("MLflow runs", Object.entries(lineage.runs).map(([stage, run]) => [stage, run, "digest"])),
-    ...list("Promotion", [["Promoted", lineage.gate.promote], ["Reason", lineage.gate.reasons]]),
-    ...list("Metrics", Object.entries(lineage.metrics).filter(([name]) => HEADLINE.test(name))),
+    ...buildList("MLflow runs", Object.entries(lineage.runs).map(([stage, run]) => [stage, run, "digest"])),
+    ...buildList("Promotion", [["Promoted", lineage.gate.promote], ["Reason", lineage.gate.reasons]]),
+    ...buildList("Metrics", Object.entries(lineage.metrics).filter(([name]) => HEADLINE.test(name))),
   ];
 }

@@ -1,244 +1,247 @@
 // The page: sends queries and shows their results.
 
 import * as api from "./api.js";
-import { card } from "./cards.js";
+import { buildCard } from "./cards.js";
+import { listenForKeys } from "./keyboard.js";
 import { emptyQuery, fromFragment, isBlank, requestBody, splitMinus, toFragment } from "./query.js";
-import { open } from "./viewer.js";
+import { openViewer } from "./viewer.js";
 
 const TYPING_MS = 160; // pause in typing after which the query is sent
 const SLOW_MS = 180; // time after which a running query shows progress
-const PAGE = 24;
-const MENU = 50; // most values of a column that can be filtered by
-const KEPT = 20; // pages that "back" shows as they were left
-const STORED = /^[A-Za-z0-9-]+\/\d+\/\d+$/; // key of an indexed image: version, row, frame
+const PAGE_SIZE = 24;
+const MAX_MENU = 50; // a column with more values gets no menu
+const MAX_VISITED = 20; // results that "back" shows as they were left
+const INDEXED_IMAGE = /^[A-Za-z0-9-]+\/\d+\/\d+$/; // key of an indexed image: version, row, frame
 
-const part = (id) => document.getElementById(id);
-const results = part("results");
-const text = part("text");
-const images = new Map(); // query images by key
-const left = new Map(); // answers by address
+const byId = (id) => document.getElementById(id);
+const results = byId("results");
+const field = byId("text");
+const mediaRadios = document.querySelectorAll("input[name=media]");
+const queryImages = new Map(); // by key
+const visited = new Map(); // results and scroll position, by address
 let query = emptyQuery();
-let hits = [];
-let answer = null; // the newest page of results
+let shown = []; // results on the page
+let lastAnswer = null; // the newest page of results
 let running = new AbortController();
-let typing = 0;
-let typed = false; // whether the newest entry of the history is still being typed
+let typingTimer = 0;
+let isTyping = false; // whether the newest entry of the history is still being typed
 
 // Queries
 
-async function ask() {
+async function runQuery() {
   running.abort();
-  clearTimeout(typing);
-  if (isBlank(query)) return blank();
+  clearTimeout(typingTimer);
+  if (isBlank(query)) return showIntro();
   const controller = (running = new AbortController());
-  const slow = setTimeout(() => wait(true), SLOW_MS);
+  const slowTimer = setTimeout(() => setBusy(true), SLOW_MS);
   try {
-    const found = await api.search(await requestBody(query, PAGE), controller.signal);
-    if (!controller.signal.aborted) show(found);
+    const answer = await api.search(await requestBody(query, PAGE_SIZE), controller.signal);
+    if (!controller.signal.aborted) showAnswer(answer);
   } catch (error) {
-    if (!controller.signal.aborted && error.name !== "AbortError") fail(error);
+    if (!controller.signal.aborted && error.name !== "AbortError") showError(error);
   } finally {
-    clearTimeout(slow);
-    if (controller === running) wait(false);
+    clearTimeout(slowTimer);
+    if (controller === running) setBusy(false);
   }
 }
 
-async function more() {
-  if (!answer?.next) return;
+async function loadMore() {
+  if (!lastAnswer?.next) return;
   const { signal } = running;
-  const cursor = answer.next;
-  answer = { ...answer, next: null };
+  const cursor = lastAnswer.next;
+  lastAnswer = { ...lastAnswer, next: null };
   try {
-    const page = await api.search({ cursor, k: PAGE }, signal);
-    if (!signal.aborted) append(page);
+    const answer = await api.search({ cursor, k: PAGE_SIZE }, signal);
+    if (!signal.aborted) addResults(answer);
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
-    if (error.status === 410) return ask(); // another version answers: from the beginning
-    answer = { ...answer, next: cursor };
-    part("status").textContent = `No more results could be loaded: ${error.message}`;
+    if (error.status === 410) return runQuery(); // another version answers now: begin again
+    lastAnswer = { ...lastAnswer, next: cursor };
+    byId("status").textContent = `No more results could be loaded: ${error.message}`;
   }
 }
 
 // What the page shows
 
-function wait(on) {
-  part("progress").hidden = !on;
-  results.classList.toggle("stale", on);
-  results.setAttribute("aria-busy", on);
+function setBusy(busy) {
+  byId("progress").hidden = !busy;
+  results.classList.toggle("stale", busy);
+  results.setAttribute("aria-busy", busy);
 }
 
-function only(name) {
-  for (const note of ["intro", "nothing", "trouble"]) part(note).hidden = note !== name;
+function showNote(id) {
+  for (const note of ["intro", "nothing", "trouble"]) byId(note).hidden = note !== id;
 }
 
-function clear(name) {
-  only(name);
-  hits = [];
-  answer = null;
+function showNoteAlone(id) {
+  showNote(id);
+  shown = [];
+  lastAnswer = null;
   results.replaceChildren();
-  for (const id of ["status", "versions"]) part(id).textContent = "";
-  for (const id of ["more", "weak"]) part(id).hidden = true;
+  for (const text of ["status", "versions"]) byId(text).textContent = "";
+  for (const element of ["more", "weak"]) byId(element).hidden = true;
 }
 
-function blank() {
-  wait(false);
-  clear("intro");
+function showIntro() {
+  setBusy(false);
+  showNoteAlone("intro");
 }
 
-function show(found) {
-  const focused = [...results.children].findIndex((shown) => shown.contains(document.activeElement));
-  only(found.results.length ? null : "nothing");
-  hits = [];
+function showAnswer(answer) {
+  const focused = [...results.children].findIndex((card) => card.contains(document.activeElement));
+  showNote(answer.results.length ? null : "nothing");
+  shown = [];
   results.classList.toggle("texts", query.media === "text");
   results.replaceChildren();
-  const weak = found.fits === false;
-  part("weak").hidden = !weak;
-  part("weak").textContent = weak ? "Nothing here fits well. These results are the nearest." : ""; // read out if it changes
-  const { index, encoders } = found.versions;
+  const weak = answer.fits === false;
+  byId("weak").hidden = !weak;
+  byId("weak").textContent = weak ? "Nothing here fits well. These results are the nearest." : ""; // a change is read out
+  const { index, encoders } = answer.versions;
   const name = encoders.version ? `encoders ${encoders.version}` : `encoders ${encoders.digest.slice(0, 8)}`;
-  part("versions").textContent = `Answered by ${index.name} ${index.version}, ${name}`;
-  append(found);
-  if (focused >= 0) results.children[Math.min(focused, hits.length - 1)]?.querySelector(".thumbnail").focus();
+  byId("versions").textContent = `Answered by ${index.name} ${index.version}, ${name}`;
+  addResults(answer);
+  if (focused >= 0) results.children[Math.min(focused, shown.length - 1)]?.querySelector(".thumbnail").focus();
 }
 
-function append(page) {
-  answer = page;
-  hits = [...hits, ...page.results];
-  results.append(...page.results.map((result) => card(part("card"), result, { open: enlarge, like })));
+function addResults(answer) {
+  lastAnswer = answer;
+  shown = [...shown, ...answer.results];
+  results.append(...answer.results.map((result) => buildCard(byId("card"), result, { enlarge, searchSimilar })));
   const { minus } = splitMinus(query.text);
-  const count = `${page.next ? "First " : ""}${hits.length} ${hits.length === 1 ? "result" : "results"}`;
+  const count = `${answer.next ? "First " : ""}${shown.length} ${shown.length === 1 ? "result" : "results"}`;
   const without = minus.length ? `, without ${minus.join(", ")}` : "";
-  part("status").textContent = `${count} in ${page.milliseconds} ms${without}`;
-  part("more").hidden = !page.next;
-  bottom.unobserve(part("more")); // to be told again if it is still in sight
-  bottom.observe(part("more"));
+  byId("status").textContent = `${count} in ${answer.milliseconds} ms${without}`;
+  byId("more").hidden = !answer.next;
+  endOfResults.unobserve(byId("more")); // so that the observer fires again if the button is still in view
+  endOfResults.observe(byId("more"));
 }
 
-function fail(error) {
-  if (error.status === 401) return part("token").showModal();
-  clear("trouble");
+function showError(error) {
+  if (error.status === 401) return byId("token").showModal();
+  showNoteAlone("trouble");
   const { message } = error;
-  part("trouble-text").textContent = message.charAt(0).toUpperCase() + message.slice(1);
+  byId("trouble-text").textContent = message.charAt(0).toUpperCase() + message.slice(1);
 }
 
-function paint() {
-  const image = part("like-image");
+function showQuery() {
+  const image = byId("like-image");
   if (image.src) URL.revokeObjectURL(image.src);
-  text.value = query.text;
-  text.placeholder = query.image ? "How should it differ?" : "What are you looking for?";
-  part("like").hidden = !query.image;
+  field.value = query.text;
+  field.placeholder = query.image ? "How should it differ?" : "What are you looking for?";
+  byId("like").hidden = !query.image;
   image.removeAttribute("src");
   if (query.image) {
     image.src = URL.createObjectURL(query.image);
     image.alt = `Your query image: ${query.imageName}`;
-    part("like-name").textContent = query.imageName;
+    byId("like-name").textContent = query.imageName;
   }
-  for (const radio of part("ask").elements.media) radio.checked = radio.value === query.media;
-  for (const menu of part("filters-body").querySelectorAll("select")) menu.value = query.where[menu.name] ?? "";
+  for (const radio of mediaRadios) radio.checked = radio.value === query.media;
+  for (const menu of byId("filters-body").querySelectorAll("select")) menu.value = query.where[menu.name] ?? "";
   const active = Object.keys(query.where).length;
-  part("filters-active").textContent = active ? ` (${active})` : "";
+  byId("filters-active").textContent = active ? ` (${active})` : "";
 }
 
-function neighbour(result, by) {
-  return hits[hits.indexOf(result) + by];
+function findNeighbour(result, offset) {
+  return shown[shown.indexOf(result) + offset];
 }
 
 function enlarge(result) {
-  open(result, { like, neighbour, fail });
+  openViewer(result, { searchSimilar, findNeighbour, showError });
 }
 
-// Changes of the query. An entry of the history is one query; letters that are typed one after the other change it.
+// Changes of the query. Each query is an entry of the browser's history; while one types, the entry changes.
 
-function change(fields, { letters = false } = {}) {
-  keep();
+function setQuery(fields, { typing = false } = {}) {
+  rememberResults();
   query = { ...query, ...fields };
   const address = toFragment(query) || location.pathname;
-  if (letters && typed) history.replaceState(null, "", address);
+  if (typing && isTyping) history.replaceState(null, "", address);
   else if (address !== (location.hash || location.pathname)) history.pushState(null, "", address);
-  typed = letters;
+  isTyping = typing;
 }
 
-function keep() {
-  if (!answer) return;
-  left.delete(location.hash);
-  left.set(location.hash, { hits, answer, scroll: window.scrollY });
-  if (left.size > KEPT) left.delete(left.keys().next().value);
+function rememberResults() {
+  if (!lastAnswer) return;
+  visited.delete(location.hash);
+  visited.set(location.hash, { shown, lastAnswer, scroll: window.scrollY });
+  if (visited.size > MAX_VISITED) visited.delete(visited.keys().next().value);
 }
 
 function search(fields) {
-  change(fields);
-  paint();
+  setQuery(fields);
+  showQuery();
   window.scrollTo({ top: 0 });
-  return ask();
+  return runQuery();
 }
 
-const withImage = (blob, imageName, imageKey) => {
-  images.set(imageKey, { blob, imageName });
+const NO_IMAGE = { image: null, imageName: "", imageKey: "" };
+
+function keepImage(blob, imageName, imageKey) {
+  queryImages.set(imageKey, { blob, imageName });
   return { image: blob, imageName, imageKey, text: "" };
-};
-const withoutImage = { image: null, imageName: "", imageKey: "" };
+}
 
 function searchImage(file) {
-  if (file) search(withImage(file, file.name || "a pasted image", `own-${images.size + 1}`));
+  if (file) search(keepImage(file, file.name || "a pasted image", `own-${queryImages.size + 1}`));
 }
 
-async function like(result) {
-  if (result.media === "text") return search({ ...withoutImage, text: result.captions[0] });
+async function searchSimilar(result) {
+  if (result.media === "text") return search({ ...NO_IMAGE, text: result.captions[0] });
   try {
     const blob = await api.preview(result.preview);
-    await search(withImage(blob, result.id, result.preview.replace(/^\/preview\//, "")));
+    await search(keepImage(blob, result.id, result.preview.replace(/^\/preview\//, "")));
   } catch (error) {
-    return fail(error);
+    return showError(error);
   }
   results.querySelector(".thumbnail")?.focus({ preventScroll: true });
 }
 
 // The query of the address: when the page is opened, and at "back" and "forward".
-async function recall() {
+async function restoreQuery() {
   running.abort();
-  typed = false;
-  const wanted = fromFragment(location.hash);
-  const before = left.get(location.hash);
+  isTyping = false;
+  const restored = fromFragment(location.hash);
+  const remembered = visited.get(location.hash);
+  const key = restored.imageKey;
   try {
-    if (wanted.imageKey && !images.has(wanted.imageKey) && STORED.test(wanted.imageKey)) {
-      images.set(wanted.imageKey, { blob: await api.preview(`preview/${wanted.imageKey}`), imageName: "an indexed image" });
+    if (key && !queryImages.has(key) && INDEXED_IMAGE.test(key)) {
+      queryImages.set(key, { blob: await api.preview(`preview/${key}`), imageName: "an indexed image" });
     }
   } catch (error) {
-    return fail(error);
+    return showError(error);
   }
-  const { blob, imageName } = images.get(wanted.imageKey) ?? {};
-  query = { ...wanted, ...(blob ? { image: blob, imageName } : withoutImage) };
-  paint();
-  if (!before || isBlank(query)) return ask();
-  show({ ...before.answer, results: before.hits });
-  window.scrollTo({ top: before.scroll });
+  const { blob, imageName } = queryImages.get(key) ?? {};
+  query = { ...restored, ...(blob ? { image: blob, imageName } : NO_IMAGE) };
+  showQuery();
+  if (!remembered || isBlank(query)) return runQuery();
+  showAnswer({ ...remembered.lastAnswer, results: remembered.shown });
+  window.scrollTo({ top: remembered.scroll });
 }
 
 // What the index holds
 
-async function start() {
+async function showOverview() {
   try {
     const overview = await api.overview();
-    const kinds = { image: overview.images, video: overview.videos, text: overview.captions };
-    for (const radio of part("ask").elements.media) {
-      radio.parentElement.hidden = radio.value in kinds && !kinds[radio.value];
+    const counts = { image: overview.images, video: overview.videos, text: overview.captions };
+    const mixed = counts.image > 0 && counts.video > 0;
+    for (const radio of mediaRadios) {
+      const isNeeded = { any: true, image: mixed, video: mixed, text: counts.text > 0 }[radio.value];
+      radio.parentElement.hidden = !isNeeded;
     }
-    for (const radio of part("ask").elements.media) {
-      if (radio.value === "image" || radio.value === "video") radio.parentElement.hidden ||= !(kinds.image && kinds.video);
-    }
-    part("media").hidden = !kinds.text && !(kinds.image && kinds.video);
-    part("filters-body").replaceChildren(...Object.entries(overview.columns).flatMap(menuOf));
-    part("filters").hidden = !part("filters-body").children.length;
-    part("samples-list").replaceChildren(...overview.samples.map(sampleOf));
-    part("samples").hidden = !overview.samples.length;
-    paint();
+    byId("media").hidden = !counts.text && !mixed;
+    byId("filters-body").replaceChildren(...Object.entries(overview.columns).flatMap(buildMenu));
+    byId("filters").hidden = !byId("filters-body").children.length;
+    byId("samples-list").replaceChildren(...overview.samples.map(buildSample));
+    byId("samples").hidden = !overview.samples.length;
+    showQuery();
   } catch (error) {
-    if (error.status !== 401) part("samples").hidden = true; // a query tells what is wrong
+    if (error.status !== 401) byId("samples").hidden = true; // the first query shows what is wrong
   }
 }
 
-function menuOf([column, values]) {
-  if (values.length < 2 || values.length > MENU) return [];
+function buildMenu([column, values]) {
+  if (values.length < 2 || values.length > MAX_MENU) return [];
   const label = document.createElement("label");
   const menu = Object.assign(document.createElement("select"), { name: column });
   menu.append(new Option("Any", ""), ...values.map(({ value, items }) => new Option(`${value} (${items})`, value)));
@@ -250,9 +253,9 @@ function menuOf([column, values]) {
   return [label];
 }
 
-function sampleOf(sample) {
-  const button = Object.assign(document.createElement("button"), { type: "button", textContent: sample });
-  button.addEventListener("click", () => search({ ...withoutImage, text: sample }));
+function buildSample(text) {
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+  button.addEventListener("click", () => search({ ...NO_IMAGE, text }));
   const item = document.createElement("li");
   item.append(button);
   return item;
@@ -260,46 +263,46 @@ function sampleOf(sample) {
 
 // Events
 
-const bottom = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && more(), {
+const endOfResults = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && loadMore(), {
   rootMargin: "400px",
 });
 
-text.addEventListener("input", () => {
-  change({ text: text.value }, { letters: true });
-  clearTimeout(typing);
-  typing = setTimeout(ask, TYPING_MS);
+field.addEventListener("input", () => {
+  setQuery({ text: field.value }, { typing: true });
+  clearTimeout(typingTimer);
+  typingTimer = setTimeout(runQuery, TYPING_MS);
 });
-part("ask").addEventListener("submit", (event) => {
+byId("query").addEventListener("submit", (event) => {
   event.preventDefault();
-  typed = false;
-  ask();
+  isTyping = false;
+  runQuery();
 });
-part("media").addEventListener("change", (event) => search({ media: event.target.value }));
-part("unfilter").addEventListener("click", () => search({ media: "any", where: {} }));
-part("more").addEventListener("click", async () => {
-  const shown = results.children.length;
-  await more();
-  results.children[shown]?.querySelector(".thumbnail").focus();
+byId("media").addEventListener("change", (event) => search({ media: event.target.value }));
+byId("unfilter").addEventListener("click", () => search({ media: "any", where: {} }));
+byId("more").addEventListener("click", async () => {
+  const count = results.children.length;
+  await loadMore();
+  results.children[count]?.querySelector(".thumbnail").focus();
 });
-part("again").addEventListener("click", ask);
-part("unlike").addEventListener("click", () => {
-  search(withoutImage);
-  text.focus();
+byId("again").addEventListener("click", runQuery);
+byId("unlike").addEventListener("click", () => {
+  search(NO_IMAGE);
+  field.focus();
 });
-part("pick").addEventListener("click", () => part("file").click());
-part("file").addEventListener("change", (event) => {
+byId("pick").addEventListener("click", () => byId("file").click());
+byId("file").addEventListener("change", (event) => {
   searchImage(event.target.files[0]);
   event.target.value = "";
 });
-part("token-form").addEventListener("submit", () => {
-  api.keepToken(part("token-value").value);
-  part("token-value").value = "";
-  start();
-  recall();
+byId("token-form").addEventListener("submit", () => {
+  api.keepToken(byId("token-value").value);
+  byId("token-value").value = "";
+  showOverview();
+  restoreQuery();
 });
 
-const imageIn = (transfer) => [...(transfer?.files || [])].find((file) => file.type.startsWith("image/"));
-document.addEventListener("paste", (event) => searchImage(imageIn(event.clipboardData)));
+const firstImage = (transfer) => [...(transfer?.files || [])].find((file) => file.type.startsWith("image/"));
+document.addEventListener("paste", (event) => searchImage(firstImage(event.clipboardData)));
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dragging");
@@ -310,50 +313,16 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  searchImage(imageIn(event.dataTransfer));
+  searchImage(firstImage(event.dataTransfer));
 });
 
-// Keyboard: / focuses the field, arrows move through the results, Escape returns to the field and then empties it.
-function columns(cards) {
-  const top = cards[0].offsetTop;
-  const next = cards.findIndex((element) => element.offsetTop > top);
-  return next < 0 ? cards.length : next;
-}
-
-function move(key) {
-  const cards = [...results.children];
-  const here = cards.indexOf(document.activeElement.closest(".card"));
-  if (!cards.length || (here < 0 && key !== "ArrowDown")) return false;
-  const wide = columns(cards);
-  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: wide, ArrowUp: -wide }[key];
-  const there = here < 0 ? 0 : here + step;
-  if (there < 0) text.focus();
-  else cards[Math.min(there, cards.length - 1)].querySelector(".thumbnail").focus();
-  return true;
-}
-
-function escape() {
-  if (results.contains(document.activeElement)) return text.focus();
-  search({ ...withoutImage, text: "" });
-  text.focus();
-}
-
-document.addEventListener("keydown", (event) => {
-  if (document.querySelector("dialog[open]")) return;
-  const inField = event.target === text;
-  const inControl = event.target.matches("select, input[type=radio]");
-  const moving = event.key.startsWith("Arrow") && !inControl && (!inField || event.key === "ArrowDown");
-  if (event.key === "/" && !inField) text.focus();
-  else if (event.key === "Escape") escape();
-  else if (!moving || !move(event.key)) return;
-  event.preventDefault();
-});
+listenForKeys(field, results, () => search({ ...NO_IMAGE, text: "" }));
 window.addEventListener("scroll", () => document.querySelector("header").classList.toggle("lifted", window.scrollY > 8), {
   passive: true,
 });
-window.addEventListener("popstate", recall);
+window.addEventListener("popstate", restoreQuery);
 history.scrollRestoration = "manual";
 
-start();
-recall();
-text.focus();
+showOverview();
+restoreQuery();
+field.focus();

@@ -1,20 +1,20 @@
-// A result enlarged: the stored image, or the video's frames one after the other, with captions and lineage.
+// The viewer enlarges a result: the stored image, or a video's frames one after another, with captions and lineage.
 
 import * as api from "./api.js";
-import { lineageLists, titleOf } from "./cards.js";
+import { buildLineage, titleOf } from "./cards.js";
 
 const FRAME_MS = 500; // how long each frame of a video is shown
-const part = (id) => document.getElementById(id);
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const byId = (id) => document.getElementById(id);
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 let shown = null; // the result
-let frames = []; // addresses of its frames, those of blobs among them
-let playing = 0; // the timer
+let frameUrls = []; // blob addresses of its frames
+let playTimer = 0; // 0 while paused
 let handlers = {};
 
-export function open(result, { like, neighbour, fail }) {
-  handlers = { like, neighbour, fail };
-  if (!part("viewer").open) part("viewer").showModal();
+export function openViewer(result, { searchSimilar, findNeighbour, showError }) {
+  handlers = { searchSimilar, findNeighbour, showError };
+  if (!byId("viewer").open) byId("viewer").showModal();
   show(result);
 }
 
@@ -22,20 +22,20 @@ async function show(result) {
   stop();
   release();
   shown = result;
-  part("viewer-title").textContent = titleOf(result);
+  byId("viewer-title").textContent = titleOf(result);
   const others = result.captions.filter((_, number) => number !== (result.best_caption ?? 0));
-  part("viewer-captions").replaceChildren(...others.map((text) => element("li", text)));
+  byId("viewer-captions").replaceChildren(...others.map((text) => element("li", text)));
   const facts = [["Rank", result.rank], ["Score", result.score.toFixed(3)], ...Object.entries(result.metadata)];
-  part("viewer-facts").replaceChildren(
+  byId("viewer-facts").replaceChildren(
     ...facts.filter(([, value]) => value !== null).flatMap(([name, value]) => [
       element("dt", name), element("dd", typeof value === "object" ? JSON.stringify(value) : String(value)),
     ]),
   );
-  part("viewer-like").textContent = result.media === "text" ? "Search for this caption" : "More like this";
-  part("viewer-previous").disabled = !handlers.neighbour(result, -1);
-  part("viewer-next").disabled = !handlers.neighbour(result, 1);
-  part("viewer-lineage").open = false;
-  part("viewer-player").hidden = result.frames < 2;
+  byId("viewer-like").textContent = result.media === "text" ? "Search for this caption" : "More like this";
+  byId("viewer-previous").disabled = !handlers.findNeighbour(result, -1);
+  byId("viewer-next").disabled = !handlers.findNeighbour(result, 1);
+  byId("viewer-lineage").open = false;
+  byId("viewer-player").hidden = result.frames < 2;
   await load(result);
 }
 
@@ -45,45 +45,45 @@ async function load(result) {
     const numbers = result.frames > 1 ? [...Array(result.frames).keys()] : [result.frame];
     const blobs = await Promise.all(numbers.map((number) => api.preview(base + number)));
     if (shown !== result) return;
-    frames = blobs.map((blob) => URL.createObjectURL(blob));
-    part("viewer-frame").max = frames.length - 1;
+    frameUrls = blobs.map((blob) => URL.createObjectURL(blob));
+    byId("viewer-frame").max = frameUrls.length - 1;
     showFrame(result.frames > 1 ? result.frame : 0);
-    part("viewer-image").alt = titleOf(result);
-    setPlaying(frames.length > 1 && !still.matches);
+    byId("viewer-image").alt = titleOf(result);
+    setPlaying(frameUrls.length > 1 && !reducedMotion.matches);
   } catch (error) {
-    part("viewer").close();
-    handlers.fail(error);
+    byId("viewer").close();
+    handlers.showError(error);
   }
 }
 
 function showFrame(number) {
-  part("viewer-image").src = frames[number];
-  part("viewer-frame").value = number;
-  part("viewer-number").textContent = `${number + 1} of ${frames.length}`;
-  part("viewer-save").href = frames[number];
-  const frame = frames.length > 1 ? `-${number + 1}` : "";
-  part("viewer-save").download = `${shown.id.replace(/[^\p{L}\p{N}.-]+/gu, "_")}${frame}.jpg`;
+  byId("viewer-image").src = frameUrls[number];
+  byId("viewer-frame").value = number;
+  byId("viewer-number").textContent = `${number + 1} of ${frameUrls.length}`;
+  byId("viewer-save").href = frameUrls[number];
+  const frame = frameUrls.length > 1 ? `-${number + 1}` : "";
+  byId("viewer-save").download = `${shown.id.replace(/[^\p{L}\p{N}.-]+/gu, "_")}${frame}.jpg`;
 }
 
 function setPlaying(on) {
   stop();
-  if (on) playing = setInterval(() => showFrame((Number(part("viewer-frame").value) + 1) % frames.length), FRAME_MS);
-  part("viewer-play").textContent = on ? "Pause" : "Play";
+  if (on) playTimer = setInterval(() => showFrame((Number(byId("viewer-frame").value) + 1) % frameUrls.length), FRAME_MS);
+  byId("viewer-play").textContent = on ? "Pause" : "Play";
 }
 
 function stop() {
-  clearInterval(playing);
-  playing = 0;
+  clearInterval(playTimer);
+  playTimer = 0;
 }
 
 function release() {
-  frames.forEach((url) => URL.revokeObjectURL(url));
-  frames = [];
-  part("viewer-image").removeAttribute("src");
+  frameUrls.forEach((url) => URL.revokeObjectURL(url));
+  frameUrls = [];
+  byId("viewer-image").removeAttribute("src");
 }
 
 function step(by) {
-  const next = handlers.neighbour(shown, by);
+  const next = handlers.findNeighbour(shown, by);
   if (next) show(next);
 }
 
@@ -91,37 +91,37 @@ function element(name, text) {
   return Object.assign(document.createElement(name), { textContent: text });
 }
 
-part("viewer").addEventListener("close", () => {
+byId("viewer").addEventListener("close", () => {
   stop();
   release();
   shown = null;
 });
-part("viewer").addEventListener("click", (event) => {
-  if (event.target === part("viewer")) part("viewer").close(); // beside its content
+byId("viewer").addEventListener("click", (event) => {
+  if (event.target === byId("viewer")) byId("viewer").close(); // beside its content
 });
-part("viewer").addEventListener("keydown", (event) => {
-  if (event.target === part("viewer-frame") || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+byId("viewer").addEventListener("keydown", (event) => {
+  if (event.target === byId("viewer-frame") || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
   event.preventDefault();
   step(event.key === "ArrowLeft" ? -1 : 1);
 });
-part("viewer-previous").addEventListener("click", () => step(-1));
-part("viewer-next").addEventListener("click", () => step(1));
-part("viewer-play").addEventListener("click", () => setPlaying(!playing));
-part("viewer-frame").addEventListener("input", (event) => {
+byId("viewer-previous").addEventListener("click", () => step(-1));
+byId("viewer-next").addEventListener("click", () => step(1));
+byId("viewer-play").addEventListener("click", () => setPlaying(!playTimer));
+byId("viewer-frame").addEventListener("input", (event) => {
   setPlaying(false);
   showFrame(Number(event.target.value));
 });
-part("viewer-like").addEventListener("click", () => {
+byId("viewer-like").addEventListener("click", () => {
   const result = shown;
-  part("viewer").close();
-  handlers.like(result);
+  byId("viewer").close();
+  handlers.searchSimilar(result);
 });
-part("viewer-lineage").addEventListener("toggle", async () => {
-  if (!part("viewer-lineage").open) return;
-  const body = part("viewer-lineage-body");
+byId("viewer-lineage").addEventListener("toggle", async () => {
+  if (!byId("viewer-lineage").open) return;
+  const body = byId("viewer-lineage-body");
   body.textContent = "";
   try {
-    body.replaceChildren(...lineageLists(await api.lineage(shown.lineage)));
+    body.replaceChildren(...buildLineage(await api.lineage(shown.lineage)));
   } catch (error) {
     body.textContent = error.message;
   }
