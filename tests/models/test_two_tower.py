@@ -164,7 +164,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Reference], Damage, str]] = {
     "open_clip, a head after the pool": (
         KINDS["open_clip SigLIP"],
         lambda folder: add_weight(folder / "open_clip_model.safetensors", "visual.head.proj.weight"),
-        "projects its images after pooling by a head of its own",
+        "projects images after pooling, by a head of its own",
     ),
     "open_clip, no settings": (
         lambda folder: save_open_clip(folder, quick_gelu=False),

@@ -133,7 +133,7 @@ def test_tokens_beyond_half_precision_are_refused(tiny_data: Path, tokenized: Pa
     model, loader = prepared(with_blocks(1), tiny_data, tokenized)
     with torch.no_grad():
         model.image.backbone.blocks[1].mlp.fc2.bias.add_(1e5)  # type: ignore[union-attr, operator]
-    with pytest.raises(BadInput, match="beyond half precision: set it to 0"):
+    with pytest.raises(BadInput, match="too large for half precision: set it to 0"):
         with_frozen_features(loader, model.image, tmp_path / "features", num_views=1, pixel_stats=PIXELS)
     assert not [*(tmp_path / "features").iterdir()]
 
