@@ -42,7 +42,7 @@ def stage(
         BadInput: an input is missing, or the index was built by other encoders.
     """
     search = SearchEngine.load(encoders, index)
-    config, target_metrics, checks = inference_config(params), _read(metrics), read_validation(validation)
+    config, target_metrics, checks = inference_config(params), _read(metrics, "evaluate"), read_validation(validation)
     trained, measured = is_trained(params), params.index.target in target_metrics
     if trained and not measured:
         raise BadInput(f"{metrics} has no metrics of {params.index.target}: evaluate.split has no samples for it")
@@ -133,14 +133,14 @@ def read_validation(folder: Path) -> dict[str, Any]:
     Raises:
         BadInput: there is no readable summary.
     """
-    return _read(folder / SUMMARY)
+    return _read(folder / SUMMARY, "validate")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, stage: str) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path} ({error}): run `dvc repro {path.parent.name}`") from None
+        raise BadInput(f"cannot read {path} ({error}): run `dvc repro {stage}`") from None
     return values
 
 

@@ -221,6 +221,10 @@ def with_half_an_index(project: Path) -> None:
     (project / "index" / "index.faiss").write_bytes(whole[: len(whole) // 2])
 
 
+def without_validation(project: Path) -> None:
+    (project / "reports" / "validation" / "summary.json").unlink()
+
+
 def without_queries(project: Path) -> None:
     (project / "reports" / "evaluation" / "image-text.parquet").unlink()
 
@@ -237,7 +241,8 @@ def with_an_item_less(project: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without_metrics, "cannot read .*metrics.json"),
+        (without_metrics, "cannot read .*metrics.json.*: run `dvc repro evaluate`"),
+        (without_validation, "cannot read .*summary.json.*: run `dvc repro validate`"),
         (without_queries, "cannot read test queries"),
         (without_the_target, "metrics.json has no metrics of image-text"),
         (with_other_encoders, "built by encoders 000000000000"),
