@@ -34,8 +34,8 @@ class Row(NamedTuple):
 
     Attributes:
         place: in the file, such as `line 3`.
-        image: path of an image or video.
-        caption: content of the cell: a text, or in JSONL and Parquet any value; `()` if the table has no captions.
+        image: path of an image or video; empty if the row names none.
+        caption: content of the cell: a text, or in JSONL and Parquet any value; `()` if the row has no captions.
         split: name of the split; None if the table has no such column.
         metadata: values of the other columns, without empty ones.
     """
@@ -49,9 +49,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Positions of the columns of a table; those of `metadata` by name."""
+    """Positions of the columns of a table, or of the keys of one row of JSONL, which may lack any."""
 
-    image: int
+    image: int | None
     caption: int | None
     split: int | None
     metadata: tuple[tuple[str, int], ...]
@@ -61,7 +61,7 @@ class Columns:
         metadata = {name: values[position] for name, position in self.metadata}
         return Row(
             place=place,
-            image=str(values[self.image] or "").strip(),
+            image="" if self.image is None else str(values[self.image] or "").strip(),
             caption=() if self.caption is None else values[self.caption],
             split=None if self.split is None else str(values[self.split] or ""),
             metadata={name: value for name, value in metadata.items() if not _is_empty(value)},
@@ -69,7 +69,7 @@ class Columns:
 
 
 def read_rows(table: Path, *, image: str, caption: str | None) -> Iterator[Row]:
-    """The rows of a caption table.
+    """The rows of a caption table. A row of JSONL may lack keys that others have.
 
     Args:
         table: its suffix tells the format; a file with another suffix is read as comma-separated.
@@ -77,18 +77,25 @@ def read_rows(table: Path, *, image: str, caption: str | None) -> Iterator[Row]:
         caption: column with the captions; None if there is none. The column of the split is always called `split`.
 
     Raises:
-        BadInput: the file is not in its format, lacks a column, has one twice, or has a row that does not fit.
+        BadInput: the file is not in its format, no row has a column, it has one twice, or a row does not fit.
     """
     columns, names_before = None, None
+    first: tuple[str, Sequence[str]] | None = None
+    missing = [image] if caption is None else [image, caption]
     for place, names, values in read_cells(table):
         if columns is None or names is not names_before:
-            columns = _find_columns(names, f"{table}, {place}" if values else f"{table}", image=image, caption=caption)
-            names_before = names
+            location = f"{table}" if values is None else f"{table}, {place}"
+            columns, names_before = _find_columns(names, location, image=image, caption=caption), names
+            first = first or (location, names)
+            missing = [name for name in missing if not _positions(names, name)]
         if values is None:
+            _require_none(missing, location, names)
             continue
-        if isinstance(values[columns.image], dict | bytes):
+        if columns.image is not None and isinstance(values[columns.image], dict | bytes):
             raise BadInput(f"{table}, {place}: column {image} holds the images themselves: save them as files")
         yield columns.parse(place, values)
+    if first:
+        _require_none(missing, *first)
 
 
 def read_cells(table: Path) -> Iterator[Cells]:
@@ -109,16 +116,19 @@ def read_cells(table: Path) -> Iterator[Cells]:
 def _find_columns(names: Sequence[str], location: str, *, image: str, caption: str | None) -> Columns:
     required = [image] if caption is None else [image, caption]
     positions = {name: _positions(names, name) for name in [*required, "split"]}
-    if missing := [name for name in required if not positions[name]]:
-        column_names = ", ".join(map(repr, names)) or "none: the table is empty"
-        raise BadInput(f"{location}: no column {' and '.join(missing)}; the columns found are {column_names}")
     if repeated := [name for name, indices in positions.items() if len(indices) > 1]:
         raise BadInput(f"{location}: several columns are called {' and '.join(repeated)}")
     used = {name: next(iter(indices), None) for name, indices in positions.items()}
     metadata = tuple((name, index) for index, name in enumerate(names) if name and index not in used.values())
     return Columns(
-        image=positions[image][0], caption=used[caption] if caption else None, split=used["split"], metadata=metadata
+        image=used[image], caption=used[caption] if caption else None, split=used["split"], metadata=metadata
     )
+
+
+def _require_none(missing: Sequence[str], location: str, names: Sequence[str]) -> None:
+    if missing:
+        column_names = ", ".join(map(repr, names)) or "none: the table is empty"
+        raise BadInput(f"{location}: no column {' and '.join(missing)}; the columns found are {column_names}")
 
 
 def _positions(names: Sequence[str], column: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,8 +74,8 @@ class FolderSourceConfig(Config):
         """The samples of the table or, if there is none, of the files below the folder.
 
         A file's suffix tells whether it is an image or a video. All rows of a file become one sample with several
-        captions, as does a row with a list of captions. A row that is not UTF-8, or whose caption is no text, becomes a
-        sample of its own, so that the file's other rows are not rejected with it.
+        captions, as does a row with a list of captions. A row that is not UTF-8, names no image, or whose caption is no
+        text, becomes a sample of its own, so that the file's other rows are not rejected with it.
 
         Raises:
             BadInput: no such folder; neither table nor images; several tables; a table without rows or without a
@@ -140,6 +140,8 @@ class FolderSourceConfig(Config):
                 name, split = self._name(row, table), self._split(row, table)
                 origin = f"{table.relative_to(self.path)}, {row.place}"
                 sample = self._make_sample(name, _Entry(origin, split, row.caption, row.metadata))
+                if not row.image:
+                    sample = replace(sample, id=origin, fault=Fault("not in the layout", "the row names no image"))
                 if sample.fault or not is_utf8("".join([name, *sample.captions])):
                     unusable.append(sample)
                     continue

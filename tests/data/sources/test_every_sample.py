@@ -7,6 +7,7 @@ whole files. The examples are the same in each run.
 import csv
 import io
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -175,7 +176,9 @@ def tsv_table(rows: list[tuple[str, Any]]) -> str:
 
 
 def jsonl_table(rows: list[tuple[str, Any]]) -> str:
-    return "".join(json.dumps({"image": name, "caption": text}) + "\n" for name, text in [(GOOD, "a dog"), *rows])
+    """Rows as objects; some of those without a caption lack the key."""
+    cells = [{"image": name, "caption": text} for name, text in [(GOOD, "a dog"), *rows]]
+    return "".join(json.dumps({key: cell for key, cell in row.items() if cell != ""}) + "\n" for row in cells)
 
 
 def plain(text: str) -> str:
@@ -205,9 +208,10 @@ def test_every_row_of_a_table_is_told_of(image: bytes, table: tuple[Callable[...
         (source / f"t.{suffix}").write_bytes(make(rows).encode(errors="surrogateescape"))
 
     stripped = [(name.strip(), caption) for name, caption in rows]
-    usable = {GOOD} | {name for name, caption in stripped if is_clean(name, caption)}
-    unusable = [name for name, caption in stripped if not is_clean(name, caption)]
-    assert Counter(prepared("folder", write)) == Counter(map(escaped, [*usable, *unusable]))
+    usable = {GOOD} | {name for name, caption in stripped if name and is_clean(name, caption)}
+    unusable = [name for name, caption in stripped if not (name and is_clean(name, caption))]
+    names = ["" if re.match(r"t\.\w+, line \d+$", name) else name for name in prepared("folder", write)]
+    assert Counter(names) == Counter(map(escaped, [*usable, *unusable]))
 
 
 # Tars

@@ -300,6 +300,17 @@ def test_a_jsonl_row_whose_caption_is_no_text_becomes_a_sample_of_its_own(tmp_pa
     assert [sample.origin for sample in faulty] == [f"t.jsonl, line {line}" for line in range(2, 8)]
 
 
+def test_a_jsonl_row_may_lack_what_others_have(tmp_path: Path) -> None:
+    rows = [{"image": "a.jpg"}, {"image": "b.jpg", "caption": "a dog", "album": 3}, {"caption": "a cat"}, {}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [(sample.id, sample.captions, sample.metadata, sample.fault) for sample in folder(tmp_path)] == [
+        ("a.jpg", (), {}, None),
+        ("b.jpg", ("a dog",), {"album": 3}, None),
+        ("t.jsonl, line 3", ("a cat",), {}, ("not in the layout", "the row names no image")),
+        ("t.jsonl, line 4", (), {}, ("not in the layout", "the row names no image")),
+    ]
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_a_caption_of_any_length_leaves_the_other_rows_as_they_are(tmp_path: Path, suffix: str) -> None:
     rows = [("image", "caption"), ("a.jpg", "x" * 200_000), ("b.jpg", "y")]
@@ -351,7 +362,7 @@ def test_blank_cells_behind_the_last_column_are_no_captions_cut_short(tmp_path: 
         ),
         ("t.csv", 'image,caption\na.jpg,"x\n', "line 2: unexpected end of data"),
         ("t.jsonl", "", "has no rows"),
-        ("t.jsonl", '{"image": "a.jpg"}\n', "line 1: no column caption"),
+        ("t.jsonl", '{"image": "a.jpg"}\n{"image": "b.jpg"}\n', "line 1: no column caption"),
         ("t.jsonl", '{"image": "a.jpg", "caption": "x"}\nnonsense\n', "line 2: not JSON"),
         ("t.jsonl", "[1]\n", "line 1: not a JSON object"),
         ("t.txt", "", "holds no caption table .*, no image and no video"),
