@@ -31,8 +31,8 @@ class PrepareConfig(Config):
     follow_symlinks: bool = Field(
         default=False,
         description="Also read files outside the data folder that symbolic links in it lead to. They are rejected "
-        "otherwise, because a data set from elsewhere could lead to any file. DVC makes such links with "
-        "`cache.type symlink`, and the Hugging Face hub in its snapshots.",
+        "otherwise, and so are the samples of a table, tar or text file there, because a data set from elsewhere could "
+        "lead to any file. DVC makes such links with `cache.type symlink`, and the Hugging Face hub in its snapshots.",
         json_schema_extra={"since": "0.3.0"},
     )
     samples_per_shard: PositiveInt = Field(default=1000, description="Samples per tar file.")

@@ -62,6 +62,7 @@ class Sample:
         is_mismatched: per caption, whether it is known to describe another image (drawn scenes only).
             Stored in the manifest for evaluation, never in a shard.
         content: a file to read; or encoded bytes; or, for a video, one encoded image per frame.
+        listing: the file of the source that names it or holds its captions, such as a table; None without one.
         origin: where it came from, for people.
         fault: why it cannot be used, if its source shows that already; the sample is then rejected unopened.
         metadata: what else the source says about it, by name; values are JSON's, or are stored as `str` gives them.
@@ -74,6 +75,7 @@ class Sample:
     is_mismatched: tuple[bool, ...]
     content: Path | bytes | tuple[bytes, ...]
     origin: str
+    listing: Path | None = None
     fault: Fault | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,9 +1,12 @@
 import csv
 import hashlib
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +140,48 @@ def test_links_out_of_the_folder_are_followed_on_request_alone(tmp_path: Path, l
         prepared(tmp_path / "strict", folder_params(linked))
     details = pd.read_parquet(tmp_path / "strict/rejected.parquet").set_index("id")["detail"]
     assert details["a.jpg"].endswith("blobs/0a1b: see prepare.follow_symlinks")
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+KARPATHY = {"images": [{"filename": "a.jpg", "split": "train", "sentences": [{"raw": "a dog"}]}]}
+COCO = {"images": [{"id": 1, "file_name": "../a.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+LISTINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {  # files that list the image a.jpg, by their names
+    "captions.csv": ("folder", lambda _: b"image,caption\na.jpg,a dog\n"),
+    "a.txt": ("folder", lambda _: b"a dog\n"),
+    "dataset_x.json": ("karpathy", lambda _: json.dumps(KARPATHY).encode()),
+    "annotations/captions_train2017.json": ("coco", lambda _: json.dumps(COCO).encode()),
+    "0.tar": ("webdataset", lambda image: tar_of({"a.jpg": image, "a.txt": b"a dog"})),
+}
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+def test_what_lists_the_samples_may_lead_out_of_the_folder_on_request_alone(
+    tmp_path: Path, make_image: Encoded, name: str
+) -> None:
+    kind, listing = LISTINGS[name]
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    (source / "annotations").mkdir(parents=True)
+    (source / "train2017").mkdir()
+    (source / "a.jpg").write_bytes(make_image())
+    elsewhere.write_bytes(listing(make_image()))
+    (source / name).symlink_to(elsewhere)
+    section = {"kind": kind, "path": str(source)}
+    with pytest.raises(BadInput, match="no usable sample: 1 are rejected"):
+        prepared(tmp_path / "strict", params_with(section))
+    [row] = pd.read_parquet(tmp_path / "strict/rejected.parquet").to_dict("records")
+    assert row["reason"] == "outside the data folder"
+    assert row["detail"] == f"{source / name} leads to {elsewhere}: see prepare.follow_symlinks"
+    manifest, _ = prepared(tmp_path / "out", params_with(section, follow_symlinks=True))
+    assert list(manifest["captions"].map(list)) == [["a dog"]]
 
 
 def test_the_manifest_tells_what_the_shards_hold_in_their_order(tmp_path: Path, source: Path) -> None:

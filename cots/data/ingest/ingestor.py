@@ -79,11 +79,13 @@ class Ingestor:
         """Open the sample and check it."""
         if sample.id in self.withdrawn:
             return reject(sample, "withdrawn", self.withdrawn[sample.id])
-        if sample.fault:
-            return reject(sample, *sample.fault)
-        if not is_utf8(sample.id):
-            return reject(sample, "name not UTF-8", ascii(sample.id))
         try:
+            if sample.listing:
+                self._locate(sample.listing)
+            if sample.fault:
+                return reject(sample, *sample.fault)
+            if not is_utf8(sample.id):
+                return reject(sample, "name not UTF-8", ascii(sample.id))
             captions, is_mismatched = self._check_captions(sample)
             images = self._load_images(sample)
         except UnusableImage as error:

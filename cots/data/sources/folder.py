@@ -120,13 +120,12 @@ class FolderSourceConfig(Config):
             split=split_by_hash(name, seed=self.seed, holdout=self.holdout),
             origin=text.relative_to(self.path).as_posix() if captions else name,
             media=media_of(name),
+            listing=text if captions else None,
             fault=captions if isinstance(captions, Fault) else None,
         )
 
     def _read_lines(self, text: Path) -> list[str] | Fault:
         """Read the captions of a text file, its lines that are not blank; or say why it cannot be read."""
-        if not text.resolve().is_relative_to(self.path.resolve()):
-            return Fault("outside the data folder", f"{text.name} leads to {text.resolve()}: copy the file")
         if text.stat().st_size > MAX_TEXT_BYTES:
             return Fault("caption not text", f"{text.name} has more than {MAX_TEXT_BYTES} bytes")
         lines = text.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
@@ -139,13 +138,13 @@ class FolderSourceConfig(Config):
             for row in read_rows(table, image=self.image_column, caption=self.caption_column):
                 name, split = self._name(row, table), self._split(row, table)
                 origin = f"{table.relative_to(self.path)}, {row.place}"
-                sample = self._make_sample(name, _Entry(origin, split, row.caption, row.metadata))
+                sample = self._make_sample(name, _Entry(table, origin, split, row.caption, row.metadata))
                 if not row.image:
                     sample = replace(sample, id=origin, fault=Fault("not in the layout", "the row names no image"))
                 if sample.fault or not is_utf8("".join([name, *sample.captions])):
                     unusable.append(sample)
                     continue
-                entry = entries.setdefault(name, _Entry(origin, split, [], row.metadata))
+                entry = entries.setdefault(name, _Entry(table, origin, split, [], row.metadata))
                 if entry.split != split:
                     raise BadInput(
                         f"{self.path}: {name} is in split {entry.split} in {entry.origin}, in {split} in {origin}"
@@ -179,6 +178,7 @@ class FolderSourceConfig(Config):
             split=entry.split,
             origin=entry.origin,
             media=media_of(name),
+            listing=entry.table,
             metadata=entry.metadata,
         )
 
@@ -187,7 +187,8 @@ class FolderSourceConfig(Config):
 class _Entry:
     """The merged rows of one image or video."""
 
-    origin: str  # of the first row
+    table: Path  # of the first row
+    origin: str  # likewise
     split: Split
     captions: Any  # a list of texts, or the cell of a single row
     metadata: dict[str, Any] = field(default_factory=dict)  # of the first row

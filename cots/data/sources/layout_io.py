@@ -55,6 +55,7 @@ def make_sample(
     split: Split,
     origin: str,
     media: Media = "image",
+    listing: Path | None = None,
     fault: Fault | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Sample:
@@ -67,6 +68,7 @@ def make_sample(
         split: train, val or test.
         origin: where it came from, for people.
         media: image or video.
+        listing: the file that names it or holds its captions.
         fault: why it cannot be used, if that is known already.
         metadata: what else the source says about it, by name.
     """
@@ -83,6 +85,7 @@ def make_sample(
         is_mismatched=(False,) * len(texts),
         content=content,
         origin=origin,
+        listing=listing,
         fault=fault,
         metadata=metadata or {},
     )
@@ -200,11 +203,11 @@ def parse_entries(entries: Iterable[Any], parse: Callable[[Any], Sample], *, lay
     samples, errors = [], []
     for number, entry in enumerate(entries):
         try:
-            samples.append(parse(entry))
+            samples.append(replace(parse(entry), listing=path))
         except LAYOUT_ERRORS as error:
             errors.append(error)
             name, fault = f"{path.name}: entry {number}", Fault("not in the layout", _describe(error))
-            samples.append(make_sample(name, b"", (), split="train", origin=name, fault=fault))
+            samples.append(make_sample(name, b"", (), split="train", origin=name, listing=path, fault=fault))
     if errors and len(errors) == len(samples):
         raise BadInput(f"{path} is not in the {layout} layout: {_describe(errors[0])}")
     return samples

@@ -69,7 +69,7 @@ def _read_videos(file: Path) -> list[Sample]:
     def parse(video: dict[str, Any]) -> Sample:
         name, split = str(video["video_id"]), parse_split(video["split"], f"{file}")
         captions = [sentence["caption"] for sentence in sentences[video["video_id"]]]
-        return _make_video(name, captions, split=split, origin=f"{file.name}: {name}")
+        return _make_video(name, captions, split=split, listing=file)
 
     with layout_errors("MSR-VTT", file):
         content = read_json(file)
@@ -78,8 +78,9 @@ def _read_videos(file: Path) -> list[Sample]:
         return parse_entries(content["videos"], parse, layout="MSR-VTT", path=file)
 
 
-def _make_video(name: str, captions: object, *, split: Split, origin: str) -> Sample:
-    return make_sample(name, b"", captions, split=split, origin=origin, media="video")
+def _make_video(name: str, captions: object, *, split: Split, listing: Path) -> Sample:
+    origin = f"{listing.name}: {name}"
+    return make_sample(name, b"", captions, split=split, origin=origin, media="video", listing=listing)
 
 
 def _select_1k_a(path: Path, videos: list[Sample]) -> list[Sample]:
@@ -88,7 +89,7 @@ def _select_1k_a(path: Path, videos: list[Sample]) -> list[Sample]:
     if (path / TRAIN_9K).exists():
         known = {video.id: video for video in videos}
         names = [row["video_id"] for row in read_csv(path / TRAIN_9K, "video_id")]
-        train = [known.get(name) or _make_video(name, (), split="train", origin=TRAIN_9K) for name in names]
+        train = [known.get(name) or _make_video(name, (), split="train", listing=path / TRAIN_9K) for name in names]
     else:
         train = [video for video in videos if video.id not in test]
     if shared := [video.id for video in train if video.id in test]:
@@ -106,5 +107,5 @@ def _read_test_videos(path: Path) -> dict[str, Sample]:
         name = row["video_id"]
         if name in test:
             raise BadInput(f"{path / TEST_1K} lists {name} twice: protocol 1k-A has one sentence per video")
-        test[name] = _make_video(name, row["sentence"], split="test", origin=f"{TEST_1K}: {name}")
+        test[name] = _make_video(name, row["sentence"], split="test", listing=path / TEST_1K)
     return test

@@ -51,10 +51,10 @@ class WebdatasetSourceConfig(Config):
                 for key, members in groups:
                     name = f"{tar.stem}/{key}"
                     split = split_by_hash(name, seed=self.seed, holdout=self.holdout)
-                    yield _read_sample(file, name, members, split=split, origin=tar.name)
+                    yield _read_sample(file, name, members, split=split, tar=tar)
 
 
-def _read_sample(file: BinaryIO, name: str, members: Members, *, split: Split, origin: str) -> Sample:
+def _read_sample(file: BinaryIO, name: str, members: Members, *, split: Split, tar: Path) -> Sample:
     image, captions = _find_image(members), _read_captions(file, members)
     content = image if isinstance(image, Fault) else read_member(file, image, max_bytes=MAX_FILE_BYTES)
     return make_sample(
@@ -62,7 +62,8 @@ def _read_sample(file: BinaryIO, name: str, members: Members, *, split: Split, o
         content if isinstance(content, bytes) else b"",
         captions if isinstance(captions, list) else [],
         split=split,
-        origin=origin,
+        origin=tar.name,
+        listing=tar,
         media="image" if isinstance(image, Fault) else media_of(image.name),
         fault=next((value for value in (content, captions) if isinstance(value, Fault)), None),
     )

@@ -123,7 +123,7 @@ def test_a_listed_video_that_the_release_does_not_name_has_no_caption_to_train_o
     write_test_list(combined, range(10, 12))
     write_train_list(combined, range(90, 91))
     [unknown] = [s for s in MsrvttSourceConfig(path=combined, protocol="1k-A").read() if s.split == "train"]
-    assert (unknown.id, unknown.captions, unknown.origin) == ("video90", (), "MSRVTT_train.9k.csv")
+    assert (unknown.id, unknown.captions, unknown.origin) == ("video90", (), "MSRVTT_train.9k.csv: video90")
 
 
 def test_what_macos_puts_beside_the_files_is_not_read(release: Path) -> None:
