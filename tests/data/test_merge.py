@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cots.cli.data import merge
+from cots.data.ingest.merge import merge as merge_samples
 from cots.data.samples import Sample
 from cots.data.sources.folder import FolderSourceConfig
 from cots.data.sources.holdout import HoldoutConfig
@@ -63,6 +64,26 @@ def test_the_merged_folder_has_all_samples_of_its_sources(tmp_path: Path, images
     assert not (out / "images/gone.jpg").exists()
 
 
+def test_metadata_are_kept_as_they_are(tmp_path: Path, make_image: Encoded) -> None:
+    metadata = {"album": 3, "tags": ["red", {"round": None}], "at": "2020-01-02", "Split": "by hand", "odd": "\udcff"}
+    file = tmp_path / "a.jpg"
+    file.write_bytes(make_image())
+    sample = Sample(
+        id="a.jpg",
+        split="train",
+        media="image",
+        captions=("a dog", "asleep, on grass\n"),
+        is_mismatched=(False, False),
+        content=file,
+        origin="t",
+        metadata=metadata | {"caption": "another", "none": float("nan")},
+    )
+    assert merge_samples({"photos": (tmp_path, [sample])}, tmp_path / "out") == {"photos": 1}
+    [merged] = read(tmp_path / "out")
+    assert (merged.id, merged.split, merged.captions) == ("photos/a.jpg", "train", sample.captions)
+    assert merged.metadata == metadata | {"odd": "\\udcff"}
+
+
 def test_a_failed_merge_leaves_no_folder_and_can_be_repeated(tmp_path: Path, images: Path, movies: Path) -> None:
     out = tmp_path / "both"
     (tmp_path / "empty").mkdir()
@@ -89,7 +110,16 @@ def test_a_path_with_detours_stays_inside_the_merged_folder(tmp_path: Path, make
     (tmp_path / "new/out").mkdir(parents=True)  # an empty folder is as good as none
     merge(tmp_path / "new/out", [f"folder:{root}"])
     assert [sample.id for sample in read(tmp_path / "new/out")] == ["images/p.jpg"]
-    assert sorted(file.name for file in (tmp_path / "new").rglob("*")) == ["captions.csv", "images", "out", "p.jpg"]
+    assert sorted(file.name for file in (tmp_path / "new").rglob("*")) == ["captions.jsonl", "images", "out", "p.jpg"]
+
+
+def test_a_table_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    (tmp_path / "secret").write_text("image,caption\na.jpg,a secret\n")
+    (root / "t.csv").symlink_to(tmp_path / "secret")
+    with pytest.raises(BadInput, match=r"t\.csv leads to .*secret, which is not below"):
+        merge(tmp_path / "out", [f"folder:{root}"])
 
 
 @pytest.mark.parametrize(
@@ -115,7 +145,7 @@ def test_an_entry_of_another_layout_keeps_a_row_as_a_missing_file_does(tmp_path:
     (root / "dataset_x.json").write_text(json.dumps({"images": [good, {}]}))
     merge(tmp_path / "out", [f"karpathy:{root}"])
     rows = [(sample.id, sample.captions) for sample in read(tmp_path / "out")]
-    assert rows == [("photos/a.jpg", ("a dog",)), ("photos/dataset_x.json: entry 1", ("",))]
+    assert rows == [("photos/a.jpg", ("a dog",)), ("photos/dataset_x.json: entry 1", ())]
 
 
 @pytest.mark.parametrize("source", ["images", "folder:", "scenes:images"])

@@ -1,21 +1,21 @@
 """Merges several data sets into one folder with a caption table, which source `folder` reads."""
 
-import csv
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cots.data.ingest.metadata import metadata_json
 from cots.data.samples import Sample
-from cots.data.sources.caption_table import TABLE_COLUMNS
 from cots.errors import BadInput
 from cots.files import atomic_folder
 
 
 def merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> dict[str, int]:
-    """Link the files of every source below `out` and write their captions to `captions.csv`, one per row.
+    """Link the files of every source below `out` and write `captions.jsonl`, a row with captions and metadata for each.
 
-    Files on another disk are copied. A missing file keeps its rows, so that `prepare` reports it.
+    Files on another disk are copied. A missing file keeps its row, so that `prepare` reports it.
 
     Args:
         sources: by name, which becomes the name of their folder: the root and the samples, whose contents are files.
@@ -35,16 +35,16 @@ def merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> di
 
 def _merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> dict[str, int]:
     counts = dict.fromkeys(sources, 0)
-    with (out / "captions.csv").open("w", encoding="utf8", errors="surrogateescape", newline="") as text:
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(TABLE_COLUMNS)
+    with (out / "captions.jsonl").open("w", encoding="utf8", errors="surrogateescape") as table:
         for name, (root, samples) in sources.items():
             for sample in samples:
                 try:
                     file, relative = _locate(sample, root)
                     image = f"{name}/{relative}"
                     _link(file, out / image)
-                    table.writerows([image, caption, sample.split] for caption in sample.captions or ("",))
+                    row = {"image": image, "caption": sample.captions, "split": sample.split}
+                    metadata = json.loads(metadata_json(sample.metadata) or "{}")
+                    table.write(json.dumps(row | metadata | row, ensure_ascii=False) + "\n")
                 except (ValueError, RuntimeError) as error:  # no file can have such a name or link, or text not UTF-8
                     raise BadInput(f"{sample.origin}: {sample.id!a} cannot be merged: {error}") from None
                 counts[name] += 1
@@ -53,6 +53,8 @@ def _merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> d
 
 def _locate(sample: Sample, root: Path) -> tuple[Path, str]:
     """The sample's file with links resolved, and its path below the root, without `..` that could leave `out`."""
+    if sample.listing and not sample.listing.resolve().is_relative_to(root.resolve()):
+        raise BadInput(f"{sample.listing} leads to {sample.listing.resolve()}, which is not below {root}")
     if isinstance(sample.content, Path):
         file, relative = sample.content.resolve(), Path(os.path.relpath(sample.content, root))
         if file.is_relative_to(root.resolve()) and ".." not in relative.parts:

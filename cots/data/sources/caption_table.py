@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-TABLE_COLUMNS = ("image", "caption", "split")
 MAX_CELL_CHARS = 1 << 24  # a longer cell lacks its closing quotation mark
 PARQUET_ROWS = 1000  # held in memory at a time
 BEYOND_PYTHON = (ValueError, OverflowError, KeyError)  # not UTF-8, later than the year 9999, an unknown time zone
