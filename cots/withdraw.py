@@ -46,7 +46,8 @@ def deploy_without_withdrawn() -> int | None:
         sample.
 
     Raises:
-        RunFailed: samples are still served; the message says by which version, and why.
+        RunFailed: samples are still served, and the message says by which version, and why; or every version that was
+            deployed has been deleted, so that services may go on with one of them.
     """
     champion = None
     try:
@@ -57,6 +58,7 @@ def deploy_without_withdrawn() -> int | None:
             registry.complete_promotion()
             champion = registry.find_last_deployed()
             if champion is None:
+                _require_never_deployed(registry)
                 return None
             if withdrawn := registry.find_withdrawn(champion.version):
                 return _replace(registry, champion, withdrawn)
@@ -68,6 +70,14 @@ def deploy_without_withdrawn() -> int | None:
     except (CotsError, OSError, ValueError, KeyError) as error:
         served = f"are still served by {INDEX} version {champion.version}" if champion else "may still be served"
         raise RunFailed(f"withdrawn samples {served}: {str(error).splitlines()[0]}; then repeat the command") from error
+
+
+def _require_never_deployed(registry: Registry) -> None:
+    if registry.list_promotions():
+        raise RunFailed(
+            f"every version of {INDEX} that was deployed has been deleted, and services go on with what they have "
+            "loaded: deploy another by `cots registry promote` or `cots index FOLDER`, or end the services"
+        )
 
 
 def _replace(registry: Registry, champion: VersionInfo, withdrawn: Collection[str]) -> int:

@@ -16,10 +16,11 @@ from cots.exclusive_run import HOLDER, exclusive_run
 from cots.refresh import refresh
 from cots.registry.client import INDEX
 from cots.registry.packaged import open_search
+from cots.registry.promotions import PROMOTIONS
 from cots.registry.registry import Registry
 from cots.withdraw import deploy_without_withdrawn
 from tests.conftest import Cots
-from tests.deployed import add_version_without_files, aliases, register
+from tests.deployed import add_version_without_files, aliases, measured, register
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -128,6 +129,31 @@ def test_where_the_champions_files_are_lost_the_sample_is_listed_and_said_to_be_
     assert err.count("\n") == 1
     assert read_withdrawn(Path("withdrawn.csv")) == {"red": "its owner asked"}
     assert registry.find_withdrawn(1) == ["red"]
+
+
+def test_where_every_deployed_version_was_deleted_a_service_may_go_on_with_one(
+    registry: Registry, other_package: Path, cots: Cots
+) -> None:
+    assert register(registry, measured(other_package, Path("worse"), recall=20.0)).version == 2
+    mlflow.MlflowClient().delete_model_version(INDEX, "1")
+    for _ in range(2):
+        code, out, err = cots("data", "withdraw", "red", "--reason", "its owner asked")
+        assert code == 1
+        assert "withdrawn.csv names red" in out
+        assert err.startswith("error: withdrawn samples may still be served: every version of cots-index that was dep")
+        assert err.endswith("; then repeat the command\n")
+    assert aliases(INDEX) == {"challenger": 2}
+
+
+def test_where_nothing_was_ever_deployed_nothing_serves_the_sample(
+    registry: Registry, tiny_data: Path, cots: Cots
+) -> None:
+    shutil.copytree(tiny_data, "data")
+    mlflow.MlflowClient().delete_registered_model(INDEX)
+    mlflow.MlflowClient().delete_registered_model(PROMOTIONS)
+    code, out, err = cots("data", "withdraw", "test-image-red", "--reason", "its owner asked")
+    assert (code, err) == (0, "")
+    assert "no deployed index has any of them" in out
 
 
 def test_without_a_registry_the_sample_is_listed_and_the_error_asks_to_repeat(

@@ -69,7 +69,7 @@ def withdraw(
     from cots.withdraw import deploy_without_withdrawn
 
     version = deploy_without_withdrawn()
-    typer.echo(f"{INDEX} version {version} is the champion" if version else "the deployed index has none of them")
+    typer.echo(f"{INDEX} version {version} is the champion" if version else "no deployed index has any of them")
     try:
         usage = _format_usage(ids, _find_usage(registry, ids))
     except RunFailed as error:
