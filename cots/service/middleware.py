@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import secrets
 import time
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPMethod
@@ -18,7 +19,8 @@ from cots.service.schemas import MAX_CHARS
 
 # The page prompts for the token, so it is served without one; none of these contains data of the index or queries.
 OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz", "/metrics"})
-JSON_PATHS = frozenset({"/search", "/items/withdraw"})
+WITHDRAW_PATH = "/items/withdraw"
+JSON_PATHS = frozenset({"/search", WITHDRAW_PATH})
 POST_PATHS = JSON_PATHS | {"/search/image"}  # counted under their own name even if refused
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -35,6 +37,7 @@ DRAINED = 4  # times the limit: read this much of an oversized body, so that its
 # Reading many small values or parameters would stop the event loop for seconds; no query has as many.
 MAX_MARKS = MAX_CHARS + 100  # of MARKS in a JSON body, which separate or begin its values
 MARKS = b",[{"
+QUERIES = "queries"  # which take slots of their own, beside withdrawals
 MAX_QUERY_STRING = 1000  # bytes
 
 
@@ -45,7 +48,7 @@ class RequestLimits:
     Attributes:
         body: size in bytes.
         pixels: of an image.
-        in_flight: concurrent queries.
+        in_flight: concurrent queries, and likewise withdrawals.
         seconds: for a body to arrive.
     """
 
@@ -141,7 +144,7 @@ class LimitsMiddleware:
 
     def __init__(self, app: ASGIApp, *, limits: RequestLimits, metrics: ServiceMetrics) -> None:
         self._app, self._limits, self._metrics = app, limits, metrics
-        self._in_flight = 0
+        self._in_flight = Counter[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -155,17 +158,18 @@ class LimitsMiddleware:
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        if self._in_flight >= self._limits.in_flight:
-            busy = RequestRefused(429, f"{self._in_flight} queries are being answered: try again", Retry_After="1")
+        kind = "withdrawals" if scope["path"] == WITHDRAW_PATH else QUERIES  # which wait for each other, for minutes
+        if self._in_flight[kind] >= self._limits.in_flight:
+            busy = RequestRefused(429, f"{self._in_flight[kind]} {kind} are being answered: try again", Retry_After="1")
             await error_response(busy)(scope, receive, send)
             return
-        self._in_flight += 1
-        self._metrics.in_flight.set(self._in_flight)
+        self._in_flight[kind] += 1
+        self._metrics.in_flight.set(self._in_flight[QUERIES])
         try:
             await self._run_with_body(scope, receive, send)
         finally:
-            self._in_flight -= 1
-            self._metrics.in_flight.set(self._in_flight)
+            self._in_flight[kind] -= 1
+            self._metrics.in_flight.set(self._in_flight[QUERIES])
 
     async def _run_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

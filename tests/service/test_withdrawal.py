@@ -3,12 +3,15 @@
 import asyncio
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput
+from cots.files import locked
 from cots.registry.registry import Registry
 from cots.service.client import Client, RequestFailed
 from cots.service.errors import RequestRefused
@@ -49,6 +52,24 @@ def test_withdrawn_samples_are_served_no_more(project: Path) -> None:
         assert {hit.id for hit in client.results("a red square", k=100)} == before - {"red"}
         with Client(served.url) as stranger, pytest.raises(RequestFailed, match="token required"):
             stranger.withdraw(["blue"], "because")
+
+
+def test_withdrawals_that_wait_for_each_other_take_no_place_of_a_query(project: Path) -> None:
+    limits = replace(LIMITS, in_flight=1)
+    (project / "runs").mkdir()
+    with (
+        serving("models:/cots-index@champion", token=SECRET, project=project, limits=limits) as served,
+        Client(served.url, token=SECRET, timeout=120) as client,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        with locked(project / "runs"):  # as another withdrawal holds it
+            waiting = thread.submit(client.withdraw, ["red"], "its owner asked")
+            served.until(lambda: "red" in read_withdrawn(project / "withdrawn.csv"), seconds=120)
+            assert client.results("a red square", k=1)
+            with pytest.raises(RequestFailed, match="1 withdrawals are being answered: try again") as refused:
+                client.withdraw(["blue"], "its owner asked")
+            assert refused.value.status == 429
+        assert "cots-index version 2 is the champion" in waiting.result().report
 
 
 def test_a_service_without_a_project_changes_nothing(served: Served) -> None:
