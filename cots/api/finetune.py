@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cots.api.inputs import folder_path
 from cots.api.model import Model, load
 from cots.config.params import Params
 from cots.config.render import render
@@ -39,7 +40,7 @@ def finetune(
         BadInput: the folder or a parameter cannot be used.
         RunFailed: a stage failed; its own output says why.
     """
-    source, path = Path(folder).expanduser().resolve(), Path(project).expanduser().resolve()
+    source, path = folder_path(folder).resolve(), folder_path(project).resolve()
     path.mkdir(parents=True, exist_ok=True)
     if not (path / PARAMS_FILE).is_file():
         _run(path, "cots", "init", str(source), *(["--encoders", encoders] if encoders else []))

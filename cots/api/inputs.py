@@ -120,3 +120,19 @@ def _to_bytes(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
                 f"{name} is an array of floats outside of 0 to 1: divide it by the value of white, or give uint8"
             )
     return (levels.astype(np.float32) * (255 / white)).round().astype(np.uint8)
+
+
+def folder_path(folder: str | os.PathLike[str]) -> Path:
+    """The path of a folder, `~` resolved.
+
+    Raises:
+        BadInput: no folder can have such a name.
+    """
+    try:
+        path = Path(folder).expanduser()
+        path.lstat()
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, or the home of a user who is unknown
+        raise BadInput(f"{os.fspath(folder)!a} cannot be a folder: {error}") from None
+    return path

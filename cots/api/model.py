@@ -12,7 +12,15 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from cots.api.inputs import ImageInput, ImageInputs, is_one_image, read_images, read_texts, require_batch_size
+from cots.api.inputs import (
+    ImageInput,
+    ImageInputs,
+    folder_path,
+    is_one_image,
+    read_images,
+    read_texts,
+    require_batch_size,
+)
 from cots.digests import MLMODEL
 from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
@@ -226,9 +234,9 @@ def _check_output(folder: str | os.PathLike[str], marker: str) -> Path:
         marker: name of a file that every earlier output holds.
 
     Raises:
-        BadInput: the folder holds other files.
+        BadInput: the folder holds other files, or no folder can have such a name.
     """
-    path = Path(folder).expanduser()
+    path = folder_path(folder)
     if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise BadInput(f"{path} has other files: give a new folder")
     return path

@@ -154,6 +154,11 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no file": (lambda model: model.encode_images("no.png"), r"image 0 \(no.png\) cannot be read: No such file"),
     "a name that no file has": (lambda model: model.encode_images("a\0b"), "image 0 .* cannot be read: embedded null"),
     "a name without a home": (lambda model: model.encode_images("~nobody-here/a"), "cannot be read: .*home directory"),
+    "a name that no folder has": (lambda model: model.save_pretrained("a\0b"), "'a.x00b' cannot be a folder: embedded"),
+    "a long name": (lambda model: model.export_onnx("a" * 300), "cannot be a folder: .*name too long"),
+    "no folder of images": (lambda _: cots.finetune("a\0b", "project"), "cannot be a folder: embedded null"),
+    "a name that no model has": (lambda _: cots.load("a\0b"), "no checkpoint a.b"),
+    "no index": (lambda _: cots.load_index("a\0b"), "no model a.b"),
     "no image": (lambda model: model.encode_images([b"text"]), "image 0 cannot be used: not a picture: 4 bytes"),
     "channels first": (
         lambda model: model.encode_images(np.zeros((3, 8, 8), "u1")),
