@@ -13,11 +13,16 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.entities import PagedList
 
 from cots.cli.registry import versions_table
-from cots.errors import BadInput, UnreadableFiles
+from cots.config.params import Params
+from cots.errors import BadInput, CotsError, UnreadableFiles
+from cots.refresh import refresh
 from cots.registry import catalog
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import PROMOTIONS
 from cots.registry.registry import Registry
+from cots.service.metrics import ServiceMetrics
+from cots.service.version_manager import VersionManager
+from cots.cli.addresses import CHAMPION_URI
 from cots.tracking.store import get_or_create_experiment
 from tests.conftest import Cots, tracked_in
 from tests.deployed import add_version_without_files, aliases, measured, register, reindexed
@@ -270,3 +275,63 @@ def test_whatever_was_deleted_every_step_ends_where_it_should(
                 assert Registry().find_withdrawn(after["champion"]) == []
             else:
                 assert after["champion"] == 1
+
+
+# Of `cots registry publish` of a new index, `cots registry refresh` and `cots serve`: the champion or the version that
+# answers at the end, or what the error says.
+NEW_ENDS: dict[str, dict[str, int | str]] = {
+    "version 2": {"refresh": NONE, "serve": "no model models:/cots-index@champion"},
+    "champion": {"refresh": NONE, "serve": "no model models:/cots-index@champion"},
+    "files of 2": {"refresh": UNREADABLE, "serve": NO_FILES},
+}
+
+
+def try_publish(project: Path) -> int | str:
+    published = register(Registry(), project / "package")
+    return published.version if published.champion else published.reasons
+
+
+def try_refresh(project: Path) -> int | str:
+    try:
+        refreshed = refresh(Params.load(), project)
+    except CotsError as error:
+        return str(error)
+    assert refreshed
+    return refreshed.version if refreshed.champion else refreshed.reasons
+
+
+def try_serve(project: Path) -> int | str:
+    manager = VersionManager(CHAMPION_URI, poll=1.0, metrics=ServiceMetrics())
+    try:
+        manager.refresh()
+    except CotsError as error:
+        return str(error)
+    assert manager.current
+    return int(manager.current.view.target.version)
+
+
+@pytest.mark.parametrize("deleted", DELETED)
+def test_whatever_was_deleted_new_versions_and_services_end_where_they_should(
+    store_of_two_versions: Path,
+    other_package: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deleted: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(tiny_data, "data")
+    shutil.copytree(other_package.parent / "reports", "reports")
+    reindexed(other_package, tmp_path / "package")
+    for step in (try_serve, try_publish, try_refresh):
+        if step is try_refresh and deleted in ("version 1", "previous"):  # which a refresh does not look at
+            continue
+        store = Path(shutil.copy(store_of_two_versions, tmp_path))
+        with tracked_in(store), DELETED[deleted]():
+            end, name = step(tmp_path), step.__name__.removeprefix("try_")
+            expected = NEW_ENDS.get(deleted, {}).get(name, 2 if name == "serve" else 3)
+            if isinstance(expected, str):
+                assert re.search(expected, str(end)), (name, end)
+            else:
+                assert (name, end) == (name, expected)
