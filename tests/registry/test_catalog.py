@@ -1,5 +1,6 @@
 """Reading the registry's SQLite file gives the same as MLflow."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cots.registry import catalog
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.registry import Registry
 from cots.tracking.store import connect
+from tests.conftest import Cots, tracked_in
 from tests.deployed import register
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,23 @@ def test_the_files_of_a_version_are_found_where_they_are() -> None:
     assert catalog.find_local_version(f"models:/{ENCODERS}/1") is not None
     unknown = [f"models:/{INDEX}/3", f"models:/{INDEX}@nobody", f"models:/{INDEX}/best", "models:/other/1", "package"]
     assert [catalog.find_local_version(uri) for uri in unknown] == [None] * 5
+
+
+def test_the_folder_of_a_project_may_have_any_name(
+    empty_store: Path, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cots: Cots
+) -> None:
+    project = tmp_path / "my pröject #1 100% [x] $HOME"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    shutil.copy(empty_store, "mlflow.db")
+    with tracked_in(Path("mlflow.db")):
+        register(Registry(), tiny_package)
+        local = catalog.find_local_version(f"models:/{INDEX}@champion")
+        assert local is not None
+        assert local.folder.is_relative_to(project)
+        code, out, err = cots("search", "a red square", "--k", 1)
+        assert (code, err) == (0, "")
+        assert out.splitlines()[1].split()[0] == "1"
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "sqlite:////nowhere/mlflow.db", "postgresql://a@b/c"])

@@ -65,6 +65,14 @@ def test_commands_look_for_files_where_the_pipeline_puts_them() -> None:
     assert {str(file_names.WITHDRAWN_PATH), str(file_names.SUSPECTS_PATH)} <= read
 
 
+def test_metrics_and_plots_of_other_commits_can_be_compared() -> None:
+    """DVC reads those of another commit or experiment in its cache, as reports/ is not in git."""
+    entries = [entry for stage in STAGES.values() for kind in ("metrics", "plots") for entry in stage.get(kind, [])]
+    options = [option for entry in entries if isinstance(entry, dict) for option in entry.values()]
+    assert len(entries) > 3
+    assert [option for option in options if option.get("cache") is False] == []
+
+
 def test_the_committed_parameters_are_valid() -> None:
     Params.load(ROOT / "params.yaml")
 
