@@ -6,13 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cots.cli.registry import format_result
 from cots.cli.tables import table
 from cots.data.formulas import escape_formula, unescape_formula
 from cots.data.quality.suspects import SUSPECT_COLUMNS, read_suspects, write_suspects
 from cots.data.withdrawn import add_withdrawn, read_withdrawn
 from cots.errors import BadInput, exit_on_error
 from cots.markdown import escape_markdown
+from cots.registry.registry import PublishResult
 from cots.terminal import escape_controls, escape_controls_in_lines
+from tests.conftest import Cots
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07 a dog"  # writes to the clipboard
 FORMULA = '=HYPERLINK("http://example.org")'
@@ -28,6 +31,14 @@ def test_an_error_shows_them_too(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit), exit_on_error():
         raise BadInput(f"cannot read {CLIPBOARD}")
     assert capsys.readouterr().err == "error: cannot read \\u001b]52;c;cm0gLXJmIH4=\\u0007 a dog\n"
+
+
+@pytest.mark.usefixtures("store")
+def test_ids_of_samples_in_a_sentence_show_them_too(cots: Cots) -> None:
+    result = PublishResult(1, True, False, f"it contains withdrawn samples: {CLIPBOARD}", {})
+    for line in (format_result(result), cots("data", "lineage", CLIPBOARD)[1]):
+        assert r"\u001b]52;c;cm0gLXJmIH4=\u0007 a dog" in line
+        assert "\x1b" not in line
 
 
 @pytest.mark.parametrize("text", ["chien à l'eau", "犬", "می‌خواهم", "👨‍👩‍👧", "a \\ b"])

@@ -9,6 +9,7 @@ import typer
 from cots.cli.tables import table
 from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.file_names import DATA, MANIFEST_PATH, WITHDRAWN_PATH
+from cots.terminal import escape_controls
 
 if TYPE_CHECKING:
     from cots.registry.registry import Registry
@@ -58,7 +59,9 @@ def withdraw(
     except RunFailed as error:
         raise RunFailed(f"nothing is withdrawn yet: {error}; then repeat the command") from None
     add_withdrawn(WITHDRAWN_PATH, dict.fromkeys(ids, reason))
-    typer.echo(f"{WITHDRAWN_PATH} names {', '.join(ids)}: commit it; the next `dvc repro` works without them")
+    typer.echo(
+        f"{WITHDRAWN_PATH} names {escape_controls(', '.join(ids))}: commit it; the next `dvc repro` works without them"
+    )
     if copies := [str(path) for path in COPIES if path.exists()]:
         typer.echo(f"copies in {', '.join(copies)}: until `dvc repro`, then `dvc gc --workspace`")
     try:
@@ -153,7 +156,7 @@ def _find_usage(registry: "Registry", ids: Sequence[str]) -> Usage:
 
 def _format_usage(ids: Sequence[str], usage: Usage) -> str:
     if not usage:
-        return f"no registered version was trained on {', '.join(ids)} or has it in its index"
+        return f"no registered version was trained on {escape_controls(', '.join(ids))} or has it in its index"
     rows = [
         [version, *(["files are missing"] * 2 if used is None else (", ".join(sorted(ids)) or "-" for ids in used))]
         for version, used in usage.items()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cots.cli.tables import table
+from cots.terminal import escape_controls
 
 if TYPE_CHECKING:
     from cots.registry.registry import PublishResult
@@ -165,7 +166,8 @@ def format_result(result: "PublishResult") -> str:
     role, way = "the champion", ""
     if not result.champion:
         role, way = "not the champion", f"; to deploy it: `cots registry promote --version {result.version}`"
-    return f"cots-index version {result.version} {what}; it is {role} ({result.reasons}){way}"
+    reasons = escape_controls(result.reasons)  # which may name samples
+    return f"cots-index version {result.version} {what}; it is {role} ({reasons}){way}"
 
 
 def _rows(name: str, value: Any) -> list[list[str]]:  # noqa: ANN401  JSON

@@ -12,6 +12,7 @@ from cots.cli.registry import versions_table
 from cots.cli.tables import retrieval_table
 from cots.errors import BadInput, CotsError
 from cots.file_names import METRICS_PATH, REPORT_PATH
+from cots.terminal import escape_controls
 
 
 def summary(
@@ -25,7 +26,7 @@ def summary(
     typer.echo("Retrieval, recall in per cent and median rank\n\n" + retrieval_table(by_model))
     typer.echo("\nRegistered versions of cots-index\n\n" + versions_table(list_versions()))
     typer.echo(f"\nReport: {page}" + ("" if page.is_file() else " (missing: run `dvc repro evaluate`)"))
-    searches = "".join(f"  cots search {shlex.quote(query)}\n" for query in _answered_queries()[:2])
+    searches = "".join(f"  cots search {escape_controls(shlex.quote(query))}\n" for query in _answered_queries()[:2])
     typer.echo(f"\nTry next:\n{searches}  cots serve\n  cots registry history\n  cots init FOLDER && dvc repro")
 
 
