@@ -9,11 +9,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, strategies
 from PIL import Image
 
 from cots.data.ingest.ingestor import IngestedSample, Rejected
 from cots.directions import Media
+from tests.drawn import drawn
 
 from .test_ingest import ingestor, sample
 
@@ -99,7 +100,7 @@ def test_bytes_edited_at_random_give_a_sample_or_a_reject_within_seconds(
         assert isinstance(open_sample(sample(file, media=media)), IngestedSample)
 
     @given(file=strategies.sampled_from(files), edits=EDITS)
-    @settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @drawn(200)
     def holds(file: bytes, edits: list[tuple[str, float, bytes]]) -> None:
         started = time.thread_time()
         outcome = open_sample(sample(edited(file, edits), media=media))

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, strategies
 from schemathesis import GenerationMode
 
 from cots.data.image_decoding import FORMATS
 from cots.service.schemas import COLUMN_FORMAT, CURSOR_FORMAT, IMAGE_FORMAT
+from tests.drawn import drawn
 
 from .conftest import Served, encoded, in_base64
 
@@ -55,7 +56,7 @@ def test_every_operation_is_tried(described: Any) -> None:
 @pytest.mark.parametrize(("path", "method", "mode"), CASES)
 def test_answers_are_as_the_openapi_says(described: Any, path: str, method: str, mode: GenerationMode) -> None:
     @given(case=described[path][method].as_strategy(generation_mode=mode))
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @drawn(25)
     def holds(case: Any) -> None:
         case.call_and_validate()
 

@@ -17,13 +17,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cots.config.stages.prepare import PrepareParams
 from cots.data.samples import is_utf8
 from cots.errors import CotsError
 from cots.stages.prepare import stage
+from tests.drawn import drawn
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +34,6 @@ HOLDOUT = {"val": 0.0, "test": 0.0}
 SOURCES: dict[str, dict[str, Any]] = {"folder": {"holdout": HOLDOUT}, "webdataset": {"holdout": HOLDOUT}}
 GOOD = "good.jpg"  # the file of the good sample; good.mp4 is the video
 
-drawn = settings(
-    max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
 ODD_NAMES = ["", ".", "gone.jpg", "../x.jpg", "/etc/passwd", "x" * 300, "a\0b", "caf\udce9.jpg", "a/b.mp4", " good.jpg"]
 ODD_TEXTS = ["", "  ", "a, b", 'say "hi"', "\ufeffx", "\udcff", "a" * 600, "\0", "null", "a\u2028b", "🎈", "[PAD]"]
 TEXT = st.sampled_from(ODD_TEXTS) | st.text(max_size=6)
@@ -116,7 +114,7 @@ KARPATHY = st.fixed_dictionaries(
 )
 
 
-@drawn
+@drawn(30)
 @given(entries=st.lists(KARPATHY | VALUE, max_size=6))
 def test_every_entry_of_karpathys_json_is_a_row(image: bytes, entries: list[Any]) -> None:
     def write(source: Path) -> None:
@@ -126,7 +124,7 @@ def test_every_entry_of_karpathys_json_is_a_row(image: bytes, entries: list[Any]
     assert len(prepared("karpathy", write)) == 1 + len(entries)
 
 
-@drawn
+@drawn(30)
 @given(
     images=st.lists(st.fixed_dictionaries({"id": st.integers(0, 3)}, optional={"file_name": NAME | VALUE}) | VALUE),
     annotations=st.lists(st.fixed_dictionaries({"image_id": st.integers(0, 3)}, optional={"caption": VALUE})),
@@ -143,7 +141,7 @@ def test_every_image_of_cocos_json_is_a_row(image: bytes, images: list[Any], ann
 VIDEO_ID = st.sampled_from(["good", "v0", 5, None, "x" * 300, "a\0b", "\ud800"])
 
 
-@drawn
+@drawn(30)
 @given(
     videos=st.lists(st.fixed_dictionaries({"split": st.just("train")}, optional={"video_id": VIDEO_ID}) | VALUE),
     sentences=st.lists(st.fixed_dictionaries({"video_id": VIDEO_ID}, optional={"caption": VALUE})),
@@ -191,7 +189,7 @@ def is_clean(name: str, caption: object) -> bool:
     return is_utf8(name) and all(text is None or (isinstance(text, str) and is_utf8(text)) for text in texts)
 
 
-@drawn
+@drawn(30)
 @given(
     table=st.one_of(
         st.tuples(st.just(csv_table), st.lists(st.tuples(TABLE_NAME, TABLE_TEXT))),
@@ -259,7 +257,7 @@ def tar_members(stem: str, samples: list[dict[str, Any]], image: bytes) -> Itera
             yield f"{stem.replace('{}', str(number))}.{suffix}", data
 
 
-@drawn
+@drawn(30)
 @given(
     stem=st.sampled_from(STEMS),
     samples=st.lists(MEMBERS, max_size=4),
@@ -309,7 +307,7 @@ TABLES = {
     ],
 )
 def test_a_damaged_file_is_read_or_refused_in_one_line(kind: str, name: str, data: bytes) -> None:
-    @settings(drawn, max_examples=40)
+    @drawn(40)
     @given(edits=st.lists(EDIT, min_size=1, max_size=4))
     def holds(edits: list[tuple[float, int, bytes]]) -> None:
         damaged = bytearray(data)
