@@ -18,7 +18,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     position = 0
     while match := MARKER.search(data, position):
         [marker] = match[1]
-        yield marker, match.start()
+        yield marker, match.end() - 2  # of several FF the last
         if marker == END_OF_IMAGE:
             return
         length = 0 if marker == START_OF_IMAGE else int.from_bytes(data[match.end() : match.end() + 2], "big")

@@ -90,6 +90,13 @@ def test_what_follows_a_jpeg_is_neither_counted_nor_stored(make_image: Encoded) 
     assert stored.jpeg == whole
 
 
+@pytest.mark.parametrize("end", [b"\xff\xff\xd9", b"\xff\xff\xff\xd9"])
+def test_a_small_jpeg_keeps_its_pixels_however_it_ends(make_image: Encoded, end: bytes) -> None:
+    whole = make_image(40, 32)
+    stored = store_image(whole[:-2] + end, size=32, max_pixels=10_000, min_side=16).jpeg
+    assert decode(stored).tobytes() == decode(whole).tobytes()
+
+
 def test_a_small_tiff_with_a_huge_tile_is_refused() -> None:
     body = zlib.compress(bytes(64 * 64))
 

@@ -96,6 +96,17 @@ def test_a_link_that_leads_to_itself_spoils_its_own_sample_alone(tmp_path: Path)
     assert outcome.reason == "no such file"
 
 
+def test_a_jpeg_that_holds_together_by_its_metadata_alone_spoils_its_own_sample(
+    tmp_path: Path, make_image: Encoded
+) -> None:
+    whole = make_image(40, 32)
+    middle = (whole.index(b"\xff\xda") + len(whole)) // 2
+    damaged = whole[:middle] + b"\xff\xe1\x40\x00" + whole[middle:]  # a profile in the midst of the pixels
+    outcome = ingestor(tmp_path)(sample(damaged))
+    assert isinstance(outcome, Rejected)
+    assert (outcome.reason, "without its metadata" in outcome.detail) == ("damaged", True)
+
+
 def test_metadata_become_json_that_every_reader_takes() -> None:
     values = {
         "a": float("nan"),

@@ -88,9 +88,9 @@ class Ingestor:
                 return reject(sample, "name not UTF-8", ascii(sample.id))
             captions, is_mismatched = self._check_captions(sample)
             images = self._load_images(sample)
+            pixel_hash, dhash = _hash_stored(images[0])
         except UnusableImage as error:
             return reject(sample, error.reason, error.detail)
-        pixel_hash, dhash = image_hashes(Image.open(io.BytesIO(images[0].jpeg), formats=("JPEG",)))
         return IngestedSample(
             id=sample.id,
             split=sample.split if captions else GALLERY,
@@ -160,6 +160,13 @@ class Ingestor:
     def _check_bytes(self, size: int) -> None:
         if size > self.max_bytes:
             raise UnusableImage("too many bytes", f"{size}, at most {self.max_bytes} are read")
+
+
+def _hash_stored(image: StoredImage) -> tuple[str, str]:
+    try:
+        return image_hashes(Image.open(io.BytesIO(image.jpeg), formats=("JPEG",)))
+    except OSError as error:  # of a damaged JPEG that a decoder takes no more without its metadata
+        raise UnusableImage("damaged", f"without its metadata: {error}") from None
 
 
 def reject(sample: Sample, reason: RejectReason, detail: str) -> Rejected:
