@@ -17,4 +17,4 @@ MANIFEST_PATH, SHARDS_PATH = DATA / MANIFEST, DATA / "shards"
 PRETRAIN_PAIRS_PATH = REPORTS / "pretrain" / PAIRS
 METRICS_PATH, REPORT_PATH = REPORTS / "metrics.json", REPORTS / "index.html"
 DRIFT_SUMMARY_PATH = REPORTS / "drift" / SUMMARY
-WITHDRAWN_PATH, SUSPECTS_PATH = Path("withdrawn.csv"), Path("suspects.csv")
+WITHDRAWN_PATH, SUSPECTS_PATH, VERDICTS_PATH = Path("withdrawn.csv"), Path("suspects.csv"), Path("verdicts.csv")

@@ -14,7 +14,7 @@ from cots.cli.files import writing
 from cots.cli.pipeline import VERSION
 from cots.cli.presets import bundled
 from cots.errors import RunFailed
-from cots.file_names import SUSPECTS_PATH, WITHDRAWN_PATH
+from cots.file_names import SUSPECTS_PATH, VERDICTS_PATH, WITHDRAWN_PATH
 from cots.files import atomic_file
 from cots.project_files import PIPELINE_FILE
 
@@ -58,6 +58,7 @@ def lay_out_project() -> Iterator[str]:
         RunFailed: git is not installed, or git or DVC fails.
     """
     from cots.data.quality.suspects import SUSPECT_COLUMNS
+    from cots.data.verdicts import VERDICT_COLUMNS
     from cots.data.withdrawn import WITHDRAWN_COLUMNS
 
     if PIPELINE_FILE.exists():
@@ -67,7 +68,7 @@ def lay_out_project() -> Iterator[str]:
     if not _is_in_git():
         _run("git", "init", "-q")
         yield "git        `git init`: this folder was in no repository"
-    lists = {WITHDRAWN_PATH: WITHDRAWN_COLUMNS, SUSPECTS_PATH: SUSPECT_COLUMNS}
+    lists = {WITHDRAWN_PATH: WITHDRAWN_COLUMNS, SUSPECTS_PATH: SUSPECT_COLUMNS, VERDICTS_PATH: VERDICT_COLUMNS}
     for path in (path for path in lists if not path.exists()):
         _write(path, _csv_header(lists[path]))
     _write(VERSION, f"cots {version('cots')}\n")

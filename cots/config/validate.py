@@ -17,8 +17,8 @@ class ValidateConfig(Config):
     )
     max_suspects: Fraction = Field(
         default=0.05,
-        description="Maximum fraction of samples with a caption in suspects.csv. `cots suspects` lists there the "
-        "captions that the filter of a training run found unlikely.",
+        description="Maximum fraction of samples with a caption in suspects.csv that nobody has judged. "
+        "`cots suspects` lists there the captions that the filter of a training run found unlikely.",
     )
     max_caption_words: PositiveInt = Field(default=80, description="Number of words above which a caption is long.")
     max_long_captions: Fraction = Field(

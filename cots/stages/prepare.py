@@ -12,24 +12,40 @@ from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.shard_writer import ShardWriter, ingest
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 from cots.data.samples import GALLERY
+from cots.data.verdicts import read_verdicts, select_rejected
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput, RunFailed, exit_on_error
 from cots.progress import Progress
 
 
 def stage(
-    source: Path, withdrawn: Path, shards: Path, manifest: Path, rejected: Path, *, params: PrepareParams
+    source: Path,
+    withdrawn: Path,
+    shards: Path,
+    manifest: Path,
+    rejected: Path,
+    verdicts: Path | None = None,
+    *,
+    params: PrepareParams,
 ) -> None:
     """Store the usable samples of the source and list the rejected ones.
 
     Samples without captions are usable: they are stored in split `GALLERY`. A source may consist of them.
+
+    Args:
+        source: the data.
+        withdrawn: the list of samples that may not be used.
+        shards, manifest, rejected: to write.
+        verdicts: the list of captions that people judged; a dvc.yaml that was written before release 0.3 names none.
+        params: of the project.
 
     Raises:
         BadInput: the source is unusable, or has no usable sample.
         RunFailed: the share of rejected samples exceeds `prepare.max_rejected`; shards and tables are written anyway.
     """
     settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected"})
-    ingestor = Ingestor(root=source, withdrawn=read_withdrawn(withdrawn), **settings)
+    rejected_pairs = select_rejected(read_verdicts(verdicts)) if verdicts else frozenset()
+    ingestor = Ingestor(root=source, withdrawn=read_withdrawn(withdrawn), rejected_pairs=rejected_pairs, **settings)
     writer = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard)
     rows: list[dict[str, Any]] = []
     rejected_rows: list[dict[str, Any]] = []

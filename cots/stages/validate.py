@@ -14,14 +14,32 @@ from cots.data.manifest import SCHEMA, read_manifest, select_captioned
 from cots.data.quality.audit import MAX_ALIKE_BITS, audit_manifest
 from cots.data.quality.expectations import CheckResult, validate_manifest
 from cots.data.quality.suspects import read_suspects
+from cots.data.verdicts import read_verdicts
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput, RunFailed, exit_on_error
 from cots.file_names import SUMMARY
 from cots.files import write_json
 
 
-def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Path, *, params: ValidateParams) -> None:
+def stage(
+    shards: Path,
+    manifest: Path,
+    rejected: Path,
+    suspects: Path,
+    out: Path,
+    verdicts: Path | None = None,
+    *,
+    params: ValidateParams,
+) -> None:
     """Write `summary.json`, which is deterministic, and the Data Docs.
+
+    Args:
+        shards, manifest, rejected: from stage `prepare`.
+        suspects: the list of captions that a trained filter distrusts.
+        out: the folder to write.
+        verdicts: the list of those that people judged, which do not count any more; a dvc.yaml that was written before
+            release 0.3 names none.
+        params: of the project.
 
     Raises:
         BadInput: a table is missing, or the manifest has other columns.
@@ -39,7 +57,7 @@ def stage(shards: Path, manifest: Path, rejected: Path, suspects: Path, out: Pat
     audit = audit_manifest(
         table,
         shards,
-        read_suspects(suspects),
+        read_suspects(suspects, read_verdicts(verdicts) if verdicts else ()),
         sampled_shards=limits.sampled_shards,
         max_pixels=prepare.max_pixels,
     )

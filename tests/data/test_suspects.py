@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from cots.data.quality.suspects import find_suspects, read_suspects, write_suspects
+from cots.data.verdicts import pair_key
 from cots.errors import BadInput
 
 MANIFEST = pd.DataFrame({"id": ["a", "b"], "captions": [["a cat", "a dog"], ['a, quoted "red" bus']]})
@@ -32,6 +33,17 @@ def test_the_list_is_read_as_it_was_written_and_ids_of_digits_stay_texts(tmp_pat
     assert read_suspects(path).to_dict("list") == {"id": ["8", "007"], "caption": [0, 1]}
     write_suspects(path, find_suspects(PAIRS.assign(dropped=0), MANIFEST))
     assert read_suspects(path).empty
+
+
+def test_pairs_that_people_judged_are_left_out_wherever_the_list_is_made_or_read(tmp_path: Path) -> None:
+    odd = 'a "dog",\r\n=and\ta cat'
+    manifest = pd.DataFrame({"id": ["a", "b"], "captions": [["a cat", odd], ["-a bus"]]})
+    judged = {pair_key("a", odd), pair_key("b", "a cat")}
+    assert list(find_suspects(PAIRS, manifest, judged)["text"]) == ["-a bus"]
+    path = tmp_path / "suspects.csv"
+    write_suspects(path, find_suspects(PAIRS, manifest))
+    assert read_suspects(path, judged).to_dict("list") == {"id": ["b"], "caption": [0]}
+    assert read_suspects(path, judged | {pair_key("b", "-a bus")}).empty
 
 
 def test_a_list_that_a_spreadsheet_saved_keeps_ids_that_look_like_missing_values(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import yaml
 from cots.config.params import Params
 from cots.data.manifest import SCHEMA, read_manifest
 from cots.data.shards import read_shard
+from cots.data.verdicts import pair_key, set_verdict
 from cots.data.withdrawn import add_withdrawn
 from cots.errors import BadInput, RunFailed
 from cots.stages.prepare import stage
@@ -45,11 +46,11 @@ def folder_params(path: Path, **changed: object) -> Params:
 
 
 def prepared(
-    out: Path, params: Params, *, withdrawn: Path = ROOT / "withdrawn.csv"
+    out: Path, params: Params, *, withdrawn: Path = ROOT / "withdrawn.csv", verdicts: Path = ROOT / "verdicts.csv"
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The manifest, and the rejects by id."""
     manifest, rejected = out / "manifest.parquet", out / "rejected.parquet"
-    stage(params.source.path, withdrawn, out / "shards", manifest, rejected, params=params)
+    stage(params.source.path, withdrawn, out / "shards", manifest, rejected, verdicts, params=params)
     return read_manifest(manifest), pd.read_parquet(rejected).set_index("id")
 
 
@@ -366,6 +367,26 @@ def test_a_withdrawn_sample_is_left_out_and_listed_and_is_no_fault_of_the_source
     manifest, rejected = prepared(tmp_path / "out", folder_params(source, max_rejected=0.0), withdrawn=withdrawn)
     assert list(manifest["id"]) == ["b.jpg"]
     assert rejected[["reason", "detail"]].to_numpy().tolist() == [["withdrawn", "its owner asked, in writing"]]
+
+
+def test_a_caption_that_people_rejected_is_left_out_of_its_sample_alone(tmp_path: Path, make_image: Encoded) -> None:
+    rows = ["a.jpg,a dog,train", "a.jpg,a cat,train", "b.jpg,a cat,train", "b.jpg, a bird ,train", "c.jpg,a fish,train"]
+    source = table(tmp_path / "source", rows)
+    for seed, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
+        (source / name).write_bytes(make_image(seed=seed))
+    verdicts = tmp_path / "verdicts.csv"
+    for name, caption in (("a.jpg", "a cat"), ("b.jpg", "a bird"), ("c.jpg", "a fish"), ("c.jpg", "a whale")):
+        set_verdict(verdicts, pair_key(name, caption), "rejected")
+    set_verdict(verdicts, pair_key("a.jpg", "a dog"), "accepted")
+    manifest, rejected = prepared(tmp_path / "out", folder_params(source), verdicts=verdicts)
+    assert {row["id"]: list(row["captions"]) for row in manifest.to_dict("records")} == {
+        "a.jpg": ["a dog"],
+        "b.jpg": ["a cat"],
+        "c.jpg": [],
+    }
+    assert list(manifest["wrong"].map(len)) == [1, 1, 0]
+    assert list(manifest["split"]) == ["train", "train", "gallery"]
+    assert rejected.empty
 
 
 def run_stage(folder: Path, source: Path, python: str) -> subprocess.CompletedProcess[str]:

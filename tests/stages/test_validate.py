@@ -14,6 +14,7 @@ import yaml
 from cots.config.params import Params
 from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
 from cots.data.samples import RejectReason
+from cots.data.verdicts import pair_key, set_verdict
 from cots.errors import BadInput, RunFailed
 from cots.stages import prepare, validate
 
@@ -71,7 +72,7 @@ def run_validation(data: Path, **limits: float) -> dict[str, Any]:
     if not listed.exists():
         shutil.copy(ROOT / "suspects.csv", listed)
     tables = (data / "manifest.parquet", data / "rejected.parquet", listed)
-    validate.stage(data / "shards", *tables, out, params=params(**limits))
+    validate.stage(data / "shards", *tables, out, data / "verdicts.csv", params=params(**limits))
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return summary
 
@@ -112,6 +113,15 @@ def test_captions_that_a_filter_distrusts_are_held_against_their_limit(data: Pat
     assert run_validation(data)["success"]
     (data / "suspects.csv").write_text("\n".join([*rows, "4.jpg,0,caption 4,-0.2,4,4"]))
     assert "distrusted by a trained filter (at most 5.00%): 2 of 20" in validation_error(data)
+
+
+def test_captions_that_people_judged_count_no_more(data: Path) -> None:
+    rows = [f"{number}.jpg,0,caption {number},-0.1,4,4" for number in (3, 4)]
+    (data / "suspects.csv").write_text("\n".join(["id,caption,text,score,seen,dropped", *rows]))
+    set_verdict(data / "verdicts.csv", pair_key("3.jpg", "caption 4"), "accepted")  # another pair
+    assert "2 of 20" in validation_error(data)
+    set_verdict(data / "verdicts.csv", pair_key("4.jpg", "caption 4"), "accepted")
+    assert run_validation(data)["success"]
 
 
 def test_the_summary_is_the_same_for_the_same_data(data: Path) -> None:

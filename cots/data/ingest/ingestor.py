@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cots.data.images import StoredImage, downscale, encode_jpeg, store_image
 from cots.data.ingest.metadata import metadata_json
 from cots.data.ingest.video import decode_video
 from cots.data.samples import GALLERY, RejectReason, Sample, StoredSplit, is_utf8
+from cots.data.verdicts import PairKey, pair_key
 from cots.directions import Media
 
 
@@ -55,6 +56,7 @@ class Ingestor:
         root: files outside this folder are not read.
         follow_symlinks: but for those that links in the folder lead to.
         withdrawn: reasons by id of the samples that may not be used.
+        rejected_pairs: captions that people found not to describe their sample; they are left out.
         size: shorter side of stored images, pixels.
         max_frames: frames kept of a video.
         min_side: of the original, pixels.
@@ -67,6 +69,7 @@ class Ingestor:
     root: Path
     follow_symlinks: bool = False
     withdrawn: Mapping[str, str]
+    rejected_pairs: Set[PairKey] = frozenset()
     size: int
     max_frames: int
     min_side: int
@@ -112,7 +115,11 @@ class Ingestor:
         for text, _ in stripped:
             if not is_utf8(text):
                 raise UnusableImage("caption not UTF-8", ascii(text[: self.max_caption_chars]))
-        usable = [(text, flag) for text, flag in stripped if 0 < len(text) <= self.max_caption_chars]
+        usable = [
+            (text, flag)
+            for text, flag in stripped
+            if 0 < len(text) <= self.max_caption_chars and pair_key(sample.id, text) not in self.rejected_pairs
+        ]
         return tuple(text for text, _ in usable), tuple(flag for _, flag in usable)
 
     def _load_images(self, sample: Sample) -> list[StoredImage]:

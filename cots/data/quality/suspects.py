@@ -1,24 +1,29 @@
-"""suspects.csv: pairs that the filter distrusted in training, a list that people check and `validate` limits."""
+"""suspects.csv: pairs that the filter distrusted in training, a list that `validate` limits."""
 
+from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cots.data.formulas import escape_formula, unescape_formula
 from cots.data.pairs import PAIR_COLUMNS
+from cots.data.verdicts import PairKey, pair_key
 from cots.errors import BadInput
 from cots.files import atomic_file
 
 KEY_COLUMNS = ["id", "caption"]
+DTYPES = {"id": "str", "caption": "int64", "text": "str"}
 SUSPECT_COLUMNS = [*KEY_COLUMNS, "text", *(name for name in PAIR_COLUMNS if name not in KEY_COLUMNS)]
 
 
-def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame, judged: Collection[PairKey] = ()) -> pd.DataFrame:
     """Select the pairs that the adaptive momentum filter dropped in at least half of the steps that saw them.
 
     Args:
         pairs: from `read_pairs`.
         manifest: of the run's data.
+        judged: pairs that are left out, because people have judged them.
 
     Returns:
         Rows with `SUSPECT_COLUMNS`, lowest similarity first.
@@ -26,7 +31,8 @@ def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     suspects = pairs[(pairs["dropped"] > 0) & (2 * pairs["dropped"] >= pairs["seen"])]
     captions = manifest.set_index("id")["captions"]
     texts = [str(captions[sample][index]) for sample, index in zip(suspects["id"], suspects["caption"], strict=True)]
-    return suspects.assign(text=texts).sort_values(["score", "id", "caption"], ignore_index=True)[SUSPECT_COLUMNS]
+    unjudged = _leave_out(suspects.assign(text=texts), judged)
+    return unjudged.sort_values(["score", "id", "caption"], ignore_index=True)[SUSPECT_COLUMNS]
 
 
 def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
@@ -36,17 +42,31 @@ def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
         suspects.assign(**texts).to_csv(partial, index=False, float_format="%.4f")
 
 
-def read_suspects(path: Path) -> pd.DataFrame:
+def read_suspects(path: Path, judged: Collection[PairKey] = ()) -> pd.DataFrame:
     """Read ids and caption indices of a list that `write_suspects` wrote and a person may have shortened.
+
+    Args:
+        path: of the list.
+        judged: pairs that are left out, because people have judged them; a list without texts has none of them.
 
     Raises:
         BadInput: no such file, or it is not a list of suspects.
     """
     try:
-        suspects = pd.read_csv(path, dtype={"id": "str", "caption": "int64"}, keep_default_na=False)[KEY_COLUMNS]
-    except (OSError, ValueError, KeyError) as error:
+        suspects = pd.read_csv(path, dtype=DTYPES, keep_default_na=False)
+        if missing := [name for name in KEY_COLUMNS if name not in suspects]:
+            raise ValueError(f"no column {missing[0]}")
+    except (OSError, ValueError) as error:
         raise BadInput(
             f"{path} is not a list of suspects ({error}): it must be a CSV with the columns "
             f"{', '.join(SUSPECT_COLUMNS)}, as `cots suspects` writes it; an empty list is the header alone"
         ) from None
-    return suspects.assign(id=suspects["id"].map(unescape_formula))
+    suspects = suspects.reindex(columns=[*KEY_COLUMNS, "text"], fill_value="")
+    texts = {name: suspects[name].map(unescape_formula) for name in ("id", "text")}
+    return _leave_out(suspects.assign(**texts), judged)[KEY_COLUMNS]
+
+
+def _leave_out(suspects: pd.DataFrame, judged: Collection[PairKey]) -> pd.DataFrame:
+    keys = map(pair_key, suspects["id"], suspects["text"])
+    unjudged = np.array([key not in judged for key in keys], np.bool_)
+    return suspects[unjudged].reset_index(drop=True)
