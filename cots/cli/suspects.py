@@ -1,28 +1,49 @@
-"""`cots suspects`: lists likely wrong captions, as detected during training."""
+"""`cots suspects`: lists likely wrong captions, as detected during training, or shows them to be judged."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cots.cli.tables import table
-from cots.file_names import MANIFEST_PATH, PRETRAIN_PAIRS_PATH, SUSPECTS_PATH
+from cots.errors import BadInput
+from cots.file_names import MANIFEST_PATH, PRETRAIN_PAIRS_PATH, SHARDS_PATH, SUSPECTS_PATH, VERDICTS_PATH
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_ROWS, MAX_TEXT_CHARS = 10, 70  # that are printed
+LOOPBACK = "127.0.0.1"
 
 
 def suspects(
     pairs: Annotated[Path, typer.Option(help="The pairs of a training run, with their scores.")] = PRETRAIN_PAIRS_PATH,
     manifest: Annotated[Path, typer.Option(help="The manifest of the run's data.")] = MANIFEST_PATH,
     out: Annotated[Path, typer.Option(help="The list to write; `validate` reads it.")] = SUSPECTS_PATH,
+    review: Annotated[
+        bool, typer.Option("--review", help="Write no list; show the pairs on a page, to be judged one by one.")
+    ] = False,
+    shards: Annotated[Path, typer.Option(help="Shards of the run's data, for --review.")] = SHARDS_PATH,
+    index: Annotated[Path, typer.Option(help="Index that finds captions to compare with, for --review.")] = Path(
+        "index"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 for any free one.")] = 8081,
 ) -> None:
-    """List the pairs that the filter distrusts; `validate` limits how many of them the data may hold."""
+    """List the pairs that the filter distrusts and nobody has judged; `validate` limits how many the data may hold.
+
+    With --review they are shown with their images, least likely first. verdicts.csv keeps each verdict: `prepare`
+    leaves out rejected captions, and accepted ones are not listed again.
+    """
     from cots.data.manifest import read_manifest
     from cots.data.pairs import read_pairs
     from cots.data.quality.suspects import find_suspects, write_suspects
+    from cots.data.verdicts import read_verdicts
 
-    pair_table = read_pairs(pairs)
-    suspect_pairs = find_suspects(pair_table, read_manifest(manifest))
+    pair_table, samples = read_pairs(pairs), read_manifest(manifest)
+    suspect_pairs = find_suspects(pair_table, samples, read_verdicts(VERDICTS_PATH))
+    if review:
+        _review(suspect_pairs, samples, shards, index, port)
+        return
     write_suspects(out, suspect_pairs)
     rows = [
         [f"{row.score:.2f}", row.id, row.caption, str(row.text)[:MAX_TEXT_CHARS]]
@@ -30,4 +51,30 @@ def suspects(
     ]
     typer.echo(table(["score", "id", "caption", "text"], rows) if rows else "no suspects")
     counts = f"{len(suspect_pairs)} of {len(pair_table)} pairs"
-    typer.echo(f"\n{counts}, written to {out}; delete those that are right after all")
+    typer.echo(f"\n{counts}, written to {out}; look at them and judge them: cots suspects --review")
+
+
+def _review(suspect_pairs: "pd.DataFrame", samples: "pd.DataFrame", shards: Path, index: Path, port: int) -> None:
+    from cots.project_files import PIPELINE_FILE
+    from cots.index.nearest_captions import NearestCaptions
+    from cots.service.review.app import create_review_app
+    from cots.service.review.judging import JudgingRound
+    from cots.service.server import run_app
+
+    if PIPELINE_FILE.is_file() and VERDICTS_PATH.name not in PIPELINE_FILE.read_text(encoding="utf8"):
+        raise BadInput(
+            f"{PIPELINE_FILE} is of an earlier release, in which verdicts change nothing: append {VERDICTS_PATH} to `cmd` "
+            "and `deps` of its stages prepare and validate"
+        )
+    if suspect_pairs.empty:
+        typer.echo("no suspects that nobody has judged")
+        return
+    if not index.is_dir():
+        typer.echo(f"no index {index}: pairs are shown without captions to compare with")
+    nearest = NearestCaptions.load(index) if index.is_dir() else None
+    judging = JudgingRound(suspect_pairs, samples, shards, VERDICTS_PATH, nearest)
+    try:
+        run_app(create_review_app(judging), host=LOOPBACK, port=port, purpose=f"shows {len(judging)} pairs")
+    finally:
+        counts = judging.progress()
+        typer.echo(f"{counts['accepted']} accepted, {counts['rejected']} rejected, in {VERDICTS_PATH}: commit it")

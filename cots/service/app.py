@@ -2,12 +2,13 @@
 
 import asyncio
 import importlib.metadata
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
 from cots.errors import BadInput
@@ -76,24 +77,52 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         async with _run_service(service):
             yield
 
-    app = FastAPI(
+    return secured_app(
+        [router(service, token=settings.token is not None), page_routes()],
+        hosts=settings.hosts,
+        token=settings.token,
+        limits=settings.limits,
+        metrics=metrics,
         title="COTS search",
         description="Searches images, videos and captions by text or image.",
+        generate_unique_id_function=lambda route: route.name,  # the methods of `cots.service.client.Client`
+        lifespan=lifespan,
+    )
+
+
+def secured_app(
+    routers: Sequence[APIRouter],
+    *,
+    hosts: Collection[str] | None,
+    token: str | None,
+    limits: RequestLimits,
+    metrics: ServiceMetrics,
+    **options: Any,  # noqa: ANN401  those of FastAPI
+) -> FastAPI:
+    """Create an application behind this package's middleware, with errors in its form.
+
+    Args:
+        routers: the routes.
+        hosts, token: see `AuthMiddleware`.
+        limits: of requests.
+        metrics: of requests.
+        options: further ones of FastAPI, such as a title.
+    """
+    app = FastAPI(
         version=importlib.metadata.version("cots"),
         docs_url=None,  # FastAPI's pages load scripts from another host
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        generate_unique_id_function=lambda route: route.name,  # the methods of `cots.service.client.Client`
-        lifespan=lifespan,
         middleware=[
             Middleware(HeadMiddleware),
             Middleware(MetricsMiddleware, metrics=metrics),
-            Middleware(AuthMiddleware, hosts=settings.hosts, token=settings.token),
-            Middleware(LimitsMiddleware, limits=settings.limits, metrics=metrics),
+            Middleware(AuthMiddleware, hosts=hosts, token=token),
+            Middleware(LimitsMiddleware, limits=limits, metrics=metrics),
         ],
+        **options,
     )
-    app.include_router(router(service, token=settings.token is not None))
-    app.include_router(page_routes())
+    for routes in routers:
+        app.include_router(routes)
     add_error_handlers(app)
     return app
 

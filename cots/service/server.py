@@ -76,11 +76,25 @@ def serve(settings: ServiceSettings, *, host: str, port: int) -> None:
     """
     if not is_alias(settings.uri):
         resolve(settings.uri)  # a wrong fixed version is an error now; an alias may appear later
+    run_app(create_app(settings), host=host, port=port, purpose=f"searches {settings.uri}")
+
+
+def run_app(app: FastAPI, *, host: str, port: int, purpose: str) -> None:
+    """Run an application until SIGTERM or Ctrl-C; requests in flight are finished.
+
+    Args:
+        app: the application.
+        host: name or address to listen at.
+        port: 0 picks a free port, which is logged.
+        purpose: what the application does, for the log.
+
+    Raises:
+        BadInput: it cannot listen at this host and port.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("cots").setLevel(logging.INFO)
-    app = create_app(settings)
     listening = _bind(host, port)
-    log.info("http://%s:%d searches %s", f"[{host}]" if ":" in host else host, listening.getsockname()[1], settings.uri)
+    log.info("http://%s:%d %s", f"[{host}]" if ":" in host else host, listening.getsockname()[1], purpose)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after its shutdown
     try:
         uvicorn.Server(uvicorn_config(app)).run(sockets=[listening])

@@ -15,7 +15,9 @@ import httpx
 import mlflow
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 
 from cots.config.params import Params
 from cots.registry.client import INDEX
@@ -26,6 +28,8 @@ from cots.service.app import ServiceSettings, create_app
 from cots.service.middleware import RequestLimits
 from cots.service.server import uvicorn_config
 from cots.stages.index import stage
+
+from .browser import CHROMIUM
 
 ROOT = Path(__file__).parents[2]
 LIMITS = RequestLimits(body=200_000, pixels=1_000_000, in_flight=64, seconds=5.0)
@@ -63,6 +67,27 @@ class Served:
             time.sleep(0.02)
 
 
+@contextmanager
+def running(app: FastAPI) -> Iterator[Served]:
+    """An application on a free port, in a thread of this process."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn_config(app))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with httpx.Client(base_url=url, timeout=20) as client:
+        try:
+            yield Served(url, client, stop)
+        finally:
+            stop()
+
+
 Serve = Callable[..., AbstractContextManager[Served]]
 
 
@@ -76,26 +101,18 @@ def serving(uri: str | Path, *, ready: bool = True, **changed: Any) -> Iterator[
         "token": None,
         "log_queries": None,
     } | changed
-    app = create_app(ServiceSettings(uri=str(uri), **settings))
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn_config(app))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
+    with running(create_app(ServiceSettings(uri=str(uri), **settings))) as served:
+        if ready:
+            served.until(lambda: served.client.get("/readyz").status_code == 200)
+        yield served
 
-    def stop() -> None:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
 
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    with httpx.Client(base_url=url, timeout=20) as client:
-        served = Served(url, client, stop)
-        try:
-            if ready:
-                served.until(lambda: client.get("/readyz").status_code == 200)
-            yield served
-        finally:
-            stop()
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,22 +3,18 @@
 import re
 import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from cots.service.middleware import RequestLimits
 
+from .browser import needs_chromium, open_page, violations
 from .conftest import LIMITS, Served, encoded, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 SECRET = "a-secret-of-enough-characters"
 # The page's policy forbids `eval`, and with it Playwright's own way of waiting for a condition.
 ALL_SHOWN = "[...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)"
@@ -31,33 +27,9 @@ DROP = """([bytes, type]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def opened(browser: Browser, served: Served) -> Iterator[Page]:
     yield from open_page(browser, served.url)
-
-
-def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
-    """Open the page; it must raise no error, keep its content policy, and request no other host."""
-    with browser.new_context(viewport={"width": 1280, "height": 800}, **context) as within:
-        page = within.new_page()
-        page.set_default_timeout(10_000)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
-        page.on(
-            "request", lambda request: None if request.url.startswith((url, "blob:")) else wrong.append(request.url)
-        )
-        page.goto(url)
-        yield page
-        assert wrong == []
 
 
 def cards(page: Page) -> Any:
@@ -418,16 +390,6 @@ def test_the_first_page_names_queries_to_begin_with(opened: Page, served: Served
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_in_any_state(browser: Browser, nothing_fits: Served, width: int, scheme: str) -> None:
-    package = find_spec("axe_playwright_python")
-    if package is None or package.origin is None:
-        pytest.skip("no axe-playwright-python: install the extra `dev`")
-    axe = (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf8")
-
-    def violations(page: Page) -> list[str]:
-        page.evaluate(axe)
-        result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-        return [f"{rule['id']}: {rule['help']}: {rule['nodes'][0]['html']}" for rule in result["violations"]]
-
     for page in open_page(browser, nothing_fits.url, color_scheme=scheme, reduced_motion="reduce"):
         page.set_viewport_size({"width": width, "height": 800})
         expect(page.locator("#filters")).to_be_visible()

@@ -1,6 +1,6 @@
 """The search page: static files of this package; nothing is loaded from other hosts."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 
 from fastapi import APIRouter, Response
@@ -19,10 +19,20 @@ FILES = {
 
 
 def page_routes() -> APIRouter:
-    """A route for each file, read once; these routes are not part of OpenAPI."""
+    """The routes of the search page."""
+    return file_routes(__name__, FILES)
+
+
+def file_routes(package: str, files: Mapping[str, tuple[str, str]]) -> APIRouter:
+    """A route for each file of a package, read once; these routes are not part of OpenAPI.
+
+    Args:
+        package: dotted name.
+        files: by path of the route, the file's name and media type.
+    """
     routes = APIRouter()
-    folder = resources.files(__name__)
-    for path, (name, media_type) in FILES.items():
+    folder = resources.files(package)
+    for path, (name, media_type) in files.items():
         routes.get(path, include_in_schema=False)(_file(folder.joinpath(name).read_bytes(), media_type))
     return routes
 

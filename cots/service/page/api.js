@@ -18,7 +18,7 @@ export function keepToken(token) {
   sessionStorage.setItem(TOKEN_KEY, token);
 }
 
-async function request(path, options) {
+export async function request(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: headers(options.headers) });
@@ -37,15 +37,15 @@ export async function search(body, signal) {
 }
 
 export async function overview() {
-  return (await request("overview", {})).json();
+  return (await request("overview")).json();
 }
 
 export async function lineage(path) {
-  return (await request(relative(path), {})).json();
+  return (await request(relative(path))).json();
 }
 
 export async function preview(path) {
-  return (await request(relative(path), {})).blob();
+  return (await request(relative(path))).blob();
 }
 
 // An <img> request cannot carry the token, so with a token the preview is fetched and shown as a blob.

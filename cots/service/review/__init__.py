@@ -1,0 +1,1 @@
+"""People judge the pairs that a filter distrusted, on a page."""
