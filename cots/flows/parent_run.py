@@ -1,4 +1,4 @@
-"""The MLflow run of a whole flow run; the runs of its stages are nested under it."""
+"""The MLflow run of a whole flow run, with all parameters; the runs of its stages are nested under it."""
 
 import os
 import socket
@@ -12,7 +12,8 @@ from mlflow.exceptions import MlflowException
 from prefect import get_run_logger
 
 from cots.digests import text_digest
-from cots.tracking.runs import PARENT_RUN
+from cots.tracking.git import git_state
+from cots.tracking.pipeline_run import PARENT_RUN, create_pipeline_run
 from cots.tracking.store import connect, get_or_create_experiment, mlflow_errors, tracking_uri, without_credentials
 
 FOLDER = "flow.folder"
@@ -27,9 +28,8 @@ def parent_run(name: str) -> Iterator[None]:
     """
     client = connect()
     with mlflow_errors():
-        run = client.create_run(
-            get_or_create_experiment(client), run_name=name, tags={FOLDER: _folder_digest()}
-        ).info.run_id
+        tags = {FOLDER: _folder_digest()} | git_state()
+        run = create_pipeline_run(client, get_or_create_experiment(client), name, tags)
     os.environ[PARENT_RUN] = run
     try:
         yield

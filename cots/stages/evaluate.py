@@ -69,11 +69,13 @@ def stage(
         report = _build_report(evaluations, outputs, _lineage(manifest), maps, params)
         values = {model.key: model.result.metrics for model in evaluations} | _read_training_metrics(reports, report)
         metrics.parent.mkdir(parents=True, exist_ok=True)
-        write_json(headline, headline_metrics(evaluations))
+        headlines = headline_metrics(evaluations)
+        write_json(headline, headlines)
         write_json(metrics, values)
         write_queries(queries, evaluations)
         write_page(page, report)
         mlflow_run.log_metrics(flatten_for_mlflow(values))
+        mlflow_run.log_headline(flatten_for_mlflow(headlines))
         for path in (metrics, queries, page):
             mlflow_run.log_artifact(path)
 

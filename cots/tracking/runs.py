@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ from cots.digests import file_digest, text_digest
 from cots.errors import RunFailed
 from cots.files import write_json
 from cots.flatten import flatten
+from cots.tracking.data_set import log_data_set
 from cots.tracking.git import git_state
+from cots.tracking.pipeline_run import PARENT_TAG, close_pipeline_run, log_params, open_pipeline_run
 from cots.tracking.store import (
     EXPERIMENT,
     connect,
@@ -28,6 +29,7 @@ from cots.tracking.store import (
     tracking_uri,
     without_credentials,
 )
+from cots.tracking.system_metrics import log_system_metrics
 
 if TYPE_CHECKING:
     import mlflow
@@ -35,12 +37,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARENT_RUN = "COTS_PARENT_RUN"  # variable of the environment: id of the run under which those of stages are nested
 UNFINISHED = (
     ".unfinished"  # suffix of the file, beside the run's own, that holds the id of a run that has not succeeded
 )
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
-PARAMS_PER_CALL = 100  # likewise
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,13 @@ class LoggedRun:
     Attributes:
         client: of the tracking store.
         run_id: MLflow's id of the run.
+        parent_id: that of the run of the whole pipeline, or None.
         logged_steps: steps whose metrics MLflow has.
     """
 
     client: "mlflow.MlflowClient"
     run_id: str
+    parent_id: str | None = None
     logged_steps: set[int] = field(default_factory=set)
 
     def log_curves(self, table: "pd.DataFrame") -> None:
@@ -76,14 +78,19 @@ class LoggedRun:
         """Log metrics without steps; MLflow allows letters, digits and `_-./ :` in their names."""
         self._log((name, float(value), 0) for name, value in values.items())
 
-    def _log(self, values: Iterable[tuple[str, float, int]]) -> None:
+    def log_headline(self, values: Mapping[str, float]) -> None:
+        """Log to the run of the whole pipeline, if there is one, what pipelines are compared by."""
+        if self.parent_id:
+            self._log(((name, float(value), 0) for name, value in values.items()), run_id=self.parent_id)
+
+    def _log(self, values: Iterable[tuple[str, float, int]], run_id: str | None = None) -> None:
         from mlflow.entities import Metric
 
         now = int(time() * 1000)
         metrics = (Metric(name, value, now, step) for name, value, step in values)
         while chunk := list(islice(metrics, METRICS_PER_CALL)):
             with mlflow_errors():
-                self.client.log_batch(self.run_id, metrics=chunk)
+                self.client.log_batch(run_id or self.run_id, metrics=chunk)
 
     def log_artifact(self, path: Path) -> None:
         """Log a file, or a folder with its content under its own name."""
@@ -98,7 +105,7 @@ class LoggedRun:
 def start_run(
     stage: str, sections: Mapping[str, BaseModel] | BaseModel, out: Path, *, manifest: Path
 ) -> Iterator[LoggedRun]:
-    """Open an MLflow run around the work of a stage, nested under the run that `PARENT_RUN` names, if it is set.
+    """Open an MLflow run around the work of a stage, nested under that of the pipeline.
 
     If the stage was killed or failed, the next attempt with the same parameters and data continues the same run.
 
@@ -106,7 +113,7 @@ def start_run(
         stage: name of the run: the stage in dvc.yaml, such as `finetune@image-text`.
         sections: parameters that the stage reads, by section.
         out: JSON file written on success: {"run_id", "experiment", "tracking_uri"}.
-        manifest: the data manifest; the run is tagged with its digest.
+        manifest: the data manifest, logged as the data set of the run; the run is tagged with its digest.
 
     Raises:
         RunFailed: the tracking server is down or refuses.
@@ -115,22 +122,28 @@ def start_run(
     from mlflow.entities import RunStatus
 
     params, unfinished = flatten_params(sections), out.with_suffix(UNFINISHED)
-    tags = _tags(stage, params, manifest)
     with mlflow_errors():
+        parent_id = open_pipeline_run(client, get_or_create_experiment(client), manifest)
+        tags = _tags(stage, params, manifest, parent_id)
         run = _reopen_run(client, unfinished, tags) or _create_run(client, stage, params, tags)
+        for run_id in filter(None, (run.run_id, parent_id)):
+            log_data_set(client, run_id, manifest, context="evaluation" if stage == "evaluate" else "training")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(run.run_id, encoding="utf8")
     try:
-        yield run
+        with log_system_metrics(run.run_id):
+            yield run
     except BaseException:
         try:
             with mlflow_errors():
                 client.set_terminated(run.run_id, RunStatus.to_string(RunStatus.FAILED))
+                close_pipeline_run(client, parent_id, failed=True)
         except RunFailed as error:  # the stage's own error says more
             log.warning("run %s stays open: %s", run.run_id, error)
         raise
     with mlflow_errors():
         client.set_terminated(run.run_id)
+        close_pipeline_run(client, parent_id, failed=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     values = {"run_id": run.run_id, "experiment": EXPERIMENT, "tracking_uri": without_credentials(tracking_uri())}
     write_json(out, values, durable=True)
@@ -140,13 +153,9 @@ def start_run(
 def _create_run(
     client: "mlflow.MlflowClient", stage: str, params: Mapping[str, str], tags: Mapping[str, str]
 ) -> LoggedRun:
-    from mlflow.entities import Param
-
     run_id = client.create_run(get_or_create_experiment(client), run_name=stage, tags=dict(tags)).info.run_id
-    for start in range(0, len(params), PARAMS_PER_CALL):
-        chunk = list(params.items())[start : start + PARAMS_PER_CALL]
-        client.log_batch(run_id, params=[Param(name, value) for name, value in chunk])
-    return LoggedRun(client, run_id)
+    log_params(client, run_id, params)
+    return LoggedRun(client, run_id, tags.get(PARENT_TAG))
 
 
 def _reopen_run(client: "mlflow.MlflowClient", unfinished: Path, tags: Mapping[str, str]) -> LoggedRun | None:
@@ -167,9 +176,10 @@ def _reopen_run(client: "mlflow.MlflowClient", unfinished: Path, tags: Mapping[s
     if not same_inputs or run.info.lifecycle_stage == "deleted":
         return None
     client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-    if "mlflow.parentRunId" in tags:
-        client.set_tag(run_id, "mlflow.parentRunId", tags["mlflow.parentRunId"])
-    return LoggedRun(client, run_id, {metric.step for metric in client.get_metric_history(run_id, TOTAL_LOSS)})
+    if PARENT_TAG in tags:
+        client.set_tag(run_id, PARENT_TAG, tags[PARENT_TAG])
+    logged_steps = {metric.step for metric in client.get_metric_history(run_id, TOTAL_LOSS)}
+    return LoggedRun(client, run_id, tags.get(PARENT_TAG), logged_steps)
 
 
 def flatten_params(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, str]:
@@ -180,12 +190,11 @@ def flatten_params(sections: Mapping[str, BaseModel] | BaseModel) -> dict[str, s
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat.items()}
 
 
-def _tags(stage: str, params: Mapping[str, str], manifest: Path) -> dict[str, str]:
-    parent = os.environ.get(PARENT_RUN)
+def _tags(stage: str, params: Mapping[str, str], manifest: Path, parent_id: str | None) -> dict[str, str]:
     return {
         "dvc.stage": stage,
         "params.digest": text_digest(json.dumps(params, sort_keys=True)),
         "manifest.digest": file_digest(manifest),
         **git_state(),
-        **({"mlflow.parentRunId": parent} if parent else {}),
+        **({PARENT_TAG: parent_id} if parent_id else {}),
     }

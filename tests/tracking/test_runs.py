@@ -13,6 +13,7 @@ import pytest
 
 from cots.config.params import Params
 from cots.config.training import TrainConfig
+from cots.data.manifest import SCHEMA, write_table
 from cots.digests import file_digest
 from cots.errors import RunFailed
 from cots.tracking import live_curves
@@ -26,8 +27,18 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "manifest.parquet").write_bytes(b"rows")
+    write_manifest(tmp_path / "manifest.parquet")
     return tmp_path
+
+
+def write_manifest(path: Path, train: int = 2) -> None:
+    """A manifest of some images with two captions each for training, and one for testing."""
+    splits = ["train"] * train + ["test"]
+    rows: list[dict[str, object]] = [
+        {"id": str(number), "split": split, "media": "image", "captions": ["a", "b"]}
+        for number, split in enumerate(splits)
+    ]
+    write_table(path, rows, SCHEMA)
 
 
 def run_stage(project: Path) -> tuple[mlflow.MlflowClient, str, dict[str, str]]:
@@ -77,7 +88,8 @@ def test_a_run_is_tagged_with_where_it_came_from(project: Path, monkeypatch: pyt
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "x"], cwd=project, check=True)
-    monkeypatch.setenv("COTS_PARENT_RUN", "1" * 32)
+    parent = mlflow.MlflowClient().create_run("0").info.run_id
+    monkeypatch.setenv("COTS_PARENT_RUN", parent)
     client, run_id, _ = run_stage(project)
     tags = client.get_run(run_id).data.tags
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, check=True, capture_output=True, text=True)
@@ -85,7 +97,10 @@ def test_a_run_is_tagged_with_where_it_came_from(project: Path, monkeypatch: pyt
     assert tags["git.dirty"] == "false"
     assert tags["manifest.digest"] == file_digest(project / "manifest.parquet")
     assert tags["dvc.stage"] == "pretrain"
-    assert tags["mlflow.parentRunId"] == "1" * 32
+    assert tags["mlflow.parentRunId"] == parent
+    mlflow.MlflowClient().delete_run(parent)
+    client, run_id, _ = run_stage(project)
+    assert "mlflow.parentRunId" not in client.get_run(run_id).data.tags
 
 
 def test_the_parameter_digest_changes_with_a_value_and_only_then(project: Path) -> None:
@@ -223,7 +238,7 @@ def test_a_new_store_is_made_without_a_word(tmp_path: Path) -> None:
         "from pathlib import Path; from cots.tracking.runs import start_run\n"
         "with start_run('x', {}, Path('x.json'), manifest=Path('m')): pass"
     )
-    (tmp_path / "m").write_bytes(b"")
+    write_manifest(tmp_path / "m")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert done.stderr == ""
