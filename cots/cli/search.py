@@ -23,6 +23,18 @@ def search(
         Literal["any", "image", "video", "text"],
         typer.Option(help="Kind of results: images, videos, captions (text), or images and videos (any)."),
     ] = "any",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE",
+            help="Give only items whose column has this value; repeat it for other values of the column, any of which "
+            "may be found, and for other columns, each of which must fit.",
+        ),
+    ] = None,
+    minus: Annotated[list[str] | None, typer.Option(help="A text to keep away from; repeat it for more.")] = None,
+    min_score: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="Leave results with a lower score out.")
+    ] = None,
     model: Annotated[
         str, typer.Option(help="A version of cots-index, or a folder such as package/index.")
     ] = CHAMPION_URI,
@@ -38,10 +50,13 @@ def search(
     grid = save_grid or sheet
     if grid:
         _check_grid(grid)
+    values = _values_by_column(where or [])
     from cots.registry.packaged import open_search
+    from cots.search_engine.queries import parse_where
 
     with open_search(model, texts_only=image is None) as deployed:
-        [results] = deployed.search([query], k=k, media=media)
+        filters = parse_where(values)
+        [results] = deployed.search([query], k=k, media=media, minus=minus or (), min_score=min_score, where=filters)
         typer.echo(_format_json(results) if as_json else _format_results(results))
         if grid:
             from cots.cli.result_grid import result_grid, write_grid
@@ -60,6 +75,17 @@ def _query(text: str | None, image: Path | None) -> dict[str, object]:
         return {"image": image.expanduser().read_bytes()}
     except OSError as error:
         raise BadInput(f"cannot read the image {image}: {error.strerror}") from None
+
+
+def _values_by_column(filters: list[str]) -> dict[str, list[str]]:
+    """The values of each column, of arguments such as `split=test`."""
+    values: dict[str, list[str]] = {}
+    for text in filters:
+        column, separator, value = text.partition("=")
+        if not separator:
+            raise BadInput(f"--where {text!r} is not COLUMN=VALUE, such as split=test")
+        values.setdefault(column, []).append(value)
+    return values
 
 
 def _check_grid(path: Path) -> None:

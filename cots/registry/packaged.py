@@ -1,8 +1,8 @@
 """Opens a packaged index without importing MLflow, with the installed code rather than the code in the package."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +13,7 @@ from cots.digests import MLMODEL, verify_content
 from cots.errors import BadInput
 from cots.registry.catalog import find_local_version
 from cots.search_engine.engine import SearchEngine
-from cots.search_engine.queries import QueryReader
+from cots.search_engine.queries import QueryReader, Where, parse_text
 
 QUERY_COLUMNS = ("text", "image", "k", "media")
 CONFIG = {"batch_size": "batch", "max_pixels": "max_pixels", "min_side": "min_side"}  # by field, its name on disk
@@ -35,14 +35,32 @@ class PackagedSearch:
     max_pixels: int
     min_side: int
 
-    def search(self, queries: object, *, k: int, media: str) -> list[list[dict[str, Any]]]:
+    def search(
+        self,
+        queries: object,
+        *,
+        k: int,
+        media: str,
+        minus: Sequence[str] = (),
+        min_score: float | None = None,
+        where: Where = (),
+    ) -> list[list[dict[str, Any]]]:
         """Ranked results of each query, best first, in the format that `cots-index` returns through MLflow.
 
+        Args:
+            queries, k, media: see `QueryReader`.
+            minus, min_score, where: of every query, see `Query`.
+
         Raises:
-            BadInput: a query is malformed.
+            BadInput: a query is malformed, or the items have no such column.
         """
+        self.engine.filters.require_columns(where)
         reader = QueryReader(columns=QUERY_COLUMNS, max_pixels=self.max_pixels, min_side=self.min_side)
-        return self.engine(reader(queries, k=k, media=media), batch_size=self.batch_size)
+        texts = tuple(parse_text("minus", text) for text in minus)
+        parsed = [
+            replace(query, minus=texts, min_score=min_score, where=where) for query in reader(queries, k=k, media=media)
+        ]
+        return self.engine(parsed, batch_size=self.batch_size)
 
 
 @contextmanager

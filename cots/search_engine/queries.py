@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -115,7 +115,9 @@ class QueryReader:
     def _parse_query(self, number: int, row: dict[str, Any]) -> Query:
         if ("text" in row) == ("image" in row):
             raise BadInput(f"query {number}: give it either a text or an image")
-        content = _parse_text(number, row["text"]) if "text" in row else self._parse_image(number, row["image"])
+        content = (
+            parse_text(f"query {number}", row["text"]) if "text" in row else self._parse_image(number, row["image"])
+        )
         return Query(content, _parse_k(number, row["k"]), _parse_media(number, row["media"]))
 
     def _parse_image(self, number: int, image: object) -> Image.Image:
@@ -129,6 +131,32 @@ class QueryReader:
             return decode_image(bytes(data), max_pixels=self.max_pixels, min_side=self.min_side)
         except UnusableImage as error:
             raise BadInput(f"query {number}: the image cannot be used: {error}") from None
+
+
+def parse_text(place: str, text: object) -> str:
+    """A text to search by, or to keep away from.
+
+    Args:
+        place: where it stands, such as `query 3`.
+        text: should be one.
+
+    Raises:
+        BadInput: it is not a text, blank, or not UTF-8.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise BadInput(f"{place}: the text is {'blank' if isinstance(text, str) else type(text).__name__}")
+    if not is_utf8(text):
+        raise BadInput(f"{place}: the text is not UTF-8: {text!a:.100}")
+    return text
+
+
+def parse_where(where: Mapping[str, str | Sequence[str]]) -> Where:
+    """A filter of results.
+
+    Args:
+        where: columns of the items, each with the value or the values that may be found.
+    """
+    return tuple((name, (value,) if isinstance(value, str) else tuple(value)) for name, value in where.items())
 
 
 def encode_queries(model: TextModel, queries: Sequence[Query], *, batch_size: int) -> NDArray[np.float32]:
@@ -172,14 +200,6 @@ def _encode_contents(
         if isinstance(content, np.ndarray):
             vectors[row] = content
     return vectors
-
-
-def _parse_text(number: int, text: object) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise BadInput(f"query {number}: the text is {'blank' if isinstance(text, str) else type(text).__name__}")
-    if not is_utf8(text):
-        raise BadInput(f"query {number}: the text is not UTF-8: {text!a:.100}")
-    return text
 
 
 def _parse_k(number: int, k: float) -> int:

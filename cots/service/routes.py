@@ -16,7 +16,7 @@ from starlette.background import BackgroundTask
 from cots.data.image_decoding import FORMATS
 from cots.errors import BadInput
 from cots.search_engine.item_filters import ITEM_METADATA, parse_metadata
-from cots.search_engine.queries import TEXT_WEIGHT, Where
+from cots.search_engine.queries import TEXT_WEIGHT, parse_where
 from cots.search_engine.queries import Query as SearchQuery
 from cots.service import schemas
 from cots.service.batching import DynamicBatcher
@@ -96,7 +96,7 @@ class Service:
             text_weight=weight,
             minus=tuple(query.minus),
             min_score=query.min_score,
-            where=_parse_where(query.where),
+            where=parse_where(query.where),
         )
         return await self._answer(version, search_query, started)
 
@@ -243,7 +243,3 @@ def _complete_result(result: Mapping[str, Any], version: LoadedVersion) -> dict[
         "preview": f"/preview/{name}/{row}/{frame}",
         "lineage": f"/lineage/{name}/{row}",
     }
-
-
-def _parse_where(where: Mapping[str, str | list[str]]) -> Where:
-    return tuple((name, (value,) if isinstance(value, str) else tuple(value)) for name, value in where.items())

@@ -123,6 +123,8 @@ def test_a_terminal_gets_long_cells_wrapped_and_a_pipe_whole_lines(monkeypatch: 
         (["search", "--image", "/nowhere/b.jpg"], "cannot read the image /nowhere/b.jpg"),
         (["search", "a", "--k", "0"], "Invalid value for '--k'"),
         (["search", "a", "--model", "/nowhere"], "no model /nowhere"),
+        (["search", "a", "--where", "split"], "--where 'split' is not COLUMN=VALUE, such as split=test"),
+        (["search", "a", "--min-score", "2"], "Invalid value for '--min-score'"),
         (["search", "a", "--save-grid", "a.gif"], "the file name must end in .png, .jpg, .jpeg, .webp"),
         (["search", "a", "--save-grid", "/nowhere/a.png"], "there is no folder /nowhere"),
         (["evaluate"], "Missing option '--model'"),

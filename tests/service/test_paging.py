@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from cots.search_engine.engine import SearchEngine
 from cots.search_engine.queries import MINUS_WEIGHT, Query, encode_queries
 from cots.service.cursor import MAX_RESULTS, Cursor
 from cots.service.schemas import MAX_FILTERS
+from tests.conftest import Cots
+from tests.hits import up_to_rounding
 
 from .conftest import Champion, Served, encoded, in_base64, serving
 from .test_answers import CAPTIONS, IMAGES, VIDEOS
@@ -118,6 +121,23 @@ def test_a_changed_cursor_is_refused(served: Served, change: dict[str, object]) 
     changed = base64.urlsafe_b64encode(json.dumps(fields | change).encode()).decode()
     answer = served.client.post("/search", json={"cursor": changed})
     assert (answer.status_code, answer.json()["error"][:23]) == (422, "the cursor is malformed")
+
+
+def test_the_command_line_filters_and_keeps_away_as_the_service_does(
+    served: Served, search: SearchEngine, mixed_package: Path, cots: Cots
+) -> None:
+    query: dict[str, Any] = {"k": 20, "minus": ["a green square", "blue"], "where": {"split": ["val", "test"]}}
+    everything = served.search(text="a red square", **query)["results"]
+    assert len(everything) == 18
+    expected = served.search(text="a red square", min_score=everything[4]["score"], **query)["results"]
+    options = ["--k", "20", "--minus", "a green square", "--minus", "blue", "--where", "split=val", "--where"]
+    least = f"--min-score={everything[4]['score']}"
+    code, out, err = cots("search", "a red square", *options, "split=test", least, "--model", mixed_package, "--json")
+    assert (code, err) == (0, "")
+    hits = json.loads(out)
+    assert [{name: hit[name] for name in hits[0]} for hit in expected] == up_to_rounding(hits)
+    code, _, err = cots("search", "a red square", "--where", "colour=red", "--model", mixed_package)
+    assert (code, err) == (2, "error: the items have no column 'colour': they have split\n")
 
 
 def test_an_image_with_a_text_and_minus_words_is_the_sum_of_their_vectors(served: Served, search: SearchEngine) -> None:
