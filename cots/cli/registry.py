@@ -24,10 +24,13 @@ def publish() -> None:
     from cots.config.params import Params
     from cots.exclusive_run import exclusive_run
     from cots.registry.publishing import publish as publish_package
+    from cots.tracking.git import git_state
 
     with exclusive_run("cots registry publish"):
         result = publish_package(Params.load())
     typer.echo(format_result(result))
+    if not git_state():
+        typer.echo("nothing is committed to git, so the version names no commit that it was made from", err=True)
 
 
 @registry.command()

@@ -29,7 +29,10 @@ def serve(
         typer.Option(help="Folder of the project whose samples requests may withdraw; needs COTS_TOKEN."),
     ] = None,
 ) -> None:
-    """Serve searches over HTTP, with a page at /; switches to a new champion while it runs."""
+    """Serve searches over HTTP, with a page at /; switches to a new champion while it runs.
+
+    Where nothing is deployed yet, it waits for the first version: requests get status 503 with the reason until then.
+    """
     from cots.service.app import ServiceSettings
     from cots.service.middleware import RequestLimits
     from cots.service.server import BODY_SECONDS, allowed_hosts, read_token

@@ -463,6 +463,18 @@ def test_versions_are_published_listed_promoted_and_taken_back(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("registered")
+def test_a_version_that_names_no_commit_is_told(cots: Cots, tiny_package: Path) -> None:
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
+    for command, said in (
+        ((*git, "init", "-q"), "nothing is committed to git, so the version names no commit that it was made from\n"),
+        ((*git, "commit", "-q", "--allow-empty", "-m", "a"), ""),
+    ):
+        subprocess.run(command, check=True)
+        assert publish(cots, tiny_package)[2] == said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("registered")
 def test_a_version_that_is_not_there_is_told_in_one_line(cots: Cots) -> None:
     code, _, err = cots("registry", "promote", "--version", "9", "--reason", "x")
     assert code == 2

@@ -38,7 +38,13 @@ def refreshed(
     folder = squares_project(tmp_path_factory.mktemp("squares") / "project", tiny_package, fork_python)
     with tracked_in(Path(shutil.copy(empty_store, folder.parent))), chdir(folder):
         publish(Params.load())
-        assert cots("registry", "refresh").returncode == 0
+        refresh = cots("registry", "refresh")
+        assert refresh.returncode == 0, refresh.stderr
+        assert refresh.stdout.startswith(
+            "cots-index version 2 registered; it is the champion"
+        )  # what DVC says is below
+        assert "Running stage 'prepare'" in refresh.stderr
+        assert "dvc push" not in refresh.stderr
         yield folder
 
 
