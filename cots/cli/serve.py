@@ -24,6 +24,10 @@ def serve(
     log_queries: Annotated[
         Path | None, typer.Option(help="Log every query and its embedding to this folder, one file a day.")
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images that the index was made from: results lead to their originals."),
+    ] = None,
     project: Annotated[
         Path | None,
         typer.Option(help="Folder of the project whose samples requests may withdraw; needs COTS_TOKEN."),
@@ -49,5 +53,6 @@ def serve(
         token=read_token(host),
         log_queries=log_queries,
         project=project,
+        source=source,
     )
     run(settings, host=host, port=port)

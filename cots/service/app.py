@@ -24,6 +24,7 @@ from cots.service.middleware import (
     MetricsMiddleware,
     RequestLimits,
 )
+from cots.service.originals import Originals
 from cots.service.page import page_routes
 from cots.service.query_log import QueryLogWriter
 from cots.service.routes import Service, router
@@ -43,6 +44,7 @@ class ServiceSettings:
         token: required of requests; None requires none.
         log_queries: folder of the query log; None disables the log.
         project: folder of the project whose samples may be withdrawn, with a token only; None allows it for none.
+        source: folder of the originals that may be read; None allows none.
     """
 
     uri: str
@@ -52,13 +54,14 @@ class ServiceSettings:
     token: str | None
     log_queries: Path | None
     project: Path | None = None
+    source: Path | None = None
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
     """Create an application that loads its version at startup and follows the alias until shutdown.
 
     Raises:
-        BadInput: the folder of the query log cannot be created, or there is a project without a token or list.
+        BadInput: a folder cannot be created or is not there, or there is a project without a token or list.
     """
     if settings.project is not None:
         _check_project(settings.project, settings.token)
@@ -70,6 +73,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         service_metrics=metrics,
         log=QueryLogWriter(settings.log_queries, metrics) if settings.log_queries else None,
         withdrawal=Withdrawal(settings.project) if settings.project else None,
+        originals=_originals(settings),
     )
 
     @asynccontextmanager
@@ -125,6 +129,11 @@ def secured_app(
         app.include_router(routes)
     add_error_handlers(app)
     return app
+
+
+def _originals(settings: ServiceSettings) -> Originals | None:
+    limits = settings.limits
+    return Originals(settings.source, max_bytes=limits.body, max_pixels=limits.pixels) if settings.source else None
 
 
 def _check_project(project: Path, token: str | None) -> None:

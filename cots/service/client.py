@@ -150,6 +150,10 @@ class Client:
         """Thumbnail of an item, or of a frame of a video."""
         return Image.open(io.BytesIO(self._send("GET", f"/preview/{version}/{row}/{frame}").content), formats=("JPEG",))
 
+    def original(self, version: str, row: int) -> bytes:
+        """The file that an indexed image was made from, if the service was started with `--source`."""
+        return self._send("GET", f"/original/{version}/{row}").content
+
     def alive(self) -> schemas.Alive:
         """Whether the process is alive."""
         return self._read(schemas.Alive, "GET", "/healthz")

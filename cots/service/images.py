@@ -3,7 +3,10 @@
 import asyncio
 import base64
 import binascii
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from PIL import Image
 
@@ -12,6 +15,8 @@ from cots.data.resizing import resize_squash
 from cots.decode_threads import num_untrusted_threads
 from cots.service.errors import RequestRefused
 from cots.service.loaded_version import LoadedVersion
+
+Decoded = TypeVar("Decoded")
 
 
 class ImageReader:
@@ -35,7 +40,11 @@ class ImageReader:
         Raises:
             RequestRefused: the bytes are not an image, or the image is too large or too small.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, version, data)
+        return await self.run(partial(self._read, version, data))
+
+    async def run(self, decode: Callable[[], Decoded]) -> Decoded:
+        """Call a function that decodes images in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, decode)
 
     def close(self) -> None:
         """Shut the threads down; images that wait are not decoded."""

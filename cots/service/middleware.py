@@ -22,6 +22,7 @@ OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz", "/metrics"})
 WITHDRAW_PATH = "/items/withdraw"
 JSON_PATHS = frozenset({"/search", WITHDRAW_PATH})
 POST_PATHS = JSON_PATHS | {"/search/image"}  # counted under their own name even if refused
+DECODED_PATHS = "/original/"  # what is below takes as much work as a query
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -155,7 +156,7 @@ class LimitsMiddleware:
             long = RequestRefused(400, f"the query string is longer than {MAX_QUERY_STRING:,} bytes")
             await error_response(long)(scope, receive, send)
             return
-        if scope["method"] != "POST":
+        if scope["method"] != "POST" and not scope["path"].startswith(DECODED_PATHS):
             await self._app(scope, receive, send)
             return
         kind = "withdrawals" if scope["path"] == WITHDRAW_PATH else QUERIES  # which wait for each other, for minutes

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from cots.service.images import ImageReader
 from cots.service.lineage import item_lineage, version_lineage
 from cots.service.loaded_version import LoadedVersion, VersionView
 from cots.service.metrics import ServiceMetrics
+from cots.service.originals import Originals
 from cots.service.query_log import QueryLogWriter
 from cots.service.version_manager import VersionManager
 from cots.service.withdrawal import Withdrawal
@@ -66,6 +68,7 @@ class Service:
         service_metrics: exported at `/metrics`.
         log: query log, or None.
         withdrawal: withdraws samples; None if the service allows no withdrawals.
+        originals: reads files of the source; None if the service allows no originals.
     """
 
     version_manager: VersionManager
@@ -74,6 +77,7 @@ class Service:
     service_metrics: ServiceMetrics
     log: QueryLogWriter | None
     withdrawal: Withdrawal | None
+    originals: Originals | None
 
     async def search(self, query: Annotated[schemas.AnyQuery, Body()]) -> Response:
         """Search by a text, a base64-encoded image, or both; or get the next page of an earlier search."""
@@ -126,6 +130,14 @@ class Service:
             raise RequestRefused(404, f"version {version} has no frame {frame} of item {row}")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": PREVIEW_CACHE})
 
+    async def original(self, version: schemas.VersionName, row: schemas.RowNumber) -> Response:
+        """The file that an indexed image was made from, as it is."""
+        if self.originals is None:
+            raise RequestRefused(403, "this service reads no originals: start it with --source")
+        read = partial(self.originals.read, self._require_view(version), row)
+        data, media_type = await self.image_reader.run(read)
+        return Response(data, media_type=media_type, headers={"Cache-Control": PREVIEW_CACHE})
+
     async def overview(self) -> Response:
         """What the index holds: numbers of items, columns to filter by, and sample queries."""
         version = self._require_version()
@@ -172,11 +184,25 @@ class Service:
         content = {
             "versions": version.view.versions,
             "milliseconds": round(1000 * (time.perf_counter() - started), 1),
-            "results": [_complete_result(result, version) for result in answer.results[: query.k]],
+            "results": [self._complete(result, version) for result in answer.results[: query.k]],
             "fits": fits,
             "next": cursor,
         }
         return JSONResponse(content, background=self._log_task(query, answer.vector, version))
+
+    def _complete(self, result: Mapping[str, Any], version: LoadedVersion) -> dict[str, Any]:
+        """A result with its metadata, number of frames and links."""
+        name, row, frame = version.view.target.version, result["row"], result["frame"]
+        items = version.search.items
+        is_image = items["media"].iat[row] == "image"
+        return {
+            **result,
+            "metadata": parse_metadata(items[ITEM_METADATA].iat[row]) if ITEM_METADATA in items else {},
+            "frames": version.search.frames.count(row),
+            "preview": f"/preview/{name}/{row}/{frame}",
+            "original": f"/original/{name}/{row}" if self.originals and is_image else None,
+            "lineage": f"/lineage/{name}/{row}",
+        }
 
     def _log_task(
         self, query: SearchQuery, vector: NDArray[np.float32], version: LoadedVersion
@@ -226,20 +252,13 @@ def router(service: Service, *, token: bool) -> APIRouter:
     jpeg: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "JPEG"}}
     preview_options = lookup_options | {"responses": jpeg | lookup_options["responses"], "response_class": Response}
     routes.get("/preview/{version}/{row}/{frame}", **preview_options)(service.preview)
+    images: dict[int | str, dict[str, Any]] = {200: {"content": IMAGE_BODY, "description": "The file"}}
+    original_options = lookup_options | {
+        "responses": images | error_responses(404, 422, 429),
+        "response_class": Response,
+    }
+    routes.get("/original/{version}/{row}", **original_options)(service.original)
     routes.get("/healthz", response_model=schemas.Alive, responses=error_responses())(service.alive)
     routes.get("/readyz", response_model=schemas.Ready, responses=error_responses(503))(service.ready)
     routes.get("/metrics", response_class=PlainTextResponse, responses=error_responses())(service.metrics)
     return routes
-
-
-def _complete_result(result: Mapping[str, Any], version: LoadedVersion) -> dict[str, Any]:
-    """Add metadata, number of frames and links to a result."""
-    name, row, frame = version.view.target.version, result["row"], result["frame"]
-    items = version.search.items
-    return {
-        **result,
-        "metadata": parse_metadata(items[ITEM_METADATA].iat[row]) if ITEM_METADATA in items else {},
-        "frames": version.search.frames.count(row),
-        "preview": f"/preview/{name}/{row}/{frame}",
-        "lineage": f"/lineage/{name}/{row}",
-    }

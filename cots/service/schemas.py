@@ -158,6 +158,9 @@ class Result(BaseModel):
     metadata: dict[str, Any] = Field(description="Further columns of the item in its source.")
     frames: int = Field(ge=1, description="Number of stored frames: 1 for an image.")
     preview: str = Field(description="Path of its thumbnail.")
+    original: str | None = Field(
+        None, description="Path of the file that it was made from; null if it is no image or the service reads none."
+    )
     lineage: str = Field(description="Path of its lineage.")
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import mlflow
+import pandas as pd
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -32,6 +34,7 @@ from cots.stages.index import stage
 from .browser import CHROMIUM
 
 ROOT = Path(__file__).parents[2]
+PHOTO_IDS = ["red.png", "sub/green.jpg", "../secret.png", "out.png", "in.png", "text.png"]
 LIMITS = RequestLimits(body=200_000, pixels=1_000_000, in_flight=64, seconds=5.0)
 
 
@@ -124,6 +127,31 @@ def mixed_package(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, ti
     limits = Packed(batch_size=16, max_pixels=2_000_000, min_side=8)
     save_index(folder / "package", tiny_model, folder / "index", config=limits, cards={})
     return folder / "package"
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two images, links that lead in and out, and a text that is called an image."""
+    folder = tmp_path_factory.mktemp("photos") / "source"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "red.png").write_bytes(encoded("red", size=(400, 300)))
+    turned = Image.new("RGB", (300, 200), "green")
+    turned.getexif()[0x0112] = 6
+    turned.save(folder / "sub/green.jpg", exif=turned.getexif())
+    (folder.parent / "secret.png").write_bytes(encoded("black"))
+    (folder / "out.png").symlink_to(folder.parent / "secret.png")
+    (folder / "in.png").symlink_to("sub/green.jpg")
+    (folder / "text.png").write_text("<script>alert(1)</script>")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def package_of_photos(tiny_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index whose ids are paths."""
+    copy = shutil.copytree(tiny_package / "index", tmp_path_factory.mktemp("paths") / "index")
+    items = copy / "artifacts" / "index" / "items.parquet"
+    pd.read_parquet(items).assign(id=PHOTO_IDS).to_parquet(items)
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ OPERATIONS = [
     ("/lineage/{version}", "GET"),
     ("/lineage/{version}/{row}", "GET"),
     ("/preview/{version}/{row}/{frame}", "GET"),
+    ("/original/{version}/{row}", "GET"),
     ("/healthz", "GET"),
     ("/readyz", "GET"),
     ("/metrics", "GET"),

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,41 @@ def test_a_result_is_enlarged_with_its_captions_and_its_lineage(opened: Page, se
     expect(viewer).to_be_hidden()
     expect(cards(opened).first.locator(".thumbnail")).to_be_focused()
     expect(cards(opened)).to_have_count(24)
+
+
+def is_shown_at(page: Page, width: int) -> bool:
+    return bool(page.evaluate("document.getElementById('viewer-image').naturalWidth") == width)
+
+
+def test_an_original_takes_the_place_of_the_stored_image(
+    browser: Browser, package_of_photos: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(photos, tmp_path / "source", symlinks=True)
+    (folder / "in.png").unlink()
+    (folder / "in.png").write_bytes(encoded("blue", "TIFF"))  # Chromium shows no TIFF
+    with serving(package_of_photos, source=folder) as served:
+        results = served.search(text="a", k=6)["results"]
+        rows = {hit["id"]: number for number, hit in enumerate(results)}
+        for page in open_page(browser, served.url):
+            page.locator("#text").fill("a")
+            expect(cards(page)).to_have_count(6)
+            for name, width, note in (
+                ("red.png", 400, ""),
+                ("sub/green.jpg", 200, ""),  # upright
+                ("in.png", 24, "This browser cannot show the original."),
+                ("text.png", 24, "This is the stored thumbnail: the original of item 5 cannot be given: not a picture"),
+            ):
+                enlarge(page, rows[name])
+                expect(page.locator("#viewer-note")).to_contain_text(note)
+                served.until(partial(is_shown_at, page, width))
+                save = page.locator("#viewer-save")
+                expect(save).to_have_text("Save image" if name == "text.png" else "Save original")
+                if name == "sub/green.jpg":
+                    with page.expect_download() as download:
+                        save.click()
+                    assert download.value.suggested_filename == "green.jpg"
+                    assert Path(download.value.path()).read_bytes() == (photos / name).read_bytes()
+                page.keyboard.press("Escape")
 
 
 def test_a_video_plays_until_it_is_paused(opened: Page, served: Served) -> None:
@@ -365,7 +401,7 @@ def nothing_fits(mixed_package: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A service whose index finds that no text fits."""
     copy = shutil.copytree(mixed_package, tmp_path_factory.mktemp("fit") / "package")
     (copy / "artifacts" / "index" / "fit.json").write_text('{"min_score": 2, "media": "image"}')
-    with serving(copy) as served:
+    with serving(copy, source=copy) as served:  # where no original is
         yield served
 
 
@@ -401,6 +437,12 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, nothing_fits: Served, 
         page.locator("#text").fill("a blue square")
         expect(page.locator("#weak")).to_be_visible()
         states["weak"] = violations(page)
+        page.get_by_label("Images").check()
+        expect(cards(page)).to_have_count(18)
+        enlarge(page, 0)
+        expect(page.locator("#viewer-note")).to_contain_text("This is the stored thumbnail")
+        states["original"] = violations(page)
+        page.keyboard.press("Escape")
         page.get_by_label("Videos").check()
         expect(cards(page)).to_have_count(9)
         enlarge(page, 0)

@@ -1,7 +1,6 @@
 """Turns a source sample into a usable sample, or a rejection with a reason."""
 
 import io
-import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from cots.data.image_decoding import UnusableImage
 from cots.data.image_hashes import image_hashes
 from cots.data.images import StoredImage, downscale, encode_jpeg, store_image
 from cots.data.ingest.metadata import metadata_json
+from cots.data.ingest.source_file import check_bytes, locate_source_file, read_source_file
 from cots.data.ingest.video import decode_video
 from cots.data.samples import GALLERY, RejectReason, Sample, StoredSplit, is_utf8
 from cots.data.verdicts import PairKey, pair_key
@@ -84,7 +84,7 @@ class Ingestor:
             return reject(sample, "withdrawn", self.withdrawn[sample.id])
         try:
             if sample.listing:
-                self._locate(sample.listing)
+                locate_source_file(sample.listing, self.root, follow_symlinks=self.follow_symlinks)
             if sample.fault:
                 return reject(sample, *sample.fault)
             if not is_utf8(sample.id):
@@ -125,7 +125,7 @@ class Ingestor:
     def _load_images(self, sample: Sample) -> list[StoredImage]:
         """The frames to store."""
         content = self._read(sample.content) if isinstance(sample.content, Path) else sample.content
-        self._check_bytes(len(content) if isinstance(content, bytes) else max(map(len, content)))
+        check_bytes(len(content) if isinstance(content, bytes) else max(map(len, content)), self.max_bytes)
         if isinstance(content, tuple):
             return [self._store(content[index]) for index in segment_centers(len(content), self.max_frames)]
         if sample.media == "image":
@@ -139,34 +139,11 @@ class Ingestor:
             max_seconds=self.max_seconds,
         )
 
+    def _read(self, path: Path) -> bytes:
+        return read_source_file(path, root=self.root, follow_symlinks=self.follow_symlinks, max_bytes=self.max_bytes)
+
     def _store(self, data: bytes) -> StoredImage:
         return store_image(data, size=self.size, max_pixels=self.max_pixels, min_side=self.min_side)
-
-    def _read(self, path: Path) -> bytes:
-        try:
-            file = self._locate(path)
-            if not file.is_file():
-                raise UnusableImage("no such file", str(path))
-            self._check_bytes(file.stat().st_size)
-            return file.read_bytes()
-        except (OSError, ValueError, RuntimeError) as error:  # of a link that leads to itself a RuntimeError
-            raise UnusableImage("no such file", f"{path}: {error}") from error
-
-    def _locate(self, path: Path) -> Path:
-        """The file at a path below the root; a link may lead to a file elsewhere if it may be followed."""
-        target = path.resolve()
-        if target.is_relative_to(self.root.resolve()):
-            return target
-        relative = Path(os.path.relpath(path, self.root))  # `..` goes with the name before it, even if that is a link
-        if ".." in relative.parts:
-            raise UnusableImage("outside the data folder", f"{path} leads to {target}")
-        if not self.follow_symlinks:
-            raise UnusableImage("outside the data folder", f"{path} leads to {target}: see prepare.follow_symlinks")
-        return self.root / relative
-
-    def _check_bytes(self, size: int) -> None:
-        if size > self.max_bytes:
-            raise UnusableImage("too many bytes", f"{size}, at most {self.max_bytes} are read")
 
 
 def _hash_stored(image: StoredImage) -> tuple[str, str]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -218,15 +219,21 @@ def _describe(error: Exception) -> str:
 
 
 def locate_images(samples: Sequence[Sample], root: Path) -> Iterator[Sample]:
-    """Set the content of samples whose ids are paths of images, relative to the root or to a folder directly below it.
-
-    The folder is the first of these that holds one of the first `MAX_PROBED` images; the root if none does.
-    """
-    probed = [sample.id for sample in samples if not sample.fault][:MAX_PROBED]
-    subfolders = sorted(path for path in root.iterdir() if path.is_dir())
-    folders = (folder for folder in (root, *subfolders) if any(is_file(folder / name) for name in probed))
-    base = next(folders, root)
+    """Set the content of samples whose ids are paths of images, relative to `find_base`."""
+    base = find_base((sample.id for sample in samples if not sample.fault), root)
     return iter([replace(sample, content=base / sample.id) for sample in samples])
+
+
+def find_base(names: Iterable[str], root: Path) -> Path:
+    """The folder that paths of images are relative to: the root, or one directly below it.
+
+    It is the first of these that holds one of the first `MAX_PROBED` images; the root if none does.
+    """
+    probed = list(islice(names, MAX_PROBED))
+    if any(is_file(root / name) for name in probed):
+        return root
+    subfolders = sorted(path for path in root.iterdir() if path.is_dir())
+    return next((folder for folder in subfolders if any(is_file(folder / name) for name in probed)), root)
 
 
 def is_file(path: Path) -> bool:

@@ -44,7 +44,7 @@ export async function lineage(path) {
   return (await request(relative(path))).json();
 }
 
-export async function preview(path) {
+export async function fetchBlob(path) {
   return (await request(relative(path))).blob();
 }
 
@@ -54,7 +54,7 @@ export async function showPreview(image, path) {
     image.src = relative(path);
     return;
   }
-  const url = URL.createObjectURL(await preview(path));
+  const url = URL.createObjectURL(await blob(path));
   image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
   image.src = url;
 }

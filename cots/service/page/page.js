@@ -188,7 +188,7 @@ function searchImage(file) {
 async function searchSimilar(result) {
   if (result.media === "text") return search({ ...NO_IMAGE, text: result.captions[0] });
   try {
-    const blob = await api.preview(result.preview);
+    const blob = await api.fetchBlob(result.preview);
     await search(keepImage(blob, result.id, result.preview.replace(/^\/preview\//, "")));
   } catch (error) {
     return showError(error);
@@ -205,7 +205,7 @@ async function restoreQuery() {
   const key = restored.imageKey;
   try {
     if (key && !queryImages.has(key) && INDEXED_IMAGE.test(key)) {
-      queryImages.set(key, { blob: await api.preview(`preview/${key}`), imageName: "an indexed image" });
+      queryImages.set(key, { blob: await api.fetchBlob(`preview/${key}`), imageName: "an indexed image" });
     }
   } catch (error) {
     return showError(error);

@@ -1,4 +1,5 @@
-// The viewer enlarges a result: the stored image, or a video's frames one after another, with captions and lineage.
+// The viewer enlarges a result: the original where the service gives it, else the stored image, or a video's frames one after another,
+// with captions and lineage.
 
 import * as api from "./api.js";
 import { buildLineage, titleOf } from "./cards.js";
@@ -36,6 +37,7 @@ async function show(result) {
   byId("viewer-next").disabled = !handlers.findNeighbour(result, 1);
   byId("viewer-lineage").open = false;
   byId("viewer-player").hidden = result.frames < 2;
+  byId("viewer-note").textContent = "";
   await load(result);
 }
 
@@ -43,7 +45,7 @@ async function load(result) {
   try {
     const base = result.preview.slice(0, result.preview.lastIndexOf("/") + 1);
     const numbers = result.frames > 1 ? [...Array(result.frames).keys()] : [result.frame];
-    const blobs = await Promise.all(numbers.map((number) => api.preview(base + number)));
+    const blobs = await Promise.all(numbers.map((number) => api.fetchBlob(base + number)));
     if (shown !== result) return;
     frameUrls = blobs.map((blob) => URL.createObjectURL(blob));
     byId("viewer-frame").max = frameUrls.length - 1;
@@ -53,8 +55,36 @@ async function load(result) {
   } catch (error) {
     byId("viewer").close();
     handlers.showError(error);
+    return;
+  }
+  if (result.original) await loadOriginal(result);
+}
+
+// The file that the image was made from, in place of the stored image; where it cannot be had, that one stays.
+async function loadOriginal(result) {
+  const showNote = (message) => shown === result && (byId("viewer-note").textContent = message);
+  let url;
+  try {
+    const blob = await api.fetchBlob(result.original);
+    if (shown !== result) return;
+    url = URL.createObjectURL(blob);
+  } catch (error) {
+    showNote(`This is the stored thumbnail: ${error.message}`);
+    return;
+  }
+  frameUrls.push(url); // released with the others
+  byId("viewer-save").href = url;
+  byId("viewer-save").download = fileName(result.id.split("/").pop());
+  byId("viewer-save").textContent = "Save original";
+  try {
+    await Object.assign(new Image(), { src: url }).decode();
+    if (shown === result) byId("viewer-image").src = url;
+  } catch {
+    showNote("This browser cannot show the original. This is the stored thumbnail; what you save is the original.");
   }
 }
+
+const fileName = (id) => id.replace(/[^\p{L}\p{N}.-]+/gu, "_");
 
 function showFrame(number) {
   byId("viewer-image").src = frameUrls[number];
@@ -62,7 +92,8 @@ function showFrame(number) {
   byId("viewer-number").textContent = `${number + 1} of ${frameUrls.length}`;
   byId("viewer-save").href = frameUrls[number];
   const frame = frameUrls.length > 1 ? `-${number + 1}` : "";
-  byId("viewer-save").download = `${shown.id.replace(/[^\p{L}\p{N}.-]+/gu, "_")}${frame}.jpg`;
+  byId("viewer-save").download = `${fileName(shown.id)}${frame}.jpg`;
+  byId("viewer-save").textContent = "Save image";
 }
 
 function setPlaying(on) {
