@@ -1,8 +1,12 @@
 """Builds and publishes an index of the current data with the deployed encoders, without training."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from cots.config.params import Params
 from cots.digests import file_digest
@@ -21,7 +25,7 @@ from cots.stages.package import index_lineage, inference_config, read_validation
 from cots.tracking.git import git_state
 from cots.tracking.loading import fetch_model_folder, find_encoders
 
-WORK, CACHE = Path("runs/refresh"), Path("runs/vectors")
+WORK, CACHE, VALIDATION = Path("runs/refresh"), Path("runs/vectors"), Path("reports/validation")
 
 
 def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
@@ -57,11 +61,19 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
             return decided
     shutil.rmtree(work, ignore_errors=True)
     write_json(artifacts.download_evidence(work / "package") / PARAMS, new_params)
-    _package(champion, params, project, lineage=artifacts.load_lineage())
+    is_trained = bool(artifacts.load_training_ids())
+    _package(champion, params, project, lineage=artifacts.load_lineage(), is_trained=is_trained)
     write_runs(champion, work / "runs")
     result = publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
     shutil.rmtree(work)
     return result
+
+
+def summary_without_checks(project: Path) -> dict[str, Any]:
+    """What stands in place of a validation's summary where nothing was trained on the data."""
+    rejected = pd.read_parquet(project / "data" / "rejected.parquet", columns=["reason"])["reason"]
+    overview: dict[str, Any] = {"rejected": json.loads(rejected.value_counts().to_json())}
+    return {"success": True, "overview": overview, "checks": []}
 
 
 def _find_decided(
@@ -88,7 +100,9 @@ def _find_decided(
     return None
 
 
-def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: dict[str, object]) -> None:
+def _package(
+    champion: VersionInfo, params: Params, project: Path, *, lineage: dict[str, object], is_trained: bool
+) -> None:
     """Write what stage `package` would write, without the encoders, which are registered already."""
     work, data = project / WORK, project / "data"
     scratch = work / "champion"
@@ -100,6 +114,6 @@ def _package(champion: VersionInfo, params: Params, project: Path, *, lineage: d
     cards = {name: (model / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
     out = work / "package" / "index"
     save_index(out, encoders, work / "index", config=inference_config(params), cards=cards)
-    validation = read_validation(project / "reports" / "validation")
+    validation = read_validation(project / VALIDATION) if is_trained else summary_without_checks(project)
     new_lineage = index_lineage(work / "index", out, data / MANIFEST, validation)
     write_json(work / "package" / LINEAGE, lineage | git_state() | new_lineage)

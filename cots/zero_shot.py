@@ -1,11 +1,7 @@
 """Builds and publishes an index before any training, with the encoders that training would start from."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from cots.config.params import Params
 from cots.data.manifest import read_manifest, select_captioned, select_part, write_table
@@ -19,7 +15,7 @@ from cots.factory.model import fit_to_images
 from cots.file_names import MANIFEST, SUMMARY
 from cots.files import write_json
 from cots.models.dual_encoder import DualEncoder
-from cots.refresh import CACHE
+from cots.refresh import CACHE, VALIDATION, summary_without_checks
 from cots.registry.publishing import build_evaluator, publish_package
 from cots.registry.registry import PublishResult
 from cots.report.results import write_query_table
@@ -27,7 +23,7 @@ from cots.stages.index import stage as index_stage
 from cots.stages.package import stage as package_stage
 from cots.tracking.loading import load_start
 
-WORK, VALIDATION = Path("runs/zero_shot"), Path("reports/validation")
+WORK = Path("runs/zero_shot")
 
 
 def has_captions(project: Path = Path()) -> bool:
@@ -111,11 +107,9 @@ def _validation_folder(project: Path, work: Path) -> Path:
     """The folder with the validation's summary; data without captions are not validated: theirs has no checks."""
     if has_captions(project):
         return project / VALIDATION
-    rejected = pd.read_parquet(project / "data" / "rejected.parquet", columns=["reason"])["reason"]
-    overview: dict[str, Any] = {"rejected": json.loads(rejected.value_counts().to_json())}
     folder = work / "validation"
     folder.mkdir()
-    write_json(folder / SUMMARY, {"success": True, "overview": overview, "checks": []})
+    write_json(folder / SUMMARY, summary_without_checks(project))
     return folder
 
 

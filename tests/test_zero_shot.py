@@ -20,12 +20,13 @@ from cots.config.gate import GateConfig
 from cots.config.params import Params
 from cots.errors import BadInput, RunFailed
 from cots.models.dual_encoder import DualEncoder
+from cots.refresh import VALIDATION, refresh
 from cots.registry.challenger import ChallengerEvaluator
 from cots.registry.client import INDEX
 from cots.registry.gate import AboveChance, decide_first
 from cots.registry.registry import Registry
 from cots.stages import prepare
-from cots.zero_shot import VALIDATION, publish_zero_shot
+from cots.zero_shot import publish_zero_shot
 from tests.conftest import Cots, ranked
 from tests.deployed import register
 from tests.two_towers import PATCH, SIZE, save_transformers_clip
@@ -97,6 +98,21 @@ def test_a_folder_without_captions_is_searched_and_a_training_must_beat_it(
     assert [model.digest for model in evaluated] == [cots.load(f"models:/{INDEX}/1").digest]
     assert (trained.version, trained.champion) == (2, False)
     assert "50.0 % vs champion 60.0" in trained.reasons
+
+
+@pytest.mark.slow
+def test_new_images_of_a_folder_without_captions_are_indexed_without_a_validation(
+    store: str, tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write_images(tmp_path / "images")
+    publish_zero_shot(prepared(tmp_path, source, clip))
+    assert not Registry().needs_validation()
+    Image.new("RGB", (SIZE, SIZE), "red").save(source / "red.png")
+    result = refresh(prepared(tmp_path, source, clip))
+    assert result
+    assert (result.version, result.champion) == (2, True)
+    assert Registry().get_artifacts(2).load_item_ids() - Registry().get_artifacts(1).load_item_ids() == {"red.png"}
 
 
 @pytest.mark.slow

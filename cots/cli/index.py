@@ -93,7 +93,7 @@ def _validate() -> None:
 def _has_failed_checks() -> bool:
     """Whether the validation's summary exists and says that a check failed."""
     from cots.file_names import SUMMARY
-    from cots.zero_shot import VALIDATION
+    from cots.refresh import VALIDATION
 
     try:
         return not json.loads((VALIDATION / SUMMARY).read_text(encoding="utf8"))["success"]

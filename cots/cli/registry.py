@@ -37,17 +37,19 @@ def publish() -> None:
 def refresh() -> None:
     """Index the current images with the deployed encoders, without training, and deploy that index.
 
-    First runs `prepare` and `validate` (`dvc repro --single-item`), so that the index has added images and no removed
-    ones.
+    First runs `prepare` (`dvc repro --single-item`), so that the index has added images and no removed ones, and
+    `validate`, if the encoders have learnt from these data.
     """
     from cots.cli.pipeline import reproduce
     from cots.config.params import Params
     from cots.exclusive_run import exclusive_run
     from cots.refresh import refresh as refresh_index
+    from cots.registry.registry import Registry
 
     with exclusive_run("cots registry refresh"):
-        for stage in ("prepare", "validate"):
-            reproduce(stage)
+        reproduce("prepare")
+        if Registry().needs_validation():
+            reproduce("validate")
         result = refresh_index(Params.load())
     typer.echo(format_result(result) if result else "nothing new: the champion's index holds the current images")
 

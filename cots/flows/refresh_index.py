@@ -12,7 +12,7 @@ from cots.flows.commands import has_remote, list_stale_stages
 from cots.flows.late_runs import skip_late_run
 from cots.flows.limits import time_limit
 from cots.flows.retrain_report import report_run
-from cots.flows.tasks import pull, refresh, repro_alone
+from cots.flows.tasks import needs_validation, pull, refresh, repro_alone
 
 STAGES = ("prepare", "validate")  # run on new data before it is indexed
 
@@ -26,8 +26,9 @@ def refresh_index(hours: float | None = None) -> State[Any]:
         if has_remote():
             pull()
         report.stale = [stage for stage in list_stale_stages() if stage in STAGES]
-        for stage in STAGES:
-            report.add(stage, repro_alone(stage))
+        report.add("prepare", repro_alone("prepare"))
+        if needs_validation():
+            report.add("validate", repro_alone("validate"))
         report.add_publish(refresh())
     return Completed(message=report.outcome)
 

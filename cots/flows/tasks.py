@@ -54,6 +54,12 @@ def publish() -> CommandResult:
 
 
 @retryable
+def needs_validation() -> bool:
+    """Whether the deployed encoders have learnt from the project's data."""
+    return Registry().needs_validation()
+
+
+@retryable
 def refresh() -> CommandResult:
     """Register an index of the current images, built by the deployed encoders."""
     return run("cots", "registry", "refresh")

@@ -143,6 +143,15 @@ class Registry:
             )
         return champion
 
+    def needs_validation(self) -> bool:
+        """Whether the champion's encoders have learnt from the project's data, which stage `validate` is about.
+
+        Raises:
+            BadInput: no version is deployed.
+            UnreadableFiles: its files are missing.
+        """
+        return bool(self.get_artifacts(self.get_champion().version).load_training_ids())
+
     def get_version(self, version: int) -> VersionInfo:
         """Look up a version of `cots-index`.
 
