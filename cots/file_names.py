@@ -18,3 +18,4 @@ PRETRAIN_PAIRS_PATH = REPORTS / "pretrain" / PAIRS
 METRICS_PATH, REPORT_PATH = REPORTS / "metrics.json", REPORTS / "index.html"
 DRIFT_SUMMARY_PATH = REPORTS / "drift" / SUMMARY
 WITHDRAWN_PATH, SUSPECTS_PATH, VERDICTS_PATH = Path("withdrawn.csv"), Path("suspects.csv"), Path("verdicts.csv")
+CHANGES_PATH = Path("changes.jsonl")

@@ -102,7 +102,7 @@ def squares_project(folder: Path, package: Path, python: str) -> Path:
     `python` runs DVC.
     """
     shutil.copytree(ROOT / "cots", folder / "cots", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "suspects.csv", "verdicts.csv", "withdrawn.csv"):
+    for name in ("dvc.yaml", "suspects.csv", "verdicts.csv", "withdrawn.csv", "changes.jsonl"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(package, folder / "package")
     (folder / "pictures").mkdir()

@@ -8,7 +8,7 @@ import typer
 
 from cots.cli.tables import table
 from cots.errors import BadInput, RunFailed, UnreadableFiles
-from cots.file_names import DATA, MANIFEST_PATH, WITHDRAWN_PATH
+from cots.file_names import CHANGES_PATH, DATA, MANIFEST_PATH, WITHDRAWN_PATH
 from cots.terminal import escape_controls
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def withdraw(
     )
     if copies := [str(path) for path in COPIES if path.exists()]:
         typer.echo(f"copies in {', '.join(copies)}: until `dvc repro`, then `dvc gc --workspace`")
+    for sample, image in _find_added_images(ids).items():
+        typer.echo(f"a request had added {sample}: its image stays in {image} until you delete it")
     try:
         registry = Registry()
         registry.withdraw(dict.fromkeys(ids, reason))
@@ -118,13 +120,25 @@ def _parse_source(source: str) -> tuple[str, Path]:
     return kind, Path(path).expanduser()
 
 
+def _find_added_images(ids: Sequence[str]) -> dict[str, Path]:
+    """The stored images of samples that requests have added, by id."""
+    from cots.data.changes import images_folder, read_changes
+
+    changes = read_changes(CHANGES_PATH) if CHANGES_PATH.is_file() else {}
+    images = {sample: changes[sample].image for sample in ids if sample in changes}
+    return {sample: images_folder(CHANGES_PATH) / image for sample, image in images.items() if image}
+
+
 def _check_known(ids: Sequence[str]) -> None:
     """Refuse ids that are neither in the data nor in a version, so that a typo withdraws nothing."""
+    from cots.data.changes import read_changes
     from cots.data.manifest import read_manifest
     from cots.data.withdrawn import read_withdrawn
     from cots.registry.registry import Registry
 
     in_data = set(read_withdrawn(WITHDRAWN_PATH))
+    if CHANGES_PATH.is_file():
+        in_data |= set(read_changes(CHANGES_PATH))
     if MANIFEST_PATH.is_file():
         in_data |= set(read_manifest(MANIFEST_PATH)["id"])
     unknown = set(ids) - in_data

@@ -29,7 +29,7 @@ def index(
     repro` trains from this model, and `cots registry publish` deploys the result if it is better.
     """
     from cots.cli.init import init_folder
-    from cots.cli.pipeline import reproduce
+    from cots.cli.pipeline import prepare
     from cots.cli.presets import require_trained_together
     from cots.cli.registry import format_result
     from cots.config.params import Params
@@ -45,7 +45,7 @@ def index(
     with exclusive_run("cots index"):
         params = Params.load()
         model = load_zero_shot_model(params)  # first, because reading the images takes longer
-        reproduce("prepare")
+        prepare()
         if has_captions():
             _validate()
         result = publish_zero_shot(params, model=model)

@@ -14,7 +14,7 @@ from cots.cli.files import writing
 from cots.cli.pipeline import VERSION
 from cots.cli.presets import bundled
 from cots.errors import RunFailed
-from cots.file_names import SUSPECTS_PATH, VERDICTS_PATH, WITHDRAWN_PATH
+from cots.file_names import CHANGES_PATH, SUSPECTS_PATH, VERDICTS_PATH, WITHDRAWN_PATH
 from cots.files import atomic_file
 from cots.project_files import PIPELINE_FILE
 
@@ -35,6 +35,7 @@ stages:
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
 OUTPUTS = (
     "/data/",
+    "/changes/",
     "/models/",
     "/reports/",
     "/runs/",
@@ -68,9 +69,14 @@ def lay_out_project() -> Iterator[str]:
     if not _is_in_git():
         _run("git", "init", "-q")
         yield "git        `git init`: this folder was in no repository"
-    lists = {WITHDRAWN_PATH: WITHDRAWN_COLUMNS, SUSPECTS_PATH: SUSPECT_COLUMNS, VERDICTS_PATH: VERDICT_COLUMNS}
+    lists = {
+        WITHDRAWN_PATH: _csv_header(WITHDRAWN_COLUMNS),
+        SUSPECTS_PATH: _csv_header(SUSPECT_COLUMNS),
+        VERDICTS_PATH: _csv_header(VERDICT_COLUMNS),
+        CHANGES_PATH: "\n",
+    }
     for path in (path for path in lists if not path.exists()):
-        _write(path, _csv_header(lists[path]))
+        _write(path, lists[path])
     _write(VERSION, f"cots {version('cots')}\n")
     ignored = GITIGNORE.read_text(encoding="utf8").splitlines() if GITIGNORE.is_file() else []
     new_lines = [line for line in (*OUTPUTS, f"/{VERSION}", "*.partial") if line not in ignored]

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cots.errors import RunFailed
+from cots.file_names import CHANGES_PATH, MANIFEST_PATH, WITHDRAWN_PATH
 
 VERSION = Path("cots-version.txt")  # written by stage `version` of a project that has no code of this package
 ADVICE = (  # of DVC, on what comes after `dvc repro`; a command that runs a stage says itself what comes next
@@ -17,10 +18,34 @@ ADVICE = (  # of DVC, on what comes after `dvc repro`; a command that runs a sta
 )
 
 
-def reproduce(stage: str) -> None:
+def prepare() -> None:
+    """Run stage `prepare` if it is stale, and once more if a list that it reads has got new entries while it ran.
+
+    DVC notes what the lists are at the end of a stage, and would take it for up to date.
+
+    Raises:
+        BadInput: a list is damaged.
+        RunFailed: the stage failed; its own output says why.
+    """
+    from cots.data.changes import last_number, read_changes
+    from cots.data.manifest import read_last_change, read_manifest
+    from cots.data.withdrawn import read_withdrawn
+
+    reproduce("prepare")
+    is_listed = read_manifest(MANIFEST_PATH)["id"].isin([*read_withdrawn(WITHDRAWN_PATH)])
+    changes = read_changes(CHANGES_PATH) if CHANGES_PATH.is_file() else {}
+    if is_listed.any() or read_last_change(MANIFEST_PATH) < last_number(changes):
+        reproduce("prepare", force=True)
+
+
+def reproduce(stage: str, *, force: bool = False) -> None:
     """Run one stage if it is stale, without the stages that it depends on but for that of the version.
 
     What DVC and the stage print goes to standard error, because standard output is for the command's own result.
+
+    Args:
+        stage: its name in dvc.yaml.
+        force: run it even if DVC takes it for up to date.
 
     Raises:
         ModuleNotFoundError: DVC is not installed.
@@ -29,7 +54,8 @@ def reproduce(stage: str) -> None:
     if find_spec("dvc") is None:
         raise ModuleNotFoundError(name="dvc")
     version = ["version"] if VERSION.is_file() else []
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *version, stage]
+    forced = ["--force"] if force else []
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *forced, *version, stage]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="backslashreplace") as dvc:  # noqa: S603
         assert dvc.stdout
         for line in dvc.stdout:

@@ -34,24 +34,30 @@ def publish() -> None:
 
 
 @registry.command()
-def refresh() -> None:
+def refresh(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in one line, instead of a sentence.")] = False,
+) -> None:
     """Index the current images with the deployed encoders, without training, and deploy that index.
 
     First runs `prepare` (`dvc repro --single-item`), so that the index has added images and no removed ones, and
     `validate`, if the encoders have learnt from these data.
     """
-    from cots.cli.pipeline import reproduce
+    from cots.cli.pipeline import prepare, reproduce
     from cots.config.params import Params
     from cots.exclusive_run import exclusive_run
     from cots.refresh import refresh as refresh_index
     from cots.registry.registry import Registry
 
     with exclusive_run("cots registry refresh"):
-        reproduce("prepare")
+        prepare()
         if Registry().needs_validation():
             reproduce("validate")
         result = refresh_index(Params.load())
-    typer.echo(format_result(result) if result else "nothing new: the champion's index holds the current images")
+    line = format_result(result) if result else "nothing new: the champion's index holds the current images"
+    if as_json:
+        version = result.version if result else Registry().get_champion().version
+        line = json.dumps({"version": version, "champion": not result or result.champion, "report": line})
+    typer.echo(line)
 
 
 @registry.command(name="list")

@@ -30,7 +30,9 @@ def serve(
     ] = None,
     project: Annotated[
         Path | None,
-        typer.Option(help="Folder of the project whose samples requests may withdraw; needs COTS_TOKEN."),
+        typer.Option(
+            help="Folder of the project whose samples requests may add, change and withdraw; needs COTS_TOKEN."
+        ),
     ] = None,
 ) -> None:
     """Serve searches over HTTP, with a page at /; switches to a new champion while it runs.

@@ -30,6 +30,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+LAST_CHANGE = b"last_change"  # in the metadata of the file: number of the last change by request
+
 REJECTED_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -56,6 +58,11 @@ def select_part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:
 def select_captioned(manifest: pd.DataFrame) -> pd.DataFrame:
     """The rows that a model may be trained or measured on: all but those of samples without captions."""
     return manifest[manifest["split"] != GALLERY]
+
+
+def read_last_change(path: Path) -> int:
+    """Number of the last change by request that a manifest knows of; 0 without any."""
+    return int((pq.read_schema(path).metadata or {}).get(LAST_CHANGE, 0))
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from cots.file_names import WITHDRAWN_PATH
 from cots.service.batching import DynamicBatcher
 from cots.service.errors import add_error_handlers
 from cots.service.images import ImageReader
+from cots.service.item_routes import ProjectItems, item_router
 from cots.service.metrics import ServiceMetrics
 from cots.service.middleware import (
     AuthMiddleware,
@@ -29,7 +30,6 @@ from cots.service.page import page_routes
 from cots.service.query_log import QueryLogWriter
 from cots.service.routes import Service, router
 from cots.service.version_manager import VersionManager
-from cots.service.withdrawal import Withdrawal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class ServiceSettings:
         hosts: see `AuthMiddleware`.
         token: required of requests; None requires none.
         log_queries: folder of the query log; None disables the log.
-        project: folder of the project whose samples may be withdrawn, with a token only; None allows it for none.
+        project: folder of the project whose samples requests may change, with a token only; None allows none.
         source: folder of the originals that may be read; None allows none.
     """
 
@@ -66,23 +66,27 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     if settings.project is not None:
         _check_project(settings.project, settings.token)
     metrics = ServiceMetrics()
+    image_reader = ImageReader(settings.limits.pixels)
+    items = None
+    if settings.project:
+        items = ProjectItems.of(settings.project, image_reader=image_reader, limits=settings.limits, metrics=metrics)
     service = Service(
         version_manager=VersionManager(settings.uri, poll=settings.poll, metrics=metrics),
         batcher=DynamicBatcher(metrics),
-        image_reader=ImageReader(settings.limits.pixels),
+        image_reader=image_reader,
         service_metrics=metrics,
         log=QueryLogWriter(settings.log_queries, metrics) if settings.log_queries else None,
-        withdrawal=Withdrawal(settings.project) if settings.project else None,
         originals=_originals(settings),
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _run_service(service):
+        async with _run_service(service, items):
             yield
 
+    has_token = settings.token is not None
     return secured_app(
-        [router(service, token=settings.token is not None), page_routes()],
+        [router(service, token=has_token), item_router(items, token=has_token), page_routes()],
         hosts=settings.hosts,
         token=settings.token,
         limits=settings.limits,
@@ -132,27 +136,32 @@ def secured_app(
 
 
 def _originals(settings: ServiceSettings) -> Originals | None:
-    limits = settings.limits
-    return Originals(settings.source, max_bytes=limits.body, max_pixels=limits.pixels) if settings.source else None
+    if settings.source is None:
+        return None
+    pixels, size = settings.limits.pixels, settings.limits.body
+    return Originals(settings.source, project=settings.project, max_bytes=size, max_pixels=pixels)
 
 
 def _check_project(project: Path, token: str | None) -> None:
     if token is None:
-        raise BadInput("--project lets requests withdraw samples: set COTS_TOKEN, so that not everybody can")
+        raise BadInput("--project lets requests change samples: set COTS_TOKEN, so that not everybody can")
     if not (project / WITHDRAWN_PATH).is_file():
         raise BadInput(f"--project {project} is not the folder of a project: it has no {WITHDRAWN_PATH}")
 
 
 @asynccontextmanager
-async def _run_service(service: Service) -> AsyncIterator[None]:
+async def _run_service(service: Service, items: ProjectItems | None) -> AsyncIterator[None]:
     service.version_manager.start()
-    answering = asyncio.create_task(service.batcher.run())
+    tasks = [asyncio.create_task(service.batcher.run())]
+    if items:
+        tasks.append(asyncio.create_task(items.refresher.run()))
     try:
         yield
     finally:
-        answering.cancel()
-        with suppress(asyncio.CancelledError):
-            await answering
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await asyncio.to_thread(service.version_manager.stop)
         service.image_reader.close()
         service.batcher.close()

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Required, Self, TypedDict, TypeVar
 
 import httpx
 from PIL import Image
@@ -18,6 +18,15 @@ from cots.service import schemas
 IMAGE_TYPE = "application/octet-stream"  # the service tells the format by the bytes
 QueryImage = Path | bytes | Image.Image
 Content = TypeVar("Content", bound=BaseModel)
+
+
+class ItemChange(TypedDict, total=False):
+    """A sample to add, which needs an image, or what to change of one."""
+
+    id: Required[str]
+    image: QueryImage
+    captions: Sequence[str]
+    metadata: Mapping[str, str | bool | int | float | None]
 
 
 class RequestFailed(RunFailed):
@@ -125,6 +134,20 @@ class Client:
         content, headers = _image_bytes(image), {"Content-Type": IMAGE_TYPE}
         return self._read(schemas.Answer, "POST", "/search/image", params=parameters, content=content, headers=headers)
 
+    def change_items(self, items: Sequence[ItemChange]) -> schemas.Changed:
+        """Add samples and change samples, if the service was started with `--project`.
+
+        They are stored when this returns, and found when `changes().indexed` has reached the answer's `change`.
+
+        Args:
+            items: each an id with what is to be stored; what is not given stays as it is.
+        """
+        return self._read(schemas.Changed, "POST", "/items", json={"items": [_encode_item(item) for item in items]})
+
+    def changes(self) -> schemas.ChangesStatus:
+        """Which changes of samples are stored, and in which version they are found."""
+        return self._read(schemas.ChangesStatus, "GET", "/items/changes")
+
     def withdraw(self, ids: Sequence[str], reason: str) -> schemas.Withdrawn:
         """Take samples out of the deployed index at once, if the service was started with `--project`.
 
@@ -189,6 +212,12 @@ def _error_of(answer: httpx.Response) -> str:
 
 def _to_json(where: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
     return {name: value if isinstance(value, str) else list(value) for name, value in where.items()}
+
+
+def _encode_item(item: ItemChange) -> dict[str, Any]:
+    """An item as JSON."""
+    image = {"image": base64.b64encode(_image_bytes(item["image"])).decode()} if "image" in item else {}
+    return {**item, **image}
 
 
 def _image_bytes(image: QueryImage) -> bytes:

@@ -17,6 +17,12 @@ QUERY_FIELDS = (
 )
 
 
+FIELDS = {  # of bodies, by address
+    "/items": "a change is a list of items, each an id with an image in base64, captions and metadata, or some of them",
+    "/items/withdraw": "a withdrawal is a list of ids and a reason",
+}
+
+
 class RequestRefused(HTTPException):
     """A request that is refused, with an HTTP status and a reason."""
 
@@ -43,22 +49,28 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(RequestRefused(422, describe_validation_error(error.errors())))
+    fields = FIELDS.get(request.url.path, QUERY_FIELDS)
+    return error_response(RequestRefused(422, describe_validation_error(error.errors(), fields)))
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     return error_response(RequestRefused(500, "the service failed to answer this request: see its log"))
 
 
-def describe_validation_error(errors: Sequence[dict[str, Any]]) -> str:
-    """One sentence on the first of pydantic's errors, for the person who sent the request."""
+def describe_validation_error(errors: Sequence[dict[str, Any]], fields: str) -> str:
+    """One sentence on the first of pydantic's errors, for the person who sent the request.
+
+    Args:
+        errors: at least one.
+        fields: what the body should be.
+    """
     error = errors[0]
     field, kind = str(error["loc"][-1]), error["type"]
     known = {
         "json_invalid": f"the body is not JSON: {error.get('ctx', {}).get('error', '')}",
-        "model_attributes_type": f"the body is not a JSON object with Content-Type application/json: {QUERY_FIELDS}",
-        "extra_forbidden": f"unexpected field {field[:40]}: {QUERY_FIELDS}",
-        "missing": f"no {field}: {QUERY_FIELDS}",
+        "model_attributes_type": f"the body is not a JSON object with Content-Type application/json: {fields}",
+        "extra_forbidden": f"unexpected field {field[:40]}: {fields}",
+        "missing": f"no {field}: {fields}",
         "string_pattern_mismatch": f"{field}: it is blank or malformed",
     }
     message = str(error["msg"])

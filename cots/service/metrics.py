@@ -26,6 +26,12 @@ class ServiceMetrics:
         self.switches = Counter("cots_switches", "Changes to another version.", registry=self._registry)
         self.failed_loads = Counter("cots_failed_loads", "Versions that could not be loaded.", registry=self._registry)
         self.unlogged = Counter("cots_unlogged_queries", "Queries the log could not take.", registry=self._registry)
+        self.item_changes = Counter(
+            "cots_item_changes", "Items that requests added or changed.", ["outcome"], registry=self._registry
+        )
+        self.failed_refreshes = Counter(
+            "cots_failed_refreshes", "Refreshes of the index that failed.", registry=self._registry
+        )
         self._version = Gauge(
             "cots_version_info",
             "1 for the version that answers.",

@@ -12,7 +12,7 @@ from http import HTTPMethod
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cots.service.errors import QUERY_FIELDS, RequestRefused, error_response
+from cots.service.errors import RequestRefused, error_response
 from cots.service.metrics import ServiceMetrics
 from cots.service.page import FILES
 from cots.service.schemas import MAX_CHARS
@@ -20,8 +20,6 @@ from cots.service.schemas import MAX_CHARS
 # The page prompts for the token, so it is served without one; none of these contains data of the index or queries.
 OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz", "/metrics"})
 WITHDRAW_PATH = "/items/withdraw"
-JSON_PATHS = frozenset({"/search", WITHDRAW_PATH})
-POST_PATHS = JSON_PATHS | {"/search/image"}  # counted under their own name even if refused
 DECODED_PATHS = "/original/"  # what is below takes as much work as a query
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -36,8 +34,9 @@ HEADERS = {
 METHODS = frozenset(HTTPMethod)  # others share one label, so that senders cannot add time series
 DRAINED = 4  # times the limit: read this much of an oversized body, so that its sender receives the error
 # Reading many small values or parameters would stop the event loop for seconds; no query has as many.
-MAX_MARKS = MAX_CHARS + 100  # of MARKS in a JSON body, which separate or begin its values
-MARKS = b",[{"
+MARKS = b",[{"  # separate or begin the values of JSON
+MAX_MARKS = {"/search": MAX_CHARS + 100, WITHDRAW_PATH: MAX_CHARS + 100, "/items": 20_000}  # in a body
+POST_PATHS = {*MAX_MARKS, "/search/image"}  # counted under their own name even if refused
 QUERIES = "queries"  # which take slots of their own, beside withdrawals
 MAX_QUERY_STRING = 1000  # bytes
 
@@ -175,8 +174,8 @@ class LimitsMiddleware:
     async def _run_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await self._read_body(receive)
-            if scope["path"] in JSON_PATHS:
-                _check_values(body)
+            if limit := MAX_MARKS.get(scope["path"]):
+                _check_values(body, limit)
         except RequestRefused as error:
             await error_response(error)(scope, receive, send)
             return
@@ -207,10 +206,10 @@ class LimitsMiddleware:
         return b"".join(chunks)
 
 
-def _check_values(body: bytes) -> None:
-    """Refuse a JSON body of more values than a query can have, before it is parsed."""
-    if sum(body.count(mark) for mark in MARKS) > MAX_MARKS:
-        raise RequestRefused(422, f"the body has more values than a query: {QUERY_FIELDS}")
+def _check_values(body: bytes, limit: int) -> None:
+    """Refuse a JSON body of more values than a request can have, before it is parsed."""
+    if sum(body.count(mark) for mark in MARKS) > limit:
+        raise RequestRefused(422, f"the body has more values than a request of its kind, {limit:,}")
 
 
 def _check_hosts(host: str, origin: str | None, allowed: Collection[str]) -> None:

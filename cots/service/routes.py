@@ -30,7 +30,6 @@ from cots.service.metrics import ServiceMetrics
 from cots.service.originals import Originals
 from cots.service.query_log import QueryLogWriter
 from cots.service.version_manager import VersionManager
-from cots.service.withdrawal import Withdrawal
 
 STATUS_DESCRIPTIONS = {
     400: "wrong Host header or malformed request",
@@ -67,7 +66,6 @@ class Service:
         image_reader: decodes images of requests.
         service_metrics: exported at `/metrics`.
         log: query log, or None.
-        withdrawal: withdraws samples; None if the service allows no withdrawals.
         originals: reads files of the source; None if the service allows no originals.
     """
 
@@ -76,7 +74,6 @@ class Service:
     image_reader: ImageReader
     service_metrics: ServiceMetrics
     log: QueryLogWriter | None
-    withdrawal: Withdrawal | None
     originals: Originals | None
 
     async def search(self, query: Annotated[schemas.AnyQuery, Body()]) -> Response:
@@ -112,12 +109,6 @@ class Service:
         image = await self.image_reader(version, await request.body())
         query = SearchQuery(image, parameters.k, parameters.media, min_score=parameters.min_score)
         return await self._answer(version, query, started)
-
-    async def withdraw(self, request: Annotated[schemas.WithdrawRequest, Body()]) -> Response:
-        """Take samples out of the deployed index at once, as `cots data withdraw` does."""
-        if self.withdrawal is None:
-            raise RequestRefused(403, "this service changes no data: start it with --project and COTS_TOKEN")
-        return JSONResponse({"report": await self.withdrawal(request.ids, request.reason)})
 
     async def preview(self, version: schemas.VersionName, row: schemas.RowNumber, frame: schemas.RowNumber) -> Response:
         """Thumbnail of an indexed image or of a video frame."""
@@ -227,7 +218,7 @@ class Service:
 
 
 def router(service: Service, *, token: bool) -> APIRouter:
-    """All routes except those of the page.
+    """The routes of searches, lookups and probes.
 
     Args:
         service: handles the requests.
@@ -242,8 +233,6 @@ def router(service: Service, *, token: bool) -> APIRouter:
     routes.post("/search/image", responses=query_errors, openapi_extra=image_body, **search_options)(
         service.search_image
     )
-    withdraw_options: dict[str, Any] = {"response_model": schemas.Withdrawn, "dependencies": auth}
-    routes.post("/items/withdraw", responses=query_errors, **withdraw_options)(service.withdraw)
     overview_options: dict[str, Any] = {"response_model": schemas.Overview, "dependencies": auth}
     routes.get("/overview", responses=error_responses(503), **overview_options)(service.overview)
     lookup_options: dict[str, Any] = {"responses": error_responses(404, 422), "dependencies": auth}

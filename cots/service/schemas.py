@@ -13,6 +13,8 @@ MAX_CHARS = 1000  # of a text; the text encoder truncates to its own maximum of 
 MAX_MINUS = 10  # texts to keep away from
 MAX_FILTERS = 20  # columns in `where`
 MAX_WITHDRAWN = 1000  # samples in one request
+MAX_CHANGED = 100  # items in one request
+MAX_CAPTIONS = MAX_FIELDS = 100  # of an item
 MAX_CURSOR = 100_000  # characters; an embedding of 4,096 dimensions takes 22,000
 IMAGE_FORMAT, CURSOR_FORMAT, COLUMN_FORMAT = "base64-picture", "next-of-an-answer", "column-of-items"
 
@@ -88,11 +90,34 @@ class CursorQuery(RequestBody):
     k: K = DEFAULT_K
 
 
+Id = Annotated[str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"^[^\x00]+$")]
+
+
+class ItemChange(RequestBody):
+    """A sample to add, or what to change of one: what is not given stays as it is."""
+
+    id: Id
+    image: Annotated[
+        str | None, Field(min_length=1, json_schema_extra={"format": IMAGE_FORMAT}, description="A file in base64.")
+    ] = None
+    captions: Annotated[list[Text] | None, Field(max_length=MAX_CAPTIONS, description="All its captions.")] = None
+    metadata: Annotated[
+        dict[Annotated[str, Field(min_length=1, max_length=MAX_CHARS)], Value | bool | int | float | None] | None,
+        Field(max_length=MAX_FIELDS, description="All its further columns."),
+    ] = None
+
+
+class ChangeRequest(RequestBody):
+    """Samples to add or to change."""
+
+    items: Annotated[list[ItemChange], Field(min_length=1, max_length=MAX_CHANGED)]
+
+
 class WithdrawRequest(RequestBody):
     """Samples to take out of the deployed index at once."""
 
     ids: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=MAX_CHARS, pattern=r"^[^\x00]+$")]],
+        list[Id],
         Field(min_length=1, max_length=MAX_WITHDRAWN, description="Ids of samples, as in results."),
     ]
     reason: Annotated[
@@ -194,6 +219,34 @@ class Overview(BaseModel):
         description="Columns that `where` filters by, each with its most frequent values."
     )
     samples: list[str] = Field(description="Captions that the index answers with an item that they describe.")
+
+
+class Rejection(BaseModel):
+    """Why an item was not stored."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+class Changed(BaseModel):
+    """What became of each item of a request."""
+
+    accepted: list[str] = Field(description="Ids of the items that are stored.")
+    rejected: list[Rejection]
+    change: int | None = Field(
+        description="Number of this change: its items are found when `indexed` of `GET /items/changes` has reached it; "
+        "null if no item was accepted."
+    )
+
+
+class ChangesStatus(BaseModel):
+    """How far the index is with the changes that requests have stored."""
+
+    stored: int = Field(ge=0, description="Number of the last change that is stored; 0 without any.")
+    indexed: int = Field(ge=0, description="All changes up to this number are in the deployed index.")
+    version: str | None = Field(description="Version of the index in which they are found; null at first.")
+    trouble: str | None = Field(description="Why later changes are not found yet, if a refresh has failed.")
 
 
 class Withdrawn(BaseModel):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cots.config.stages.prepare import PrepareParams
+from cots.data.changes import apply_changes, images_folder, last_number, read_changes
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.shard_writer import ShardWriter, ingest
-from cots.data.manifest import REJECTED_SCHEMA, SCHEMA, write_table
+from cots.data.manifest import LAST_CHANGE, REJECTED_SCHEMA, SCHEMA, write_table
 from cots.data.samples import GALLERY
 from cots.data.verdicts import read_verdicts, select_rejected
 from cots.data.withdrawn import read_withdrawn
@@ -25,10 +26,11 @@ def stage(
     manifest: Path,
     rejected: Path,
     verdicts: Path | None = None,
+    changes: Path | None = None,
     *,
     params: PrepareParams,
 ) -> None:
-    """Store the usable samples of the source and list the rejected ones.
+    """Store the usable samples of the source, as requests have changed them, and list the rejected ones.
 
     Samples without captions are usable: they are stored in split `GALLERY`. A source may consist of them.
 
@@ -37,6 +39,7 @@ def stage(
         withdrawn: the list of samples that may not be used.
         shards, manifest, rejected: to write.
         verdicts: the list of captions that people judged; a dvc.yaml that was written before release 0.3 names none.
+        changes: the list of samples that requests added or changed; likewise.
         params: of the project.
 
     Raises:
@@ -50,7 +53,11 @@ def stage(
     rows: list[dict[str, Any]] = []
     rejected_rows: list[dict[str, Any]] = []
     samples = params.source.model_copy(update={"path": source}).read()
-    with Progress("prepare", total=length_hint(samples) or None, unit="samples") as progress:
+    total = length_hint(samples) or None
+    listed = read_changes(changes) if changes else {}
+    if changes and listed:
+        samples = apply_changes(samples, listed, images_folder(changes))
+    with Progress("prepare", total=total, unit="samples") as progress:
         for outcome in ingest(samples, ingestor):
             if isinstance(outcome, Rejected):
                 rejected_rows.append(asdict(outcome))
@@ -72,7 +79,8 @@ def stage(
             "indexed, but not trained or measured on",
             file=sys.stderr,
         )
-    write_table(manifest, sorted(rows, key=lambda row: int(str(row["key"]))), SCHEMA)
+    schema = SCHEMA.with_metadata({LAST_CHANGE: str(last_number(listed))}) if listed else SCHEMA
+    write_table(manifest, sorted(rows, key=lambda row: int(str(row["key"]))), schema)
 
 
 def _check_share(rejected_rows: list[dict[str, Any]], accepted: int, table: Path, *, limit: float) -> None:

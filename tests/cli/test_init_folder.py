@@ -301,7 +301,7 @@ def test_in_an_empty_folder_a_project_is_laid_out_that_dvc_runs(
         lines = lines_of(out)
         assert lines["git"].startswith("`git init`")
         assert lines["dvc"].startswith("`dvc init`")
-        assert (folder / ".gitignore").read_text().startswith("/notes/\n/data/\n/models/\n")
+        assert (folder / ".gitignore").read_text().startswith("/notes/\n/data/\n/changes/\n/models/\n")
         assert "analytics = false" in (folder / ".dvc/config").read_text()
         reproduce("prepare")
         status_command = [fork_python, "-m", "dvc", "status", "--json"]

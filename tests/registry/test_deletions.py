@@ -12,6 +12,7 @@ import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.entities import PagedList
 
+from cots.cli.addresses import CHAMPION_URI
 from cots.cli.registry import versions_table
 from cots.config.params import Params
 from cots.errors import BadInput, CotsError, UnreadableFiles
@@ -22,7 +23,6 @@ from cots.registry.promotions import PROMOTIONS
 from cots.registry.registry import Registry
 from cots.service.metrics import ServiceMetrics
 from cots.service.version_manager import VersionManager
-from cots.cli.addresses import CHAMPION_URI
 from cots.tracking.store import get_or_create_experiment
 from tests.conftest import Cots, tracked_in
 from tests.deployed import add_version_without_files, aliases, measured, register, reindexed

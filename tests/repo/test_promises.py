@@ -62,7 +62,8 @@ def test_commands_look_for_files_where_the_pipeline_puts_them() -> None:
     read = {dep for stage in STAGES.values() for dep in stage["deps"]}
     names = ("MANIFEST_PATH", "SHARDS_PATH", "PRETRAIN_PAIRS_PATH", "METRICS_PATH", "REPORT_PATH")
     assert {str(getattr(file_names, name)) for name in names} <= written
-    assert {str(file_names.WITHDRAWN_PATH), str(file_names.SUSPECTS_PATH), str(file_names.VERDICTS_PATH)} <= read
+    lists = (file_names.WITHDRAWN_PATH, file_names.SUSPECTS_PATH, file_names.VERDICTS_PATH, file_names.CHANGES_PATH)
+    assert {*map(str, lists)} <= read
 
 
 def test_metrics_and_plots_of_other_commits_can_be_compared() -> None:

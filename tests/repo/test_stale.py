@@ -215,7 +215,7 @@ def tiny_pipeline(folder: Path) -> None:
             for line in (f"mkdir -p $(dirname {path})", f"echo {name} > {path}")
         ]
     (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
-    for name in ("params.yaml", "withdrawn.csv", "suspects.csv", "verdicts.csv"):
+    for name in ("params.yaml", "withdrawn.csv", "suspects.csv", "verdicts.csv", "changes.jsonl"):
         shutil.copy(ROOT / name, folder / name)
     for package in ("cots", "pipelines"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -19,6 +19,8 @@ IMAGES = strategies.builds(encoded, strategies.sampled_from(["red", "blue"]), st
 OPERATIONS = [
     ("/search", "POST"),
     ("/search/image", "POST"),
+    ("/items", "POST"),
+    ("/items/changes", "GET"),
     ("/items/withdraw", "POST"),
     ("/overview", "GET"),
     ("/lineage/{version}", "GET"),
@@ -29,7 +31,7 @@ OPERATIONS = [
     ("/readyz", "GET"),
     ("/metrics", "GET"),
 ]
-NOTHING_TO_GET_WRONG = {"/overview", "/healthz", "/readyz", "/metrics"}
+NOTHING_TO_GET_WRONG = {"/items/changes", "/overview", "/healthz", "/readyz", "/metrics"}
 CASES = [
     (path, method, mode)
     for path, method in OPERATIONS

@@ -14,7 +14,7 @@ from cots.service.metrics import ServiceMetrics
 from cots.service.middleware import RequestLimits
 from cots.service.page import FILES, file_routes
 from cots.service.review.judging import JudgingRound
-from cots.service.schemas import RowNumber, RequestBody
+from cots.service.schemas import RequestBody, RowNumber
 from cots.service.server import BODY_SECONDS
 
 LIMITS = RequestLimits(body=1000, pixels=0, in_flight=8, seconds=BODY_SECONDS)  # a request has a verdict, no image

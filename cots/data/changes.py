@@ -1,0 +1,168 @@
+"""changes.jsonl: samples that requests have added or changed. `prepare` applies them; the source is never changed.
+
+The list holds one sample a line; without samples it is an empty line, because DVC warns of empty files. Images lie in
+the folder beside it that is called as the list without its ending, each named by its SHA-256, so that a list that names
+an image names its content, too.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cots.data.samples import Fault, Sample
+from cots.errors import BadInput
+from cots.files import atomic_file, locked
+
+FIELDS = ("image", "captions", "metadata")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What requests have made of a sample; None stays as it is in the source.
+
+    Attributes:
+        id: of the sample, in the source or new.
+        image: SHA-256 of its file.
+        captions: its captions, all of them.
+        metadata: what else is said of it, all of it.
+        number: of the request that changed it last, from 1; 0 before it is in the list.
+    """
+
+    id: str
+    image: str | None = None
+    captions: tuple[str, ...] | None = None
+    metadata: Mapping[str, Any] | None = None
+    number: int = 0
+
+    def update(self, later: "Change") -> "Change":
+        """The sample after a later change."""
+        given = {name: getattr(later, name) for name in FIELDS if getattr(later, name) is not None}
+        return replace(self, **given)
+
+
+def read_changes(path: Path) -> dict[str, Change]:
+    """Read the list: changes by id.
+
+    Raises:
+        BadInput: no such file, or it is not such a list.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")  # other ends of lines may stand in a text
+        changes = [_parse(line) for line in lines if line]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(
+            f"{path} is not a list of changed samples ({error}): restore it from git; an empty list is an empty line"
+        ) from None
+    return {change.id: change for change in changes}
+
+
+def add_changes(path: Path, changes: Sequence[Change], images: Mapping[str, bytes]) -> int:
+    """Add changes of one request to the list, which is on the disk afterwards, as its images are.
+
+    If the process is killed, the list has all of them or none.
+
+    Args:
+        path: of the list.
+        changes: of different samples.
+        images: files by digest.
+
+    Returns:
+        The number of the request.
+
+    Raises:
+        BadInput: no such file, or it is not such a list.
+    """
+    read_changes(path)  # a missing file could not be locked
+    folder = images_folder(path)
+    with locked(path):
+        folder.mkdir(exist_ok=True)
+        for digest, content in images.items():
+            if not (folder / digest).is_file():
+                with atomic_file(folder / digest, durable=True) as partial:
+                    partial.write_bytes(content)
+        listed = read_changes(path)
+        number = 1 + last_number(listed)
+        for change in changes:
+            listed[change.id] = replace(listed.get(change.id, Change(id=change.id)).update(change), number=number)
+        with atomic_file(path, durable=True) as partial:
+            partial.write_text("".join(f"{_format(change)}\n" for change in listed.values()), encoding="utf8")
+    return number
+
+
+def last_number(changes: Mapping[str, Change]) -> int:
+    """The number of the newest request; 0 without any."""
+    return max((change.number for change in changes.values()), default=0)
+
+
+def images_folder(path: Path) -> Path:
+    """The folder of the images that a list names."""
+    return path.with_suffix("")
+
+
+def apply_changes(samples: Iterable[Sample], changes: Mapping[str, Change], folder: Path) -> Iterator[Sample]:
+    """The samples of a source as requests have changed them, and then those that they have added, for training.
+
+    A sample that was changed, and that the source lacks by now, cannot be used, unless it was given an image.
+
+    Args:
+        samples: of the source.
+        changes: by id.
+        folder: of the images that they name.
+    """
+    waiting = dict(changes)
+    for sample in samples:
+        change = waiting.pop(sample.id, None)
+        yield _apply(sample, change, folder) if change else sample
+    for change in waiting.values():
+        new = Sample(
+            id=change.id,
+            split="train",
+            media="image",
+            captions=(),
+            is_mismatched=(),
+            content=b"",
+            origin=f"{folder.name}.jsonl",
+            fault=None if change.image else Fault("no such file", "requests changed it, and the source lacks it"),
+        )
+        yield _apply(new, change, folder)
+
+
+def _apply(sample: Sample, change: Change, folder: Path) -> Sample:
+    if change.image:
+        sample = replace(sample, media="image", fault=None, origin=f"{folder.name}/{change.image}")
+        content = _read_image(folder / change.image)
+        sample = replace(sample, fault=content) if isinstance(content, Fault) else replace(sample, content=content)
+    if change.captions is not None:
+        sample = replace(sample, captions=change.captions, is_mismatched=(False,) * len(change.captions))
+    return sample if change.metadata is None else replace(sample, metadata=change.metadata)
+
+
+def _read_image(file: Path) -> bytes | Fault:
+    """A stored image, or why it is not what the list names."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        return Fault("no such file", f"{file}: {error.strerror}")
+    if hashlib.sha256(content).hexdigest() != file.name:
+        return Fault("damaged", f"{file} has other content than its name says")
+    return content
+
+
+def _parse(line: bytes) -> Change:
+    values = json.loads(line)
+    captions = values.get("captions")
+    return Change(
+        id=values["id"],
+        image=values.get("image"),
+        captions=None if captions is None else tuple(captions),
+        metadata=values.get("metadata"),
+        number=int(values["number"]),
+    )
+
+
+def _format(change: Change) -> str:
+    given = {name: getattr(change, name) for name in FIELDS if getattr(change, name) is not None}
+    return json.dumps({"id": change.id, "number": change.number, **given}, ensure_ascii=False)

@@ -1,0 +1,166 @@
+"""Adds samples to a project and changes them over HTTP, through the checks of stage `prepare`."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from cots.config.stages.prepare import PrepareParams
+from cots.data.changes import Change, add_changes, read_changes
+from cots.data.ingest.ingestor import Ingestor, Rejected
+from cots.data.ingest.metadata import metadata_json
+from cots.data.samples import Sample
+from cots.data.withdrawn import read_withdrawn
+from cots.errors import CotsError
+from cots.file_names import CHANGES_PATH, MANIFEST_PATH, WITHDRAWN_PATH
+from cots.service.errors import RequestRefused
+from cots.service.images import ImageReader
+from cots.service.metrics import ServiceMetrics
+from cots.service.middleware import RequestLimits
+from cots.service.schemas import Changed, ItemChange, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A change that may be stored, with the image's file, if it has one."""
+
+    change: Change
+    content: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCheck:
+    """Checks the changes of one request.
+
+    Attributes:
+        ingestor: what stage `prepare` accepts, within the limits of requests.
+        known: ids of samples that can be changed without a new image.
+    """
+
+    ingestor: Ingestor
+    known: Collection[str]
+
+    @classmethod
+    def load(cls, project: Path, limits: RequestLimits) -> "ItemCheck":
+        """Read a project's parameters and lists.
+
+        Raises:
+            BadInput: one of them cannot be read.
+        """
+        settings = PrepareParams.load(project / "params.yaml").prepare
+        own = settings.model_dump(exclude={"samples_per_shard", "max_rejected", "max_pixels", "max_bytes"})
+        ingestor = Ingestor(
+            root=project,
+            withdrawn=read_withdrawn(project / WITHDRAWN_PATH),
+            max_pixels=min(settings.max_pixels, limits.pixels),
+            max_bytes=min(settings.max_bytes, limits.body),
+            **own,
+        )
+        manifest = project / MANIFEST_PATH
+        prepared = pd.read_parquet(manifest, columns=["id"])["id"] if manifest.is_file() else ()
+        return cls(ingestor, {*prepared, *read_changes(project / CHANGES_PATH)})
+
+    def __call__(self, item: ItemChange) -> Accepted | Rejection:
+        """Check a change, and open its image."""
+        limit = self.ingestor.max_caption_chars
+        if item.id in self.ingestor.withdrawn:
+            return Rejection(id=item.id, reason="withdrawn", detail=self.ingestor.withdrawn[item.id])
+        if item.image is None and item.id not in self.known:
+            return Rejection(
+                id=item.id, reason="no image", detail="no sample has this id, and a new one needs an image"
+            )
+        if item.image is None and item.captions is None and item.metadata is None:
+            return Rejection(id=item.id, reason="nothing to change", detail="give an image, captions or metadata")
+        if long := [text for text in item.captions or () if len(text.strip()) > limit]:
+            detail = f"{len(long[0])} characters, at most {limit} are stored"
+            return Rejection(id=item.id, reason="caption too long", detail=detail)
+        if item.metadata and len(json.loads(metadata_json(item.metadata) or "{}")) < len(item.metadata):
+            return Rejection(
+                id=item.id, reason="too much metadata", detail="a column does not fit in 10,000 characters"
+            )
+        captions = None if item.captions is None else tuple(item.captions)
+        change = Change(id=item.id, captions=captions, metadata=item.metadata)
+        return Accepted(change, None) if item.image is None else self._open(change, item.image)
+
+    def _open(self, change: Change, image: str) -> Accepted | Rejection:
+        try:
+            content = base64.b64decode(image, validate=True)
+        except (binascii.Error, ValueError):
+            return Rejection(id=change.id, reason="not a picture", detail="the image is not base64")
+        digest = hashlib.sha256(content).hexdigest()
+        sample = Sample(
+            id=change.id,
+            split="train",
+            media="image",
+            captions=(),
+            is_mismatched=(),
+            content=content,
+            origin=digest,
+        )
+        outcome = self.ingestor(sample)
+        if isinstance(outcome, Rejected):
+            return Rejection(id=change.id, reason=outcome.reason, detail=outcome.detail)
+        return Accepted(Change(id=change.id, image=digest, captions=change.captions, metadata=change.metadata), content)
+
+
+class ItemChanges:
+    """Stores changes of samples in a project's list.
+
+    Args:
+        project: the folder.
+        image_reader: in whose threads images are decoded.
+        limits: of requests; those of the project apply as well.
+        metrics: counts what is accepted and rejected.
+    """
+
+    def __init__(
+        self, project: Path, *, image_reader: ImageReader, limits: RequestLimits, metrics: ServiceMetrics
+    ) -> None:
+        self._project, self._image_reader = project, image_reader
+        self._limits, self._metrics = limits, metrics
+
+    async def __call__(self, items: Sequence[ItemChange]) -> Changed:
+        """Store the changes that stage `prepare` would accept; each item is accepted or rejected.
+
+        Raises:
+            RequestRefused: a file of the project cannot be read or written; nothing is stored.
+        """
+        accepted: dict[str, Accepted] = {}
+        rejected: list[Rejection] = []
+        try:
+            check = await asyncio.to_thread(ItemCheck.load, self._project, self._limits)
+            for item in items:  # one after the other, so that queries by image get their turn
+                outcome = await self._image_reader.run(partial(check, item))
+                if isinstance(outcome, Rejection):
+                    rejected.append(outcome)
+                elif item.id in accepted:
+                    detail = "an earlier item of the request has it"
+                    rejected.append(Rejection(id=item.id, reason="duplicate id", detail=detail))
+                else:
+                    accepted[item.id] = outcome
+            number = await asyncio.to_thread(self._store, list(accepted.values())) if accepted else None
+        except (CotsError, OSError) as error:
+            raise RequestRefused(503, f"nothing is stored: {error}") from None
+        self._metrics.item_changes.labels("accepted").inc(len(accepted))
+        self._metrics.item_changes.labels("rejected").inc(len(rejected))
+        return Changed(accepted=list(accepted), rejected=rejected, change=number)
+
+    def _store(self, accepted: Sequence[Accepted]) -> int:
+        images = {entry.change.image: entry.content for entry in accepted if entry.change.image and entry.content}
+        return add_changes(self._project / CHANGES_PATH, [entry.change for entry in accepted], images)
+
+
+def takes_changes(project: Path) -> bool:
+    """Whether stage `prepare` of a project reads the list of changes, which those of before 0.3 do not."""
+    try:
+        pipeline = (project / "dvc.yaml").read_text(encoding="utf8")
+    except OSError:
+        return False
+    return str(CHANGES_PATH) in pipeline and (project / CHANGES_PATH).is_file()
