@@ -28,9 +28,9 @@ def publish() -> None:
 
     with exclusive_run("cots registry publish"):
         result = publish_package(Params.load())
-    typer.echo(format_result(result))
-    if not git_state():
+    if result.new and not git_state():
         typer.echo("nothing is committed to git, so the version names no commit that it was made from", err=True)
+    typer.echo(format_result(result))  # the last line is the outcome of a flow
 
 
 @registry.command()

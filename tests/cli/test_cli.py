@@ -22,6 +22,7 @@ from cots.config.params import Params
 from cots.config.training import FinetuneConfig, TrainConfig
 from cots.models.dual_encoder import DualEncoder
 from tests.conftest import Cots
+from tests.deployed import reindexed
 from tests.two_towers import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -463,14 +464,15 @@ def test_versions_are_published_listed_promoted_and_taken_back(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("registered")
-def test_a_version_that_names_no_commit_is_told(cots: Cots, tiny_package: Path) -> None:
+def test_a_version_that_names_no_commit_is_told(cots: Cots, other_package: Path, tmp_path: Path) -> None:
+    note = publish(cots, other_package)[2]
+    assert note == "nothing is committed to git, so the version names no commit that it was made from\n"
+    assert publish(cots, other_package)[2] == ""  # it was registered already
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org")
-    for command, said in (
-        ((*git, "init", "-q"), "nothing is committed to git, so the version names no commit that it was made from\n"),
-        ((*git, "commit", "-q", "--allow-empty", "-m", "a"), ""),
-    ):
-        subprocess.run(command, check=True)
-        assert publish(cots, tiny_package)[2] == said
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+    _, out, err = publish(cots, reindexed(other_package, tmp_path / "another"))
+    assert ("version 3 registered" in out, err) == (True, "")
 
 
 @pytest.mark.slow
