@@ -34,13 +34,17 @@ def suspects(
     With --review they are shown with their images, least likely first. verdicts.csv keeps each verdict: `prepare`
     leaves out rejected captions, and accepted ones are not listed again.
     """
+    from cots.data.dvc_history import find_input
     from cots.data.manifest import read_manifest
     from cots.data.pairs import read_pairs
-    from cots.data.quality.suspects import find_suspects, write_suspects
+    from cots.data.quality.suspects import find_suspects, select_present, write_suspects
     from cots.data.verdicts import read_verdicts
 
     pair_table, samples = read_pairs(pairs), read_manifest(manifest)
-    suspect_pairs = find_suspects(pair_table, samples, read_verdicts(VERDICTS_PATH))
+    if (trained_on := find_input(pairs, manifest)) is None:
+        raise BadInput(f"{pairs} is of an earlier {manifest}, which DVC's cache has lost: run `dvc repro pretrain`")
+    suspect_pairs = find_suspects(pair_table, read_manifest(trained_on), read_verdicts(VERDICTS_PATH))
+    suspect_pairs = select_present(suspect_pairs, samples)
     if review:
         _review(suspect_pairs, samples, shards, index, port)
         return

@@ -1,10 +1,15 @@
 """Earlier versions of a pipeline's files that are still in DVC's cache."""
 
+import hashlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import yaml
+
+LOCK = Path("dvc.lock")
 
 
 def past_versions(output: Path) -> Iterator[Path]:
@@ -24,3 +29,29 @@ def past_versions(output: Path) -> Iterator[Path]:
         path = cache / "files" / "md5" / md5[:2] / md5[2:]
         if path.is_file():
             yield path
+
+
+def find_input(output: Path, dependency: Path) -> Path | None:
+    """The version of a file that the stage read which wrote an output last: the current one, or one in DVC's cache.
+
+    Args:
+        output: of the stage, or a file in a folder that is.
+        dependency: the file's path as in `dvc.yaml`.
+
+    Returns:
+        The current file if dvc.lock does not know the output; None if the version is lost.
+    """
+    md5 = _recorded_md5(output, dependency)
+    with dependency.open("rb") as file:
+        if md5 in (None, hashlib.file_digest(file, "md5").hexdigest()):
+            return dependency
+    return next((path for path in past_versions(dependency) if path.parent.name + path.name == md5), None)
+
+
+def _recorded_md5(output: Path, dependency: Path) -> str | None:
+    lock = yaml.safe_load(LOCK.read_text(encoding="utf8")) if LOCK.is_file() else {}
+    written = {output.as_posix(), output.parent.as_posix()}
+    for stage in lock.get("stages", {}).values():
+        if any(entry["path"] in written for entry in stage.get("outs", ())):
+            return next((e.get("md5") for e in stage["deps"] if e["path"] == dependency.as_posix()), None)
+    return None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cots.data.quality.suspects import find_suspects, read_suspects, write_suspects
+from cots.data.quality.suspects import find_suspects, read_suspects, select_present, write_suspects
 from cots.data.verdicts import pair_key
 from cots.errors import BadInput
 
@@ -44,6 +44,15 @@ def test_pairs_that_people_judged_are_left_out_wherever_the_list_is_made_or_read
     write_suspects(path, find_suspects(PAIRS, manifest))
     assert read_suspects(path, judged).to_dict("list") == {"id": ["b"], "caption": [0]}
     assert read_suspects(path, judged | {pair_key("b", "-a bus")}).empty
+
+
+def test_pairs_of_captions_and_samples_that_have_gone_are_left_out_and_the_others_keep_their_text() -> None:
+    suspects = find_suspects(PAIRS, MANIFEST)
+    assert select_present(suspects, MANIFEST).equals(suspects)
+    current = pd.DataFrame({"id": ["a"], "captions": [["a dog", "a dog"]]})
+    rows = select_present(suspects, current)
+    assert rows[["id", "caption", "text"]].to_numpy().tolist() == [["a", 0, "a dog"]]
+    assert select_present(suspects.iloc[:0], current).empty
 
 
 def test_a_list_that_a_spreadsheet_saved_keeps_ids_that_look_like_missing_values(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cots.data.dvc_history import past_versions
+from cots.data.dvc_history import find_input, past_versions
 from cots.data.quality.expectations import Bound, check_bounds
 from cots.data.wordpiece import train_tokenizer
 from cots.monitoring.text_stats import Vocabulary, split_words, text_stats
@@ -63,6 +63,7 @@ def test_earlier_versions_of_a_file_are_found_in_the_run_cache(
     assert list(past_versions(Path("data/table"))) == []
     stage = (
         "stages:\n  make:\n    cmd: mkdir -p data && cp source data/table\n    deps: [source]\n    outs: [data/table]\n"
+        "  read:\n    cmd: mkdir -p report && cp data/table report/x\n    deps: [data/table]\n    outs: [report]\n"
     )
     Path("dvc.yaml").write_text(stage)
     dvc = [fork_python, "-m", "dvc"]
@@ -72,3 +73,13 @@ def test_earlier_versions_of_a_file_are_found_in_the_run_cache(
         subprocess.run([*dvc, "repro", "-q"], check=True)
     assert sorted(path.read_text() for path in past_versions(Path("data/table"))) == ["one", "two"]
     assert list(past_versions(Path("data/tab"))) == []
+    table, report = Path("data/table"), Path("report/x")
+    assert find_input(report, table) == table
+    Path("source").write_text("three")
+    subprocess.run([*dvc, "repro", "-q", "make"], check=True)
+    read = find_input(report, table)
+    assert read
+    assert read.read_text() == "two"
+    read.unlink()
+    assert find_input(report, table) is None
+    assert find_input(Path("elsewhere/x"), table) == table

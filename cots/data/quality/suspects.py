@@ -35,6 +35,26 @@ def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame, judged: Collectio
     return unjudged.sort_values(["score", "id", "caption"], ignore_index=True)[SUSPECT_COLUMNS]
 
 
+def select_present(suspects: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Select the pairs whose caption the data still have, wherever it stands among those of its sample.
+
+    Args:
+        suspects: from `find_suspects`, with the manifest that the run was trained on.
+        manifest: of the current data.
+
+    Returns:
+        The rows, with the current index in column `caption`.
+    """
+    places = {
+        (sample, caption): place
+        for sample, captions in zip(manifest["id"], manifest["captions"], strict=True)
+        for place, caption in reversed(list(enumerate(captions)))
+    }
+    current = [places.get(pair) for pair in zip(suspects["id"], suspects["text"], strict=True)]
+    rows = suspects.assign(caption=pd.array(current, "Int64")).dropna(subset=["caption"])
+    return rows.astype({"caption": "int64"}).reset_index(drop=True)
+
+
 def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
     """Write the list."""
     texts = {name: suspects[name].map(escape_formula) for name in ("id", "text")}
