@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from cots.digests import text_digest
 from cots.errors import BadInput, RunFailed
+from cots.registry.version_tags import pack_tags
+from cots.tracking.pipeline_run import PARENT_TAG
 from cots.tracking.store import connect, get_or_create_experiment
 
 if TYPE_CHECKING:
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 ENCODERS, INDEX = "cots-encoders", "cots-index"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 REGISTERS = "registers"  # tag of a run: digest of what is registered from its files
+ABOUT = {  # the registered models, for people who open them in MLflow
+    ENCODERS: "Image and text encoders: texts or images in, unit vectors of one shared space out.",
+    INDEX: "A search index with the encoders that made it: texts or images in, ranked images and videos out. Services "
+    "follow the alias `champion`; `cots registry list` and `diff` show the versions.",
+}
 
 
 class RegistryClient:
@@ -37,7 +44,7 @@ class RegistryClient:
     def ensure_model(self, name: str) -> None:
         """Create a registered model if it does not exist."""
         if not self.find_model(name):
-            self.client.create_registered_model(name)
+            self.client.create_registered_model(name, description=ABOUT.get(name))
 
     def find_by_alias(self, alias: str) -> int | None:
         """The version of `cots-index` that an alias points to, or None."""
@@ -75,7 +82,7 @@ class RegistryClient:
         versions = search_versions(self.client, f"name = '{name}' and tags.`{tag}` = '{value}'")
         return sorted(versions, key=version_number, reverse=True)
 
-    def register(self, name: str, files: Mapping[str, Path], tags: Mapping[str, str]) -> int:
+    def register(self, name: str, files: Mapping[str, Path], tags: Mapping[str, str], *, about: str) -> int:
         """Register a new version and return its number.
 
         Args:
@@ -83,6 +90,7 @@ class RegistryClient:
             files: local files and folders by their destination in the version. They are copied into the artifact
                 store, so the originals may be deleted afterwards.
             tags: of the version.
+            about: what the version is, for people.
 
         Raises:
             RunFailed: the files cannot be stored where the registry wants them.
@@ -99,7 +107,8 @@ class RegistryClient:
                 "project has moved, put a link to it at its old path"
             ) from error
         self.client.set_terminated(run.run_id)
-        version = self.client.create_model_version(name, f"{run.artifact_uri}/{name}", run.run_id, tags=dict(tags))
+        source = f"{run.artifact_uri}/{name}"
+        version = self.client.create_model_version(name, source, run.run_id, tags=pack_tags(tags), description=about)
         return version_number(version)
 
     def _start_publish_run(self, name: str, tags: Mapping[str, str]) -> "RunInfo":
@@ -109,7 +118,20 @@ class RegistryClient:
         begun = f"attributes.status = 'RUNNING' and tags.`{REGISTERS}` = '{content}'"
         if killed := self.client.search_runs([experiment], begun, max_results=1):
             return killed[0].info
-        return self.client.create_run(experiment, run_name=f"publish {name}", tags={REGISTERS: content}).info
+        nested = self._find_parent(tags)
+        return self.client.create_run(experiment, run_name=f"publish {name}", tags={REGISTERS: content} | nested).info
+
+    def _find_parent(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """The tag that nests a run under that of the pipeline which made the version; empty if that is gone."""
+        from mlflow.exceptions import MlflowException
+
+        if "run.evaluate" not in tags:
+            return {}
+        try:
+            evaluate = self.client.get_run(tags["run.evaluate"]).data.tags
+        except MlflowException:
+            return {}
+        return {PARENT_TAG: evaluate[PARENT_TAG]} if PARENT_TAG in evaluate else {}
 
     def set_tag(self, version: int, name: str, value: str) -> None:
         """Tag a version of `cots-index`."""

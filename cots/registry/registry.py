@@ -24,6 +24,7 @@ from cots.registry.versions import (
     VersionInfo,
     are_comparable,
     build_tags,
+    describe,
     diff,
     find_champion,
     read_lineage,
@@ -281,7 +282,7 @@ class Registry:
         if versions := self._client.list_by_tag(ENCODERS, "encoder.digest", digest):
             return version_number(versions[0])
         if folder.is_dir():
-            return self._client.register(ENCODERS, {ENCODERS: folder}, tags)
+            return self._client.register(ENCODERS, {ENCODERS: folder}, tags, about=describe(ENCODERS, tags))
         if indices := self._client.list_by_tag(INDEX, "encoder.digest", digest):
             return int(indices[0].tags["encoders.version"])  # deleted since; each index holds its own copy
         raise BadInput(f"{folder} is missing and no version of {ENCODERS} has digest {digest[:12]}: run `dvc repro`")
@@ -296,7 +297,8 @@ class Registry:
                 self._client.set_tag(number, "manifest.digest", tags["manifest.digest"])
                 return number, False
         files = {INDEX: folder, EVIDENCE: package / EVIDENCE, "": package / LINEAGE}
-        return self._client.register(INDEX, files, dict(tags) | {"content.digest": content}), True
+        complete = dict(tags) | {"content.digest": content}
+        return self._client.register(INDEX, files, complete, about=describe(INDEX, complete)), True
 
     def _decide(
         self, version: int, package: Path, lineage: Mapping[str, Any], evaluator: "ChallengerEvaluator"

@@ -12,7 +12,8 @@ from cots.errors import BadInput
 from cots.file_names import LINEAGE
 from cots.files import write_json
 from cots.flatten import flatten
-from cots.registry.client import CHAMPION
+from cots.registry.client import CHAMPION, INDEX
+from cots.registry.version_tags import unpack_tags
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cots.registry.catalog import Entry
 
 UNTAGGED = {"interval", "speed", "queries"}
+SHORT = 12  # characters of a digest that people compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class VersionInfo:
         encoders: version of `cots-encoders` that built the index; None if the version was registered by hand.
         aliases: that point to the version, sorted.
         created: UTC.
-        tags: of the version.
+        tags: of the version, see `unpack_tags`.
     """
 
     version: int
@@ -43,9 +45,9 @@ class VersionInfo:
     @classmethod
     def from_version(cls, version: "ModelVersion | Entry", aliases: list[str]) -> Self:
         """Convert MLflow's version; `aliases` come separately because MLflow's search results lack them."""
-        created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-        encoders = int(version.tags["encoders.version"]) if "encoders.version" in version.tags else None
-        return cls(int(version.version), encoders, tuple(sorted(aliases)), created, version.tags)
+        created, tags = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC), unpack_tags(version.tags)
+        encoders = int(tags["encoders.version"]) if "encoders.version" in tags else None
+        return cls(int(version.version), encoders, tuple(sorted(aliases)), created, tags)
 
     def lineage(self) -> dict[str, Any]:
         """Where this version came from: encoders, code, data, parameters, runs and the gate's decision.
@@ -121,6 +123,23 @@ def build_tags(lineage: Mapping[str, Any], runs: Path, lock: Path) -> dict[str, 
     lock_digest = {"dvc.lock.digest": file_digest(lock)} if lock.is_file() else {}
     metrics = _metric_tags(lineage["metrics"].get(lineage["target"], {}))
     return strings | run_ids | lock_digest | metrics | {"items": str(lineage["items"])}
+
+
+def describe(name: str, tags: Mapping[str, str]) -> str:
+    """A version in a few sentences, for people who open it in MLflow.
+
+    Args:
+        name: of the registered model.
+        tags: of the version.
+    """
+    encoders = f"Encoders of {tags['target']}, {tags['encoder.digest'][:SHORT]}"
+    what = f"Index of {tags['items']} images and videos. {encoders}." if name == INDEX else f"{encoders}."
+    metrics = read_metrics(tags)
+    shown = [f"{metric} {value:.1f} %" for metric, value in metrics.items() if metric.endswith((".R1", ".R10"))]
+    measured = f"Test split: RSUM {metrics['rsum']:.1f}, {', '.join(shown)}." if "rsum" in metrics else "Not measured."
+    origin = {"Commit": "git.commit", "Data": "manifest.digest", "Parameters": "params.digest"}
+    made_from = [f"{title} {tags[tag][:SHORT]}." for title, tag in origin.items() if tag in tags]
+    return " ".join([what, measured, *made_from])
 
 
 def _metric_tags(metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from cots.file_names import LINEAGE
 from cots.index.thumbnails import Thumbnails
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.packaged import read_package
+from cots.registry.version_tags import unpack_tags
 from cots.search_engine.engine import SearchEngine
 from cots.search_engine.queries import Query
 from cots.service.overview import build_overview
@@ -137,7 +138,7 @@ def resolve(uri: str) -> VersionTarget:
     if version is None:
         return _resolve_folder(fetch_model_folder(uri))
     number = str(version.version)
-    return VersionTarget(f"{PREFIX}{version.name}/{number}", version.name, number, dict(version.tags))
+    return VersionTarget(f"{PREFIX}{version.name}/{number}", version.name, number, unpack_tags(version.tags))
 
 
 def _resolve_folder(folder: Path) -> VersionTarget:

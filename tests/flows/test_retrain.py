@@ -105,6 +105,8 @@ def test_every_run_brings_the_pipeline_up_to_date_and_publishes_what_is_new(
     assert "same encoders as the champion" in page
     runs = mlflow.search_runs(experiment_names=["cots"], output_format="list")
     assert {run.info.status for run in runs} == {"FINISHED"}
+    [_, flow_run] = sorted((run for run in runs if "flow.folder" in run.data.tags), key=lambda run: run.info.start_time)
+    assert flow_run.data.params["index.target"] == "image-text"
 
     done = retrain(project, server, store)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from cots.models.dual_encoder import DualEncoder
 from cots.registry.client import ENCODERS, INDEX
 from cots.registry.promotions import Promotion, PromotionLog
 from cots.registry.registry import PublishResult, Registry
+from cots.registry.version_tags import SHOWN
 from cots.stages.package import starts
 from tests.conftest import Cots, ranked
 from tests.deployed import aliases, measured, register, reindexed
@@ -354,6 +355,29 @@ def test_a_version_is_tagged_with_its_lineage_runs_and_results(
     for name in ("manifest.digest", "params.digest", "encoder.digest", "index.digest"):
         assert tags[name] == lineage[name]
     assert len(tags["dvc.lock.digest"]) == 64
+    stored = mlflow.MlflowClient().get_model_version(INDEX, "1").tags
+    assert set(stored) <= SHOWN | {"technical", "gate.promote", "gate.reasons", "gate.contest"}
+    assert len(stored) <= 16
+
+
+def test_a_version_is_described_for_people_and_its_run_is_nested_in_the_pipelines(
+    registry: Registry, tiny_package: Path, tmp_path: Path
+) -> None:
+    client = mlflow.MlflowClient()
+    parent = client.create_run("0").info.run_id
+    evaluate = client.create_run("0", tags={"mlflow.parentRunId": parent}).info.run_id
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "evaluate.json").write_text(json.dumps({"run_id": evaluate}))
+    register(registry, tiny_package)
+    version = client.get_model_version(INDEX, "1")
+    assert version.description
+    assert version.run_id
+    assert version.description.startswith("Index of 6 images and videos. Encoders of image-text, ")
+    assert (
+        "Test split: RSUM 240.0, i2t.R1 40.0 %, i2t.R10 40.0 %, t2i.R1 40.0 %, t2i.R10 40.0 %." in version.description
+    )
+    assert "A search index with the encoders" in str(client.get_registered_model(INDEX).description)
+    assert client.get_run(version.run_id).data.tags["mlflow.parentRunId"] == parent
 
 
 def test_a_version_outlives_the_folder_that_it_was_published_from(
