@@ -153,7 +153,7 @@ def test_prepare_stores_what_was_added_and_leaves_out_what_was_withdrawn(
     raw["source"] = {"kind": "folder", "path": str(source)}
     raw["prepare"]["max_rejected"] = 0.5
     tables = (tmp_path / "manifest.parquet", tmp_path / "rejected.parquet")
-    stage(source, withdrawn, tmp_path / "shards", *tables, changes, params=Params.model_validate(raw))
+    stage(source, withdrawn, tmp_path / "shards", *tables, changes=changes, params=Params.model_validate(raw))
     manifest, rejected = (pd.read_parquet(table).set_index("id") for table in tables)
     assert read_last_change(tables[0]) == 1
     assert set(manifest.index) == {"a.png", "0.jpg"}
