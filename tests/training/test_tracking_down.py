@@ -48,7 +48,7 @@ def test_a_server_that_dies_during_a_training_costs_no_step_and_has_one_run_in_t
             servers.close()
 
     monkeypatch.setattr(Progress, "log_step", stop_server_before_the_last_step)
-    monkeypatch.setattr(live_curves, "SECONDS", 0.0)
+    monkeypatch.setattr(live_curves, "INTERVAL_SECONDS", 0.0)
     server = {"answers": f"{address}/health", "folder": tmp_path, "environment": environment}
     servers.enter_context(serving(command, **server))  # type: ignore[arg-type]
     with pytest.raises(RunFailed, match="MLflow at http://127.0.0.1"):

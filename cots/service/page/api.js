@@ -54,7 +54,7 @@ export async function showPreview(image, path) {
     image.src = relative(path);
     return;
   }
-  const url = URL.createObjectURL(await blob(path));
+  const url = URL.createObjectURL(await fetchBlob(path));
   image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
   image.src = url;
 }
