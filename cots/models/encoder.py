@@ -6,12 +6,15 @@ from typing import Literal, NamedTuple, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from cots.errors import BadInput
 from cots.models.backbone import ImageBackbone, TextBackbone
 from cots.models.token_index import TokenIndex
 
 Pool = Literal["class", "mean", "attention", "last"]
+
+TEXTS_AT_ONCE = 128  # that are trained on together on a processor; of more, those of similar length, for less padding
 
 
 class MaskedOutput(NamedTuple):
@@ -214,12 +217,20 @@ class TextEncoder(Encoder):
         """Encode texts.
 
         Args:
-            input_ids: (B, L) token ids; attention_mask: (B, L) bool, False = padding.
+            input_ids: (B, L) token ids; attention_mask: (B, L) bool, False = padding, which is at the end.
 
         Returns:
             (B, D) unit rows.
         """
-        return self._embed(self.backbone(input_ids, attention_mask), attention_mask)
+        splits = self.training and input_ids.is_cpu and not isinstance(self.backbone, FSDPModule)
+        if not splits or len(input_ids) <= TEXTS_AT_ONCE:
+            return self._embed(self.backbone(input_ids, attention_mask), attention_mask)
+        lengths, order = attention_mask.sum(dim=1).sort(stable=True)
+        embeddings = []
+        for rows, ends in zip(*(torch.split(values, TEXTS_AT_ONCE) for values in (order, lengths)), strict=True):
+            ids, mask = input_ids[rows, : ends[-1]], attention_mask[rows, : ends[-1]]
+            embeddings.append(self._embed(self.backbone(ids, mask), mask))
+        return torch.cat(embeddings)[order.argsort()]
 
     def forward_masked(
         self, input_ids: Tensor, attention_mask: Tensor, positions: TokenIndex, *, embed_masked: bool

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cots.errors import BadInput
-from cots.models.encoder import Encoder, ImageEncoder, TextEncoder
+from cots.models.encoder import TEXTS_AT_ONCE, Encoder, ImageEncoder, TextEncoder
 from cots.models.momentum import MomentumEncoder
 from cots.models.token_index import TokenIndex
 from tests.backbones import language, vision
@@ -197,3 +197,24 @@ def test_the_second_run_draws_the_same_dropout(make: Callable[[], Encoder]) -> N
 def test_a_text_model_that_transformers_cannot_checkpoint_is_refused() -> None:
     with pytest.raises(BadInput, match="mpnet has no gradient checkpointing"):
         text_encoder("mpnet").set_grad_checkpointing()
+
+
+@pytest.mark.parametrize("count", [TEXTS_AT_ONCE, TEXTS_AT_ONCE + 1, 3 * TEXTS_AT_ONCE - 5])
+def test_many_texts_are_trained_on_by_length_with_the_embeddings_and_gradients_of_one_pass(count: int) -> None:
+    generator, encoder = torch.Generator().manual_seed(1), text_encoder().double()
+    lengths = torch.randint(1, 20, (count, 1), generator=generator)
+    ids, attention_mask = torch.randint(5, 50, (count, 20), generator=generator), torch.arange(20) < lengths
+    widths: list[int] = []
+    encoder.backbone.register_forward_hook(lambda _, inputs, __: widths.append(inputs[0].shape[1]))
+    at_once = encoder.eval()(ids, attention_mask)  # without dropout, the same function
+    (at_once[:, 0] ** 3).sum().backward()
+    expected = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+    encoder.zero_grad(set_to_none=True)
+    sorted_by_length = encoder.train()(ids, attention_mask)
+    (sorted_by_length[:, 0] ** 3).sum().backward()
+    torch.testing.assert_close(sorted_by_length, at_once, rtol=1e-9, atol=1e-12)
+    for name, p in encoder.named_parameters():
+        if name in expected:
+            torch.testing.assert_close(p.grad, expected[name], rtol=1e-8, atol=1e-12, msg=name)
+    assert len(widths) == 1 + -(-count // TEXTS_AT_ONCE)
+    assert count < 2 * TEXTS_AT_ONCE or widths[1] < 12  # the first part has the shortest texts
