@@ -59,17 +59,15 @@ def suspects(
 
 
 def _review(suspect_pairs: "pd.DataFrame", samples: "pd.DataFrame", shards: Path, index: Path, port: int) -> None:
+    from cots.data.pipeline_lists import require_lists
     from cots.index.nearest_captions import NearestCaptions
     from cots.project_files import PIPELINE_FILE
     from cots.service.review.app import create_review_app
     from cots.service.review.judging import JudgingRound
     from cots.service.server import run_app
 
-    if PIPELINE_FILE.is_file() and VERDICTS_PATH.name not in PIPELINE_FILE.read_text(encoding="utf8"):
-        raise BadInput(
-            f"{PIPELINE_FILE} is of an earlier release, in which verdicts change nothing: append {VERDICTS_PATH} to "
-            "`cmd` and `deps` of its stages prepare and validate"
-        )
+    if PIPELINE_FILE.is_file():
+        require_lists(Path())
     if suspect_pairs.empty:
         typer.echo("no suspects that nobody has judged")
         return

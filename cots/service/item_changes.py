@@ -155,12 +155,3 @@ class ItemChanges:
     def _store(self, accepted: Sequence[Accepted]) -> int:
         images = {entry.change.image: entry.content for entry in accepted if entry.change.image and entry.content}
         return add_changes(self._project / CHANGES_PATH, [entry.change for entry in accepted], images)
-
-
-def takes_changes(project: Path) -> bool:
-    """Whether stage `prepare` of a project reads the list of changes, which those of before 0.3 do not."""
-    try:
-        pipeline = (project / "dvc.yaml").read_text(encoding="utf8")
-    except OSError:
-        return False
-    return str(CHANGES_PATH) in pipeline and (project / CHANGES_PATH).is_file()

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Body, Depends
 from fastapi.security import HTTPBearer
 
+from cots.data.pipeline_lists import require_lists
 from cots.errors import BadInput
-from cots.file_names import CHANGES_PATH
 from cots.service import schemas
 from cots.service.errors import RequestRefused
 from cots.service.images import ImageReader
 from cots.service.index_refresher import IndexRefresher
-from cots.service.item_changes import ItemChanges, takes_changes
+from cots.service.item_changes import ItemChanges
 from cots.service.metrics import ServiceMetrics
 from cots.service.middleware import RequestLimits
 from cots.service.routes import error_responses
@@ -54,10 +54,10 @@ class ProjectItems:
         Raises:
             RequestRefused: it does not.
         """
-        if not takes_changes(self.project):
-            raise RequestRefused(
-                403, f'stage `prepare` of the project does not read {CHANGES_PATH}: see "Adding" in docs/serving.md'
-            )
+        try:
+            require_lists(self.project)
+        except BadInput as error:
+            raise RequestRefused(403, str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,9 @@ def test_a_service_without_a_project_or_with_one_of_before_takes_no_changes(
     with (
         serving(mixed_package, project=bare_project, token=SECRET) as guarded,
         Client(guarded.url, token=SECRET) as client,
-        pytest.raises(RequestFailed, match=r"does not read changes\.jsonl") as refused,
+        pytest.raises(
+            RequestFailed, match=r"end `cmd` of stage prepare with `verdicts\.csv changes\.jsonl`"
+        ) as refused,
     ):
         client.change_items([{"id": "a", "image": encoded("red")}])
     assert refused.value.status == 403

@@ -251,14 +251,17 @@ def test_a_round_from_the_command_line_ends_with_what_was_decided_and_is_not_rep
         assert GREEN not in out
 
 
+@pytest.mark.parametrize("lists", ["", " changes.jsonl", " changes.jsonl verdicts.csv"])
 def test_a_pipeline_that_reads_no_verdicts_is_told_before_anybody_judges(
-    cots: Cots, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cots: Cots, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "dvc.yaml").write_text("stages: {prepare: {cmd: python -m cots.stages.prepare withdrawn.csv}}\n")
+    (tmp_path / "dvc.yaml").write_text(f"stages: {{prepare: {{cmd: python -m cots.stages.prepare a.csv{lists}}}}}\n")
     code, _, error = cots(*arguments, "--review")
     assert code == 2
-    assert "append verdicts.csv to `cmd` and `deps` of its stages prepare and validate" in error
+    assert (
+        "end `cmd` of stage prepare with `verdicts.csv changes.jsonl` and that of validate with `verdicts.csv`" in error
+    )
 
 
 def test_where_all_are_judged_no_page_is_shown(
