@@ -111,7 +111,14 @@ def apply_changes(samples: Iterable[Sample], changes: Mapping[str, Change], fold
         samples: of the source.
         changes: by id.
         folder: of the images that they name.
+
+    Raises:
+        BadInput: there is no such folder, as in a fresh clone: all that requests have added would be lost unnoticed.
     """
+    if not folder.is_dir() and any(change.image for change in changes.values()):
+        raise BadInput(
+            f"{folder.name}.jsonl names images in {folder}, which is missing: copy the folder from where it is kept"
+        )
     waiting = dict(changes)
     for sample in samples:
         change = waiting.pop(sample.id, None)

@@ -16,6 +16,7 @@ from cots.config.params import Params
 from cots.data.changes import Change, add_changes, apply_changes, images_folder, read_changes
 from cots.data.manifest import read_last_change
 from cots.data.samples import Sample
+from cots.data.verdicts import pair_key, set_verdict
 from cots.errors import BadInput
 from cots.stages.prepare import stage
 from tests.conftest import Encoded
@@ -90,6 +91,15 @@ def test_a_stored_image_that_is_missing_or_other_is_a_fault_of_its_sample(change
     assert applied([], changes)[1].content == B
 
 
+def test_without_the_folder_of_images_nothing_is_applied(changes: Path) -> None:
+    add_changes(changes, NEW, IMAGES)
+    shutil.rmtree(images_folder(changes))
+    with pytest.raises(BadInput, match=r"changes\.jsonl names images in .*changes, which is missing"):
+        applied([sample("a.png")], changes)
+    changes.write_text('{"id": "a.png", "number": 1, "captions": ["after"]}\n')
+    assert applied([sample("a.png")], changes)[0].captions == ("after",)
+
+
 def test_requests_at_the_same_time_are_all_stored_under_numbers_of_their_own(changes: Path) -> None:
     def add(number: int) -> int:
         return add_changes(changes, [Change(id=str(number), image=DIGESTS[0])], {DIGESTS[0]: A})
@@ -138,7 +148,7 @@ def test_a_file_that_is_no_such_list_is_refused_and_left_unchanged(changes: Path
     assert changes.read_text(encoding="latin-1") == content
 
 
-def test_prepare_stores_what_was_added_and_leaves_out_what_was_withdrawn(
+def test_prepare_stores_what_was_added_and_leaves_out_what_was_withdrawn_or_rejected(
     changes: Path, tmp_path: Path, make_image: Encoded
 ) -> None:
     source = tmp_path / "source"
@@ -146,14 +156,17 @@ def test_prepare_stores_what_was_added_and_leaves_out_what_was_withdrawn(
     (source / "a.png").write_bytes(make_image(kind="PNG"))
     content = {hashlib.sha256(data).hexdigest(): data for data in (make_image(seed=1), make_image(seed=2), b"broken")}
     named = [Change(id=f"{number}.jpg", image=digest) for number, digest in enumerate(content)]
-    add_changes(changes, [*named, Change(id="a.png", captions=("a dog",), metadata={"year": 2024})], content)
+    add_changes(changes, [*named, Change(id="a.png", captions=("a dog", "a cat"), metadata={"year": 2024})], content)
     withdrawn = tmp_path / "withdrawn.csv"
     withdrawn.write_text("id,when,reason\n1.jpg,2026-01-01,its owner asked\n")
+    verdicts = tmp_path / "verdicts.csv"
+    for pair in (("a.png", "a cat"), ("1.jpg", "a dog")):  # of a caption that a request gave, of a withdrawn sample
+        set_verdict(verdicts, pair_key(*pair), "rejected")
     raw = Params.load(ROOT / "params.yaml").dump_all()
     raw["source"] = {"kind": "folder", "path": str(source)}
     raw["prepare"]["max_rejected"] = 0.5
     tables = (tmp_path / "manifest.parquet", tmp_path / "rejected.parquet")
-    stage(source, withdrawn, tmp_path / "shards", *tables, changes=changes, params=Params.model_validate(raw))
+    stage(source, withdrawn, tmp_path / "shards", *tables, verdicts, changes, params=Params.model_validate(raw))
     manifest, rejected = (pd.read_parquet(table).set_index("id") for table in tables)
     assert read_last_change(tables[0]) == 1
     assert set(manifest.index) == {"a.png", "0.jpg"}
