@@ -58,6 +58,8 @@ def search(
         filters = parse_where(values)
         [results] = deployed.search([query], k=k, media=media, minus=minus or (), min_score=min_score, where=filters)
         typer.echo(_format_json(results) if as_json else _format_results(results))
+        if not results:
+            typer.echo("nothing in the index meets the conditions", err=True)
         if grid:
             from cots.cli.result_grid import result_grid, write_grid
 

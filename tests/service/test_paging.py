@@ -136,6 +136,8 @@ def test_the_command_line_filters_and_keeps_away_as_the_service_does(
     assert (code, err) == (0, "")
     hits = json.loads(out)
     assert [{name: hit[name] for name in hits[0]} for hit in expected] == up_to_rounding(hits)
+    nothing = cots("search", "a red square", "--min-score", "1", "--model", mixed_package, "--json")
+    assert nothing == (0, "[]\n", "nothing in the index meets the conditions\n")
     code, _, err = cots("search", "a red square", "--where", "colour=red", "--model", mixed_package)
     assert (code, err) == (2, "error: the items have no column 'colour': they have split\n")
 
