@@ -50,6 +50,7 @@ def withdraw(
     The source is not changed: withdrawn.csv keeps them out. Versions whose index holds them can no longer be deployed.
     Exit code 0 says that no withdrawn sample is in the deployed index.
     """
+    from cots.data.changes import find_own_images
     from cots.data.withdrawn import add_withdrawn
     from cots.registry.client import INDEX
     from cots.registry.registry import Registry
@@ -64,8 +65,8 @@ def withdraw(
     )
     if copies := [str(path) for path in COPIES if path.exists()]:
         typer.echo(f"copies in {', '.join(copies)}: until `dvc repro`, then `dvc gc --workspace`")
-    for sample, image in _find_added_images(ids).items():
-        typer.echo(f"a request had added {sample}: its image stays in {image} until you delete it")
+    for sample, image in find_own_images(CHANGES_PATH, ids).items():
+        typer.echo(f"a request gave the image of {escape_controls(sample)}: it stays in {image} until you delete it")
     try:
         registry = Registry()
         registry.withdraw(dict.fromkeys(ids, reason))
@@ -118,15 +119,6 @@ def _parse_source(source: str) -> tuple[str, Path]:
     if kind not in MERGEABLE or not path:
         raise BadInput(f"{source!r} is not KIND:PATH, where KIND is one of {', '.join(MERGEABLE)}")
     return kind, Path(path).expanduser()
-
-
-def _find_added_images(ids: Sequence[str]) -> dict[str, Path]:
-    """The stored images of samples that requests have added, by id."""
-    from cots.data.changes import images_folder, read_changes
-
-    changes = read_changes(CHANGES_PATH) if CHANGES_PATH.is_file() else {}
-    images = {sample: changes[sample].image for sample in ids if sample in changes}
-    return {sample: images_folder(CHANGES_PATH) / image for sample, image in images.items() if image}
 
 
 def _check_known(ids: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ an image names its content, too.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,3 +173,19 @@ def _parse(line: bytes) -> Change:
 def _format(change: Change) -> str:
     given = {name: getattr(change, name) for name in FIELDS if getattr(change, name) is not None}
     return json.dumps({"id": change.id, "number": change.number, **given}, ensure_ascii=False)
+
+
+def find_own_images(path: Path, ids: Collection[str]) -> dict[str, Path]:
+    """Find the stored images that no other sample uses, by the id of the sample that does.
+
+    Args:
+        path: the list; there may be none.
+        ids: of samples.
+
+    Raises:
+        BadInput: the file is not such a list.
+    """
+    changes = read_changes(path) if path.is_file() else {}
+    shared = {change.image for name, change in changes.items() if name not in ids}
+    own = {name: changes[name].image for name in ids if name in changes}
+    return {name: images_folder(path) / image for name, image in own.items() if image and image not in shared}

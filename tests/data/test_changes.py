@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from cots.config.params import Params
-from cots.data.changes import Change, add_changes, apply_changes, images_folder, read_changes
+from cots.data.changes import Change, add_changes, apply_changes, find_own_images, images_folder, read_changes
 from cots.data.manifest import read_last_change
 from cots.data.samples import Sample
 from cots.data.verdicts import pair_key, set_verdict
@@ -175,3 +175,12 @@ def test_prepare_stores_what_was_added_and_leaves_out_what_was_withdrawn_or_reje
     assert manifest.at["0.jpg", "split"] == "gallery"
     assert manifest.at["0.jpg", "origin"] == f"changes/{next(iter(content))}"
     assert rejected["reason"].to_dict() == {"1.jpg": "withdrawn", "2.jpg": "not a picture"}
+
+
+def test_an_image_that_another_sample_uses_is_not_named_as_one_to_delete(changes: Path) -> None:
+    assert find_own_images(changes, ["a"]) == find_own_images(changes.with_name("none"), ["a"]) == {}
+    shared, own = (Change(id=name, image=digest) for name, digest in zip(("a", "c"), DIGESTS, strict=True))
+    add_changes(changes, [shared, replace(shared, id="b"), own, Change(id="d", captions=("text",))], IMAGES)
+    folder = images_folder(changes)
+    assert find_own_images(changes, ["a", "c", "d", "unknown"]) == {"c": folder / DIGESTS[1]}
+    assert find_own_images(changes, ["a", "b"]) == dict.fromkeys(("a", "b"), folder / DIGESTS[0])
