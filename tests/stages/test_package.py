@@ -270,3 +270,11 @@ def test_what_does_not_fit_together_is_not_packed(
             params=Params.load(ROOT / "params.yaml"),
         )
     assert not (project / "package" / "lineage.json").exists()
+
+
+def test_the_code_beside_a_model_is_this_package_s_where_others_lie_beside_it(tmp_path: Path) -> None:
+    for name, text in (("mine", "import other\nfrom mine import part\n"), ("other", "from . import part\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+        (tmp_path / name / "part.py").write_text("")
+    assert set(import_closure(["mine"], tmp_path, packages={"mine"})) == {"mine", "mine.part"}
