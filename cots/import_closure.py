@@ -6,27 +6,25 @@ from itertools import accumulate
 from pathlib import Path
 
 
-def import_closure(
-    modules: Iterable[str], root: Path, *, leave_out: Collection[str] = (), packages: Collection[str] | None = None
-) -> dict[str, Path]:
+def import_closure(modules: Iterable[str], root: Path, *, leave_out: Collection[str] = ()) -> dict[str, Path]:
     """The modules themselves, all that they import, and the packages around them, each with its file.
 
-    Imports inside functions count, those under `TYPE_CHECKING` do not. What is not below `root` is no part of it.
+    Imports inside functions count, those under `TYPE_CHECKING` do not. Modules of other packages, which may lie in
+    the same folder, are no part of it.
 
     Args:
         modules: dotted names.
         root: the folder in which the packages lie.
         leave_out: modules that are neither counted nor followed. Of a package that is left out, a name that it hands
             on is followed to the module that it comes from.
-        packages: top-level packages that count; None for all in `root`, which must not hold other projects' then.
     """
     closure: dict[str, Path] = {}
     waiting = list(modules)
+    packages = {name.partition(".")[0] for name in waiting}
     while waiting:
         name = waiting.pop()
-        file = _module_file(name, root)
-        is_foreign = packages is not None and name.partition(".")[0] not in packages
-        if is_foreign or file is None or name in closure or name in leave_out:
+        file = _module_file(name, root) if name.partition(".")[0] in packages else None
+        if file is None or name in closure or name in leave_out:
             continue
         closure[name] = file
         waiting += accumulate(name.split("."), lambda package, part: f"{package}.{part}")

@@ -98,7 +98,7 @@ def _save(
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     root = Path(cots.__file__).parents[1]
-    modules = import_closure([module], root, packages={module.partition(".")[0]})
+    modules = import_closure([module], root)
     with atomic_folder(folder) as partial, TemporaryDirectory() as code:
         for file in {*modules.values(), *data_files(modules.values())}:
             copy = Path(code) / file.relative_to(root)

@@ -277,4 +277,4 @@ def test_the_code_beside_a_model_is_this_package_s_where_others_lie_beside_it(tm
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(text)
         (tmp_path / name / "part.py").write_text("")
-    assert set(import_closure(["mine"], tmp_path, packages={"mine"})) == {"mine", "mine.part"}
+    assert set(import_closure(["mine"], tmp_path)) == {"mine", "mine.part"}
