@@ -2,4 +2,4 @@
 
 from pathlib import Path
 
-PARAMS_FILE, PIPELINE_FILE = Path("params.yaml"), Path("dvc.yaml")
+PARAMS_FILE, PIPELINE_FILE, LOCK_FILE = Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock")

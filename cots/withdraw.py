@@ -16,6 +16,7 @@ from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FIT, FRAMES, ITEM_INDEX, ITEMS, THUMBNAILS
 from cots.index.thumbnails import Thumbnails
+from cots.project_files import LOCK_FILE
 from cots.registry.alias_manager import format_ids
 from cots.registry.cards import DATA_CARD, MODEL_CARD
 from cots.registry.client import CHAMPION, INDEX
@@ -87,7 +88,7 @@ def _replace(registry: Registry, champion: VersionInfo, withdrawn: Collection[st
         _package(champion, registry.get_artifacts(champion.version), withdrawn, package)
         write_runs(champion, runs)
         why = f"without withdrawn samples: {format_ids(withdrawn)}"
-        return registry.deploy(package, runs, Path("dvc.lock"), why=why)
+        return registry.deploy(package, runs, LOCK_FILE, why=why)
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
 

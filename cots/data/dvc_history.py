@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-LOCK = Path("dvc.lock")
+from cots.project_files import LOCK_FILE
 
 
 def past_versions(output: Path) -> Iterator[Path]:
@@ -49,7 +49,7 @@ def find_input(output: Path, dependency: Path) -> Path | None:
 
 
 def _recorded_md5(output: Path, dependency: Path) -> str | None:
-    lock = yaml.safe_load(LOCK.read_text(encoding="utf8")) if LOCK.is_file() else {}
+    lock = yaml.safe_load(LOCK_FILE.read_text(encoding="utf8")) if LOCK_FILE.is_file() else {}
     written = {output.as_posix(), output.parent.as_posix()}
     for stage in lock.get("stages", {}).values():
         if any(entry["path"] in written for entry in stage.get("outs", ())):

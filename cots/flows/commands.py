@@ -13,8 +13,9 @@ from time import monotonic
 from prefect import get_run_logger
 
 from cots.errors import BadInput, RunFailed
+from cots.project_files import LOCK_FILE
 
-LOCK, LOCK_BACKUP = Path("dvc.lock"), Path(".dvc/tmp/dvc.lock.kept")
+LOCK_BACKUP = Path(".dvc/tmp/dvc.lock.kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def list_stale_stages() -> list[str]:
     try:
         answer = _query_dvc("status", "--json")
     except RunFailed:
-        if not LOCK.is_file():
+        if not LOCK_FILE.is_file():
             raise
         answer = _status_with_backup_lock()
     backup_lock()
@@ -106,22 +107,22 @@ def list_stale_stages() -> list[str]:
 
 def backup_lock() -> None:
     """Copy a valid dvc.lock to `LOCK_BACKUP`."""
-    if LOCK.is_file():
-        shutil.copyfile(LOCK, LOCK_BACKUP)
+    if LOCK_FILE.is_file():
+        shutil.copyfile(LOCK_FILE, LOCK_BACKUP)
 
 
 def _status_with_backup_lock() -> str:
     """`dvc status` with the backup lock, or without a lock if there is none; on failure dvc.lock is left as it was."""
-    original = LOCK.read_bytes()
-    LOCK.unlink()
+    original = LOCK_FILE.read_bytes()
+    LOCK_FILE.unlink()
     if LOCK_BACKUP.is_file():
-        shutil.copyfile(LOCK_BACKUP, LOCK)
+        shutil.copyfile(LOCK_BACKUP, LOCK_FILE)
     try:
         answer = _query_dvc("status", "--json")
     except RunFailed:
-        LOCK.write_bytes(original)
+        LOCK_FILE.write_bytes(original)
         raise
-    get_run_logger().warning("%s could not be read: continuing from its backup", LOCK)
+    get_run_logger().warning("%s could not be read: continuing from its backup", LOCK_FILE)
     return answer
 
 

@@ -14,6 +14,7 @@ from cots.evaluation.retrieval import evaluate_retrieval, query_rows
 from cots.file_names import MANIFEST
 from cots.files import write_json
 from cots.models.dual_encoder import DualEncoder
+from cots.project_files import LOCK_FILE
 from cots.registry.challenger import ChallengerEvaluator
 from cots.registry.registry import PublishResult, Registry
 
@@ -36,7 +37,7 @@ def publish(params: Params, project: Path = Path()) -> PublishResult:
 
 def publish_package(package: Path, evaluator: ChallengerEvaluator, project: Path, *, runs: Path) -> PublishResult:
     """Register a package with its MLflow runs and write the decision to the project's `GATE` file."""
-    result = Registry().publish(package, runs, project / "dvc.lock", evaluator=evaluator)
+    result = Registry().publish(package, runs, project / LOCK_FILE, evaluator=evaluator)
     (project / GATE).parent.mkdir(exist_ok=True)
     write_json(project / GATE, asdict(result))
     return result

@@ -20,6 +20,7 @@ from cots.data.samples import Sample
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import CotsError
 from cots.file_names import CHANGES_PATH, MANIFEST_PATH, WITHDRAWN_PATH
+from cots.project_files import PARAMS_FILE
 from cots.service.errors import RequestRefused
 from cots.service.images import ImageReader
 from cots.service.metrics import ServiceMetrics
@@ -54,7 +55,7 @@ class ItemCheck:
         Raises:
             BadInput: one of them cannot be read.
         """
-        settings = PrepareParams.load(project / "params.yaml").prepare
+        settings = PrepareParams.load(project / PARAMS_FILE).prepare
         own = settings.model_dump(exclude={"samples_per_shard", "max_rejected", "max_pixels", "max_bytes"})
         ingestor = Ingestor(
             root=project,
