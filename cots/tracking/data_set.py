@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,11 @@ CONTEXT = "mlflow.data.context"  # MLflow's tag: what a run used the data for
 MAX_DIGEST = 36  # characters that MLflow stores
 
 
-def log_data_set(client: "MlflowClient", run: str, manifest: Path, *, context: str) -> None:
-    """Log the samples of a manifest as an input of a run.
+def log_data_set(client: "MlflowClient", runs: Iterable[str], manifest: Path, *, context: str) -> None:
+    """Log the samples of a manifest as an input of some runs.
 
     Args:
-        client: MLflow's; run: id of the run.
+        client: MLflow's; runs: ids of the runs.
         manifest: the data manifest.
         context: `training` or `evaluation`.
     """
@@ -33,7 +34,8 @@ def log_data_set(client: "MlflowClient", run: str, manifest: Path, *, context: s
         source=json.dumps({"uri": manifest.absolute().as_uri()}),
         profile=json.dumps(describe(pd.read_parquet(manifest, columns=["split", "media", "captions"]))),
     )
-    client.log_inputs(run, [DatasetInput(data_set, [InputTag(CONTEXT, context)])])
+    for run in runs:
+        client.log_inputs(run, [DatasetInput(data_set, [InputTag(CONTEXT, context)])])
 
 
 def describe(manifest: pd.DataFrame) -> dict[str, int]:

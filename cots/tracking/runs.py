@@ -126,8 +126,8 @@ def start_run(
         parent_id = open_pipeline_run(client, get_or_create_experiment(client), manifest)
         tags = _tags(stage, params, manifest, parent_id)
         run = _reopen_run(client, unfinished, tags) or _create_run(client, stage, params, tags)
-        for run_id in filter(None, (run.run_id, parent_id)):
-            log_data_set(client, run_id, manifest, context="evaluation" if stage == "evaluate" else "training")
+        runs = filter(None, (run.run_id, parent_id))
+        log_data_set(client, runs, manifest, context="evaluation" if stage == "evaluate" else "training")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(run.run_id, encoding="utf8")
     try:
