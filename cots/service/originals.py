@@ -59,5 +59,5 @@ class Originals:
             if self._project is None:
                 raise UnusableImage("no such file", f"{origin} is in the project")
             return self._project / origin, self._project / images_folder(CHANGES_PATH)
-        ids: list[str] = view.items["id"].tolist()
-        return find_base(ids, self._source) / ids[row], self._source
+        ids = view.items["id"]
+        return find_base(ids, self._source) / str(ids.iat[row]), self._source
