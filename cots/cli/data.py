@@ -123,14 +123,12 @@ def _parse_source(source: str) -> tuple[str, Path]:
 
 def _check_known(ids: Sequence[str]) -> None:
     """Refuse ids that are neither in the data nor in a version, so that a typo withdraws nothing."""
-    from cots.data.changes import read_changes
+    from cots.data.changes import read_optional_changes
     from cots.data.manifest import read_manifest
     from cots.data.withdrawn import read_withdrawn
     from cots.registry.registry import Registry
 
-    in_data = set(read_withdrawn(WITHDRAWN_PATH))
-    if CHANGES_PATH.is_file():
-        in_data |= set(read_changes(CHANGES_PATH))
+    in_data = {*read_withdrawn(WITHDRAWN_PATH), *read_optional_changes(CHANGES_PATH)}
     if MANIFEST_PATH.is_file():
         in_data |= set(read_manifest(MANIFEST_PATH)["id"])
     unknown = set(ids) - in_data

@@ -27,14 +27,13 @@ def prepare() -> None:
         BadInput: a list is damaged.
         RunFailed: the stage failed; its own output says why.
     """
-    from cots.data.changes import last_number, read_changes
+    from cots.data.changes import last_number, read_optional_changes
     from cots.data.manifest import read_last_change, read_manifest
     from cots.data.withdrawn import read_withdrawn
 
     reproduce("prepare")
     is_listed = read_manifest(MANIFEST_PATH)["id"].isin([*read_withdrawn(WITHDRAWN_PATH)])
-    changes = read_changes(CHANGES_PATH) if CHANGES_PATH.is_file() else {}
-    if is_listed.any() or read_last_change(MANIFEST_PATH) < last_number(changes):
+    if is_listed.any() or read_last_change(MANIFEST_PATH) < last_number(read_optional_changes(CHANGES_PATH)):
         reproduce("prepare", force=True)
 
 

@@ -59,6 +59,11 @@ def read_changes(path: Path) -> dict[str, Change]:
     return {change.id: change for change in changes}
 
 
+def read_optional_changes(path: Path) -> dict[str, Change]:
+    """Read the list as `read_changes` does; without the file, as in projects of before 0.3, there are no changes."""
+    return read_changes(path) if path.is_file() else {}
+
+
 def add_changes(path: Path, changes: Sequence[Change], images: Mapping[str, bytes]) -> int:
     """Add changes of one request to the list, which is on the disk afterwards, as its images are.
 
@@ -102,6 +107,22 @@ def images_folder(path: Path) -> Path:
     return path.with_suffix("")
 
 
+def find_own_images(path: Path, ids: Collection[str]) -> dict[str, Path]:
+    """Find the stored images that no other sample uses, by the id of the sample that does.
+
+    Args:
+        path: the list; there may be none.
+        ids: of samples.
+
+    Raises:
+        BadInput: the file is not such a list.
+    """
+    changes = read_optional_changes(path)
+    shared = {change.image for name, change in changes.items() if name not in ids}
+    own = {name: changes[name].image for name in ids if name in changes}
+    return {name: images_folder(path) / image for name, image in own.items() if image and image not in shared}
+
+
 def apply_changes(samples: Iterable[Sample], changes: Mapping[str, Change], folder: Path) -> Iterator[Sample]:
     """The samples of a source as requests have changed them, and then those that they have added, for training.
 
@@ -124,17 +145,22 @@ def apply_changes(samples: Iterable[Sample], changes: Mapping[str, Change], fold
         change = waiting.pop(sample.id, None)
         yield _apply(sample, change, folder) if change else sample
     for change in waiting.values():
-        new = Sample(
-            id=change.id,
-            split="train",
-            media="image",
-            captions=(),
-            is_mismatched=(),
-            content=b"",
-            origin=f"{folder.name}.jsonl",
-            fault=None if change.image else Fault("no such file", "requests changed it, and the source lacks it"),
-        )
-        yield _apply(new, change, folder)
+        fault = None if change.image else Fault("no such file", "requests changed it, and the source lacks it")
+        yield _apply(added_sample(change.id, origin=f"{folder.name}.jsonl", fault=fault), change, folder)
+
+
+def added_sample(name: str, *, origin: str, content: bytes = b"", fault: Fault | None = None) -> Sample:
+    """A sample that a request adds: an image for training, so that no request changes what the gate measures."""
+    return Sample(
+        id=name,
+        split="train",
+        media="image",
+        captions=(),
+        is_mismatched=(),
+        content=content,
+        origin=origin,
+        fault=fault,
+    )
 
 
 def _apply(sample: Sample, change: Change, folder: Path) -> Sample:
@@ -173,19 +199,3 @@ def _parse(line: bytes) -> Change:
 def _format(change: Change) -> str:
     given = {name: getattr(change, name) for name in FIELDS if getattr(change, name) is not None}
     return json.dumps({"id": change.id, "number": change.number, **given}, ensure_ascii=False)
-
-
-def find_own_images(path: Path, ids: Collection[str]) -> dict[str, Path]:
-    """Find the stored images that no other sample uses, by the id of the sample that does.
-
-    Args:
-        path: the list; there may be none.
-        ids: of samples.
-
-    Raises:
-        BadInput: the file is not such a list.
-    """
-    changes = read_changes(path) if path.is_file() else {}
-    shared = {change.image for name, change in changes.items() if name not in ids}
-    own = {name: changes[name].image for name in ids if name in changes}
-    return {name: images_folder(path) / image for name, image in own.items() if image and image not in shared}

@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from cots.data.changes import last_number, read_changes
+from cots.data.changes import last_number, read_optional_changes
 from cots.errors import CotsError
 from cots.file_names import CHANGES_PATH
 from cots.service.metrics import ServiceMetrics
@@ -83,5 +83,4 @@ class IndexRefresher:
         self._trouble = trouble
 
     def _count(self) -> int:
-        path = self._project / CHANGES_PATH
-        return last_number(read_changes(path)) if path.is_file() else 0
+        return last_number(read_optional_changes(self._project / CHANGES_PATH))

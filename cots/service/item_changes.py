@@ -13,10 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from cots.config.stages.prepare import PrepareParams
-from cots.data.changes import Change, add_changes, read_changes
+from cots.data.changes import Change, add_changes, added_sample, read_changes
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.metadata import metadata_json
-from cots.data.samples import Sample
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import CotsError
 from cots.file_names import CHANGES_PATH, MANIFEST_PATH, WITHDRAWN_PATH
@@ -96,16 +95,7 @@ class ItemCheck:
         except (binascii.Error, ValueError):
             return Rejection(id=change.id, reason="not a picture", detail="the image is not base64")
         digest = hashlib.sha256(content).hexdigest()
-        sample = Sample(
-            id=change.id,
-            split="train",
-            media="image",
-            captions=(),
-            is_mismatched=(),
-            content=content,
-            origin=digest,
-        )
-        outcome = self.ingestor(sample)
+        outcome = self.ingestor(added_sample(change.id, origin=digest, content=content))
         if isinstance(outcome, Rejected):
             return Rejection(id=change.id, reason=outcome.reason, detail=outcome.detail)
         return Accepted(Change(id=change.id, image=digest, captions=change.captions, metadata=change.metadata), content)
