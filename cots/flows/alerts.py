@@ -1,17 +1,16 @@
-"""Alerts: Prefect automations that call a webhook or send a message when a run or a version needs attention.
+"""Alerts: Prefect automations that send a message when a run or a version needs attention.
 
 `python -m cots.flows.alerts TYPE/NAME` creates or updates them. TYPE/NAME is a block that somebody has created on
-Prefect's page: a `webhook`, or a block that sends notifications, such as a `slack-webhook`.
+Prefect's page and that sends notifications, such as a `slack-webhook`, or a `custom-webhook` for any other receiver.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
-from prefect.events.actions import CallWebhook, SendNotification
+from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
@@ -19,7 +18,10 @@ from cots.errors import BadInput, exit_on_error
 
 PREFIX = "cots: "
 REFUSED, DRIFTED = "cots.version.refused", "cots.drift.found"
-WEBHOOK = "webhook"
+WEBHOOK = (
+    "webhook"  # calls of such blocks share a connection pool, which each closes at its end: of two at once, one is lost
+)
+CUSTOM_WEBHOOK_DATA = '{"alert": "{{subject}}", "message": "{{body}}"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +62,20 @@ def create_alerts(block: str) -> list[str]:
     """Create the automations of `ALERTS`, or replace those of an earlier call.
 
     Args:
-        block: type and name of a block, such as `webhook/alerts` or `slack-webhook/alerts`.
+        block: type and name of a block, such as `custom-webhook/alerts` or `slack-webhook/alerts`.
 
     Returns:
         The names of the automations.
 
     Raises:
-        BadInput: there is no such block.
+        BadInput: there is no such block, or it is a `webhook`, which loses messages that are sent at the same time.
     """
     kind, _, name = block.partition("/")
+    if kind == WEBHOOK:
+        raise BadInput(
+            f"{block}: blocks of type Webhook lose a message when two are sent at the same time: create one of type "
+            f"Custom Webhook (JSON Data: {CUSTOM_WEBHOOK_DATA}) and name it as custom-webhook/{name or 'NAME'}"
+        )
     with get_client(sync_client=True) as client:
         try:
             document = client.read_block_document_by_name(name, kind)
@@ -80,16 +87,12 @@ def create_alerts(block: str) -> list[str]:
         for alert in ALERTS:
             for old in client.read_automations_by_name(PREFIX + alert.name):
                 client.delete_automation(old.id)
-            client.create_automation(_build_automation(alert, kind, document.id))
+            client.create_automation(_build_automation(alert, document.id))
     return [PREFIX + alert.name for alert in ALERTS]
 
 
-def _build_automation(alert: Alert, kind: str, block: UUID) -> AutomationCore:
-    if kind == WEBHOOK:
-        payload = f'{{"alert": {json.dumps(alert.name)}, "message": {{{{ ({alert.text}) | tojson }}}}}}'
-        action: CallWebhook | SendNotification = CallWebhook(block_document_id=block, payload=payload)
-    else:
-        action = SendNotification(block_document_id=block, subject=PREFIX + alert.name, body=f"{{{{ {alert.text} }}}}")
+def _build_automation(alert: Alert, block: UUID) -> AutomationCore:
+    action = SendNotification(block_document_id=block, subject=PREFIX + alert.name, body=f"{{{{ {alert.text} }}}}")
     trigger = EventTrigger(expect=set(alert.events), posture=Posture.Reactive, threshold=1)
     return AutomationCore(name=PREFIX + alert.name, trigger=trigger, actions=[action])
 

@@ -4,19 +4,18 @@ import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
 from typing import Any
 
 import pytest
-from prefect.blocks.webhook import Webhook
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed, Scheduled
-from pydantic import SecretStr
 
 from cots.errors import BadInput
-from cots.flows.alerts import ALERTS, DRIFTED, REFUSED, create_alerts, report_event
+from cots.flows.alerts import ALERTS, CUSTOM_WEBHOOK_DATA, DRIFTED, REFUSED, create_alerts, report_event
 from tests.flows.conftest import Server
 
 pytestmark = pytest.mark.slow
@@ -37,7 +36,7 @@ def received() -> Iterator[tuple[str, Queue[dict[str, Any]]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/alerts", messages
@@ -54,9 +53,12 @@ def on_server(server: Server) -> Iterator[Server]:
 @pytest.mark.usefixtures("on_server")
 def test_every_alert_arrives_once_with_what_to_look_at(received: tuple[str, Queue[dict[str, Any]]]) -> None:
     address, messages = received
-    Webhook(url=SecretStr(address)).save("receiver", overwrite=True)
-    names = create_alerts("webhook/receiver")
-    assert create_alerts("webhook/receiver") == names  # replaced, not doubled
+    block = CustomWebhookNotificationBlock(
+        name="receiver", url=address, json_data=json.loads(CUSTOM_WEBHOOK_DATA), headers=None, cookies=None
+    )
+    block.save("receiver", overwrite=True)
+    names = create_alerts("custom-webhook/receiver")
+    assert create_alerts("custom-webhook/receiver") == names  # replaced, not doubled
     with get_client(sync_client=True) as client:
         flow = client.create_flow_from_name("nightly-work")
         deployment = client.create_deployment(flow, "without-a-worker")
@@ -68,11 +70,11 @@ def test_every_alert_arrives_once_with_what_to_look_at(received: tuple[str, Queu
     report_event(REFUSED, "cots-index version 2: not shown to be better")
     report_event(DRIFTED, "texts differ")
     arrived = {message["alert"]: message for message in (messages.get(timeout=90) for _ in ALERTS)}
-    assert set(arrived) == {alert.name for alert in ALERTS}
-    assert arrived["a run failed"]["message"].startswith("nightly-work")
-    assert arrived["a run failed"]["message"].endswith('no space left on "/data"')
-    assert arrived["a new version was refused"]["message"] == "cots-index version 2: not shown to be better"
-    assert arrived["queries or samples drift"]["message"] == "texts differ"
+    assert set(arrived) == set(names)
+    assert arrived["cots: a run failed"]["message"].startswith("nightly-work")
+    assert arrived["cots: a run failed"]["message"].endswith('no space left on "/data"')
+    assert arrived["cots: a new version was refused"]["message"] == "cots-index version 2: not shown to be better"
+    assert arrived["cots: queries or samples drift"]["message"] == "texts differ"
     assert messages.empty()
 
 
@@ -80,3 +82,8 @@ def test_every_alert_arrives_once_with_what_to_look_at(received: tuple[str, Queu
 def test_a_block_that_is_not_there_is_named() -> None:
     with pytest.raises(BadInput, match="no block slack-webhook/nowhere in Prefect: create it on its page"):
         create_alerts("slack-webhook/nowhere")
+
+
+def test_a_block_that_loses_messages_is_refused() -> None:
+    with pytest.raises(BadInput, match="Custom Webhook .* name it as custom-webhook/receiver"):
+        create_alerts("webhook/receiver")
