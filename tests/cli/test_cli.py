@@ -768,6 +768,22 @@ def test_the_doctor_says_what_dvc_needs_of_a_folder_without_git_and_nothing_insi
             assert CHECKS["dvc"]() == "everything is up to date"
 
 
+@pytest.mark.slow
+def test_the_doctor_says_what_dvc_needs_where_the_user_has_no_name(tmp_path: Path) -> None:
+    """As in a container that runs under any number for a user."""
+    stranger = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+    if shutil.which("unshare") is None or subprocess.run([*stranger, "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody be another user: unshare --user")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    check = [sys.executable, "-c", "from cots.cli.doctor import CHECKS; CHECKS['dvc']()"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"}
+    done = subprocess.run(
+        [*stranger, *check], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip().endswith(": set the variable USER to any name")
+
+
 def test_the_doctor_names_what_is_broken(cots: Cots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
