@@ -60,7 +60,10 @@ def test_texts_are_answered_each_with_the_number_of_results_that_is_asked_for(ad
         "frame",
         "best_caption",
     }
-    assert rankings[0] == up_to_rounding(query_server(address, {"inputs": ["a red square"], "params": {"k": 3}})[0])
+    [alone] = query_server(address, {"inputs": ["a red square"], "params": {"k": 3}})
+    for hit in [*rankings[0], *alone]:
+        del hit["best_caption"]  # captions of an untrained model can be as near to a query as rounding
+    assert rankings[0] == up_to_rounding(alone)
 
 
 def test_an_image_in_base64_finds_itself(address: str) -> None:

@@ -301,7 +301,7 @@ class TestInABrowser:
         assert seen["images"] > 20
         assert seen["charts"] == 3 * 4 + 2
         assert seen["wide"] <= seen["window"] == width
-        assert seen["height"] < 6000  # until someone opens a section
+        assert seen["height"] < 7000  # until someone opens a section; galleries depend on which queries fail
 
     def test_it_is_light_by_day_and_dark_by_night(self, project: Path, tmp_path: Path) -> None:
         shutil.copy(project / "reports" / "index.html", tmp_path / "page.html")
