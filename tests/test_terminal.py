@@ -8,8 +8,8 @@ import pytest
 
 from cots.cli.registry import format_result
 from cots.cli.tables import table
-from cots.data.formulas import escape_formula, unescape_formula
 from cots.data.quality.suspects import SUSPECT_COLUMNS, read_suspects, write_suspects
+from cots.data.text_csv import escape_formula, unescape_formula
 from cots.data.withdrawn import add_withdrawn, read_withdrawn
 from cots.errors import BadInput, exit_on_error
 from cots.markdown import escape_markdown

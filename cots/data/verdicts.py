@@ -7,10 +7,10 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from cots.data.formulas import escape_formula, unescape_formula
+from cots.data.text_csv import unescape_formula, write_csv
 from cots.digests import text_digest
 from cots.errors import BadInput
-from cots.files import atomic_file, locked
+from cots.files import locked
 
 Verdict = Literal["accepted", "rejected"]
 VERDICT_COLUMNS = ["id", "caption_digest", "verdict", "when"]
@@ -52,9 +52,7 @@ def set_verdict(path: Path, pair: PairKey, verdict: Verdict | None) -> None:
 
 def _write(path: Path, table: pd.DataFrame) -> None:
     """Write the rows in an order that does not depend on who judged first, so that git merges two lists."""
-    rows = table.sort_values(["id", "caption_digest"], kind="stable")
-    with atomic_file(path, durable=True) as partial:
-        rows.assign(id=rows["id"].map(escape_formula)).to_csv(partial, index=False)
+    write_csv(path, table.sort_values(["id", "caption_digest"], kind="stable"), durable=True)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cots.data.formulas import escape_formula, unescape_formula
+from cots.data.text_csv import unescape_formula, write_csv
 from cots.errors import BadInput
-from cots.files import atomic_file, locked
+from cots.files import locked
 
 WITHDRAWN_COLUMNS = ["id", "when", "reason"]
 
@@ -30,11 +30,10 @@ def add_withdrawn(path: Path, reasons: Mapping[str, str]) -> None:
     """
     _read(path)  # a missing file could not be locked
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    with locked(path), atomic_file(path, durable=True) as partial:
+    with locked(path):
         table = _read(path)
         new = [(sample, now, reason) for sample, reason in reasons.items() if sample not in set(table["id"])]
-        rows = pd.concat([table, pd.DataFrame(new, columns=WITHDRAWN_COLUMNS, dtype="str")])
-        rows.map(escape_formula).to_csv(partial, index=False)
+        write_csv(path, pd.concat([table, pd.DataFrame(new, columns=WITHDRAWN_COLUMNS, dtype="str")]), durable=True)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -46,6 +46,13 @@ def test_pairs_that_people_judged_are_left_out_wherever_the_list_is_made_or_read
     assert read_suspects(path, judged | {pair_key("b", "-a bus")}).empty
 
 
+def test_a_carriage_return_in_a_text_begins_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "suspects.csv"
+    write_suspects(path, find_suspects(PAIRS, MANIFEST.assign(captions=[["a cat", "a\rdog"], ["\ra bus"]])))
+    assert read_suspects(path).to_dict("list") == {"id": ["b", "a"], "caption": [0, 1]}
+    assert read_suspects(path, {pair_key("a", "a\rdog"), pair_key("b", "\ra bus")}).empty
+
+
 def test_pairs_of_captions_and_samples_that_have_gone_are_left_out_and_the_others_keep_their_text() -> None:
     suspects = find_suspects(PAIRS, MANIFEST)
     assert select_present(suspects, MANIFEST).equals(suspects)

@@ -22,14 +22,16 @@ def test_the_projects_own_list_and_a_missing_one_are_empty(verdicts_csv: Path) -
 
 def test_verdicts_are_read_as_they_were_given_and_can_be_changed_and_taken_back(verdicts_csv: Path) -> None:
     cat, formula, digits = pair_key("a.jpg", "a cat"), pair_key("=1+1", 'an "odd",\r\ntext'), pair_key("007", "NA")
+    icon = pair_key("Icon\r", "a carriage return, as macOS names the icon of a folder")
     set_verdict(verdicts_csv, cat, "accepted")
     set_verdict(verdicts_csv, formula, "rejected")
     set_verdict(verdicts_csv, digits, "rejected")
-    assert read_verdicts(verdicts_csv) == {cat: "accepted", formula: "rejected", digits: "rejected"}
+    set_verdict(verdicts_csv, icon, "accepted")
+    assert read_verdicts(verdicts_csv) == {cat: "accepted", formula: "rejected", digits: "rejected", icon: "accepted"}
     assert select_rejected(read_verdicts(verdicts_csv)) == {formula, digits}
     set_verdict(verdicts_csv, cat, "rejected")
     set_verdict(verdicts_csv, digits, None)
-    assert read_verdicts(verdicts_csv) == {cat: "rejected", formula: "rejected"}
+    assert read_verdicts(verdicts_csv) == {cat: "rejected", formula: "rejected", icon: "accepted"}
 
 
 def test_the_order_of_the_lines_does_not_depend_on_who_judged_first(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_the_projects_own_list_is_empty() -> None:
 
 
 def test_samples_are_read_as_they_were_added_whatever_their_texts(withdrawn_csv: Path) -> None:
-    reasons = {"007": 'an "odd", reason', "a/b\n.jpg": "NA", "ünï": "x"}
+    reasons = {"007": 'an "odd", reason', "a/b\n.jpg": "NA", "ünï": "x", "Icon\r": "a\rb", "\r=1": "'=1"}
     add_withdrawn(withdrawn_csv, reasons)
     assert read_withdrawn(withdrawn_csv) == reasons
 

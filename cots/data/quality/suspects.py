@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cots.data.formulas import escape_formula, unescape_formula
 from cots.data.pairs import PAIR_COLUMNS
+from cots.data.text_csv import unescape_formula, write_csv
 from cots.data.verdicts import PairKey, pair_key
 from cots.errors import BadInput
-from cots.files import atomic_file
 
 KEY_COLUMNS = ["id", "caption"]
 DTYPES = {"id": "str", "caption": "int64", "text": "str"}
@@ -57,9 +56,7 @@ def select_present(suspects: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFra
 
 def write_suspects(path: Path, suspects: pd.DataFrame) -> None:
     """Write the list."""
-    texts = {name: suspects[name].map(escape_formula) for name in ("id", "text")}
-    with atomic_file(path) as partial:
-        suspects.assign(**texts).to_csv(partial, index=False, float_format="%.4f")
+    write_csv(path, suspects)
 
 
 def read_suspects(path: Path, judged: Collection[PairKey] = ()) -> pd.DataFrame:
