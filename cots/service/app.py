@@ -66,12 +66,19 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     if settings.project is not None:
         _check_project(settings.project, settings.token)
     metrics = ServiceMetrics()
+    version_manager = VersionManager(settings.uri, poll=settings.poll, metrics=metrics)
     image_reader = ImageReader(settings.limits.pixels)
     items = None
     if settings.project:
-        items = ProjectItems.of(settings.project, image_reader=image_reader, limits=settings.limits, metrics=metrics)
+        items = ProjectItems.of(
+            settings.project,
+            version_manager=version_manager,
+            image_reader=image_reader,
+            limits=settings.limits,
+            metrics=metrics,
+        )
     service = Service(
-        version_manager=VersionManager(settings.uri, poll=settings.poll, metrics=metrics),
+        version_manager=version_manager,
         batcher=DynamicBatcher(metrics),
         image_reader=image_reader,
         service_metrics=metrics,

@@ -5,7 +5,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from cots.service.images import ImageReader
 from cots.service.metrics import ServiceMetrics
 from cots.service.middleware import RequestLimits
 from cots.service.schemas import Changed, ItemChange, Rejection
+from cots.service.version_manager import VersionManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,14 @@ class ItemCheck:
     known: Collection[str]
 
     @classmethod
-    def load(cls, project: Path, limits: RequestLimits) -> "ItemCheck":
+    def load(cls, project: Path, limits: RequestLimits, served: Iterable[str]) -> "ItemCheck":
         """Read a project's parameters and lists.
+
+        Args:
+            project: its folder.
+            limits: of requests.
+            served: ids in the index that answers; they stand for those of the data where there is no manifest, such as
+                while stage `prepare` writes a new one.
 
         Raises:
             BadInput: one of them cannot be read.
@@ -63,8 +70,10 @@ class ItemCheck:
             max_bytes=min(settings.max_bytes, limits.body),
             **own,
         )
-        manifest = project / MANIFEST_PATH
-        prepared = pd.read_parquet(manifest, columns=["id"])["id"] if manifest.is_file() else ()
+        try:
+            prepared: Iterable[str] = pd.read_parquet(project / MANIFEST_PATH, columns=["id"])["id"]
+        except (OSError, ValueError):  # missing or damaged
+            prepared = served
         return cls(ingestor, {*prepared, *read_changes(project / CHANGES_PATH)})
 
     def __call__(self, item: ItemChange) -> Accepted | Rejection:
@@ -106,15 +115,22 @@ class ItemChanges:
 
     Args:
         project: the folder.
+        version_manager: holds the version that answers.
         image_reader: in whose threads images are decoded.
         limits: of requests; those of the project apply as well.
         metrics: counts what is accepted and rejected.
     """
 
     def __init__(
-        self, project: Path, *, image_reader: ImageReader, limits: RequestLimits, metrics: ServiceMetrics
+        self,
+        project: Path,
+        *,
+        version_manager: VersionManager,
+        image_reader: ImageReader,
+        limits: RequestLimits,
+        metrics: ServiceMetrics,
     ) -> None:
-        self._project, self._image_reader = project, image_reader
+        self._project, self._version_manager, self._image_reader = project, version_manager, image_reader
         self._limits, self._metrics = limits, metrics
 
     async def __call__(self, items: Sequence[ItemChange]) -> Changed:
@@ -126,7 +142,9 @@ class ItemChanges:
         accepted: dict[str, Accepted] = {}
         rejected: list[Rejection] = []
         try:
-            check = await asyncio.to_thread(ItemCheck.load, self._project, self._limits)
+            version = self._version_manager.current
+            served = version.view.items["id"] if version else ()
+            check = await asyncio.to_thread(ItemCheck.load, self._project, self._limits, served)
             for item in items:  # one after the other, so that queries by image get their turn
                 outcome = await self._image_reader.run(partial(check, item))
                 if isinstance(outcome, Rejection):

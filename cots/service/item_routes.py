@@ -17,6 +17,7 @@ from cots.service.item_changes import ItemChanges
 from cots.service.metrics import ServiceMetrics
 from cots.service.middleware import RequestLimits
 from cots.service.routes import error_responses
+from cots.service.version_manager import VersionManager
 from cots.service.withdrawal import Withdrawal
 
 NO_PROJECT = "this service changes no data: start it with --project and COTS_TOKEN"
@@ -39,12 +40,23 @@ class ProjectItems:
     refresher: IndexRefresher
 
     @classmethod
-    def of(cls, project: Path, *, image_reader: ImageReader, limits: RequestLimits, metrics: ServiceMetrics) -> Self:
+    def of(
+        cls,
+        project: Path,
+        *,
+        version_manager: VersionManager,
+        image_reader: ImageReader,
+        limits: RequestLimits,
+        metrics: ServiceMetrics,
+    ) -> Self:
         """The parts for a project; the arguments are those of `ItemChanges` and `IndexRefresher`."""
+        changes = ItemChanges(
+            project, version_manager=version_manager, image_reader=image_reader, limits=limits, metrics=metrics
+        )
         return cls(
             project=project,
             withdrawal=Withdrawal(project),
-            changes=ItemChanges(project, image_reader=image_reader, limits=limits, metrics=metrics),
+            changes=changes,
             refresher=IndexRefresher(project, metrics),
         )
 

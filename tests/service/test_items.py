@@ -151,6 +151,19 @@ def test_every_item_is_accepted_or_rejected_with_its_reason(guarded: Served, bar
     assert nothing["rejected"][0]["reason"] == "nothing to change"
 
 
+@pytest.mark.parametrize("manifest", [None, b"", b"PAR1, but cut short"])
+def test_while_prepare_writes_the_manifest_the_samples_that_are_served_are_known(
+    guarded: Served, bare_project: Path, manifest: bytes | None
+) -> None:
+    if manifest is not None:
+        (bare_project / "data").mkdir()
+        (bare_project / "data/manifest.parquet").write_bytes(manifest)
+    items = [{"id": name, "captions": ["a red thing"]} for name in ("train-image-red", "unknown.png")]
+    answer = guarded.client.post("/items", json={"items": items}).json()
+    assert answer["accepted"] == ["train-image-red"]
+    assert [entry["reason"] for entry in answer["rejected"]] == ["no image"]
+
+
 def test_a_malformed_request_stores_nothing(guarded: Served, bare_project: Path) -> None:
     cases: list[tuple[object, str]] = [
         ({"items": []}, "items: list should have at least 1 item"),
