@@ -23,6 +23,10 @@ FIELDS = {  # of bodies, by address
 }
 
 
+ALTERNATIVES = ("text", "image", "cursor")  # kinds of queries, which pydantic puts before the names of their fields
+FIRST_OF_UNION = "constrained-str"  # pydantic's name for a text, the first of several types that a value may have
+
+
 class RequestRefused(HTTPException):
     """A request that is refused, with an HTTP status and a reason."""
 
@@ -65,13 +69,23 @@ def describe_validation_error(errors: Sequence[dict[str, Any]], fields: str) -> 
         fields: what the body should be.
     """
     error = errors[0]
-    field, kind = str(error["loc"][-1]), error["type"]
+    place, kind, message = _place(error["loc"]), error["type"], str(error["msg"])
+    if error["loc"][-1] == FIRST_OF_UNION:
+        union = [other["msg"] for other in errors if other["loc"][:-1] == error["loc"][:-1]]
+        message = f"input should be {' or '.join(text.removeprefix('Input should be ') for text in union)}"
+    field = place.rpartition(".")[2]
     known = {
         "json_invalid": f"the body is not JSON: {error.get('ctx', {}).get('error', '')}",
         "model_attributes_type": f"the body is not a JSON object with Content-Type application/json: {fields}",
         "extra_forbidden": f"unexpected field {field[:40]}: {fields}",
         "missing": f"no {field}: {fields}",
-        "string_pattern_mismatch": f"{field}: it is blank or malformed",
+        "string_pattern_mismatch": f"{place}: it is blank or malformed",
     }
-    message = str(error["msg"])
-    return known.get(kind) or f"{field}: {message[:1].lower()}{message[1:]}"
+    return known.get(kind) or f"{place}: {message[:1].lower()}{message[1:]}"
+
+
+def _place(location: Sequence[str | int]) -> str:
+    """Where an error is, such as `items.0.id`, without the parts that name the body and the alternatives of a type."""
+    parts = [part for part in location[:-1] if part not in (*ALTERNATIVES, "body")]
+    last = [] if parts and location[-1] in (FIRST_OF_UNION, "[key]") else [location[-1]]
+    return ".".join(map(str, [*parts, *last]))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, FiniteFloat, Tag
 
 from cots.search_engine.queries import DEFAULT_K, DEFAULT_MEDIA, TEXT_WEIGHT, ResultMedia
 
@@ -102,7 +102,7 @@ class ItemChange(RequestBody):
     ] = None
     captions: Annotated[list[Text] | None, Field(max_length=MAX_CAPTIONS, description="All its captions.")] = None
     metadata: Annotated[
-        dict[Annotated[str, Field(min_length=1, max_length=MAX_CHARS)], Value | bool | int | float | None] | None,
+        dict[Annotated[str, Field(min_length=1, max_length=MAX_CHARS)], Value | bool | int | FiniteFloat | None] | None,
         Field(max_length=MAX_FIELDS, description="All its further columns."),
     ] = None
 

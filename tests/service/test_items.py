@@ -168,7 +168,9 @@ def test_a_malformed_request_stores_nothing(guarded: Served, bare_project: Path)
     cases: list[tuple[object, str]] = [
         ({"items": []}, "items: list should have at least 1 item"),
         ({"items": [{"id": "a"}] * (MAX_CHANGED + 1)}, "items: list should have at most 100 items"),
-        ({"items": [{"id": ""}]}, "id: string should have at least 1 character"),
+        ({"items": [{"id": "a", "metadata": {"x": [1]}}]}, "items.0.metadata.x: input should be a valid string or "),
+        ({"items": [{"id": "a", "captions": ["b", 3]}]}, "items.0.captions.1: input should be a valid string"),
+        ({"items": [{"id": ""}]}, "items.0.id: string should have at least 1 character"),
         ({"items": [{"id": "a\0"}]}, "id: it is blank or malformed"),
         ({"items": [{"id": "a", "caption": "b"}]}, "unexpected field caption: a change is a list of items"),
         ({"items": [{"id": "a", "captions": [" "]}]}, "it is blank or malformed"),
