@@ -7,6 +7,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -37,31 +39,36 @@ async def run_cots(project: Path, *arguments: str) -> str:
     Raises:
         CommandFailed: with the command's own message.
     """
-    with TemporaryFile() as output, TemporaryFile() as errors:  # unlike pipes, they need nobody who reads them
-        try:
-            command = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "cots",
-                *arguments,
-                cwd=project,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                start_new_session=True,
-            )
-        except OSError as error:  # the folder is gone, or the arguments together are longer than a command may be
-            raise CommandFailed(None, f"the command does not start: {error.strerror}") from None
-        try:
-            code = await command.wait()
-        except asyncio.CancelledError:
+    try:
+        with TemporaryFile() as output, TemporaryFile() as errors:  # unlike pipes, they need nobody who reads them
+            code = await _run(project, arguments, output, errors)
+            if code:
+                [*_, reason] = _read(errors).strip().splitlines() or [f"it ended with exit code {code}"]
+                raise CommandFailed(code, reason.removeprefix("error: "))
+            return _read(output)
+    except OSError as error:  # no folder, no free file, or the arguments together are longer than a command may be
+        raise CommandFailed(None, f"the command does not start: {error.strerror}") from None
+
+
+async def _run(project: Path, arguments: Sequence[str], output: IO[bytes], errors: IO[bytes]) -> int:
+    command = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cots",
+        *arguments,
+        cwd=project,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        start_new_session=True,
+    )
+    try:
+        return await command.wait()
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):  # it has just ended
             os.killpg(command.pid, signal.SIGTERM)
-            await command.wait()
-            raise
-        if code:
-            [*_, reason] = _read(errors).strip().splitlines() or ["it failed"]
-            raise CommandFailed(code, reason.removeprefix("error: "))
-        return _read(output)
+        await command.wait()
+        raise
 
 
 def _read(file: IO[bytes]) -> str:

@@ -200,6 +200,52 @@ def test_changes_that_cannot_be_indexed_stay_stored_and_say_why(guarded: Served,
         assert refused.value.status == 503
 
 
+@pytest.fixture
+def refreshes(guarded: Served, bare_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of a refresh, what it prints: the content of a file, from which it takes a line each time."""
+    outcomes = tmp_path / "outcomes"
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nhead -n 1 {outcomes}\nsed -i 1d {outcomes}\n")
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+    return outcomes
+
+
+def test_whatever_a_refresh_does_later_changes_are_indexed(guarded: Served, refreshes: Path) -> None:
+    refreshes.write_text('oops\n{"champion": true, "version": 7}\n')
+    with Client(guarded.url, token=SECRET) as client:
+        client.change_items([{"id": "a.png", "image": encoded("red")}])
+        guarded.until(lambda: "not indexed yet: Expecting value" in (client.changes().trouble or ""))
+        client.change_items([{"id": "b.png", "image": encoded("red")}])
+        guarded.until(lambda: client.changes().indexed == 2)
+        assert client.changes().model_dump() == {"stored": 2, "indexed": 2, "version": "7", "trouble": None}
+
+
+def test_after_an_earlier_list_has_been_restored_later_changes_are_indexed(
+    guarded: Served, refreshes: Path, bare_project: Path
+) -> None:
+    refreshes.write_text('{"champion": true, "version": 7}\n')
+    listed = bare_project / "changes.jsonl"
+    with Client(guarded.url, token=SECRET) as client:
+        client.change_items([{"id": "a.png", "image": encoded("red")}, {"id": "b.png", "image": encoded("red")}])
+        guarded.until(lambda: client.changes().indexed == 1)
+        restored = listed.read_bytes()
+        client.change_items([{"id": "a.png", "captions": ["a mistake"]}])
+        guarded.until(lambda: client.changes().trouble is not None)  # there is no second outcome
+        assert (client.changes().stored, client.changes().indexed) == (2, 1)
+        refreshes.write_text('{"champion": true, "version": 8}\n')
+        client.change_items([{"id": "a.png", "captions": ["another mistake"]}])
+        guarded.until(lambda: client.changes().indexed == 3)
+        listed.write_bytes(restored)
+        assert client.change_items([{"id": "a.png", "captions": ["a red thing"]}]).change == 2
+        assert client.changes().indexed == 1
+        guarded.until(lambda: "not indexed yet" in (client.changes().trouble or ""))
+        refreshes.write_text('{"champion": true, "version": 9}\n')
+        client.change_items([{"id": "b.png", "captions": ["one more"]}])
+        guarded.until(lambda: client.changes().indexed == 3)
+        assert client.changes().version == "9"
+
+
 def test_a_service_without_a_project_or_with_one_of_before_takes_no_changes(
     served: Served, mixed_package: Path, bare_project: Path
 ) -> None:

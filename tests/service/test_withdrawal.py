@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,12 @@ def test_a_service_without_a_project_changes_nothing(served: Served) -> None:
 def test_a_command_that_does_not_start_is_told(tmp_path: Path) -> None:
     with pytest.raises(RequestRefused, match="nothing is withdrawn: the command does not start: No such file"):
         asyncio.run(Withdrawal(tmp_path / "gone")(["red"], "because"))
+
+
+def test_a_command_without_a_place_for_its_output_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(RequestRefused, match="nothing is withdrawn: the command does not start: No such file"):
+        asyncio.run(Withdrawal(tmp_path)(["red"], "because"))
 
 
 def test_a_project_needs_a_token_and_its_list(mixed_package: Path, tmp_path: Path) -> None:
