@@ -50,8 +50,8 @@ def withdraw(
     The source is not changed: withdrawn.csv keeps them out. Versions whose index holds them can no longer be deployed.
     Exit code 0 says that no withdrawn sample is in the deployed index.
     """
-    from cots.data.changes import find_own_images
-    from cots.data.withdrawn import add_withdrawn
+    from cots.data.changes import find_unused_images
+    from cots.data.withdrawn import add_withdrawn, read_withdrawn
     from cots.registry.client import INDEX
     from cots.registry.registry import Registry
 
@@ -65,8 +65,9 @@ def withdraw(
     )
     if copies := [str(path) for path in COPIES if path.exists()]:
         typer.echo(f"copies in {', '.join(copies)}: until `dvc repro`, then `dvc gc --workspace`")
-    for sample, image in find_own_images(CHANGES_PATH, ids).items():
-        typer.echo(f"a request gave the image of {escape_controls(sample)}: it stays in {image} until you delete it")
+    if unused := find_unused_images(CHANGES_PATH, read_withdrawn(WITHDRAWN_PATH)):
+        names = ", ".join(map(str, unused))
+        typer.echo(f"images that requests gave and no sample uses any more: {names}: they stay until you delete them")
     try:
         registry = Registry()
         registry.withdraw(dict.fromkeys(ids, reason))

@@ -85,7 +85,7 @@ def add_changes(path: Path, changes: Sequence[Change], images: Mapping[str, byte
     with locked(path):
         folder.mkdir(exist_ok=True)
         for digest, content in images.items():
-            if not (folder / digest).is_file():
+            if isinstance(_read_image(folder / digest), Fault):
                 with atomic_file(folder / digest, durable=True) as partial:
                     partial.write_bytes(content)
         listed = read_changes(path)
@@ -107,20 +107,19 @@ def images_folder(path: Path) -> Path:
     return path.with_suffix("")
 
 
-def find_own_images(path: Path, ids: Collection[str]) -> dict[str, Path]:
-    """Find the stored images that no other sample uses, by the id of the sample that does.
+def find_unused_images(path: Path, withdrawn: Collection[str]) -> list[Path]:
+    """The stored images that no sample uses any more: those of withdrawn samples, and those that others replaced.
 
     Args:
         path: the list; there may be none.
-        ids: of samples.
+        withdrawn: ids of all samples that may not be used.
 
     Raises:
         BadInput: the file is not such a list.
     """
-    changes = read_optional_changes(path)
-    shared = {change.image for name, change in changes.items() if name not in ids}
-    own = {name: changes[name].image for name in ids if name in changes}
-    return {name: images_folder(path) / image for name, image in own.items() if image and image not in shared}
+    used = {change.image for name, change in read_optional_changes(path).items() if name not in withdrawn}
+    folder = images_folder(path)
+    return [file for file in sorted(folder.iterdir()) if file.name not in used] if folder.is_dir() else []
 
 
 def apply_changes(samples: Iterable[Sample], changes: Mapping[str, Change], folder: Path) -> Iterator[Sample]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from cots.config.params import Params
-from cots.data.changes import Change, add_changes, apply_changes, find_own_images, images_folder, read_changes
+from cots.data.changes import Change, add_changes, apply_changes, find_unused_images, images_folder, read_changes
 from cots.data.manifest import read_last_change
 from cots.data.samples import Sample
 from cots.data.verdicts import pair_key, set_verdict
@@ -87,8 +87,8 @@ def test_a_stored_image_that_is_missing_or_other_is_a_fault_of_its_sample(change
     (changes.parent / "changes" / DIGESTS[1]).unlink()
     damaged, missing = applied([], changes)
     assert [faulty.fault and faulty.fault.reason for faulty in (damaged, missing)] == ["damaged", "no such file"]
-    add_changes(changes, [NEW[1]], IMAGES)
-    assert applied([], changes)[1].content == B
+    add_changes(changes, NEW, IMAGES)
+    assert [mended.content for mended in applied([], changes)] == [A, B]
 
 
 def test_without_the_folder_of_images_nothing_is_applied(changes: Path) -> None:
@@ -177,10 +177,13 @@ def test_prepare_stores_what_was_added_and_leaves_out_what_was_withdrawn_or_reje
     assert rejected["reason"].to_dict() == {"1.jpg": "withdrawn", "2.jpg": "not a picture"}
 
 
-def test_an_image_that_another_sample_uses_is_not_named_as_one_to_delete(changes: Path) -> None:
-    assert find_own_images(changes, ["a"]) == find_own_images(changes.with_name("none"), ["a"]) == {}
+def test_images_to_delete_are_those_of_withdrawn_samples_and_replaced_ones(changes: Path) -> None:
+    assert find_unused_images(changes, ["a"]) == find_unused_images(changes.with_name("none"), ["a"]) == []
     shared, own = (Change(id=name, image=digest) for name, digest in zip(("a", "c"), DIGESTS, strict=True))
     add_changes(changes, [shared, replace(shared, id="b"), own, Change(id="d", captions=("text",))], IMAGES)
-    folder = images_folder(changes)
-    assert find_own_images(changes, ["a", "c", "d", "unknown"]) == {"c": folder / DIGESTS[1]}
-    assert find_own_images(changes, ["a", "b"]) == dict.fromkeys(("a", "b"), folder / DIGESTS[0])
+    first, second = (images_folder(changes) / digest for digest in DIGESTS)
+    assert find_unused_images(changes, ["a", "d", "unknown"]) == []
+    assert find_unused_images(changes, ["a", "c", "d"]) == [second]
+    assert find_unused_images(changes, ["a", "b"]) == [first]
+    add_changes(changes, [replace(shared, id="c")], IMAGES)  # in place of the image that it had
+    assert find_unused_images(changes, []) == [second]

@@ -84,7 +84,7 @@ def test_added_images_are_found_changed_and_withdrawn(project: Path) -> None:
         [hit] = [hit for hit in client.results("a", k=100) if hit.id == "purple.png"]
         assert (hit.captions, hit.split) == (["a purple thing"], "train")
         report = client.withdraw(["purple.png"], "its owner asked").report
-        assert "a request gave the image of purple.png: it stays in changes/" in report
+        assert "images that requests gave and no sample uses any more: changes/" in report
         served.until(lambda: "purple.png" not in {hit.id for hit in client.results("a", k=100)}, SECONDS)
         again = client.change_items([{"id": "purple.png", "image": encoded("purple")}])
         assert (again.accepted, again.rejected[0].reason, again.change) == ([], "withdrawn", None)
