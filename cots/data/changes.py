@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from cots.data.samples import Fault, Sample
 from cots.errors import BadInput
 from cots.files import atomic_file, locked
@@ -43,6 +45,9 @@ class Change:
         return replace(self, **given)
 
 
+CHANGE = TypeAdapter(Change)
+
+
 def read_changes(path: Path) -> dict[str, Change]:
     """Read the list: changes by id.
 
@@ -51,8 +56,8 @@ def read_changes(path: Path) -> dict[str, Change]:
     """
     try:
         lines = path.read_bytes().split(b"\n")  # other ends of lines may stand in a text
-        changes = [_parse(line) for line in lines if line]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        changes = [_parse(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    except (OSError, ValueError) as error:
         raise BadInput(
             f"{path} is not a list of changed samples ({error}): restore it from git; an empty list is an empty line"
         ) from None
@@ -183,16 +188,15 @@ def _read_image(file: Path) -> bytes | Fault:
     return content
 
 
-def _parse(line: bytes) -> Change:
-    values = json.loads(line)
-    captions = values.get("captions")
-    return Change(
-        id=values["id"],
-        image=values.get("image"),
-        captions=None if captions is None else tuple(captions),
-        metadata=values.get("metadata"),
-        number=int(values["number"]),
-    )
+def _parse(line: bytes, number: int) -> Change:
+    try:
+        change = CHANGE.validate_json(line)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        raise ValueError(f"line {number}: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
+    if not change.number:
+        raise ValueError(f"line {number}: no number of a request")
+    return change
 
 
 def _format(change: Change) -> str:

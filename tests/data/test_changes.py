@@ -54,6 +54,7 @@ def sample(name: str, **fields: object) -> Sample:
 
 
 def test_what_is_not_given_stays_as_it_was(changes: Path) -> None:
+    changes.write_bytes(b"\r\n")  # as git may check it out
     assert read_changes(changes) == {}
     assert add_changes(changes, NEW, IMAGES) == 1
     assert list(read_changes(changes).values()) == [replace(change, number=1) for change in NEW]
@@ -140,11 +141,27 @@ def test_a_request_that_is_killed_is_stored_whole_or_not_at_all(
         assert add_changes(folder / "changes.jsonl", NEW, IMAGES) in (2, 3)  # whoever repeats it completes it
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"id": "a"}', '{"id": "a", "number": "x"}', "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"id": "a"}',
+        '{"id": "a", "number": "x"}',
+        '{"id": 1, "number": 1}',
+        '{"id": "a", "number": 1, "image": 3}',
+        '{"id": "a", "number": 1, "captions": "a dog"}',
+        '{"id": "a", "number": 1, "captions": [null]}',
+        '{"id": "a", "number": 1, "metadata": [1]}',
+        "\xff",
+    ],
+)
 def test_a_file_that_is_no_such_list_is_refused_and_left_unchanged(changes: Path, content: str) -> None:
     changes.write_text(content, encoding="latin-1")
-    with pytest.raises(BadInput, match=r"changes\.jsonl is not a list of changed samples"):
+    with pytest.raises(BadInput, match=r"changes\.jsonl is not a list of changed samples \(line 1: ") as refused:
         add_changes(changes, NEW, IMAGES)
+    assert "\n" not in str(refused.value)
     assert changes.read_text(encoding="latin-1") == content
 
 
