@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cots.cli.files import writing
-from cots.cli.tables import retrieval_table, table
+from cots.cli.tables import classification_table, retrieval_table, table
 from cots.directions import TARGET_OF
 from cots.errors import BadInput
 from cots.files import write_json
@@ -69,6 +69,13 @@ def evaluate(
     ] = 1,
     bootstrap: Annotated[int, typer.Option(min=1, help="Bootstrap resamples for the 95 % intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    class_column: Annotated[
+        str | None, typer.Option(help="Column with the class of each image: also measure zero-shot classification.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompt in which {} stands for the class, such as 'a photo of a {}.'; may be repeated."),
+    ] = None,
 ) -> None:
     """Measure retrieval in both directions on a data set."""
     from cots.data.ingest.by_media import ingest_by_media
@@ -88,7 +95,9 @@ def evaluate(
         max_seconds=max_seconds,
         max_caption_chars=max_caption_chars,
     )
-    chosen = [sample for sample in _samples(data, layout, protocol) if sample.split == split]
+    samples = list(_samples(data, layout, protocol))
+    labels = _read_classes(samples, class_column, template)
+    chosen = [sample for sample in samples if sample.split == split]
     if not chosen:
         raise BadInput(f"{data} has no sample of split {split}")
     encoders = load_encoders(model)
@@ -98,9 +107,10 @@ def evaluate(
             f"{data}: none of {len(rejected)} samples of split {split} can be used; {_format_first(rejected)}"
         )
     options = {"folds": folds, "resamples": bootstrap, "seed": seed}
-    metrics = _evaluate_by_media(encoders, usable, queries, batch_size=batch, **options)
+    metrics = _evaluate_by_media(encoders, usable, queries, labels, template, batch_size=batch, **options)
     used = sum(map(len, usable.values()))
-    typer.echo(retrieval_table(metrics) + "\n" + _format_rejected(rejected, used))
+    classified = "\n\n" + classification_table(metrics) if labels else ""
+    typer.echo(retrieval_table(metrics) + classified + "\n" + _format_rejected(rejected, used))
     if out:
         reasons = [{"id": sample.id, "reason": sample.reason, "detail": sample.detail} for sample in rejected]
         about = {"model": model, "encoder": encoders.digest, "data": str(data), "format": layout, "split": split}
@@ -129,15 +139,34 @@ def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sampl
     return SourceSection.model_validate({"source": keys}).source.read()
 
 
+def _read_classes(
+    samples: Sequence[Sample], column: str | None, templates: Sequence[str] | None
+) -> dict[str, str | None]:
+    """The class of each sample by its id; empty if no classification is asked for."""
+    from cots.data.ingest.metadata import metadata_column, metadata_json
+    from cots.evaluation.classification import PLACE
+
+    if (column is None) != (not templates) or any(PLACE not in template for template in templates or ()):
+        raise BadInput("--class-column needs a --template, in which {} stands for the class, and the other way round")
+    if column is None:
+        return {}
+    values = metadata_column((metadata_json(sample.metadata) for sample in samples), column)
+    return dict(zip((sample.id for sample in samples), values, strict=True))
+
+
 def _evaluate_by_media(
     encoders: DualEncoder,
     usable: dict[Media, list[StoredSample]],
     queries: Path | None,
+    labels: Mapping[str, str | None],
+    templates: Sequence[str] | None,
     *,
     batch_size: int,
-    **settings: int,
+    folds: int,
+    **draws: int,
 ) -> dict[str, Any]:
     """All metrics by kind of media; also writes every query's rank to the folder `queries`, if given."""
+    from cots.evaluation.classification import class_names, embed_classes, evaluate_classification
     from cots.evaluation.embedding import embed
     from cots.evaluation.retrieval import evaluate_retrieval
     from cots.report.results import write_query_table
@@ -145,8 +174,12 @@ def _evaluate_by_media(
     metrics: dict[str, Any] = {}
     for media, samples in usable.items():
         embedded = embed(encoders, samples, batch_size=batch_size)
-        evaluation = evaluate_retrieval(embedded, media=media, **settings)
+        evaluation = evaluate_retrieval(embedded, media=media, folds=folds, **draws)
         metrics[media] = evaluation.metrics
+        if templates:
+            classes = embed_classes(encoders, class_names(labels.values()), templates, batch_size=batch_size)
+            of_items = [labels[id_] for id_ in embedded.ids]
+            metrics[media]["classification"] = evaluate_classification(embedded.items, of_items, classes, **draws)
         if queries:
             with writing(queries):
                 write_query_table(queries / f"{TARGET_OF[media]}.parquet", embedded, evaluation)

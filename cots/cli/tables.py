@@ -53,6 +53,22 @@ def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     return table(["", "queries", *columns], rows)
 
 
+def classification_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Zero-shot classification of the models that were asked for it, each with its chance level below.
+
+    Args:
+        metrics: by name, with `classification` as `cots.evaluation.classification.evaluate_classification` gives it.
+    """
+    from cots.evaluation.class_metrics import CLASS_METRICS
+
+    names, rows = [metric.name for metric in CLASS_METRICS], []
+    for name, values in metrics.items():
+        if scores := values.get("classification"):
+            rows.append([f"{name}, zero-shot", *scores["queries"].values(), *_cells(scores, names)])
+            rows.append(["  by chance", "", "", *_cells(scores["chance"], names)])
+    return table(["", "items", "classes", *(metric.title for metric in CLASS_METRICS)], rows)
+
+
 def _with_folds(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each model's metrics on the whole split, then their means over folds, if there are any."""
     for name, values in metrics.items():

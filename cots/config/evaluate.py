@@ -1,9 +1,27 @@
 """Section `evaluate`: how retrieval is evaluated and shown."""
 
+from typing import Annotated
+
 from pydantic import Field, PositiveInt
 
 from cots.config.sections import Sections
 from cots.config_base import Config, Seed, SplitName
+
+
+class ClassificationConfig(Config):
+    """Zero-shot classification by prompts."""
+
+    column: str | None = Field(
+        default=None,
+        description="Column of the source with the class of each image or video; null: no classification. Its distinct "
+        "values in the data set are the candidates; samples without one are left out.",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    templates: Annotated[tuple[Annotated[str, Field(pattern=r"\{\}")], ...], Field(min_length=1)] = Field(
+        default=("a photo of a {}.",),
+        description="Prompts in which {} stands for the class. A class is the mean of the embeddings of its prompts.",
+        json_schema_extra={"since": "0.3.0"},
+    )
 
 
 class EvaluateConfig(Config):
@@ -21,6 +39,9 @@ class EvaluateConfig(Config):
         default=1000, description="Bootstrap resamples for the confidence intervals."
     )
     seed: Seed = Field(default=0, description="Seed of the resamples and of the choice of examples.")
+    classification: ClassificationConfig = Field(
+        default=ClassificationConfig(), description="Zero-shot classification by prompts, beside retrieval."
+    )
 
 
 class EvaluateSection(Sections):

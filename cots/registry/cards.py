@@ -1,14 +1,15 @@
 """Model card and data card in the Hugging Face Hub's format, generated from recorded measurements only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 from cots.directions import LABELS
+from cots.evaluation.class_metrics import CLASS_METRICS
 from cots.evaluation.metric_table import Metric, headline
 from cots.markdown import escape_markdown
 
@@ -102,43 +103,67 @@ def data_card(context: CardContext) -> str:
     return _render("data_card.md.j2", front.to_yaml(), context=context, rows=counts.values.tolist())
 
 
+class _Score(NamedTuple):
+    """A measurement that the card shows, in the metric's unit."""
+
+    task: str
+    label: str
+    name: str
+    hub_name: str
+    value: float
+    interval: Mapping[str, float]
+    chance: float | None
+
+
+def _scores(context: CardContext) -> Iterator[_Score]:
+    """The headline metrics of each direction, then zero-shot classification if that was measured."""
+    measured = context.measured
+    for direction in context.directions:
+        values, intervals, chance = (part[direction] for part in (measured, measured["interval"], measured["chance"]))
+        for metric in context.headline:
+            numbers = values[metric.name], intervals[metric.name], chance.get(metric.name)
+            yield _Score("retrieval", direction, metric.name, str(metric.hub_name), *numbers)
+    if classification := measured.get("classification"):
+        for of_classes in CLASS_METRICS:
+            intervals, chance = classification["interval"], classification["chance"]
+            numbers = classification[of_classes.name], intervals[of_classes.name], chance[of_classes.name]
+            task = f"zero-shot-{context.target.removesuffix('-text')}-classification"
+            yield _Score(task, "zero-shot", of_classes.title, of_classes.hub_name, *numbers)
+
+
 def _eval_results(context: CardContext) -> list[EvalResult]:
     source, split = context.params["source"]["kind"], context.params["evaluate"]["split"]
     return [
         EvalResult(
-            task_type="retrieval",
-            task_name=LABELS[direction],
+            task_type=score.task,
+            task_name=_task_label(score),
             dataset_type=source,
             dataset_name=source,
             dataset_split=split,
-            metric_type=str(metric.hub_name),
-            metric_name=f"{direction} {metric.name}",
-            metric_value=context.measured[direction][metric.name],
+            metric_type=score.hub_name,
+            metric_name=f"{score.label} {score.name}",
+            metric_value=score.value,
         )
-        for direction in context.directions
-        for metric in context.headline
+        for score in _scores(context)
     ]
 
 
 def _metric_rows(context: CardContext) -> list[list[str]]:
-    """One row per direction and metric: value, 95 % interval, chance level."""
-    interval, chance = context.measured["interval"], context.measured["chance"]
-    rows = []
-    for direction in context.directions:
-        for name in (metric.name for metric in context.headline):
-            low, high = (interval[direction][name][end] for end in ("low", "high"))
-            chance_level = chance[direction].get(name)
-            chance_cell = "" if chance_level is None else f"{chance_level:.1f}"
-            rows.append(
-                [
-                    LABELS[direction],
-                    name,
-                    f"{context.measured[direction][name]:.1f}",
-                    f"{low:.1f} to {high:.1f}",
-                    chance_cell,
-                ]
-            )
-    return rows
+    """One row per direction or task and metric: value, 95 % interval, chance level."""
+    return [
+        [
+            _task_label(score),
+            score.name,
+            f"{score.value:.1f}",
+            f"{score.interval['low']:.1f} to {score.interval['high']:.1f}",
+            "" if score.chance is None else f"{score.chance:.1f}",
+        ]
+        for score in _scores(context)
+    ]
+
+
+def _task_label(score: _Score) -> str:
+    return LABELS.get(score.label, "zero-shot classification")
 
 
 def _render(template: str, front: str, **values: Any) -> str:  # noqa: ANN401  whatever the template shows

@@ -11,6 +11,7 @@ from cots.directions import LABELS
 from cots.file_names import PAIRS, SUMMARY
 from cots.report import sections
 from cots.report.attention import AttentionMap
+from cots.report.further_results import further_tables
 from cots.report.page import DvaeResults, FilterResults, Gallery, Report, ResultsTable, Table, Verdict
 from cots.report.plots import Chart
 from cots.report.results import ModelEvaluation
@@ -77,6 +78,7 @@ def build_report(
         verdicts=[_verdict(model, galleries[target][0]) for target, model in best.items()],
         results=[_results_table(target, evaluations) for target in best],
         folds=[table for target in best if (table := _folds_table(target, evaluations))],
+        further=[table for target in best for table in further_tables(_models(target, evaluations))],
         notes=notes,
         speed=_speed_table(evaluations),
         galleries=[gallery for of_target in galleries.values() for gallery in of_target],
@@ -109,16 +111,20 @@ def _verdict(model: ModelEvaluation, by_text: Gallery) -> Verdict:
 
 def _results_table(target: str, evaluations: Sequence[ModelEvaluation]) -> ResultsTable:
     """Metrics of all models of a target on the whole split."""
-    models = {MODEL_NAMES[model.finetuned]: model.result.metrics for model in evaluations if model.target == target}
+    models = {name: model.result.metrics for name, model in _models(target, evaluations).items()}
     return ResultsTable(f"{target.capitalize()} retrieval", _direction_labels(target, evaluations), models)
+
+
+def _models(target: str, evaluations: Sequence[ModelEvaluation]) -> dict[str, ModelEvaluation]:
+    """The models of a target by their names in tables."""
+    return {MODEL_NAMES[model.finetuned]: model for model in evaluations if model.target == target}
 
 
 def _folds_table(target: str, evaluations: Sequence[ModelEvaluation]) -> ResultsTable | None:
     """The same as means over folds, if there are any."""
-    of_target = [model for model in evaluations if model.target == target]
     folds = {
-        MODEL_NAMES[model.finetuned]: model.result.metrics["folds"]
-        for model in of_target
+        name: model.result.metrics["folds"]
+        for name, model in _models(target, evaluations).items()
         if "folds" in model.result.metrics
     }
     if not folds:

@@ -134,6 +134,7 @@ class Report:
         verdicts: by target, of its best model.
         results: metrics by target, on the whole split.
         folds: the same as means over folds; empty if the split is evaluated as a whole.
+        further: what is measured beside retrieval as a whole.
         notes: what is missing, and why.
         speed: of encoding and search.
         galleries: of example queries.
@@ -151,6 +152,7 @@ class Report:
     verdicts: list[Verdict]
     results: list[ResultsTable]
     folds: list[ResultsTable]
+    further: list[Table]
     notes: list[str]
     speed: Table
     galleries: list[Gallery]

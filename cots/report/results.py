@@ -25,6 +25,7 @@ class ModelEvaluation:
         digest: of the weights.
         embedded: the split, embedded by the model.
         result: retrieval on the split.
+        classification: `evaluate_classification` of the split; None if no column holds classes.
     """
 
     target: str
@@ -32,6 +33,12 @@ class ModelEvaluation:
     digest: str
     embedded: EmbeddedSplit
     result: RetrievalResult
+    classification: dict[str, Any] | None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The model's part of `metrics.json`."""
+        return self.result.metrics | ({"classification": self.classification} if self.classification else {})
 
     @property
     def key(self) -> str:

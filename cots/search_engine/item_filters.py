@@ -1,14 +1,13 @@
 """Filters results by the kind and the columns of their items."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cots.data.ingest.metadata import field_text, parse_metadata
 from cots.errors import BadInput
 from cots.search_engine.queries import ResultMedia, Where
 
@@ -34,7 +33,7 @@ class ItemFilters:
         metadata = [parse_metadata(text) for text in items[ITEM_METADATA]] if ITEM_METADATA in items else []
         sizes = Counter(name for fields in metadata for name in fields)
         names = sorted(sorted(sizes, key=lambda name: (-sizes[name], name))[:MAX_COLUMNS])
-        columns = {name: [_as_text(fields.get(name)) for fields in metadata] for name in names}
+        columns = {name: [field_text(fields.get(name)) for fields in metadata] for name in names}
         self._columns = {name: _encode(values) for name, values in (columns | {SPLIT: items[SPLIT]}).items()}
 
     def select(self, media: ResultMedia, where: Where) -> NDArray[np.bool_] | None:
@@ -69,23 +68,6 @@ class ItemFilters:
         for name, _ in where:
             if name not in self._columns:
                 raise BadInput(f"the items have no column {name[:100]!r}: they have {', '.join(self._columns):.1000}")
-
-
-def parse_metadata(text: object) -> dict[str, Any]:
-    """Parse an item's cell of column `ITEM_METADATA`.
-
-    Raises:
-        ValueError: the cell is not a JSON object.
-    """
-    fields = json.loads(text) if isinstance(text, str) else {}
-    if not isinstance(fields, dict):
-        raise ValueError(f"metadata {text!r:.80} is not a JSON object")
-    return fields
-
-
-def _as_text(value: object) -> str | None:
-    """A value as filters write it: texts as they are, other values as JSON, null as None."""
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _encode(values: Iterable[str | None]) -> tuple[NDArray[np.int64], dict[str, int]]:

@@ -15,8 +15,9 @@ from PIL import Image
 from starlette.background import BackgroundTask
 
 from cots.data.image_decoding import FORMATS
+from cots.data.ingest.metadata import parse_metadata
 from cots.errors import BadInput
-from cots.search_engine.item_filters import ITEM_METADATA, parse_metadata
+from cots.search_engine.item_filters import ITEM_METADATA
 from cots.search_engine.queries import TEXT_WEIGHT, parse_where
 from cots.search_engine.queries import Query as SearchQuery
 from cots.service import schemas

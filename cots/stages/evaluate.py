@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -13,12 +14,14 @@ import pandas as pd
 import yaml
 
 from cots.config.stages.evaluate import EvaluateParams
-from cots.data.manifest import read_manifest, select_part
+from cots.data.ingest.metadata import metadata_column
+from cots.data.manifest import read_manifest, select_captioned, select_part
 from cots.data.stored_samples import read_stored_by_id, read_stored_samples
 from cots.digests import file_digest
 from cots.directions import MEDIA_OF, Target
 from cots.distributed import rank
 from cots.errors import exit_on_error
+from cots.evaluation.classification import Classes, class_names, embed_classes, evaluate_classification
 from cots.evaluation.embedding import EmbeddedSplit, embed
 from cots.evaluation.retrieval import evaluate_retrieval
 from cots.file_names import CODEBOOK_USAGE
@@ -67,7 +70,7 @@ def stage(
         evaluations = list(_evaluate_models(outputs, pretrained, finetuned, params))
         maps = _map_attention(evaluations, outputs, finetuned, params)
         report = _build_report(evaluations, outputs, _lineage(manifest), maps, params)
-        values = {model.key: model.result.metrics for model in evaluations} | _read_training_metrics(reports, report)
+        values = {model.key: model.metrics for model in evaluations} | _read_training_metrics(reports, report)
         metrics.parent.mkdir(parents=True, exist_ok=True)
         headlines = headline_metrics(evaluations)
         write_json(headline, headlines)
@@ -86,31 +89,77 @@ def _absent_targets(outputs: StageOutputs, params: EvaluateParams) -> list[Targe
     return [target for target in params.finetune if MEDIA_OF[target] not in present]
 
 
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """The split, and the classes if there are any, embedded by one model."""
+
+    target: Target
+    folder: Path
+    digest: str
+    rows: pd.DataFrame
+    split: EmbeddedSplit
+    classes: Classes | None
+
+
 def _embed_splits(
     outputs: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
-) -> Iterator[tuple[Target, Path, str, EmbeddedSplit]]:
-    """For each target, pre-trained then fine-tuned: the model's folder, its digest and the embedded split."""
+) -> Iterator[_Embedded]:
+    """For each target, what the pre-trained and then the fine-tuned model makes of the split."""
     settings, absent = params.evaluate, _absent_targets(outputs, params)
     for target in (target for target in params.finetune if target not in absent):
         rows = select_part(outputs.manifest, settings.split, MEDIA_OF[target])
         for folder in (pretrained, finetuned / target):
             model, samples = DualEncoder.load(folder), read_stored_samples(outputs.shards, rows)
-            yield target, folder, model.digest, embed(model, samples, batch_size=settings.batch_size)
+            split = embed(model, samples, batch_size=settings.batch_size)
+            yield _Embedded(target, folder, model.digest, rows, split, _embed_classes(model, target, outputs, params))
+
+
+def _embed_classes(model: DualEncoder, target: Target, outputs: StageOutputs, params: EvaluateParams) -> Classes | None:
+    """The classes of all captioned images or videos; None if no column is named, or none of them has one."""
+    settings = params.evaluate.classification
+    if settings.column is None:
+        return None
+    of_media = outputs.manifest[outputs.manifest["media"] == MEDIA_OF[target]]
+    values = [value for value in _read_column(outputs, settings.column, of_media) if value is not None]
+    if not values:
+        return None
+    return embed_classes(model, class_names(values), settings.templates, batch_size=params.evaluate.batch_size)
+
+
+def _read_column(outputs: StageOutputs, name: str, rows: pd.DataFrame) -> list[str | None]:
+    """A column of the source for some rows of the manifest; it exists if any captioned sample has it."""
+    captioned = select_captioned(outputs.manifest)
+    values = dict(zip(captioned["id"], metadata_column(captioned["metadata"], name), strict=True))
+    return [values.get(id_) for id_ in rows["id"]]
 
 
 def _evaluate_models(
     outputs: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
 ) -> Iterator[ModelEvaluation]:
     settings = params.evaluate
-    for target, folder, digest, embedded in _embed_splits(outputs, pretrained, finetuned, params):
-        options = {"folds": settings.folds, "resamples": settings.bootstrap_resamples, "seed": settings.seed}
+    draws = {"resamples": settings.bootstrap_resamples, "seed": settings.seed}
+    for embedded in _embed_splits(outputs, pretrained, finetuned, params):
+        media = MEDIA_OF[embedded.target]
+        result = evaluate_retrieval(embedded.split, media=media, folds=settings.folds, **draws)
         yield ModelEvaluation(
-            target=target,
-            finetuned=folder != pretrained,
-            digest=digest,
-            embedded=embedded,
-            result=evaluate_retrieval(embedded, media=MEDIA_OF[target], **options),
+            target=embedded.target,
+            finetuned=embedded.folder != pretrained,
+            digest=embedded.digest,
+            embedded=embedded.split,
+            result=result,
+            classification=_classify(embedded, outputs, params, **draws),
         )
+
+
+def _classify(
+    embedded: _Embedded, outputs: StageOutputs, params: EvaluateParams, **draws: int
+) -> dict[str, Any] | None:
+    """Zero-shot classification by one model; None if there are no classes."""
+    column = params.evaluate.classification.column
+    if embedded.classes is None or column is None:
+        return None
+    labels = _read_column(outputs, column, embedded.rows)
+    return evaluate_classification(embedded.split.items, labels, embedded.classes, **draws)
 
 
 def _map_attention(

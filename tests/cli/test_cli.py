@@ -541,6 +541,40 @@ def test_folds_stand_in_the_table_and_in_the_file(cots: Cots, tiny_model: Path, 
     assert "folds" not in evaluated(cots, tiny_model, squares, tmp_path, *common)[1]["metrics"]["image"]
 
 
+def test_a_column_of_classes_is_measured_by_prompts(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    table = (squares / "captions.csv").read_text().splitlines()
+    warm = {f"{colour}.png": "warm" if colour in ("red", "yellow") else "cold" for colour in COLOURS[1:]}
+    rows = [f"{row},{warm.get(row.partition(',')[0], '')}" for row in table[1:]]
+    (squares / "captions.csv").write_text("\n".join([f"{table[0]},feel", *rows]) + "\n")
+    common = ("--format", "folder", "--split", "test")
+    prompts = ("--class-column", "feel", "--template", "a {} square", "--template", "one {} image")
+    output, results = evaluated(cots, tiny_model, squares, tmp_path, *common, *prompts)
+    scores = results["metrics"]["image"]["classification"]
+    assert scores["queries"] == {"items": 5, "classes": 2}
+    assert scores["chance"] == {"acc1": 50, "acc5": 100, "mean_per_class_recall": 50}
+    assert "Mean per-class recall" in output
+    assert f"{scores['acc1']:.1f}" in next(line for line in output.splitlines() if "image, zero-shot" in line)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--class-column", "feel", "--template", "a {}"], "the samples have no column 'feel': they have none"),
+        (["--class-column", "feel"], "--class-column needs a --template"),
+        (["--class-column", "feel", "--template", "a square"], "in which {} stands for the class"),
+    ],
+)
+def test_a_classification_that_cannot_be_measured_is_refused_in_one_line(
+    options: list[str], said: str, cots: Cots, tiny_model: Path, squares: Path
+) -> None:
+    common = ["--model", tiny_model, "--data", squares, "--format", "folder", "--split", "test"]
+    code, _, err = cots("evaluate", *common, *options)
+    assert code == 2
+    assert said in one_line(err)
+
+
 def test_more_folds_than_images_are_reported_in_one_line(cots: Cots, tiny_model: Path, squares: Path) -> None:
     arguments = ["--model", tiny_model, "--data", squares, "--format", "folder", "--split", "test", "--folds", 7]
     code, _, err = cots("evaluate", *arguments)

@@ -13,6 +13,7 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 from cots.cli.tables import retrieval_table
 from cots.config.params import Params
 from cots.evaluation import metric_table
+from cots.evaluation.classification import Classes, evaluate_classification
 from cots.evaluation.comparison import compare_query_tables
 from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.metric_table import Metric, chance_level, summarize
@@ -168,6 +169,7 @@ def test_the_report_shows_it_with_its_interval_and_says_which_way_is_better(
         verdicts=[],
         results=[ResultsTable("Images", {"i2t": "Image to text", "t2i": "Text to image"}, {"Mine": measured})],
         folds=[],
+        further=[],
         notes=[],
         speed=empty,
         galleries=[],
@@ -188,8 +190,8 @@ def test_the_report_shows_it_with_its_interval_and_says_which_way_is_better(
     assert f"{measured['t2i']['nDCG@10']:.1f}<small>{interval['low']:.1f}–{interval['high']:.1f}</small>" in html
 
 
-def test_the_model_card_states_it_to_people_and_to_the_hub(measured: dict[str, Any]) -> None:
-    context = CardContext(
+def card_context(measured: dict[str, Any]) -> CardContext:
+    return CardContext(
         target="image-text",
         params=Params.load(PROJECT / "params.yaml").dump_packaged(),
         metrics={"image-text": measured},
@@ -199,9 +201,23 @@ def test_the_model_card_states_it_to_people_and_to_the_hub(measured: dict[str, A
         data="",
         parameters="",
     )
-    card = model_card(context)
+
+
+def test_the_model_card_states_it_to_people_and_to_the_hub(measured: dict[str, Any]) -> None:
+    card = model_card(card_context(measured))
     assert "type: ndcg_at_10" in card
     interval, by_chance = measured["interval"]["t2i"]["nDCG@10"], measured["chance"]["t2i"]["nDCG@10"]
     bounds = f"{interval['low']:.1f} to {interval['high']:.1f}"
     assert f"| text to image | nDCG@10 | {measured['t2i']['nDCG@10']:.1f} | {bounds} | {by_chance:.1f} |" in card
     assert "mAP@R, nDCG@10 in per cent" in card
+    assert "classification" not in card
+
+
+def test_the_model_card_states_zero_shot_classification_if_it_was_measured(measured: dict[str, Any]) -> None:
+    labels, found = ["a", "b"] * 15, Classes(names=("a", "b", "c"), embeddings=unit_rows(2, 3))
+    scores = evaluate_classification(unit_rows(0, 30), labels, found, resamples=20, seed=0)
+    card = model_card(card_context(measured | {"classification": scores}))
+    assert "type: mean_per_class_recall" in card
+    assert "type: zero-shot-image-classification" in card
+    bounds = f"{scores['interval']['acc1']['low']:.1f} to {scores['interval']['acc1']['high']:.1f}"
+    assert f"| zero-shot classification | Top-1 | {scores['acc1']:.1f} | {bounds} | 33.3 |" in card

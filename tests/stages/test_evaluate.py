@@ -26,6 +26,7 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 TARGETS = ("image-text", "video-text")
+COLOURS = {"classification": {"column": "colour", "templates": ["a {} square", "one {} & more"]}}
 
 
 class Page(HTMLParser):
@@ -121,17 +122,29 @@ def set_up(project: Path, tiny_model: Path, other_model: Path) -> None:
 
 
 @pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """`tiny_data` with a column that says the colour of each image and video, but of one image."""
+    folder = shutil.copytree(tiny_data, tmp_path_factory.mktemp("coloured") / "data")
+    manifest = read_manifest(tiny_data / "manifest.parquet")
+    colours = manifest["id"].str.rsplit("-", n=1).str[-1]
+    manifest["metadata"] = [json.dumps({"colour": colour}) for colour in colours]
+    manifest.loc[manifest["id"] == "test-image-blue", "metadata"] = None
+    manifest.to_parquet(folder / "manifest.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def project(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, other_model: Path, tiny_data: Path, empty_store: Path
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, other_model: Path, coloured: Path, empty_store: Path
 ) -> Path:
     """A project in which the stage has run."""
     folder = tmp_path_factory.mktemp("project")
     set_up(folder, tiny_model, other_model)
-    write_reports(folder / "reports", read_manifest(tiny_data / "manifest.parquet"))
+    write_reports(folder / "reports", read_manifest(coloured / "manifest.parquet"))
     shutil.copy(empty_store, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        run(folder, tiny_data, params(folds=3))
+        run(folder, coloured, params(folds=3, **COLOURS))
     return folder
 
 
@@ -197,6 +210,23 @@ def test_recalls_for_plots_stand_beside_chance(project: Path) -> None:
     table = pd.read_csv(project / "reports" / "evaluation" / "recalls.csv")
     assert list(table) == ["model", "direction", "k", "recall", "chance"]
     assert len(table) == 4 * 2 * 3
+
+
+def test_classification_is_measured_and_shown_beside_retrieval(metrics: dict[str, Any], page: Page) -> None:
+    for key, of_model in ((key, of_model) for key, of_model in metrics.items() if "text" in key):
+        scores = of_model["classification"]
+        items, classes = {"image-text": (5, 6), "video-text": (3, 3)}[key.removeprefix("pretrained/")]
+        assert scores["queries"] == {"items": items, "classes": classes}
+        assert scores["chance"] == pytest.approx(
+            {
+                "acc1": 100 / classes,
+                "acc5": min(500 / classes, 100),
+                "mean_per_class_recall": 100 / classes,
+            },
+            abs=1e-5,
+        )
+        assert scores["acc1"] == scores["mean_per_class_recall"] <= scores["acc5"]  # one item of each class
+    assert "Image-text: zero-shot classification by prompts, 5 items, 6 classes" in page.text
 
 
 def test_the_filters_hits_are_held_against_the_known_wrong_captions(metrics: dict[str, Any], page: Page) -> None:
@@ -363,6 +393,14 @@ def test_a_split_without_videos_is_noted_and_images_are_measured(
     assert "video-text: split val has no video" in (tmp_path / "reports" / "index.html").read_text()
 
 
+def test_a_column_that_no_sample_has_is_named(
+    tmp_path: Path, tiny_model: Path, other_model: Path, coloured: Path, store: str
+) -> None:
+    set_up(tmp_path, tiny_model, other_model)
+    with pytest.raises(BadInput, match="the samples have no column 'shape': they have colour"):
+        run(tmp_path, coloured, params(classification={"column": "shape"}))
+
+
 def test_an_absent_model_is_named_and_nothing_is_written(
     tmp_path: Path, tiny_model: Path, tiny_data: Path, store: str
 ) -> None:
@@ -376,17 +414,17 @@ def test_an_absent_model_is_named_and_nothing_is_written(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_several_processes_measure_what_one_measures(
-    tmp_path: Path, tiny_model: Path, other_model: Path, tiny_data: Path, empty_store: Path, fork_python: str
+    tmp_path: Path, tiny_model: Path, other_model: Path, coloured: Path, empty_store: Path, fork_python: str
 ) -> None:
     for name, count in (("one", 1), ("many", 3)):  # two batches of images, one of videos
         project = tmp_path / name
         set_up(project, tiny_model, other_model)
-        write_reports(project / "reports", read_manifest(tiny_data / "manifest.parquet"))
+        write_reports(project / "reports", read_manifest(coloured / "manifest.parquet"))
         shutil.copy(empty_store, project / "mlflow.db")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
-            inputs = files(project, tiny_data)
-            launched(project, count, "evaluate", *inputs, params=params(folds=3), python=fork_python)
+            inputs = files(project, coloured)
+            launched(project, count, "evaluate", *inputs, params=params(folds=3, **COLOURS), python=fork_python)
     single, many = (tmp_path / name / "reports" for name in ("one", "many"))
     for target in TARGETS:
         name = f"evaluation/{target}.parquet"

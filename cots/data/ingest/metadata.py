@@ -1,9 +1,11 @@
-"""Stores the metadata of a sample as JSON that every reader accepts."""
+"""Stores the metadata of a sample as JSON that every reader accepts, and reads it again."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from cots.errors import BadInput
 
 MAX_CHARS = 10_000  # of all metadata of a sample, because every search result carries them
 MAX_DEPTH = 20  # of nested lists and objects
@@ -25,6 +27,41 @@ def metadata_json(metadata: Mapping[str, Any]) -> str | None:
         if len(field) <= room:
             fields[name], room = field, room - len(field)
     return f"{{{', '.join(fields.values())}}}" if fields else None
+
+
+def parse_metadata(text: object) -> dict[str, Any]:
+    """The fields of a sample's metadata; none if it has no metadata.
+
+    Raises:
+        ValueError: the text is not a JSON object.
+    """
+    fields = json.loads(text) if isinstance(text, str) else {}
+    if not isinstance(fields, dict):
+        raise ValueError(f"metadata {text!r:.80} is not a JSON object")
+    return fields
+
+
+def field_text(value: object) -> str | None:
+    """A field's value as people write it: texts as they are, other values as JSON, null as None."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def metadata_column(metadata: Iterable[object], name: str) -> list[str | None]:
+    """One field of all samples as texts, None where it is missing.
+
+    Args:
+        metadata: of each sample, as `metadata_json` wrote it.
+        name: of the field.
+
+    Raises:
+        BadInput: no sample has it.
+    """
+    fields = [parse_metadata(text) for text in metadata]
+    values = [field_text(of_sample.get(name)) for of_sample in fields]
+    if all(value is None for value in values):
+        names = dict.fromkeys(name for of_sample in fields for name in of_sample)
+        raise BadInput(f"the samples have no column {name!r:.100}: they have {', '.join(names) or 'none':.1000}")
+    return values
 
 
 def _to_json(value: object) -> str:

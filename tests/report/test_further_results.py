@@ -1,0 +1,47 @@
+"""Tables of classification and slices from the evaluation of two models."""
+
+import numpy as np
+import pytest
+
+from cots.evaluation.classification import Classes, evaluate_classification
+from cots.evaluation.embedding import EmbeddedSplit
+from cots.evaluation.retrieval import RetrievalResult
+from cots.report.further_results import further_tables
+from cots.report.results import ModelEvaluation
+
+
+def model(*, right: int) -> ModelEvaluation:
+    """A model that gives `right` of four items their class."""
+    items, classes = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
+    labels = ["abcd"[row if row < right else (row + 1) % 4] for row in range(4)]
+    found = Classes(names=tuple("abcd"), embeddings=classes)
+    return ModelEvaluation(
+        target="image-text",
+        finetuned=True,
+        digest="",
+        embedded=EmbeddedSplit(
+            ids=(),
+            captions=(),
+            text_to_item=np.zeros(0, np.int64),
+            items=items,
+            texts=items,
+            item_seconds=1,
+            text_seconds=1,
+        ),
+        result=RetrievalResult(directions={}, metrics={"rsum": 1.0}),
+        classification=evaluate_classification(items, labels, found, resamples=5, seed=0),
+    )
+
+
+@pytest.fixture
+def models() -> dict[str, ModelEvaluation]:
+    return {
+        "Before": model(right=1),
+        "After": model(right=4),
+    }
+
+
+def test_all_models_stand_below_chance(models: dict[str, ModelEvaluation]) -> None:
+    (classes,) = further_tables(models)
+    assert [row[:2] for row in classes.rows[:1]] == [["Chance", "25.0"]]
+    assert [str(row[1]).split()[0] for row in classes.rows[1:]] == ["25.0", "100.0"]
