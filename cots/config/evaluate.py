@@ -24,6 +24,21 @@ class ClassificationConfig(Config):
     )
 
 
+class SlicesConfig(Config):
+    """Recall by slices of the queries."""
+
+    columns: tuple[str, ...] = Field(
+        default=(),
+        description="Columns of the source by whose values recall is shown, beside the lengths of captions.",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    max_values: PositiveInt = Field(
+        default=8,
+        description="Values of each column that are shown, the most frequent ones.",
+        json_schema_extra={"since": "0.3.0"},
+    )
+
+
 class EvaluateConfig(Config):
     """How retrieval is evaluated and shown."""
 
@@ -42,6 +57,7 @@ class EvaluateConfig(Config):
     classification: ClassificationConfig = Field(
         default=ClassificationConfig(), description="Zero-shot classification by prompts, beside retrieval."
     )
+    slices: SlicesConfig = Field(default=SlicesConfig(), description="Recall by slices of the queries.")
 
 
 class EvaluateSection(Sections):

@@ -6,9 +6,9 @@ model: a wrong candidate that is as similar as a right one ranks before it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,22 @@ class RankedQueries:
     candidates: int
     average_precision: Doubles
     right_ranks: Ints | None = None
+
+    def select(self, chosen: NDArray[np.bool_]) -> Self:
+        """Some of the queries, ranked among the same candidates; items are numbered anew.
+
+        Args:
+            chosen: (Q,) mask with at least one query.
+        """
+        of_chosen = np.repeat(chosen, self.relevant)
+        return replace(
+            self,
+            ranks=self.ranks[chosen],
+            query_to_item=np.unique(self.query_to_item[chosen], return_inverse=True)[1],
+            relevant=self.relevant[chosen],
+            average_precision=self.average_precision[chosen],
+            right_ranks=None if self.right_ranks is None else self.right_ranks[of_chosen],
+        )
 
     def sum_over_right(self, gain: Callable[[Ints], Doubles]) -> Doubles:
         """(Q,) sum of a function of the rank over all right candidates of each query.

@@ -1,22 +1,26 @@
-"""Tables of what is measured beside retrieval as a whole: classification."""
+"""Tables of what is measured beside retrieval as a whole: classification, and slices of the queries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cots.directions import LABELS
 from cots.evaluation.class_metrics import CLASS_METRICS
+from cots.evaluation.metric_table import RECALLS
 from cots.report.page import Table
 from cots.report.results import ModelEvaluation
 
 
 def further_tables(models: Mapping[str, ModelEvaluation]) -> list[Table]:
-    """The tables of one target.
+    """The tables of one target; that of slices is about its last model, the best one.
 
     Args:
         models: of the target, by name.
     """
+    best = list(models.values())[-1]
     classified = {name: model.classification for name, model in models.items() if model.classification}
     return [
-        *([_classification_table(list(models.values())[-1].target, classified)] if classified else []),
+        *([_classification_table(best.target, classified)] if classified else []),
+        *([_slices_table(best)] if best.slices else []),
     ]
 
 
@@ -34,6 +38,28 @@ def _classification_table(target: str, models: Mapping[str, dict[str, Any]]) -> 
         ("Model", *(metric.title for metric in CLASS_METRICS)),
         [chance, *rows],
     )
+
+
+def _slices_table(model: ModelEvaluation) -> Table:
+    return Table(
+        f"{model.target.capitalize()}: recall by slices of the queries, among all candidates; per cent, with 95 % "
+        "intervals.",
+        ("Slice", "Direction", "Queries", *(metric.title for metric in RECALLS)),
+        list(_slice_cells(model.slices)),
+    )
+
+
+def _slice_cells(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str | int]]:
+    """A line for each slice, from the lines of its recalls."""
+    for start in range(0, len(rows), len(RECALLS)):
+        recalls = rows[start : start + len(RECALLS)]
+        first = recalls[0]
+        yield [
+            f"{first['by']}: {first['value']}",
+            LABELS[first["direction"]],
+            first["queries"],
+            *(_cell(row["score"], row["low"], row["high"]) for row in recalls),
+        ]
 
 
 def _cell(score: float, low: float, high: float) -> str:

@@ -1,6 +1,6 @@
 """Writes results of evaluation to files: query tables for comparisons and the gate, recalls for plots."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.metrics import RECALL_KS
 from cots.evaluation.query_table import SCHEMA
 from cots.evaluation.retrieval import RetrievalResult, query_rows
+from cots.evaluation.slices import SLICE_COLUMNS
 from cots.flatten import flatten
+from cots.rounding import DIGITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,7 @@ class ModelEvaluation:
         digest: of the weights.
         embedded: the split, embedded by the model.
         result: retrieval on the split.
+        slices: `recall_rows` of the split.
         classification: `evaluate_classification` of the split; None if no column holds classes.
     """
 
@@ -33,6 +36,7 @@ class ModelEvaluation:
     digest: str
     embedded: EmbeddedSplit
     result: RetrievalResult
+    slices: Sequence[Mapping[str, Any]]
     classification: dict[str, Any] | None
 
     @property
@@ -57,13 +61,15 @@ def headline_metrics(evaluations: Sequence[ModelEvaluation]) -> dict[str, dict[s
 
 
 def write_queries(folder: Path, evaluations: Sequence[ModelEvaluation]) -> None:
-    """Write the query tables `<target>.parquet` of the fine-tuned models, and `recalls.csv` of all models."""
+    """Write query tables `<target>.parquet` of fine-tuned models, and `recalls.csv` and `slices.csv` of all models."""
     folder.mkdir(parents=True, exist_ok=True)
     for evaluation in evaluations:
         if evaluation.finetuned:
             write_query_table(folder / f"{evaluation.target}.parquet", evaluation.embedded, evaluation.result)
     recalls = pd.DataFrame([row for evaluation in evaluations for row in _recall_rows(evaluation)])
     recalls.to_csv(folder / "recalls.csv", index=False)
+    slices = [{"model": evaluation.key, **row} for evaluation in evaluations for row in evaluation.slices]
+    pd.DataFrame(slices, columns=["model", *SLICE_COLUMNS]).round(DIGITS).to_csv(folder / "slices.csv", index=False)
 
 
 def write_query_table(path: Path, embedded: EmbeddedSplit, result: RetrievalResult) -> None:

@@ -24,6 +24,7 @@ from cots.errors import exit_on_error
 from cots.evaluation.classification import Classes, class_names, embed_classes, evaluate_classification
 from cots.evaluation.embedding import EmbeddedSplit, embed
 from cots.evaluation.retrieval import evaluate_retrieval
+from cots.evaluation.slices import recall_rows, slice_queries
 from cots.file_names import CODEBOOK_USAGE
 from cots.files import write_json
 from cots.init_distributed import init_distributed
@@ -141,12 +142,15 @@ def _evaluate_models(
     for embedded in _embed_splits(outputs, pretrained, finetuned, params):
         media = MEDIA_OF[embedded.target]
         result = evaluate_retrieval(embedded.split, media=media, folds=settings.folds, **draws)
+        columns = {name: _read_column(outputs, name, embedded.rows) for name in settings.slices.columns}
+        slices = slice_queries(embedded.split, result.directions, columns, max_values=settings.slices.max_values)
         yield ModelEvaluation(
             target=embedded.target,
             finetuned=embedded.folder != pretrained,
             digest=embedded.digest,
             embedded=embedded.split,
             result=result,
+            slices=list(recall_rows(slices, **draws)),
             classification=_classify(embedded, outputs, params, **draws),
         )
 

@@ -1,11 +1,14 @@
 """Tables of classification and slices from the evaluation of two models."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from cots.evaluation.classification import Classes, evaluate_classification
 from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.retrieval import RetrievalResult
+from cots.evaluation.slices import SLICE_COLUMNS
 from cots.report.further_results import further_tables
 from cots.report.results import ModelEvaluation
 
@@ -15,6 +18,7 @@ def model(*, right: int) -> ModelEvaluation:
     items, classes = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
     labels = ["abcd"[row if row < right else (row + 1) % 4] for row in range(4)]
     found = Classes(names=tuple("abcd"), embeddings=classes)
+    rows = [("t2i", "place", "sea", 7, f"R@{k}", 10.0 * k, 5.0, 100.0, 1.0) for k in (1, 5, 10)]
     return ModelEvaluation(
         target="image-text",
         finetuned=True,
@@ -29,6 +33,7 @@ def model(*, right: int) -> ModelEvaluation:
             text_seconds=1,
         ),
         result=RetrievalResult(directions={}, metrics={"rsum": 1.0}),
+        slices=[dict(zip(SLICE_COLUMNS, row, strict=True)) for row in rows],
         classification=evaluate_classification(items, labels, found, resamples=5, seed=0),
     )
 
@@ -41,7 +46,10 @@ def models() -> dict[str, ModelEvaluation]:
     }
 
 
-def test_all_models_stand_below_chance(models: dict[str, ModelEvaluation]) -> None:
-    (classes,) = further_tables(models)
+def test_all_models_stand_below_chance_and_only_the_best_ones_slices(models: dict[str, ModelEvaluation]) -> None:
+    classes, slices = further_tables(models)
     assert [row[:2] for row in classes.rows[:1]] == [["Chance", "25.0"]]
     assert [str(row[1]).split()[0] for row in classes.rows[1:]] == ["25.0", "100.0"]
+    assert slices.rows == [
+        ["place: sea", "text to image", 7, "10.0 (5.0–100.0)", "50.0 (5.0–100.0)", "100.0 (5.0–100.0)"]
+    ]

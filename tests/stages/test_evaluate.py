@@ -26,7 +26,9 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 TARGETS = ("image-text", "video-text")
-COLOURS = {"classification": {"column": "colour", "templates": ["a {} square", "one {} & more"]}}
+COLOURS = {"classification": {"column": "colour", "templates": ["a {} square", "one {} & more"]}} | {
+    "slices": {"columns": ["colour"], "max_values": 2}
+}
 
 
 class Page(HTMLParser):
@@ -229,6 +231,18 @@ def test_classification_is_measured_and_shown_beside_retrieval(metrics: dict[str
     assert "Image-text: zero-shot classification by prompts, 5 items, 6 classes" in page.text
 
 
+def test_recall_by_slices_stands_in_a_file_and_in_the_report(project: Path, page: Page) -> None:
+    table = pd.read_csv(project / "reports" / "evaluation" / "slices.csv")
+    assert set(table["model"]) == {*TARGETS, *(f"pretrained/{target}" for target in TARGETS)}
+    images = table[table["model"] == "image-text"]
+    assert set(images["by"]) == {"colour"}  # all captions are of five words
+    colours = images.drop_duplicates(["direction", "value"])
+    assert colours["direction"].tolist() == ["i2t"] * 2 + ["t2i"] * 2
+    assert colours["queries"].tolist() == [1, 1, 2, 2]
+    assert "Image-text: recall by slices of the queries" in page.text
+    assert f"colour: {colours['value'].iloc[0]}" in page.text
+
+
 def test_the_filters_hits_are_held_against_the_known_wrong_captions(metrics: dict[str, Any], page: Page) -> None:
     figures = metrics["filter"]
     assert figures["wrong_share"] == figures["recall"] == figures["separation"] == 1
@@ -429,6 +443,7 @@ def test_several_processes_measure_what_one_measures(
     for target in TARGETS:
         name = f"evaluation/{target}.parquet"
         assert (many / name).read_bytes() == (single / name).read_bytes()
+    assert (many / "evaluation/slices.csv").read_bytes() == (single / "evaluation/slices.csv").read_bytes()
     assert _but_speed(many / "metrics.json") == _but_speed(single / "metrics.json")
 
 
