@@ -1,4 +1,4 @@
-"""Tables of what is measured beside retrieval as a whole: classification, and slices of the queries."""
+"""Tables of what is measured beside retrieval as a whole: classification, slices, calibration of the scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from cots.report.results import ModelEvaluation
 
 
 def further_tables(models: Mapping[str, ModelEvaluation]) -> list[Table]:
-    """The tables of one target; that of slices is about its last model, the best one.
+    """The tables of one target; those of slices and calibration are about its last model, the best one.
 
     Args:
         models: of the target, by name.
@@ -21,6 +21,7 @@ def further_tables(models: Mapping[str, ModelEvaluation]) -> list[Table]:
     return [
         *([_classification_table(best.target, classified)] if classified else []),
         *([_slices_table(best)] if best.slices else []),
+        *([_calibration_table(best)] if best.calibration else []),
     ]
 
 
@@ -60,6 +61,20 @@ def _slice_cells(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str | int]]
             first["queries"],
             *(_cell(row["score"], row["low"], row["high"]) for row in recalls),
         ]
+
+
+def _calibration_table(model: ModelEvaluation) -> Table:
+    assert model.calibration
+    rows = [
+        (f"{members.low:.3f} to {members.high:.3f}", members.queries, 100 * members.predicted, 100 * members.right)
+        for members in reversed(model.calibration.bins)
+    ]
+    return Table(
+        f"{model.target.capitalize()}: how probable it is that the first result of a text is right, from its score, "
+        f"in tenths of the texts. Expected calibration error: {100 * model.calibration.error:.1f} points.",
+        ("Score of the first result", "Texts", "Predicted, %", "Right, %"),
+        rows,
+    )
 
 
 def _cell(score: float, low: float, high: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cots.data.manifest import write_table
+from cots.evaluation.calibration import Calibration
 from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.metrics import RECALL_KS
 from cots.evaluation.query_table import SCHEMA
@@ -28,6 +29,7 @@ class ModelEvaluation:
         embedded: the split, embedded by the model.
         result: retrieval on the split.
         slices: `recall_rows` of the split.
+        calibration: of the scores of texts; None if they are too few.
         classification: `evaluate_classification` of the split; None if no column holds classes.
     """
 
@@ -37,12 +39,15 @@ class ModelEvaluation:
     embedded: EmbeddedSplit
     result: RetrievalResult
     slices: Sequence[Mapping[str, Any]]
+    calibration: Calibration | None
     classification: dict[str, Any] | None
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The model's part of `metrics.json`."""
-        return self.result.metrics | ({"classification": self.classification} if self.classification else {})
+        calibration = self.calibration and self.calibration.summary()
+        others = {"calibration": calibration, "classification": self.classification}
+        return self.result.metrics | {name: values for name, values in others.items() if values}
 
     @property
     def key(self) -> str:

@@ -21,6 +21,7 @@ from cots.digests import file_digest
 from cots.directions import MEDIA_OF, Target
 from cots.distributed import rank
 from cots.errors import exit_on_error
+from cots.evaluation.calibration import calibrate_texts
 from cots.evaluation.classification import Classes, class_names, embed_classes, evaluate_classification
 from cots.evaluation.embedding import EmbeddedSplit, embed
 from cots.evaluation.retrieval import evaluate_retrieval
@@ -151,6 +152,7 @@ def _evaluate_models(
             embedded=embedded.split,
             result=result,
             slices=list(recall_rows(slices, **draws)),
+            calibration=calibrate_texts(embedded.split, list(result.directions.values())[1]),
             classification=_classify(embedded, outputs, params, **draws),
         )
 

@@ -1,10 +1,11 @@
-"""Tables of classification and slices from the evaluation of two models."""
+"""Tables of classification, slices and calibration from the evaluation of two models."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cots.evaluation.calibration import calibrate
 from cots.evaluation.classification import Classes, evaluate_classification
 from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.retrieval import RetrievalResult
@@ -13,7 +14,7 @@ from cots.report.further_results import further_tables
 from cots.report.results import ModelEvaluation
 
 
-def model(*, right: int) -> ModelEvaluation:
+def model(*, right: int, scores: np.ndarray) -> ModelEvaluation:
     """A model that gives `right` of four items their class."""
     items, classes = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
     labels = ["abcd"[row if row < right else (row + 1) % 4] for row in range(4)]
@@ -34,6 +35,7 @@ def model(*, right: int) -> ModelEvaluation:
         ),
         result=RetrievalResult(directions={}, metrics={"rsum": 1.0}),
         slices=[dict(zip(SLICE_COLUMNS, row, strict=True)) for row in rows],
+        calibration=calibrate(scores, scores > 0.5, np.arange(len(scores))),
         classification=evaluate_classification(items, labels, found, resamples=5, seed=0),
     )
 
@@ -41,15 +43,25 @@ def model(*, right: int) -> ModelEvaluation:
 @pytest.fixture
 def models() -> dict[str, ModelEvaluation]:
     return {
-        "Before": model(right=1),
-        "After": model(right=4),
+        "Before": model(right=1, scores=np.linspace(0, 1, 60)),
+        "After": model(right=4, scores=np.linspace(0.2, 1, 60)),
     }
 
 
 def test_all_models_stand_below_chance_and_only_the_best_ones_slices(models: dict[str, ModelEvaluation]) -> None:
-    classes, slices = further_tables(models)
+    classes, slices, calibration = further_tables(models)
     assert [row[:2] for row in classes.rows[:1]] == [["Chance", "25.0"]]
     assert [str(row[1]).split()[0] for row in classes.rows[1:]] == ["25.0", "100.0"]
     assert slices.rows == [
         ["place: sea", "text to image", 7, "10.0 (5.0–100.0)", "50.0 (5.0–100.0)", "100.0 (5.0–100.0)"]
     ]
+    assert calibration.rows[0][0] == "0.932 to 1.000"  # of the last model, highest scores first
+    assert calibration.rows[0][3] == 100
+    assert calibration.rows[-1][3] == 0
+
+
+def test_metrics_hold_what_was_measured_and_nothing_else(models: dict[str, ModelEvaluation]) -> None:
+    metrics: dict[str, Any] = models["After"].metrics
+    assert set(metrics) == {"rsum", "calibration", "classification"}
+    assert set(metrics["calibration"]) == {"intercept", "slope", "ece", "queries"}
+    assert set(model(right=2, scores=np.ones(3)).metrics) == {"rsum", "classification"}
