@@ -15,6 +15,7 @@ from cots.cli.drift import drift
 from cots.cli.evaluate import evaluate
 from cots.cli.explain import explain
 from cots.cli.export import export
+from cots.cli.hard_negatives import hard_negatives
 from cots.cli.index import index
 from cots.cli.init import init, use
 from cots.cli.registry import registry
@@ -31,7 +32,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (init, index, search, serve, evaluate, compare, explain, suspects, drift, summary, doctor):
+for command in (
+    init,
+    index,
+    search,
+    serve,
+    evaluate,
+    compare,
+    explain,
+    suspects,
+    hard_negatives,
+    drift,
+    summary,
+    doctor,
+):
     app.command()(command)
 app.command(hidden=True)(use)
 app.add_typer(registry, name="registry")

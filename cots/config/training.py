@@ -1,12 +1,13 @@
 """Sections `pretrain` and `finetune`: training runs."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cots.config.objective import CotsObjectiveConfig, FilterConfig, LossWeightsConfig, ObjectiveConfig
 from cots.config.sections import Sections
-from cots.config_base import Config, Seed, Start
+from cots.config_base import Config, Fraction, Seed, Start
 from cots.directions import Target
 
 
@@ -22,6 +23,19 @@ class TrainableBlocksConfig(Config):
         default="all",
         description="Blocks of the text encoder; 0 trains its final norm, locked nothing but the projection. "
         "Paper: 6 (L).",
+    )
+
+
+class HardNegativesConfig(Config):
+    """Samples that a model confuses come into one batch."""
+
+    table: Path | None = Field(
+        default=None, description="Table of hard negatives, which `cots hard-negatives` writes; null: none."
+    )
+    share: Fraction = Field(
+        default=0.5,
+        description="Fraction of samples that the nearest of their hard negatives follows. Groups have 1 / (1 - share) "
+        "samples on average. (D)",
     )
 
 
@@ -44,6 +58,12 @@ class TrainConfig(Config):
         default=1,
         description="Micro-batches per batch, to save memory. Losses and gradients stay the same; impossible if "
         "negatives have a gradient.",
+    )
+    hard_negatives: HardNegativesConfig = Field(
+        default=HardNegativesConfig(),
+        description="Samples that an earlier model confuses come into one batch; off by default. They are looked for "
+        "among 5,000 samples at a time.",
+        json_schema_extra={"since": "0.3.0"},
     )
     frames: PositiveInt = Field(
         default=1,

@@ -12,12 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from cots.data.crop_views import CropViews
 from cots.data.frame_sampling import random_per_segment
 from cots.data.frozen_features import FrozenFeatures
+from cots.data.hard_negatives import followed_by_nearest
 from cots.data.masking import mask_tokens, random_block_mask
 from cots.data.random_crop import Box, crop
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
 from cots.data.stored_frames import open_frame
-from cots.data.streaming import endless_batches, prefetch, shuffle_shards
+from cots.data.streaming import SHUFFLE_BUFFER, endless_batches, prefetch, shuffle_shards
 from cots.data.token_batch import TokenBatch, tokenize
 from cots.distributed import local_slice
 
@@ -99,6 +100,8 @@ class TrainLoader:
         threads: how many decode images, each for a batch of its own.
         num_views: of each sample that are used, one in each epoch, over and over.
         frozen_features: of these views, in place of pixels; None decodes the images.
+        hard_negatives: (N, k) per sample, keys of those that it is confused with; None leaves the order random.
+        hard_share: of the samples are followed by one of them, see `followed_by_nearest`.
     """
 
     shards: tuple[Path, ...]
@@ -118,6 +121,8 @@ class TrainLoader:
     threads: int
     num_views: int
     frozen_features: FrozenFeatures | None = None
+    hard_negatives: NDArray[np.int64] | None = None
+    hard_share: float = 0.0
 
     def iter_from(self, step: int) -> Iterator[NumpyBatch]:
         """The batches from `step` on; as many as there are threads are computed ahead."""
@@ -128,9 +133,26 @@ class TrainLoader:
         yield from prefetch(pending, self.decode, threads=self.threads)
 
     def _epoch(self, epoch: int) -> Iterator[SampleView]:
-        yield from shuffle_shards(
+        views = shuffle_shards(
             lambda shard: self.read_views(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch
         )
+        if self.hard_negatives is None:
+            yield from views
+            return
+        yield from followed_by_nearest(
+            views,
+            self._nearest,
+            lambda view: int(view.sample.key),
+            share=self.hard_share,
+            window=SHUFFLE_BUFFER,
+            rng=np.random.default_rng((self.seed, 2, epoch)),
+        )
+
+    def _nearest(self, view: SampleView) -> list[int]:
+        """Keys of the hard negatives of a sample, nearest first."""
+        assert self.hard_negatives is not None
+        keys: list[int] = self.hard_negatives[np.searchsorted(self.keys, int(view.sample.key))].tolist()
+        return keys
 
     def read_views(self, shard: int, epoch: int) -> Iterator[SampleView]:
         """The samples of a shard, in its order, each with the view of an epoch."""

@@ -7,6 +7,7 @@ import pandas as pd
 
 from cots.config.training import TrainConfig
 from cots.data.crop_views import CropViews
+from cots.data.hard_negatives import read_hard_negatives
 from cots.data.loader import Masking, TrainLoader
 from cots.data.manifest import read_manifest
 from cots.decode_threads import num_decode_threads
@@ -60,6 +61,7 @@ def build_train_loader(
     if masking and num_tokens != grid**2:
         patches = f"{grid**2} patches of {image_config['patch']} pixels"
         raise BadInput(f"the visual tokens in {tokens} are {num_tokens} for each image, and the model has {patches}")
+    hard = training.hard_negatives
     return TrainLoader(
         shards=tuple(shards / name for name in names),
         views=views,
@@ -77,6 +79,8 @@ def build_train_loader(
         seed=training.seed,
         threads=num_decode_threads(default_device()),
         num_views=num_views,
+        hard_negatives=read_hard_negatives(hard.table, table) if hard.table else None,
+        hard_share=hard.share,
     )
 
 

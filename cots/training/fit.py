@@ -90,7 +90,8 @@ def fit(
     )
     optimizer = torch.optim.AdamW(groups, fused=True)
     values = dump_for_fingerprint(training, "pretrain")  # for fine-tuning too, which has the same keys
-    run_fingerprint = fingerprint([initial_digest, num_codes, media, [values]], inputs.manifest, inputs.tokens)
+    tables = [training.hard_negatives.table] if training.hard_negatives.table else []
+    run_fingerprint = fingerprint([initial_digest, num_codes, media, [values]], inputs.manifest, inputs.tokens, *tables)
     monitor = Monitor(
         objective, training, partial(validate, model, objective, inputs.shards, inputs.manifest, training, media=media)
     )

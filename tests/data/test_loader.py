@@ -117,6 +117,16 @@ def test_threads_change_no_batch(folder: Path) -> None:
             np.testing.assert_array_equal(expected, actual)
 
 
+def test_samples_that_are_confused_share_a_batch_also_after_a_resume(folder: Path) -> None:
+    pairs = dataclasses.replace(
+        loader(folder, frames=1), hard_negatives=np.array([[-1, 2], [3, 0], [0, -1], [1, -1]]), hard_share=1.0
+    )
+    whole = [batch.image_index.tolist() for batch in islice(pairs.iter_from(0), 8)]
+    assert {tuple(sorted(batch)) for batch in whole} == {(0, 2), (1, 3)}
+    assert len({tuple(batch) for batch in whole}) > 2  # the order is still drawn
+    assert [batch.image_index.tolist() for batch in islice(pairs.iter_from(3), 5)] == whole[3:]
+
+
 def test_processes_with_gpus_share_the_cores_for_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, cores = torch.device("cuda"), available_cores()
     assert num_decode_threads(torch.device("cpu")) == 1
