@@ -29,6 +29,7 @@ def index(
     repro` trains from this model, and `cots registry publish` deploys the result if it is better.
     """
     from cots.cli.init import init_folder
+    from cots.cli.inspect_folder import require_hashable
     from cots.cli.pipeline import prepare
     from cots.cli.presets import require_trained_together
     from cots.cli.registry import format_result
@@ -40,6 +41,7 @@ def index(
         raise BadInput(f"no such folder: {folder}")
     if encoders:
         require_trained_together(encoders)
+    require_hashable(folder.expanduser())
     if not _has_params_for(folder, encoders):
         init_folder(folder.expanduser(), encoders, force=force, show_next=False)
     with exclusive_run("cots index"):

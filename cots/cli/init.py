@@ -81,8 +81,10 @@ def use(preset: Annotated[str, typer.Argument()], data: Data = None, force: Forc
 
 
 def _init_preset(preset: str, data: Path | None, encoders: str | None, *, force: bool) -> None:
-    from cots.cli.layout import lay_out_project
+    from cots.cli.layout import lay_out_project, require_apart
 
+    if data:
+        require_apart(data)
     text = render_preset(preset, read_preset(preset, data), encoders)
     layout_lines = list(lay_out_project())
     _replace_params(text, force=force)
@@ -112,13 +114,13 @@ def init_folder(
     Raises:
         BadInput: the folder cannot be used, there are no such encoders, or params.yaml was edited.
     """
-    from cots.cli.inspect_folder import inspect_folder
-    from cots.cli.layout import lay_out_project
+    from cots.cli.inspect_folder import inspect_folder, require_hashable
+    from cots.cli.layout import lay_out_project, require_apart
     from cots.cli.proposal import Proposal
     from cots.data.samples import is_utf8
 
-    if Path().resolve().is_relative_to(folder.resolve()):
-        raise BadInput(f"{folder} would hold the project beside its images: run `cots init` in a folder of its own")
+    require_apart(folder)
+    require_hashable(folder)
     findings = inspect_folder(
         folder,
         table=table,

@@ -1,6 +1,7 @@
 """Inspects a folder of images and videos: what it holds, what cannot be read, how it would be split."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from cots.config.gate import GateConfig
 from cots.config.prepare import PrepareConfig
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.shard_writer import ingest
-from cots.data.samples import Sample, Split
+from cots.data.samples import Sample, Split, is_utf8
 from cots.data.sources.caption_table import TABLE_SUFFIXES, read_cells
 from cots.data.sources.folder import FolderSourceConfig, find_media, find_tables
 from cots.data.sources.holdout import HoldoutConfig
@@ -40,6 +41,7 @@ OTHER_LAYOUTS = {  # by a file that is typical of it, the preset that reads it
     "MSRVTT*.json": "msrvtt",
     "*.tar": "webdataset",
 }
+IGNORED_BY_DVC = (".git", ".hg", ".dvc")  # folders
 MAX_PROBED, MAX_OPENED = 1000, 48  # samples whose files are looked for, and samples that are opened
 MIN_HOLDOUT, MAX_HOLDOUT = 0.1, 0.2  # fraction of the captioned samples that become the test split
 
@@ -134,6 +136,37 @@ def inspect_folder(
     )
 
 
+def require_hashable(folder: Path) -> None:
+    """Check that DVC can read all entries of a folder: with one that it cannot, no stage runs, and at a pipe it waits.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    obstacles = []
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in IGNORED_BY_DVC]
+        entries = (Path(path) / name for name in (*folders, *files))
+        obstacles += [(entry, problem) for entry in entries if (problem := _find_obstacle(entry))]
+    if obstacles:
+        [(entry, problem), *others] = obstacles
+        more = f" (and {len(others)} more)" if others else ""
+        raise BadInput(
+            f"{folder} holds {str(entry.relative_to(folder))!r}, {problem}{more}: DVC cannot read it, so that no stage "
+            "would run; remove or rename it"
+        )
+
+
+def _find_obstacle(entry: Path) -> str | None:
+    """What is wrong with a file or folder for DVC, which follows links to files."""
+    if not is_utf8(entry.name):
+        return "whose name is not UTF-8"
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return "a link that leads nowhere"
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+
+
 def _choose_table(folder: Path, name: str | None) -> tuple[str | None, Path | None]:
     """Choose the caption table: the one that is named, the only one, or Hugging Face's metadata in every subfolder.
 
@@ -148,7 +181,11 @@ def _choose_table(folder: Path, name: str | None) -> tuple[str | None, Path | No
     if name:
         if Path(name).is_absolute():
             raise BadInput(f"--table {name}: give its path relative to {folder}")
-        chosen = next((file for file in sorted(folder.glob(name)) if file.is_file()), None)
+        try:
+            files = sorted(folder.glob(name)) if "*" in name else [folder / name]  # as the source reads it
+        except ValueError as error:
+            raise BadInput(f"--table {name}: {error}") from None
+        chosen = next(filter(is_file, files), None)
         if chosen is None:
             available = ", ".join(table.name for table in tables) or "none"
             raise BadInput(f"no table {folder / name}: the tables in {folder} are {available}")

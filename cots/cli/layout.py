@@ -13,8 +13,8 @@ from pathlib import Path
 from cots.cli.files import writing
 from cots.cli.pipeline import VERSION
 from cots.cli.presets import bundled
-from cots.errors import RunFailed
-from cots.file_names import CHANGES_PATH, SUSPECTS_PATH, VERDICTS_PATH, WITHDRAWN_PATH
+from cots.errors import BadInput, RunFailed
+from cots.file_names import CHANGES_PATH, DATA, SUSPECTS_PATH, VERDICTS_PATH, WITHDRAWN_PATH
 from cots.files import atomic_file
 from cots.project_files import PIPELINE_FILE
 
@@ -45,6 +45,23 @@ OUTPUTS = (
     "/mlartifacts/",
     "/logs/",
 )
+DATA_OUTPUTS = ("shards", "tokens")  # folders in data/, which may hold others
+
+
+def require_apart(source: Path) -> None:
+    """Check that the pipeline writes no result into the folder of a source, nor below it.
+
+    Raises:
+        BadInput: it does. DVC would refuse every run, or take the images for a result that it may delete.
+    """
+    path, project = source.resolve(), Path().resolve()
+    if project.is_relative_to(path):
+        raise BadInput(f"{source} would hold the project beside its images: run `cots init` in a folder of its own")
+    if not path.is_relative_to(project):
+        return
+    top, *below = path.relative_to(project).parts
+    if f"/{top}/" in OUTPUTS and not (top == DATA.name and below and below[0] not in DATA_OUTPUTS):
+        raise BadInput(f"{source} is where the pipeline writes its results: keep the images in another folder")
 
 
 def lay_out_project() -> Iterator[str]:

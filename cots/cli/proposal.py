@@ -105,7 +105,7 @@ class Proposal:
 
     def _caption_lines(self) -> Iterator[str]:
         findings, uncaptioned = self.findings, self.findings.count(captioned=False)
-        texts = sum(len(sample.captions) for sample in findings.samples)
+        texts = sum(bool(text.strip()) for sample in findings.samples for text in sample.captions)
         column = (
             f", column {findings.source.caption_column}" if findings.table and findings.source.caption_column else ""
         )

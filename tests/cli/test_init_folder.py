@@ -1,6 +1,7 @@
 """`cots init FOLDER`: the forms in which people keep images and captions, and the ways to get it wrong."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -232,6 +233,9 @@ def a_folder(tmp_path: Path, files: dict[str, bytes | str]) -> Path:
         ({"a.jpg": "-"}, ("--caption-column", "text"), "holds no caption table (.csv, .tsv, .jsonl, .parquet)"),
         ({"a.jpg": "-"}, ("--data", "."), "is the data: leave --data out"),
         ({"a.jpg": "-"}, ("--encoders", "dinov3"), "no encoders 'dinov3'"),
+        ({"a.csv": "image,caption\nx.jpg,y\n"}, ("--table", "."), "no table "),
+        ({"a.csv": "image,caption\nx.jpg,y\n"}, ("--table", "a**"), "--table a**: "),
+        ({"a.jpg": "-", "\udcff.txt": "-"}, (), r"holds '\udcff.txt', whose name is not UTF-8: DVC cannot read it"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_in_one_line_with_what_to_do(
@@ -242,6 +246,44 @@ def test_what_is_wrong_is_told_in_one_line_with_what_to_do(
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (project / "params.yaml").exists()
+
+
+def test_what_dvc_cannot_read_is_told_before_it_waits_for_ever(cots: Cots, photos: Path) -> None:
+    (photos / "sub").mkdir()
+    (photos / "sub/loop").symlink_to("..")  # DVC follows links to files alone
+    (photos / "link.jpg").symlink_to(NAMES[0])
+    (photos / ".git").mkdir()
+    os.mkfifo(photos / ".git/pipe")
+    assert cots("init", photos, "--encoders", "scratch")[0] == 0
+    os.mkfifo(photos / "sub/pipe.jpg")
+    (photos / "gone.jpg").symlink_to("gone.jpg")
+    for command in ("init", "index"):
+        code, _, err = cots(command, photos)
+        assert code == 2
+        assert f"{photos} holds 'gone.jpg', a link that leads nowhere (and 1 more): DVC cannot read it" in err
+    (photos / "gone.jpg").unlink()
+    assert "holds 'sub/pipe.jpg', a pipe, a socket or a device: DVC cannot read it" in cots("init", photos)[2]
+
+
+@pytest.mark.parametrize("name", ["data", "data/shards/x", "index", "changes", "models/mine"])
+def test_images_do_not_lie_where_the_pipeline_writes(cots: Cots, photos: Path, project: Path, name: str) -> None:
+    folder = project / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(photos, folder)
+    for arguments in ((folder, "--encoders", "scratch"), ("flickr8k", "--data", name)):
+        code, _, err = cots("init", *arguments)
+        assert code == 2
+        assert "is where the pipeline writes its results: keep the images in another folder" in err
+    assert not (project / "params.yaml").exists()
+    beside = shutil.copytree(folder, project / "data/pictures")
+    assert cots("init", beside, "--encoders", "scratch")[0] == 0
+
+
+def test_a_table_may_have_brackets_in_its_name_and_captions_may_be_blank(cots: Cots, photos: Path) -> None:
+    frame().assign(caption=" ").to_csv(photos / "captions [v2].csv", index=False)
+    lines = lines_of(cots("init", photos, "--encoders", "scratch", "--table", "captions [v2].csv")[1])
+    assert lines["found"].endswith("; captions [v2].csv, images in column image")
+    assert lines["captions"] == "none; 40 without are searched, not trained or measured on"
 
 
 def test_a_project_does_not_lie_among_its_images(cots: Cots, photos: Path) -> None:
