@@ -1,5 +1,6 @@
 """Caption tables: CSV, TSV, JSONL and Parquet, row by row."""
 
+import codecs
 import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SEPARATORS = (",", ";", "\t")  # of cells; the first one that the header has
 MAX_CELL_CHARS = 1 << 24  # a longer cell lacks its closing quotation mark
 PARQUET_ROWS = 1000  # held in memory at a time
 BEYOND_PYTHON = (ValueError, OverflowError, KeyError)  # not UTF-8, later than the year 9999, an unknown time zone
@@ -100,6 +102,8 @@ def read_rows(table: Path, *, image: str, caption: str | None) -> Iterator[Row]:
 def read_cells(table: Path) -> Iterator[Cells]:
     """The rows of a table as its file holds them, the header first.
 
+    The cells of a CSV may also be separated by semicolons or tabs, and it may be UTF-16, as spreadsheets write them.
+
     Raises:
         BadInput: the file is not in its format, or has a row that does not fit its header.
     """
@@ -141,8 +145,15 @@ def _is_empty(value: object) -> bool:
 
 
 def _csv_rows(table: Path) -> Iterator[Cells]:
-    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = _tsv_cells(file) if table.suffix.lower() == ".tsv" else _csv_cells(file, table)
+    with table.open("rb") as beginning:
+        is_utf16 = beginning.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding, errors = ("utf-16", "replace") if is_utf16 else ("utf-8-sig", "surrogateescape")
+    with table.open(encoding=encoding, errors=errors, newline="") as file:
+        header_line = file.readline()
+        separators = [mark for mark in SEPARATORS if mark in header_line] or [","]
+        file.seek(0)
+        has_tabs = table.suffix.lower() == ".tsv" or separators[0] == "\t"
+        lines = _tsv_cells(file) if has_tabs else _csv_cells(file, table, separators[0])
         _, header = next(lines, (0, []))
         names = [name.strip() for name in header]
         yield Cells("header", names, None)
@@ -156,10 +167,10 @@ def _csv_rows(table: Path) -> Iterator[Cells]:
             yield Cells(f"line {number}", names, values)
 
 
-def _csv_cells(file: Iterable[str], table: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_cells(file: Iterable[str], table: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The rows, each with the number of its last line."""
     csv.field_size_limit(MAX_CELL_CHARS)
-    reader = csv.reader(file, strict=True)
+    reader = csv.reader(file, delimiter=separator, strict=True)
     start = 1
     try:
         for cells in reader:

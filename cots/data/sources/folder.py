@@ -1,7 +1,7 @@
 """A folder of images and videos: with a caption table, with text files beside them, or alone."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import (
     MEDIA_SUFFIXES,
     SPLIT_NAMES,
+    is_file,
     locate_images,
     make_sample,
     media_of,
@@ -68,6 +69,8 @@ class FolderSourceConfig(Config):
     def _require_relative(cls, table: str | None) -> str | None:
         if table is not None and Path(table).is_absolute():
             raise ValueError("give its path relative to the folder")
+        if table is not None and any("**" in part != "**" for part in Path(table).parts):
+            raise ValueError("`**` stands for any folders, and for nothing else beside it")
         return table
 
     def read(self) -> Iterator[Sample]:
@@ -87,7 +90,10 @@ class FolderSourceConfig(Config):
         if tables and not self.include_unlisted:
             return iter(listed)
         files = {os.path.normpath(sample.content) for sample in listed if isinstance(sample.content, Path)}
-        names = [name for name in find_media(self.path) if os.path.normpath(self.path / name) not in files]
+        unreadable: list[OSError] = []
+        found = find_media(self.path, unreadable.append)
+        names = [name for name in found if os.path.normpath(self.path / name) not in files]
+        listed += map(self._unreadable_folder, unreadable)
         if not listed and not names:
             raise BadInput(f"{self.path} holds no caption table ({', '.join(TABLE_SUFFIXES)}), no image and no video")
         return iter([*listed, *(self._read_file(name, with_text=not tables) for name in names)])
@@ -124,6 +130,12 @@ class FolderSourceConfig(Config):
             fault=captions if isinstance(captions, Fault) else None,
         )
 
+    def _unreadable_folder(self, error: OSError) -> Sample:
+        """Make a sample of a folder that cannot be listed, so that what it holds is not left out without a word."""
+        name = Path(error.filename).relative_to(self.path).as_posix()
+        fault = Fault("no such file", f"the folder cannot be listed: {error.strerror}")
+        return make_sample(name, b"", [], split="train", origin=name, fault=fault)
+
     def _read_lines(self, text: Path) -> list[str] | Fault:
         """Read the captions of a text file, its lines that are not blank; or say why it cannot be read."""
         if text.stat().st_size > MAX_TEXT_BYTES:
@@ -155,8 +167,9 @@ class FolderSourceConfig(Config):
         return [self._make_sample(name, entry) for name, entry in entries.items()] + unusable
 
     def _name(self, row: Row, table: Path) -> str:
-        """The path of a row's image, relative to the folder."""
-        return f"{table.parent.relative_to(self.path).as_posix()}/{row.image}" if self._is_pattern else row.image
+        """The path of a row's image, relative to the folder. It may be written as on Windows, with backslashes."""
+        name = f"{table.parent.relative_to(self.path).as_posix()}/{row.image}" if self._is_pattern else row.image
+        return name if "\\" not in name or is_file(self.path / name) else name.replace("\\", "/")
 
     def _split(self, row: Row, table: Path) -> Split:
         """The split that the row names, or its table's subfolder, or one by the hash of the name."""
@@ -194,9 +207,14 @@ class _Entry:
     metadata: dict[str, Any] = field(default_factory=dict)  # of the first row
 
 
-def find_media(folder: Path) -> Iterator[str]:
-    """Sorted paths of the images and videos below a folder, relative to it, without hidden files and linked folders."""
-    for path, folders, files in os.walk(folder):
+def find_media(folder: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[str]:
+    """Sorted paths of the images and videos below a folder, relative to it, without hidden files and linked folders.
+
+    Args:
+        folder: to look in.
+        on_error: is told of folders that cannot be listed; by default they are passed over.
+    """
+    for path, folders, files in os.walk(folder, onerror=on_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower().removeprefix(".") in MEDIA_SUFFIXES:

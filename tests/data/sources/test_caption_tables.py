@@ -1,6 +1,8 @@
 """Every form in which people keep captions, as files: the source `folder` reads them all alike."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +32,10 @@ def read(path: Path, **keys: object) -> list[Sample]:
 FORMS: dict[str, Callable[[Path], object]] = {
     "captions.csv": lambda file: frame().to_csv(file, index=False),
     "upper.CSV": lambda file: frame("Image", "CAPTION").to_csv(file, index=False),
+    "semicolons.csv": lambda file: frame().to_csv(file, index=False, sep=";", encoding="utf-8-sig", quoting=1),
+    "tabs.csv": lambda file: frame().to_csv(file, index=False, sep="\t"),
+    "utf16.csv": lambda file: frame().to_csv(file, index=False, encoding="utf-16", lineterminator="\r\n"),
+    "utf16.tsv": lambda file: frame().to_csv(file, index=False, sep="\t", encoding="utf-16"),
     "captions.tsv": lambda file: frame().to_csv(file, sep="\t", index=False),
     "captions.jsonl": lambda file: frame().to_json(file, orient="records", lines=True),
     "captions.parquet": lambda file: frame().to_parquet(file),
@@ -46,6 +52,35 @@ def test_all_forms_of_a_table_give_the_same_samples(tmp_path: Path, name: str) -
     ]
     assert [{key: str(value) for key, value in sample.metadata.items()} for sample in samples] == [{"album": "3"}, {}]
     assert [sample.fault for sample in samples] == [None, None]
+
+
+def test_paths_may_be_written_as_on_windows(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/a.jpg", "b\\c.jpg"):
+        (tmp_path / name).write_bytes(b"-")
+    (tmp_path / "t.csv").write_text("image,caption\nsub\\a.jpg,a dog\n.\\sub\\a.jpg,a cat\nsub/a.jpg,one\nb\\c.jpg,x\n")
+    samples = {sample.id: sample.captions for sample in read(tmp_path)}
+    assert samples == {"sub/a.jpg": ("a dog", "one"), "./sub/a.jpg": ("a cat",), "b\\c.jpg": ("x",)}
+
+
+def test_a_folder_that_cannot_be_listed_is_a_rejected_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.jpg", "b/2.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"-")
+
+    def scandir(path: str) -> Any:  # for root, whom the tests may run as, every folder can be listed
+        if Path(path) == tmp_path / "b":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listed(path)
+
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    unreadable, found = read(tmp_path)
+    assert found.id == "a/1.jpg"
+    assert (unreadable.id, unreadable.fault) == (
+        "b",
+        ("no such file", "the folder cannot be listed: Permission denied"),
+    )
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
