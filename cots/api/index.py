@@ -1,12 +1,11 @@
 """The Python interface to an index: ranked results for a text or an image."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from cots.api.inputs import ImageInput, read_image, read_texts
+from cots.api.inputs import ImageInput, folder_path, read_image, read_name, read_texts, require_count
 from cots.errors import BadInput
 from cots.models.loading import is_uri
 from cots.registry.packaged import PackagedSearch, open_search
@@ -44,11 +43,10 @@ class Index:
         Raises:
             BadInput: the text is blank, the image cannot be used, or k or media is out of range.
         """
-        if not isinstance(k, int) or k < 1:
-            raise BadInput(f"k is {k!r}: give a number from 1 up")
+        require_count("k", k)
         if media not in RESULT_MEDIA:
             raise BadInput(f"media is {media!r}: give {', '.join(RESULT_MEDIA)}")
-        [results] = self._engine([Query(_read_query(query), k, media)], batch_size=1)
+        [results] = self._engine([Query(_read_query(query), int(k), media)], batch_size=1)
         return results
 
 
@@ -92,8 +90,8 @@ def search(
 
 
 def _expand(name: str | os.PathLike[str]) -> str:
-    name = os.fspath(name)
-    return name if is_uri(name) else str(Path(name).expanduser())
+    text = read_name(name, "an index")
+    return text if is_uri(text) else str(folder_path(text))
 
 
 def _read_query(query: object) -> str | Image.Image:

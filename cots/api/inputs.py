@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from cots.data.image_decoding import UnusableImage, check_size, decode_image, to
 from cots.data.samples import is_utf8
 from cots.decode_threads import decode_in_threads
 from cots.errors import BadInput
+from cots.models.loading import is_uri
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.generic]
 ImageInputs = ImageInput | Iterable[ImageInput]
@@ -85,14 +87,18 @@ def read_texts(texts: object) -> list[str]:
     return checked
 
 
-def require_batch_size(batch_size: object) -> None:
-    """Check the number of images or texts to be encoded at a time.
+def require_count(name: str, count: object) -> None:
+    """Check a number of images, texts or results.
+
+    Args:
+        name: of the argument.
+        count: should be an integer from 1, of Python or numpy.
 
     Raises:
-        BadInput: it is not a positive integer.
+        BadInput: it is not.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise BadInput(f"batch_size is {batch_size!r}: give a number from 1 up")
+    if not isinstance(count, Integral) or int(count) < 1:
+        raise BadInput(f"{name} is {count!r}: give a number from 1 up")
 
 
 def _from_pil(image: Image.Image) -> Image.Image:
@@ -122,17 +128,37 @@ def _to_bytes(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
     return (levels.astype(np.float32) * (255 / white)).round().astype(np.uint8)
 
 
+def read_name(name: object, kind: str) -> str:
+    """The name of a model, an index or a folder: a URI, a path or a name on the hub.
+
+    Args:
+        name: a text or a path.
+        kind: what it names, for the message.
+
+    Raises:
+        BadInput: it is neither, or a path that no file can have.
+    """
+    text = name if isinstance(name, str) else os.fspath(name) if isinstance(name, os.PathLike) else None
+    if not isinstance(text, str):
+        raise BadInput(f"the name of {kind} is {type(name).__name__}: give a text or a path")
+    if not is_uri(text):
+        folder_path(text)
+    return text
+
+
 def folder_path(folder: str | os.PathLike[str]) -> Path:
     """The path of a folder, `~` resolved.
 
     Raises:
-        BadInput: no folder can have such a name.
+        BadInput: it is no path, or one that no folder can have.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise BadInput(f"a folder is {type(folder).__name__}: give a text or a path")
     try:
         path = Path(folder).expanduser()
         path.lstat()
     except FileNotFoundError:
         return path
     except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, or the home of a user who is unknown
-        raise BadInput(f"{os.fspath(folder)!a} cannot be a folder: {error}") from None
+        raise BadInput(f"{os.fspath(folder)!a:.100} cannot be a folder: {error!s:.100}") from None
     return path

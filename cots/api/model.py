@@ -18,8 +18,9 @@ from cots.api.inputs import (
     folder_path,
     is_one_image,
     read_images,
+    read_name,
     read_texts,
-    require_batch_size,
+    require_count,
 )
 from cots.digests import MLMODEL
 from cots.errors import BadInput, RunFailed
@@ -73,7 +74,7 @@ class Model:
         Raises:
             BadInput: an image cannot be used, or is none; the message says which one and why.
         """
-        require_batch_size(batch_size)
+        require_count("batch_size", batch_size)
         if is_one_image(images):
             [vector] = self.encode_images([cast("ImageInput", images)], batch_size=batch_size)
             return cast("NDArray[np.float32]", vector)
@@ -92,7 +93,7 @@ class Model:
         Raises:
             BadInput: a text is no string, or not UTF-8.
         """
-        require_batch_size(batch_size)
+        require_count("batch_size", batch_size)
         if isinstance(texts, str):
             [vector] = self.encode_texts([texts], batch_size=batch_size)
             return cast("NDArray[np.float32]", vector)
@@ -139,6 +140,8 @@ class Model:
             BadInput: `repo_id` is not the name of a repository.
             RunFailed: the hub refuses or cannot be reached.
         """
+        if not isinstance(repo_id, str):
+            raise BadInput(f"repo_id is {type(repo_id).__name__}: give owner/name")
         hub = HfApi(token=token)
         with TemporaryDirectory() as scratch:
             self.save_pretrained(Path(scratch) / "model")
@@ -191,7 +194,7 @@ def load(name: str | os.PathLike[str]) -> Model:
         BadInput: there is no such model, or it cannot be used.
         RunFailed: the registry is down.
     """
-    name = os.fspath(name)
+    name = read_name(name, "a model")
     if is_uri(name):
         from cots.tracking.loading import resolve_alias  # imports MLflow
 
@@ -210,7 +213,7 @@ def from_pretrained(repo_id: str, *, revision: str | None = None, token: str | N
     Raises:
         BadInput: there is no such model.
     """
-    return load(fetch(repo_id, revision=revision, token=token))
+    return load(fetch(read_name(repo_id, "a model"), revision=revision, token=token))
 
 
 def _find_card(name: str, scratch: Path) -> str | None:

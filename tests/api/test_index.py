@@ -40,6 +40,10 @@ def test_what_is_no_query_is_told_in_one_line(
         index.search(query, **options)  # type: ignore[arg-type]
 
 
+def test_the_number_of_results_may_be_one_of_numpy(index: cots.Index) -> None:
+    assert len(index.search("a", np.int64(2))) == 2
+
+
 def test_the_champion_is_searched_by_its_alias(store_of_one_version: Path, index: cots.Index) -> None:
     with tracked_in(store_of_one_version):
         assert len(cots.load_index(f"models:/{INDEX}@champion")) == len(COLOURS)

@@ -157,8 +157,16 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a name that no folder has": (lambda model: model.save_pretrained("a\0b"), "'a.x00b' cannot be a folder: embedded"),
     "a long name": (lambda model: model.export_onnx("a" * 300), "cannot be a folder: .*name too long"),
     "no folder of images": (lambda _: cots.finetune("a\0b", "project"), "cannot be a folder: embedded null"),
-    "a name that no model has": (lambda _: cots.load("a\0b"), "no checkpoint a.b"),
-    "no index": (lambda _: cots.load_index("a\0b"), "no model a.b"),
+    "a name that no model has": (lambda _: cots.load("a\0b"), "'a.x00b' cannot be a folder: embedded"),
+    "no index": (lambda _: cots.load_index("a" * 300), "cannot be a folder: .*name too long"),
+    "a home that nobody has": (lambda _: cots.load("~nobody-here/a"), "cannot be a folder: .*home directory"),
+    "a number for a model": (lambda _: cots.load(3), "the name of a model is int: give a text or a path"),  # type: ignore[arg-type]
+    "bytes for a model": (lambda _: cots.load(b"models"), "the name of a model is bytes: give a text or a path"),  # type: ignore[arg-type]
+    "no name of an index": (lambda _: cots.load_index(None), "the name of an index is NoneType: give a text"),  # type: ignore[arg-type]
+    "no name on the hub": (lambda _: cots.from_pretrained(None), "the name of a model is NoneType: give a text"),  # type: ignore[arg-type]
+    "no repository": (lambda model: model.push_to_hub(None), "repo_id is NoneType: give owner/name"),
+    "bytes for a folder": (lambda model: model.save_pretrained(b"a"), "a folder is bytes: give a text or a path"),
+    "no folder": (lambda _: cots.finetune(None, "project"), "a folder is NoneType: give a text or a path"),  # type: ignore[arg-type]
     "no image": (lambda model: model.encode_images([b"text"]), "image 0 cannot be used: not a picture: 4 bytes"),
     "channels first": (
         lambda model: model.encode_images(np.zeros((3, 8, 8), "u1")),
