@@ -2,21 +2,23 @@
 
 import base64
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Required, Self, TypedDict, TypeVar
 
 import httpx
-from PIL import Image
-from pydantic import BaseModel
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ValidationError
 
 from cots.errors import RunFailed
 from cots.search_engine.queries import DEFAULT_K, DEFAULT_MEDIA, TEXT_WEIGHT, ResultMedia
 from cots.service import schemas
 
 IMAGE_TYPE = "application/octet-stream"  # the service tells the format by the bytes
-QueryImage = Path | bytes | Image.Image
+PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")  # of Pillow
+QueryImage = str | os.PathLike[str] | bytes | Image.Image
 Content = TypeVar("Content", bound=BaseModel)
 
 
@@ -77,7 +79,7 @@ class Client:
         media: ResultMedia = DEFAULT_MEDIA,
         min_score: float | None = None,
         where: Mapping[str, str | Sequence[str]] | None = None,
-        minus: Sequence[str] = (),
+        minus: str | Sequence[str] = (),
         text_weight: float = TEXT_WEIGHT,
         cursor: str | None = None,
     ) -> schemas.Answer:
@@ -90,7 +92,7 @@ class Client:
             media: kind of results.
             min_score: results with a lower score are left out.
             where: columns of the items, each with the value or the values that pass.
-            minus: texts to keep away from.
+            minus: a text or several texts to keep away from.
             text_weight: weight of the text relative to the image.
             cursor: `next` of an answer; only `k` is allowed beside it.
         """
@@ -101,8 +103,8 @@ class Client:
                 "k": k,
                 "media": media,
                 "min_score": min_score,
-                "where": _to_json(where or {}),
-                "minus": list(minus),
+                "where": {name: _as_list(values) for name, values in (where or {}).items()},
+                "minus": _as_list(minus),
             }
         if text is not None:
             body["text"] = text
@@ -148,14 +150,14 @@ class Client:
         """Which changes of samples are stored, and in which version they are found."""
         return self._read(schemas.ChangesStatus, "GET", "/items/changes")
 
-    def withdraw(self, ids: Sequence[str], reason: str) -> schemas.Withdrawn:
+    def withdraw(self, ids: str | Sequence[str], reason: str) -> schemas.Withdrawn:
         """Take samples out of the deployed index at once, if the service was started with `--project`.
 
         Args:
-            ids: ids of the samples, as in results.
+            ids: the id of a sample, or several ids, as in results.
             reason: why; it is recorded with them.
         """
-        return self._read(schemas.Withdrawn, "POST", "/items/withdraw", json={"ids": list(ids), "reason": reason})
+        return self._read(schemas.Withdrawn, "POST", "/items/withdraw", json={"ids": _as_list(ids), "reason": reason})
 
     def overview(self) -> schemas.Overview:
         """What the index holds."""
@@ -171,7 +173,11 @@ class Client:
 
     def preview(self, version: str, row: int, frame: int) -> Image.Image:
         """Thumbnail of an item, or of a frame of a video."""
-        return Image.open(io.BytesIO(self._send("GET", f"/preview/{version}/{row}/{frame}").content), formats=("JPEG",))
+        answer = self._send("GET", f"/preview/{version}/{row}/{frame}")
+        try:
+            return Image.open(io.BytesIO(answer.content), formats=("JPEG",))
+        except UnidentifiedImageError:
+            raise RequestFailed(answer.status_code, _error_of(answer)) from None
 
     def original(self, version: str, row: int) -> bytes:
         """The file that an indexed image was made from, if the service was started with `--source`."""
@@ -190,28 +196,35 @@ class Client:
         return self._send("GET", "/metrics").text
 
     def _read(self, model: type[Content], method: str, path: str, **options: Any) -> Content:  # noqa: ANN401
-        return model.model_validate_json(self._send(method, path, **options).content)
+        answer = self._send(method, path, **options)
+        try:
+            return model.model_validate_json(answer.content)
+        except ValidationError:
+            raise RequestFailed(answer.status_code, _error_of(answer)) from None
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401
         try:
             answer = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise RequestFailed(None, f"no answer from {self._url}: {str(error) or type(error).__name__}") from error
-        if answer.is_error:
+        except (TypeError, ValueError) as error:  # a value that JSON lacks, such as bytes, NaN or half a surrogate pair
+            raise RequestFailed(None, f"this cannot be sent: {error}") from None
+        if not answer.is_success:
             raise RequestFailed(answer.status_code, _error_of(answer))
         return answer
 
 
 def _error_of(answer: httpx.Response) -> str:
-    """The service's message, or the status if something else answered."""
+    """The service's message, or the status if something else answered, such as a proxy that wants a log-in."""
     try:
         return schemas.Refusal.model_validate_json(answer.content).error
     except ValueError:
         return f"{answer.url} answered with status {answer.status_code}: is it the search service?"
 
 
-def _to_json(where: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
-    return {name: value if isinstance(value, str) else list(value) for name, value in where.items()}
+def _as_list(texts: str | Sequence[str]) -> list[str]:
+    """Several texts, or one."""
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _encode_item(item: ItemChange) -> dict[str, Any]:
@@ -221,14 +234,22 @@ def _encode_item(item: ItemChange) -> dict[str, Any]:
 
 
 def _image_bytes(image: QueryImage) -> bytes:
-    """The bytes of an image file; a PIL image becomes PNG."""
-    if isinstance(image, bytes):
-        return image
+    """The bytes of an image file; a PIL image becomes PNG, or TIFF if PNG lacks its mode, and keeps its orientation."""
+    if isinstance(image, bytes | bytearray):
+        return bytes(image)
     if isinstance(image, Image.Image):
         file = io.BytesIO()
-        image.save(file, "PNG")
+        try:
+            image.save(file, "PNG" if image.mode in PNG_MODES else "TIFF", exif=image.getexif())
+        except (OSError, ValueError) as error:
+            raise RequestFailed(None, f"an image of mode {image.mode} cannot be sent: {error}") from None
         return file.getvalue()
+    if not isinstance(image, str | os.PathLike):
+        raise RequestFailed(
+            None, f"an image is {type(image).__name__}: give a path, the bytes of a file or a PIL image"
+        )
     try:
-        return Path(image).read_bytes()
-    except OSError as error:
-        raise RequestFailed(None, f"cannot read the image {image}: {error.strerror}") from None
+        return Path(image).expanduser().read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:  # the last two of a name that no file has
+        reason = getattr(error, "strerror", None) or error
+        raise RequestFailed(None, f"cannot read the image {image}: {reason}") from None

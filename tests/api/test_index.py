@@ -41,7 +41,7 @@ def test_what_is_no_query_is_told_in_one_line(
 
 
 def test_the_number_of_results_may_be_one_of_numpy(index: cots.Index) -> None:
-    assert len(index.search("a", np.int64(2))) == 2
+    assert len(index.search("a", np.int64(2))) == 2  # type: ignore[arg-type]
 
 
 def test_the_champion_is_searched_by_its_alias(store_of_one_version: Path, index: cots.Index) -> None:

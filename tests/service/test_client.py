@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, RedirectResponse
 from PIL import Image
 
-from cots.service.client import Client, RequestFailed
+from cots.service.client import Client, RequestFailed, _as_list
 
-from .conftest import Served, encoded, in_base64, serving
+from .conftest import Served, encoded, in_base64, running, serving
 
 pytestmark = pytest.mark.slow
 SECRET = "a-secret-of-enough-characters"
@@ -78,6 +80,56 @@ def test_queries_of_every_kind_get_the_answers_of_the_service(client: Client, se
         assert client.search("at night", image=image, k=4).model_dump()["results"] == expected
     assert client.search_image(red, k=3, min_score=-1).results == client.search(image=red, k=3).results
     assert [hit.rank for hit in client.results("a blue square", k=10)] == list(range(1, 28))
+
+
+def test_a_text_in_place_of_a_list_is_one_text(client: Client) -> None:
+    assert (
+        client.search("a blue square", minus="green").results == client.search("a blue square", minus=["green"]).results
+    )
+    with pytest.raises(RequestFailed, match="this service changes no data"):
+        client.withdraw("red", "because")
+    assert _as_list("red") == _as_list(["red"]) == _as_list(("red",)) == ["red"]  # not r, e and d
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "F", "LA", "YCbCr"])
+def test_an_image_of_any_mode_is_sent_as_it_is_seen(client: Client, tmp_path: Path, mode: str) -> None:
+    upright = Image.linear_gradient("L").resize((48, 40)).convert("RGB")
+    stored = upright.transpose(Image.Transpose.ROTATE_90).convert(mode)
+    stored.getexif()[0x0112] = 6  # to be turned clockwise
+    found, expected = (client.search(image=image, k=5).results for image in (stored, upright))
+    assert [hit.id for hit in found] == [hit.id for hit in expected]
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=0.02)
+
+
+def test_what_cannot_be_sent_is_told_in_one_line(client: Client) -> None:
+    wrong: list[Any] = [
+        ({"text": b"red"}, "this cannot be sent: "),
+        ({"text": "\ud800"}, "this cannot be sent: "),
+        ({"text": "red", "min_score": float("nan")}, "this cannot be sent: "),
+        ({"image": 3}, "an image is int: give a path"),
+        ({"image": "a\0b"}, "cannot read the image .*: embedded null"),
+        ({"image": Image.new("HSV", (8, 8))}, "an image of mode HSV cannot be sent"),
+    ]
+    for query, message in wrong:
+        with pytest.raises(RequestFailed, match=message) as refused:
+            client.search(**query)
+        assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(RequestFailed, match="an image is NoneType"):
+        client.change_items([{"id": "a", "image": None}])  # type: ignore[typeddict-item]
+
+
+def test_another_service_at_the_address_is_told(tmp_path: Path) -> None:
+    """Such as a proxy that leads to its log-in."""
+    other = FastAPI()
+    other.get("/readyz")(lambda: RedirectResponse("/login"))
+    other.get("/overview")(lambda: HTMLResponse("<h1>Log in</h1>"))
+    other.get("/preview/1/2/3")(lambda: HTMLResponse("<h1>Log in</h1>"))
+    with running(other) as served, Client(served.url) as client:
+        for call, status in ((client.ready, 307), (client.overview, 200), (lambda: client.preview("1", 2, 3), 200)):
+            message = f"answered with status {status}: is it the search service"
+            with pytest.raises(RequestFailed, match=message) as refused:
+                call()
+            assert refused.value.status == status
 
 
 def test_everything_that_a_result_leads_to_can_be_read(client: Client, served: Served) -> None:
