@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cots.config.sections import Sections
 from cots.config_base import Config, Start
@@ -122,6 +122,12 @@ class ModelConfig(Config):
         json_schema_extra={"since": "0.3.0"},
     )
     dim: PositiveInt = Field(default=128, description="Dimension of the embeddings. Paper: 256 (L).")
+    shared_blocks: NonNegativeInt = Field(
+        default=0,
+        description="Transformer blocks above both encoders, with the same weights for images and texts. Paper: none. "
+        "See [shared-layers.md](shared-layers.md).",
+        exclude_if=lambda blocks: blocks == 0,  # older model folders and parameter files have no such key
+    )
     image: ImageEncoderConfig = Field(default=ImageEncoderConfig(), description="The image encoder.")
     text: TextEncoderConfig = Field(default=TextEncoderConfig(), description="The text encoder.")
 

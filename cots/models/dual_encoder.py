@@ -32,7 +32,7 @@ from cots.models.model_folder import (
     update_digest,
 )
 from cots.models.pixels import normalize_pixels
-from cots.models.text_model import TextModel, backbone_class, build_text_backbone, fill_nulls
+from cots.models.text_model import TextModel, backbone_class, build_shared_blocks, build_text_backbone, fill_nulls
 from cots.models.vit import VitBackbone
 
 IMAGE_BACKBONE_KEYS = ("name", "pretrained", "size", "patch", "stem", "options")  # of the config; its arguments
@@ -55,8 +55,8 @@ class DualEncoder(TextModel):
         image: the image encoder; text: the text encoder.
         tokenizer: of the text encoder.
         config: everything needed to build the same encoders again, as JSON: `dim`, and the arguments of the two
-            backbones under `image` and `text`, with image `size`, `mean` and `std`, and `max_tokens`. It refers to no
-            hub and to no other folder.
+            backbones under `image` and `text`, with image `size`, `mean` and `std`, and `max_tokens`; `shared_blocks`
+            if there are any. It refers to no hub and to no other folder.
     """
 
     def __init__(
@@ -83,9 +83,10 @@ class DualEncoder(TextModel):
             "image": image_config | {"pretrained": False, "name": image.name, "options": image.options},
             "text": text_config | {"pretrained": False, "name": text.name, "options": text.options},
         }
+        shared = build_shared_blocks(config)
         return cls(
-            image=ImageEncoder(image, dim=config["dim"], pool=image_config["pool"]),
-            text=TextEncoder(text, dim=config["dim"], pool=text_config["pool"]),
+            image=ImageEncoder(image, dim=config["dim"], pool=image_config["pool"], shared=shared),
+            text=TextEncoder(text, dim=config["dim"], pool=text_config["pool"], shared=shared),
             tokenizer=tokenizer,
             config=config,
         )
@@ -119,7 +120,7 @@ class DualEncoder(TextModel):
         Raises:
             BadInput: not a multiple of the patch.
         """
-        image, text = copy.deepcopy(self.image), copy.deepcopy(self.text)
+        image, text = copy.deepcopy((self.image, self.text))  # together: they may share blocks
         image.backbone.resize(size)
         config = self.config | {"image": self.config["image"] | {"size": size}}
         return type(self)(image=image, text=text, tokenizer=self.tokenizer, config=config)
@@ -128,7 +129,7 @@ class DualEncoder(TextModel):
         """Write weights, config and tokenizer atomically; nothing is pickled."""
         assert self._digest is None, "the weights were converted by for_inference: save a freshly loaded model"
         weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
-        weights |= {f"text.{k}": v for k, v in self.text.state_dict().items()}
+        weights |= {f"text.{k}": v.clone() if k.startswith("shared.") else v for k, v in self.text.state_dict().items()}
         save_model_folder(
             folder,
             weights=(WEIGHTS, weights),

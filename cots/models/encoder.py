@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from cots.errors import BadInput
 from cots.models.backbone import ImageBackbone, TextBackbone
+from cots.models.shared_blocks import SharedBlocks
 from cots.models.token_index import TokenIndex
 
 Pool = Literal["class", "mean", "attention", "last"]
@@ -31,16 +32,20 @@ class Encoder(nn.Module):
         backbone: inputs to tokens.
         dim: of the shared space (D).
         pool: what is projected; each modality has its own ways.
+        shared: blocks between backbone and pooling, which the other modality's encoder holds too; None: no such blocks.
     """
 
-    def __init__(self, backbone: ImageBackbone | TextBackbone, *, dim: int, pool: Pool) -> None:
+    def __init__(
+        self, backbone: ImageBackbone | TextBackbone, *, dim: int, pool: Pool, shared: SharedBlocks | None = None
+    ) -> None:
         super().__init__()
-        self.backbone, self.pool = backbone, pool
-        self.projection = nn.Linear(backbone.width, dim)
+        self.backbone, self.pool, self.shared = backbone, pool, shared
+        self.shared_input = nn.Linear(backbone.width, dim) if shared else None
+        self.projection = nn.Linear(dim if shared else backbone.width, dim)
         self.frozen: list[nn.Module] = []
 
     def freeze_except_last(self, n: int) -> None:
-        """Train only the last n blocks, the final norm and the projection.
+        """Train only the last n blocks of the backbone, its final norm, shared blocks and the projection.
 
         Embeddings, the mask token included, are frozen even if n covers all blocks; to train a whole encoder, do not
         call this. Frozen parts stay in evaluation mode, without dropout.
@@ -54,7 +59,7 @@ class Encoder(nn.Module):
         Source: code of the same authors trains blocks 6 to 11 of 12; `all` or the last n is this project's parameter.
         """
         blocks = self.backbone.blocks
-        trainable = [*blocks[max(len(blocks) - n, 0) :], *self.backbone.final_layers, self.projection]
+        trainable = [*blocks[max(len(blocks) - n, 0) :], *self.backbone.final_layers, *self.layers_above]
         self.requires_grad_(False)
         for module in trainable:
             module.requires_grad_(True)
@@ -63,7 +68,7 @@ class Encoder(nn.Module):
         self.train(self.training)
 
     def lock(self) -> None:
-        """Train only the projection; the backbone stays as it is and in evaluation mode.
+        """Train only shared blocks and the projection; the backbone stays as it is and in evaluation mode.
 
         Source: LiT, arXiv:2111.07991, locks the image tower.
         """
@@ -77,6 +82,18 @@ class Encoder(nn.Module):
         for module in self.frozen:
             module.eval()
         return self
+
+    @property
+    def layers_above(self) -> list[nn.Module]:
+        """The modules above the backbone: shared blocks with their input, and the projection."""
+        return [module for module in (self.shared_input, self.shared, self.projection) if module is not None]
+
+    def encode_shared(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """The backbone's tokens (B, L, W) after the shared blocks, (B, L, D); the tokens as they are without them."""
+        if self.shared is None or self.shared_input is None:
+            return tokens
+        encoded: Tensor = self.shared(self.shared_input(tokens), attention_mask)
+        return encoded
 
     def set_grad_checkpointing(self) -> None:
         """Recompute activations inside the blocks in the backward pass instead of storing them.
@@ -110,21 +127,24 @@ class ImageEncoder(Encoder):
         num_lower_blocks: first blocks, whose output `forward` takes in place of pixels.
 
     Raises:
-        BadInput: the backbone has no class token or no pooling layer, and pool asks for it.
+        BadInput: the backbone has no class token or no pooling layer, and pool asks for it; or pool is "attention" and
+            there are shared blocks.
     """
 
     backbone: ImageBackbone
 
-    def __init__(self, backbone: ImageBackbone, *, dim: int, pool: Pool) -> None:
+    def __init__(self, backbone: ImageBackbone, *, dim: int, pool: Pool, shared: SharedBlocks | None = None) -> None:
         if pool == "class" and not backbone.has_class_token:
             raise BadInput(f"model.image.pool is class, and {backbone.name} has no class token: give mean")
         if pool == "attention" and backbone.attention_pool is None:
             raise BadInput(
                 f"model.image.pool is attention, and {backbone.name} has no layer for it: give class or mean"
             )
+        if pool == "attention" and shared is not None:
+            raise BadInput("model.image.pool is attention, which pools before shared blocks: give class or mean")
         if pool != "attention":
             backbone.remove_attention_pool()
-        super().__init__(backbone, dim=dim, pool=pool)
+        super().__init__(backbone, dim=dim, pool=pool, shared=shared)
         self.num_lower_blocks = 0
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -184,10 +204,11 @@ class ImageEncoder(Encoder):
         return torch.split(images, self.backbone.micro_batch_size(images))
 
     def pool_tokens(self, tokens: Tensor) -> Tensor:
-        """Each image's pooled vector (B, W) from the backbone's tokens (B, prefix + N, W)."""
+        """Each image's vector, (B, W), or (B, D) of shared blocks, from the backbone's tokens (B, prefix + N, W)."""
         if self.backbone.attention_pool is not None:
             pooled: Tensor = self.backbone.attention_pool(tokens)
             return pooled
+        tokens = self.encode_shared(tokens)
         return tokens[:, 0] if self.pool == "class" else tokens[:, self.backbone.num_prefix_tokens :].mean(dim=1)
 
     def _group_frames(self, pooled: list[Tensor], frames: Tensor) -> Tensor:
@@ -248,6 +269,7 @@ class TextEncoder(Encoder):
         return MaskedOutput(positions.select(tokens), self._embed(tokens, attention_mask))
 
     def _embed(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        tokens = self.encode_shared(tokens, attention_mask)
         if self.pool == "class":
             return l2_normalize(self.projection(tokens[:, 0]))
         if self.pool == "last":

@@ -20,6 +20,7 @@ from cots.models.backbone import TextBackbone
 from cots.models.encoder import Encoder, TextEncoder
 from cots.models.hf_text import HfTextBackbone
 from cots.models.model_folder import CONFIG, DIGEST, TOKENIZER, WEIGHTS, model_load_errors, read_config
+from cots.models.shared_blocks import SharedBlocks
 
 MAX_TOKENS = 512  # of a text, for models that limit neither positions nor texts
 SORT_WINDOW = 100  # batches of texts that are sorted by length together
@@ -149,7 +150,8 @@ def load_text_model(folder: Path) -> TextModel | None:
                 return None
             tokenizer = load_tokenizer(folder / TOKENIZER)
             backbone, text_config = build_text_backbone(config, tokenizer)
-            text = TextEncoder(backbone, dim=config["dim"], pool=text_config["pool"])
+            shared = build_shared_blocks(config)
+            text = TextEncoder(backbone, dim=config["dim"], pool=text_config["pool"], shared=shared)
             names = [name for name in weights.keys() if name.startswith("text.")]  # noqa: SIM118  no iterator
             text.load_state_dict({name.removeprefix("text."): weights.get_tensor(name) for name in names})
     return TextModel(text=text, tokenizer=tokenizer, config=config, digest=digest).to(default_device())
@@ -158,6 +160,12 @@ def load_text_model(folder: Path) -> TextModel | None:
 def fill_nulls(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """The config with values for its keys that are null."""
     return {key: values.get(key) if value is None else value for key, value in config.items()}
+
+
+def build_shared_blocks(config: dict[str, Any]) -> SharedBlocks | None:
+    """The blocks that both encoders of a model's config share, with random weights; None without `shared_blocks`."""
+    num_blocks = config.get("shared_blocks", 0)
+    return SharedBlocks(dim=config["dim"], num_blocks=num_blocks) if num_blocks else None
 
 
 def build_text_backbone(

@@ -31,9 +31,10 @@ def apply_fsdp(objective: nn.Module) -> None:
             _fully_shard(part)
         if isinstance(part, Encoder):
             pool = part.backbone.attention_pool if isinstance(part, ImageEncoder) else None
-            parts = (part.projection, *part.backbone.blocks, pool, part.backbone)  # it pools after the backbone's pass
+            parts = (*part.layers_above, *part.backbone.blocks, pool, part.backbone)  # it pools after that
             for module in filter(None, parts):
-                _fully_shard(module)
+                if not isinstance(module, FSDPModule):  # as shared blocks are for the second encoder
+                    _fully_shard(module)
         if isinstance(part, ImageEncoder):
             register_fsdp_forward_method(part.backbone, "forward_clean_and_masked")
 
