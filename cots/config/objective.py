@@ -8,7 +8,7 @@ from cots.config_base import Config, Fraction
 
 
 class LossWeightsConfig(Config):
-    """Weights of the three levels of interaction and of the masked views; 0 switches a term and its cost off."""
+    """Weights of the three levels of interaction and of two terms of this project; 0 switches a term off."""
 
     instance: NonNegativeFloat = Field(default=1.0, description="Weight of the instance level. Paper: 1 (M).")
     token: NonNegativeFloat = Field(default=1.0, description="Weight of the token level. Paper: 1 (M).")
@@ -17,6 +17,12 @@ class LossWeightsConfig(Config):
         default=0.0,
         description="Weight of the instance level between masked images and masked texts. 0 in the paper (D); for runs "
         "that see every pair some 50 times or more: docs/decisions/0007-masked-views.md.",
+    )
+    within_modality: NonNegativeFloat = Field(
+        default=0.0,
+        description="Weight of the contrast within a modality: two crops of an image, and captions of an image where "
+        "`captions_per_sample` is 2 or more. 0 in the paper (D). See [shared-layers.md](shared-layers.md).",
+        json_schema_extra={"since": "0.3.0"},
     )
 
 
@@ -125,6 +131,11 @@ class CotsObjectiveConfig(Config):
         return self.mask if self.loss_weights.token or self.loss_weights.masked_views else None
 
     @property
+    def needs_two_crops(self) -> bool:
+        """Whether two crops of an image are compared."""
+        return bool(self.loss_weights.within_modality)
+
+    @property
     def saves_ema(self) -> bool:
         """Whether the run saves the momentum encoders instead of the online ones."""
         return self.save == "ema"
@@ -146,6 +157,7 @@ class InBatchObjectiveConfig(Config):
     masked: ClassVar[None] = None
     saves_ema: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = True
+    needs_two_crops: ClassVar[bool] = False
     needs_one_frame: ClassVar[bool] = False
 
 

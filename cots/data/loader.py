@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class SampleView(NamedTuple):
     frame: int  # index of the frame that the view shows
     box: Box
     tokens: NDArray[np.uint16]
+    other: "SampleView | None" = None  # the sample's next view, if two crops are compared
 
 
 class NumpyBatch(NamedTuple):
@@ -50,6 +51,7 @@ class NumpyBatch(NamedTuple):
     mlm_input_ids: NDArray[np.int64]  # (B, L) or (B, 0)
     mlm_mask: NDArray[np.bool_]  # (B, L) or (B, 0)
     frozen_features: NDArray[np.float16] | None = None  # (S, 1, L, W)
+    other_frames: NDArray[np.uint8] | NDArray[np.float16] | None = None  # as the first, of a second crop
 
 
 class PendingBatch(NamedTuple):
@@ -57,6 +59,7 @@ class PendingBatch(NamedTuple):
 
     arrays: NumpyBatch  # with empty `frames`
     frames: list[tuple[SampleView, list[int]]]  # for each of the S samples: its view, and the indices of its frames
+    other_frames: list[tuple[SampleView, list[int]]]  # likewise of a second view; empty if no two are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,7 @@ class TrainLoader:
         seed: of everything random.
         threads: how many decode images, each for a batch of its own.
         num_views: of each sample that are used, one in each epoch, over and over.
+        two_crops: whether a batch has the sample's next view beside that of the epoch.
         frozen_features: of these views, in place of pixels; None decodes the images.
         hard_negatives: (N, k) per sample, keys of those that it is confused with; None leaves the order random.
         hard_share: of the samples are followed by one of them, see `followed_by_nearest`.
@@ -120,6 +124,7 @@ class TrainLoader:
     seed: int
     threads: int
     num_views: int
+    two_crops: bool = False
     frozen_features: FrozenFeatures | None = None
     hard_negatives: NDArray[np.int64] | None = None
     hard_share: float = 0.0
@@ -156,11 +161,16 @@ class TrainLoader:
 
     def read_views(self, shard: int, epoch: int) -> Iterator[SampleView]:
         """The samples of a shard, in its order, each with the view of an epoch."""
-        views = CropViews.load(self.views[shard])
-        view = epoch % self.num_views
-        columns = (views.frames[:, view].tolist(), views.boxes[:, view].tolist(), views.tokens[:, view])
-        for row, (sample, *columns_of_row) in enumerate(zip(read_shard(self.shards[shard]), *columns, strict=True)):
-            yield SampleView(sample, (shard, view, row), *columns_of_row)
+        crops = CropViews.load(self.views[shard])
+        shown = [(epoch + number) % self.num_views for number in range(1 + self.two_crops)]
+        columns = [
+            zip(crops.frames[:, view].tolist(), crops.boxes[:, view].tolist(), crops.tokens[:, view], strict=True)
+            for view in shown
+        ]
+        for row, (sample, *drawn) in enumerate(zip(read_shard(self.shards[shard]), *columns, strict=True)):
+            places = [(shard, view, row) for view in shown]
+            view, *others = [SampleView(sample, place, *crop) for place, crop in zip(places, drawn, strict=True)]
+            yield view._replace(other=others[0]) if others else view
 
     def collate(self, views: list[SampleView], step: int) -> PendingBatch:
         """Draw captions, masks and frames of a whole batch, in this order, and keep this process's share."""
@@ -190,7 +200,12 @@ class TrainLoader:
             mlm_input_ids=mlm_input_ids[pairs],
             mlm_mask=mlm_mask[pairs],
         )
-        return PendingBatch(arrays, [(views[sample], frames[sample]) for sample in samples])
+        others = [(view.other, self._draw_frames(rng, view.other)) for view in views if view.other]
+        return PendingBatch(
+            arrays,
+            [(views[sample], frames[sample]) for sample in samples],
+            [others[sample] for sample in samples] if others else [],
+        )
 
     def _draw_captions(self, rng: np.random.Generator, view: SampleView) -> list[int]:
         """Indices of one or several captions of a sample, without replacement."""
@@ -201,12 +216,15 @@ class TrainLoader:
 
     def decode(self, pending: PendingBatch) -> NumpyBatch:
         """The batch with its pixels, or with frozen features in their place."""
+        shown = [self._show(frames) for frames in (pending.frames, pending.other_frames) if frames]
+        arrays = pending.arrays._replace(other_frames=shown[1] if len(shown) > 1 else None)
+        return arrays._replace(frozen_features=shown[0]) if self.frozen_features else arrays._replace(frames=shown[0])
+
+    def _show(self, frames: list[tuple[SampleView, list[int]]]) -> NDArray[Any]:
+        """(S, T, H, W, 3) pixels of some views, or (S, 1, L, W) frozen features."""
         if self.frozen_features:
-            tokens = [self.frozen_features.select(*view.place) for view, _ in pending.frames]
-            return pending.arrays._replace(frozen_features=np.stack(tokens)[:, None])
-        return pending.arrays._replace(
-            frames=np.stack([self.crop_frames(view, indices) for view, indices in pending.frames])
-        )
+            return np.stack([self.frozen_features.select(*view.place) for view, _ in frames])[:, None]
+        return np.stack([self.crop_frames(view, indices) for view, indices in frames])
 
     def _draw_masks(
         self, rng: np.random.Generator, texts: TokenBatch, *, num_samples: int

@@ -58,6 +58,12 @@ def build_train_loader(
     )
     views = tuple((tokens / name).with_suffix(".safetensors") for name in names)
     _, num_views, num_tokens = CropViews.load(views[0]).tokens.shape
+    two_crops = training.objective.needs_two_crops
+    if two_crops and min(num_views, training.cached_views or num_views) < 2:
+        raise BadInput(
+            "loss_weights.within_modality compares two crops of an image: set tokenize.crops_per_image to 2 or more, "
+            "and cached_views if it is not 0"
+        )
     if masking and num_tokens != grid**2:
         patches = f"{grid**2} patches of {image_config['patch']} pixels"
         raise BadInput(f"the visual tokens in {tokens} are {num_tokens} for each image, and the model has {patches}")
@@ -81,6 +87,7 @@ def build_train_loader(
         num_views=num_views,
         hard_negatives=read_hard_negatives(hard.table, table) if hard.table else None,
         hard_share=hard.share,
+        two_crops=two_crops,
     )
 
 

@@ -45,6 +45,22 @@ def info_nce(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="sum") / max(len(logits), 1)
 
 
+def multi_positive_info_nce(logits: Tensor, positives: Tensor) -> Tensor:
+    """Cross-entropy with several positives: mean over rows i of the mean over P_i of -log softmax(logits_i)[p].
+
+    Args:
+        logits: (R, C).
+        positives: (R, C) bool, P_i as True; a row without any counts as zero.
+
+    Returns:
+        Scalar, nats, >= 0; `info_nce` where every row has one positive; without rows zero, with a gradient path.
+
+    Source: L_out of Supervised Contrastive Learning, arXiv:2004.11362, eq. 2.
+    """
+    log_likelihood = F.log_softmax(logits, dim=1).masked_fill(~positives, 0)
+    return -(log_likelihood.sum(dim=1) / positives.sum(dim=1).clamp(min=1)).sum() / max(len(logits), 1)
+
+
 def global_targets(image_index: Tensor, all_image_index: Tensor) -> tuple[Tensor, Tensor]:
     """Targets and ignore mask of this rank's pairs among the pairs of the global batch.
 

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, SIMILARITY_STD
 from cots.distributed import all_gather_with_grad, local_slice
 from cots.losses.alignment import symmetric_kl
-from cots.losses.contrastive import contrastive_logits
+from cots.losses.contrastive import contrastive_logits, info_nce, multi_positive_info_nce
 from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
 from cots.losses.masked import masked_cross_entropy
 from cots.models.encoder import ImageEncoder, MaskedOutput, TextEncoder
@@ -22,6 +22,7 @@ from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
 from cots.models.token_index import TokenIndex
 from cots.objectives.encoded_rows import (
+    CandidateFeatures,
     CandidateSet,
     EncodedRows,
     Logits,
@@ -35,19 +36,21 @@ InBatchNegatives = Literal["none", "momentum", "online"]
 
 
 class LossWeights(NamedTuple):
-    """Weights, >= 0, of the three levels of interaction and of the instance level between masked views."""
+    """Weights, >= 0, of the three levels of interaction, of masked views, and of the contrast within a modality."""
 
     instance: float
     token: float
     task: float
     masked_views: float
+    within_modality: float = 0.0
 
 
 class CotsObjective(Objective[KeyFeatures]):
     """The COTS training objective: L = w_instance (L_i2t + L_t2i) + w_token (L_mvm + L_mlm) + w_task L_task.
 
-    This project adds a fourth term: w_masked_views (L_i2t + L_t2i) between the masked images and the masked texts,
-    which the token level encodes anyway (docs/decisions/0007).
+    This project adds two terms: w_masked_views (L_i2t + L_t2i) between the masked images and the masked texts, which
+    the token level encodes anyway (docs/decisions/0007), and w_within_modality (L_i2i + L_t2t) between two crops of an
+    image and between captions of an image (docs/shared-layers.md).
 
     `forward` reads queues, momentum encoders and filter and changes none of them; `update_state` does that. It can be
     called on micro-batches: with momentum features as negatives, their losses and gradients add up to those of the
@@ -113,6 +116,11 @@ class CotsObjective(Objective[KeyFeatures]):
         """Whether a loss needs the logits of the unmasked pairs."""
         return bool(self.loss_weights.instance or self.loss_weights.task)
 
+    @property
+    def _needs_candidates(self) -> bool:
+        """Whether a loss compares the unmasked pairs with others."""
+        return bool(self._needs_logits or self.loss_weights.within_modality)
+
     @torch.no_grad()
     def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> KeyFeatures:
         """Momentum features of the global batch, computed by micro-batch, and which pairs the filter keeps."""
@@ -152,7 +160,9 @@ class CotsObjective(Objective[KeyFeatures]):
         """A loss of zero, if the filter dropped every pair of this rank; it still takes part in the collectives."""
         total = keys.images.new_zeros((), requires_grad=True)
         if self.in_batch_negatives == "online":
-            for _ in range(self._needs_logits + bool(self.loss_weights.masked_views)):  # calls of `compute_logits`
+            for _ in range(
+                self._needs_candidates + bool(self.loss_weights.masked_views)
+            ):  # calls of `candidate_features`
                 no_rows = keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)
                 total = total + all_gather_with_grad(no_rows).sum()
         losses = {name: total.detach() for name, weight in self.loss_weights._asdict().items() if weight}
@@ -165,6 +175,7 @@ class CotsObjective(Objective[KeyFeatures]):
             "token": self.token_loss,
             "task": self.task_loss,
             "masked_views": self.masked_views_loss,
+            "within_modality": self.within_modality_loss,
         }
 
     def encode_rows(self, batch: Batch, keys: KeyFeatures, queries: Tensor) -> EncodedRows:
@@ -195,9 +206,13 @@ class CotsObjective(Objective[KeyFeatures]):
         text = self.text(rows.input_ids, rows.attention_mask)
         if targets and masked_text is None:  # no token can be masked: the text as it is
             masked_text = MaskedOutput(text[:0], text)
-        logits = self.compute_logits(image, text, keys, candidates) if self._needs_logits else None
+        features = self.candidate_features(image, text, keys, candidates) if self._needs_candidates else None
+        logits = self.compute_logits(image, text, features, candidates) if features and self._needs_logits else None
+        other = rows.per_pair(self.image(rows.other_frames)) if self.loss_weights.within_modality else None
         share = len(queries) / len(candidates.rows)
-        return EncodedRows(rows, keys, candidates, share, image, text, logits, targets, masked_image, masked_text)
+        return EncodedRows(
+            rows, keys, candidates, share, image, text, features, logits, targets, masked_image, masked_text, other
+        )
 
     def instance_loss(self, encoded: EncodedRows) -> Tensor:
         """Momentum contrast in both directions."""
@@ -241,19 +256,43 @@ class CotsObjective(Objective[KeyFeatures]):
         assert encoded.masked_text is not None
         assert encoded.masked_image.embedding is not None
         assert encoded.masked_text.embedding is not None
-        logits = self.compute_logits(
-            encoded.masked_image.embedding, encoded.masked_text.embedding, encoded.keys, encoded.candidates
-        )
-        return encoded.share * symmetric_info_nce(logits)
+        image, text = encoded.masked_image.embedding, encoded.masked_text.embedding
+        features = self.candidate_features(image, text, encoded.keys, encoded.candidates)
+        return encoded.share * symmetric_info_nce(self.compute_logits(image, text, features, encoded.candidates))
 
-    def compute_logits(self, image: Tensor, text: Tensor, keys: KeyFeatures, candidates: CandidateSet) -> Logits:
-        """Logits of the queries `image` and `text`, (R, D) each."""
+    def within_modality_loss(self, encoded: EncodedRows) -> Tensor:
+        """Contrast within each modality: a second crop finds its image, a caption the other captions of its image."""
+        assert encoded.candidate_features is not None
+        assert encoded.other_image is not None
+        candidates, (images, texts) = encoded.candidates, encoded.candidate_features
+        i2i = contrastive_logits(
+            encoded.other_image,
+            images,
+            candidates.images,
+            ignore_mask=candidates.ignore_mask,
+            temperature=self.temperature(),
+        )
+        positives = candidates.same_image(encoded.keys.image_index)
+        ignored = candidates.ignore_mask.scatter(1, candidates.targets[:, None], True) & ~positives
+        t2t = contrastive_logits(
+            encoded.text, texts, candidates.texts, ignore_mask=ignored, temperature=self.temperature()
+        )
+        return encoded.share * (info_nce(i2i, candidates.targets) + multi_positive_info_nce(t2t, positives))
+
+    def candidate_features(
+        self, image: Tensor, text: Tensor, keys: KeyFeatures, candidates: CandidateSet
+    ) -> CandidateFeatures:
+        """Features of the kept pairs, as `in_batch_negatives` says; `image` and `text` are this rank's rows (R, D)."""
         if self.in_batch_negatives == "online":
-            images, texts = all_gather_with_grad(torch.stack([image, text], dim=1)).unbind(dim=1)
-        else:
-            images, texts = keys.images[candidates.rows], keys.texts[candidates.rows]
+            return CandidateFeatures(*all_gather_with_grad(torch.stack([image, text], dim=1)).unbind(dim=1))
+        return CandidateFeatures(keys.images[candidates.rows], keys.texts[candidates.rows])
+
+    def compute_logits(
+        self, image: Tensor, text: Tensor, features: CandidateFeatures, candidates: CandidateSet
+    ) -> Logits:
+        """Logits of the queries `image` and `text`, (R, D) each, against the candidates' features."""
         contrast = partial(contrastive_logits, ignore_mask=candidates.ignore_mask, temperature=self.temperature())
-        i2t, t2i = contrast(image, texts, candidates.texts), contrast(text, images, candidates.images)
+        i2t, t2i = contrast(image, features.texts, candidates.texts), contrast(text, features.images, candidates.images)
         return Logits(i2t, t2i, candidates.targets)
 
     @torch.no_grad()

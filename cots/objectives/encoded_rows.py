@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cots.distributed import local_slice
@@ -30,6 +31,19 @@ class CandidateSet(NamedTuple):
     images: Tensor  # (K, D) of the queue
     texts: Tensor  # (K, D) of the queue
 
+    def same_image(self, image_index: Tensor) -> Tensor:
+        """(R, B + K) bool, True for the other kept pairs of a query's image; `image_index` is the global batch's."""
+        kept = image_index[self.rows]
+        others = same_image_mask(kept[self.targets], kept).scatter(1, self.targets[:, None], False)
+        return F.pad(others, (0, self.ignore_mask.shape[1] - len(kept)))
+
+
+class CandidateFeatures(NamedTuple):
+    """Features of the kept pairs: of the online encoders with gradient, or of the momentum encoders."""
+
+    images: Tensor  # (B, D)
+    texts: Tensor  # (B, D)
+
 
 class MaskedTargets(NamedTuple):
     """Positions of the masked patches and tokens of some rows: of each pair, also where pairs share an image."""
@@ -49,10 +63,12 @@ class EncodedRows(NamedTuple):
     share: float  # of these rows in the kept pairs of the global batch
     image: Tensor  # (R, D)
     text: Tensor  # (R, D)
+    candidate_features: CandidateFeatures | None  # None if no loss compares the unmasked pairs with others
     logits: Logits | None  # None if neither instance nor task level has a weight
     masked_targets: MaskedTargets | None  # None, as the next two, if no loss needs a masked pass
     masked_image: MaskedOutput | None
     masked_text: MaskedOutput | None
+    other_image: Tensor | None  # (R, D) of a second crop; None without a loss within modalities
 
 
 def symmetric_info_nce(logits: Logits) -> Tensor:

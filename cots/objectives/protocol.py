@@ -21,7 +21,7 @@ def saved_encoders(*, ema: bool) -> tuple[str, str]:
 class Batch(NamedTuple):
     """One rank's share of a batch of B image-text pairs, which show S images or videos; S < B if captions share one.
 
-    The last four fields are inputs of the masked passes.
+    The four fields before the last are inputs of the masked passes.
     """
 
     image_index: Tensor  # (B,) index of the image or video in the manifest
@@ -34,12 +34,14 @@ class Batch(NamedTuple):
     visual_tokens: Tensor  # (S, N) dVAE codes of the same crop
     mlm_input_ids: Tensor  # (B, L) token ids, some masked
     mlm_mask: Tensor  # (B, L) bool, True = to be predicted
+    other_frames: Tensor | None = None  # (S, T, 3, H, W) a second crop of each; None if no loss compares two
 
     def select(self, rows: Tensor | slice) -> "Batch":
         """The pairs of these ascending indices, with the frames that they show."""
         shown, frame_row = torch.unique(self.frame_row[rows], return_inverse=True)
-        of_frames = {"frames", "bool_masked_pos", "visual_tokens"}
-        fields = {name: field[shown if name in of_frames else rows] for name, field in self._asdict().items()}
+        of_frames = {"frames", "bool_masked_pos", "visual_tokens", "other_frames"}
+        tensors = {name: field for name, field in self._asdict().items() if field is not None}
+        fields = {name: field[shown if name in of_frames else rows] for name, field in tensors.items()}
         return Batch(**fields | {"frame_row": frame_row})
 
     def per_pair(self, values: Tensor) -> Tensor:

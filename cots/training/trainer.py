@@ -7,8 +7,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from cots.config.training import TrainConfig
 from cots.curves import GRAD_NORM, TOTAL_LOSS, current_column
@@ -207,13 +209,17 @@ def to_device(
     arrays: NumpyBatch, pixel_stats: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device
 ) -> Batch:
     """A batch as tensors on the device, with normalized pixels or with frozen features."""
-    if arrays.frozen_features is None:
-        frames = normalize_pixels(arrays.frames, mean=pixel_stats[0], std=pixel_stats[1], device=device)
-    else:
-        frames = torch.from_numpy(arrays.frozen_features).to(device).float()
-    pixels = {"frames", "frozen_features"}
-    others = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name not in pixels}
-    return Batch(frames=frames, **{name: values.to(device) for name, values in others.items()})
+
+    def show(values: NDArray[Any]) -> Tensor:
+        if values.dtype == np.uint8:
+            return normalize_pixels(values, mean=pixel_stats[0], std=pixel_stats[1], device=device)
+        return torch.from_numpy(values).to(device).float()
+
+    frames = show(arrays.frames if arrays.frozen_features is None else arrays.frozen_features)
+    other_frames = None if arrays.other_frames is None else show(arrays.other_frames)
+    shown = {"frames", "frozen_features", "other_frames"}
+    rest = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name not in shown}
+    return Batch(frames=frames, other_frames=other_frames, **{name: values.to(device) for name, values in rest.items()})
 
 
 def checkpoint_state(

@@ -18,14 +18,14 @@ from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
 from cots.objectives.cots import CotsObjective, InBatchNegatives, LossWeights
-from cots.objectives.encoded_rows import select_candidates
+from cots.objectives.encoded_rows import CandidateFeatures, select_candidates
 from cots.objectives.protocol import ALL_ROWS, Batch, KeyFeatures
 from cots.training.gradients import micro_batch_slices
 from cots.training.trainer import train_step
 from tests.backbones import language, vision, vit
 
 PATCHES, TOKENS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
-ALL = LossWeights(instance=1.0, token=0.5, task=0.25, masked_views=0.75)
+ALL = LossWeights(instance=1.0, token=0.5, task=0.25, masked_views=0.75, within_modality=0.3)
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -81,6 +81,7 @@ def batch(pairs: int) -> Batch:
         visual_tokens=torch.randint(0, CODES, (pairs, PATCHES)),
         mlm_input_ids=torch.where(mlm_mask, 4, ids),
         mlm_mask=mlm_mask,
+        other_frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
     )
 
 
@@ -143,7 +144,35 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
         if some.mlm_mask[row, place]
     ]
     token = sum(vision) / len(vision) + (sum(language) / len(language) if language else 0.0)
-    return {"instance": instance, "token": token, "task": task, "masked_views": masked_views}
+    losses = {"instance": instance, "token": token, "task": task, "masked_views": masked_views}
+    return losses | {"within_modality": slow_within_modality(model, some, keys)}
+
+
+def slow_within_modality(model: CotsObjective, some: Batch, keys: KeyFeatures) -> float:
+    """Second crops against images, and captions against captions, pair by pair."""
+    assert some.other_frames is not None
+    kept = [row for row in range(len(some.image_index)) if keys.keep_mask[row]]
+    texts, crops = model.text(some.input_ids, some.attention_mask), model.image(some.other_frames)
+    online = model.in_batch_negatives == "online"
+    image_keys, text_keys = (model.image(some.frames), texts) if online else (keys.images, keys.texts)
+
+    def cross_entropy(query: Tensor, positive: Tensor, others: list[Tensor]) -> float:
+        scores = torch.stack([query @ vector for vector in (positive, *others)]) / model.temperature()
+        return -float(scores.log_softmax(0)[0])
+
+    loss = 0.0
+    for row in kept:
+        image = some.image_index[row]
+        apart = [o for o in kept if model.in_batch_negatives != "none" and some.image_index[o] != image]
+        past = [number for number in range(int(model.queue.count)) if model.queue.image_index[number] != image]
+        negatives = [*(image_keys[o] for o in apart), *(model.queue.images[number] for number in past)]
+        loss += cross_entropy(crops[row], image_keys[row], negatives)
+        same = [text_keys[other] for other in kept if other != row and some.image_index[other] == image]
+        negatives = [*(text_keys[o] for o in apart), *(model.queue.texts[number] for number in past)]
+        for number, positive in enumerate(same):
+            others = [*same[:number], *same[number + 1 :], *negatives]
+            loss += cross_entropy(texts[row], positive, others) / len(same)
+    return loss / len(kept)
 
 
 def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
@@ -161,19 +190,19 @@ def token_loss(head: MaskedTokenHead, hidden: Tensor, paired: Tensor, target: Te
     return -float(logits.log_softmax(0)[target])
 
 
-@pytest.mark.parametrize("masked_views", [0.75, 0.0])
+@pytest.mark.parametrize("off", [(), ("masked_views",), ("within_modality",), ("instance", "task")])
 @pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
 @pytest.mark.parametrize(("pairs", "queue", "past"), [(1, 3, 1), (2, 5, 0), (5, 7, 2), (7, 3, 3)])
 def test_the_losses_agree_with_loops_over_the_papers_formulas(
-    negatives: InBatchNegatives, pairs: int, queue: int, past: int, masked_views: float
+    negatives: InBatchNegatives, pairs: int, queue: int, past: int, off: tuple[str, ...]
 ) -> None:
-    weighted = ALL._replace(masked_views=masked_views)
+    weighted = ALL._replace(**dict.fromkeys(off, 0.0))
     model = after_steps(objective(queue=queue, negatives=negatives, weights=weighted), past, pairs=4)
     some = batch(pairs)
     keys = model.compute_keys(some, [ALL_ROWS])
     output, slow = model(some, keys), slow_losses(model, some, keys)
-    if not masked_views:
-        del slow["masked_views"]
+    for name in off:
+        del slow[name]
     assert {name: float(loss) for name, loss in output.losses.items()} == pytest.approx(slow, rel=1e-9, abs=1e-12)
     weights = model.loss_weights._asdict()
     total = float(output.loss.detach())
@@ -224,12 +253,15 @@ def test_an_image_encoded_once_for_its_captions_has_the_gradients_of_one_copy_fo
         frames=shared.frames[: len(captions)],
         bool_masked_pos=torch.stack([torch.arange(PATCHES).roll(number) < 2 for number in range(len(captions))]),
         visual_tokens=shared.visual_tokens[: len(captions)],
+        other_frames=torch.randn_like(shared.frames[: len(captions)]),
     )
+    assert shared.other_frames is not None
     copies = shared._replace(
         frame_row=torch.arange(pairs),
         frames=shared.frames[frame_row],
         bool_masked_pos=shared.bool_masked_pos[frame_row],
         visual_tokens=shared.visual_tokens[frame_row],
+        other_frames=shared.other_frames[frame_row],
     )
     keys = model.compute_keys(copies, [ALL_ROWS])
     model(copies, keys).loss.backward()
@@ -338,7 +370,6 @@ def test_two_encoders_that_agree_perfectly_have_no_task_loss() -> None:
     keys = KeyFeatures(
         feature, feature, some.image_index, torch.zeros(3), torch.ones(3), torch.ones(3, dtype=torch.bool)
     )
-    similar = model.compute_logits(
-        feature, feature, keys, select_candidates(keys, torch.arange(3), model.queue, in_batch=True)
-    )
+    candidates = select_candidates(keys, torch.arange(3), model.queue, in_batch=True)
+    similar = model.compute_logits(feature, feature, CandidateFeatures(feature, feature), candidates)
     torch.testing.assert_close(similar.i2t, similar.t2i)

@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import chdir
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,50 @@ def test_gradient_accumulation_ends_with_nearly_the_same_weights(
     mine, theirs = (pd.read_csv(out / "report/curves.csv") for out in (parts, unfiltered))
     np.testing.assert_allclose(mine[TOTAL_LOSS], theirs[TOTAL_LOSS], rtol=0.02)
     assert weights(parts) != weights(unfiltered)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [{}, {"trainable_blocks": {"image": 0, "text": 1}, "cached_views": 2}])
+def test_shared_blocks_and_the_contrast_within_modalities_resume_to_the_bit(
+    frozen: dict[str, Any], tiny_data: Path, tokenized: Path, tmp_path: Path
+) -> None:
+    weights_of = {"instance": 1.0, "token": 0.0, "task": 0.0, "masked_views": 0.0, "within_modality": 0.5}
+    params = tiny_params(
+        model={"shared_blocks": 1},
+        pretrain={"captions_per_sample": 2, "steps": 4},
+        objective={"loss_weights": weights_of},
+    )
+    training = TrainConfig.model_validate(params.pretrain.model_dump() | frozen)
+    params = params.model_copy(update={"pretrain": training})
+    whole = run(tiny_data, tokenized, tmp_path / "whole", params)
+    with killed_at(2):
+        run(tiny_data, tokenized, tmp_path / "killed", params)
+    resumed = run(tiny_data, tokenized, tmp_path / "resumed", params)
+    assert weights(resumed) == weights(whole)
+    assert np.isfinite(pd.read_csv(whole / "report/curves.csv")[loss_column("within_modality")]).all()
+    assert DualEncoder.load(whole / "model").image.shared is not None
+
+
+def test_two_crops_of_an_image_are_two_of_its_views(tiny_data: Path, tokenized: Path) -> None:
+    params = tiny_params(objective={"loss_weights": {"instance": 1.0, "within_modality": 1.0}})
+    model = build_model(params.model, tokenized / "tokenizer")
+    paths = (tiny_data / "manifest.parquet", tiny_data / "shards", tokenized / "tokens")
+    batches = build_train_loader(*paths, model=model, training=params.pretrain, media=BOTH)
+    plain = replace(batches, two_crops=False)
+    for epoch, number in product((0, 1, 5), range(len(batches.shards))):
+        shown = list(batches.read_views(number, epoch))
+        assert [view.place[1] for view in shown] == [epoch % 2] * len(shown)
+        expected = [view.place for view in plain.read_views(number, epoch + 1)]
+        assert [view.other.place for view in shown if view.other] == expected
+    arrays, alone = next(batches.iter_from(3)), next(plain.iter_from(3))
+    assert arrays.other_frames is not None
+    assert alone.other_frames is None
+    assert arrays.other_frames.shape == arrays.frames.shape
+    for name in ("image_index", "caption_index", "frames", "input_ids", "mlm_input_ids", "bool_masked_pos"):
+        assert np.array_equal(getattr(arrays, name), getattr(alone, name)), name
+    with pytest.raises(BadInput, match="set tokenize.crops_per_image to 2 or more, and cached_views"):
+        once = params.pretrain.model_copy(update={"cached_views": 1})
+        build_train_loader(*paths, model=model, training=once, media=BOTH)
 
 
 @pytest.mark.slow

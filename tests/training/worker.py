@@ -30,6 +30,8 @@ NO_KEYS = {
     "filter": {"warmup_steps": 1, "num_std": None, "momentum": 0.5},
 }
 DROPS: dict[str, Any] = {"filter": {"warmup_steps": 1, "num_std": 0.5, "momentum": 0.5}, "queue_size": 20}
+WITHIN = {"loss_weights": {"instance": 1.0, "token": 0.5, "task": 0.1, "masked_views": 0.0, "within_modality": 0.5}}
+SEVERAL_CAPTIONS = {"several captions", "within modalities", "sharded within modalities"}
 OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "sharded": ({"in_batch_negatives": "momentum"}, 1),
     "sharded and dropped": (
@@ -40,12 +42,14 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "sharded queries": ({"in_batch_negatives": "online"}, 1),
     "sharded without keys": (NO_KEYS, 1),
     "sharded clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
+    "sharded within modalities": ({"in_batch_negatives": "online", **WITHIN}, 1),
     "keys": ({"in_batch_negatives": "momentum", **DROPS}, 1),
     "keys in parts": ({"in_batch_negatives": "momentum", **DROPS}, 2),
     "no batch": ({"in_batch_negatives": "none", **DROPS}, 1),
     "queries": ({"in_batch_negatives": "online", **DROPS}, 1),
     "without keys": (NO_KEYS, 1),
     "several captions": ({"in_batch_negatives": "momentum", **DROPS}, 2),
+    "within modalities": ({"in_batch_negatives": "online", **DROPS, **WITHIN}, 1),
     "clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
     "siglip": ({"kind": "siglip", "temperature": TEMPERATURE, "bias": -10.0}, 1),
 }
@@ -55,8 +59,9 @@ def params_of(name: str) -> Params:
     """Tiny parameters of an objective, with a batch that no number of processes divides."""
     objective, parts = OBJECTIVES[name]
     if "kind" not in objective:
-        size = {"batch_size": 5, "captions_per_sample": 2} if name == "several captions" else {"batch_size": 7}
-        return tiny_params(pretrain=size | {"grad_accum_steps": parts}, objective=objective)
+        size = {"batch_size": 5, "captions_per_sample": 2} if name in SEVERAL_CAPTIONS else {"batch_size": 7}
+        shared = {"shared_blocks": 1 if "within" in name else 0}
+        return tiny_params(pretrain=size | {"grad_accum_steps": parts}, objective=objective, model=shared)
     params = tiny_params(pretrain={"batch_size": 7})
     training = TrainConfig.model_validate(params.pretrain.model_dump() | {"objective": objective})
     return params.model_copy(update={"pretrain": training})
@@ -76,7 +81,8 @@ def run_steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[st
     rows, sizes = [], []
     for _, arrays in zip(range(STEPS), batches.iter_from(0), strict=False):
         batch = to_device(arrays, PIXELS, torch.device("cpu"))
-        batch = batch._replace(frames=batch.frames.double())
+        other_frames = None if batch.other_frames is None else batch.other_frames.double()
+        batch = batch._replace(frames=batch.frames.double(), other_frames=other_frames)
         rows.append(
             train_step(
                 objective,
