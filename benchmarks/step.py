@@ -95,7 +95,8 @@ def random_batch(model: ModelConfig, cots: CotsObjectiveConfig, *, pairs: int, v
         mlm_input_ids=input_ids,
         mlm_mask=attention_mask & (torch.rand(input_ids.shape) < cots.mask.mlm_probability),
     )
-    return Batch(*(field.to(default_device()) for field in batch))
+    fields = {name: field for name, field in batch._asdict().items() if field is not None}
+    return Batch(**{name: field.to(default_device()) for name, field in fields.items()})
 
 
 def main(sizes: tuple[str, ...] = tuple(SIZES), rounds: int = 7) -> None:

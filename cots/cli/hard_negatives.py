@@ -27,7 +27,8 @@ def hard_negatives(
     from cots.index.hard_negatives import mine_hard_negatives
 
     nearest = mine_hard_negatives(index, count=count, max_fit=max_fit)
-    rows = nearest.to_dict("records")
+    columns = zip(nearest["id"], nearest["nearest"], strict=True)
+    rows: list[dict[str, object]] = [{"id": id_, "nearest": others} for id_, others in columns]
     name = hashlib.sha256(str(rows).encode()).hexdigest()[:12]  # another table is another parameter, which DVC sees
     path = out or DATA / f"hard_negatives-{name}.parquet"
     write_table(path, rows, SCHEMA)

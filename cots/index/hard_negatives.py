@@ -47,7 +47,7 @@ def mine_hard_negatives(folder: Path, *, count: int, max_fit: float) -> pd.DataF
         pairs = pd.concat(_wrong_pairs(item_index, caption_index, owners, train, count=count, max_fit=max_fit))
     except (ValueError, OSError, KeyError) as error:
         raise BadInput(f"the index {folder} cannot be used ({error}): run `dvc repro --force index`") from None
-    best = pairs.groupby(["item", "other"], as_index=False)["score"].max()
+    best = pairs.groupby(["item", "other"])["score"].max().reset_index()
     best = best.sort_values(["item", "score", "other"], ascending=[True, False, True]).groupby("item").head(count)
     ids = items["id"].to_numpy()
     nearest = best.assign(other=ids[best["other"]]).groupby("item")["other"].agg(list)

@@ -48,7 +48,9 @@ def test_pairs_that_people_judged_are_left_out_wherever_the_list_is_made_or_read
 
 def test_a_carriage_return_in_a_text_begins_no_row(tmp_path: Path) -> None:
     path = tmp_path / "suspects.csv"
-    write_suspects(path, find_suspects(PAIRS, MANIFEST.assign(captions=[["a cat", "a\rdog"], ["\ra bus"]])))
+    write_suspects(
+        path, find_suspects(PAIRS, pd.DataFrame({"id": ["a", "b"], "captions": [["a cat", "a\rdog"], ["\ra bus"]]}))
+    )
     assert read_suspects(path).to_dict("list") == {"id": ["b", "a"], "caption": [0, 1]}
     assert read_suspects(path, {pair_key("a", "a\rdog"), pair_key("b", "\ra bus")}).empty
 
