@@ -51,6 +51,8 @@ class Originals:
                 return content, FORMATS.get(image.format or "", FORMATS["JPEG"])  # MPO is a JPEG of several images
         except UnusableImage as error:
             raise RequestRefused(404, f"the original of item {row} cannot be given: {error.reason}") from None
+        except OSError as error:  # the folder itself, such as a drive that is not there any more
+            raise RequestRefused(404, f"the original of item {row} cannot be given: {error.strerror}") from None
 
     def _locate(self, view: VersionView, row: int) -> tuple[Path, Path]:
         """The file of an image, and the folder that it must lie in."""

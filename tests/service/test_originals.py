@@ -87,6 +87,9 @@ def test_files_beyond_a_limit_or_gone_since_are_not_given(
         assert served.client.get(paths["sub/green.jpg"]).json()["error"].endswith("no such file")
         os.mkfifo(folder / "sub/green.jpg")  # reading it would wait for ever
         assert served.client.get(paths["sub/green.jpg"]).json()["error"].endswith("no such file")
+        shutil.rmtree(folder)  # as a drive that is taken away
+        gone = served.client.get(paths["red.png"])
+        assert (gone.status_code, gone.json()["error"].partition(": ")[2]) == (404, "No such file or directory")
 
 
 def test_images_in_a_folder_below_are_found_and_videos_have_no_original(mixed_package: Path, tmp_path: Path) -> None:
