@@ -116,7 +116,7 @@ def test_numbers_of_threads_and_random_numbers_are_each_forks_own(fork_python: s
 
 def test_a_server_whose_session_is_over_ends_with_what_it_left_running(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as session:
-        python = start(tmp_path / "server", session.pid)
+        python = start(tmp_path / "server", session.pid, preloaded=["torch", "prefect.context"])
         with subprocess.Popen(
             [python, "-c", "print('on', flush=True); import time; time.sleep(600)"], stdout=subprocess.PIPE
         ) as child:
