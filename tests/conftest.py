@@ -1,5 +1,6 @@
 """Common fixtures: MLflow stores, tiny encoders, an index, packages and data."""
 
+import fcntl
 import io
 import json
 import os
@@ -56,15 +57,33 @@ COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all workers of this session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def made_once(path: Path, make: Callable[[Path], None]) -> Path:
+    """The path, which the first worker to need it has made; not to be written to."""
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            make(partial := path.with_name(f"partial-{path.name}"))
+            partial.rename(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def empty_store(session_folder: Path) -> Path:
     """A migrated database; created once, because that takes seconds."""
 
     from cots.tracking.store import connect
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    with tracked_in(path):
-        connect()
-    return path
+    def migrate(path: Path) -> None:
+        with tracked_in(path):
+            connect()
+
+    return made_once(session_folder / "mlflow.db", migrate)
 
 
 @contextmanager
@@ -419,8 +438,7 @@ def squares_champion(
 
 
 @pytest.fixture(scope="session")
-def fork_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+def fork_python(session_folder: Path) -> str:
     """The path of a stand-in for `python` that starts at once; `tests.fork_server` documents its limits."""
-    base, worker = tmp_path_factory.getbasetemp(), "PYTEST_XDIST_WORKER" in os.environ
-    owner = os.getppid() if worker else os.getpid()
-    return start((base.parent if worker else base) / "fork-server", owner)
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    return start(session_folder / "fork-server", owner)

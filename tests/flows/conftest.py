@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from cots.flows.local.postgres import is_installed
+from tests.conftest import made_once
 from tests.servers import free_port, serving, waited_for
 
 ROOT = Path(__file__).parents[2]
@@ -195,9 +196,20 @@ def free_ports(number: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterator[Server]:
+def prefect_home(session_folder: Path, fork_python: str) -> Path:
+    """Prefect's home folder with a migrated database; created once, because that takes ten seconds."""
+
+    def migrate(home: Path) -> None:
+        command = [fork_python, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+        subprocess.run(command, env=os.environ | {"PREFECT_HOME": str(home)}, check=True, capture_output=True)
+
+    return made_once(session_folder / "prefect", migrate)
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path, fork_python: str) -> Iterator[Server]:
     """A Prefect server on a free port, with its own home folder."""
-    home = tmp_path_factory.mktemp("prefect")
+    home = Path(shutil.copytree(prefect_home, tmp_path_factory.mktemp("prefect") / "home"))
     port = free_port()
     environment = os.environ | {
         "PREFECT_HOME": str(home),
@@ -208,7 +220,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, fork_python: str) -> Iterat
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     prefect = Server(environment["PREFECT_API_URL"], environment, fork_python)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [fork_python, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with serving(command, answers=f"{prefect.url}/health", folder=home, environment=environment):
         yield prefect
 
