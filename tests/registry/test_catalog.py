@@ -18,14 +18,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def registry(store: str, tiny_package: Path, other_package: Path) -> Registry:
+def registry(registry_of_two: Registry) -> Registry:
     """Two versions, with a promotion and a rollback."""
-    registry = Registry()
-    for package in (tiny_package, other_package):
-        register(registry, package)
-    registry.promote(1, why="first")
-    registry.rollback(why="back")
-    return registry
+    registry_of_two.promote(1, why="first")
+    registry_of_two.rollback(why="back")
+    return registry_of_two
 
 
 def test_versions_and_promotions_are_those_that_mlflow_returns(registry: Registry) -> None:
