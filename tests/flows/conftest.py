@@ -138,8 +138,10 @@ class Platform(Server):
 
     def ended(self, run: str) -> tuple[str, str]:
         """Wait for the end of a run; return type and message of its state."""
-        waited_for(lambda: self.state_of(run)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), RUN_SECONDS)
-        return self.state_of(run)["type"], self.state_of(run)["message"]
+        ends = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        waited_for(lambda: self.state_of(run)["type"] in ends, RUN_SECONDS, every=0.5)
+        state = self.state_of(run)
+        return state["type"], state["message"]
 
     def completed(self, run: str) -> str:
         """Wait for a run to complete; return its message."""

@@ -28,7 +28,7 @@ def test_of_seven_periods_without_a_worker_one_run_is_left(server: Server) -> No
         def all_runs() -> list[UUID]:
             return [UUID(run["id"]) for run in server.ask("/flow_runs/filter", deployments | due)]
 
-        waited_for(lambda: len(all_runs()) > PERIODS and is_superseded(all_runs()[PERIODS - 1]), 60)
+        waited_for(lambda: len(all_runs()) > PERIODS and is_superseded(all_runs()[PERIODS - 1]), 60, every=0.5)
         client.pause_deployment(deployment)  # takes back the runs that are not due yet
         waiting = all_runs()
         assert len(waiting) >= PERIODS

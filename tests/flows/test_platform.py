@@ -96,14 +96,6 @@ def test_a_page_of_another_site_can_command_neither_prefect_nor_mlflow(platform:
     assert httpx.options(f"{platform.url}/flows/", headers=own).headers["Access-Control-Allow-Origin"] == own["Origin"]
 
 
-def test_a_second_up_finds_everything_running_and_status_agrees(platform: Platform) -> None:
-    output = platform.up()
-    for name in ("PostgreSQL", "mlflow", "prefect", "worker"):
-        assert f"{name}: already running" in output
-    status = platform.local("status")
-    assert (status.returncode, status.stdout.count(": up")) == (0, 4)
-
-
 def test_a_port_that_is_taken_is_reported_in_one_line(platform: Platform, tmp_path: Path) -> None:
     port = platform.ports[-1]
     done = platform.local("up", "--state", str(tmp_path / "other"), "--postgres-port", port)
@@ -122,12 +114,19 @@ def test_a_schedule_fires_and_the_champion_moves(
     often = often.replace("interval: 86400 ", "interval: 600 ").replace("2026-01-01T02:00:00+00:00", first.isoformat())
     (platform.project / "prefect.yaml").write_text(often)
     platform.up()
-    waited_for(lambda: any(run["state_type"] == "COMPLETED" for run in platform.runs("retrain")), 400)
+    waited_for(lambda: any(run["state_type"] == "COMPLETED" for run in platform.runs("retrain")), 400, every=0.5)
     [run] = [run for run in platform.runs("retrain") if run["state_type"] == "COMPLETED"]
     assert run["auto_scheduled"]
     assert champion(registry) == 1
-    (platform.project / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
-    platform.up()
+    (platform.project / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())  # for the next test's `up`
+
+
+def test_a_second_up_finds_everything_running_and_status_agrees(platform: Platform) -> None:
+    output = platform.up()
+    for name in ("PostgreSQL", "mlflow", "prefect", "worker"):
+        assert f"{name}: already running" in output
+    status = platform.local("status")
+    assert (status.returncode, status.stdout.count(": up")) == (0, 4)
 
 
 @pytest.mark.parametrize("victim", ["worker", "prefect", "mlflow", "postgres"])

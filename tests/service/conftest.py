@@ -62,12 +62,12 @@ class Served:
         content: dict[str, Any] = answer.json()
         return content
 
-    def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
-        """Wait until a condition holds that another thread brings about."""
+    def until(self, holds: Callable[[], bool], seconds: float = 30.0, *, every: float = 0.02) -> None:
+        """Wait until a condition holds that another thread brings about, looking every so many seconds."""
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, "it did not happen"
-            time.sleep(0.02)
+            time.sleep(every)
 
 
 @contextmanager

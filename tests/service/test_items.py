@@ -44,9 +44,9 @@ def project(
 
 def wait_until_found(served: Served, client: Client, change: int) -> None:
     """Wait until the version that holds a change answers."""
-    served.until(lambda: client.changes().indexed >= change, SECONDS)
+    served.until(lambda: client.changes().indexed >= change, SECONDS, every=0.2)
     version = client.changes().version
-    served.until(lambda: client.ready().versions.index.version == version, SECONDS)
+    served.until(lambda: client.ready().versions.index.version == version, SECONDS, every=0.2)
 
 
 def test_added_images_are_found_changed_and_withdrawn(project: Path) -> None:
@@ -85,7 +85,7 @@ def test_added_images_are_found_changed_and_withdrawn(project: Path) -> None:
         assert (hit.captions, hit.split) == (["a purple thing"], "train")
         report = client.withdraw(["purple.png"], "its owner asked").report
         assert "images that requests gave and no sample uses any more: changes/" in report
-        served.until(lambda: "purple.png" not in {hit.id for hit in client.results("a", k=100)}, SECONDS)
+        served.until(lambda: "purple.png" not in {hit.id for hit in client.results("a", k=100)}, SECONDS, every=0.2)
         again = client.change_items([{"id": "purple.png", "image": encoded("purple")}])
         assert (again.accepted, again.rejected[0].reason, again.change) == ([], "withdrawn", None)
         assert 'cots_item_changes_total{outcome="rejected"} 1.0' in client.metrics()
@@ -186,10 +186,13 @@ def test_a_malformed_request_stores_nothing(guarded: Served, bare_project: Path)
         stranger.change_items([{"id": "a", "image": encoded("red")}])
 
 
-def test_changes_that_cannot_be_indexed_stay_stored_and_say_why(guarded: Served, bare_project: Path) -> None:
+def test_changes_that_cannot_be_indexed_stay_stored_and_say_why(
+    guarded: Served, bare_project: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", fork_python)
     with Client(guarded.url, token=SECRET) as client:
         assert client.change_items([{"id": "a.png", "image": encoded("red")}]).change == 1
-        guarded.until(lambda: client.changes().trouble is not None, SECONDS)
+        guarded.until(lambda: client.changes().trouble is not None, SECONDS, every=0.2)
         status = client.changes()
         assert (status.stored, status.indexed, status.version) == (1, 0, None)
         assert "stored changes are not indexed yet: " in (status.trouble or "")
