@@ -1,5 +1,6 @@
 """FSDP with SigLIP, whose pooling layer runs after the backbone's own pass."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,9 @@ def compare(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_attention_pooling_is_sharded_on_its_own(tmp_path: Path) -> None:
+def test_attention_pooling_is_sharded_on_its_own(
+    tmp_path: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(fork_python))
     KINDS["transformers SigLIP"](tmp_path / "theirs")
     multiprocessing.spawn(compare, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
