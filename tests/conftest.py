@@ -34,10 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
 
 
+LONGEST = ["test_platform.py", "test_launch.py", "test_page.py", "test_retrain.py", "test_processes.py"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files that start servers or train first, so that two workers end at about the same time."""
+    """Run the longest files first, then those that start servers or train: all workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    first = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (first.get(item.path.name, len(first)), item.path not in slow))
 
 
 @pytest.fixture(scope="session")
