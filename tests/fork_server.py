@@ -20,7 +20,7 @@ takes `sys.executable`:
 - at its end, what modules do that were imported before the fork: torch tells nothing and takes nothing apart;
 - `cots` and `pipelines` are this checkout's, whatever lies in the working folder.
 
-The server leaves to the real interpreter what it does not know: other options than -c, -m and -u, scripts, PYTHON*
+The server leaves to the real interpreter what it does not know: other options than -c, -m, -u and -B, scripts, PYTHON*
 variables other than PYTHONPATH and PYTHONUNBUFFERED. It starts with the first request, serves all workers of a test
 session, and ends with it.
 """
@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tests.fork_client import REAL
-from tests.forked import Request, become, ended, run
+from tests.forked import IGNORED, Request, become, ended, run
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
@@ -213,7 +213,7 @@ def received(connection: socket.socket) -> Request:
 
 def _can(request: Request) -> bool:
     """Whether a fork does what the real interpreter would."""
-    arguments = [argument for argument in request.arguments if argument != "-u"]
+    arguments = [argument for argument in request.arguments if argument not in IGNORED]
     changed = request.environment.items() ^ os.environb.items()
     own = {name for name, _ in changed if name.startswith(b"PYTHON")} - {b"PYTHONPATH", b"PYTHONUNBUFFERED"}
     return len(arguments) > 1 and arguments[0] in ("-c", "-m") and not own

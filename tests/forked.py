@@ -11,10 +11,12 @@ import types
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
 INTERRUPTED = -signal.SIGINT
+IGNORED = ("-u", "-B")  # options that say only when output is written, and whether bytecode is
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,10 @@ def run(arguments: list[str], paths: list[str]) -> None:
         arguments: of the interpreter.
         paths: where installed modules lie.
     """
-    while arguments[0] == "-u":
-        arguments = arguments[1:]
-    if len(arguments) < len(sys.argv) or "PYTHONUNBUFFERED" in os.environ:
+    options = list(takewhile(IGNORED.__contains__, arguments))
+    if "-u" in options or "PYTHONUNBUFFERED" in os.environ:
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
-    kind, what, *rest = arguments
+    kind, what, *rest = arguments[len(options) :]
     added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [str(Path.cwd()) if kind == "-m" else "", *added, *paths]
     sys.argv = ["-m" if kind == "-m" else "-c", *rest]
