@@ -10,6 +10,8 @@ export DVC_NO_ANALYTICS = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
+# Bytecode is written also where the environment says otherwise: a test run starts Python 40 times.
+export PYTHONDONTWRITEBYTECODE =
 
 help:
 	@echo "make demo   set up, run the pipeline on drawn scenes, publish, show the result"
