@@ -51,8 +51,18 @@ demo: setup
 # In containers if Docker Compose is installed, else as plain processes; COMPOSE= forces the latter.
 COMPOSE ?= $(shell docker compose ls >/dev/null 2>&1 && echo docker compose -f infra/compose.yaml)
 
-up: setup
+up: setup $(if $(COMPOSE),infra/.env)
 	$(if $(COMPOSE),$(COMPOSE) up --detach --wait,python -m cots.flows.local up $(ARGS))
+	$(if $(COMPOSE),@printf '\nexport %s' $(ADDRESSES) && echo)
+
+# What plain processes print themselves.
+ADDRESSES = MLFLOW_TRACKING_URI=http://127.0.0.1:5000 PREFECT_API_URL=http://127.0.0.1:4200/api \
+	'PREFECT_API_AUTH_STRING="cots:$$(sed -n s/^PREFECT_PASSWORD=//p infra/.env)"'
+
+# The example with secrets that are drawn at the first start, as those of plain processes are.
+infra/.env:
+	@umask 077 && python -c 'import secrets, sys; [print(line.strip() + secrets.token_hex(16) * line.endswith("=\n")) \
+		for line in sys.stdin]' < infra/.env.example > $@
 
 down: setup
 	$(if $(COMPOSE),$(COMPOSE) down $(if $(PURGE),--volumes),python -m cots.flows.local down $(if $(PURGE),--purge) $(ARGS))

@@ -1,6 +1,7 @@
 """Dockerfiles, compose file, manifests and Terraform, held against what can be known without an engine."""
 
 import functools
+import inspect
 import json
 import os
 import re
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cots.flows.local import deployments
+from cots.flows.local.__main__ import up
 from cots.service.app import ServiceSettings, create_app
 from cots.service.middleware import OPEN_PATHS, RequestLimits
 from cots.service.page import FILES
@@ -26,7 +29,7 @@ OVERLAYS = ["staging", "production"]
 VERSION = re.compile(r"[^:@]+:[^:@]*\d+\.\d+[^:@]*|[^:@]+:RELEASE\.\d{4}-[^:@]+|.+@sha256:[0-9a-f]{64}")
 COMPOSE: dict[str, Any] = yaml.safe_load((INFRA / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-ONE_SHOT = {"owner", "bucket"}
+ONE_SHOT = {"owner", "bucket", "deployments"}
 
 
 def tool(name: str) -> str:
@@ -237,6 +240,41 @@ def test_prefect_wants_a_log_in_and_lets_no_other_sites_page_in() -> None:
     ):
         assert server["PREFECT_SERVER_API_AUTH_STRING"] == worker["PREFECT_API_AUTH_STRING"]
         assert server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4200"
+
+
+def test_make_up_starts_in_containers_what_it_starts_as_plain_processes() -> None:
+    started = {name for name, service in SERVICES.items() if "profiles" not in service}
+    assert {"mlflow", "prefect", "deployments", "worker"} <= started
+    defaults = {name: option.default for name, option in inspect.signature(up).parameters.items()}
+    for name in ("mlflow", "prefect"):
+        port = defaults[f"{name}_port"]
+        assert SERVICES[name]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert SERVICES["deployments"]["command"] == ["python", "-m", deployments.__name__]
+    assert SERVICES["worker"]["depends_on"]["deployments"] == {"condition": "service_completed_successfully"}
+    assert SERVICES["worker"]["command"][3:7] == ["--pool", deployments.POOL, "--type", "process"]
+    assert SERVICES["worker"]["environment"] == SERVICES["deployments"]["environment"]
+
+
+def test_make_up_draws_secrets_once_and_ends_with_the_addresses_and_the_log_in(tmp_path: Path) -> None:
+    (tmp_path / "infra").mkdir()
+    for name in ("Makefile", "infra/.env.example"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = ("make", "-C", str(tmp_path), "--no-print-directory", "-o", "setup", "up", "COMPOSE=true compose")
+    ran(*command)
+    secrets = tmp_path / "infra/.env"
+    assert secrets.stat().st_mode & 0o077 == 0
+    drawn = dict(re.findall(r"^(\w+)=(.*)$", secrets.read_text(), re.MULTILINE))
+    asked = set(re.findall(r"\$\{(\w+):\?", (INFRA / "compose.yaml").read_text()))
+    assert all(re.fullmatch(r"[0-9a-f]{32}", drawn[name]) for name in asked)
+    assert len({drawn[name] for name in asked}) == len(asked)
+    lines = ran(*command).split("\n\n")[1].splitlines()
+    assert drawn == dict(re.findall(r"^(\w+)=(.*)$", secrets.read_text(), re.MULTILINE))
+    shown = ran("bash", "-c", f"cd {tmp_path}; {'; '.join(lines)}; env")
+    values = dict(line.split("=", 1) for line in shown.splitlines() if line.startswith(("MLFLOW_TRACK", "PREFECT_API")))
+    login = SERVICES["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+    assert values["PREFECT_API_AUTH_STRING"] == re.sub(r"\$\{(\w+):.*\}", lambda name: drawn[name[1]], login)
+    assert values["PREFECT_API_URL"] == SERVICES["prefect"]["environment"]["PREFECT_UI_API_URL"]
+    assert values["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
 
 
 def test_the_ingress_leads_to_the_page_and_to_searches_alone(tmp_path: Path) -> None:

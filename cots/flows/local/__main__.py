@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from cots.errors import BadInput, exit_on_error
+from cots.flows.local.deployments import deploy
 from cots.flows.local.postgres import Postgres
 from cots.flows.local.processes import ManagedProcess, Processes
-from cots.flows.local.servers import deploy, end_lost_runs, mlflow_server, prefect_server, worker
+from cots.flows.local.servers import end_lost_runs, mlflow_server, prefect_server, worker
 from cots.flows.local.settings import FILE, Ports, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -31,7 +32,7 @@ def up(
         _print_started(server.name, processes.start(server, cwd=settings.folder))
     for server in servers:
         processes.wait(server)
-    deploy(settings, Path.cwd())
+    deploy(settings.environment(), Path.cwd())
     _start_worker(processes, worker(settings), settings)
     typer.echo(f"\nexport MLFLOW_TRACKING_URI={settings.tracking_uri}\nexport PREFECT_API_URL={settings.api_url}")
     typer.echo(f'export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(settings.login_file))})"')
