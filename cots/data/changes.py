@@ -173,7 +173,10 @@ def _apply(sample: Sample, change: Change, folder: Path) -> Sample:
         content = _read_image(folder / change.image)
         sample = replace(sample, fault=content) if isinstance(content, Fault) else replace(sample, content=content)
     if change.captions is not None:
-        sample = replace(sample, captions=change.captions, is_mismatched=(False,) * len(change.captions))
+        known = dict(zip(sample.captions, sample.languages, strict=False))
+        languages = tuple(known.get(text, "") for text in change.captions) if known else ()
+        is_mismatched = (False,) * len(change.captions)
+        sample = replace(sample, captions=change.captions, is_mismatched=is_mismatched, languages=languages)
     return sample if change.metadata is None else replace(sample, metadata=change.metadata)
 
 

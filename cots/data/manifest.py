@@ -30,6 +30,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+LANGUAGES = "languages"
+WITH_LANGUAGES = SCHEMA.append(pa.field(LANGUAGES, pa.list_(pa.string())))  # per caption its BCP 47 tag, or empty
+
 LAST_CHANGE = b"last_change"  # in the metadata of the file: number of the last change by request
 
 REJECTED_SCHEMA = pa.schema(
@@ -66,7 +69,7 @@ def read_last_change(path: Path) -> int:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read a manifest; its columns are those of `SCHEMA`.
+    """Read a manifest; its columns are those of `SCHEMA`, or `WITH_LANGUAGES` if the language of a caption is known.
 
     Raises:
         BadInput: no such file.

@@ -61,6 +61,7 @@ class Sample:
         captions: texts that describe it; without a usable one the sample is stored in split `GALLERY`.
         is_mismatched: per caption, whether it is known to describe another image (drawn scenes only).
             Stored in the manifest for evaluation, never in a shard.
+        languages: per caption its BCP 47 tag, empty if unknown; `()` if that of no caption is known.
         content: a file to read; or encoded bytes; or, for a video, one encoded image per frame.
         listing: the file of the source that names it or holds its captions, such as a table; None without one.
         origin: where it came from, for people.
@@ -73,6 +74,7 @@ class Sample:
     media: Media
     captions: tuple[str, ...]
     is_mismatched: tuple[bool, ...]
+    languages: tuple[str, ...] = ()
     content: Path | bytes | tuple[bytes, ...]
     origin: str
     listing: Path | None = None
@@ -89,12 +91,14 @@ class StoredSample:
         id: the source's id.
         captions: stripped, not blank; none in split `GALLERY`, at least one elsewhere.
         frames: encoded images, at least one.
+        languages: as in `Sample`.
     """
 
     key: str
     id: str
     captions: tuple[str, ...]
     frames: tuple[bytes, ...]
+    languages: tuple[str, ...] = ()
 
 
 def sample_key(series: int, number: int) -> str:

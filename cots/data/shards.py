@@ -24,7 +24,9 @@ def write_shard(path: Path, samples: list[StoredSample]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial, partial.open("wb") as file, wds.TarWriter(file, mtime=0, encoder=False) as tar:
         for sample in samples:
-            text = {"id": sample.id, "captions": sample.captions}
+            text: dict[str, Any] = {"id": sample.id, "captions": sample.captions}
+            if sample.languages:
+                text["languages"] = sample.languages
             members: dict[str, Any] = {"__key__": sample.key, "json": json.dumps(text, ensure_ascii=False).encode()}
             members |= {f"{index:03d}.jpg": frame for index, frame in enumerate(sample.frames)}
             tar.write(members)
@@ -39,6 +41,7 @@ def parse_sample(members: dict[str, Any]) -> StoredSample:
         id=text["id"],
         captions=tuple(text["captions"]),
         frames=tuple(members[name] for name in frames),
+        languages=tuple(text.get("languages", ())),
     )
 
 

@@ -11,7 +11,7 @@ from cots.config.stages.prepare import PrepareParams
 from cots.data.changes import apply_changes, images_folder, last_number, read_changes
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.shard_writer import ShardWriter, ingest
-from cots.data.manifest import LAST_CHANGE, REJECTED_SCHEMA, SCHEMA, write_table
+from cots.data.manifest import LANGUAGES, LAST_CHANGE, REJECTED_SCHEMA, SCHEMA, WITH_LANGUAGES, write_table
 from cots.data.samples import GALLERY
 from cots.data.verdicts import read_verdicts, select_rejected
 from cots.data.withdrawn import read_withdrawn
@@ -79,7 +79,9 @@ def stage(
             "indexed, but not trained or measured on",
             file=sys.stderr,
         )
-    schema = SCHEMA.with_metadata({LAST_CHANGE: str(last_number(listed))}) if listed else SCHEMA
+    schema = WITH_LANGUAGES if any(row[LANGUAGES] for row in rows) else SCHEMA
+    if listed:
+        schema = schema.with_metadata({LAST_CHANGE: str(last_number(listed))})
     write_table(manifest, sorted(rows, key=lambda row: int(str(row["key"]))), schema)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cots.config.stages.validate import ValidateParams
-from cots.data.manifest import SCHEMA, read_manifest, select_captioned
+from cots.data.manifest import LANGUAGES, SCHEMA, WITH_LANGUAGES, read_manifest, select_captioned
 from cots.data.quality.audit import MAX_ALIKE_BITS, audit_manifest
 from cots.data.quality.expectations import CheckResult, validate_manifest
 from cots.data.quality.suspects import read_suspects
@@ -46,7 +46,7 @@ def stage(
         RunFailed: a check failed; summary and docs are written anyway.
     """
     table, rejects = read_manifest(manifest), _rejects(rejected)
-    if not pq.read_schema(manifest).equals(SCHEMA):
+    if pq.read_schema(manifest) not in (SCHEMA, WITH_LANGUAGES):
         raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
     if select_captioned(table).empty:
         raise BadInput(
@@ -55,7 +55,7 @@ def stage(
         )
     limits, prepare = params.validate_, params.prepare
     audit = audit_manifest(
-        table,
+        table.drop(columns=LANGUAGES, errors="ignore"),
         shards,
         read_suspects(suspects, read_verdicts(verdicts) if verdicts else ()),
         sampled_shards=limits.sampled_shards,

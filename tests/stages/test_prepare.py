@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from cots.config.params import Params
-from cots.data.manifest import SCHEMA, read_manifest
+from cots.data.languages import count_languages
+from cots.data.manifest import SCHEMA, WITH_LANGUAGES, read_manifest
 from cots.data.shards import read_shard
 from cots.data.verdicts import pair_key, set_verdict
 from cots.data.withdrawn import add_withdrawn
@@ -352,7 +354,7 @@ def test_drawn_scenes_keep_their_flags_of_wrong_captions(tmp_path: Path) -> None
     assert wrong["train"] > 60
     assert wrong["val"] == wrong["test"] == 0
     for sample in read_shard(tmp_path / "out/shards/train/image-00000.tar"):
-        assert set(type(sample).__slots__) == {"key", "id", "captions", "frames"}
+        assert set(type(sample).__slots__) == {"key", "id", "captions", "frames", "languages"}
 
 
 def test_a_withdrawn_sample_is_left_out_and_listed_and_is_no_fault_of_the_source(
@@ -436,3 +438,27 @@ def test_no_shell_reads_the_name_of_the_data_or_of_the_project(
     assert done.returncode == 0, done.stderr
     assert len(read_manifest(project / "data/manifest.parquet")) > 0
     assert not list(project.rglob("RUN"))
+
+
+def test_shards_and_manifest_have_languages_only_where_a_table_has(tmp_path: Path, make_image: Encoded) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        (source / name).write_bytes(make_image(seed=number))
+    rows = ["a.jpg,a dog,en", "a.jpg,一只狗,zh_hans", "a.jpg, ,de", "a.jpg,?,", "b.jpg,un chat,fr"]
+    (source / "t.csv").write_text("\n".join(["image,caption,language", *rows]))
+    manifest, _ = prepared(tmp_path / "with", folder_params(source))
+    assert pq.read_schema(tmp_path / "with/manifest.parquet") == WITH_LANGUAGES
+    assert [list(languages) for languages in manifest["languages"]] == [["en", "zh-Hans", ""], ["fr"]]
+    assert count_languages(manifest) == {"en": 1, "zh-Hans": 1, "": 1, "fr": 1}
+    stored = read_shard(tmp_path / "with/shards" / manifest["shard"][0])
+    assert [sample.languages for sample in stored] == [("en", "zh-Hans", ""), ("fr",)]
+
+    params = folder_params(source)
+    without = params.model_copy(update={"source": params.source.model_copy(update={"language_column": None})})
+    plain, _ = prepared(tmp_path / "without", without)
+    assert pq.read_schema(tmp_path / "without/manifest.parquet") == SCHEMA
+    assert count_languages(plain) == {"": 4}
+    shard = tmp_path / "without/shards" / plain["shard"][0]
+    assert b"languages" not in shard.read_bytes()
+    assert [sample.languages for sample in read_shard(shard)] == [(), ()]

@@ -21,7 +21,13 @@ def ingest_by_media(
             rejected.append(_without_caption(outcome))
         else:
             key = f"{number:09d}"
-            stored = StoredSample(key=key, id=outcome.id, captions=outcome.captions, frames=outcome.frames)
+            stored = StoredSample(
+                key=key,
+                id=outcome.id,
+                captions=outcome.captions,
+                frames=outcome.frames,
+                languages=outcome.languages,
+            )
             usable.setdefault(outcome.media, []).append(stored)
     return usable, rejected
 

@@ -35,6 +35,7 @@ class IngestedSample:
     dhash: str
     origin: str
     metadata: str | None
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class Ingestor:
                 return reject(sample, *sample.fault)
             if not is_utf8(sample.id):
                 return reject(sample, "name not UTF-8", ascii(sample.id))
-            captions, is_mismatched = self._check_captions(sample)
+            captions, is_mismatched, languages = self._check_captions(sample)
             images = self._load_images(sample)
             pixel_hash, dhash = _hash_stored(images[0])
         except UnusableImage as error:
@@ -107,20 +108,24 @@ class Ingestor:
             dhash=dhash,
             origin=_escape(sample.origin),
             metadata=metadata_json(sample.metadata),
+            languages=languages,
         )
 
-    def _check_captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-        """The usable captions, stripped, and which of them are mismatched; there may be none."""
-        stripped = [(text.strip(), flag) for text, flag in zip(sample.captions, sample.is_mismatched, strict=True)]
-        for text, _ in stripped:
+    def _check_captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...], tuple[str, ...]]:
+        """The usable captions, stripped, which of them are mismatched, and their languages; there may be none."""
+        languages = sample.languages or [""] * len(sample.captions)
+        captions = zip(sample.captions, sample.is_mismatched, languages, strict=True)
+        stripped = [(text.strip(), flag, language) for text, flag, language in captions]
+        for text, *_ in stripped:
             if not is_utf8(text):
                 raise UnusableImage("caption not UTF-8", ascii(text[: self.max_caption_chars]))
         usable = [
-            (text, flag)
-            for text, flag in stripped
+            (text, flag, language)
+            for text, flag, language in stripped
             if 0 < len(text) <= self.max_caption_chars and pair_key(sample.id, text) not in self.rejected_pairs
         ]
-        return tuple(text for text, _ in usable), tuple(flag for _, flag in usable)
+        texts, flags, tags = zip(*usable, strict=True) if usable else ((), (), ())
+        return texts, flags, tags if any(tags) else ()
 
     def _load_images(self, sample: Sample) -> list[StoredImage]:
         """The frames to store."""

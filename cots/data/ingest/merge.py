@@ -43,6 +43,8 @@ def _merge(sources: Mapping[str, tuple[Path, Iterable[Sample]]], out: Path) -> d
                     image = f"{name}/{relative}"
                     _link(file, out / image)
                     row = {"image": image, "caption": sample.captions, "split": sample.split}
+                    if sample.languages:
+                        row["language"] = sample.languages
                     metadata = json.loads(metadata_json(sample.metadata) or "{}")
                     table.write(json.dumps(row | metadata | row, ensure_ascii=False) + "\n")
                 except (ValueError, RuntimeError) as error:  # no file can have such a name or link, or text not UTF-8

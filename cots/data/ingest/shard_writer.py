@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
+from cots.data.manifest import LANGUAGES
 from cots.data.samples import STORED_SPLITS, Sample, StoredSample, StoredSplit, sample_key
 from cots.data.shards import shard_name, write_shard
 from cots.decode_threads import decode_in_threads
@@ -42,7 +43,10 @@ class ShardWriter:
         self._counts[series] += 1
         key = sample_key(list(self._pending).index(series), number)
         pending = self._pending[series]
-        pending.append(StoredSample(key=key, id=sample.id, captions=sample.captions, frames=sample.frames))
+        stored = StoredSample(
+            key=key, id=sample.id, captions=sample.captions, frames=sample.frames, languages=sample.languages
+        )
+        pending.append(stored)
         shard = shard_name(*series, number // self._samples_per_shard)
         if len(pending) == self._samples_per_shard:
             self._write(series)
@@ -90,4 +94,5 @@ def _manifest_row(sample: IngestedSample, *, key: str, shard: str) -> dict[str, 
         "dhash": sample.dhash,
         "origin": sample.origin,
         "metadata": sample.metadata,
+        LANGUAGES: sample.languages or None,
     }

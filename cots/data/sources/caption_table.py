@@ -15,6 +15,7 @@ from cots.errors import BadInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LANGUAGE = "language"  # usual name of the column with the languages of captions
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SEPARATORS = (",", ";", "\t")  # of cells; the first one that the header has
 MAX_CELL_CHARS = 1 << 24  # a longer cell lacks its closing quotation mark
@@ -38,6 +39,7 @@ class Row(NamedTuple):
         image: path of an image or video; empty if the row names none.
         caption: content of the cell: a text, or in JSONL and Parquet any value; `()` if the row has no captions.
         split: name of the split; None if the table has no such column.
+        language: of the caption, as the cell has it; None if the table has no such column.
         metadata: values of the other columns, without empty ones.
     """
 
@@ -45,6 +47,7 @@ class Row(NamedTuple):
     image: str
     caption: Any
     split: str | None
+    language: Any
     metadata: dict[str, Any]
 
 
@@ -55,6 +58,7 @@ class Columns:
     image: int | None
     caption: int | None
     split: int | None
+    language: int | None
     metadata: tuple[tuple[str, int], ...]
 
     def parse(self, place: str, values: Sequence[Any]) -> Row:
@@ -65,28 +69,31 @@ class Columns:
             image="" if self.image is None else str(values[self.image] or "").strip(),
             caption=() if self.caption is None else values[self.caption],
             split=None if self.split is None else str(values[self.split] or ""),
+            language=None if self.language is None else values[self.language],
             metadata={name: value for name, value in metadata.items() if not _is_empty(value)},
         )
 
 
-def read_rows(table: Path, *, image: str, caption: str | None) -> Iterator[Row]:
+def read_rows(table: Path, *, image: str, caption: str | None, language: str | None) -> Iterator[Row]:
     """The rows of a caption table. A row of JSONL may lack keys that others have.
 
     Args:
         table: its suffix tells the format; a file with another suffix is read as comma-separated.
         image: column with the paths of images and videos.
         caption: column with the captions; None if there is none. The column of the split is always called `split`.
+        language: column with their languages; None if there is none. One called `LANGUAGE` may be missing.
 
     Raises:
         BadInput: the file is not in its format, no row has a column, it has one twice, or a row does not fit.
     """
     columns, names_before = None, None
     first: tuple[str, Sequence[str]] | None = None
-    missing = [image] if caption is None else [image, caption]
+    optional = language and language == LANGUAGE
+    missing = [name for name in (image, caption, None if optional else language) if name is not None]
     for place, names, values in read_cells(table):
         if columns is None or names is not names_before:
             location = f"{table}" if values is None else f"{table}, {place}"
-            columns, names_before = _find_columns(names, location, image=image, caption=caption), names
+            columns, names_before = _find_columns(names, location, image, caption, language), names
             first = first or (location, names)
             missing = [name for name in missing if not _positions(names, name)]
         if values is None:
@@ -116,15 +123,21 @@ def read_cells(table: Path) -> Iterator[Cells]:
             return _csv_rows(table)
 
 
-def _find_columns(names: Sequence[str], location: str, *, image: str, caption: str | None) -> Columns:
-    required = [image] if caption is None else [image, caption]
-    positions = {name: _positions(names, name) for name in [*required, "split"]}
+def _find_columns(
+    names: Sequence[str], location: str, image: str, caption: str | None, language: str | None
+) -> Columns:
+    columns = [name for name in (image, caption, language, "split") if name is not None]
+    positions = {name: _positions(names, name) for name in columns}
     if repeated := [name for name, indices in positions.items() if len(indices) > 1]:
         raise BadInput(f"{location}: several columns are called {' and '.join(repeated)}")
     used = {name: next(iter(indices), None) for name, indices in positions.items()}
     metadata = tuple((name, index) for index, name in enumerate(names) if name and index not in used.values())
     return Columns(
-        image=used[image], caption=used[caption] if caption else None, split=used["split"], metadata=metadata
+        image=used[image],
+        caption=used[caption] if caption else None,
+        split=used["split"],
+        language=used[language] if language else None,
+        metadata=metadata,
     )
 
 

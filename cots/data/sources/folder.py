@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from cots.config_base import Config, Seed
 from cots.data.samples import Fault, Sample, Split, is_utf8
-from cots.data.sources.caption_table import TABLE_SUFFIXES, Row, read_rows
+from cots.data.sources.caption_table import LANGUAGE, TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import (
     MEDIA_SUFFIXES,
@@ -53,6 +53,13 @@ class FolderSourceConfig(Config):
         default="caption",
         description="Column with the captions; null: there are none. Further columns are kept as metadata of samples, "
         "as far as they fit in 10,000 characters.",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    language_column: str | None = Field(
+        default=LANGUAGE,
+        description="Column with the language of each caption, a BCP 47 tag such as en, pt-BR or zh-Hans; empty: not "
+        "known; in JSONL and Parquet also a list, one for each caption of the row. A table may lack a column "
+        "`language`. null: none is read, and one called `language` is metadata. See [languages.md](languages.md).",
         json_schema_extra={"since": "0.3.0"},
     )
     include_unlisted: bool = Field(
@@ -147,21 +154,24 @@ class FolderSourceConfig(Config):
         entries: dict[str, _Entry] = {}
         unusable: list[Sample] = []
         for table in tables:
-            for row in read_rows(table, image=self.image_column, caption=self.caption_column):
+            for row in read_rows(
+                table, image=self.image_column, caption=self.caption_column, language=self.language_column
+            ):
                 name, split = self._name(row, table), self._split(row, table)
                 origin = f"{table.relative_to(self.path)}, {row.place}"
-                sample = self._make_sample(name, _Entry(table, origin, split, row.caption, row.metadata))
+                sample = self._make_sample(name, _Entry(table, origin, split, row.caption, row.metadata, row.language))
                 if not row.image:
                     sample = replace(sample, id=origin, fault=Fault("not in the layout", "the row names no image"))
                 if sample.fault or not is_utf8("".join([name, *sample.captions])):
                     unusable.append(sample)
                     continue
-                entry = entries.setdefault(name, _Entry(table, origin, split, [], row.metadata))
+                entry = entries.setdefault(name, _Entry(table, origin, split, [], row.metadata, []))
                 if entry.split != split:
                     raise BadInput(
                         f"{self.path}: {name} is in split {entry.split} in {entry.origin}, in {split} in {origin}"
                     )
                 entry.captions.extend(sample.captions)
+                entry.languages.extend(sample.languages or [""] * len(sample.captions))
         if not entries and not unusable:
             raise BadInput(f"{tables[0]} has no rows below its header")
         return [self._make_sample(name, entry) for name, entry in entries.items()] + unusable
@@ -193,6 +203,7 @@ class FolderSourceConfig(Config):
             media=media_of(name),
             listing=entry.table,
             metadata=entry.metadata,
+            languages=entry.languages,
         )
 
 
@@ -204,7 +215,8 @@ class _Entry:
     origin: str  # likewise
     split: Split
     captions: Any  # a list of texts, or the cell of a single row
-    metadata: dict[str, Any] = field(default_factory=dict)  # of the first row
+    metadata: dict[str, Any]  # of the first row
+    languages: Any  # as `captions`
 
 
 def find_media(folder: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[str]:

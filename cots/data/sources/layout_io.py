@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cots.data.language_tags import parse_languages
 from cots.data.samples import Fault, Sample, Split
 from cots.directions import Media
 from cots.errors import BadInput
@@ -59,6 +60,7 @@ def make_sample(
     listing: Path | None = None,
     fault: Fault | None = None,
     metadata: Mapping[str, Any] | None = None,
+    languages: object = (),
 ) -> Sample:
     """A sample with none of its captions known to be mismatched.
 
@@ -72,12 +74,17 @@ def make_sample(
         listing: the file that names it or holds its captions.
         fault: why it cannot be used, if that is known already.
         metadata: what else the source says about it, by name.
+        languages: of the captions, as for `parse_languages`; what that refuses becomes the sample's fault.
     """
     texts: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     try:
         texts = parse_captions(captions)
+        tags = parse_languages(languages, num_captions=len(texts))
     except TypeError as error:
         fault = fault or Fault("caption not text", str(error))
+    except ValueError as error:
+        fault = fault or Fault("not in the layout", str(error))
     return Sample(
         id=name,
         split=split,
@@ -89,6 +96,7 @@ def make_sample(
         listing=listing,
         fault=fault,
         metadata=metadata or {},
+        languages=tags,
     )
 
 
