@@ -1,6 +1,6 @@
 """Training batches from shards and crop views: a fixed function of seed and step, so a run can resume at any step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,6 +96,7 @@ class TrainLoader:
         max_tokens: of a text; text_length: of every text with its padding, None if it depends on the batch.
         batch_size: samples per batch, at most `num_samples`.
         captions_per_sample: at most; samples with fewer come with all they have.
+        language_weights: of each caption in the draw, by its language; None if all weigh the same.
         frames: per sample. 1 takes the frame of the view; more take a random one from each of as many segments.
         size: side of the crops, pixels.
         masking: None turns off the token level's fields.
@@ -118,6 +119,7 @@ class TrainLoader:
     text_length: int | None = None
     batch_size: int
     captions_per_sample: int = 1
+    language_weights: Mapping[str, float] | None = None
     frames: int
     size: int
     masking: Masking | None
@@ -210,6 +212,10 @@ class TrainLoader:
     def _draw_captions(self, rng: np.random.Generator, view: SampleView) -> list[int]:
         """Indices of one or several captions of a sample, without replacement."""
         count = len(view.sample.captions)
+        if self.language_weights and len(set(view.sample.languages)) > 1:
+            weights = np.array([self.language_weights[language] for language in view.sample.languages])
+            drawn = min(self.captions_per_sample, count)
+            return [int(index) for index in rng.choice(count, drawn, replace=False, p=weights / weights.sum())]
         if self.captions_per_sample == 1:
             return [int(rng.integers(count))]
         return [int(index) for index in rng.permutation(count)[: self.captions_per_sample]]

@@ -8,6 +8,7 @@ import pandas as pd
 from cots.config.training import TrainConfig
 from cots.data.crop_views import CropViews
 from cots.data.hard_negatives import read_hard_negatives
+from cots.data.languages import count_languages, language_weights
 from cots.data.loader import Masking, TrainLoader
 from cots.data.manifest import read_manifest
 from cots.decode_threads import num_decode_threads
@@ -79,6 +80,9 @@ def build_train_loader(
         text_length=model.text_length,
         batch_size=training.batch_size,
         captions_per_sample=training.captions_per_sample,
+        language_weights=language_weights(count_languages(samples), training.language_temperature)
+        if training.language_temperature != 1
+        else None,
         frames=training.frames,
         size=image_config["size"],
         masking=masking,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections import Counter
 from itertools import count, islice
 from pathlib import Path
 from threading import Barrier
@@ -16,6 +17,7 @@ from cots.container_limits import available_cores
 from cots.data.crop_views import CropViews
 from cots.data.frame_sampling import segments
 from cots.data.images import encode_jpeg
+from cots.data.languages import language_weights
 from cots.data.loader import TrainLoader
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard, write_shard
@@ -125,6 +127,31 @@ def test_samples_that_are_confused_share_a_batch_also_after_a_resume(folder: Pat
     assert {tuple(sorted(batch)) for batch in whole} == {(0, 2), (1, 3)}
     assert len({tuple(batch) for batch in whole}) > 2  # the order is still drawn
     assert [batch.image_index.tolist() for batch in islice(pairs.iter_from(3), 5)] == whole[3:]
+
+
+@pytest.mark.parametrize("at_most", [1, 2])
+def test_languages_are_drawn_by_their_weights_and_without_weights_as_captions_without_any(
+    folder: Path, tmp_path: Path, at_most: int
+) -> None:
+    captions, languages = ("a video",) * 10, ("en",) * 9 + ("sw",)
+
+    def drawn(tags: tuple[str, ...], weights: dict[str, float] | None, steps: int) -> NDArray[np.int64]:
+        samples = [dataclasses.replace(s, captions=captions, languages=tags) for s in read_shard(folder / "video.tar")]
+        write_shard(tmp_path / "video.tar", samples)
+        batches = dataclasses.replace(
+            loader(folder, frames=1),
+            shards=(tmp_path / "video.tar",),
+            caption_offsets=np.arange(0, 10 * VIDEOS + 1, 10),
+            captions_per_sample=at_most,
+            language_weights=weights,
+        ).iter_from(0)
+        return np.stack([batch.caption_index % 10 for batch in islice(batches, steps)])
+
+    np.testing.assert_array_equal(drawn((), None, 20), drawn(languages, None, 20))
+    np.testing.assert_array_equal(drawn((), {"": 1.0}, 20), drawn((), None, 20))
+    counts = np.bincount(drawn(languages, language_weights(Counter(languages), 1e9), 100)[:, ::at_most].ravel())
+    assert abs(counts[9] / counts.sum() - 0.5) < 0.1  # of 200 draws, standard deviation 0.035
+    assert min(counts) > 0
 
 
 def test_processes_with_gpus_share_the_cores_for_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
