@@ -49,7 +49,8 @@ def retrieval_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     from cots.evaluation.metric_table import headline
 
     columns = [metric.name for metric in headline()]
-    rows = [row for name, values in _with_folds(metrics) for row in _model_rows(name, values, columns)]
+    rows = [row for name, values in _with_parts(metrics) for row in _model_rows(name, values, columns)]
+    rows += [row for name, values in metrics.items() for row in _across_languages(name, values, columns)]
     return table(["", "queries", *columns], rows)
 
 
@@ -69,12 +70,14 @@ def classification_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     return table(["", "items", "classes", *(metric.title for metric in CLASS_METRICS)], rows)
 
 
-def _with_folds(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each model's metrics on the whole split, then their means over folds, if there are any."""
+def _with_parts(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each model's metrics on the whole split, then their means over folds and by language, if there are any."""
     for name, values in metrics.items():
         yield name, values
         if "folds" in values:
             yield f"{name}, mean of {values['folds']['number']} folds", values["folds"]
+        for language, of_language in values.get("languages", {}).items():
+            yield f"{name}, {language}", of_language
 
 
 def _model_rows(name: str, values: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
@@ -85,6 +88,15 @@ def _model_rows(name: str, values: Mapping[str, Any], columns: Sequence[str]) ->
             rows.append([f"{name}, {LABELS[direction]}", str(queries), *_cells(values[direction], columns)])
             rows.append(["  by chance", "", *_cells(values["chance"][direction], columns)])
     return rows
+
+
+def _across_languages(name: str, values: Mapping[str, Any], columns: Sequence[str]) -> Iterator[list[str]]:
+    """Captions in one language as queries for captions in another."""
+    from cots.evaluation.by_language import across_rows
+
+    for source, target, scores in across_rows(values):
+        yield [f"{name}, text in {source} to text in {target}", str(scores["queries"]), *_cells(scores, columns)]
+        yield ["  by chance", "", *_cells(scores["chance"], columns)]
 
 
 def _cells(scores: Mapping[str, float], columns: Sequence[str]) -> list[str]:

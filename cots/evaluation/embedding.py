@@ -28,6 +28,7 @@ class EmbeddedSplit:
         texts: (M, D) unit rows.
         item_seconds: time of encoding the items, without decoding.
         text_seconds: time of encoding the texts.
+        languages: (M,) BCP 47 tag of each text, empty if unknown.
     """
 
     ids: tuple[str, ...]
@@ -37,6 +38,7 @@ class EmbeddedSplit:
     texts: NDArray[np.float32]
     item_seconds: float
     text_seconds: float
+    languages: tuple[str, ...] = ()
 
 
 def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch_size: int) -> EmbeddedSplit:
@@ -47,18 +49,21 @@ def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch_size: in
     Raises:
         BadInput: there are no samples, or a frame cannot be decoded.
     """
-    encoded_here: list[tuple[list[str], list[tuple[str, ...]], NDArray[np.float32]]] = []
+    encoded_here: list[tuple[list[str], list[tuple[str, ...]], list[Sequence[str]], NDArray[np.float32]]] = []
     item_seconds = 0.0
     for chunk in round_robin(batched(samples, batch_size)):
         videos = [decode_frames(sample) for sample in chunk]
         start = time.perf_counter()
         vectors = model.encode_videos(videos, batch_size=batch_size)
         item_seconds += time.perf_counter() - start
-        encoded_here.append(([sample.id for sample in chunk], [sample.captions for sample in chunk], vectors))
+        languages = [sample.languages or [""] * len(sample.captions) for sample in chunk]
+        encoded_here.append(
+            ([sample.id for sample in chunk], [sample.captions for sample in chunk], languages, vectors)
+        )
     encoded = gather_round_robin(encoded_here)
     if not encoded:
         raise BadInput("there is nothing to embed: no usable image or video")
-    ids, captions, items = zip(*encoded, strict=True)
+    ids, captions, tags, items = zip(*encoded, strict=True)
     captions_by_item = list(chain.from_iterable(captions))
     texts = tuple(chain.from_iterable(captions_by_item))
     start = time.perf_counter()
@@ -71,6 +76,7 @@ def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch_size: in
         texts=text_embeddings,
         item_seconds=max(all_gather_object(item_seconds)),
         text_seconds=time.perf_counter() - start,
+        languages=tuple(chain.from_iterable(chain.from_iterable(tags))),
     )
 
 

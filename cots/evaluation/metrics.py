@@ -102,6 +102,32 @@ def rank_queries(items: Floats, texts: Floats, text_to_item: Ints) -> tuple[Rank
     )
 
 
+def rank_across(queries: Floats, query_to_item: Ints, candidates: Floats, candidate_to_item: Ints) -> RankedQueries:
+    """Rank all candidate texts for each query text; those that describe the query's item are right.
+
+    Args:
+        queries: (Q, D) unit rows; query_to_item: (Q,) the item that each describes, with at least one candidate.
+        candidates: (C, D) unit rows; candidate_to_item: (C,).
+
+    Raises:
+        ValueError: a query has no right candidate.
+    """
+    if num_lost := np.count_nonzero(~np.isin(query_to_item, candidate_to_item)):
+        raise ValueError(f"{num_lost} queries have no right candidate")
+    columns = candidates.T.astype(np.float64)  # (D, C)
+    ranks: list[Ints] = []
+    for block in _blocks(len(queries), len(candidates)):
+        similarity = queries[block].astype(np.float64) @ columns  # (b, C)
+        for row, item in zip(similarity, query_to_item[block].tolist(), strict=True):
+            is_right = candidate_to_item == item
+            right, wrong = np.sort(row[is_right])[::-1], row[~is_right]
+            before = np.array([np.count_nonzero(wrong >= value - TIE) for value in right])
+            ranks.append(before + 1 + np.arange(len(right)))
+    counts, right_ranks = np.array([len(found) for found in ranks]), np.concatenate(ranks)
+    best, precision = np.array([found[0] for found in ranks]), _average_precision(right_ranks, counts)
+    return RankedQueries(best, query_to_item, counts, len(candidates), precision, right_ranks)
+
+
 def rank_queries_in_folds(
     items: Floats, texts: Floats, text_to_item: Ints, folds: int
 ) -> list[tuple[RankedQueries, RankedQueries]]:

@@ -11,6 +11,7 @@ import numpy as np
 from cots.directions import DIRECTIONS, Media
 from cots.errors import BadInput
 from cots.evaluation.bootstrap import bootstrap
+from cots.evaluation.by_language import language_metrics
 from cots.evaluation.embedding import EmbeddedSplit
 from cots.evaluation.metric_table import RECALLS, chance_level, rsum, summarize
 from cots.evaluation.metrics import RankedQueries, rank_queries, rank_queries_in_folds
@@ -58,6 +59,9 @@ def evaluate_retrieval(
     if folds > 1:
         by_fold = [dict(zip(names, ranked, strict=True)) for ranked in rank_queries_in_folds(*embeddings, folds)]
         metrics["folds"] = {"number": folds} | _compute_metrics(by_fold, resamples, seed)
+    metrics |= language_metrics(
+        embedded, lambda ranked: _compute_metrics([dict(zip(names, ranked, strict=True))], resamples, seed)
+    )
     return RetrievalResult(directions=directions, metrics=rounded(metrics | {"speed": _speed(embedded)}))
 
 

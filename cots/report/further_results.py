@@ -1,4 +1,4 @@
-"""Tables of what is measured beside retrieval as a whole: classification, slices, calibration of the scores."""
+"""Tables of what is measured beside retrieval as a whole: classification, slices, calibration, languages."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 from cots.directions import LABELS
 from cots.evaluation.class_metrics import CLASS_METRICS
 from cots.evaluation.metric_table import RECALLS
+from cots.report.language_tables import language_tables
 from cots.report.page import Table
 from cots.report.results import ModelEvaluation
 
 
 def further_tables(models: Mapping[str, ModelEvaluation]) -> list[Table]:
-    """The tables of one target; those of slices and calibration are about its last model, the best one.
+    """The tables of one target; those of slices, calibration and languages are about its last model, the best one.
 
     Args:
         models: of the target, by name.
@@ -22,6 +23,7 @@ def further_tables(models: Mapping[str, ModelEvaluation]) -> list[Table]:
         *([_classification_table(best.target, classified)] if classified else []),
         *([_slices_table(best)] if best.slices else []),
         *([_calibration_table(best)] if best.calibration else []),
+        *language_tables(best.result.metrics),
     ]
 
 
