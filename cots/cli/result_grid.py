@@ -1,6 +1,7 @@
 """Draws the results of a search as a grid of images."""
 
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import groupby
@@ -107,7 +108,8 @@ def _shortened(text: str, cells: int, *, lines: int) -> list[str]:
 def _draw_text(draw: ImageDraw.ImageDraw, position: tuple[int, int], lines: Sequence[str], color: str) -> None:
     for number, line in enumerate(lines):
         left, top = float(position[0]), position[1] + number * LINE
-        for path, run in _runs(line):
+        runs = list(_runs(line))
+        for path, run in reversed(runs) if _is_right_to_left(line) else runs:
             draw.text((left, top), run, color, _font(path))
             left += _font(path).getlength(run)
 
@@ -116,6 +118,15 @@ def _runs(text: str) -> Iterator[tuple[Path, str]]:
     """The parts of a line that one font draws."""
     for path, letters in groupby(text, key=lambda letter: _font_with(letter) or DEJAVU):
         yield path, "".join(letters)
+
+
+def _is_right_to_left(line: str) -> bool:
+    """Whether the first letter that has a direction is written from right to left, as Arabic's and Hebrew's are.
+
+    Source: rules P2 and P3 of Unicode's bidirectional algorithm, UAX 9.
+    """
+    directions = map(unicodedata.bidirectional, line)
+    return next((direction != "L" for direction in directions if direction in ("L", "R", "AL")), False)
 
 
 @cache
@@ -150,7 +161,15 @@ def _report_missing(texts: Sequence[str]) -> None:
     letters = dict.fromkeys(letter for text in texts for letter in text if letter.isprintable() and cell_len(letter))
     missing = "".join(letter for letter in letters if not _font_with(letter))
     if missing:
+        packages = " and ".join(dict.fromkeys(map(_package_with, missing)))
         print(
-            f"no font on this machine has {missing[:40]}: the grid shows boxes; install one, such as fonts-noto-cjk",
+            f"no font on this machine has {missing[:40]}: the grid shows boxes; install one, such as {packages}",
             file=sys.stderr,
         )
+
+
+def _package_with(letter: str) -> str:
+    """The package of Debian and Ubuntu whose fonts have a letter."""
+    if unicodedata.category(letter) == "So":  # emoji; those of fonts-noto-color-emoji are bitmaps
+        return "fonts-symbola"
+    return "fonts-noto-cjk" if unicodedata.east_asian_width(letter) in "WF" else "fonts-noto-core"

@@ -12,7 +12,7 @@ from matplotlib import font_manager
 from PIL import Image
 
 from cots.cli import result_grid as grid_module
-from cots.cli.result_grid import CELL, GAP, GRID_COLUMNS, HEAD, SIDE, result_grid, write_grid
+from cots.cli.result_grid import CELL, GAP, GRID_COLUMNS, HEAD, LINE, SIDE, result_grid, write_grid
 from cots.errors import BadInput
 
 COLOURS = ["red", "green", "blue", "yellow", "cyan", "magenta", "gray"]
@@ -146,3 +146,20 @@ def test_letters_that_the_first_font_lacks_are_drawn_by_another_font_of_the_mach
 def test_nothing_is_reported_where_every_letter_has_a_font(capsys: pytest.CaptureFixture[str]) -> None:
     grid_of(1, captions=["wide 红圆, слово, دائرة حمراء, é, a\u200d\n"])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("machine_with_a_font")
+def test_parts_of_a_text_from_right_to_left_stand_in_its_order() -> None:
+    """What follows an Arabic word is on its left: here a full square of 12 x 10 pixels, drawn by another font."""
+    for caption, is_square in (("دائرة 红", True), ("circle 红", False)):
+        line = texts(grid_of(1, captions=[caption]))[LINE * 5 // 4 : LINE * 9 // 4]
+        assert (line[:, GAP : GAP + 12].sum() > 100) == is_square
+
+
+@pytest.mark.usefixtures("machine_with_a_font")
+def test_each_script_without_a_font_has_its_package(capsys: pytest.CaptureFixture[str]) -> None:
+    grid_of(1, captions=["色 ไ 🐶"])
+    assert capsys.readouterr().err == (
+        "no font on this machine has 色ไ🐶: the grid shows boxes; install one, such as fonts-noto-cjk and "
+        "fonts-noto-core and fonts-symbola\n"
+    )

@@ -254,7 +254,7 @@ function buildMenu([column, values]) {
 }
 
 function buildSample(text) {
-  const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: text, dir: "auto" });
   button.addEventListener("click", () => search({ ...NO_IMAGE, text }));
   const item = document.createElement("li");
   item.append(button);

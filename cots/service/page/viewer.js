@@ -119,7 +119,7 @@ function step(by) {
 }
 
 function element(name, text) {
-  return Object.assign(document.createElement(name), { textContent: text });
+  return Object.assign(document.createElement(name), { textContent: text, dir: "auto" });
 }
 
 byId("viewer").addEventListener("close", () => {

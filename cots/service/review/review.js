@@ -11,7 +11,7 @@ let shown = null; // the pair, or null at the end
 let busy = false; // a key that is pressed meanwhile would judge what nobody has seen yet
 
 function element(name, text, className = "") {
-  return Object.assign(document.createElement(name), { textContent: text, className });
+  return Object.assign(document.createElement(name), { textContent: text, className, dir: "auto" });
 }
 
 function frames(pair) {
