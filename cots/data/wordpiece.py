@@ -7,6 +7,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CONTINUATION = "##"  # prefix of a token that continues a word
+# Marks are accents in these scripts; in others, such as Thai, Hindi and Japanese, they are vowels or tell words apart.
+ACCENTS = r"(?<=[\p{Latin}\p{Greek}\p{Cyrillic}\p{Arabic}\p{Hebrew}\p{Han}\p{Common}])\p{Mn}+"
 MAX_WORD_CHARS = 100  # longer words are cut; WordPiece's own limit
 
 
@@ -57,7 +59,9 @@ def build_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
             max_input_chars_per_word=MAX_WORD_CHARS,
         )
     )
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    without_accents = normalizers.Sequence([normalizers.NFD(), normalizers.Replace(Regex(ACCENTS), "")])
+    bert = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    tokenizer.normalizer = normalizers.Sequence([without_accents, bert])
     # Scripts without blanks make words of any length, which the model takes as one unknown token each.
     parts = pre_tokenizers.Split(Regex(f".{{1,{MAX_WORD_CHARS}}}"), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), parts])

@@ -4,10 +4,12 @@ import random
 from pathlib import Path
 
 import pytest
+from tokenizers.normalizers import BertNormalizer
 from transformers import PreTrainedTokenizerBase
 
 from cots.data.tokenizer import describe_unknown, load_tokenizer
 from cots.data.wordpiece import CONTINUATION, SPECIAL_TOKENS, train_tokenizer
+from tests.foreign import SENTENCES
 
 DRAW = random.Random(0)
 LETTERS = [CONTINUATION + letter for letter in "abcdefghij"]
@@ -52,6 +54,28 @@ def test_a_caption_without_blanks_of_any_length_has_no_unknown_token(tmp_path: P
         ids = tokenizer(caption, add_special_tokens=False)["input_ids"]
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids).replace(" ", "") == caption
+
+
+def test_a_new_sentence_of_known_letters_has_no_unknown_token_in_any_script() -> None:
+    tokenizer = train_tokenizer(SENTENCES.values(), vocab_size=400)
+    for sentence in SENTENCES.values():
+        middle = len(sentence) // 2
+        ids = tokenizer(sentence[middle:] + " " + sentence[:middle], add_special_tokens=False)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert len(ids) > 1
+
+
+@pytest.mark.parametrize(("one", "other"), [("かき", "がき"), ("มา", "ม้า"), ("कल", "कुल"), ("ボール", "ホール")])
+def test_marks_that_tell_words_apart_are_kept(one: str, other: str) -> None:
+    tokenizer = train_tokenizer([one, other], vocab_size=60)
+    assert tokenizer.tokenize(one) != tokenizer.tokenize(other)
+
+
+def test_accents_are_dropped_as_berts_normalizer_drops_them() -> None:
+    ours, bert = train_tokenizer(["a"], vocab_size=60)._tokenizer.normalizer, BertNormalizer(lowercase=True)
+    accented = "ÀÉÎÕÜ ÇŞİ ỆẬ ΆΈΉ ЁЙ Ångström Œuvre ❤️ #️⃣ كلبٌ آئ שָׁלוֹם 一只狗 개가"
+    for text in (*accented.split(), accented, "A dog\u0301's\tball."):
+        assert ours.normalize_str(text) == bert.normalize_str(text)
 
 
 def test_special_tokens_are_known_as_such_and_decoding_gives_the_captions(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cots.data.resizing import resize_squash
 from cots.data.token_batch import tokenize
-from cots.data.tokenizer import load_tokenizer, pad_token_ids, token_ids
+from cots.data.tokenizer import describe_unknown, load_tokenizer, pad_token_ids, token_ids
 from cots.devices import autocast, compute_dtype
 from cots.errors import BadInput
 from cots.models.dual_encoder import IMAGE_BACKBONES, DualEncoder
@@ -23,9 +23,9 @@ from cots.models.pixels import normalize_pixels
 from cots.models.text_model import load_text_model
 from cots.models.vit import VitBackbone
 from tests.backbones import encoder, vit
-from tests.foreign import save_text, save_vit
+from tests.foreign import MULTILINGUAL, SENTENCES, save_text, save_vit
 
-TEXTS = ["a red ring on the left", "a blue square", "green"]
+TEXTS = ["a red ring on the left", "a blue square", "green", "一只狗"]
 IMAGES = [Image.new("RGB", (50, 40), colour) for colour in ("red", "navy", "white")]
 
 
@@ -55,7 +55,7 @@ def vectors(model: DualEncoder) -> np.ndarray[Any, Any]:
     return np.concatenate([model.encode_images(IMAGES, batch_size=2), model.encode_texts(TEXTS, batch_size=2)])
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", *MULTILINGUAL])
 def test_a_pretrained_pair_keeps_its_vectors_when_saved_and_the_originals_are_gone(kind: str, tmp_path: Path) -> None:
     settings = pair(tmp_path / "theirs", kind)
     encoder = save_text(kind, tmp_path / "theirs" / kind)
@@ -72,6 +72,17 @@ def test_a_pretrained_pair_keeps_its_vectors_when_saved_and_the_originals_are_go
     assert np.array_equal(vectors(loaded), vectors(built))
     assert loaded.digest == built.digest
     assert str(tmp_path / "theirs") not in (tmp_path / "model/model.json").read_text()
+
+
+@pytest.mark.parametrize("kind", MULTILINGUAL)
+def test_a_multilingual_tokenizer_has_no_unknown_tokens_for_what_it_knows_and_a_mask(kind: str, tmp_path: Path) -> None:
+    save_text(kind, tmp_path / kind)
+    tokenizer = load_tokenizer(tmp_path / kind)
+    assert tokenizer.mask_token_id is not None
+    assert describe_unknown(tokenizer, [list(SENTENCES.values())]) is None
+    batch = tokenize(tokenizer, list(SENTENCES.values()), max_tokens=20)
+    assert (batch.input_ids[:, 0] == tokenizer.cls_token_id).all()
+    assert not batch.maskable[:, 0].any()
 
 
 def test_a_saved_model_is_saved_again_without_a_change(tmp_path: Path) -> None:
