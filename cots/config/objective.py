@@ -8,7 +8,7 @@ from cots.config_base import Config, Fraction
 
 
 class LossWeightsConfig(Config):
-    """Weights of the three levels of interaction and of two terms of this project; 0 switches a term off."""
+    """Weights of the three levels of interaction and of three terms of this project; 0 switches a term off."""
 
     instance: NonNegativeFloat = Field(default=1.0, description="Weight of the instance level. Paper: 1 (M).")
     token: NonNegativeFloat = Field(default=1.0, description="Weight of the token level. Paper: 1 (M).")
@@ -22,6 +22,13 @@ class LossWeightsConfig(Config):
         default=0.0,
         description="Weight of the contrast within a modality: two crops of an image, and captions of an image where "
         "`captions_per_sample` is 2 or more. 0 in the paper (D). See [shared-layers.md](shared-layers.md).",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    translation: NonNegativeFloat = Field(
+        default=0.0,
+        description="Weight of masked words that are guessed from the image and its caption in another language; needs "
+        "captions in several languages. 0 in the paper (D); UC2's, with cross-attention. See "
+        "[languages.md](languages.md).",
         json_schema_extra={"since": "0.3.0"},
     )
 
@@ -123,12 +130,22 @@ class CotsObjectiveConfig(Config):
     @property
     def compares_pairs(self) -> bool:
         """Whether a level is trained that compares a pair with negatives."""
-        return any(weight for level, weight in self.loss_weights if level != "token")
+        return any(weight for level, weight in self.loss_weights if level not in ("token", "translation"))
 
     @property
     def masked(self) -> MaskConfig | None:
-        """How inputs are masked; None if neither token level nor masked views are trained."""
-        return self.mask if self.loss_weights.token or self.loss_weights.masked_views else None
+        """How inputs are masked; None if neither token level nor masked views nor translation are trained."""
+        return self.mask if self.masks_images or self.needs_translations else None
+
+    @property
+    def masks_images(self) -> bool:
+        """Whether images are masked, and not texts alone."""
+        return bool(self.loss_weights.token or self.loss_weights.masked_views)
+
+    @property
+    def needs_translations(self) -> bool:
+        """Whether a pair comes with a caption of its image in another language."""
+        return bool(self.loss_weights.translation)
 
     @property
     def needs_two_crops(self) -> bool:
@@ -155,6 +172,8 @@ class InBatchObjectiveConfig(Config):
     """Common to the baselines: negatives come from the batch and have a gradient; nothing is masked."""
 
     masked: ClassVar[None] = None
+    masks_images: ClassVar[bool] = False
+    needs_translations: ClassVar[bool] = False
     saves_ema: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = True
     needs_two_crops: ClassVar[bool] = False

@@ -151,7 +151,7 @@ class TrainConfig(Config):
             return self
         if self.trainable_blocks.image == "all":
             raise ValueError("cached_views needs frozen blocks: set trainable_blocks.image to a number or to locked")
-        if self.objective.masked or self.frames > 1 or self.fsdp:
+        if self.objective.masks_images or self.frames > 1 or self.fsdp:
             raise ValueError("cached_views needs whole images, one frame and no fsdp: set it to 0")
         return self
 

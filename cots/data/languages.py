@@ -20,6 +20,11 @@ def count_languages(manifest: pd.DataFrame) -> Counter[str]:
     return counts
 
 
+def has_translations(manifest: pd.DataFrame) -> bool:
+    """Whether some row of a manifest has captions in several known languages."""
+    return any(len({*(languages if languages is not None else ())} - {""}) > 1 for languages in _languages(manifest))
+
+
 def language_weights(counts: Counter[str], temperature: float) -> dict[str, float]:
     """Weight of each caption by its language, for draws in which language l comes with p_l ~ n_l^(1 / T).
 

@@ -50,6 +50,9 @@ class NumpyBatch(NamedTuple):
     visual_tokens: NDArray[np.int64]  # (S, N) or (S, 0)
     mlm_input_ids: NDArray[np.int64]  # (B, L) or (B, 0)
     mlm_mask: NDArray[np.bool_]  # (B, L) or (B, 0)
+    translation_input_ids: NDArray[np.int64] | None = None  # (B, L'); this and the next two None if none is needed
+    translation_attention_mask: NDArray[np.bool_] | None = None  # (B, L')
+    has_translation: NDArray[np.bool_] | None = None  # (B,)
     frozen_features: NDArray[np.float16] | None = None  # (S, 1, L, W)
     other_frames: NDArray[np.uint8] | NDArray[np.float16] | None = None  # as the first, of a second crop
 
@@ -100,6 +103,7 @@ class TrainLoader:
         frames: per sample. 1 takes the frame of the view; more take a random one from each of as many segments.
         size: side of the crops, pixels.
         masking: None turns off the token level's fields.
+        translations: whether each pair comes with a caption of its sample in another language.
         seed: of everything random.
         threads: how many decode images, each for a batch of its own.
         num_views: of each sample that are used, one in each epoch, over and over.
@@ -123,6 +127,7 @@ class TrainLoader:
     frames: int
     size: int
     masking: Masking | None
+    translations: bool = False
     seed: int
     threads: int
     num_views: int
@@ -175,7 +180,7 @@ class TrainLoader:
             yield view._replace(other=others[0]) if others else view
 
     def collate(self, views: list[SampleView], step: int) -> PendingBatch:
-        """Draw captions, masks and frames of a whole batch, in this order, and keep this process's share."""
+        """Draw captions, masks, frames and translations of a whole batch, in this order; keep this process's share."""
         rng = np.random.default_rng((self.seed, 1, step))
         image_index = np.searchsorted(self.keys, [int(view.sample.key) for view in views]).astype(np.int64)
         captions = [self._draw_captions(rng, view) for view in views]
@@ -202,6 +207,8 @@ class TrainLoader:
             mlm_input_ids=mlm_input_ids[pairs],
             mlm_mask=mlm_mask[pairs],
         )
+        if self.translations:
+            arrays = arrays._replace(**self._draw_translations(rng, views, captions, pairs))
         others = [(view.other, self._draw_frames(rng, view.other)) for view in views if view.other]
         return PendingBatch(
             arrays,
@@ -219,6 +226,24 @@ class TrainLoader:
         if self.captions_per_sample == 1:
             return [int(rng.integers(count))]
         return [int(index) for index in rng.permutation(count)[: self.captions_per_sample]]
+
+    def _draw_translations(
+        self, rng: np.random.Generator, views: list[SampleView], captions: list[list[int]], pairs: slice
+    ) -> dict[str, NDArray[Any]]:
+        """For each pair a random caption of its sample in another language; its own one where there is none."""
+        texts, has_translation = [], []
+        for view, drawn in zip(views, captions, strict=True):
+            tags = view.sample.languages or [""] * len(view.sample.captions)
+            for caption in drawn:
+                others = [other for other, tag in enumerate(tags) if "" != tag != tags[caption] != ""]
+                has_translation.append(bool(others))
+                texts.append(view.sample.captions[int(rng.choice(others)) if others else caption])
+        batch = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens, length=self.text_length)
+        return {
+            "translation_input_ids": batch.input_ids[pairs],
+            "translation_attention_mask": batch.attention_mask[pairs],
+            "has_translation": np.array(has_translation)[pairs],
+        }
 
     def decode(self, pending: PendingBatch) -> NumpyBatch:
         """The batch with its pixels, or with frozen features in their place."""

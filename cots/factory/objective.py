@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cots.config.objective import ClipObjectiveConfig, CotsObjectiveConfig, ObjectiveConfig, SiglipObjectiveConfig
+from cots.errors import BadInput
 from cots.losses.filter import AdaptiveMomentumFilter
 from cots.models.dual_encoder import DualEncoder
 from cots.models.heads import MaskedTokenHead
@@ -41,11 +42,17 @@ def _build_cots(
     model: DualEncoder, section: CotsObjectiveConfig, temperature: Temperature, num_codes: int
 ) -> CotsObjective:
     image, text, dim, filter_config = model.image, model.text, model.dim, section.filter
+    if section.needs_translations and model.tokenizer.mask_token_id is None:
+        raise BadInput("loss_weights.translation: the tokenizer has no mask token, as CLIP's: set the weight to 0")
     return CotsObjective(
         image=image,
         text=text,
         patch_head=MaskedTokenHead(width=image.backbone.width, dim=dim, vocab_size=num_codes),
-        word_head=MaskedTokenHead(width=text.backbone.width, dim=dim, vocab_size=len(model.tokenizer))
+        word_head=MaskedTokenHead(
+            width=text.backbone.width,
+            dim=2 * dim if section.needs_translations else dim,  # of image and translation
+            vocab_size=len(model.tokenizer),
+        )
         if model.tokenizer.mask_token_id is not None
         else None,
         queue=PairQueue(size=section.queue_size, dim=dim, warmup_steps=section.queue_warmup_steps),

@@ -8,7 +8,7 @@ import pandas as pd
 from cots.config.training import TrainConfig
 from cots.data.crop_views import CropViews
 from cots.data.hard_negatives import read_hard_negatives
-from cots.data.languages import count_languages, language_weights
+from cots.data.languages import count_languages, has_translations, language_weights
 from cots.data.loader import Masking, TrainLoader
 from cots.data.manifest import read_manifest
 from cots.decode_threads import num_decode_threads
@@ -30,7 +30,8 @@ def build_train_loader(
         media: "image" and/or "video": the samples to train on.
 
     Raises:
-        BadInput: there are fewer such samples than pairs in a batch, or the batch is too small for the ranks.
+        BadInput: there are fewer such samples than pairs in a batch, the batch is too small for the ranks, or captions
+            in several languages are needed and no sample has them.
     """
     table = read_manifest(manifest)
     samples = table[(table["split"] == "train") & table["media"].isin(media)]
@@ -43,14 +44,20 @@ def build_train_loader(
         raise BadInput(
             f"{len(samples)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}"
         )
+    if training.objective.needs_translations and not has_translations(samples):
+        raise BadInput(
+            f"loss_weights.translation: no training sample in {manifest} has captions in two languages: give its table "
+            "a column `language`, or set the weight to 0"
+        )
     names = sorted(samples["shard"].unique())
     image_config = model.config["image"]
     grid = image_config["size"] // image_config["patch"]
     mask = training.objective.masked
+    masked_grid = grid if training.objective.masks_images else 0
     masking = (
         Masking(
-            grid=grid,
-            num_masked=round(mask.patch_ratio * grid**2),
+            grid=masked_grid,
+            num_masked=round(mask.patch_ratio * masked_grid**2),
             min_block=mask.min_block,
             mlm_probability=mask.mlm_probability,
         )
@@ -65,7 +72,7 @@ def build_train_loader(
             "loss_weights.within_modality compares two crops of an image: set tokenize.crops_per_image to 2 or more, "
             "and cached_views if it is not 0"
         )
-    if masking and num_tokens != grid**2:
+    if masked_grid and num_tokens != grid**2:
         patches = f"{grid**2} patches of {image_config['patch']} pixels"
         raise BadInput(f"the visual tokens in {tokens} are {num_tokens} for each image, and the model has {patches}")
     hard = training.hard_negatives
@@ -86,6 +93,7 @@ def build_train_loader(
         frames=training.frames,
         size=image_config["size"],
         masking=masking,
+        translations=training.objective.needs_translations,
         seed=training.seed,
         threads=num_decode_threads(default_device()),
         num_views=num_views,

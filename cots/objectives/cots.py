@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
@@ -14,7 +15,7 @@ from cots.distributed import all_gather_with_grad, local_slice
 from cots.losses.alignment import symmetric_kl
 from cots.losses.contrastive import contrastive_logits, info_nce, multi_positive_info_nce
 from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
-from cots.losses.masked import masked_cross_entropy
+from cots.losses.masked import IGNORED, masked_cross_entropy
 from cots.models.encoder import ImageEncoder, MaskedOutput, TextEncoder
 from cots.models.heads import MaskedTokenHead
 from cots.models.momentum import MomentumEncoder
@@ -36,21 +37,23 @@ InBatchNegatives = Literal["none", "momentum", "online"]
 
 
 class LossWeights(NamedTuple):
-    """Weights, >= 0, of the three levels of interaction, of masked views, and of the contrast within a modality."""
+    """Weights, >= 0: of the three levels, of masked views, of the contrast within a modality, and of translation."""
 
     instance: float
     token: float
     task: float
     masked_views: float
     within_modality: float = 0.0
+    translation: float = 0.0
 
 
 class CotsObjective(Objective[KeyFeatures]):
     """The COTS training objective: L = w_instance (L_i2t + L_t2i) + w_token (L_mvm + L_mlm) + w_task L_task.
 
-    This project adds two terms: w_masked_views (L_i2t + L_t2i) between the masked images and the masked texts, which
-    the token level encodes anyway (docs/decisions/0007), and w_within_modality (L_i2i + L_t2t) between two crops of an
-    image and between captions of an image (docs/shared-layers.md).
+    This project adds three terms: w_masked_views (L_i2t + L_t2i) between the masked images and the masked texts, which
+    the token level encodes anyway (docs/decisions/0007); w_within_modality (L_i2i + L_t2t) between two crops of an
+    image and between captions of an image (docs/shared-layers.md); and w_translation L_vtlm, masked words that are
+    guessed from the image and its caption in another language (docs/languages.md).
 
     `forward` reads queues, momentum encoders and filter and changes none of them; `update_state` does that. It can be
     called on micro-batches: with momentum features as negatives, their losses and gradients add up to those of the
@@ -58,7 +61,8 @@ class CotsObjective(Objective[KeyFeatures]):
 
     Args:
         image: the image encoder; text: the text encoder.
-        patch_head: predicts visual tokens; word_head: predicts text tokens, None if the tokenizer cannot mask any.
+        patch_head: predicts visual tokens; word_head: predicts text tokens, None if the tokenizer cannot mask any. With
+            a weight of the translation it takes the embeddings of image and translation side by side, (B, 2 D).
         queue: keys of past pairs; noise_filter: the adaptive momentum filter.
         loss_weights: by loss.
         temperature: of the contrastive softmax.
@@ -90,6 +94,7 @@ class CotsObjective(Objective[KeyFeatures]):
         self.queue, self.noise_filter = queue, noise_filter
         self.loss_weights, self.temperature, self.momentum = loss_weights, temperature, momentum
         self.in_batch_negatives = in_batch_negatives
+        self.translates = loss_weights.translation > 0  # also while `only` sets the weight to 0
 
     @property
     def needs_momentum(self) -> bool:
@@ -125,10 +130,13 @@ class CotsObjective(Objective[KeyFeatures]):
     def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> KeyFeatures:
         """Momentum features of the global batch, computed by micro-batch, and which pairs the filter keeps."""
         image_index = all_gather_with_grad(batch.image_index)
-        num_masked = all_gather_with_grad(batch.mlm_mask.sum(dim=1))
+        num_masked_here = batch.mlm_mask.sum(dim=1)
+        num_masked, num_translated = all_gather_with_grad(num_masked_here), None
+        if batch.has_translation is not None:
+            num_translated = all_gather_with_grad(num_masked_here * batch.has_translation)
         if not self.needs_momentum:
             empty, keep_all = self.queue.images[:0], torch.ones_like(image_index, dtype=torch.bool)
-            return KeyFeatures(empty, empty, image_index, num_masked, empty[:, 0], keep_all)
+            return KeyFeatures(empty, empty, image_index, num_masked, empty[:, 0], keep_all, num_translated)
         parts = [batch] if len(micro_batches) == 1 else [batch.select(rows) for rows in micro_batches]
         images = all_gather_with_grad(torch.cat([part.per_pair(self.image_m(part.frames)) for part in parts]))
         texts = all_gather_with_grad(torch.cat([self.text_m(part.input_ids, part.attention_mask) for part in parts]))
@@ -136,7 +144,7 @@ class CotsObjective(Objective[KeyFeatures]):
         keep_mask = self.noise_filter.keep_mask(similarity)
         if isinstance(self.image.backbone, FSDPModule):  # every rank must run each layer equally often
             keep_mask = keep_at_least(keep_mask, similarity, min_kept=len(micro_batches))
-        return KeyFeatures(images, texts, image_index, num_masked, similarity, keep_mask)
+        return KeyFeatures(images, texts, image_index, num_masked, similarity, keep_mask, num_translated)
 
     def forward(self, batch: Batch, keys: KeyFeatures, rows: slice = ALL_ROWS) -> LossOutput:
         """The losses of some rows, as shares of the global batch's losses.
@@ -176,6 +184,7 @@ class CotsObjective(Objective[KeyFeatures]):
             "task": self.task_loss,
             "masked_views": self.masked_views_loss,
             "within_modality": self.within_modality_loss,
+            "translation": self.translation_loss,
         }
 
     def encode_rows(self, batch: Batch, keys: KeyFeatures, queries: Tensor) -> EncodedRows:
@@ -188,20 +197,21 @@ class CotsObjective(Objective[KeyFeatures]):
         candidates = select_candidates(keys, queries, self.queue, in_batch=self.in_batch_negatives != "none")
         targets, masked_image, masked_text = None, None, None
         embed_masked = self.loss_weights.masked_views > 0
-        if self.loss_weights.token or embed_masked:
+        if self.loss_weights.token or embed_masked or self.loss_weights.translation:
             targets = find_masked_targets(rows, keys, candidates)
+        if self.loss_weights.token or embed_masked:
             frame_mask = rows.bool_masked_pos.repeat_interleave(rows.frames.shape[1], dim=0)  # the same in all frames
             image, masked_image = self.image.forward_clean_and_masked(
                 rows.frames, frame_mask, embed_masked=embed_masked
             )
             if masked_image.embedding is not None:
                 masked_image = masked_image._replace(embedding=rows.per_pair(masked_image.embedding))
-            if self.word_head:
-                masked_text = self.text.forward_masked(
-                    rows.mlm_input_ids, rows.attention_mask, targets.tokens, embed_masked=embed_masked
-                )
         else:
             image = self.image(rows.frames)
+        if targets and self.word_head:
+            masked_text = self.text.forward_masked(
+                rows.mlm_input_ids, rows.attention_mask, targets.tokens, embed_masked=embed_masked
+            )
         image = rows.per_pair(image)
         text = self.text(rows.input_ids, rows.attention_mask)
         if targets and masked_text is None:  # no token can be masked: the text as it is
@@ -242,6 +252,8 @@ class CotsObjective(Objective[KeyFeatures]):
     def mlm_loss(self, rows: Batch, positions: TokenIndex, tokens: Tensor, image: Tensor, *, num_masked: int) -> Tensor:
         """Masked language modeling, from tokens (M, W) at the masked positions and image embeddings (R, D)."""
         assert self.word_head
+        if self.translates:
+            image = F.pad(image, (0, image.shape[1]))  # no translation
         logits = self.word_head(tokens, positions.rows, image)
         return masked_cross_entropy(logits, positions.select(rows.input_ids), num_masked=num_masked)
 
@@ -259,6 +271,22 @@ class CotsObjective(Objective[KeyFeatures]):
         image, text = encoded.masked_image.embedding, encoded.masked_text.embedding
         features = self.candidate_features(image, text, encoded.keys, encoded.candidates)
         return encoded.share * symmetric_info_nce(self.compute_logits(image, text, features, encoded.candidates))
+
+    def translation_loss(self, encoded: EncodedRows) -> Tensor:
+        """Masked language modeling given the image and its caption in another language; other pairs add nothing."""
+        rows, targets = encoded.batch, encoded.masked_targets
+        assert targets is not None
+        assert encoded.masked_text is not None
+        assert rows.translation_input_ids is not None
+        assert rows.translation_attention_mask is not None
+        assert rows.has_translation is not None
+        assert self.word_head
+        translation = self.text(rows.translation_input_ids, rows.translation_attention_mask)
+        paired = torch.cat([encoded.image, translation], dim=1)
+        logits = self.word_head(encoded.masked_text.tokens, targets.tokens.rows, paired)
+        words = targets.tokens.select(rows.input_ids)
+        words = words.masked_fill(~rows.has_translation[targets.tokens.rows], IGNORED)
+        return masked_cross_entropy(logits, words, num_masked=targets.num_translated_tokens)
 
     def within_modality_loss(self, encoded: EncodedRows) -> Tensor:
         """Contrast within each modality: a second crop finds its image, a caption the other captions of its image."""

@@ -52,6 +52,7 @@ class MaskedTargets(NamedTuple):
     encoded_patches: Tensor  # (M,) index of each among the masked patches of the batch's S images
     tokens: TokenIndex
     num_masked_tokens: int  # of the global batch
+    num_translated_tokens: int  # of these, those of pairs with a caption in another language
 
 
 class EncodedRows(NamedTuple):
@@ -66,7 +67,7 @@ class EncodedRows(NamedTuple):
     candidate_features: CandidateFeatures | None  # None if no loss compares the unmasked pairs with others
     logits: Logits | None  # None if neither instance nor task level has a weight
     masked_targets: MaskedTargets | None  # None, as the next two, if no loss needs a masked pass
-    masked_image: MaskedOutput | None
+    masked_image: MaskedOutput | None  # None also if only texts are masked
     masked_text: MaskedOutput | None
     other_image: Tensor | None  # (R, D) of a second crop; None without a loss within modalities
 
@@ -111,7 +112,8 @@ def build_ignore_mask(image_index: Tensor, targets: Tensor, queue_image_index: T
 def find_masked_targets(rows: Batch, keys: KeyFeatures, candidates: CandidateSet) -> MaskedTargets:
     """Masked positions of some rows."""
     num_masked = int(keys.num_masked_tokens[candidates.rows].sum())
+    num_translated = 0 if keys.num_translated_tokens is None else int(keys.num_translated_tokens[candidates.rows].sum())
     patches = TokenIndex.from_mask(rows.per_pair(rows.bool_masked_pos))
     numbers = rows.bool_masked_pos.flatten().cumsum(dim=0).view_as(rows.bool_masked_pos) - 1
     encoded_patches = patches.select(rows.per_pair(numbers))
-    return MaskedTargets(patches, encoded_patches, TokenIndex.from_mask(rows.mlm_mask), num_masked)
+    return MaskedTargets(patches, encoded_patches, TokenIndex.from_mask(rows.mlm_mask), num_masked, num_translated)

@@ -21,7 +21,8 @@ def saved_encoders(*, ema: bool) -> tuple[str, str]:
 class Batch(NamedTuple):
     """One rank's share of a batch of B image-text pairs, which show S images or videos; S < B if captions share one.
 
-    The four fields before the last are inputs of the masked passes.
+    From `bool_masked_pos` to `mlm_mask` the fields are inputs of the masked passes; those after them are None if no
+    loss needs them.
     """
 
     image_index: Tensor  # (B,) index of the image or video in the manifest
@@ -35,6 +36,11 @@ class Batch(NamedTuple):
     mlm_input_ids: Tensor  # (B, L) token ids, some masked
     mlm_mask: Tensor  # (B, L) bool, True = to be predicted
     other_frames: Tensor | None = None  # (S, T, 3, H, W) a second crop of each; None if no loss compares two
+    translation_input_ids: Tensor | None = (
+        None  # (B, L') the image's caption in another language; its own if it has none
+    )
+    translation_attention_mask: Tensor | None = None  # (B, L') bool, False = padding
+    has_translation: Tensor | None = None  # (B,) bool, False = there is no caption in another language
 
     def select(self, rows: Tensor | slice) -> "Batch":
         """The pairs of these ascending indices, with the frames that they show."""
@@ -62,6 +68,7 @@ class KeyFeatures(NamedTuple):
     num_masked_tokens: Tensor  # (B,) masked text tokens
     similarity: Tensor  # (B,) cosine of each pair, or (0,) before `with_similarity`
     keep_mask: Tensor  # (B,) bool, False = dropped by the filter
+    num_translated_tokens: Tensor | None = None  # (B,) masked text tokens of pairs with a caption in another language
 
     def with_similarity(self, similarity: list[Tensor]) -> "KeyFeatures":
         """Add this rank's similarities under the online encoders, unless the momentum encoders gave some."""

@@ -218,8 +218,9 @@ def to_device(
     frames = show(arrays.frames if arrays.frozen_features is None else arrays.frozen_features)
     other_frames = None if arrays.other_frames is None else show(arrays.other_frames)
     shown = {"frames", "frozen_features", "other_frames"}
-    rest = {name: torch.from_numpy(values) for name, values in arrays._asdict().items() if name not in shown}
-    return Batch(frames=frames, other_frames=other_frames, **{name: values.to(device) for name, values in rest.items()})
+    rest = {name: values for name, values in arrays._asdict().items() if name not in shown and values is not None}
+    tensors = {name: torch.from_numpy(values).to(device) for name, values in rest.items()}
+    return Batch(frames=frames, other_frames=other_frames, **tensors)
 
 
 def checkpoint_state(

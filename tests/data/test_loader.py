@@ -154,6 +154,40 @@ def test_languages_are_drawn_by_their_weights_and_without_weights_as_captions_wi
     assert min(counts) > 0
 
 
+def test_each_pair_comes_with_a_caption_in_another_language_and_nothing_else_changes(
+    folder: Path, tmp_path: Path
+) -> None:
+    texts, tags = ("one", "two", "eins", "?"), ("en", "en", "de", "")
+    samples = [dataclasses.replace(s, captions=texts, languages=tags) for s in read_shard(folder / "video.tar")]
+    samples[0] = dataclasses.replace(samples[0], languages=("en",) * 4)  # in one language only
+    write_shard(tmp_path / "video.tar", samples)
+    plain = dataclasses.replace(
+        loader(folder, frames=2),
+        shards=(tmp_path / "video.tar",),
+        caption_offsets=np.arange(0, 4 * VIDEOS + 1, 4),
+        captions_per_sample=2,
+        tokenizer=train_tokenizer(texts, vocab_size=50),
+    )
+    seen = set()
+    for batch, without in zip(
+        islice(dataclasses.replace(plain, translations=True).iter_from(0), 30), plain.iter_from(0), strict=False
+    ):
+        for name in ("image_index", "caption_index", "frames", "input_ids", "attention_mask"):
+            np.testing.assert_array_equal(getattr(batch, name), getattr(without, name))
+        assert without.has_translation is None
+        assert batch.translation_input_ids is not None
+        assert batch.has_translation is not None
+        others = plain.tokenizer.batch_decode(batch.translation_input_ids, skip_special_tokens=True)
+        for image, caption, other, has in zip(
+            batch.image_index, batch.caption_index % 4, others, batch.has_translation, strict=True
+        ):
+            seen.add((samples[image].languages[caption], other))
+            assert has == (image != 0 and tags[caption] != "")
+            assert has or other == texts[caption]
+    translated = {(tag, other) for tag, other in seen if tag == "de"} | {("en", "eins")}
+    assert translated == {("de", "one"), ("de", "two"), ("en", "eins")} <= seen
+
+
 def test_processes_with_gpus_share_the_cores_for_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, cores = torch.device("cuda"), available_cores()
     assert num_decode_threads(torch.device("cpu")) == 1

@@ -54,7 +54,7 @@ def objective(
         image=ImageEncoder(image_backbone, dim=DIM, pool="mean"),
         text=TextEncoder(text_backbone, dim=DIM, pool="mean"),
         patch_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=CODES),
-        word_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=VOCAB),
+        word_head=MaskedTokenHead(width=16, dim=2 * DIM if weights.translation else DIM, vocab_size=VOCAB),
         queue=PairQueue(size=queue, dim=DIM, warmup_steps=0),
         noise_filter=AdaptiveMomentumFilter(warmup_steps=0, num_std=num_std, momentum=0.5),
         loss_weights=weights,
@@ -82,6 +82,17 @@ def batch(pairs: int) -> Batch:
         mlm_input_ids=torch.where(mlm_mask, 4, ids),
         mlm_mask=mlm_mask,
         other_frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
+    )
+
+
+def translated_batch(pairs: int) -> Batch:
+    """A batch whose images have a caption in another language, but for the second one."""
+    ids = torch.randint(5, VOCAB, (pairs, TOKENS - 1))
+    attention_mask = torch.arange(TOKENS - 1) < torch.randint(2, TOKENS, (pairs, 1))
+    return batch(pairs)._replace(
+        translation_input_ids=ids,
+        translation_attention_mask=attention_mask,
+        has_translation=torch.arange(pairs) != 1,
     )
 
 
@@ -207,6 +218,68 @@ def test_the_losses_agree_with_loops_over_the_papers_formulas(
     weights = model.loss_weights._asdict()
     total = float(output.loss.detach())
     assert total == pytest.approx(sum(weights[name] * loss for name, loss in slow.items()), rel=1e-9)
+
+
+@torch.no_grad()
+def slow_translation(model: CotsObjective, some: Batch, keys: KeyFeatures) -> float:
+    """-log p(word | its masked text, image, caption in another language), mean over the masked words, with loops."""
+    assert some.translation_input_ids is not None
+    assert some.translation_attention_mask is not None
+    assert some.has_translation is not None
+    assert model.word_head
+    losses = []
+    for row in [row for row in range(len(some.image_index)) if keys.keep_mask[row] and some.has_translation[row]]:
+        length = int(some.translation_attention_mask[row].sum())
+        other = model.text(some.translation_input_ids[[row], :length], torch.ones(1, length, dtype=torch.bool))
+        words = model.text.backbone(some.mlm_input_ids[[row]], some.attention_mask[[row]])
+        paired = torch.cat([model.image(some.frames[[row]])[0], other[0]])
+        losses += [
+            token_loss(model.word_head, words[0, place], paired, some.input_ids[row, place])
+            for place in range(TOKENS)
+            if some.mlm_mask[row, place]
+        ]
+    return sum(losses) / max(len(losses), 1)
+
+
+@pytest.mark.parametrize("weights", [ALL._replace(translation=2.0), LossWeights(1.0, 0.0, 0.0, 0.0, translation=2.0)])
+@pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
+def test_the_translation_agrees_with_a_loop_over_its_words_and_changes_no_other_loss(
+    negatives: InBatchNegatives, weights: LossWeights
+) -> None:
+    model = after_steps(objective(queue=5, negatives=negatives, weights=weights), 2, pairs=4)
+    some = translated_batch(7)
+    keys = model.compute_keys(some, [ALL_ROWS])
+    losses = {name: float(loss) for name, loss in model(some, keys).losses.items()}
+    assert losses.pop("translation") == pytest.approx(slow_translation(model, some, keys), rel=1e-9)
+    with torch.no_grad():  # the token level reads the half of the head that is the image's
+        model.word_head.fuse.weight[:, DIM:].normal_()  # type: ignore[union-attr]
+    assert {name: float(loss) for name, loss in model(some, keys).losses.items() if name != "translation"} == losses
+    with model.only("instance"):
+        assert float(model(some, keys).losses["instance"]) == losses["instance"]
+
+
+def test_pairs_without_another_language_add_nothing_to_the_translation() -> None:
+    weights = LossWeights(0.0, 0.0, 0.0, 0.0, translation=1.0)
+    model = objective(queue=0, negatives="online", weights=weights, num_std=None)
+    some = translated_batch(4)._replace(has_translation=torch.zeros(4, dtype=torch.bool))
+    output = model(some, model.compute_keys(some, [ALL_ROWS]))
+    output.loss.backward()
+    assert float(output.loss.detach()) == 0.0
+    assert all(not gradient.any() for gradient in gradients(model).values())
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_translations_of_micro_batches_add_up(parts: int) -> None:
+    weights = LossWeights(1.0, 0.0, 0.0, 0.0, translation=1.0)
+    model = after_steps(objective(queue=5, negatives="momentum", weights=weights), 2, pairs=6)
+    some = translated_batch(7)
+    keys = model.compute_keys(some, micro_batch_slices(7, parts))
+    model(some, keys).loss.backward()
+    whole = gradients(model)
+    for rows in micro_batch_slices(int(keys.keep_mask.sum()), parts):
+        model(some, keys, rows).loss.backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-9, atol=1e-12, msg=name)
 
 
 @pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
@@ -344,13 +417,16 @@ class HostSyncs(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("weights", [ALL, ALL._replace(masked_views=0.0), LossWeights(1.0, 0.0, 1.0, 0.0)])
+@pytest.mark.parametrize(
+    "weights",
+    [ALL, ALL._replace(masked_views=0.0), LossWeights(1.0, 0.0, 1.0, 0.0), ALL._replace(translation=1.0)],
+)
 @pytest.mark.parametrize(("negatives", "queue"), [("none", 5), ("momentum", 5), ("online", 0)])
 def test_there_is_no_host_device_sync_from_the_first_pass_to_the_last_gradient(
     negatives: InBatchNegatives, queue: int, weights: LossWeights
 ) -> None:
     model = after_steps(objective(queue=queue, negatives=negatives, weights=weights, fused=True), 2, pairs=6)
-    some = batch(7)
+    some = translated_batch(7) if weights.translation else batch(7)
     some.attention_mask[::2, 4:] = False
     keys, syncs = model.compute_keys(some, [ALL_ROWS]), HostSyncs()
     with ExitStack() as stack:

@@ -38,7 +38,7 @@ class EvaluateParams(
                 raise ValueError(
                     f"finetune.{target}.size {run.size} is not a multiple of model.image.patch {image.patch}"
                 )
-            if run.objective.masked and run.size != image.size:
+            if run.objective.masks_images and run.size != image.size:
                 raise ValueError(
                     f"finetune.{target}: the visual tokens are of images of {image.size} pixels, size is {run.size}: "
                     "set objective.loss_weights.token and masked_views to 0"
