@@ -54,7 +54,7 @@ class TrainConfig(Config):
         "docs/decisions/0012-several-captions-of-an-image-in-a-batch.md.",
         json_schema_extra={"since": "0.3.0"},
     )
-    language_temperature: PositiveFloat = Field(
+    language_temperature: Annotated[float, Field(ge=1)] = Field(
         default=1.0,
         description="T of the draw among a sample's captions in several languages: a language with n_l training "
         "captions has a share ~ n_l^(1/T). 1: every caption weighs the same; larger: rare languages come more often. "

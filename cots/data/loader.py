@@ -231,11 +231,12 @@ class TrainLoader:
         self, rng: np.random.Generator, views: list[SampleView], captions: list[list[int]], pairs: slice
     ) -> dict[str, NDArray[Any]]:
         """For each pair a random caption of its sample in another language; its own one where there is none."""
-        texts, has_translation = [], []
+        texts: list[str] = []
+        has_translation: list[bool] = []
         for view, drawn in zip(views, captions, strict=True):
             tags = view.sample.languages or [""] * len(view.sample.captions)
             for caption in drawn:
-                others = [other for other, tag in enumerate(tags) if "" != tag != tags[caption] != ""]
+                others = [other for other, tag in enumerate(tags) if tag and tags[caption] not in ("", tag)]
                 has_translation.append(bool(others))
                 texts.append(view.sample.captions[int(rng.choice(others)) if others else caption])
         batch = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens, length=self.text_length)

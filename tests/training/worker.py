@@ -4,6 +4,8 @@
 """
 
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from cots.config.params import Params
 from cots.config.training import TrainConfig
+from cots.data.loader import SampleView, TrainLoader
 from cots.distributed import rank, world_size
 from cots.factory.model import build_model
 from cots.factory.objective import build_objective
@@ -50,6 +53,7 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "without keys": (NO_KEYS, 1),
     "several captions": ({"in_batch_negatives": "momentum", **DROPS}, 2),
     "within modalities": ({"in_batch_negatives": "online", **DROPS, **WITHIN}, 1),
+    "translation": ({"in_batch_negatives": "momentum", **DROPS}, 2),
     "clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
     "siglip": ({"kind": "siglip", "temperature": TEMPERATURE, "bias": -10.0}, 1),
 }
@@ -67,13 +71,28 @@ def params_of(name: str) -> Params:
     return params.model_copy(update={"pretrain": training})
 
 
+class TwoLanguages(TrainLoader):
+    """A loader that takes each second caption of a sample for one in another language."""
+
+    def read_views(self, shard: int, epoch: int) -> Iterator[SampleView]:
+        for view in super().read_views(shard, epoch):
+            languages = tuple("en" if number % 2 else "de" for number in range(len(view.sample.captions)))
+            yield view._replace(sample=replace(view.sample, languages=languages))
+
+
 def run_steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
     """Metrics of each step, and the final state."""
     torch.manual_seed(0)
     model = build_model(params.model, tokenized / "tokenizer")
-    objective = build_objective(model, params.pretrain.objective, num_codes=16).double()
+    section = params.pretrain.objective
+    if name == "translation":
+        weights = section.loss_weights.model_copy(update={"translation": 1.0})  # type: ignore[union-attr]
+        section = section.model_copy(update={"loss_weights": weights})
+    objective = build_objective(model, section, num_codes=16).double()
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
     batches = build_train_loader(*paths, model=model, training=params.pretrain, media=("image", "video"))
+    if name == "translation":
+        batches = TwoLanguages(**vars(batches) | {"translations": True})
     if name.startswith("sharded"):
         apply_fsdp(objective)
         assert world_size() == 1 or any(isinstance(module, FSDPModule) for module in objective.modules())
