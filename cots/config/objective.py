@@ -26,9 +26,8 @@ class LossWeightsConfig(Config):
     )
     translation: NonNegativeFloat = Field(
         default=0.0,
-        description="Weight of masked words that are guessed from the image and its caption in another language; needs "
-        "captions in several languages. 0 in the paper (D); UC2's, with cross-attention. See "
-        "[languages.md](languages.md).",
+        description="Weight of words guessed from the image and its caption in another language. Needs captions in "
+        "several languages. 0 in the paper (D); UC2's is with cross-attention. See [languages.md](languages.md).",
         json_schema_extra={"since": "0.3.0"},
     )
 

@@ -56,9 +56,9 @@ class TrainConfig(Config):
     )
     language_temperature: Annotated[float, Field(ge=1)] = Field(
         default=1.0,
-        description="T of the draw among a sample's captions in several languages: a language with n_l training "
-        "captions has a share ~ n_l^(1/T). 1: every caption weighs the same; larger: rare languages come more often. "
-        "See [languages.md](languages.md).",
+        description="T of the draw of captions by language: of n_l training captions a share ~ n_l^(1/T). 1: every "
+        "caption of a sample weighs the same; larger: rare languages come more often. See "
+        "[languages.md](languages.md).",
         json_schema_extra={"since": "0.3.0"},
     )
     grad_accum_steps: PositiveInt = Field(
