@@ -56,7 +56,7 @@ def embed(model: DualEncoder, samples: Iterable[StoredSample], *, batch_size: in
         start = time.perf_counter()
         vectors = model.encode_videos(videos, batch_size=batch_size)
         item_seconds += time.perf_counter() - start
-        languages = [sample.languages or [""] * len(sample.captions) for sample in chunk]
+        languages: list[Sequence[str]] = [sample.languages or [""] * len(sample.captions) for sample in chunk]
         encoded_here.append(
             ([sample.id for sample in chunk], [sample.captions for sample in chunk], languages, vectors)
         )
