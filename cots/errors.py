@@ -26,6 +26,7 @@ EXTRAS = {  # by package: what brings it, besides the requirements of every inst
     "great_expectations": "pipeline",
     "prefect": "pipeline",
     "psycopg2": "platform",
+    "s3fs": "s3",
 }
 INTERRUPTED, INTERNAL_ERROR = 130, 70  # exit codes: of shells for SIGINT, of sysexits.h for a fault of the program
 ADVICE = {  # what to do, by the machine's reason
@@ -37,6 +38,11 @@ ADVICE = {  # what to do, by the machine's reason
     errno.EMFILE: "raise the limit (`ulimit -n`) and run it again",
     errno.EIO: "check the disk",
     errno.ENOMEM: "free some memory, or lower batch_size, and run it again",
+}
+BUCKET_ADVICE = {  # what to do, by botocore's words
+    "Unable to locate credentials": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile in AWS_PROFILE",
+    "Could not connect to the endpoint URL": "check the network and AWS_ENDPOINT_URL, and run it again",
+    "timeout on endpoint URL": "check the network and AWS_ENDPOINT_URL, and run it again",
 }
 
 
@@ -92,6 +98,9 @@ def machine_refusal(error: BaseException) -> str | None:
     while link:
         for code, advice in ADVICE.items():
             if getattr(link, "errno", None) == code or os.strerror(code) in str(link):
+                return f"{link}: {advice}"
+        for words, advice in BUCKET_ADVICE.items():
+            if words in str(link):
                 return f"{link}: {advice}"
         if isinstance(link, MemoryError) or "out of memory" in str(link):
             return f"{str(link) or 'out of memory'}: {ADVICE[errno.ENOMEM]}"

@@ -1,6 +1,7 @@
 """Common fixtures: MLflow stores, tiny encoders, an index, packages and data."""
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cots.data.bucket import BucketPath
+from tests.buckets import Bucket, serving_s3
 from tests.fork_server import start
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -101,6 +104,23 @@ def tracked_in(path: Path) -> Iterator[str]:
         mlflow.set_tracking_uri(uri)
         yield uri
     mlflow.set_tracking_uri("")
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Bucket]:
+    with serving_s3() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket_folder(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> BucketPath:
+    """A folder in a new bucket, which this process and those that it starts reach."""
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"cots-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]}"
+    path = BucketPath.parse(f"s3://{name}/folder")
+    path.filesystem.mkdir(name)
+    return path
 
 
 @pytest.fixture

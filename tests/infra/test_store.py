@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.conftest import Bucket
+from tests.buckets import Bucket
 from tests.infra.test_files import INFRA
 from tests.servers import free_port, serving
 

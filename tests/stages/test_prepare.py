@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from cots.config.params import Params
+from cots.data.bucket import BucketPath
 from cots.data.languages import count_languages
 from cots.data.manifest import SCHEMA, WITH_LANGUAGES, read_manifest
 from cots.data.shards import read_shard
@@ -43,7 +44,7 @@ def params_with(source: dict[str, Any], **changed: object) -> Params:
     return Params.model_validate(content)
 
 
-def folder_params(path: Path, **changed: object) -> Params:
+def folder_params(path: Path | str, **changed: object) -> Params:
     return params_with({"kind": "folder", "path": str(path), "seed": 0, "holdout": {"val": 0, "test": 0}}, **changed)
 
 
@@ -185,6 +186,101 @@ def test_what_lists_the_samples_may_lead_out_of_the_folder_on_request_alone(
     assert row["detail"] == f"{source / name} leads to {elsewhere}: see prepare.follow_symlinks"
     manifest, _ = prepared(tmp_path / "out", params_with(section, follow_symlinks=True))
     assert list(manifest["captions"].map(list)) == [["a dog"]]
+
+
+def upload(folder: Path, to: BucketPath) -> BucketPath:
+    """What the bucket holds of a folder: files, and what links in it lead to."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        to.filesystem.put_file(str(file), (to / file.relative_to(folder).as_posix()).key)
+    return to
+
+
+@pytest.mark.slow
+def test_a_source_in_a_bucket_gives_the_same_bytes_and_rejects_by_the_same_limits(
+    tmp_path: Path, source: Path, bucket_folder: BucketPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "link.jpg").unlink()  # a bucket has none
+    upload(source, bucket_folder)
+    (bucket_folder.parent / "secret.jpg").filesystem.pipe_file((bucket_folder.parent / "secret.jpg").key, b"secret")
+    params = folder_params(source), folder_params(str(bucket_folder))
+    assert str(params[1].source.path) == str(bucket_folder)
+    (_, from_disk), (_, from_bucket) = (prepared(tmp_path / f"out{i}", one) for i, one in enumerate(params))
+    assert digests(tmp_path / "out0/shards") == digests(tmp_path / "out1/shards")
+    assert (tmp_path / "out0/manifest.parquet").read_bytes() == (tmp_path / "out1/manifest.parquet").read_bytes()
+    assert from_bucket["reason"].to_dict() == from_disk["reason"].to_dict()
+    assert from_bucket.loc["../secret.jpg", "detail"] == (
+        f"{bucket_folder}/../secret.jpg is {bucket_folder.parent}/secret.jpg"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*LISTINGS, "metadata.parquet", "a/metadata.csv"])
+def test_every_layout_is_read_from_a_bucket(
+    tmp_path: Path, make_image: Encoded, bucket_folder: BucketPath, name: str
+) -> None:
+    kind, listing = LISTINGS.get(name, ("folder", lambda _: b"image,caption\na.jpg,a dog\n"))
+    source = tmp_path / "source"
+    for file in ("a.jpg", "train2017/x.jpg", "a/a.jpg", name):
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        (source / file).write_bytes(make_image())
+    if name == "metadata.parquet":
+        pd.DataFrame({"image": ["a.jpg", "b.jpg"], "caption": [["a dog"], ["a cat", "two cats"]]}).to_parquet(
+            source / name
+        )
+    else:
+        (source / name).write_bytes(listing(make_image()))
+    upload(source, bucket_folder)
+    keys = {"kind": kind} | ({"table": "*/metadata.csv"} if "/metadata" in name else {})
+    manifests = [
+        prepared(tmp_path / out, params_with(keys | {"path": str(path)}))[0].drop(columns="shard")
+        for out, path in (("out0", source), ("out1", bucket_folder))
+    ]
+    pd.testing.assert_frame_equal(manifests[0], manifests[1])
+    assert len(manifests[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({}, "s3://nowhere-at-all/x does not exist: set source.path to the folder that holds the data set"),
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+            'Could not connect to the endpoint URL: "http://127.0.0.1:9/nowhere-at-all?list-type=2&prefix=x%2F&'
+            'delimiter=%2F&encoding-type=url": check the network and AWS_ENDPOINT_URL, and run it again',
+        ),
+        (
+            {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
+            "Unable to locate credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile in "
+            "AWS_PROFILE",
+        ),
+    ],
+    ids=["absent", "unreachable", "no credentials"],
+)
+def test_a_bucket_that_cannot_be_read_gives_one_line(
+    tmp_path: Path, bucket_folder: BucketPath, fork_python: str, changed: dict[str, str | None], line: str
+) -> None:
+    (tmp_path / "params.yaml").write_text("source: {kind: webdataset, path: s3://nowhere-at-all/x}\n")
+    environment = {**os.environ, "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1", **changed}
+    command = [
+        fork_python,
+        "-m",
+        "cots.stages.prepare",
+        str(ROOT / "withdrawn.csv"),
+        "shards",
+        "m.parquet",
+        "r.parquet",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={name: value for name, value in environment.items() if value is not None},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == f"error: {line}"
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_manifest_tells_what_the_shards_hold_in_their_order(tmp_path: Path, source: Path) -> None:

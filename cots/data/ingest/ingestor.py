@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from PIL import Image
 
@@ -129,7 +129,7 @@ class Ingestor:
 
     def _load_images(self, sample: Sample) -> list[StoredImage]:
         """The frames to store."""
-        content = self._read(sample.content) if isinstance(sample.content, Path) else sample.content
+        content = self._read(sample.content) if isinstance(sample.content, PurePath) else sample.content
         check_bytes(len(content) if isinstance(content, bytes) else max(map(len, content)), self.max_bytes)
         if isinstance(content, tuple):
             return [self._store(content[index]) for index in segment_centers(len(content), self.max_frames)]

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from cots.data.bucket import in_bucket
 from cots.data.image_decoding import UnusableImage
 
 
@@ -20,7 +21,7 @@ def read_source_file(path: Path, *, root: Path, follow_symlinks: bool, max_bytes
     """
     try:
         file = locate_source_file(path, root, follow_symlinks=follow_symlinks)
-        if not file.is_file():
+        if not in_bucket(file) and not file.is_file():
             raise UnusableImage("no such file", str(path))
         check_bytes(file.stat().st_size, max_bytes)
         return file.read_bytes()
@@ -47,6 +48,8 @@ def locate_source_file(path: Path, root: Path, *, follow_symlinks: bool) -> Path
     target = path.resolve()
     if target.is_relative_to(root.resolve()):
         return target
+    if in_bucket(target):
+        raise UnusableImage("outside the data folder", f"{path} is {target}")
     relative = Path(os.path.relpath(path, root))  # `..` goes with the name before it, even if that is a link
     if ".." in relative.parts:
         raise UnusableImage("outside the data folder", f"{path} leads to {target}")

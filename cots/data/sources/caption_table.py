@@ -227,7 +227,7 @@ def _parquet_rows(table: Path) -> Iterator[Cells]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(table) as file:
+        with table.open("rb") as opened, pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
             yield Cells("header", names, None)
             number = 0

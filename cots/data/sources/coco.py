@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cots.config_base import Config
+from cots.data.bucket import Location
 from cots.data.samples import Sample
 from cots.data.sources.layout_io import (
     layout_errors,
@@ -25,7 +26,7 @@ class CocoSourceConfig(Config):
     """COCO's own layout."""
 
     kind: Literal["coco"] = Field(default="coco", description="COCO's own layout.")
-    path: Path = Field(
+    path: Location = Field(
         description="A folder with annotations/captions_<split><year>.json, all of one year or none, and one image "
         "folder per split."
     )

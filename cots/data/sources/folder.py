@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from cots.config_base import Config, Seed
+from cots.data.bucket import Location, in_bucket
 from cots.data.samples import Fault, Sample, Split, is_utf8
 from cots.data.sources.caption_table import LANGUAGE, TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
@@ -31,7 +32,7 @@ class FolderSourceConfig(Config):
     """A folder of images and videos, with or without captions."""
 
     kind: Literal["folder"] = Field(default="folder", description="A folder of images and videos.")
-    path: Path = Field(
+    path: Location = Field(
         description="A folder with a caption table (CSV, TSV, JSONL or Parquet): image, caption, optionally split. In "
         "JSONL and Parquet a caption may be a list of several. Files whose names end in mp4, m4v, mov, mkv, webm or "
         "avi are videos. Without a table, every image and video below the folder is a sample; its captions are the "
@@ -96,7 +97,7 @@ class FolderSourceConfig(Config):
         listed = list(locate_images(self._read_tables(tables), self.path)) if tables else []
         if tables and not self.include_unlisted:
             return iter(listed)
-        files = {os.path.normpath(sample.content) for sample in listed if isinstance(sample.content, Path)}
+        files = {os.path.normpath(sample.content) for sample in listed if isinstance(sample.content, PurePath)}
         unreadable: list[OSError] = []
         found = find_media(self.path, unreadable.append)
         names = [name for name in found if os.path.normpath(self.path / name) not in files]
@@ -226,14 +227,25 @@ def find_media(folder: Path, on_error: Callable[[OSError], object] | None = None
         folder: to look in.
         on_error: is told of folders that cannot be listed; by default they are passed over.
     """
+    if in_bucket(folder):
+        yield from (name for name in folder.find() if not _is_hidden(name) and _is_media(name))
+        return
     for path, folders, files in os.walk(folder, onerror=on_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower().removeprefix(".") in MEDIA_SUFFIXES:
+            if not name.startswith(".") and _is_media(name):
                 yield (Path(path) / name).relative_to(folder).as_posix()
+
+
+def _is_media(name: str) -> bool:
+    return Path(name).suffix.lower().removeprefix(".") in MEDIA_SUFFIXES
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def find_tables(folder: Path) -> list[Path]:
     """The caption tables in a folder, without hidden files such as macOS's `._captions.csv`."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    return [file for file in files if file.suffix.lower() in TABLE_SUFFIXES]
+    tables = (file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+    return sorted(file for file in tables if file.is_file() and not file.name.startswith("."))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cots.config_base import Config
+from cots.data.bucket import Location
 from cots.data.samples import Sample
 from cots.data.sources.layout_io import (
     layout_errors,
@@ -27,7 +28,7 @@ class KarpathySourceConfig(Config):
     kind: Literal["karpathy"] = Field(
         default="karpathy", description="COCO, Flickr30K or Flickr8k in the Karpathy layout."
     )
-    path: Path = Field(description="A folder with one dataset_*.json and the images.")
+    path: Location = Field(description="A folder with one dataset_*.json and the images.")
 
     def read(self) -> Iterator[Sample]:
         """The samples of a folder with one dataset_*.json; images are in the folder or one below.

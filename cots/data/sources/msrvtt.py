@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cots.config_base import Config
+from cots.data.bucket import Location
 from cots.data.samples import Sample, Split
 from cots.data.sources.layout_io import (
     layout_errors,
@@ -32,7 +33,7 @@ class MsrvttSourceConfig(Config):
     """MSR-VTT's JSON and folders of mp4 videos."""
 
     kind: Literal["msrvtt"] = Field(default="msrvtt", description="MSR-VTT's JSON and folders of mp4 videos.")
-    path: Path = Field(description="The folder of the release.")
+    path: Location = Field(description="The folder of the release.")
     protocol: Protocol = Field(
         default="full",
         description="The release's own splits (full), or 1k-A. full: 6,513 train, 497 val and 2,990 test videos with "

@@ -4,7 +4,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from tarfile import BLOCKSIZE, TarInfo
 from typing import BinaryIO
 
@@ -17,26 +17,31 @@ SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")  # macOS also leaves ._
 TEXT_SUFFIXES = {"txt", "json"}
 
 
-def list_members(path: Path) -> list[TarInfo]:
+def list_members(path: Path, name: PurePath | None = None) -> list[TarInfo]:
     """All members but folders, in order; a hard link is listed as a member with the bytes of the file it stands for.
+
+    Args:
+        path: of the tar.
+        name: by which people know it; None if that is its path.
 
     Raises:
         BadInput: the file cannot be read, or is compressed, damaged, cut short or too long a tar.
     """
+    name = name or path
     try:
         with path.open("rb") as file:
             if file.read(6).startswith(COMPRESSED):
-                raise BadInput(f"{path} is compressed: unpack it to a plain tar")
+                raise BadInput(f"{name} is compressed: unpack it to a plain tar")
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:", encoding="utf8") as tar:
                 members = list(islice(_read_headers(tar), MAX_MEMBERS + 1))
                 if len(members) > MAX_MEMBERS:
-                    raise BadInput(f"{path} has more than {MAX_MEMBERS:,} members: make several tars of it")
+                    raise BadInput(f"{name} has more than {MAX_MEMBERS:,} members: make several tars of it")
                 _check_end(file, tar.offset)
     except BadInput:
         raise
     except Exception as error:  # tarfile raises nearly anything for damaged headers
-        raise BadInput(f"{path} is damaged ({error}): fetch it again, or remove it") from None
+        raise BadInput(f"{name} is damaged ({error}): fetch it again, or remove it") from None
     return _resolve_hard_links(members)
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO, Literal
 from pydantic import Field
 
 from cots.config_base import Config, Seed
+from cots.data.bucket import Location, local_copy
 from cots.data.samples import MAX_FILE_BYTES, Fault, Sample, Split
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import MEDIA_SUFFIXES, make_sample, media_of, parse_json, require_folder
@@ -25,7 +26,7 @@ class WebdatasetSourceConfig(Config):
     kind: Literal["webdataset"] = Field(
         default="webdataset", description="Tar files as img2dataset and video2dataset write them."
     )
-    path: Path = Field(
+    path: Location = Field(
         description="The folder of the tars: image or video, .txt caption and .json of each sample. "
         "Files whose names end in mp4, m4v, mov, mkv, webm or avi are videos."
     )
@@ -46,9 +47,8 @@ class WebdatasetSourceConfig(Config):
         if not tars:
             raise BadInput(f"{self.path} holds no .tar file: set source.path to the folder of tars")
         for tar in tars:
-            groups = group_members(list_members(tar), MEDIA_SUFFIXES)
-            with tar.open("rb") as file:
-                for key, members in groups:
+            with local_copy(tar) as copy, copy.open("rb") as file:
+                for key, members in group_members(list_members(copy, tar), MEDIA_SUFFIXES):
                     name = f"{tar.stem}/{key}"
                     split = split_by_hash(name, seed=self.seed, holdout=self.holdout)
                     yield _read_sample(file, name, members, split=split, tar=tar)

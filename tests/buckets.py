@@ -1,7 +1,8 @@
-"""A stand-in for the bucket, in this process, on a free port."""
+"""A stand-in for S3, in this process, on a free port: moto's server, which the real clients talk to."""
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -13,21 +14,21 @@ class Bucket:
 
     Attributes:
         endpoint: its address.
-        environment: that leads boto3 and MLflow to it.
+        environment: that leads boto3, s3fs and MLflow to it.
     """
 
     endpoint: str
     environment: dict[str, str]
 
 
-@pytest.fixture(scope="session")
-def bucket() -> Iterator[Bucket]:
+@contextmanager
+def serving_s3() -> Iterator[Bucket]:
     """An empty store; skips where the extra `s3` is not installed."""
-    for package in ("boto3", "dvc_s3"):
+    for package in ("boto3", "dvc_s3", "s3fs"):
         pytest.importorskip(package, reason="install the extra s3: uv pip install -e '.[s3]'")
     server = pytest.importorskip("moto.server", reason="install the extra dev")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
     endpoint = f"http://{host}:{port}"
