@@ -121,7 +121,7 @@ def inspect_folder(
     if file:
         _require_named_files(folder, file, samples, source)
     opened = _spread(samples, MAX_OPENED)
-    settings = PrepareConfig().model_dump(exclude={"samples_per_shard", "max_rejected"})
+    settings = PrepareConfig().dump_limits()
     outcomes = list(ingest(opened, Ingestor(root=folder, withdrawn={}, **settings)))
     used = {*columns.values(), "split"}
     return Findings(

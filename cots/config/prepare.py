@@ -1,9 +1,12 @@
 """Section `prepare`: how images and videos are stored in shards."""
 
+from typing import Any
+
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
 from cots.config_base import Config, Fraction
+from cots.data.bucket import Location
 
 
 class PrepareConfig(Config):
@@ -40,6 +43,16 @@ class PrepareConfig(Config):
         default=0.05,
         description="If a larger fraction of the source cannot be read, the stage fails. Captions may be missing.",
     )
+    store: Location | None = Field(
+        default=None,
+        description="Folder or bucket for shards and tokens. null: the project's folder holds them. Otherwise it holds "
+        "lists of the objects in the store, such as `s3://BUCKET/FOLDER` (docs/store.md).",
+        json_schema_extra={"since": "0.3.0"},
+    )
+
+    def dump_limits(self) -> dict[str, Any]:
+        """What the `Ingestor` of each sample needs, by its names."""
+        return self.model_dump(exclude={"samples_per_shard", "max_rejected", "store"})
 
 
 class PrepareSection(Sections):

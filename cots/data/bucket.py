@@ -6,7 +6,7 @@ the AWS variables and files, as for `aws` and boto3.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple, TypeGuard, cast
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 SCHEME = "s3://"
 
 
-class FileSize(NamedTuple):
-    """What `BucketPath.stat` tells of a file."""
+class FileStat(NamedTuple):
+    """What a bucket tells of a file, by the names of `os.stat_result`."""
 
     st_size: int  # bytes
+    st_mtime: float  # when it was written, seconds since 1970
 
 
 class BucketPath(PurePosixPath):
@@ -76,13 +77,13 @@ class BucketPath(PurePosixPath):
         for name in self.filesystem.glob(f"{self.key}/{pattern}"):
             yield BucketPath(f"/{name}")
 
-    def find(self) -> dict[str, int]:
-        """The files below this folder, relative to it in the order of their names, with their bytes; {} without any."""
+    def find(self) -> dict[str, FileStat]:
+        """The files below this folder, by their paths relative to it, in order; {} if there is no such folder."""
         found = self.filesystem.find(self.key, detail=True)
-        return {name.removeprefix(f"{self.key}/"): entry["size"] for name, entry in sorted(found.items())}
+        return {name.removeprefix(f"{self.key}/"): _stat(entry) for name, entry in sorted(found.items())}
 
-    def stat(self) -> FileSize:  # noqa: D102
-        return FileSize(self.filesystem.info(self.key)["size"])
+    def stat(self) -> FileStat:  # noqa: D102
+        return _stat(self.filesystem.info(self.key))
 
     def open(self, mode: str = "r", **text: Any) -> IO[Any]:  # noqa: D102, ANN401  as `Path.open`
         return cast(IO[Any], self.filesystem.open(self.key, mode, **text))
@@ -100,6 +101,10 @@ class BucketPath(PurePosixPath):
     def expanduser(self) -> "BucketPath":
         """The path itself; a bucket has no home folders."""
         return self
+
+
+def _stat(entry: Mapping[str, Any]) -> FileStat:
+    return FileStat(entry["size"], entry["LastModified"].timestamp() if "LastModified" in entry else 0.0)
 
 
 def in_bucket(path: PurePath) -> TypeGuard[BucketPath]:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
+from cots.data.store import open_part
 from cots.errors import BadInput
 from cots.files import atomic_file
 
@@ -31,6 +32,8 @@ class CropViews(NamedTuple):
         Raises:
             BadInput: no such file.
         """
-        if not path.is_file():
-            raise BadInput(f"no crop views {path}: run `dvc repro tokenize`")
-        return cls(**load_file(path))
+        try:
+            with open_part(path, stage="tokenize") as file:
+                return cls(**load(file.read()))
+        except FileNotFoundError:
+            raise BadInput(f"no crop views {path}: run `dvc repro tokenize`") from None

@@ -10,6 +10,7 @@ import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from cots.data.samples import StoredSample
+from cots.data.store import open_part
 from cots.errors import BadInput
 from cots.files import atomic_file
 
@@ -51,11 +52,12 @@ def read_shard(path: Path) -> Iterator[StoredSample]:
     Raises:
         BadInput: the shard is missing or cut short.
     """
-    if not path.is_file():
-        raise BadInput(f"no shard {path}: run `dvc repro prepare`")
     try:
-        with path.open("rb") as file:  # opened here, because webdataset leaves closing to the garbage collector
+        # opened here, because webdataset leaves closing to the garbage collector
+        with open_part(path, stage="prepare") as file:
             yield from map(parse_sample, group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])))
+    except FileNotFoundError:
+        raise BadInput(f"no shard {path}: run `dvc repro prepare`") from None
     except (ValueError, OSError, EOFError, KeyError, tarfile.TarError) as error:
         reason = str(error.args[0]).partition(" @ ")[0]  # webdataset appends the file object
         raise BadInput(f"shard {path} is damaged ({reason}): run `dvc repro --force prepare`") from error

@@ -62,13 +62,14 @@ class ItemCheck:
             BadInput: one of them cannot be read.
         """
         settings = PrepareParams.load(project / PARAMS_FILE).prepare
-        own = settings.model_dump(exclude={"samples_per_shard", "max_rejected", "max_pixels", "max_bytes"})
+        own_limits = {
+            "max_pixels": min(settings.max_pixels, limits.pixels),
+            "max_bytes": min(settings.max_bytes, limits.body),
+        }
         ingestor = Ingestor(
             root=project,
             withdrawn=read_withdrawn(project / WITHDRAWN_PATH),
-            max_pixels=min(settings.max_pixels, limits.pixels),
-            max_bytes=min(settings.max_bytes, limits.body),
-            **own,
+            **settings.dump_limits() | own_limits,
         )
         try:
             prepared: Iterable[str] = pd.read_parquet(project / MANIFEST_PATH, columns=["id"])["id"]

@@ -46,10 +46,10 @@ def stage(
         BadInput: the source is unusable, or has no usable sample.
         RunFailed: the share of rejected samples exceeds `prepare.max_rejected`; shards and tables are written anyway.
     """
-    settings = params.prepare.model_dump(exclude={"samples_per_shard", "max_rejected"})
+    settings = params.prepare.dump_limits()
     rejected_pairs = select_rejected(read_verdicts(verdicts)) if verdicts else frozenset()
     ingestor = Ingestor(root=source, withdrawn=read_withdrawn(withdrawn), rejected_pairs=rejected_pairs, **settings)
-    writer = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard)
+    writer = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard, store=params.prepare.store)
     rows: list[dict[str, Any]] = []
     rejected_rows: list[dict[str, Any]] = []
     samples = params.source.model_copy(update={"path": source}).read()

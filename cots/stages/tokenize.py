@@ -19,6 +19,7 @@ from cots.data.manifest import read_manifest
 from cots.data.random_crop import crop, draw_view
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
+from cots.data.store import finish_list, has_part, keep_part, read_list, start_list
 from cots.data.tokenizer import describe_unknown
 from cots.data.wordpiece import train_tokenizer
 from cots.devices import autocast, default_device
@@ -49,6 +50,7 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
             if unknown := describe_unknown(trained, table["captions"]):
                 print(f"tokenize: {unknown}", file=sys.stderr)
         clear_unless_current(fingerprint(values, dvae, manifest), out)
+        keep_where_shards_are(shards, out)
     barrier()
     model = load_dvae(dvae).to(default_device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -56,10 +58,14 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
     with Progress("tokenize", total=sum(len(rows) for _, rows in own_shards), unit="samples") as progress:
         for name, rows in own_shards:
             path = (out / str(name)).with_suffix(".safetensors")
-            if not path.exists():
+            if not has_part(path):
                 samples = read_shard(shards / str(name))
                 tokenize_crops(samples, model, params.tokenize, size=dvae_image_size(params)).save(path)
+                keep_part(path)
             progress.advance(len(rows))
+    barrier()
+    if rank() == 0:
+        finish_list(out)
     barrier()
 
 
@@ -70,6 +76,13 @@ def clear_unless_current(current: str, out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         file.write_text(current)
+
+
+def keep_where_shards_are(shards: Path, out: Path) -> None:
+    """Keep tokens in the store of the shards, or in the folder as these are; what lies elsewhere is made anew."""
+    stores = [listed.store if listed else None for listed in (read_list(shards), read_list(out))]
+    if stores[0] != stores[1]:
+        start_list(out, stores[0])
 
 
 def tokenize_crops(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeConfig, *, size: int) -> CropViews:

@@ -12,6 +12,7 @@ from cots.batching import batched
 from cots.data.crop_views import CropViews
 from cots.data.frozen_features import FrozenFeatures
 from cots.data.loader import TrainLoader
+from cots.data.store import part_digest
 from cots.devices import autocast
 from cots.distributed import barrier, rank, world_size
 from cots.errors import BadInput
@@ -49,7 +50,7 @@ def with_frozen_features(
     loader = replace(loader, num_views=min(num_views, loader.num_views))
     settings = [_digest_lower_weights(image), pixel_stats, loader.size, loader.num_views]
     files = [
-        folder / f"{fingerprint(settings, shard, views)}.npy"
+        folder / f"{fingerprint(settings, part_digest(shard), part_digest(views))}.npy"
         for shard, views in zip(loader.shards, loader.views, strict=True)
     ]
     folder.mkdir(parents=True, exist_ok=True)

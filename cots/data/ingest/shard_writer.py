@@ -8,6 +8,7 @@ from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
 from cots.data.manifest import LANGUAGES
 from cots.data.samples import STORED_SPLITS, Sample, StoredSample, StoredSplit, sample_key
 from cots.data.shards import shard_name, write_shard
+from cots.data.store import finish_list, keep_part, start_list
 from cots.decode_threads import decode_in_threads
 from cots.directions import MEDIA, Media
 
@@ -20,9 +21,10 @@ class ShardWriter:
     Args:
         path: the folder; shards of an earlier run are removed.
         samples_per_shard: in a full shard.
+        store: where shards are kept; None if in the folder.
     """
 
-    def __init__(self, path: Path, *, samples_per_shard: int) -> None:
+    def __init__(self, path: Path, *, samples_per_shard: int, store: Path | None = None) -> None:
         self._path = path
         self._samples_per_shard = samples_per_shard
         self._pending: dict[Series, list[StoredSample]] = {
@@ -31,6 +33,7 @@ class ShardWriter:
         self._counts = Counter[Series]()
         for old_shard in path.glob("*/*.tar"):
             old_shard.unlink()
+        start_list(path, store)
 
     def add(self, sample: IngestedSample) -> dict[str, object]:
         """Put a sample into its shard.
@@ -57,10 +60,13 @@ class ShardWriter:
         for series, pending in self._pending.items():
             if pending:
                 self._write(series)
+        finish_list(self._path)
 
     def _write(self, series: Series) -> None:
         number = (self._counts[series] - 1) // self._samples_per_shard
-        write_shard(self._path / shard_name(*series, number), self._pending[series])
+        shard = self._path / shard_name(*series, number)
+        write_shard(shard, self._pending[series])
+        keep_part(shard)
         self._pending[series] = []
 
 
