@@ -1,4 +1,4 @@
-"""`cots data`: merge data sets, find out which versions were trained on a sample, withdraw samples."""
+"""`cots data`: merge data sets, find out which versions were trained on a sample, withdraw samples, tend the store."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cots.registry.registry import Registry
 
 data = typer.Typer(
-    help="Merge data sets, find out which versions were trained on a sample, withdraw samples.",
+    help="Merge data sets, find out which versions were trained on a sample, withdraw samples, tend the store.",
     no_args_is_help=True,
 )
 Ids = Annotated[
@@ -51,6 +51,7 @@ def withdraw(
     Exit code 0 says that no withdrawn sample is in the deployed index.
     """
     from cots.data.changes import find_unused_images
+    from cots.data.store_upkeep import count_objects
     from cots.data.withdrawn import add_withdrawn, read_withdrawn
     from cots.registry.client import INDEX
     from cots.registry.registry import Registry
@@ -65,6 +66,10 @@ def withdraw(
     )
     if copies := [str(path) for path in COPIES if path.exists()]:
         typer.echo(f"copies in {', '.join(copies)}: until `dvc repro`, then `dvc gc --workspace`")
+    for store in count_objects(Path()):
+        typer.echo(
+            f"objects in {store}: until `dvc repro`, `dvc gc --workspace` and `cots data sweep --days 0 --remove`"
+        )
     if unused := find_unused_images(CHANGES_PATH, read_withdrawn(WITHDRAWN_PATH)):
         names = ", ".join(map(str, unused))
         typer.echo(f"images that requests gave and no sample uses any more: {names}: they stay until you delete them")
@@ -113,6 +118,54 @@ def merge(
     with writing(out):
         counts = merge(data_sets, out)
     typer.echo(table(["data set", "samples"], list(counts.items())))
+
+
+@data.command()
+def check(
+    digests: Annotated[bool, typer.Option("--digests", help="Also read every object and compare its digest.")] = False,
+) -> None:
+    """Compare the lists of shards and tokens with the store that holds them; exit code 1 if an object is damaged."""
+    from cots.data.store_upkeep import count_objects, find_project_damage
+
+    damaged = list(find_project_damage(Path(), digests=digests))
+    for line in damaged:
+        typer.echo(escape_controls(line))
+    if damaged:
+        raise RunFailed(f"{len(damaged)} parts of the data are damaged: {damaged[0]}")
+    for store, count in count_objects(Path()).items():
+        typer.echo(f"{count} objects in {store} are as the lists say")
+
+
+@data.command()
+def sweep(
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove the objects; otherwise they are only counted.")
+    ] = False,
+    project: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a further project that uses the store; may be repeated.")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0, help="Younger objects are kept, as a stage may be running.")] = 1.0,
+) -> None:
+    """Remove objects from the store that no list names: neither one in the data nor one in DVC's cache.
+
+    `dvc gc` decides which earlier versions stay in DVC's cache. Lists that only a remote holds do not count.
+    """
+    from cots.config.stages.prepare import PrepareParams
+    from cots.data.store_upkeep import find_unlisted, remove_unlisted
+
+    store = PrepareParams.load().prepare.store
+    if store is None:
+        raise BadInput("prepare.store is null: the data are in the project's folder, see `dvc gc`")
+    unlisted = find_unlisted(store, [Path(), *(project or [])], days=days)
+    size = sum(unlisted.objects.values()) / 1e9
+    found = f"{len(unlisted.objects)} of {unlisted.total} objects in {store} ({size:.3g} GB)"
+    if remove:
+        remove_unlisted(unlisted)
+        typer.echo(
+            f"{found} are removed; {unlisted.lists} lists name the others, or they are younger than {days:g} days"
+        )
+        return
+    typer.echo(f"{found} are named by none of {unlisted.lists} lists; repeat with --remove to remove them")
 
 
 def _parse_source(source: str) -> tuple[str, Path]:

@@ -7,11 +7,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import typer
 
 from cots.cli.tables import table
-from cots.errors import CotsError
+from cots.errors import CotsError, machine_refusal
 
 PACKAGES = (
     "torch",
@@ -40,7 +41,7 @@ class BrokenError(Exception):
 
 
 def doctor() -> None:
-    """Check params.yaml, versions, known conflicts, processor, MLflow and DVC; exit code 1 if something is broken."""
+    """Check params.yaml, versions, known conflicts, processor, MLflow, DVC and store; exit code 1 if one is broken."""
     rows = [[name, *_outcome(check)] for name, check in CHECKS.items()]
     typer.echo(table(["check", "", "found"], rows))
     typer.echo("\n" + table(["package", "version"], [[name, _version(name)] for name in PACKAGES]))
@@ -53,6 +54,10 @@ def _outcome(check: Callable[[], str]) -> tuple[str, str]:
         return "ok", check()
     except (BrokenError, CotsError) as error:
         return "BROKEN", str(error)
+    except Exception as error:
+        if (refusal := machine_refusal(error)) is None:
+            raise
+        return "BROKEN", refusal
 
 
 def _python() -> str:
@@ -120,6 +125,19 @@ def _dvc() -> str:
     return f"out of date: {', '.join(stale)}; run `dvc repro`" if stale else "everything is up to date"
 
 
+def _store() -> str:
+    from cots.data.store_upkeep import count_objects, find_project_damage
+
+    project = Path()
+    if damage := next(find_project_damage(project), None):
+        raise BrokenError(f"{damage} (all: `cots data check`)")
+    counts = count_objects(project)
+    return (
+        "; ".join(f"{count} objects in {store}" for store, count in counts.items())
+        or "data are in the project's folder"
+    )
+
+
 CHECKS = {
     "python": _python,
     "params": _params,
@@ -129,6 +147,7 @@ CHECKS = {
     "processor": _processor,
     "mlflow": _mlflow,
     "dvc": _dvc,
+    "store": _store,
 }
 
 

@@ -1,6 +1,7 @@
 """Earlier versions of a pipeline's files that are still in DVC's cache."""
 
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -20,8 +21,7 @@ def past_versions(output: Path) -> Iterator[Path]:
 
     Source: DVC's run cache (https://dvc.org/doc/user-guide/pipelines/run-cache), one record of hashes per run.
     """
-    command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    cache = Path(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or ".absent")  # noqa: S603
+    cache = _cache_folder(Path())
     entry = re.compile(rf"^- path: {re.escape(output.as_posix())}\n(?:  .*\n)*?  md5: ([0-9a-f]{{32}})$", re.MULTILINE)
     records = sorted(path for path in (cache / "runs").glob("*/*/*") if path.is_file())
     hashes = {md5 for record in records for md5 in entry.findall(record.read_text(encoding="utf8"))}
@@ -29,6 +29,28 @@ def past_versions(output: Path) -> Iterator[Path]:
         path = cache / "files" / "md5" / md5[:2] / md5[2:]
         if path.is_file():
             yield path
+
+
+def cached_in_folders(name: str, project: Path) -> Iterator[Path]:
+    """Every cached version of a file that lies directly in a folder which DVC tracks; none outside a DVC repository.
+
+    Args:
+        name: of the file.
+        project: a folder of the repository.
+    """
+    files = _cache_folder(project) / "files" / "md5"
+    listings = (json.loads(path.read_bytes()) for path in sorted(files.glob("??/*.dir")))
+    hashes = {entry["md5"] for entries in listings for entry in entries if entry["relpath"] == name}
+    paths = (files / md5[:2] / md5[2:] for md5 in sorted(hashes))
+    yield from (path for path in paths if path.is_file())
+
+
+def _cache_folder(project: Path) -> Path:
+    if not any((folder / ".dvc").is_dir() for folder in (project.resolve(), *project.resolve().parents)):
+        return Path(".absent")
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)  # noqa: S603
+    return project / (done.stdout.strip() or ".absent")
 
 
 def find_input(output: Path, dependency: Path) -> Path | None:
