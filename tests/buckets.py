@@ -4,8 +4,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+
+from cots.data.bucket import in_bucket
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,26 @@ def serving_s3() -> Iterator[Bucket]:
         yield Bucket(endpoint, keys | {"AWS_ENDPOINT_URL": endpoint, "MLFLOW_S3_ENDPOINT_URL": endpoint})
     finally:
         running.stop()
+
+
+def upload(folder: Path, to: Path) -> Path:
+    """What a bucket holds of a folder: files, and what links in it lead to."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        write_object(to / file.relative_to(folder).as_posix(), file.read_bytes())
+    return to
+
+
+def write_object(path: Path, data: bytes) -> None:
+    """Write a file, of a bucket or not."""
+    if in_bucket(path):
+        path.filesystem.pipe_file(path.key, data)
+    else:
+        path.write_bytes(data)
+
+
+def remove_object(path: Path) -> None:
+    """Remove a file, of a bucket or not."""
+    if in_bucket(path):
+        path.filesystem.rm_file(path.key)
+    else:
+        path.unlink()

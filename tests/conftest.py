@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cots.data.bucket import BucketPath
+from cots.data.bucket import in_bucket, parse_location
 from tests.buckets import Bucket, serving_s3
 from tests.fork_server import start
 
@@ -113,12 +113,13 @@ def bucket() -> Iterator[Bucket]:
 
 
 @pytest.fixture
-def bucket_folder(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> BucketPath:
+def bucket_folder(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder in a new bucket, which this process and those that it starts reach."""
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     name = f"cots-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]}"
-    path = BucketPath.parse(f"s3://{name}/folder")
+    path = parse_location(f"s3://{name}/folder")
+    assert in_bucket(path)
     path.filesystem.mkdir(name)
     return path
 

@@ -15,7 +15,10 @@ from cots.project_files import PARAMS_FILE
 from cots.terminal import escape_controls
 
 SEAL = "# Written by `cots init FOLDER`, unchanged since if the rest has the SHA-256 "
-Data = Annotated[Path | None, typer.Option(help="Folder of the images and captions, for a preset.")]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Folder of the images and captions, for a preset; or s3://BUCKET/FOLDER."),
+]
 Force = Annotated[
     bool, typer.Option(help="Replace params.yaml even if it was edited; the old file becomes params.yaml.bak.")
 ]
@@ -80,12 +83,17 @@ def use(preset: Annotated[str, typer.Argument()], data: Data = None, force: Forc
     _init_preset(preset, data, None, force=force)
 
 
-def _init_preset(preset: str, data: Path | None, encoders: str | None, *, force: bool) -> None:
+def _init_preset(preset: str, data: str | None, encoders: str | None, *, force: bool) -> None:
     from cots.cli.layout import lay_out_project, require_apart
+    from cots.data.bucket import in_bucket, parse_location
 
-    if data:
-        require_apart(data)
-    text = render_preset(preset, read_preset(preset, data), encoders)
+    try:
+        path = parse_location(data) if data else None
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    if path and not in_bucket(path):
+        require_apart(path)
+    text = render_preset(preset, read_preset(preset, path), encoders)
     layout_lines = list(lay_out_project())
     _replace_params(text, force=force)
     for line in layout_lines:

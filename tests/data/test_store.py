@@ -4,7 +4,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cots.data.bucket import in_bucket
 from cots.data.shards import read_shard
 from cots.data.store import (
     LIST,
@@ -20,6 +19,7 @@ from cots.data.store import (
     start_list,
 )
 from cots.errors import BadInput
+from tests.buckets import remove_object, write_object
 
 
 def write_part(path: Path, data: bytes) -> Path:
@@ -85,10 +85,7 @@ def test_an_object_that_is_missing_or_changed_is_named_and_written_again(tmp_pat
     finish_list(folder)
     before, lying = (folder / LIST).read_bytes(), object_of(part, anywhere)
     for damage, word in ((b"wrong", "changed"), (None, "missing")):
-        if in_bucket(lying):
-            lying.filesystem.rm_file(lying.key) if damage is None else lying.filesystem.pipe_file(lying.key, damage)
-        else:
-            lying.unlink() if damage is None else lying.write_bytes(damage)
+        remove_object(lying) if damage is None else write_object(lying, damage)
         assert has_part(part) is (damage is not None)  # of the right size
         with pytest.raises(BadInput) as error:
             next(read_shard(part))

@@ -17,6 +17,7 @@ from tests.deployed import register
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "torchvision", "timm", "transformers", "faiss", "great_expectations", "webdataset", "matplotlib"}
+HEAVY |= {"s3fs", "botocore"}
 LIGHT = HEAVY | {"mlflow", "pandas", "numpy", "pyarrow", "prefect", "dvc", "rich", "PIL"}  # not even these
 # VmHWM is this program's own peak; ru_maxrss of getrusage begins with that of the process that started it.
 ACCOUNT = """

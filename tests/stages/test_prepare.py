@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from cots.config.params import Params
-from cots.data.bucket import BucketPath
 from cots.data.languages import count_languages
 from cots.data.manifest import SCHEMA, WITH_LANGUAGES, read_manifest
 from cots.data.shards import read_shard
@@ -25,6 +24,7 @@ from cots.data.verdicts import pair_key, set_verdict
 from cots.data.withdrawn import add_withdrawn
 from cots.errors import BadInput, RunFailed
 from cots.stages.prepare import stage
+from tests.buckets import upload, write_object
 from tests.deployed import squares_project
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def params_with(source: dict[str, Any], **changed: object) -> Params:
     return Params.model_validate(content)
 
 
-def folder_params(path: Path | str, **changed: object) -> Params:
+def folder_params(path: Path, **changed: object) -> Params:
     return params_with({"kind": "folder", "path": str(path), "seed": 0, "holdout": {"val": 0, "test": 0}}, **changed)
 
 
@@ -188,22 +188,15 @@ def test_what_lists_the_samples_may_lead_out_of_the_folder_on_request_alone(
     assert list(manifest["captions"].map(list)) == [["a dog"]]
 
 
-def upload(folder: Path, to: BucketPath) -> BucketPath:
-    """What the bucket holds of a folder: files, and what links in it lead to."""
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        to.filesystem.put_file(str(file), (to / file.relative_to(folder).as_posix()).key)
-    return to
-
-
 @pytest.mark.slow
 def test_a_source_in_a_bucket_gives_the_same_bytes_and_rejects_by_the_same_limits(
-    tmp_path: Path, source: Path, bucket_folder: BucketPath, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: Path, bucket_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (source / "link.jpg").unlink()  # a bucket has none
     upload(source, bucket_folder)
-    (bucket_folder.parent / "secret.jpg").filesystem.pipe_file((bucket_folder.parent / "secret.jpg").key, b"secret")
-    params = folder_params(source), folder_params(str(bucket_folder))
-    assert str(params[1].source.path) == str(bucket_folder)
+    write_object(bucket_folder.parent / "secret.jpg", b"secret")
+    params = folder_params(source), folder_params(bucket_folder)
+    assert params[1].source.path == bucket_folder
     (_, from_disk), (_, from_bucket) = (prepared(tmp_path / f"out{i}", one) for i, one in enumerate(params))
     assert digests(tmp_path / "out0/shards") == digests(tmp_path / "out1/shards")
     assert (tmp_path / "out0/manifest.parquet").read_bytes() == (tmp_path / "out1/manifest.parquet").read_bytes()
@@ -216,7 +209,7 @@ def test_a_source_in_a_bucket_gives_the_same_bytes_and_rejects_by_the_same_limit
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*LISTINGS, "metadata.parquet", "a/metadata.csv"])
 def test_every_layout_is_read_from_a_bucket(
-    tmp_path: Path, make_image: Encoded, bucket_folder: BucketPath, name: str
+    tmp_path: Path, make_image: Encoded, bucket_folder: Path, name: str
 ) -> None:
     kind, listing = LISTINGS.get(name, ("folder", lambda _: b"image,caption\na.jpg,a dog\n"))
     source = tmp_path / "source"
@@ -258,7 +251,7 @@ def test_every_layout_is_read_from_a_bucket(
     ids=["absent", "unreachable", "no credentials"],
 )
 def test_a_bucket_that_cannot_be_read_gives_one_line(
-    tmp_path: Path, bucket_folder: BucketPath, fork_python: str, changed: dict[str, str | None], line: str
+    tmp_path: Path, bucket_folder: Path, fork_python: str, changed: dict[str, str | None], line: str
 ) -> None:
     (tmp_path / "params.yaml").write_text("source: {kind: webdataset, path: s3://nowhere-at-all/x}\n")
     environment = {**os.environ, "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1", **changed}

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from cots.config.params import Params
-from cots.data.bucket import BucketPath
 from cots.data.store import LIST, list_store, read_list
 from cots.factory.model import build_model
 from cots.models.dual_encoder import DualEncoder
 from cots.stages import index, prepare, tokenize, train_dvae, validate
 from cots.training.fit import Inputs, fit
+from tests.buckets import upload
 from tests.conftest import COLOURS, Encoded
 from tests.training.conftest import tiny_params
 
@@ -65,15 +65,14 @@ def files_in(folder: Path) -> list[str]:
 
 
 def test_with_source_and_store_in_a_bucket_the_same_model_is_trained_and_the_folder_holds_lists(
-    tmp_path: Path, source: Path, bucket_folder: BucketPath, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: Path, bucket_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for file in source.iterdir():
-        bucket_folder.filesystem.put_file(str(file), (bucket_folder / file.name).key)
+    upload(source, bucket_folder)
     store = bucket_folder.parent / "store"
     models = []
     for name, params in (
         ("disk", params_for(source, None)),
-        ("bucket", params_for(bucket_folder, store)),  # type: ignore[arg-type]
+        ("bucket", params_for(bucket_folder, store)),
     ):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
@@ -95,6 +94,6 @@ def test_with_source_and_store_in_a_bucket_the_same_model_is_trained_and_the_fol
         expected = {name: (on_disk / folder / name).stat().st_size for name in files_in(on_disk / folder)}
         expected.pop("fingerprint.txt", None)
         assert {name: stored.bytes for name, stored in listed.parts.items()} == expected
-    assert sum(stat.st_size for stat in list_store(store).values()) == sum(  # type: ignore[arg-type]
+    assert sum(stat.st_size for stat in list_store(store).values()) == sum(
         file.stat().st_size for file in on_disk.rglob("*/*/*") if file.is_file()
     )

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cots.data.bucket import in_bucket
+from cots.cli.doctor import CHECKS, BrokenError
 from cots.data.store import LIST, finish_list, keep_part, list_store, object_path, part_digest, start_list
 from cots.data.store_upkeep import find_unlisted, remove_unlisted
 from cots.errors import BadInput
+from tests.buckets import remove_object, upload, write_object
 from tests.conftest import Cots
 
 ROOT = Path(__file__).parents[2]
@@ -66,9 +67,12 @@ def test_damaged_objects_are_named_with_what_to_do(project: Path, cots: Cots) ->
         f"{second}, which holds data/shards/train/b, has 5 bytes instead of 9: {advice}",
     ]
     assert (code, err) == (1, f"error: 2 parts of the data are damaged: {out.splitlines()[0]}\n")
+    with pytest.raises(BrokenError) as broken:
+        CHECKS["store"]()
+    assert str(broken.value) == f"{out.splitlines()[0]} (all: `cots data check`)"
     first.write_bytes(b"a" * 9)
     second.write_bytes(b"c" * 9)
-    assert cots("data", "check")[0] == 0  # sizes are right
+    assert CHECKS["store"]() == "2 objects in store"  # sizes are right
     code, out, _ = cots("data", "check", "--digests")
     assert (code, out) == (1, f"{second}, which holds data/shards/train/b, was changed: {advice}\n")
 
@@ -85,8 +89,7 @@ def test_a_bucket_is_compared_and_swept_as_a_folder_is(
         for name in names:
             write_part(shards / name, name.encode())
         finish_list(shards)
-    assert in_bucket(bucket_folder)
-    bucket_folder.filesystem.pipe_file(f"{bucket_folder.key}/notes.txt", b"not an object")
+    write_object(bucket_folder / "notes.txt", b"not an object")
     assert cots("data", "check") == (0, f"2 objects in {bucket_folder} are as the lists say\n", "")
     assert find_unlisted(bucket_folder, [tmp_path], days=1).objects == {}
     code, out, _ = cots("data", "sweep", "--days", "0", "--remove")
@@ -94,7 +97,7 @@ def test_a_bucket_is_compared_and_swept_as_a_folder_is(
     assert "notes.txt" in list_store(bucket_folder)
     assert len(list_store(bucket_folder)) == 3
     gone = object_path(bucket_folder, part_digest(shards / "b").hex())
-    bucket_folder.filesystem.rm_file(gone.key)  # type: ignore[attr-defined]
+    remove_object(gone)
     code, out, _ = cots("data", "check")
     assert (code, out) == (1, f"{gone}, which holds data/shards/b, is missing: run `dvc repro --force prepare`\n")
 
@@ -157,3 +160,21 @@ def test_dvc_repro_notices_a_lost_object_and_gc_lets_the_sweep_remove_old_ones(
     assert cots("data", "sweep", "--days", "0", "--remove")[0] == 0
     assert not lost.exists()
     assert cots("data", "check")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_project_is_made_for_data_in_a_bucket(
+    tmp_path: Path, bucket_folder: Path, monkeypatch: pytest.MonkeyPatch, cots: Cots
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").touch()  # so that no project is laid out
+    absent = cots("init", "webdataset", "--data", f"{bucket_folder}/absent")
+    assert absent == (2, "", f"error: no such data: {bucket_folder}/absent\n")
+    assert cots("init", "webdataset", "--data", "gs://b/x")[2] == (
+        "error: gs://b/x is neither a path nor an address that begins with s3://\n"
+    )
+    Path("a").mkdir()
+    Path("a/0.tar").touch()
+    upload(Path("a"), bucket_folder)
+    assert cots("init", "webdataset", "--data", str(bucket_folder))[0] == 0
+    assert f'path: "{bucket_folder}"' in Path("params.yaml").read_text()
