@@ -37,6 +37,7 @@ ADVICE = {  # what to do, by the machine's reason
     errno.EPERM: "give this user the rights, or run it as another one",
     errno.EMFILE: "raise the limit (`ulimit -n`) and run it again",
     errno.EIO: "check the disk",
+    errno.EBUSY: "run it again later",
     errno.ENOMEM: "free some memory, or lower batch_size, and run it again",
 }
 BUCKET_ADVICE = {  # what to do, by botocore's words

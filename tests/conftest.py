@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cots.data.bucket import in_bucket, parse_location
+from cots.data.bucket import BucketPath, parse_location
 from tests.buckets import Bucket, serving_s3
 from tests.fork_server import start
 
@@ -118,10 +118,8 @@ def bucket_folder(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     name = f"cots-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]}"
-    path = parse_location(f"s3://{name}/folder")
-    assert in_bucket(path)
-    path.filesystem.mkdir(name)
-    return path
+    BucketPath(f"/{name}").filesystem.mkdir(name)
+    return parse_location(f"s3://{name}/folder")
 
 
 @pytest.fixture

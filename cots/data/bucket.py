@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 SCHEME = "s3://"
+MAX_KEY_BYTES = 1024  # of S3
 
 
 class FileStat(NamedTuple):
@@ -82,7 +83,15 @@ class BucketPath(PurePosixPath):
         found = self.filesystem.find(self.key, detail=True)
         return {name.removeprefix(f"{self.key}/"): _stat(entry) for name, entry in sorted(found.items())}
 
-    def stat(self) -> FileStat:  # noqa: D102
+    def stat(self) -> FileStat:
+        """Size and time of the file.
+
+        Raises:
+            FileNotFoundError: no such file, or a longer name than a file of a bucket can have.
+            OSError: the server refuses; nothing is known about the file.
+        """
+        if len(self.key.encode(errors="surrogateescape")) > MAX_KEY_BYTES:
+            raise FileNotFoundError(f"a key has at most {MAX_KEY_BYTES} bytes")
         return _stat(self.filesystem.info(self.key))
 
     def open(self, mode: str = "r", **text: Any) -> IO[Any]:  # noqa: D102, ANN401  as `Path.open`

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -233,4 +234,8 @@ def list_store(store: Path) -> Mapping[str, Stat]:
     if in_bucket(store):
         return store.find()
     files = (Path(folder) / name for folder, _, names in os.walk(store) for name in names)
-    return {file.relative_to(store).as_posix(): file.stat() for file in files}
+    stats = dict[str, Stat]()
+    for file in files:
+        with suppress(FileNotFoundError):  # written under another name in the meantime
+            stats[file.relative_to(store).as_posix()] = file.stat()
+    return stats

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pandas as pd
@@ -17,6 +20,8 @@ import pytest
 import yaml
 
 from cots.config.params import Params
+from cots.data.image_decoding import UnusableImage
+from cots.data.ingest.source_file import read_source_file
 from cots.data.languages import count_languages
 from cots.data.manifest import SCHEMA, WITH_LANGUAGES, read_manifest
 from cots.data.shards import read_shard
@@ -274,6 +279,41 @@ def test_a_bucket_that_cannot_be_read_gives_one_line(
     )
     assert done.stderr.splitlines()[-1] == f"error: {line}"
     assert len(done.stderr.splitlines()) == 1
+
+
+class _Overloaded(BaseHTTPRequestHandler):
+    """A server that answers every request with 503."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.mark.slow
+def test_a_bucket_that_refuses_for_now_rejects_no_sample(bucket_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_object(bucket_folder / "a.jpg", b"some bytes")
+    read = partial(read_source_file, root=bucket_folder, follow_symlinks=False, max_bytes=10)
+    assert read(bucket_folder / "a.jpg") == b"some bytes"
+    for name in ("b.jpg", "x" * 1100, "é" * 600):
+        with pytest.raises(UnusableImage) as missing:
+            read(bucket_folder / name)
+        assert missing.value.reason == "no such file"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Overloaded)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs = pytest.importorskip("s3fs")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(OSError, match="Service Unavailable"):
+            read(bucket_folder / "a.jpg")
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+        server.shutdown()
+        server.server_close()
 
 
 def test_the_manifest_tells_what_the_shards_hold_in_their_order(tmp_path: Path, source: Path) -> None:

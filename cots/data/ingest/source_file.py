@@ -18,6 +18,7 @@ def read_source_file(path: Path, *, root: Path, follow_symlinks: bool, max_bytes
 
     Raises:
         UnusableImage: it is outside, not there, cannot be read, or too large.
+        OSError: a bucket cannot be read, which says nothing about the file.
     """
     try:
         file = locate_source_file(path, root, follow_symlinks=follow_symlinks)
@@ -26,6 +27,8 @@ def read_source_file(path: Path, *, root: Path, follow_symlinks: bool, max_bytes
         check_bytes(file.stat().st_size, max_bytes)
         return file.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # of a link that leads to itself a RuntimeError
+        if in_bucket(path) and not isinstance(error, FileNotFoundError):
+            raise
         raise UnusableImage("no such file", f"{path}: {error}") from error
 
 
