@@ -97,8 +97,9 @@ def machine_refusal(error: BaseException) -> str | None:
     """
     link: BaseException | None = error
     while link:
+        number = errno.EACCES if isinstance(link, PermissionError) else getattr(link, "errno", None)
         for code, advice in ADVICE.items():
-            if getattr(link, "errno", None) == code or os.strerror(code) in str(link):
+            if number == code or os.strerror(code) in str(link):
                 return f"{link}: {advice}"
         for words, advice in BUCKET_ADVICE.items():
             if words in str(link):

@@ -29,6 +29,7 @@ def failed(work: str, tmp_path: Path) -> tuple[int, str]:
         ("with open('/dev/full', 'w') as file: file.write('a')", 1, "No space left on device: free some space"),
         ("raise OSError(30, 'Read-only file system', 'a/b')", 1, "'a/b': run it where files can be written"),
         ("raise PermissionError(13, 'Permission denied', 'a/b')", 1, "'a/b': give this user the rights"),
+        ("raise PermissionError('Access Denied')", 1, "Access Denied: give this user the rights"),  # as s3fs has it
         ("raise KeyboardInterrupt", 130, "error: interrupted"),
         ("b'a' * 10**15", 1, "lower batch_size"),
         (

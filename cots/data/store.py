@@ -133,6 +133,9 @@ def keep_part(path: Path) -> None:
 
     The object is complete before it has its name, and the record is written last, so a killed writer leaves no part
     that cannot be read. An object that is there already is written again, which repairs a damaged one.
+
+    Raises:
+        BadInput: there is no such bucket.
     """
     if (found := _find_list(path)) is None:
         return
@@ -145,7 +148,12 @@ def keep_part(path: Path) -> None:
 
 def _put(file: Path, target: Path) -> None:
     if in_bucket(target):
-        target.filesystem.put_file(str(file), target.key)  # a bucket shows an object when all of it is there
+        try:
+            target.filesystem.put_file(str(file), target.key)  # a bucket shows an object when all of it is there
+        except FileNotFoundError:
+            raise BadInput(
+                f"cannot write {target}: there is no such bucket; create it, or correct prepare.store"
+            ) from None
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cots.data.bucket import parse_location
 from cots.data.shards import read_shard
 from cots.data.store import (
     LIST,
@@ -96,6 +97,16 @@ def test_an_object_that_is_missing_or_changed_is_named_and_written_again(tmp_pat
         finish_list(folder)
         assert (folder / LIST).read_bytes() == before  # so that DVC finds nothing stale
         assert content(part) == b"right"
+
+
+@pytest.mark.slow
+def test_a_bucket_that_does_not_exist_is_named(tmp_path: Path, bucket_folder: Path) -> None:
+    start_list(tmp_path, parse_location("s3://no-such-bucket-here/store"))
+    with pytest.raises(
+        BadInput, match="cannot write s3://no-such-bucket-here/store/.*: there is no such bucket; create"
+    ):
+        write_part(tmp_path / "train/a", b"a")
+    assert (tmp_path / "train/a").read_bytes() == b"a"
 
 
 def test_a_killed_writer_leaves_what_is_complete(tmp_path: Path) -> None:
