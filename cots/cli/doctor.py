@@ -126,12 +126,10 @@ def _dvc() -> str:
 
 
 def _store() -> str:
-    from cots.data.store_upkeep import count_objects, find_project_damage
+    from cots.data.store_upkeep import count_objects, require_objects
 
-    project = Path()
-    if damage := next(find_project_damage(project), None):
-        raise BrokenError(f"{damage} (all: `cots data check`)")
-    counts = count_objects(project)
+    require_objects(Path())
+    counts = count_objects(Path())
     return (
         "; ".join(f"{count} objects in {store}" for store, count in counts.items())
         or "data are in the project's folder"

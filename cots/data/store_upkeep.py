@@ -22,7 +22,7 @@ from cots.data.store import (
     read_list,
     read_record,
 )
-from cots.errors import BadInput
+from cots.errors import BadInput, RunFailed
 from cots.file_names import DATA
 
 OBJECT = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}(\.[0-9a-f]{8}\.partial)?")  # no other file of a store is ever removed
@@ -76,6 +76,16 @@ def find_project_damage(project: Path, *, digests: bool = False) -> Iterator[str
             stats[str(listed.store)] = list_store(listed.store)
         for damage in _find_damage(folder, listed, stats[str(listed.store)], digests=digests):
             yield f"{damage}: run `dvc repro --force {WRITERS.get(folder.name, folder.name)}`"
+
+
+def require_objects(project: Path) -> None:
+    """Check that the store holds what the lists of a project's data name.
+
+    Raises:
+        RunFailed: an object is missing or has another size.
+    """
+    if damage := next(find_project_damage(project), None):
+        raise RunFailed(f"{damage} (all: `cots data check`)")
 
 
 def _find_damage(folder: Path, listed: ObjectList, stats: Mapping[str, Stat], *, digests: bool) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """Prefect tasks of the flows; each is one call of DVC or `cots`."""
 
+from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.client.schemas import State
 
 from cots.config.params import Params
+from cots.data.store_upkeep import require_objects
 from cots.errors import RunFailed
 from cots.flows.commands import CommandResult, backup_lock, run
 from cots.registry.registry import Registry
@@ -33,7 +35,8 @@ def pull() -> CommandResult:
 
 @task(task_run_name="repro {stage}")  # no retries: a failed stage would fail again
 def repro(stage: str) -> CommandResult:
-    """Bring a stage and everything it depends on up to date."""
+    """Bring a stage and everything it depends on up to date, from objects that are all there."""
+    require_objects(Path())
     result = run("dvc", "repro", stage)
     backup_lock()
     return result
@@ -41,7 +44,8 @@ def repro(stage: str) -> CommandResult:
 
 @task(task_run_name="repro {stage} alone")
 def repro_alone(stage: str) -> CommandResult:
-    """Bring a stage up to date without updating its dependencies first."""
+    """Bring a stage up to date without updating its dependencies first, from objects that are all there."""
+    require_objects(Path())
     result = run("dvc", "repro", "--single-item", stage)
     backup_lock()
     return result

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cots.cli.doctor import CHECKS, BrokenError
+from cots.cli.doctor import CHECKS
 from cots.data.store import LIST, finish_list, keep_part, list_store, object_path, part_digest, start_list
 from cots.data.store_upkeep import find_unlisted, remove_unlisted
-from cots.errors import BadInput
+from cots.errors import BadInput, RunFailed
 from tests.buckets import remove_object, upload, write_object
 from tests.conftest import Cots
 
@@ -67,7 +67,7 @@ def test_damaged_objects_are_named_with_what_to_do(project: Path, cots: Cots) ->
         f"{second}, which holds data/shards/train/b, has 5 bytes instead of 9: {advice}",
     ]
     assert (code, err) == (1, f"error: 2 parts of the data are damaged: {out.splitlines()[0]}\n")
-    with pytest.raises(BrokenError) as broken:
+    with pytest.raises(RunFailed) as broken:
         CHECKS["store"]()
     assert str(broken.value) == f"{out.splitlines()[0]} (all: `cots data check`)"
     first.write_bytes(b"a" * 9)
