@@ -212,7 +212,7 @@ def open_part(path: Path, *, stage: str) -> BinaryIO:
     except FileNotFoundError:
         raise BadInput(f"{file}, which holds {path}, is missing: run `dvc repro --force {stage}`") from None
     if hashlib.sha256(data).hexdigest() != stored.sha256:
-        raise BadInput(f"{file}, which holds {path}, was changed: run `dvc repro --force {stage}`")
+        raise BadInput(f"{file}, which holds {path}, was changed: remove it and run `dvc repro --force {stage}`")
     return io.BytesIO(data)
 
 

@@ -74,8 +74,9 @@ def find_project_damage(project: Path, *, digests: bool = False) -> Iterator[str
         assert listed is not None
         if str(listed.store) not in stats:
             stats[str(listed.store)] = list_store(listed.store)
+        again = f"run `dvc repro --force {WRITERS.get(folder.name, folder.name)}`"
         for damage in _find_damage(folder, listed, stats[str(listed.store)], digests=digests):
-            yield f"{damage}: run `dvc repro --force {WRITERS.get(folder.name, folder.name)}`"
+            yield f"{damage} {again}"
 
 
 def require_objects(project: Path) -> None:
@@ -93,11 +94,11 @@ def _find_damage(folder: Path, listed: ObjectList, stats: Mapping[str, Stat], *,
         file = object_path(listed.store, stored.sha256)
         stat = stats.get(f"{stored.sha256[:2]}/{stored.sha256}")
         if stat is None:
-            yield f"{file}, which holds {folder / name}, is missing"
+            yield f"{file}, which holds {folder / name}, is missing:"
         elif stat.st_size != stored.bytes:
-            yield f"{file}, which holds {folder / name}, has {stat.st_size} bytes instead of {stored.bytes}"
+            yield f"{file}, which holds {folder / name}, has {stat.st_size} bytes instead of {stored.bytes}:"
         elif digests and hashlib.sha256(file.read_bytes()).hexdigest() != stored.sha256:
-            yield f"{file}, which holds {folder / name}, was changed"
+            yield f"{file}, which holds {folder / name}, was changed: remove it and"
 
 
 def find_unlisted(store: Path, projects: Iterable[Path], *, days: float) -> Unlisted:

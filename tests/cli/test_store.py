@@ -74,7 +74,7 @@ def test_damaged_objects_are_named_with_what_to_do(project: Path, cots: Cots) ->
     second.write_bytes(b"c" * 9)
     assert CHECKS["store"]() == "2 objects in store"  # sizes are right
     code, out, _ = cots("data", "check", "--digests")
-    assert (code, out) == (1, f"{second}, which holds data/shards/train/b, was changed: {advice}\n")
+    assert (code, out) == (1, f"{second}, which holds data/shards/train/b, was changed: remove it and {advice}\n")
 
 
 @pytest.mark.slow
@@ -119,6 +119,7 @@ def test_nothing_is_swept_that_a_list_a_record_or_another_project_needs(project:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_dvc_repro_notices_a_lost_object_and_gc_lets_the_sweep_remove_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_image: Callable[..., bytes], fork_python: str, cots: Cots
 ) -> None:

@@ -85,13 +85,12 @@ def test_an_object_that_is_missing_or_changed_is_named_and_written_again(tmp_pat
     part = write_part(folder / "train/a.tar", b"right")
     finish_list(folder)
     before, lying = (folder / LIST).read_bytes(), object_of(part, anywhere)
-    for damage, word in ((b"wrong", "changed"), (None, "missing")):
+    for damage, told in ((b"wrong", "was changed: remove it and"), (None, "is missing:")):
         remove_object(lying) if damage is None else write_object(lying, damage)
         assert has_part(part) is (damage is not None)  # of the right size
         with pytest.raises(BadInput) as error:
             next(read_shard(part))
-        verb = "is missing" if damage is None else "was changed"
-        assert str(error.value) == f"{lying}, which holds {part}, {verb}: run `dvc repro --force prepare`", word
+        assert str(error.value) == f"{lying}, which holds {part}, {told} run `dvc repro --force prepare`"
         start_list(folder, anywhere)
         write_part(part, b"right")
         finish_list(folder)
