@@ -1,5 +1,6 @@
 """The manifest: one row per sample, in the order of the shards."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +34,7 @@ SCHEMA = pa.schema(
 LANGUAGES = "languages"
 WITH_LANGUAGES = SCHEMA.append(pa.field(LANGUAGES, pa.list_(pa.string())))  # per caption its BCP 47 tag, or empty
 
+PIECE = 2**16  # rows in memory at a time where a table is not read as a whole
 LAST_CHANGE = b"last_change"  # in the metadata of the file: number of the last change by request
 
 REJECTED_SCHEMA = pa.schema(
@@ -74,6 +76,21 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Raises:
         BadInput: no such file.
     """
+    _require(path)
+    return pd.read_parquet(path)
+
+
+def read_pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Read some columns of a manifest, up to `PIECE` rows at a time.
+
+    Raises:
+        BadInput: no such file.
+    """
+    _require(path)
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(PIECE, columns=list(columns))
+
+
+def _require(path: Path) -> None:
     if not path.is_file():
         raise BadInput(f"no manifest {path}: run `dvc repro prepare`")
-    return pd.read_parquet(path)

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cots.config.stages.validate import ValidateParams
-from cots.data.manifest import LANGUAGES, SCHEMA, WITH_LANGUAGES, read_manifest, select_captioned
-from cots.data.quality.audit import MAX_ALIKE_BITS, audit_manifest
-from cots.data.quality.expectations import CheckResult, validate_manifest
+from cots.data.manifest import SCHEMA, WITH_LANGUAGES, read_pieces
+from cots.data.quality.audit import Audit, audit_manifest
+from cots.data.quality.expectations import CheckResult, judge
+from cots.data.quality.findings import list_findings
+from cots.data.quality.look_alikes import MAX_ALIKE_BITS
+from cots.data.quality.row_checks import manifest_checks
 from cots.data.quality.suspects import read_suspects
+from cots.data.samples import GALLERY
 from cots.data.verdicts import read_verdicts
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput, RunFailed, exit_on_error
@@ -45,55 +50,66 @@ def stage(
         BadInput: a table is missing, or the manifest has other columns.
         RunFailed: a check failed; summary and docs are written anyway.
     """
-    table, rejects = read_manifest(manifest), _rejects(rejected)
-    if pq.read_schema(manifest) not in (SCHEMA, WITH_LANGUAGES):
-        raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
-    if select_captioned(table).empty:
-        raise BadInput(
-            f"{manifest}: none of {len(table)} samples has a caption, so there is nothing to train or measure on: add "
-            "captions to the source, or search it without training by `cots index`"
-        )
     limits, prepare = params.validate_, params.prepare
-    audit = audit_manifest(
-        table.drop(columns=LANGUAGES, errors="ignore"),
-        shards,
-        read_suspects(suspects, read_verdicts(verdicts) if verdicts else ()),
-        sampled_shards=limits.sampled_shards,
-        max_pixels=prepare.max_pixels,
-    )
-    results = validate_manifest(
-        audit,
-        rejects,
-        out / "docs",
-        required_parts=[f"{split} {MEDIA_OF[params.index.target]}" for split in ("train", params.evaluate.split)],
+    reasons = _read_reasons(rejected)
+    _require_captions(manifest)
+    checks = manifest_checks(
         min_side=prepare.min_side,
         max_pixels=prepare.max_pixels,
         max_frames=prepare.max_frames,
         max_words=limits.max_caption_words,
-        max_long_captions=limits.max_long_captions,
-        max_duplicates=limits.max_duplicates,
-        max_leakage=limits.max_leakage,
+        max_long=limits.max_long_captions,
         max_suspects=limits.max_suspects,
     )
-    _write_summary(out / SUMMARY, results, _overview(audit, rejects))
+    audit = audit_manifest(
+        manifest,
+        shards,
+        read_suspects(suspects, read_verdicts(verdicts) if verdicts else ()),
+        checks,
+        sampled_shards=limits.sampled_shards,
+        max_pixels=prepare.max_pixels,
+    )
+    findings = list_findings(
+        audit,
+        checks,
+        reasons,
+        required_parts={f"{split} {MEDIA_OF[params.index.target]}" for split in ("train", params.evaluate.split)},
+        max_duplicates=limits.max_duplicates,
+        max_leakage=limits.max_leakage,
+    )
+    results = judge(findings, out / "docs")
+    _write_summary(out / SUMMARY, results, _overview(audit, reasons))
     _check(results, out)
 
 
-def _rejects(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise BadInput(f"no table of rejected samples {path}: run `dvc repro prepare`")
-    return pd.read_parquet(path)
+def _read_reasons(rejected: Path) -> pd.Series:
+    """Why samples were rejected, one for each."""
+    if not rejected.is_file():
+        raise BadInput(f"no table of rejected samples {rejected}: run `dvc repro prepare`")
+    return pd.read_parquet(rejected, columns=["reason"])["reason"]
 
 
-def _overview(audit: pd.DataFrame, rejects: pd.DataFrame) -> dict[str, Any]:
+def _require_captions(manifest: Path) -> None:
+    splits = (split for piece in read_pieces(manifest, ["split"]) for split in pc.unique(piece["split"]).to_pylist())
+    captioned = any(split != GALLERY for split in splits)
+    if pq.read_schema(manifest) not in (SCHEMA, WITH_LANGUAGES):
+        raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
+    if not captioned:
+        raise BadInput(
+            f"{manifest}: none of {pq.read_metadata(manifest).num_rows} samples has a caption, so there is nothing to "
+            "train or measure on: add captions to the source, or search it without training by `cots index`"
+        )
+
+
+def _overview(audit: Audit, reasons: pd.Series) -> dict[str, Any]:
     """Counts for the summary that have no limit."""
     return {
-        "samples": dict(Counter(audit["part"])),
-        "captions": int(audit["captions"].sum()),
-        "wrong captions": int(audit["wrong"].sum()),
-        "rejected": dict(Counter(rejects["reason"])),
-        f"val and test pictures that look like one in train ({MAX_ALIKE_BITS} of 64 bits)": int(audit["alike"].sum()),
-        "samples opened in shards": int(audit["opened"].count()),
+        "samples": audit.parts,
+        "captions": audit.captions,
+        "wrong captions": audit.wrong,
+        "rejected": dict(Counter(reasons)),
+        f"val and test pictures that look like one in train ({MAX_ALIKE_BITS} of 64 bits)": audit.alike,
+        "samples opened in shards": audit.opened.checked,
     }
 
 

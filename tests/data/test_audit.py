@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -5,15 +6,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cots.data.ingest.ingestor import IngestedSample, Ingestor
 from cots.data.ingest.shard_writer import ShardWriter
-from cots.data.quality.audit import INTACT, MAX_ALIKE_BITS, audit_manifest
+from cots.data.manifest import PIECE, SCHEMA
+from cots.data.quality import audit as audit_module
+from cots.data.quality.audit import ROW_COLUMNS, Audit, audit_manifest
+from cots.data.quality.look_alikes import MAX_ALIKE_BITS
+from cots.data.quality.row_checks import derive_columns, manifest_checks
+from cots.data.quality.shard_checks import INTACT, compare_shard
 from cots.data.samples import SPLITS, Sample, StoredSample
 from cots.data.shards import read_shard, write_shard
 
 Encoded = Callable[..., bytes]
+CHECKS = manifest_checks(min_side=8, max_pixels=10_000, max_frames=1, max_words=2, max_long=0, max_suspects=0)
 
 
 @pytest.fixture
@@ -44,53 +53,80 @@ def stored(tmp_path: Path, make_image: Encoded) -> tuple[pd.DataFrame, Path]:
     return pd.DataFrame(rows), tmp_path / "shards"
 
 
-def audit(manifest: pd.DataFrame, shards: Path, *, sampled: int = 100) -> pd.DataFrame:
+def audit(manifest: pd.DataFrame, shards: Path, *, sampled: int = 100) -> Audit:
     suspects = pd.DataFrame({"id": ["3", "3", "5"], "caption": [0, 1, 0]})
-    return audit_manifest(manifest, shards, suspects, sampled_shards=sampled, max_pixels=10_000)
+    path = shards.parent / "manifest.parquet"
+    pq.write_table(pa.Table.from_pylist(manifest.to_dict("records"), schema=SCHEMA), path)
+    return audit_manifest(path, shards, suspects, CHECKS, sampled_shards=sampled, max_pixels=10_000)
 
 
-def test_lists_become_counts(stored: tuple[pd.DataFrame, Path]) -> None:
-    audited = audit(*stored)
-    assert set(audited["captions"]) == set(audited["flags"]) == set(audited["words"]) == {2}
-    assert list(audited["wrong"]) == [0, 0, 1, *[0] * 15]
-    assert list(audited["suspected"][:6]) == [0, 0, 0, 2, 0, 1]
-    assert audited["wrong_held_out"].sum() == audited["blank"].sum() == 0
+def test_lists_become_counts() -> None:
+    captions = [["a dog", "a\u3000black  dog \u2028 runs"], [], ["  ", "", "\u00a0"], ["one"]]
+    rows = {
+        "split": ["train", "gallery", "val", "test"],
+        "captions": captions,
+        "wrong": [[True, False], [], [True, True, False], []],
+        "id": list("abcd"),
+    }
+    base = {"key": "", "media": "image", "frames": 1, "width": 70_000, "height": 70_000, "bytes": 1}
+    piece = pa.Table.from_pylist([base | dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)])
+    piece = piece.select(ROW_COLUMNS).cast(pa.schema([SCHEMA.field(name) for name in ROW_COLUMNS])).to_batches()[0]
+    columns = derive_columns(piece, pd.Series({"c": 2}))
+    assert columns["captions"].tolist() == [2, 0, 3, 1]
+    assert columns["words"].tolist() == [max((len(text.split()) for text in texts), default=0) for texts in captions]
+    assert columns["blank"].tolist() == [0, 0, 3, 0]
+    assert columns["wrong"].tolist() == [1, 0, 2, 0]
+    assert columns["wrong_held_out"].tolist() == [0, 0, 2, 0]
+    assert columns["flags_and_captions"].tolist() == [(2, 2), (0, 0), (3, 3), (0, 1)]
+    assert columns["uncaptioned"].tolist() == [False] * 4
+    assert columns["suspected"].tolist() == [0, 0, 2, 0]
+    assert columns["part"].tolist() == ["train image", "gallery image", "val image", "test image"]
+    assert columns["pixels"].tolist() == [70_000**2] * 4
 
 
-def test_repeats_leaks_and_look_alikes_agree_with_a_slow_search(stored: tuple[pd.DataFrame, Path]) -> None:
+@pytest.mark.parametrize("rows_at_once", [4, PIECE])
+@pytest.mark.parametrize("hashes_at_once", [5, audit_module.MAX_HASHES])
+def test_repeats_leaks_and_look_alikes_agree_with_a_slow_search(
+    stored: tuple[pd.DataFrame, Path], monkeypatch: pytest.MonkeyPatch, rows_at_once: int, hashes_at_once: int
+) -> None:
+    monkeypatch.setattr("cots.data.manifest.PIECE", rows_at_once)
+    monkeypatch.setattr(audit_module, "MAX_HASHES", hashes_at_once)
     manifest, shards = stored
     rng = np.random.default_rng(0)
-    manifest["pixel_hash"] = [f"{n:032x}" for n in rng.integers(0, 12, 18)]
+    manifest.loc[::5, "split"] = "gallery"
+    manifest["id"] = [f"{n}" for n in rng.integers(0, 30, 18)]
+    manifest["pixel_hash"] = [f"{n:032x}" for n in rng.integers(0, 6, 18)]
     manifest["dhash"] = [f"{n:016x}" for n in rng.integers(0, 64, 18)]  # six bits, so that many look alike
-    audited = audit(manifest, shards)
+    audited = audit(manifest, shards, sampled=1)
     rows = manifest.to_dict("records")
     train = [row for row in rows if row["split"] == "train"]
-    for i, row in enumerate(rows):
-        before = [(other["split"], other["pixel_hash"]) for other in rows[:i]]
-        assert audited["repeats"][i] == ((row["split"], row["pixel_hash"]) in before)
-        if row["split"] == "train":
-            assert pd.isna(audited["leaks"][i])
-            assert pd.isna(audited["alike"][i])
-        else:
-            assert audited["leaks"][i] == any(row["pixel_hash"] == other["pixel_hash"] for other in train)
-            bits = [(int(row["dhash"], 16) ^ int(other["dhash"], 16)).bit_count() for other in train]
-            assert audited["alike"][i] == (min(bits) <= MAX_ALIKE_BITS)
-    assert 0 < audited["repeats"].sum() < 18
-    assert 0 < audited["leaks"].sum() < 12
-    assert 0 < audited["alike"].sum() <= 12
+    held_out = [row for row in rows if row["split"] in ("val", "test")]
+    pixels = [(row["split"], row["pixel_hash"]) for row in rows if row["split"] != "gallery"]
+    bits = [min((int(row["dhash"], 16) ^ int(t["dhash"], 16)).bit_count() for t in train) for row in held_out]
+    leaking = [row for row in held_out if row["pixel_hash"] in {other["pixel_hash"] for other in train}]
+    ids = Counter(row["id"] for row in rows)
+    assert (audited.repeats.failing, audited.repeats.checked) == (len(pixels) - len(set(pixels)), len(pixels))
+    assert (audited.leaks.failing, audited.leaks.checked) == (len(leaking), len(held_out))
+    assert audited.alike == sum(number <= MAX_ALIKE_BITS for number in bits)
+    assert (audited.ids.failing, audited.ids.checked) == (sum(n for n in ids.values() if n > 1), 18)
+    assert set(audited.ids.examples) <= {name for name, number in ids.items() if number > 1}
+    assert audited.keys.failing == 0
+    assert audited.parts == dict(Counter(f"{row['split']} image" for row in rows))
+    assert 0 < audited.repeats.failing < len(pixels)
+    assert 0 < audited.leaks.failing < len(held_out)
+    assert 0 < audited.alike < len(held_out)
+    assert 0 < audited.ids.failing < 18
 
 
 def test_without_val_and_test_nothing_leaks(stored: tuple[pd.DataFrame, Path]) -> None:
     manifest, shards = stored
-    assert audit(manifest[:6], shards)["leaks"].isna().all()
+    assert audit(manifest[:6], shards).leaks.checked == 0
 
 
 @pytest.mark.parametrize("sampled", [1, 2, 5, 6, 50])
 def test_as_many_shards_are_opened_as_requested(stored: tuple[pd.DataFrame, Path], sampled: int) -> None:
-    table = audit(*stored, sampled=sampled)
-    opened = table.loc[table["opened"].notna(), "shard"].unique()
-    assert len(opened) == min(sampled, 6)
-    assert set(table["opened"].dropna()) == {INTACT}
+    opened = audit(*stored, sampled=sampled).opened
+    assert (opened.checked, opened.failing) == (3 * min(sampled, 6), 0)
 
 
 def recaptioned(samples: list[StoredSample], make_image: Encoded) -> list[StoredSample]:
@@ -142,10 +178,10 @@ def test_a_difference_between_shard_and_manifest_is_reported_for_the_sample_conc
     manifest, shards = stored
     path = shards / "val/image-00001.tar"
     write_shard(path, change(list(read_shard(path)), make_image))
-    opened = list(audit(manifest, shards).loc[manifest["shard"] == "val/image-00001.tar", "opened"])
+    assert audit(manifest, shards).opened.failing == sum(message is not None for message in expected)
+    opened = list(compare_shard(manifest[manifest["shard"] == "val/image-00001.tar"], path, max_pixels=10_000))
     for verdict, message in zip(opened, [*expected, None, None], strict=False):
         assert (message or INTACT) in verdict
-    assert sum(verdict != INTACT for verdict in opened) == sum(message is not None for message in expected)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 700, 2500])
@@ -156,6 +192,6 @@ def test_a_shard_that_is_cut_short_or_missing_is_reported_for_all_its_samples(
     path = shards / "val/image-00001.tar"
     whole = path.read_bytes()
     path.write_bytes(whole[:num_bytes]) if num_bytes else path.unlink()
-    opened = audit(manifest, shards).loc[manifest["shard"] == "val/image-00001.tar", "opened"]
-    assert (opened != INTACT).any()
-    assert opened.notna().all()
+    opened = audit(manifest, shards).opened
+    assert opened.checked == 18
+    assert 0 < opened.failing <= 3

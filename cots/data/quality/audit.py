@@ -1,133 +1,194 @@
-"""Facts that the manifest itself does not state: repeats, leaks between splits, and whether the shards match it."""
+"""Reads the manifest in pieces and counts what is wrong with it, so that memory does not grow with the data.
 
-from collections.abc import Iterator
-from itertools import zip_longest
+Beside what single rows show, it finds what the manifest itself does not state: repeats, leaks between splits, images
+that look alike, and whether the shards match it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cots.data.image_decoding import UnusableImage, decode_image
-from cots.data.image_hashes import image_hashes
-from cots.data.samples import GALLERY, StoredSample
-from cots.data.shards import read_shard
-from cots.errors import BadInput
+from cots.data.manifest import read_pieces
+from cots.data.quality.look_alikes import LookAlikes
+from cots.data.quality.row_checks import RowCheck, derive_columns
+from cots.data.quality.shard_checks import INTACT, compare_shard
+from cots.data.quality.tally import Tally
+from cots.data.samples import GALLERY
 
-MAX_ALIKE_BITS = 2  # of 64: images look alike if their difference hashes differ in no more bits
-INTACT = "as the manifest says"
-DERIVED = (
-    "part",
-    "blank",
-    "words",
-    "flags",
-    "uncaptioned",
-    "wrong_held_out",
-    "pixels",
-    "repeats",
-    "leaks",
-    "alike",
-    "suspected",
-    "opened",
-)
+MAX_HASHES = 2**27  # in memory at a time, 1 GiB: more rows are compared in several passes over the file
+ROW_COLUMNS = ["key", "id", "split", "media", "captions", "wrong", "frames", "width", "height", "bytes"]
+HASH_COLUMNS = ["split", "pixel_hash", "dhash"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Audit:
+    """What an audit counts.
+
+    Attributes:
+        checks: by title, those of the row checks.
+        keys, ids: which of them occur more than once.
+        repeats: samples whose pixels occur earlier in their split, as the same kind of media; not counting `GALLERY`.
+        leaks: samples of val and test whose pixels occur in train.
+        opened: samples in the shards that were opened, and how they differ from the manifest.
+        alike: number of samples in val and test that look like one in train.
+        parts: number of samples by split and media, such as `train image`.
+        captions: number of captions; wrong: how many of them describe another image.
+    """
+
+    checks: dict[str, Tally]
+    keys: Tally
+    ids: Tally
+    repeats: Tally
+    leaks: Tally
+    opened: Tally
+    alike: int
+    parts: dict[str, int]
+    captions: int
+    wrong: int
 
 
 def audit_manifest(
-    manifest: pd.DataFrame, shards: Path, suspects: pd.DataFrame, *, sampled_shards: int, max_pixels: int
-) -> pd.DataFrame:
-    """Replace the manifest's lists by counts, and add what comparing rows and opening shards shows.
+    manifest: Path,
+    shards: Path,
+    suspects: pd.DataFrame,
+    checks: list[RowCheck],
+    *,
+    sampled_shards: int,
+    max_pixels: int,
+) -> Audit:
+    """Check every row, compare rows with each other, and open some shards.
+
+    Pixels of different splits are compared by 64 bits: of 15 million samples, two agree by chance in one data set of
+    100,000.
 
     Args:
         manifest: as stage `prepare` writes it.
         shards: the shard folder.
         suspects: pairs that a trained filter distrusts, from `read_suspects`.
+        checks: of the columns that `derive_columns` gives.
         sampled_shards: maximum number of shards to open.
         max_pixels: of a frame that is decoded.
-
-    Returns:
-        The manifest's rows and index. `captions` and `wrong` are counts, and there are the columns `DERIVED`:
-        `part`: split and media, such as `train image`;
-        `blank`: number of blank captions;
-        `words`: of the longest caption;
-        `flags`: length of `wrong`;
-        `wrong_held_out`: `wrong` in val and test, 0 in train;
-        `pixels`: width times height;
-        `repeats`: whether the same pixels occur earlier in the split; None for rows of `GALLERY`;
-        `uncaptioned`: whether it has no caption, outside `GALLERY`;
-        `leaks`, `alike`: whether the same or similar pixels occur in train; None for rows of train and `GALLERY`;
-        `suspected`: number of captions that are suspects;
-        `opened`: `INTACT`, or how the sample in the shard differs; None if the shard was not opened.
     """
-    captions, wrong = manifest["captions"], manifest["wrong"]
-    in_gallery, in_train = manifest["split"] == GALLERY, manifest["split"] == "train"
-    held_out = ~(in_gallery | in_train)
-    repeats = manifest.duplicated(["split", "media", "pixel_hash"])
-    leaks = manifest["pixel_hash"].isin(manifest.loc[in_train, "pixel_hash"])
-    alike = pd.Series(_look_alike(manifest, held_out.to_numpy(), in_train.to_numpy()), index=manifest.index)
-    return manifest.assign(
-        part=manifest["split"] + " " + manifest["media"],
-        captions=captions.map(len),
-        blank=captions.map(lambda texts: sum(not text.strip() for text in texts)),
-        words=captions.map(lambda texts: max((len(text.split()) for text in texts), default=0)),
-        flags=wrong.map(len),
-        uncaptioned=(captions.map(len) == 0) & ~in_gallery,
-        wrong=wrong.map(sum).astype("int64"),
-        wrong_held_out=wrong.map(sum).astype("int64").where(held_out, 0),
-        pixels=manifest["width"].astype("int64") * manifest["height"],
-        repeats=repeats.astype("boolean").where(~in_gallery),
-        leaks=leaks.astype("boolean").where(held_out),
-        alike=alike.astype("boolean").where(held_out),
-        suspected=manifest["id"].map(suspects["id"].value_counts()).fillna(0).astype("int64"),
+    tallies: dict[str, Tally] = {check.title: Tally() for check in checks}
+    parts, captions, wrong = Counter[str](), 0, 0
+    suspected = suspects["id"].value_counts()
+    for piece in read_pieces(manifest, ROW_COLUMNS):
+        columns = derive_columns(piece, suspected)
+        for check in checks:
+            values = columns[check.column]
+            tallies[check.title].add(values, check.passes(values))
+        parts.update(columns["part"].tolist())
+        captions += int(columns["captions"].sum())
+        wrong += int(columns["wrong"].sum())
+    leaks, alike = _compare_splits(manifest)
+    return Audit(
+        checks=tallies,
+        keys=_find_shared(manifest, "key"),
+        ids=_find_shared(manifest, "id"),
+        repeats=_find_repeats(manifest),
+        leaks=leaks,
         opened=_open_shards(manifest, shards, max_shards=sampled_shards, max_pixels=max_pixels),
+        alike=alike,
+        parts=dict(parts),
+        captions=captions,
+        wrong=wrong,
     )
 
 
-def _look_alike(manifest: pd.DataFrame, held_out: NDArray[np.bool_], in_train: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """For each row of val and test, whether an image of train looks alike."""
-    hashes = np.array([int(digits, 16) for digits in manifest["dhash"]], dtype=np.uint64)
-    train = np.unique(hashes[in_train])
-    alike = np.zeros(len(manifest), dtype=np.bool_)
-    for rows in np.array_split(np.flatnonzero(held_out), 1 + len(manifest) // 256):
-        distances = np.bitwise_count(hashes[rows, None] ^ train)  # (rows, train)
-        alike[rows] = (distances <= MAX_ALIKE_BITS).any(axis=1)
-    return alike
+def _compare_splits(manifest: Path) -> tuple[Tally, int]:
+    """Samples of val and test whose pixels occur in train, and the number of those that look like one there."""
+    held_out = list(_hashes(manifest, lambda split: ~split.isin(["train", GALLERY])))
+    pixels, counts = np.unique(np.concatenate([piece[0] for piece in held_out]), return_counts=True)
+    in_train, look_alikes = (
+        np.zeros(len(pixels), np.bool_),
+        LookAlikes(np.concatenate([piece[1] for piece in held_out])),
+    )
+    for train_pixels, train_dhashes in _hashes(manifest, lambda split: split == "train"):
+        in_train[_places(pixels, train_pixels)] = True
+        look_alikes.compare(train_dhashes)
+    return Tally(int(counts.sum()), int(counts[in_train].sum())), look_alikes.count()
 
 
-def _open_shards(manifest: pd.DataFrame, shards: Path, *, max_shards: int, max_pixels: int) -> pd.Series:
-    """The column `opened`; the shards to open are evenly spread over all."""
-    names = sorted(manifest["shard"].unique())
+def _places(ascending: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Where some of the values stand in an array; those that it lacks are left out."""
+    if not len(ascending):
+        return np.empty(0, np.intp)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    found: NDArray[np.intp] = places[ascending[places] == values]
+    return found
+
+
+def _hashes(
+    manifest: Path, is_selected: Callable[[pd.Series], pd.Series]
+) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
+    """Pixel hashes, by 64 bits, and difference hashes of some splits, piece by piece."""
+    for piece in read_pieces(manifest, HASH_COLUMNS):
+        rows = piece.to_pandas()
+        rows = rows[is_selected(rows["split"])]
+        dhashes = np.frombuffer(bytes.fromhex("".join(rows["dhash"].tolist())), ">u8").astype(np.uint64)
+        yield _hash_rows(rows[["pixel_hash"]]), dhashes
+
+
+def _find_shared(manifest: Path, column: str) -> Tally:
+    """The values of a column that occur more than once."""
+    checked, rows = _find_candidates(manifest, [column])
+    tally = Tally(checked)
+    tally.add_failing(rows.loc[rows.duplicated(keep=False), column])
+    return tally
+
+
+def _find_repeats(manifest: Path) -> Tally:
+    """The samples whose pixels occur earlier in their split, as the same kind of media."""
+    checked, rows = _find_candidates(manifest, ["split", "media", "pixel_hash"])
+    return Tally(checked, int(rows.duplicated().sum()))
+
+
+def _find_candidates(manifest: Path, columns: list[str]) -> tuple[int, pd.DataFrame]:
+    """The number of rows, and those of them that may equal another in some columns, because their hashes are equal."""
+    checked, candidates = 0, [pd.DataFrame(columns=columns)]
+    for number in range(passes := 1 + pq.read_metadata(manifest).num_rows // MAX_HASHES):
+        pieces = [hashes[hashes % passes == number] for hashes, _ in _hash_columns(manifest, columns)]
+        hashes = np.sort(np.concatenate(pieces))
+        repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        checked += len(hashes)
+        if len(repeated):
+            candidates += [rows[np.isin(hashes, repeated)] for hashes, rows in _hash_columns(manifest, columns)]
+    return checked, pd.concat(candidates)
+
+
+def _hash_columns(manifest: Path, columns: list[str]) -> Iterator[tuple[NDArray[np.uint64], pd.DataFrame]]:
+    """Hashes and values of some columns, piece by piece, but for rows of `GALLERY` if the split is among them."""
+    for piece in read_pieces(manifest, columns):
+        rows = piece.to_pandas()
+        if "split" in rows:
+            rows = rows[rows["split"] != GALLERY]
+        yield _hash_rows(rows), rows
+
+
+def _hash_rows(rows: pd.DataFrame) -> NDArray[np.uint64]:
+    hashes: NDArray[np.uint64] = np.asarray(pd.util.hash_pandas_object(rows, index=False, categorize=False))
+    return hashes
+
+
+def _open_shards(manifest: Path, shards: Path, *, max_shards: int, max_pixels: int) -> Tally:
+    """Compare some shards, evenly spread over all, with their rows."""
+    found = {name for piece in read_pieces(manifest, ["shard"]) for name in pc.unique(piece["shard"]).to_pylist()}
+    names, tally = sorted(found), Tally()
     sampled = {names[round(i)] for i in np.linspace(0, len(names) - 1, min(max_shards, len(names)))}
-    opened = pd.Series(None, index=manifest.index, dtype="object")
-    for name in sorted(sampled):
-        rows = manifest[manifest["shard"] == name]
-        opened[rows.index] = list(_compare_shard(rows, shards / name, max_pixels=max_pixels))
-    return opened
-
-
-def _compare_shard(rows: pd.DataFrame, shard: Path, *, max_pixels: int) -> Iterator[str]:
-    """For each row, `INTACT` or how the shard differs from it."""
-    try:
-        stored = list(read_shard(shard))
-    except BadInput as error:
-        yield from [str(error)] * len(rows)
-        return
-    if len(stored) > len(rows):
-        yield from [f"{shard.name} has {len(stored)} samples, the manifest names {len(rows)}"] * len(rows)
-        return
-    for row, sample in zip_longest(rows.to_dict("records"), stored):
-        yield _compare_sample(row, sample, max_pixels=max_pixels)
-
-
-def _compare_sample(row: dict[Any, Any], sample: StoredSample | None, *, max_pixels: int) -> str:
-    if sample is None:
-        return f"missing in {row['shard']}"
-    expected = {"key": row["key"], "id": row["id"], "captions": list(row["captions"]), "frames": row["frames"]}
-    actual = {"key": sample.key, "id": sample.id, "captions": list(sample.captions), "frames": len(sample.frames)}
-    if differing := [name for name in expected if expected[name] != actual[name]]:
-        return f"{' and '.join(differing)} differ in {row['shard']}"
-    try:
-        frames = [decode_image(frame, max_pixels=max_pixels, min_side=1) for frame in sample.frames]
-    except UnusableImage as error:
-        return f"unusable frame in {row['shard']}: {error}"
-    return INTACT if image_hashes(frames[0])[0] == row["pixel_hash"] else f"pixels differ in {row['shard']}"
+    columns = ["shard", "key", "id", "captions", "frames", "pixel_hash"]
+    pieces = [
+        piece.filter(pc.is_in(piece["shard"], pa.array(sorted(sampled)))) for piece in read_pieces(manifest, columns)
+    ]
+    rows = pa.Table.from_batches(pieces).to_pandas()
+    for name in rows["shard"].unique():
+        opened = pd.Series(list(compare_shard(rows[rows["shard"] == name], shards / name, max_pixels=max_pixels)))
+        tally.add(opened, opened == INTACT)
+    return tally

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read by the next import
 
@@ -14,12 +14,9 @@ from great_expectations import expectations as gxe
 from great_expectations.checkpoint import UpdateDataDocsAction
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from cots.data.manifest import SCHEMA
-from cots.data.quality.audit import DERIVED, INTACT
-from cots.data.samples import STORED_SPLITS, RejectReason
-from cots.directions import MEDIA
+from cots.data.quality.findings import Finding
+from cots.data.quality.tally import MAX_EXAMPLES
 
-MAX_EXAMPLES = 3  # failing values that are shown
 SITE = "docs"
 
 
@@ -68,53 +65,18 @@ def check_bounds(table: pd.DataFrame, bounds: Sequence[Bound]) -> list[CheckResu
     return _run(_create_context(), "table", table, [_expect_within(bound) for bound in bounds], actions=[])
 
 
-def validate_manifest(
-    manifest: pd.DataFrame,
-    rejected: pd.DataFrame,
-    docs: Path,
-    *,
-    required_parts: Sequence[str],
-    min_side: int,
-    max_pixels: int,
-    max_frames: int,
-    max_words: int,
-    max_long_captions: float,
-    max_duplicates: float,
-    max_leakage: float,
-    max_suspects: float,
-) -> list[CheckResult]:
-    """Check the data and write the Data Docs.
+def judge(findings: Sequence[Finding], docs: Path) -> list[CheckResult]:
+    """Judge counts and write the Data Docs: one result per finding, in their order.
 
     Args:
-        manifest: from `audit_manifest`.
-        rejected: the table of rejected samples.
+        findings: each with a title of its own.
         docs: folder of the Data Docs; they contain the time, so they cannot be hashed.
-        required_parts: parts that later stages need, such as `train image`.
-        min_side: of the originals, pixels.
-        max_pixels: of the originals.
-        max_frames: of a sample.
-        max_words: a caption with more is long.
-        max_long_captions: fraction of samples with a long caption.
-        max_duplicates: fraction of samples whose pixels occur earlier in their split.
-        max_leakage: fraction of val and test samples whose pixels occur in train.
-        max_suspects: fraction of samples with a caption that a trained filter distrusts.
-
-    Returns:
-        One result per expectation, in the suites' order.
     """
     context = _create_context()
     context.add_data_docs_site(SITE, _docs_site(docs))
-    suite = [
-        *_expect_names(required_parts),
-        *_expect_captions(max_words, max_long_captions),
-        *_expect_images(min_side=min_side, max_pixels=max_pixels, max_frames=max_frames),
-        _expect_mostly("images do not repeat within a split", max_duplicates, "repeats", allowed=False),
-        _expect_mostly("val and test images do not occur in train", max_leakage, "leaks", allowed=False),
-        _expect_mostly("captions are not distrusted by a trained filter", max_suspects, "suspected", allowed=0),
-    ]
+    shares = pd.DataFrame({finding.title: [finding.share] for finding in findings})
     actions = [UpdateDataDocsAction(name=SITE, site_names=[SITE])]
-    results = _run(context, "manifest", manifest, suite, actions)
-    return results + _run(context, "rejected", rejected, _expect_reasons(), actions)
+    return _run(context, "data", shares, [_expect_few(finding) for finding in findings], actions)
 
 
 def _create_context() -> Any:  # noqa: ANN401 GE ships no types
@@ -127,61 +89,10 @@ def _expect(kind: type[Any], title: str, limit: str, **arguments: object) -> Any
     return kind(**arguments, meta={"title": title, "limit": limit}, notes=title)
 
 
-def _expect_names(required_parts: Sequence[str]) -> list[Any]:
-    unique, match, known = (
-        gxe.ExpectColumnValuesToBeUnique,
-        gxe.ExpectColumnValuesToMatchRegex,
-        gxe.ExpectColumnValuesToBeInSet,
-    )
-    columns, required = [*SCHEMA.names, *DERIVED], sorted(set(required_parts))
-    return [
-        _expect(gxe.ExpectTableColumnsToMatchSet, "the columns are complete", "no more, no less", column_set=columns),
-        _expect(unique, "keys are unique", "all", column="key"),
-        _expect(match, "keys have nine digits or more", "all", column="key", regex=r"^\d{9,}$"),
-        _expect(unique, "ids are unique", "all", column="id"),
-        _expect(known, "splits are known", ", ".join(STORED_SPLITS), column="split", value_set=list(STORED_SPLITS)),
-        _expect(known, "media are known", ", ".join(MEDIA), column="media", value_set=list(MEDIA)),
-        _expect(
-            gxe.ExpectColumnDistinctValuesToContainSet,
-            "no part that index.target needs is empty",
-            ", ".join(required),
-            column="part",
-            value_set=required,
-        ),
-    ]
-
-
-def _expect_captions(max_words: int, max_long: float) -> list[Any]:
-    limit, mostly = f"at most {max_words} words, but for {max_long:.2%} of the samples", 1 - max_long
-    between, equal = gxe.ExpectColumnValuesToBeBetween, gxe.ExpectColumnPairValuesToBeEqual
-    known = gxe.ExpectColumnValuesToBeInSet
-    return [
-        _expect(known, "every sample of a split has a caption", "all", column="uncaptioned", value_set=[False]),
-        _expect(between, "no caption is blank", "none", column="blank", max_value=0),
-        _expect(between, "captions are short", limit, column="words", max_value=max_words, mostly=mostly),
-        _expect(equal, "every caption is flagged as right or wrong", "all", column_A="flags", column_B="captions"),
-        _expect(between, "val and test have no wrong captions", "none", column="wrong_held_out", max_value=0),
-    ]
-
-
-def _expect_images(*, min_side: int, max_pixels: int, max_frames: int) -> list[Any]:
-    between, known = gxe.ExpectColumnValuesToBeBetween, gxe.ExpectColumnValuesToBeInSet
-    side, pixels, frames = f"at least {min_side} pixels", f"at most {max_pixels} pixels", f"1 to {max_frames}"
-    return [
-        _expect(between, "images are wide enough", side, column="width", min_value=min_side),
-        _expect(between, "images are high enough", side, column="height", min_value=min_side),
-        _expect(between, "images are not too large", pixels, column="pixels", max_value=max_pixels),
-        _expect(between, "samples have frames", frames, column="frames", min_value=1, max_value=max_frames),
-        _expect(between, "no sample is empty", "at least 1 byte", column="bytes", min_value=1),
-        _expect(
-            known, "shards hold what the manifest names", "all that were opened", column="opened", value_set=[INTACT]
-        ),
-    ]
-
-
-def _expect_mostly(title: str, max_failing: float, column: str, *, allowed: bool | int) -> Any:  # noqa: ANN401
-    kind, limit = gxe.ExpectColumnValuesToBeInSet, f"at most {max_failing:.2%}"
-    return _expect(kind, title, limit, column=column, value_set=[allowed], mostly=1 - max_failing)
+def _expect_few(finding: Finding) -> Any:  # noqa: ANN401
+    meta = {"title": finding.title, "limit": finding.limit, "observed": finding.observed}
+    notes = f"{finding.title} ({finding.limit}): {finding.observed}"
+    return gxe.ExpectColumnMaxToBeBetween(column=finding.title, max_value=finding.max_share, meta=meta, notes=notes)
 
 
 def _expect_within(bound: Bound) -> Any:  # noqa: ANN401
@@ -191,14 +102,6 @@ def _expect_within(bound: Bound) -> Any:  # noqa: ANN401
         return _expect(gxe.ExpectColumnMeanToBeBetween, bound.title, f"{span} on average", **arguments)
     limit = f"{span} for at least {bound.share:.0%}"
     return _expect(gxe.ExpectColumnValuesToBeBetween, bound.title, limit, mostly=bound.share, **arguments)
-
-
-def _expect_reasons() -> list[Any]:
-    reasons = sorted(get_args(RejectReason))
-    known = gxe.ExpectColumnValuesToBeInSet
-    return [
-        _expect(known, "rejections have a known reason", f"{len(reasons)} reasons", column="reason", value_set=reasons)
-    ]
 
 
 def _docs_site(docs: Path) -> Any:  # noqa: ANN401 GE's type for it is not public
@@ -236,17 +139,14 @@ def _run(
 
 def _check_result(meta: dict[str, str], outcome: Any) -> CheckResult:  # noqa: ANN401
     error = outcome.exception_info.get("exception_message")
-    observed = f"not checked: {error}" if error else _observed(outcome.result)
+    observed = f"not checked: {error}" if error else meta.get("observed") or _observed(outcome.result)
     return CheckResult(expectation=meta["title"], success=bool(outcome.success), observed=observed, limit=meta["limit"])
 
 
 def _observed(result: dict[str, Any]) -> str:
-    """How many values fail, with examples; or the mean; or, if a set is expected, what is missing."""
+    """How many values fail, with examples; or the mean."""
     if isinstance(observed := result.get("observed_value"), int | float):
         return f"{observed:.4g} on average"
-    if "unexpected_count" not in result:
-        missing = result.get("partial_missing_list") or result.get("details", {}).get("mismatched", {})
-        return f"missing or unknown: {missing}" if missing else "as expected"
     checked = result["element_count"] - result.get("missing_count", 0)
     examples = sorted({str(value) for value in result["partial_unexpected_list"]} - {"True"})
     such_as = f", such as {', '.join(examples)}" if examples else ""
