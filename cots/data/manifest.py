@@ -1,7 +1,9 @@
 """The manifest: one row per sample, in the order of the shards."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -50,9 +52,16 @@ REJECTED_SCHEMA = pa.schema(
 
 def write_table(path: Path, rows: list[dict[str, object]], schema: pa.Schema) -> None:
     """Write rows as Parquet; the same rows give the same bytes."""
+    write_pieces(path, [rows], schema)
+
+
+def write_pieces(path: Path, pieces: Iterable[list[dict[str, Any]]], schema: pa.Schema) -> None:
+    """Write rows that come in pieces as Parquet; the same pieces give the same bytes. Without any, the table is empty."""
+    remaining = iter(pieces)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
+    with atomic_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for rows in chain([next(remaining, [])], remaining):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def select_part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:

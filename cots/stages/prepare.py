@@ -2,17 +2,15 @@
 
 import sys
 from collections import Counter
-from dataclasses import asdict
 from operator import length_hint
 from pathlib import Path
-from typing import Any
 
 from cots.config.stages.prepare import PrepareParams
 from cots.data.changes import apply_changes, images_folder, last_number, read_changes
 from cots.data.ingest.ingestor import Ingestor, Rejected
+from cots.data.ingest.ledger import Ledger, open_ledger
 from cots.data.ingest.shard_writer import ShardWriter, ingest
-from cots.data.manifest import LANGUAGES, LAST_CHANGE, REJECTED_SCHEMA, SCHEMA, WITH_LANGUAGES, write_table
-from cots.data.samples import GALLERY
+from cots.data.manifest import LAST_CHANGE, REJECTED_SCHEMA, SCHEMA, WITH_LANGUAGES, write_pieces
 from cots.data.verdicts import read_verdicts, select_rejected
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput, RunFailed, exit_on_error
@@ -50,51 +48,50 @@ def stage(
     rejected_pairs = select_rejected(read_verdicts(verdicts)) if verdicts else frozenset()
     ingestor = Ingestor(root=source, withdrawn=read_withdrawn(withdrawn), rejected_pairs=rejected_pairs, **settings)
     writer = ShardWriter(shards, samples_per_shard=params.prepare.samples_per_shard, store=params.prepare.store)
-    rows: list[dict[str, Any]] = []
-    rejected_rows: list[dict[str, Any]] = []
     samples = params.source.model_copy(update={"path": source}).read()
     total = length_hint(samples) or None
     listed = read_changes(changes) if changes else {}
     if changes and listed:
         samples = apply_changes(samples, listed, images_folder(changes))
-    with Progress("prepare", total=total, unit="samples") as progress:
-        for outcome in ingest(samples, ingestor):
-            if isinstance(outcome, Rejected):
-                rejected_rows.append(asdict(outcome))
-            else:
-                rows.append(writer.add(outcome))
-            progress.advance()
-    writer.close()
-    write_table(rejected, rejected_rows, REJECTED_SCHEMA)
-    _check_share(rejected_rows, len(rows), rejected, limit=params.prepare.max_rejected)
-    in_gallery = sum(row["split"] == GALLERY for row in rows)
-    if not rows:
-        raise BadInput(
-            f"{source} has no usable sample: {len(rejected_rows)} are rejected, for the reasons in {rejected}"
-        )
-    if in_gallery:
+    with open_ledger(manifest.with_name("ledger.partial")) as ledger:
+        with Progress("prepare", total=total, unit="samples") as progress:
+            for outcome in ingest(samples, ingestor, ledger.add_id):
+                if isinstance(outcome, Rejected):
+                    ledger.add_rejected(outcome)
+                else:
+                    ledger.add(writer.add(outcome))
+                progress.advance()
+        writer.close()
+        write_pieces(rejected, ledger.rejected(), REJECTED_SCHEMA)
+        _check_share(ledger, writer.num_samples, rejected, limit=params.prepare.max_rejected)
+        if not writer.num_samples:
+            raise BadInput(
+                f"{source} has no usable sample: {ledger.reasons.total()} are rejected, for the reasons in {rejected}"
+            )
+        schema = WITH_LANGUAGES if ledger.has_languages else SCHEMA
+        if listed:
+            schema = schema.with_metadata({LAST_CHANGE: str(last_number(listed))})
+        write_pieces(manifest, ledger.samples(), schema)
+    if writer.num_in_gallery:
         limit = params.prepare.max_caption_chars
         print(
-            f"prepare: {in_gallery} of {len(rows)} samples have no caption of 1 to {limit} characters: they are "
-            "indexed, but not trained or measured on",
+            f"prepare: {writer.num_in_gallery} of {writer.num_samples} samples have no caption of 1 to {limit} "
+            "characters: they are indexed, but not trained or measured on",
             file=sys.stderr,
         )
-    schema = WITH_LANGUAGES if any(row[LANGUAGES] for row in rows) else SCHEMA
-    if listed:
-        schema = schema.with_metadata({LAST_CHANGE: str(last_number(listed))})
-    write_table(manifest, sorted(rows, key=lambda row: int(str(row["key"]))), schema)
 
 
-def _check_share(rejected_rows: list[dict[str, Any]], accepted: int, table: Path, *, limit: float) -> None:
-    rejected_rows = [row for row in rejected_rows if row["reason"] != "withdrawn"]
-    total = accepted + len(rejected_rows)
-    if not total or len(rejected_rows) / total <= limit:
+def _check_share(ledger: Ledger, accepted: int, table: Path, *, limit: float) -> None:
+    reasons = Counter({reason: number for reason, number in ledger.reasons.items() if reason != "withdrawn"})
+    total = accepted + reasons.total()
+    if not total or reasons.total() / total <= limit:
         return
-    reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(row["reason"] for row in rejected_rows).most_common())
-    first = rejected_rows[0]
+    counts = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common())
+    first = ledger.first_rejected
+    assert first
     raise RunFailed(
-        f"{len(rejected_rows)} of {total} samples are rejected, more than prepare.max_rejected {limit:g} ({reasons}); "
-        f"first: {first['id']}: {first['detail']}; all are in {table}"
+        f"{reasons.total()} of {total} samples are rejected, more than prepare.max_rejected {limit:g} ({counts}); "
+        f"first: {first.id}: {first.detail}; all are in {table}"
     )
 
 

@@ -591,3 +591,15 @@ def test_shards_and_manifest_have_languages_only_where_a_table_has(tmp_path: Pat
     shard = tmp_path / "without/shards" / plain["shard"][0]
     assert b"languages" not in shard.read_bytes()
     assert [sample.languages for sample in read_shard(shard)] == [(), ()]
+
+
+def test_tables_that_are_written_in_pieces_have_the_same_rows_in_the_same_order(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, rejected = prepared(tmp_path / "whole", folder_params(source))
+    monkeypatch.setattr("cots.data.ingest.ledger.PIECE", 2)
+    in_pieces = prepared(tmp_path / "pieces", folder_params(source))
+    assert pq.read_metadata(tmp_path / "pieces/manifest.parquet").num_row_groups == 5
+    pd.testing.assert_frame_equal(in_pieces[0], manifest)
+    pd.testing.assert_frame_equal(in_pieces[1], rejected)
+    assert not list(tmp_path.rglob("*.partial"))

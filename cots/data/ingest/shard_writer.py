@@ -1,12 +1,12 @@
 """Writes ingested samples to shards."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
 from cots.data.manifest import LANGUAGES
-from cots.data.samples import STORED_SPLITS, Sample, StoredSample, StoredSplit, sample_key
+from cots.data.samples import GALLERY, STORED_SPLITS, Sample, StoredSample, StoredSplit, sample_key
 from cots.data.shards import shard_name, write_shard
 from cots.data.store import finish_list, keep_part, start_list
 from cots.decode_threads import decode_in_threads
@@ -34,6 +34,16 @@ class ShardWriter:
         for old_shard in path.glob("*/*.tar"):
             old_shard.unlink()
         start_list(path, store)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples so far."""
+        return self._counts.total()
+
+    @property
+    def num_in_gallery(self) -> int:
+        """How many of them have no caption."""
+        return sum(self._counts[GALLERY, media] for media in MEDIA)
 
     def add(self, sample: IngestedSample) -> dict[str, object]:
         """Put a sample into its shard.
@@ -70,17 +80,33 @@ class ShardWriter:
         self._pending[series] = []
 
 
-def ingest(samples: Iterable[Sample], ingestor: Ingestor) -> Iterator[IngestedSample | Rejected]:
-    """Open samples in threads and yield the outcomes in order; later usable samples with the same id are rejected."""
-    seen = set[str]()
+def ingest(
+    samples: Iterable[Sample], ingestor: Ingestor, add_id: Callable[[str], bool] | None = None
+) -> Iterator[IngestedSample | Rejected]:
+    """Open samples in threads and yield the outcomes in order; later usable samples with the same id are rejected.
+
+    Args:
+        samples: of a source; ingestor: opens them.
+        add_id: remembers an id and says whether it is new; by default in memory.
+    """
+    add_id = add_id or _remember_in_memory()
     outcomes = decode_in_threads(samples, lambda sample: (sample, ingestor(sample)), max_pixels=ingestor.max_pixels)
     for sample, outcome in outcomes:
-        if isinstance(outcome, IngestedSample) and sample.id in seen:
+        if isinstance(outcome, IngestedSample) and not add_id(sample.id):
             yield reject(sample, "duplicate id", "an earlier sample has it")
-            continue
-        if isinstance(outcome, IngestedSample):
-            seen.add(sample.id)
-        yield outcome
+        else:
+            yield outcome
+
+
+def _remember_in_memory() -> Callable[[str], bool]:
+    seen = set[str]()
+
+    def add_id(name: str) -> bool:
+        is_new = name not in seen
+        seen.add(name)
+        return is_new
+
+    return add_id
 
 
 def _manifest_row(sample: IngestedSample, *, key: str, shard: str) -> dict[str, object]:

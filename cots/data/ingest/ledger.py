@@ -1,0 +1,85 @@
+"""The rows of a manifest that is being made, on the disk, so that memory does not grow with the data."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cots.batching import batched
+from cots.data.ingest.ingestor import Rejected
+from cots.data.manifest import LANGUAGES, PIECE
+from cots.data.samples import RejectReason
+
+Rows = list[dict[str, Any]]
+SET_UP = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -65536;  -- KiB
+CREATE TABLE ids (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE samples (number INTEGER PRIMARY KEY, row TEXT);
+CREATE TABLE rejected (number INTEGER PRIMARY KEY, row TEXT);
+"""
+
+
+class Ledger:
+    """Usable samples by their keys, rejected ones in their order, and the ids of those that are usable.
+
+    Attributes:
+        reasons: number of rejected samples by reason.
+        first_rejected: the first that was not withdrawn.
+        has_languages: whether the language of some caption is known.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.reasons = Counter[RejectReason]()
+        self.first_rejected: Rejected | None = None
+        self.has_languages = False
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row of the manifest."""
+        self._connection.execute("INSERT INTO samples VALUES (?, ?)", (int(row["key"]), _dump(row)))
+        self.has_languages |= bool(row.get(LANGUAGES))
+
+    def add_rejected(self, sample: Rejected) -> None:
+        """Add a rejected sample."""
+        self._connection.execute("INSERT INTO rejected (row) VALUES (?)", (_dump(asdict(sample)),))
+        self.reasons[sample.reason] += 1
+        if sample.reason != "withdrawn":
+            self.first_rejected = self.first_rejected or sample
+
+    def add_id(self, name: str) -> bool:
+        """Add the id of a usable sample; False if it is there already."""
+        return self._connection.execute("INSERT OR IGNORE INTO ids VALUES (?)", (name,)).rowcount > 0
+
+    def samples(self) -> Iterator[Rows]:
+        """The rows of the manifest in the order of their keys, `PIECE` at a time."""
+        return self._pieces("SELECT row FROM samples ORDER BY number")
+
+    def rejected(self) -> Iterator[Rows]:
+        """The rows of the table of rejected samples, `PIECE` at a time."""
+        return self._pieces("SELECT row FROM rejected ORDER BY number")
+
+    def _pieces(self, query: str) -> Iterator[Rows]:
+        yield from batched((json.loads(row) for (row,) in self._connection.execute(query)), PIECE)
+
+
+@contextmanager
+def open_ledger(path: Path) -> Iterator[Ledger]:
+    """Give an empty ledger in a file that is removed at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(SET_UP)
+            yield Ledger(connection)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _dump(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)
