@@ -5,6 +5,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,7 +57,7 @@ def write_table(path: Path, rows: list[dict[str, object]], schema: pa.Schema) ->
 
 
 def write_pieces(path: Path, pieces: Iterable[list[dict[str, Any]]], schema: pa.Schema) -> None:
-    """Write rows that come in pieces as Parquet; the same pieces give the same bytes. Without any, the table is empty."""
+    """Write rows that come in pieces as Parquet, without any an empty table; the same pieces give the same bytes."""
     remaining = iter(pieces)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
@@ -89,6 +90,16 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
+def read_split(path: Path, split: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read the rows of one split, or some columns of them.
+
+    Raises:
+        BadInput: no such file.
+    """
+    _require(path)
+    return pd.read_parquet(path, columns=columns, filters=[("split", "==", split)])
+
+
 def read_pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Read some columns of a manifest, up to `PIECE` rows at a time.
 
@@ -96,8 +107,24 @@ def read_pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         BadInput: no such file.
     """
     _require(path)
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # which would keep all that is read until the end
         yield from file.iter_batches(PIECE, columns=list(columns))
+
+
+def sample_captions(path: Path, limit: int) -> list[str]:
+    """At most `limit` captions of a manifest, evenly spread over all.
+
+    Raises:
+        BadInput: no such file.
+    """
+    total = sum(len(piece["captions"].flatten()) for piece in read_pieces(path, ["captions"]))
+    stride = 1 + (total - 1) // limit
+    texts, first = list[str](), 0
+    for piece in read_pieces(path, ["captions"]):
+        flat = piece["captions"].flatten()
+        texts += flat.take(np.arange(first, len(flat), stride)).to_pylist()
+        first = (first - len(flat)) % stride
+    return texts
 
 
 def _require(path: Path) -> None:

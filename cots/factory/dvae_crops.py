@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cots.config.stages.train_dvae import TrainDvaeParams
-from cots.data.manifest import read_manifest
+from cots.data.manifest import read_split
 from cots.data.random_crops import RandomCrops
 from cots.decode_threads import num_decode_threads
 from cots.devices import default_device
@@ -13,8 +13,7 @@ from cots.factory.dvae_size import dvae_image_size
 
 def build_dvae_crops(manifest: Path, shards: Path, params: TrainDvaeParams) -> RandomCrops:
     """Crops of all training samples, of the same distribution as those that `tokenize` cuts."""
-    table = read_manifest(manifest)
-    train = table[table["split"] == "train"]
+    train = read_split(manifest, "train", columns=["shard"])
     if len(train) < params.dvae.batch_size:
         raise BadInput(f"{len(train)} training samples in {manifest}: dvae.batch_size is {params.dvae.batch_size}")
     return RandomCrops(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cots.config.training import FinetuneSection, PretrainSection
-from cots.data.manifest import read_manifest
+from cots.data.manifest import read_split
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput
 
@@ -23,8 +23,8 @@ def require_enough_samples(manifest: Path, params: BatchParams) -> None:
     Raises:
         BadInput: it does not; the message names each batch that is too large.
     """
-    table = read_manifest(manifest)
-    if short := list(_too_large(table[table["split"] == "train"], params)):
+    table = read_split(manifest, "train", columns=["media"])
+    if short := list(_too_large(table, params)):
         raise BadInput(f"too few training samples in {manifest}: {'; '.join(short)}: lower it, or add samples")
 
 

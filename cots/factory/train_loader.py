@@ -1,16 +1,21 @@
 """The loader of the training split from its configuration."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from cots.config.training import TrainConfig
 from cots.data.crop_views import CropViews
 from cots.data.hard_negatives import read_hard_negatives
 from cots.data.languages import count_languages, has_translations, language_weights
 from cots.data.loader import Masking, TrainLoader
-from cots.data.manifest import read_manifest
+from cots.data.manifest import read_manifest, read_pieces, read_split
 from cots.decode_threads import num_decode_threads
 from cots.devices import default_device
 from cots.distributed import world_size
@@ -33,23 +38,21 @@ def build_train_loader(
         BadInput: there are fewer such samples than pairs in a batch, the batch is too small for the ranks, or captions
             in several languages are needed and no sample has them.
     """
-    table = read_manifest(manifest)
-    samples = table[(table["split"] == "train") & table["media"].isin(media)]
+    samples = read_samples(manifest, media)
     min_pairs = training.grad_accum_steps if training.fsdp else 1
     if training.batch_size < world_size() * min_pairs:
         batch = f"a batch of {training.batch_size}" + (f" in {min_pairs} micro-batches" if min_pairs > 1 else "")
         raise BadInput(f"{batch} for {world_size()} processes: start fewer, or raise batch_size")
-    if len(samples) < training.batch_size:
+    if samples.number < training.batch_size:
         kinds = " or ".join(media)
         raise BadInput(
-            f"{len(samples)} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}"
+            f"{samples.number} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}"
         )
-    if training.objective.needs_translations and not has_translations(samples):
+    if training.objective.needs_translations and not has_translations(_train_rows(manifest, media)):
         raise BadInput(
             f"loss_weights.translation: no training sample in {manifest} has captions in two languages: give its table "
             "a column `language`, or set the weight to 0"
         )
-    names = sorted(samples["shard"].unique())
     image_config = model.config["image"]
     grid = image_config["size"] // image_config["patch"]
     mask = training.objective.masked
@@ -64,7 +67,7 @@ def build_train_loader(
         if mask
         else None
     )
-    views = tuple((tokens / name).with_suffix(".safetensors") for name in names)
+    views = tuple((tokens / name).with_suffix(".safetensors") for name in samples.shards)
     _, num_views, num_tokens = CropViews.load(views[0]).tokens.shape
     two_crops = training.objective.needs_two_crops
     if two_crops and min(num_views, training.cached_views or num_views) < 2:
@@ -77,17 +80,17 @@ def build_train_loader(
         raise BadInput(f"the visual tokens in {tokens} are {num_tokens} for each image, and the model has {patches}")
     hard = training.hard_negatives
     return TrainLoader(
-        shards=tuple(shards / name for name in names),
+        shards=tuple(shards / name for name in samples.shards),
         views=views,
-        keys=table["key"].to_numpy().astype(np.int64),
-        caption_offsets=caption_offsets(table),
-        num_samples=len(samples),
+        keys=samples.keys,
+        caption_offsets=samples.caption_offsets,
+        num_samples=samples.number,
         tokenizer=model.tokenizer,
         max_tokens=model.config["text"]["max_tokens"],
         text_length=model.text_length,
         batch_size=training.batch_size,
         captions_per_sample=training.captions_per_sample,
-        language_weights=language_weights(count_languages(samples), training.language_temperature)
+        language_weights=language_weights(count_languages(_train_rows(manifest, media)), training.language_temperature)
         if training.language_temperature != 1
         else None,
         frames=training.frames,
@@ -97,12 +100,42 @@ def build_train_loader(
         seed=training.seed,
         threads=num_decode_threads(default_device()),
         num_views=num_views,
-        hard_negatives=read_hard_negatives(hard.table, table) if hard.table else None,
+        hard_negatives=read_hard_negatives(hard.table, read_manifest(manifest)) if hard.table else None,
         hard_share=hard.share,
         two_crops=two_crops,
     )
 
 
-def caption_offsets(manifest: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Index of each sample's first caption among all captions of the manifest, and the number of captions."""
-    return np.concatenate([[0], manifest["captions"].map(len).cumsum()]).astype(np.int64)
+def _train_rows(manifest: Path, media: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of the samples to train on, for what needs their captions' languages."""
+    rows = read_split(manifest, "train")
+    return rows[rows["media"].isin(media)]
+
+
+class Samples(NamedTuple):
+    """What a loader must know of all samples: 16 bytes each."""
+
+    keys: NDArray[np.int64]  # of all samples of the manifest
+    caption_offsets: NDArray[np.int64]  # index of each sample's first caption among all captions, and their number
+    number: int  # of the samples to train on
+    shards: list[str]  # that hold them
+
+
+def read_samples(manifest: Path, media: tuple[str, ...]) -> Samples:
+    """Read what a loader must know of all samples.
+
+    Args:
+        manifest: the manifest file.
+        media: "image" and/or "video": the samples to train on.
+    """
+    num_rows = pq.read_metadata(manifest).num_rows if manifest.is_file() else 0
+    keys, offsets = np.empty(num_rows, np.int64), np.zeros(num_rows + 1, np.int64)
+    row, number, shards = 0, 0, set[str]()
+    for piece in read_pieces(manifest, ["key", "split", "media", "shard", "captions"]):
+        rows = slice(row, row := row + len(piece))
+        keys[rows] = piece["key"].cast(pa.int64())
+        offsets[1:][rows] = pc.list_value_length(piece["captions"])
+        selected = piece.filter(pc.and_(pc.equal(piece["split"], "train"), pc.is_in(piece["media"], pa.array(media))))
+        number += len(selected)
+        shards |= set(pc.unique(selected["shard"]).to_pylist())
+    return Samples(keys, np.cumsum(offsets, out=offsets), number, sorted(shards))

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from cots.config.stages.pretrain import PretrainParams
-from cots.data.manifest import read_manifest
-from cots.data.tokenizer import describe_unknown
+from cots.data.manifest import sample_captions
+from cots.data.tokenizer import MAX_COUNTED, describe_unknown
 from cots.distributed import rank
 from cots.errors import exit_on_error
 from cots.factory.model import build_model, describe, fit_to_images
@@ -52,7 +52,7 @@ def stage(
         train()
         return
     print(f"pretrain: {describe(model, name=start)}", file=sys.stderr)
-    if unknown := describe_unknown(model.tokenizer, read_manifest(manifest)["captions"]):
+    if unknown := describe_unknown(model.tokenizer, [sample_captions(manifest, MAX_COUNTED)]):
         print(f"pretrain: {unknown}", file=sys.stderr)
     with start_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:
         with LiveCurves(logged) as live:

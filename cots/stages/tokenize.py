@@ -15,12 +15,12 @@ from cots.config.renamed import dump_for_fingerprint
 from cots.config.stages.tokenize import TokenizeParams
 from cots.config.tokenize import TokenizeConfig
 from cots.data.crop_views import CropViews
-from cots.data.manifest import read_manifest
+from cots.data.manifest import read_split, sample_captions
 from cots.data.random_crop import crop, draw_view
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
 from cots.data.store import finish_list, has_part, keep_part, read_list, start_list
-from cots.data.tokenizer import describe_unknown
+from cots.data.tokenizer import MAX_COUNTED, describe_unknown
 from cots.data.wordpiece import train_tokenizer
 from cots.devices import autocast, default_device
 from cots.distributed import barrier, rank, world_size
@@ -37,32 +37,32 @@ SHARDS_TIMEOUT = timedelta(days=2)  # ranks with quick shards wait at the end fo
 
 def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: TokenizeParams) -> None:
     """Tokenize shard by shard, shards split over ranks; shards that an interrupted run finished are reused."""
-    table = read_manifest(manifest)
-    train_rows = table[table["split"] == "train"]
+    sizes = read_split(manifest, "train", columns=["shard"]).groupby("shard").size()
     if rank() == 0:
         sections = {"tokenize": params.tokenize, "model.image": params.model.image}
         values = [dump_for_fingerprint(section, name) for name, section in sections.items()]
         if params.model.text.pretrained:
             tokenizer.mkdir(parents=True, exist_ok=True)  # stays empty: the text encoder brings its own
         else:
-            trained = train_tokenizer(train_rows["captions"].explode(), vocab_size=params.model.text.vocab_size)
+            captions = read_split(manifest, "train", columns=["captions"])["captions"]
+            trained = train_tokenizer(captions.explode(), vocab_size=params.model.text.vocab_size)
             trained.save_pretrained(tokenizer)
-            if unknown := describe_unknown(trained, table["captions"]):
+            if unknown := describe_unknown(trained, [sample_captions(manifest, MAX_COUNTED)]):
                 print(f"tokenize: {unknown}", file=sys.stderr)
         clear_unless_current(fingerprint(values, dvae, manifest), out)
         keep_where_shards_are(shards, out)
     barrier()
     model = load_dvae(dvae).to(default_device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    own_shards = list(train_rows.groupby("shard"))[rank() :: world_size()]
-    with Progress("tokenize", total=sum(len(rows) for _, rows in own_shards), unit="samples") as progress:
-        for name, rows in own_shards:
+    own_shards = list(sizes.items())[rank() :: world_size()]
+    with Progress("tokenize", total=sum(size for _, size in own_shards), unit="samples") as progress:
+        for name, size in own_shards:
             path = (out / str(name)).with_suffix(".safetensors")
             if not has_part(path):
                 samples = read_shard(shards / str(name))
                 tokenize_crops(samples, model, params.tokenize, size=dvae_image_size(params)).save(path)
                 keep_part(path)
-            progress.advance(len(rows))
+            progress.advance(size)
     barrier()
     if rank() == 0:
         finish_list(out)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
+import pyarrow as pa
 
+from cots.data.manifest import read_pieces
 from cots.digests import file_digest
 
 if TYPE_CHECKING:
@@ -32,13 +33,20 @@ def log_data_set(client: "MlflowClient", runs: Iterable[str], manifest: Path, *,
         digest=file_digest(manifest)[:MAX_DIGEST],
         source_type="local",
         source=json.dumps({"uri": manifest.absolute().as_uri()}),
-        profile=json.dumps(describe(pd.read_parquet(manifest, columns=["split", "media", "captions"]))),
+        profile=json.dumps(describe(read_pieces(manifest, ["split", "media", "captions"]))),
     )
     for run in runs:
         client.log_inputs(run, [DatasetInput(data_set, [InputTag(CONTEXT, context)])])
 
 
-def describe(manifest: pd.DataFrame) -> dict[str, int]:
-    """Numbers of samples by split and media, and of captions: {"train image": 4000, ..., "captions": 25000}."""
-    parts = Counter(f"{split} {media}" for split, media in zip(manifest["split"], manifest["media"], strict=True))
-    return dict(parts) | {"samples": len(manifest), "captions": int(manifest["captions"].map(len).sum())}
+def describe(manifest: Iterable[pa.RecordBatch]) -> dict[str, int]:
+    """Numbers of samples by split and media, and of captions: {"train image": 4000, ..., "captions": 25000}.
+
+    Args:
+        manifest: its columns `split`, `media` and `captions`, in pieces.
+    """
+    parts, captions = Counter[str](), 0
+    for piece in manifest:
+        parts.update(map(" ".join, zip(piece["split"].to_pylist(), piece["media"].to_pylist(), strict=True)))
+        captions += len(piece["captions"].flatten())
+    return dict(parts) | {"samples": parts.total(), "captions": captions}

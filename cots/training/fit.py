@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.training import TrainConfig
 from cots.curves import TOTAL_LOSS
-from cots.data.manifest import read_manifest
+from cots.data.manifest import read_pieces
 from cots.devices import default_device
 from cots.distributed import rank
 from cots.factory.objective import build_objective, trained_scales
@@ -117,7 +117,7 @@ def fit(
     model.config = model.config | trained_scales(model, objective)
     curves = pd.DataFrame(result.curves, columns=None if result.curves else ["step", TOTAL_LOSS])
     if rank() == 0:
-        _write(report, curves, result.pairs.to_table(read_manifest(inputs.manifest)))
+        _write(report, curves, result.pairs.to_table(read_pieces(inputs.manifest, ["id", "captions"])))
     return curves
 
 

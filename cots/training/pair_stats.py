@@ -1,8 +1,12 @@
 """Statistics of each training pair: its similarity, and how often the filter dropped it."""
 
+from collections.abc import Iterable
 from typing import Self
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -38,9 +42,26 @@ class PairStats:
         self.score, self.seen, self.dropped = state["score"], state["seen"], state["dropped"]
         return self
 
-    def to_table(self, manifest: pd.DataFrame) -> pd.DataFrame:
-        """The table that `cots.data.pairs` describes: one row per caption seen."""
-        rows = manifest.loc[manifest["captions"].map(len) > 0, ["id", "captions"]].explode("captions")
-        rows["caption"] = rows.groupby(level=0).cumcount()
-        rows["score"], rows["seen"], rows["dropped"] = self.score.numpy(), self.seen.numpy(), self.dropped.numpy()
-        return rows.loc[rows["seen"] > 0, PAIR_COLUMNS].reset_index(drop=True)
+    def to_table(self, manifest: Iterable[pa.RecordBatch]) -> pd.DataFrame:
+        """The table that `cots.data.pairs` describes: one row per caption seen.
+
+        Args:
+            manifest: its columns `id` and `captions`, in pieces.
+        """
+        tables, first = [], 0
+        for piece in manifest:
+            captions = pc.list_value_length(piece["captions"]).to_numpy()
+            ends = np.cumsum(captions)
+            rows = slice(first, first := first + int(captions.sum()))
+            seen = self.seen[rows].numpy()
+            table = pd.DataFrame(
+                {
+                    "id": np.repeat(piece["id"].to_numpy(zero_copy_only=False), captions),
+                    "caption": np.arange(len(seen)) - np.repeat(ends - captions, captions),
+                    "score": self.score[rows].numpy(),
+                    "seen": seen,
+                    "dropped": self.dropped[rows].numpy(),
+                }
+            )
+            tables.append(table.loc[seen > 0, PAIR_COLUMNS].astype({"id": "str"}))
+        return pd.concat(tables, ignore_index=True)

@@ -6,7 +6,7 @@ from torch import nn
 
 from cots.config.training import TrainConfig
 from cots.curves import VALIDATION, VALIDATION_RSUM
-from cots.data.manifest import read_manifest, select_part
+from cots.data.manifest import read_split
 from cots.data.stored_samples import read_stored_samples
 from cots.directions import DIRECTIONS, MEDIA
 from cots.errors import BadInput
@@ -47,9 +47,9 @@ def validate(
     assert isinstance(image, ImageEncoder)
     assert isinstance(text, TextEncoder)
     current = DualEncoder(image=image, text=text, tokenizer=model.tokenizer, config=model.config)
-    table, scores = read_manifest(manifest), dict[str, float]()
+    table, scores = read_split(manifest, "val"), dict[str, float]()
     for kind in MEDIA:
-        rows = select_part(table, "val", kind)
+        rows = table[table["media"] == kind]
         if kind not in media or rows.empty:
             continue
         samples = read_stored_samples(shards, rows)

@@ -82,6 +82,8 @@ def test_lists_become_counts() -> None:
     assert columns["suspected"].tolist() == [0, 0, 2, 0]
     assert columns["part"].tolist() == ["train image", "gallery image", "val image", "test image"]
     assert columns["pixels"].tolist() == [70_000**2] * 4
+    end = derive_columns(piece.slice(2), pd.Series({"c": 2}))
+    pd.testing.assert_frame_equal(end, columns[2:].reset_index(drop=True))
 
 
 @pytest.mark.parametrize("rows_at_once", [4, PIECE])

@@ -13,10 +13,10 @@ import torch
 
 from cots.config.drift import DriftConfig
 from cots.config.params import Params
-from cots.data.manifest import read_manifest, select_captioned
+from cots.data.manifest import read_manifest, read_pieces, select_captioned
 from cots.data.stored_samples import decode_frames, read_stored_samples
 from cots.errors import BadInput, RunFailed
-from cots.factory.train_loader import caption_offsets
+from cots.factory.train_loader import read_samples
 from cots.models.dual_encoder import DualEncoder
 from cots.monitoring.drift import DriftMonitor
 from cots.search_engine.engine import SearchEngine
@@ -178,11 +178,11 @@ def test_tokens_and_vocabulary_are_those_of_the_training_samples(mixed: Path, tm
 
 
 def test_pair_statistics_have_no_row_of_the_gallery(mixed: Path) -> None:
-    manifest = read_manifest(mixed / "manifest.parquet")
-    assert caption_offsets(manifest).tolist() == [0, 1, 2, 3, 3, 3, 3, 3]
+    manifest = mixed / "manifest.parquet"
+    assert read_samples(manifest, ("image",)).caption_offsets.tolist() == [0, 1, 2, 3, 3, 3, 3, 3]
     stats = PairStats(num_captions=3)
     stats.seen[:] = torch.tensor([1, 0, 2])
-    table = stats.to_table(manifest)
+    table = stats.to_table(read_pieces(manifest, ["id", "captions"]))
     assert table[["id", "caption", "seen"]].to_numpy().tolist() == [["a.jpg", 0, 1], ["c.jpg", 0, 2]]
 
 
