@@ -26,6 +26,7 @@ from tests.deployed import reindexed
 from tests.two_towers import KINDS
 
 ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "docs/images"  # stands for a data set
 COLOURS = ["red", "green", "blue", "yellow", "white", "black"]
 
 
@@ -180,16 +181,16 @@ def test_encoders_are_a_second_axis_beside_the_preset(encoders: str, cots: Cots,
 
 
 def test_a_preset_names_its_encoders_and_from_scratch_it_is_what_it_was(cots: Cots, project: Path) -> None:
-    assert cots("init", "flickr8k", "--data", project)[0] == 0
+    assert cots("init", "flickr8k", "--data", PICTURES)[0] == 0
     params = Params.load()
     assert (params.model.image.pretrained, params.model.image.name) == (True, "vit_small_patch14_dinov2.lvd142m")
     assert (params.pretrain.steps, params.pretrain.head_lr_scale) == (235, 10.0)
-    assert cots("init", "flickr8k", "--data", project, "--encoders", "scratch")[0] == 0
+    assert cots("init", "flickr8k", "--data", PICTURES, "--encoders", "scratch")[0] == 0
     params = Params.load()
     assert (params.model, params.pretrain.steps, params.pretrain.learning_rate) == (ModelConfig(), 3000, 0.001)
     assert params.finetune["image-text"].steps == 400
     assert "26 to 30 min of pre-training" in Path("params.yaml").read_text()
-    assert cots("init", "folder", "--data", project, "--encoders", "scratch")[0] == 0
+    assert cots("init", "folder", "--data", PICTURES, "--encoders", "scratch")[0] == 0
     params = Params.load()
     assert (params.pretrain, params.finetune) == (TrainConfig(steps=200), {"image-text": FinetuneConfig()})
 
@@ -242,16 +243,16 @@ def test_a_preset_says_what_it_is_what_it_needs_and_what_to_expect() -> None:
 
 
 def test_the_file_says_every_key_once_and_the_preset_nothing_but_its_path_otherwise(cots: Cots, project: Path) -> None:
-    assert cots("init", "msrvtt", "--data", project)[0] == 0
+    assert cots("init", "msrvtt", "--data", PICTURES)[0] == 0
     preset = Params.load(project / "presets" / "msrvtt.yaml").dump_all()
     text = (project / "params.yaml").read_text()
-    assert yaml.safe_load(text) == preset | {"source": preset["source"] | {"path": str(project)}}
+    assert yaml.safe_load(text) == preset | {"source": preset["source"] | {"path": str(PICTURES)}}
     assert "# Any timm vision transformer" in text
     assert max(map(len, text.splitlines())) <= 120
 
 
 def test_the_name_of_before_does_the_same_and_tells_the_present_one(cots: Cots, project: Path) -> None:
-    code, out, err = cots("use", "flickr8k", "--data", project)
+    code, out, err = cots("use", "flickr8k", "--data", PICTURES)
     assert (code, err) == (0, "cots use is now called cots init\n")
     assert "dvc repro" in out
     assert "use " not in cots("--help")[1]
@@ -291,13 +292,13 @@ def test_an_upgrade_takes_no_preset_and_no_preset_is_not_a_choice(cots: Cots, pr
 
 
 def test_an_unknown_preset_is_told_with_those_that_there_are(cots: Cots, project: Path) -> None:
-    code, _, err = cots("init", "flicker", "--data", project)
+    code, _, err = cots("init", "flicker", "--data", PICTURES)
     assert code == 2
     assert "flickr8k" in one_line(err)
 
 
 def test_a_path_that_is_not_there_leaves_the_parameters_alone(cots: Cots, project: Path) -> None:
-    code, _, err = cots("init", "flickr8k", "--data", project / "nowhere")
+    code, _, err = cots("init", "flickr8k", "--data", PICTURES / "nowhere")
     assert code == 2
     assert "nowhere" in one_line(err)
     assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
@@ -312,17 +313,17 @@ def test_a_data_set_must_be_named(cots: Cots, project: Path) -> None:
 def test_edits_by_hand_are_not_lost(cots: Cots, project: Path) -> None:
     edited = (project / "params.yaml").read_text().replace("steps:", "steps:  ")
     (project / "params.yaml").write_text(edited)
-    code, _, err = cots("init", "flickr8k", "--data", project)
+    code, _, err = cots("init", "flickr8k", "--data", PICTURES)
     assert code == 2
     assert "--force" in one_line(err)
     assert (project / "params.yaml").read_text() == edited
-    assert cots("init", "flickr8k", "--data", project, "--force")[0] == 0
+    assert cots("init", "flickr8k", "--data", PICTURES, "--force")[0] == 0
     assert (project / "params.yaml.bak").read_text() == edited
 
 
 def test_one_preset_may_follow_another(cots: Cots, project: Path) -> None:
     for preset in ("flickr8k", "folder", "flickr8k"):
-        assert cots("init", preset, "--data", project)[0] == 0
+        assert cots("init", preset, "--data", PICTURES)[0] == 0
     assert cots("init", "scenes")[0] == 0
     assert Params.load(project / "params.yaml").source.kind == "scenes"
     assert not (project / "params.yaml.bak").exists()
@@ -331,12 +332,12 @@ def test_one_preset_may_follow_another(cots: Cots, project: Path) -> None:
 def test_a_preset_with_a_wrong_key_is_refused_and_nothing_written(cots: Cots, project: Path) -> None:
     preset = project / "presets" / "flickr8k.yaml"
     preset.write_text(preset.read_text() + "surprise: 1\n")
-    code, _, err = cots("init", "flickr8k", "--data", project)
+    code, _, err = cots("init", "flickr8k", "--data", PICTURES)
     assert code == 2
     assert "surprise" in one_line(err)
     assert not list(project.glob("*.partial"))
     for _ in range(2):  # others are written all the same, also over what they wrote before
-        assert cots("init", "msrvtt", "--data", project)[0] == 0
+        assert cots("init", "msrvtt", "--data", PICTURES)[0] == 0
 
 
 # --- search and registry
