@@ -14,7 +14,12 @@ MEASURED = "artifacts/index/index.json"  # has times of search beside facts abou
 
 def text_digest(text: str) -> str:
     """SHA-256 of a text in UTF-8, as hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return bytes_digest(text.encode())
+
+
+def bytes_digest(content: bytes) -> str:
+    """SHA-256 of some bytes, as hex digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -20,16 +20,15 @@ def hard_negatives(
     ] = 0.95,
 ) -> None:
     """Write for each training sample those that its captions find wrongly, for `pretrain.hard_negatives`."""
-    import hashlib
-
     from cots.data.hard_negatives import SCHEMA
     from cots.data.manifest import write_table
+    from cots.digests import text_digest
     from cots.index.hard_negatives import mine_hard_negatives
 
     nearest = mine_hard_negatives(index, count=count, max_fit=max_fit)
     columns = zip(nearest["id"], nearest["nearest"], strict=True)
     rows: list[dict[str, object]] = [{"id": id_, "nearest": others} for id_, others in columns]
-    name = hashlib.sha256(str(rows).encode()).hexdigest()[:12]  # another table is another parameter, which DVC sees
+    name = text_digest(str(rows))[:12]  # another table is another parameter, which DVC sees
     path = out or DATA / f"hard_negatives-{name}.parquet"
     write_table(path, rows, SCHEMA)
     typer.echo(f"{len(rows)} samples with {nearest['nearest'].map(len).mean():.1f} hard negatives on average: {path}")

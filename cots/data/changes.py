@@ -5,7 +5,6 @@ the folder beside it that is called as the list without its ending, each named b
 an image names its content, too.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cots.data.samples import Fault, Sample
+from cots.digests import bytes_digest
 from cots.errors import BadInput
 from cots.files import atomic_file, locked
 
@@ -186,7 +186,7 @@ def _read_image(file: Path) -> bytes | Fault:
         content = file.read_bytes()
     except OSError as error:
         return Fault("no such file", f"{file}: {error.strerror}")
-    if hashlib.sha256(content).hexdigest() != file.name:
+    if bytes_digest(content) != file.name:
         return Fault("damaged", f"{file} has other content than its name says")
     return content
 

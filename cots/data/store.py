@@ -6,7 +6,6 @@ digests, with the address of the store in the file's metadata. The list is all t
 and equal parts give an equal list. Readers open parts by the same paths as without a store, and check what they get.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cots.data.bucket import in_bucket, parse_location
-from cots.digests import file_digest
+from cots.digests import bytes_digest, file_digest
 from cots.errors import BadInput
 from cots.files import atomic_file, write_json
 
@@ -164,9 +163,14 @@ def _put(file: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def object_name(sha256: str) -> str:
+    """The path of an object in its store: in one of 256 folders, by the first two digits."""
+    return f"{sha256[:2]}/{sha256}"
+
+
 def object_path(store: Path, sha256: str) -> Path:
-    """Where an object lies: in one of 256 folders, by the first two digits."""
-    return store / sha256[:2] / sha256
+    """Where an object lies."""
+    return store / object_name(sha256)
 
 
 def has_part(path: Path) -> bool:
@@ -211,7 +215,7 @@ def open_part(path: Path, *, stage: str) -> BinaryIO:
         data = file.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{file}, which holds {path}, is missing: run `dvc repro --force {stage}`") from None
-    if hashlib.sha256(data).hexdigest() != stored.sha256:
+    if bytes_digest(data) != stored.sha256:
         raise BadInput(f"{file}, which holds {path}, was changed: remove it and run `dvc repro --force {stage}`")
     return io.BytesIO(data)
 

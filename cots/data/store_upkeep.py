@@ -1,6 +1,5 @@
 """Compares a store with the lists that name its objects: what is damaged, and what is no longer needed."""
 
-import hashlib
 import re
 import time
 from collections import Counter
@@ -17,11 +16,13 @@ from cots.data.store import (
     Stat,
     StoredObject,
     list_store,
+    object_name,
     object_path,
     parse_list,
     read_list,
     read_record,
 )
+from cots.digests import bytes_digest
 from cots.errors import BadInput, RunFailed
 from cots.file_names import DATA
 
@@ -92,12 +93,12 @@ def require_objects(project: Path) -> None:
 def _find_damage(folder: Path, listed: ObjectList, stats: Mapping[str, Stat], *, digests: bool) -> Iterator[str]:
     for name, stored in listed.parts.items():
         file = object_path(listed.store, stored.sha256)
-        stat = stats.get(f"{stored.sha256[:2]}/{stored.sha256}")
+        stat = stats.get(object_name(stored.sha256))
         if stat is None:
             yield f"{file}, which holds {folder / name}, is missing:"
         elif stat.st_size != stored.bytes:
             yield f"{file}, which holds {folder / name}, has {stat.st_size} bytes instead of {stored.bytes}:"
-        elif digests and hashlib.sha256(file.read_bytes()).hexdigest() != stored.sha256:
+        elif digests and bytes_digest(file.read_bytes()) != stored.sha256:
             yield f"{file}, which holds {folder / name}, was changed: remove it and"
 
 
@@ -115,7 +116,7 @@ def find_unlisted(store: Path, projects: Iterable[Path], *, days: float) -> Unli
     named, lists = set[str](), 0
     for project in projects:
         for objects in _kept_objects(project, store):
-            named |= {f"{stored.sha256[:2]}/{stored.sha256}" for stored in objects}
+            named |= {object_name(stored.sha256) for stored in objects}
             lists += 1
     stats = {path: stat for path, stat in list_store(store).items() if OBJECT.fullmatch(path)}
     if stats and named.isdisjoint(stats):

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from cots.data.changes import Change, add_changes, added_sample, read_changes
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.metadata import metadata_json
 from cots.data.withdrawn import read_withdrawn
+from cots.digests import bytes_digest
 from cots.errors import CotsError
 from cots.file_names import CHANGES_PATH, MANIFEST_PATH, WITHDRAWN_PATH
 from cots.project_files import PARAMS_FILE
@@ -104,7 +104,7 @@ class ItemCheck:
             content = base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
             return Rejection(id=change.id, reason="not a picture", detail="the image is not base64")
-        digest = hashlib.sha256(content).hexdigest()
+        digest = bytes_digest(content)
         outcome = self.ingestor(added_sample(change.id, origin=digest, content=content))
         if isinstance(outcome, Rejected):
             return Rejection(id=change.id, reason=outcome.reason, detail=outcome.detail)
