@@ -20,15 +20,7 @@ def ingest_by_media(
         elif not outcome.captions:
             rejected.append(_without_caption(outcome))
         else:
-            key = f"{number:09d}"
-            stored = StoredSample(
-                key=key,
-                id=outcome.id,
-                captions=outcome.captions,
-                frames=outcome.frames,
-                languages=outcome.languages,
-            )
-            usable.setdefault(outcome.media, []).append(stored)
+            usable.setdefault(outcome.media, []).append(outcome.to_stored(f"{number:09d}"))
     return usable, rejected
 
 

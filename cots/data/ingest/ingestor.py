@@ -14,7 +14,7 @@ from cots.data.images import StoredImage, downscale, encode_jpeg, store_image
 from cots.data.ingest.metadata import metadata_json
 from cots.data.ingest.source_file import check_bytes, locate_source_file, read_source_file
 from cots.data.ingest.video import decode_video
-from cots.data.samples import GALLERY, RejectReason, Sample, StoredSplit, is_utf8
+from cots.data.samples import GALLERY, RejectReason, Sample, StoredSample, StoredSplit, is_utf8
 from cots.data.verdicts import PairKey, pair_key
 from cots.directions import Media
 
@@ -36,6 +36,10 @@ class IngestedSample:
     origin: str
     metadata: str | None
     languages: tuple[str, ...] = ()
+
+    def to_stored(self, key: str) -> StoredSample:
+        """What a shard holds of it, under a key."""
+        return StoredSample(key=key, id=self.id, captions=self.captions, frames=self.frames, languages=self.languages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

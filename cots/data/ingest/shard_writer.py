@@ -56,10 +56,7 @@ class ShardWriter:
         self._counts[series] += 1
         key = sample_key(list(self._pending).index(series), number)
         pending = self._pending[series]
-        stored = StoredSample(
-            key=key, id=sample.id, captions=sample.captions, frames=sample.frames, languages=sample.languages
-        )
-        pending.append(stored)
+        pending.append(sample.to_stored(key))
         shard = shard_name(*series, number // self._samples_per_shard)
         if len(pending) == self._samples_per_shard:
             self._write(series)
