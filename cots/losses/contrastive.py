@@ -73,7 +73,12 @@ def global_targets(image_index: Tensor, all_image_index: Tensor) -> tuple[Tensor
     """
     count = len(all_image_index)
     targets = torch.arange(count, device=all_image_index.device)[local_slice(count)]
-    return targets, same_image_mask(image_index, all_image_index).scatter(1, targets[:, None], False)
+    return targets, other_pairs_mask(image_index, all_image_index, targets)
+
+
+def other_pairs_mask(image_index: Tensor, candidates: Tensor, targets: Tensor) -> Tensor:
+    """(R, C) bool, True for the pairs of a query's image but its own, which is in column `targets`, (R,)."""
+    return same_image_mask(image_index, candidates).scatter(1, targets[:, None], False)
 
 
 def same_image_mask(image_index: Tensor, candidates: Tensor) -> Tensor:

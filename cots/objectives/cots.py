@@ -168,9 +168,8 @@ class CotsObjective(Objective[KeyFeatures]):
         """A loss of zero, if the filter dropped every pair of this rank; it still takes part in the collectives."""
         total = keys.images.new_zeros((), requires_grad=True)
         if self.in_batch_negatives == "online":
-            for _ in range(
-                self._needs_candidates + bool(self.loss_weights.masked_views)
-            ):  # calls of `candidate_features`
+            calls = self._needs_candidates + bool(self.loss_weights.masked_views)  # of `candidate_features`
+            for _ in range(calls):
                 no_rows = keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)
                 total = total + all_gather_with_grad(no_rows).sum()
         losses = {name: total.detach() for name, weight in self.loss_weights._asdict().items() if weight}

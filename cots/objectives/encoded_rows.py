@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cots.distributed import local_slice
-from cots.losses.contrastive import info_nce, same_image_mask
+from cots.losses.contrastive import info_nce, other_pairs_mask, same_image_mask
 from cots.models.encoder import MaskedOutput
 from cots.models.queue import PairQueue
 from cots.models.token_index import TokenIndex
@@ -34,7 +34,7 @@ class CandidateSet(NamedTuple):
     def same_image(self, image_index: Tensor) -> Tensor:
         """(R, B + K) bool, True for the other kept pairs of a query's image; `image_index` is the global batch's."""
         kept = image_index[self.rows]
-        others = same_image_mask(kept[self.targets], kept).scatter(1, self.targets[:, None], False)
+        others = other_pairs_mask(kept[self.targets], kept, self.targets)
         return F.pad(others, (0, self.ignore_mask.shape[1] - len(kept)))
 
 

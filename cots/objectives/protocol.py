@@ -36,9 +36,7 @@ class Batch(NamedTuple):
     mlm_input_ids: Tensor  # (B, L) token ids, some masked
     mlm_mask: Tensor  # (B, L) bool, True = to be predicted
     other_frames: Tensor | None = None  # (S, T, 3, H, W) a second crop of each; None if no loss compares two
-    translation_input_ids: Tensor | None = (
-        None  # (B, L') the image's caption in another language; its own if it has none
-    )
+    translation_input_ids: Tensor | None = None  # (B, L') a caption in another language; the own one without any
     translation_attention_mask: Tensor | None = None  # (B, L') bool, False = padding
     has_translation: Tensor | None = None  # (B,) bool, False = there is no caption in another language
 
