@@ -64,12 +64,13 @@ def stage(
     outputs = StageOutputs(
         shards=shards, manifest=read_manifest(manifest), rejected=pd.read_parquet(rejected), reports=reports
     )
+    columns = _read_columns(outputs.manifest, params)
     if rank():  # only rank 0 evaluates and writes
-        for _ in _embed_splits(outputs, pretrained, finetuned, params):
+        for _ in _embed_splits(outputs, pretrained, finetuned, columns, params):
             pass
         return
     with start_run("evaluate", {"evaluate": params.evaluate}, run, manifest=manifest) as mlflow_run:
-        evaluations = list(_evaluate_models(outputs, pretrained, finetuned, params))
+        evaluations = list(_evaluate_models(outputs, pretrained, finetuned, columns, params))
         maps = _map_attention(evaluations, outputs, finetuned, params)
         report = _build_report(evaluations, outputs, _lineage(manifest), maps, params)
         values = {model.key: model.metrics for model in evaluations} | _read_training_metrics(reports, report)
@@ -91,6 +92,9 @@ def _absent_targets(outputs: StageOutputs, params: EvaluateParams) -> list[Targe
     return [target for target in params.finetune if MEDIA_OF[target] not in present]
 
 
+Columns = dict[str, dict[str, str | None]]  # of the source: by name, the value of each captioned sample by its id
+
+
 @dataclass(frozen=True, slots=True)
 class _Embedded:
     """The split, and the classes if there are any, embedded by one model."""
@@ -104,7 +108,7 @@ class _Embedded:
 
 
 def _embed_splits(
-    outputs: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
+    outputs: StageOutputs, pretrained: Path, finetuned: Path, columns: Columns, params: EvaluateParams
 ) -> Iterator[_Embedded]:
     """For each target, what the pre-trained and then the fine-tuned model makes of the split."""
     settings, absent = params.evaluate, _absent_targets(outputs, params)
@@ -113,38 +117,49 @@ def _embed_splits(
         for folder in (pretrained, finetuned / target):
             model, samples = DualEncoder.load(folder), read_stored_samples(outputs.shards, rows)
             split = embed(model, samples, batch_size=settings.batch_size)
-            yield _Embedded(target, folder, model.digest, rows, split, _embed_classes(model, target, outputs, params))
+            of_media = outputs.manifest[outputs.manifest["media"] == MEDIA_OF[target]]
+            classes = _embed_classes(model, of_media, columns, params)
+            yield _Embedded(target, folder, model.digest, rows, split, classes)
 
 
-def _embed_classes(model: DualEncoder, target: Target, outputs: StageOutputs, params: EvaluateParams) -> Classes | None:
+def _embed_classes(
+    model: DualEncoder, of_media: pd.DataFrame, columns: Columns, params: EvaluateParams
+) -> Classes | None:
     """The classes of all captioned images or videos; None if no column is named, or none of them has one."""
     settings = params.evaluate.classification
     if settings.column is None:
         return None
-    of_media = outputs.manifest[outputs.manifest["media"] == MEDIA_OF[target]]
-    values = [value for value in _read_column(outputs, settings.column, of_media) if value is not None]
+    values = [value for value in _select(columns, settings.column, of_media) if value is not None]
     if not values:
         return None
     return embed_classes(model, class_names(values), settings.templates, batch_size=params.evaluate.batch_size)
 
 
-def _read_column(outputs: StageOutputs, name: str, rows: pd.DataFrame) -> list[str | None]:
-    """A column of the source for some rows of the manifest; it exists if any captioned sample has it."""
-    captioned = select_captioned(outputs.manifest)
-    values = dict(zip(captioned["id"], metadata_column(captioned["metadata"], name), strict=True))
-    return [values.get(id_) for id_ in rows["id"]]
+def _read_columns(manifest: pd.DataFrame, params: EvaluateParams) -> Columns:
+    """The columns of the source that slices and classes need; each exists if any captioned sample has it."""
+    names = {*params.evaluate.slices.columns, params.evaluate.classification.column}
+    captioned = select_captioned(manifest)
+    return {
+        name: dict(zip(captioned["id"], metadata_column(captioned["metadata"], name), strict=True))
+        for name in sorted(filter(None, names))
+    }
+
+
+def _select(columns: Columns, name: str, rows: pd.DataFrame) -> list[str | None]:
+    """The values of a column for some rows of the manifest."""
+    return [columns[name].get(id_) for id_ in rows["id"]]
 
 
 def _evaluate_models(
-    outputs: StageOutputs, pretrained: Path, finetuned: Path, params: EvaluateParams
+    outputs: StageOutputs, pretrained: Path, finetuned: Path, columns: Columns, params: EvaluateParams
 ) -> Iterator[ModelEvaluation]:
     settings = params.evaluate
     draws = {"resamples": settings.bootstrap_resamples, "seed": settings.seed}
-    for embedded in _embed_splits(outputs, pretrained, finetuned, params):
+    for embedded in _embed_splits(outputs, pretrained, finetuned, columns, params):
         media = MEDIA_OF[embedded.target]
         result = evaluate_retrieval(embedded.split, media=media, folds=settings.folds, **draws)
-        columns = {name: _read_column(outputs, name, embedded.rows) for name in settings.slices.columns}
-        slices = slice_queries(embedded.split, result.directions, columns, max_values=settings.slices.max_values)
+        of_rows = {name: _select(columns, name, embedded.rows) for name in settings.slices.columns}
+        slices = slice_queries(embedded.split, result.directions, of_rows, max_values=settings.slices.max_values)
         yield ModelEvaluation(
             target=embedded.target,
             finetuned=embedded.folder != pretrained,
@@ -153,18 +168,16 @@ def _evaluate_models(
             result=result,
             slices=list(recall_rows(slices, **draws)),
             calibration=calibrate_texts(embedded.split, list(result.directions.values())[1]),
-            classification=_classify(embedded, outputs, params, **draws),
+            classification=_classify(embedded, columns, params, **draws),
         )
 
 
-def _classify(
-    embedded: _Embedded, outputs: StageOutputs, params: EvaluateParams, **draws: int
-) -> dict[str, Any] | None:
+def _classify(embedded: _Embedded, columns: Columns, params: EvaluateParams, **draws: int) -> dict[str, Any] | None:
     """Zero-shot classification by one model; None if there are no classes."""
     column = params.evaluate.classification.column
     if embedded.classes is None or column is None:
         return None
-    labels = _read_column(outputs, column, embedded.rows)
+    labels = _select(columns, column, embedded.rows)
     return evaluate_classification(embedded.split.items, labels, embedded.classes, **draws)
 
 
