@@ -41,8 +41,9 @@ def index(
         raise BadInput(f"no such folder: {folder}")
     if encoders:
         require_trained_together(encoders)
-    require_hashable(folder.expanduser())
-    if not _has_params_for(folder, encoders):
+    if _has_params_for(folder, encoders):
+        require_hashable(folder.expanduser())
+    else:
         init_folder(folder.expanduser(), encoders, force=force, show_next=False)
     with exclusive_run("cots index"):
         params = Params.load()

@@ -18,9 +18,7 @@ from cots.errors import BadInput, exit_on_error
 
 PREFIX = "cots: "
 REFUSED, DRIFTED = "cots.version.refused", "cots.drift.found"
-WEBHOOK = (
-    "webhook"  # calls of such blocks share a connection pool, which each closes at its end: of two at once, one is lost
-)
+WEBHOOK = "webhook"  # blocks whose calls share a connection pool, which each call closes: of two at once, one is lost
 CUSTOM_WEBHOOK_DATA = '{"alert": "{{subject}}", "message": "{{body}}"}'
 
 
