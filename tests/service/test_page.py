@@ -453,6 +453,11 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, nothing_fits: Served, 
         page.get_by_label("Captions").check()
         expect(page.locator("#results.texts .card")).to_have_count(24)
         states["captions"] = violations(page)
+        page.route("**/search", lambda route: None)  # no answer comes
+        page.locator("#text").fill("a blue")
+        expect(page.locator("#results")).to_have_attribute("aria-busy", "true")
+        states["waiting"] = violations(page)
+        page.unroute("**/search")
         page.evaluate(DROP, [list(encoded("blue")), "drop"])
         expect(page.locator("#like")).to_be_visible()
         states["image"] = violations(page)
