@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8})*", re.IGNORECASE)
 
@@ -39,6 +40,17 @@ def parse_languages(value: object, *, num_captions: int) -> tuple[str, ...]:
         raise ValueError(f"{len(values)} languages for {num_captions} captions")
     tags = tuple(parse_language("" if _is_missing(tag) else str(tag)) for tag in values)
     return tags if any(tags) else ()
+
+
+def mostly_tags(values: Iterable[object]) -> bool:
+    """Whether at least half of the values of a column that name a language are tags.
+
+    Args:
+        values: as in `parse_languages`.
+    """
+    flat = [tag for value in values for tag in (value if isinstance(value, list | tuple) else [value])]
+    named = [str(tag).strip().replace("_", "-") for tag in flat if not _is_missing(tag) and str(tag).strip()]
+    return 2 * sum(bool(TAG.fullmatch(tag)) for tag in named) >= len(named)
 
 
 def _is_missing(value: object) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from cots.data.changes import Change, add_changes, apply_changes, images_folder, read_changes
 from cots.data.ingest.merge import merge
-from cots.data.language_tags import parse_language, parse_languages
+from cots.data.language_tags import mostly_tags, parse_language, parse_languages
 from cots.data.languages import language_weights
 from cots.data.samples import Sample
 from cots.data.sources.folder import FolderSourceConfig
@@ -69,6 +69,19 @@ def test_a_row_of_a_language_that_is_none_is_rejected_by_itself(tmp_path: Path) 
     assert unusable.fault
     assert unusable.fault.reason == "not in the layout"
     assert "'German, I think' is no BCP 47 tag" in unusable.fault.detail
+
+
+def test_a_column_that_is_only_called_language_is_metadata(tmp_path: Path) -> None:
+    write_rows(tmp_path, [(image, caption, "English") for image, caption, _ in ROWS])
+    samples = read(tmp_path)
+    assert [(sample.fault, sample.languages) for sample in samples] == [(None, ())] * len(samples)
+    assert {sample.metadata["language"] for sample in samples} == {"English"}
+
+
+def test_a_column_is_of_languages_if_half_of_its_values_are_tags() -> None:
+    assert mostly_tags([["en", None], "zh_Hans", "English", "", float("nan"), "Old Norse"])
+    assert not mostly_tags(["en", "English", "German"])
+    assert mostly_tags([])
 
 
 @pytest.fixture

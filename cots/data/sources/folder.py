@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator
 
 from cots.config_base import Config, Seed
 from cots.data.bucket import Location, in_bucket
+from cots.data.language_tags import mostly_tags
 from cots.data.samples import Fault, Sample, Split, is_utf8
 from cots.data.sources.caption_table import LANGUAGE, TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
@@ -26,6 +28,7 @@ from cots.data.sources.layout_io import (
 from cots.errors import BadInput
 
 MAX_TEXT_BYTES = 1 << 24  # of a text file beside an image
+NUM_INSPECTED = 1000  # rows of a table that show what its column `language` is
 
 
 class FolderSourceConfig(Config):
@@ -60,7 +63,8 @@ class FolderSourceConfig(Config):
         default=LANGUAGE,
         description="Column with the language of each caption, a BCP 47 tag such as en, pt-BR or zh-Hans; empty: not "
         "known; in JSONL and Parquet also a list, one for each caption of the row. A table may lack a column "
-        "`language`. null: none is read, and one called `language` is metadata. See [languages.md](languages.md).",
+        "`language`, and one with other values than tags, such as English, is metadata. null: none is read, and one "
+        "called `language` is metadata. See [languages.md](languages.md).",
         json_schema_extra={"since": "0.3.0"},
     )
     include_unlisted: bool = Field(
@@ -151,13 +155,19 @@ class FolderSourceConfig(Config):
         lines = text.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
         return [line for line in lines if line.strip()]
 
+    def _find_language_column(self, table: Path) -> str | None:
+        """The column with the languages of captions; one that is only called so by chance does not count."""
+        if self.language_column != LANGUAGE:
+            return self.language_column
+        rows = read_rows(table, image=self.image_column, caption=self.caption_column, language=LANGUAGE)
+        return LANGUAGE if mostly_tags(row.language for row in islice(rows, NUM_INSPECTED)) else None
+
     def _read_tables(self, tables: list[Path]) -> list[Sample]:
         entries: dict[str, _Entry] = {}
         unusable: list[Sample] = []
         for table in tables:
-            for row in read_rows(
-                table, image=self.image_column, caption=self.caption_column, language=self.language_column
-            ):
+            language = self._find_language_column(table)
+            for row in read_rows(table, image=self.image_column, caption=self.caption_column, language=language):
                 name, split = self._name(row, table), self._split(row, table)
                 origin = f"{table.relative_to(self.path)}, {row.place}"
                 sample = self._make_sample(name, _Entry(table, origin, split, row.caption, row.metadata, row.language))
