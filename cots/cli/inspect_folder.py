@@ -124,6 +124,8 @@ def inspect_folder(
     settings = PrepareConfig().dump_limits()
     outcomes = list(ingest(opened, Ingestor(root=folder, withdrawn={}, **settings)))
     used = {*columns.values(), "split"}
+    if any(sample.languages for sample in samples):
+        used.add(source.language_column)
     return Findings(
         source=source,
         table=file,

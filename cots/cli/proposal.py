@@ -113,6 +113,9 @@ class Proposal:
         with_captions = f"{texts} captions of {captioned}{column}" if texts else "none"
         without_captions = f"; {uncaptioned} without are searched, not trained or measured on" if uncaptioned else ""
         yield _line("captions", with_captions + without_captions)
+        if languages := Counter(tag or "unknown" for sample in findings.samples for tag in sample.languages):
+            counts = ", ".join(f"{tag} {number}" for tag, number in languages.most_common())
+            yield _line("languages", f"{counts}, column {findings.source.language_column}")
         if findings.table is None and (preset := other_preset(findings.source.path)):
             yield _line("", f"another layout may hold captions: cots init {preset} --data {findings.source.path}")
         if findings.table and not findings.source.caption_column:

@@ -156,6 +156,13 @@ def test_splits_of_the_table_are_kept_and_measured_on(cots: Cots, photos: Path) 
     assert Params.load().evaluate.split == "val"
 
 
+def test_languages_of_captions_are_told_and_are_no_metadata(cots: Cots, photos: Path) -> None:
+    frame().assign(language=["en"] * 30 + ["zh_hans"] * 10).to_csv(photos / "t.csv", index=False)
+    lines = lines_of(cots("init", photos, "--encoders", "scratch")[1])
+    assert lines["languages"] == "en 30, zh-Hans 10, column language"
+    assert lines.get("kept") == "columns album, as metadata of the samples"
+
+
 def test_what_cannot_be_read_is_told_beforehand(cots: Cots, photos: Path) -> None:
     (photos / NAMES[0]).write_text("no image")
     (photos / NAMES[1]).unlink()
