@@ -121,12 +121,14 @@ def init_folder(
 
     Raises:
         BadInput: the folder cannot be used, there are no such encoders, or params.yaml was edited.
+        ModuleNotFoundError: there is no project yet, and DVC is not installed.
     """
     from cots.cli.inspect_folder import inspect_folder, require_hashable
-    from cots.cli.layout import lay_out_project, require_apart
+    from cots.cli.layout import lay_out_project, require_apart, require_dvc
     from cots.cli.proposal import Proposal
     from cots.data.samples import is_utf8
 
+    require_dvc()
     require_apart(folder)
     require_hashable(folder)
     findings = inspect_folder(

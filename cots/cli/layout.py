@@ -64,6 +64,16 @@ def require_apart(source: Path) -> None:
         raise BadInput(f"{source} is where the pipeline writes its results: keep the images in another folder")
 
 
+def require_dvc() -> None:
+    """Check that a project can be laid out, where there is none.
+
+    Raises:
+        ModuleNotFoundError: DVC is not installed.
+    """
+    if not PIPELINE_FILE.exists() and find_spec("dvc") is None:
+        raise ModuleNotFoundError(name="dvc")
+
+
 def lay_out_project() -> Iterator[str]:
     """Write what a project needs beside params.yaml, unless the working folder has a dvc.yaml.
 
@@ -79,10 +89,9 @@ def lay_out_project() -> Iterator[str]:
     from cots.data.verdicts import VERDICT_COLUMNS
     from cots.data.withdrawn import WITHDRAWN_COLUMNS
 
+    require_dvc()
     if PIPELINE_FILE.exists():
         return
-    if find_spec("dvc") is None:
-        raise ModuleNotFoundError(name="dvc")
     if not _is_in_git():
         _run("git", "init", "-q")
         yield "git        `git init`: this folder was in no repository"

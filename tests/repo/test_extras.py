@@ -73,9 +73,9 @@ def test_an_installation_without_extras_brings_less_than_half_of_what_one_with_a
     assert base.isdisjoint({"dvc", "prefect", "great-expectations", "mlflow", "psycopg2-binary"})
 
 
-def run_without(absent: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_without(absent: list[str], *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WITHOUT, json.dumps(absent), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
@@ -90,6 +90,15 @@ def test_what_needs_an_extra_says_how_to_get_it(absent: list[str]) -> None:
     done = run_without(absent, "drift")
     assert done.returncode == 2
     assert done.stderr == "error: this needs great_expectations: run `pip install 'cots[pipeline]'`\n"
+
+
+@pytest.mark.slow
+def test_what_a_project_needs_is_asked_for_before_the_images_are_looked_at(absent: list[str], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "project").mkdir()
+    done = run_without(absent, "index", "../photos", "--encoders", "clip-b32", cwd=tmp_path / "project")
+    assert done.returncode == 2
+    assert done.stderr == "error: this needs dvc: run `pip install 'cots[pipeline]'`\n"
 
 
 @pytest.mark.parametrize(("package", "extra"), EXTRAS.items())
