@@ -70,8 +70,7 @@ class UnreadableFiles(RunFailed):
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """The whole work of a process: if it fails, print one line to standard error and exit with a code of its own."""
-    # With torch loaded, the last garbage collection of a process takes two CPU seconds and frees what ends anyway.
-    atexit.register(gc.freeze)
+    atexit.register(skip_last_collection)
     try:
         yield
         sys.stdout.flush()
@@ -88,6 +87,18 @@ def exit_on_error() -> Iterator[None]:
             _exit(refusal, RunFailed.exit_code)
         fault = "".join(traceback.format_exception_only(error)).strip()
         _exit(f"{fault} (a fault of this program: please report it with {_log(error)})", INTERNAL_ERROR)
+
+
+def skip_last_collection() -> None:
+    """Keep the last garbage collection of a process from going through all objects, which end anyway.
+
+    With torch loaded it takes two CPU seconds. Triton from 3.9 on needs it: nanobind lists what is left of its types as
+    leaks, on standard error.
+    """
+    compiler = sys.modules.get("triton._C.libtriton")
+    builder = getattr(getattr(compiler, "ir", None), "builder", None)
+    if type(builder).__module__ != "nanobind":
+        gc.freeze()
 
 
 def machine_refusal(error: BaseException) -> str | None:

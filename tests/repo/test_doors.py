@@ -125,3 +125,15 @@ def test_a_process_ends_without_collecting_garbage() -> None:
     code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count()))\n"
     door = opened(f"{code}from cots.errors import exit_on_error\nwith exit_on_error():\n    pass")
     assert int(door.said) > 1000
+
+
+def test_a_process_with_types_of_nanobind_collects_garbage_so_that_nothing_is_called_a_leak() -> None:
+    code = """import atexit, gc, sys, types
+atexit.register(lambda: print(gc.get_freeze_count()))
+from cots.errors import exit_on_error
+metaclass = type("nb_type_0", (type,), {"__module__": "nanobind"})
+ir = types.SimpleNamespace(builder=metaclass("builder", (), {}))
+sys.modules["triton._C.libtriton"] = types.SimpleNamespace(ir=ir)
+with exit_on_error():
+    pass"""
+    assert int(opened(code).said) == 0
