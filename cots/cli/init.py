@@ -44,6 +44,13 @@ def init(
     table: Annotated[str | None, typer.Option(help="The caption table in FOLDER, if it holds several.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column of the table with the paths of images.")] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column of the table with the captions.")] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the label of each image; without a table a name for that of the folders that images lie "
+            "in. `cots data describe` makes captions from labels."
+        ),
+    ] = None,
     include_unlisted: Annotated[
         bool, typer.Option("--include-unlisted", help="Also index images that the table does not name.")
     ] = False,
@@ -57,7 +64,12 @@ def init(
 
     Where there is no dvc.yaml it also lays out a project: the pipeline, the lists that people edit, git and DVC.
     """
-    columns = {"table": table, "image_column": image_column, "caption_column": caption_column}
+    columns = {
+        "table": table,
+        "image_column": image_column,
+        "caption_column": caption_column,
+        "label_column": label_column,
+    }
     if upgrade:
         if source or data or encoders:
             raise BadInput("--upgrade rewrites params.yaml as it is: give it no folder, no preset and no other option")
@@ -112,11 +124,13 @@ def init_folder(
     table: str | None = None,
     image_column: str | None = None,
     caption_column: str | None = None,
+    label_column: str | None = None,
 ) -> None:
     """Write params.yaml for a folder, lay out a project if there is none, and print what the folder holds.
 
     Args:
-        folder, encoders, force, include_unlisted, table, image_column, caption_column: as for `cots init`.
+        folder, encoders, force, include_unlisted, table, image_column, caption_column, label_column: as for
+            `cots init`.
         show_next: also print what to type next.
 
     Raises:
@@ -136,6 +150,7 @@ def init_folder(
         table=table,
         image_column=image_column,
         caption_column=caption_column,
+        label_column=label_column,
         include_unlisted=include_unlisted,
     )
     proposal = Proposal(findings, encoders)

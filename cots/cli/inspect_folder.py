@@ -17,6 +17,7 @@ from cots.data.samples import Sample, Split, is_utf8
 from cots.data.sources.caption_table import TABLE_SUFFIXES, read_cells
 from cots.data.sources.folder import FolderSourceConfig, find_media, find_tables
 from cots.data.sources.holdout import HoldoutConfig
+from cots.data.sources.labels import label_of_file
 from cots.data.sources.layout_io import SPLIT_NAMES, is_file
 from cots.directions import Media
 from cots.errors import BadInput
@@ -90,7 +91,13 @@ def has_caption(sample: Sample) -> bool:
 
 
 def inspect_folder(
-    folder: Path, *, table: str | None, image_column: str | None, caption_column: str | None, include_unlisted: bool
+    folder: Path,
+    *,
+    table: str | None,
+    image_column: str | None,
+    caption_column: str | None,
+    label_column: str | None = None,
+    include_unlisted: bool,
 ) -> Findings:
     """Read the names and captions of a folder, and open some of its images and videos.
 
@@ -99,6 +106,7 @@ def inspect_folder(
         table: name of the caption table; None for the only one, or none.
         image_column: column with the paths; None for the first of `IMAGE_COLUMNS`.
         caption_column: column with the captions; None for the first of `CAPTION_COLUMNS`, or none.
+        label_column: column with labels, or a name for that of their folders; None for none.
         include_unlisted: also take images and videos that the table does not name.
 
     Raises:
@@ -108,13 +116,21 @@ def inspect_folder(
     names = _read_header(file) if file else []
     if file is None and (image_column or caption_column):
         raise BadInput(f"{folder} holds no caption table ({', '.join(TABLE_SUFFIXES)}) that could have such a column")
-    columns = _choose_columns(file, names, image_column, caption_column) if file else {}
+    columns = _choose_columns(file, names, image_column, caption_column, label_column) if file else {}
     source = FolderSourceConfig.model_validate(
-        {"path": folder, "table": table, "include_unlisted": include_unlisted, **columns}
+        {
+            "path": folder,
+            "table": table,
+            "include_unlisted": include_unlisted,
+            "label_column": label_column,
+            **columns,
+        }
     )
     _require_media(folder, file)
-    given_splits = "split" in map(str.lower, names) or _lie_in_split_folders(folder, table)
     samples = list(source.read())
+    given_splits = "split" in map(str.lower, names) or _lie_in_split_folders(folder, table)
+    if label_column and file is None:
+        given_splits = any(label_of_file(sample.id)[0] for sample in samples)
     if not given_splits:
         source = source.model_copy(update={"holdout": _propose_holdout(sum(map(has_caption, samples)))})
         samples = list(source.read())
@@ -123,7 +139,7 @@ def inspect_folder(
     opened = _spread(samples, MAX_OPENED)
     settings = PrepareConfig().dump_limits()
     outcomes = list(ingest(opened, Ingestor(root=folder, withdrawn={}, **settings)))
-    used = {*columns.values(), "split"}
+    used = {*columns.values(), label_column, "split"}
     if any(sample.languages for sample in samples):
         used.add(source.language_column)
     return Findings(
@@ -217,8 +233,10 @@ def _read_header(table: Path) -> list[str]:
     return list(dict.fromkeys(name for cells in islice(read_cells(table), 20) for name in cells.names))
 
 
-def _choose_columns(table: Path, names: Sequence[str], image: str | None, caption: str | None) -> dict[str, str | None]:
-    """Choose the columns of paths and captions.
+def _choose_columns(
+    table: Path, names: Sequence[str], image: str | None, caption: str | None, label: str | None
+) -> dict[str, str | None]:
+    """Choose the columns of paths and captions, other ones than that of labels.
 
     Returns:
         The values of `source.image_column` and `source.caption_column`.
@@ -227,9 +245,12 @@ def _choose_columns(table: Path, names: Sequence[str], image: str | None, captio
         BadInput: there is no column of a given name, or none that looks like one with paths.
     """
     header = f"{table} has the columns {', '.join(map(repr, names)) or 'none: it is empty'}"
-    for option, column in (("--image-column", image), ("--caption-column", caption)):
+    for option, column in (("--image-column", image), ("--caption-column", caption), ("--label-column", label)):
         if column and column.lower() not in map(str.lower, names):
             raise BadInput(f"{header}, and none called {column}: name another with {option}")
+    if label and label in (image, caption):
+        raise BadInput(f"--label-column {label} is another column already: leave that option out, for labels alone")
+    names = [name for name in names if name != label]
     image = image or _first_known(names, IMAGE_COLUMNS)
     if image is None:
         raise BadInput(f"{header}: name those with paths and captions with --image-column and --caption-column")

@@ -13,6 +13,7 @@ from cots.config.gate import GateConfig
 from cots.config.prepare import PrepareConfig
 from cots.container_limits import available_cores
 from cots.data.samples import SPLITS, Split
+from cots.data.sources.labels import label_of
 from cots.directions import TARGET_OF, Media
 from cots.registry.gate import detectable_gain, required_test_items
 from cots.terminal import escape_controls
@@ -118,7 +119,12 @@ class Proposal:
             yield _line("languages", f"{counts}, column {findings.source.language_column}")
         if findings.table is None and (preset := other_preset(findings.source.path)):
             yield _line("", f"another layout may hold captions: cots init {preset} --data {findings.source.path}")
-        if findings.table and not findings.source.caption_column:
+        if label_column := findings.source.label_column:
+            labels = {label_of(sample, label_column) for sample in findings.samples} - {""}
+            yield _line(
+                "labels", f"{len(labels)} in {label_column}; captions from them, for training: cots data describe"
+            )
+        elif findings.table and not findings.source.caption_column:
             yield _line("", "no column looks like captions: name it with --caption-column")
         if findings.unlisted:
             yield _line(

@@ -174,9 +174,14 @@ def _apply(sample: Sample, change: Change, folder: Path) -> Sample:
         sample = replace(sample, fault=content) if isinstance(content, Fault) else replace(sample, content=content)
     if change.captions is not None:
         known = dict(zip(sample.captions, sample.languages, strict=False))
-        languages = tuple(known.get(text, "") for text in change.captions) if known else ()
-        is_mismatched = (False,) * len(change.captions)
-        sample = replace(sample, captions=change.captions, is_mismatched=is_mismatched, languages=languages)
+        made = dict(zip(sample.captions, sample.is_made, strict=False))
+        sample = replace(
+            sample,
+            captions=change.captions,
+            is_mismatched=(False,) * len(change.captions),
+            languages=tuple(known.get(text, "") for text in change.captions) if known else (),
+            is_made=tuple(made.get(text, False) for text in change.captions) if made else (),
+        )
     return sample if change.metadata is None else replace(sample, metadata=change.metadata)
 
 

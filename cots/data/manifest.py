@@ -1,6 +1,6 @@
 """The manifest: one row per sample, in the order of the shards."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,11 @@ SCHEMA = pa.schema(
     ]
 )
 
-LANGUAGES = "languages"
-WITH_LANGUAGES = SCHEMA.append(pa.field(LANGUAGES, pa.list_(pa.string())))  # per caption its BCP 47 tag, or empty
+LANGUAGES, MADE = "languages", "made"
+OPTIONAL = {  # columns of a manifest only where they say something
+    LANGUAGES: pa.field(LANGUAGES, pa.list_(pa.string())),  # per caption its BCP 47 tag, or empty
+    MADE: pa.field(MADE, pa.list_(pa.bool_())),  # per caption: made from a label, by a template or a language model
+}
 
 PIECE = 2**16  # rows in memory at a time where a table is not read as a whole
 LAST_CHANGE = b"last_change"  # in the metadata of the file: number of the last change by request
@@ -49,6 +52,11 @@ REJECTED_SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
+
+
+def schema_with(columns: Container[str]) -> pa.Schema:
+    """The schema of a manifest that has some of the columns in `OPTIONAL`."""
+    return pa.schema([*SCHEMA, *(field for name, field in OPTIONAL.items() if name in columns)])
 
 
 def write_table(path: Path, rows: list[dict[str, object]], schema: pa.Schema) -> None:
@@ -81,7 +89,7 @@ def read_last_change(path: Path) -> int:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read a manifest; its columns are those of `SCHEMA`, or `WITH_LANGUAGES` if the language of a caption is known.
+    """Read a manifest; its columns are those of `SCHEMA`, and those of `OPTIONAL` that say something.
 
     Raises:
         BadInput: no such file.

@@ -62,6 +62,8 @@ class Sample:
         is_mismatched: per caption, whether it is known to describe another image (drawn scenes only).
             Stored in the manifest for evaluation, never in a shard.
         languages: per caption its BCP 47 tag, empty if unknown; `()` if that of no caption is known.
+        is_made: per caption, whether it was made from a label; `()` if none was. Only samples of train have such ones.
+            Stored in the manifest, never in a shard.
         content: a file to read; or encoded bytes; or, for a video, one encoded image per frame.
         listing: the file of the source that names it or holds its captions, such as a table; None without one.
         origin: where it came from, for people.
@@ -75,6 +77,7 @@ class Sample:
     captions: tuple[str, ...]
     is_mismatched: tuple[bool, ...]
     languages: tuple[str, ...] = ()
+    is_made: tuple[bool, ...] = ()
     content: Path | bytes | tuple[bytes, ...]
     origin: str
     listing: Path | None = None

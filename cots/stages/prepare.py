@@ -10,7 +10,7 @@ from cots.data.changes import apply_changes, images_folder, last_number, read_ch
 from cots.data.ingest.ingestor import Ingestor, Rejected
 from cots.data.ingest.ledger import Ledger, open_ledger
 from cots.data.ingest.shard_writer import ShardWriter, ingest
-from cots.data.manifest import LAST_CHANGE, REJECTED_SCHEMA, SCHEMA, WITH_LANGUAGES, write_pieces
+from cots.data.manifest import LAST_CHANGE, REJECTED_SCHEMA, schema_with, write_pieces
 from cots.data.verdicts import read_verdicts, select_rejected
 from cots.data.withdrawn import read_withdrawn
 from cots.errors import BadInput, RunFailed, exit_on_error
@@ -68,7 +68,7 @@ def stage(
             raise BadInput(
                 f"{source} has no usable sample: {ledger.reasons.total()} are rejected, for the reasons in {rejected}"
             )
-        schema = WITH_LANGUAGES if ledger.has_languages else SCHEMA
+        schema = schema_with(ledger.optional_columns)
         if listed:
             schema = schema.with_metadata({LAST_CHANGE: str(last_number(listed))})
         write_pieces(manifest, ledger.samples(), schema)

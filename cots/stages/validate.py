@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cots.config.stages.validate import ValidateParams
-from cots.data.manifest import SCHEMA, WITH_LANGUAGES, read_pieces
+from cots.data.manifest import MADE, read_pieces, schema_with
 from cots.data.quality.audit import Audit, audit_manifest
 from cots.data.quality.expectations import CheckResult, judge
 from cots.data.quality.findings import list_findings
@@ -60,6 +60,7 @@ def stage(
         max_words=limits.max_caption_words,
         max_long=limits.max_long_captions,
         max_suspects=limits.max_suspects,
+        has_made=MADE in pq.read_schema(manifest).names,
     )
     audit = audit_manifest(
         manifest,
@@ -92,7 +93,8 @@ def _read_reasons(rejected: Path) -> pd.Series:
 def _require_captions(manifest: Path) -> None:
     splits = (split for piece in read_pieces(manifest, ["split"]) for split in pc.unique(piece["split"]).to_pylist())
     captioned = any(split != GALLERY for split in splits)
-    if pq.read_schema(manifest) not in (SCHEMA, WITH_LANGUAGES):
+    schema = pq.read_schema(manifest)
+    if schema != schema_with(schema.names):
         raise BadInput(f"{manifest} has other columns than this version writes: run `dvc repro --force prepare`")
     if not captioned:
         raise BadInput(

@@ -388,3 +388,26 @@ def test_a_table_is_named_relative_to_the_folder(cots: Cots, photos: Path) -> No
     assert err == f"error: --table {photos / 'captions.csv'}: give its path relative to {photos}\n"
     with pytest.raises(ValidationError, match="relative to the folder"):
         FolderSourceConfig(path=photos, table=str(photos / "*.csv"))
+
+
+def test_labels_are_taken_from_a_column_or_from_folders(photos: Path, tmp_path: Path, cots: Cots) -> None:
+    frame(caption="title").to_csv(photos / "t.csv", index=False)
+    lines = lines_of(cots("init", photos, "--label-column", "title", "--encoders", "scratch")[1])
+    assert lines["labels"] == "40 in title; captions from them, for training: cots data describe"
+    source = Params.load().source
+    assert isinstance(source, FolderSourceConfig)
+    assert (source.label_column, source.caption_column) == ("title", None)
+    for options in (("--label-column", "image"), ("--label-column", "title", "--caption-column", "title")):
+        code, _, err = cots("init", photos, *options, "--image-column", "image")
+        assert code == 2
+        assert "is another column already" in err
+    assert "none called klass: name another with --label-column" in cots("init", photos, "--label-column", "klass")[2]
+
+    (photos / "t.csv").unlink()
+    for number, name in enumerate(NAMES):
+        folder = tmp_path / "net" / ("train" if number % 4 else "val") / ("dog" if number % 2 else "cat")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(photos / name, folder)
+    lines = lines_of(cots("init", tmp_path / "net", "--label-column", "kind", "--encoders", "scratch")[1])
+    assert lines["labels"].startswith("2 in kind;")
+    assert lines["splits"] == "train 30, val 10, test 0 images (as the table says)"

@@ -36,6 +36,7 @@ class IngestedSample:
     origin: str
     metadata: str | None
     languages: tuple[str, ...] = ()
+    is_made: tuple[bool, ...] = ()
 
     def to_stored(self, key: str) -> StoredSample:
         """What a shard holds of it, under a key."""
@@ -94,7 +95,7 @@ class Ingestor:
                 return reject(sample, *sample.fault)
             if not is_utf8(sample.id):
                 return reject(sample, "name not UTF-8", ascii(sample.id))
-            captions, is_mismatched, languages = self._check_captions(sample)
+            captions, is_mismatched, languages, is_made = self._check_captions(sample)
             images = self._load_images(sample)
             pixel_hash, dhash = _hash_stored(images[0])
         except UnusableImage as error:
@@ -113,23 +114,27 @@ class Ingestor:
             origin=_escape(sample.origin),
             metadata=metadata_json(sample.metadata),
             languages=languages,
+            is_made=is_made,
         )
 
-    def _check_captions(self, sample: Sample) -> tuple[tuple[str, ...], tuple[bool, ...], tuple[str, ...]]:
-        """The usable captions, stripped, which of them are mismatched, and their languages; there may be none."""
-        languages = sample.languages or [""] * len(sample.captions)
-        captions = zip(sample.captions, sample.is_mismatched, languages, strict=True)
-        stripped = [(text.strip(), flag, language) for text, flag, language in captions]
+    def _check_captions(
+        self, sample: Sample
+    ) -> tuple[tuple[str, ...], tuple[bool, ...], tuple[str, ...], tuple[bool, ...]]:
+        """The usable captions, stripped, and of each what `Sample` says beside it; there may be none."""
+        number = len(sample.captions)
+        languages, is_made = sample.languages or [""] * number, sample.is_made or [False] * number
+        texts = map(str.strip, sample.captions)
+        stripped = list(zip(texts, sample.is_mismatched, languages, is_made, strict=True))
         for text, *_ in stripped:
             if not is_utf8(text):
                 raise UnusableImage("caption not UTF-8", ascii(text[: self.max_caption_chars]))
         usable = [
-            (text, flag, language)
-            for text, flag, language in stripped
+            (text, *rest)
+            for text, *rest in stripped
             if 0 < len(text) <= self.max_caption_chars and pair_key(sample.id, text) not in self.rejected_pairs
         ]
-        texts, flags, tags = zip(*usable, strict=True) if usable else ((), (), ())
-        return texts, flags, tags if any(tags) else ()
+        captions, flags, tags, made = zip(*usable, strict=True) if usable else ((), (), (), ())
+        return captions, flags, tags if any(tags) else (), made if any(made) else ()
 
     def _load_images(self, sample: Sample) -> list[StoredImage]:
         """The frames to store."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from cots.batching import batched
 from cots.data.ingest.ingestor import Rejected
-from cots.data.manifest import LANGUAGES, PIECE
+from cots.data.manifest import OPTIONAL, PIECE
 from cots.data.samples import RejectReason
 
 Rows = list[dict[str, Any]]
@@ -31,19 +31,19 @@ class Ledger:
     Attributes:
         reasons: number of rejected samples by reason.
         first_rejected: the first that was not withdrawn.
-        has_languages: whether the language of some caption is known.
+        optional_columns: those of `OPTIONAL` that some sample has.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.reasons = Counter[RejectReason]()
         self.first_rejected: Rejected | None = None
-        self.has_languages = False
+        self.optional_columns = set[str]()
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row of the manifest."""
         self._connection.execute("INSERT INTO samples VALUES (?, ?)", (int(row["key"]), _dump(row)))
-        self.has_languages |= bool(row.get(LANGUAGES))
+        self.optional_columns.update(name for name in OPTIONAL if row.get(name))
 
     def add_rejected(self, sample: Rejected) -> None:
         """Add a rejected sample."""

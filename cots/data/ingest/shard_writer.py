@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
-from cots.data.manifest import LANGUAGES
+from cots.data.manifest import LANGUAGES, MADE
 from cots.data.samples import GALLERY, STORED_SPLITS, Sample, StoredSample, StoredSplit, sample_key
 from cots.data.shards import shard_name, write_shard
 from cots.data.store import finish_list, keep_part, start_list
@@ -124,4 +124,5 @@ def _manifest_row(sample: IngestedSample, *, key: str, shard: str) -> dict[str, 
         "origin": sample.origin,
         "metadata": sample.metadata,
         LANGUAGES: sample.languages or None,
+        MADE: sample.is_made or None,
     }

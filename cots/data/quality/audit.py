@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cots.data.manifest import read_pieces
+from cots.data.manifest import MADE, read_pieces
 from cots.data.quality.look_alikes import LookAlikes
 from cots.data.quality.row_checks import RowCheck, derive_columns
 from cots.data.quality.shard_checks import INTACT, compare_shard
@@ -80,7 +80,7 @@ def audit_manifest(
     tallies: dict[str, Tally] = {check.title: Tally() for check in checks}
     parts, captions, wrong = Counter[str](), 0, 0
     suspected = suspects["id"].value_counts()
-    for piece in read_pieces(manifest, ROW_COLUMNS):
+    for piece in read_pieces(manifest, [*ROW_COLUMNS, *({MADE} & set(pq.read_schema(manifest).names))]):
         columns = derive_columns(piece, suspected)
         for check in checks:
             values = columns[check.column]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cots.data.manifest import MADE
 from cots.data.samples import GALLERY, STORED_SPLITS, RejectReason
 from cots.directions import MEDIA
 
@@ -48,15 +49,19 @@ def derive_columns(piece: pa.RecordBatch, suspected: pd.Series) -> pd.DataFrame:
         `flags_and_captions`: numbers of entries in `wrong` and `captions`;
         `uncaptioned`: whether it has no caption, outside `GALLERY`;
         `wrong_held_out`: `wrong` in val and test, 0 elsewhere;
+        `made_held_out`: number of captions in val and test that were made from labels; only with a column `made`;
         `pixels`: width times height;
         `suspected`: number of captions that are suspects.
     """
-    rows: pd.DataFrame = piece.drop_columns(["id", "captions", "wrong"]).to_pandas()
+    lists = [name for name in ("id", "captions", "wrong", MADE) if name in piece.schema.names]
+    rows: pd.DataFrame = piece.drop_columns(lists).to_pandas()
     captions, flags = _lengths(piece["captions"]), _lengths(piece["wrong"])
     held_out = ~rows["split"].isin(["train", GALLERY])
     texts, owners = piece["captions"].flatten(), pc.list_parent_indices(piece["captions"]).to_numpy()
     blank = pc.or_(pc.utf8_is_space(texts), pc.equal(texts, ""))
-    wrong = _sum_by_row(piece["wrong"].flatten(), pc.list_parent_indices(piece["wrong"]).to_numpy(), len(rows))
+    wrong = _count_flags(piece["wrong"])
+    if MADE in lists:
+        rows = rows.assign(made_held_out=np.where(held_out, _count_flags(piece[MADE]), 0))
     return rows.assign(
         part=rows["split"] + " " + rows["media"],
         captions=captions,
@@ -76,6 +81,10 @@ def _lengths(lists: pa.ListArray) -> NDArray[np.int32]:
     return lengths
 
 
+def _count_flags(flags: pa.ListArray) -> NDArray[np.int64]:
+    return _sum_by_row(flags.flatten(), pc.list_parent_indices(flags).to_numpy(), len(flags))
+
+
 def _sum_by_row(flags: pa.BooleanArray, owners: NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:
     return np.bincount(owners[flags.to_numpy(zero_copy_only=False)], minlength=num_rows)
 
@@ -91,7 +100,14 @@ def _most_words(
 
 
 def manifest_checks(
-    *, min_side: int, max_pixels: int, max_frames: int, max_words: int, max_long: float, max_suspects: float
+    *,
+    min_side: int,
+    max_pixels: int,
+    max_frames: int,
+    max_words: int,
+    max_long: float,
+    max_suspects: float,
+    has_made: bool = False,
 ) -> list[RowCheck]:
     """What the rows of a manifest must be like.
 
@@ -102,7 +118,9 @@ def manifest_checks(
         max_words: a caption with more is long.
         max_long: fraction of samples with a long caption.
         max_suspects: fraction of samples with a caption that a trained filter distrusts.
+        has_made: whether captions were made from labels.
     """
+    made = _check("val and test have no made captions", "none", "made_held_out", lambda made: made == 0)
     words = f"at most {max_words} words, but for {max_long:.2%} of the samples"
     return [
         _check("keys have nine digits or more", "all", "key", lambda key: key.str.fullmatch(r"\d{9,}")),
@@ -118,6 +136,7 @@ def manifest_checks(
             lambda pairs: pairs.map(lambda pair: pair[0] == pair[1]).astype(bool),
         ),
         _check("val and test have no wrong captions", "none", "wrong_held_out", lambda wrong: wrong == 0),
+        *([made] if has_made else []),
         _check("images are wide enough", f"at least {min_side} pixels", "width", lambda width: width >= min_side),
         _check("images are high enough", f"at least {min_side} pixels", "height", lambda height: height >= min_side),
         _check(

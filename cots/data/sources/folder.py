@@ -5,16 +5,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cots.config_base import Config, Seed
 from cots.data.bucket import Location, in_bucket
+from cots.data.descriptions import captions_by_label, read_answers
 from cots.data.language_tags import mostly_tags
 from cots.data.samples import Fault, Sample, Split, is_utf8
 from cots.data.sources.caption_table import LANGUAGE, TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
+from cots.data.sources.labels import caption_by_label, label_of_file
 from cots.data.sources.layout_io import (
     MEDIA_SUFFIXES,
     SPLIT_NAMES,
@@ -67,6 +69,19 @@ class FolderSourceConfig(Config):
         "called `language` is metadata. See [languages.md](languages.md).",
         json_schema_extra={"since": "0.3.0"},
     )
+    label_column: str | None = Field(
+        default=None,
+        description="Column with the label of each image or video, such as its class; kept as metadata. Without a "
+        "table: the name under which metadata keep the folder of a file, as in `dog/1.jpg` or `train/dog/1.jpg`. A "
+        "sample without captions has its label as its only one. See [labels.md](labels.md).",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    descriptions: str | None = Field(
+        default=None,
+        description="File below the folder with captions made from labels, as `cots data describe` writes it: training "
+        "samples have them beside their own captions, marked as made; others never. null: none.",
+        json_schema_extra={"since": "0.3.0"},
+    )
     include_unlisted: bool = Field(
         default=False,
         description="Also take the images and videos below the folder that the table does not name. They have no "
@@ -76,14 +91,32 @@ class FolderSourceConfig(Config):
     seed: Seed = Field(default=0, description="Seed of the holdout.")
     holdout: HoldoutConfig = Field(default=HoldoutConfig(), description=HOLDOUT)
 
+    @field_validator("table", "descriptions")
+    @classmethod
+    def _require_relative(cls, name: str | None) -> str | None:
+        if name is not None and Path(name).is_absolute():
+            raise ValueError("give its path relative to the folder")
+        return name
+
     @field_validator("table")
     @classmethod
-    def _require_relative(cls, table: str | None) -> str | None:
-        if table is not None and Path(table).is_absolute():
-            raise ValueError("give its path relative to the folder")
+    def _require_pattern(cls, table: str | None) -> str | None:
         if table is not None and any("**" in part != "**" for part in Path(table).parts):
             raise ValueError("`**` stands for any folders, and for nothing else beside it")
         return table
+
+    @model_validator(mode="after")
+    def _require_label_column(self) -> Self:
+        if self.descriptions is not None and self.label_column is None:
+            raise ValueError("descriptions belong to labels: name the column with these in label_column")
+        if self.descriptions is not None and ".." in Path(self.descriptions).parts:
+            raise ValueError("descriptions: name a file below the folder, without ..")
+        if self.label_column and self.label_column in (self.image_column, self.caption_column, self.language_column):
+            raise ValueError(
+                f"label_column: {self.label_column!r} is another column already; caption_column may be null, because a "
+                "sample without captions has its label as its only one"
+            )
+        return self
 
     def read(self) -> Iterator[Sample]:
         """The samples of the table or, if there is none, of the files below the folder.
@@ -94,13 +127,23 @@ class FolderSourceConfig(Config):
 
         Raises:
             BadInput: no such folder; neither table nor images; several tables; a table without rows or without a
-                required column; a row that does not fit the header; an unknown split.
+                required column; a row that does not fit the header; an unknown split; no label; no such descriptions.
         """
         require_folder(self.path)
+        samples = self._read_samples()
+        if self.label_column is None:
+            return iter(samples)
+        if not any(self.label_column in sample.metadata for sample in samples):
+            names = ", ".join(dict.fromkeys(name for sample in samples for name in sample.metadata)) or "none"
+            raise BadInput(f"{self.path}: no sample has a label in column {self.label_column}; its columns are {names}")
+        answers = read_answers(self.path / self.descriptions) if self.descriptions else ()
+        return iter(caption_by_label(samples, self.label_column, captions_by_label(answers)))
+
+    def _read_samples(self) -> list[Sample]:
         tables = self._find_tables()
         listed = list(locate_images(self._read_tables(tables), self.path)) if tables else []
         if tables and not self.include_unlisted:
-            return iter(listed)
+            return listed
         files = {os.path.normpath(sample.content) for sample in listed if isinstance(sample.content, PurePath)}
         unreadable: list[OSError] = []
         found = find_media(self.path, unreadable.append)
@@ -108,7 +151,7 @@ class FolderSourceConfig(Config):
         listed += map(self._unreadable_folder, unreadable)
         if not listed and not names:
             raise BadInput(f"{self.path} holds no caption table ({', '.join(TABLE_SUFFIXES)}), no image and no video")
-        return iter([*listed, *(self._read_file(name, with_text=not tables) for name in names)])
+        return [*listed, *(self._read_file(name, listed=bool(tables)) for name in names)]
 
     def _find_tables(self) -> list[Path]:
         """The caption table, or all tables that a pattern matches; an empty list if the folder has none.
@@ -117,7 +160,7 @@ class FolderSourceConfig(Config):
             BadInput: the named table does not exist, or there are several and `table` names none.
         """
         if self.table is None:
-            tables = find_tables(self.path)
+            tables = [table for table in find_tables(self.path) if table.name != self.descriptions]
             if len(tables) > 1:
                 names = ", ".join(table.name for table in tables)
                 raise BadInput(f"{self.path} must hold one caption table, found {names}: name one in source.table")
@@ -127,19 +170,21 @@ class FolderSourceConfig(Config):
             return tables
         raise BadInput(f"no caption table {self.path / self.table}: set source.table to a file there, or to null")
 
-    def _read_file(self, name: str, *, with_text: bool) -> Sample:
-        """Make a sample of a file that no table names; `with_text` reads its captions from the text file beside it."""
+    def _read_file(self, name: str, *, listed: bool) -> Sample:
+        """Make a sample of a file that no table names; without a table the text file beside it holds its captions."""
         text = (self.path / name).with_suffix(".txt")
-        captions = self._read_lines(text) if with_text and text.is_file() else []
+        captions = self._read_lines(text) if not listed and text.is_file() else []
+        split, label = label_of_file(name) if self.label_column and not listed else (None, None)
         return make_sample(
             name,
             self.path / name,
             captions if isinstance(captions, list) else [],
-            split=split_by_hash(name, seed=self.seed, holdout=self.holdout),
+            split=split or split_by_hash(name, seed=self.seed, holdout=self.holdout),
             origin=text.relative_to(self.path).as_posix() if captions else name,
             media=media_of(name),
             listing=text if captions else None,
             fault=captions if isinstance(captions, Fault) else None,
+            metadata={self.label_column: label} if self.label_column and label else None,
         )
 
     def _unreadable_folder(self, error: OSError) -> Sample:
