@@ -32,18 +32,20 @@ def suspects(
     """List the pairs that the filter distrusts and nobody has judged; `validate` limits how many the data may hold.
 
     With --review they are shown with their images, least likely first. verdicts.csv keeps each verdict: `prepare`
-    leaves out rejected captions, and accepted ones are not listed again.
+    leaves out rejected captions, and accepted ones are not listed again. Where captions were made from labels, a last
+    line says how often the filter dropped these and the others.
     """
     from cots.data.dvc_history import find_input
     from cots.data.manifest import read_manifest
-    from cots.data.pairs import read_pairs
+    from cots.data.pairs import drop_rates, read_pairs
     from cots.data.quality.suspects import find_suspects, select_present, write_suspects
     from cots.data.verdicts import read_verdicts
 
     pair_table, samples = read_pairs(pairs), read_manifest(manifest)
     if (trained_on := find_input(pairs, manifest)) is None:
         raise BadInput(f"{pairs} is of an earlier {manifest}, which DVC's cache has lost: run `dvc repro pretrain`")
-    suspect_pairs = find_suspects(pair_table, read_manifest(trained_on), read_verdicts(VERDICTS_PATH))
+    trained = read_manifest(trained_on)
+    suspect_pairs = find_suspects(pair_table, trained, read_verdicts(VERDICTS_PATH))
     suspect_pairs = select_present(suspect_pairs, samples)
     if review:
         _review(suspect_pairs, samples, shards, index, port)
@@ -56,6 +58,8 @@ def suspects(
     typer.echo(table(["score", "id", "caption", "text"], rows) if rows else "no suspects")
     counts = f"{len(suspect_pairs)} of {len(pair_table)} pairs"
     typer.echo(f"\n{counts}, written to {out}; look at them and judge them: cots suspects --review")
+    for kind, drops in drop_rates(pair_table, trained).items():
+        typer.echo(f"{kind} captions: dropped {drops.rate:.1%} of the times seen, mean score {drops.score:.2f}")
 
 
 def _review(suspect_pairs: "pd.DataFrame", samples: "pd.DataFrame", shards: Path, index: Path, port: int) -> None:

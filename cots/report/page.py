@@ -1,12 +1,13 @@
 """The report page: a single HTML file without scripts, other files or network access."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cots.data.pairs import DropRate
 from cots.evaluation import metric_table
 from cots.files import atomic_file
 from cots.report.attention import AttentionMap
@@ -118,10 +119,12 @@ class FilterResults:
     Attributes:
         metrics: from `filter_metrics`; None if no caption is known to be wrong.
         suspects: pairs with the lowest scores.
+        drops: how often captions that were made from labels were dropped, and others; empty if none was made.
     """
 
     metrics: dict[str, float] | None
     suspects: list[Suspect]
+    drops: Mapping[str, DropRate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, TOTAL_LOSS, current_column, loss_columns
-from cots.data.pairs import read_pairs
+from cots.data.pairs import drop_rates, read_pairs
 from cots.data.stored_samples import decode_frames, read_stored_by_id
 from cots.directions import LABELS
 from cots.errors import BadInput
@@ -156,7 +156,8 @@ def summarize_dvae(folder: Path) -> DvaeResults:
 
 def summarize_filter(pairs: Path, manifest: pd.DataFrame, load_images: ImageLoader) -> FilterResults:
     """Metrics of the filter if some captions are known to be wrong and some not; the pairs with the lowest scores."""
-    table = label_pairs(read_pairs(pairs), manifest)
+    pair_table = read_pairs(pairs)
+    table = label_pairs(pair_table, manifest)
     lowest = table.head(NUM_SUSPECTS)
     images = load_images(lowest["id"])
     suspects = [
@@ -164,7 +165,7 @@ def summarize_filter(pairs: Path, manifest: pd.DataFrame, load_images: ImageLoad
         for row in lowest.to_dict("records")
     ]
     separable = table["wrong"].any() and not table["wrong"].all()
-    return FilterResults(filter_metrics(table) if separable else None, suspects)
+    return FilterResults(filter_metrics(table) if separable else None, suspects, drop_rates(pair_table, manifest))
 
 
 def overview_table(manifest: pd.DataFrame) -> Table:

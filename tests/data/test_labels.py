@@ -15,6 +15,8 @@ from cots.config.params import Params
 from cots.data.changes import Change, apply_changes
 from cots.data.descriptions import Answer, captions_by_label, format_answer, read_answers
 from cots.data.manifest import SCHEMA, schema_with, write_table
+from cots.data.pairs import PAIR_COLUMNS, drop_rates
+from cots.data.quality.suspects import find_suspects
 from cots.data.samples import Sample
 from cots.data.sources.folder import FolderSourceConfig
 from cots.data.verdicts import set_verdict
@@ -239,3 +241,20 @@ def run_evaluate(data: Path, model: Path, chosen: Params, project: Path) -> tupl
     for of_model in metrics.values():
         of_model.pop("speed", None)
     return metrics, pd.read_parquet(next((reports / "evaluation").rglob("image-text.parquet")))
+
+
+def test_the_filter_tells_them_from_given_captions() -> None:
+    manifest = pd.DataFrame(
+        {"id": ["a", "b"], "captions": [["dog", "It barks."], ["cat"]], "made": [[False, True], None]}
+    )
+    rows = [("a", 0, 0.8, 4, 0), ("a", 1, 0.2, 6, 3), ("b", 0, 0.4, 4, 1)]
+    pairs = pd.DataFrame(rows, columns=PAIR_COLUMNS)
+    rates = drop_rates(pairs, manifest)
+    assert list(rates) == ["given", "made"]
+    assert rates["given"] == pytest.approx((2, 0.125, 0.6))
+    assert rates["made"] == pytest.approx((1, 0.5, 0.2))
+    [suspect] = find_suspects(pairs, manifest).to_dict("records")
+    assert (suspect["text"], suspect["made"]) == ("It barks.", True)
+    plain = manifest.drop(columns="made")
+    assert drop_rates(pairs, plain) == {}
+    assert "made" not in find_suspects(pairs, plain)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cots.data.pairs import PAIR_COLUMNS
+from cots.data.manifest import MADE
+from cots.data.pairs import PAIR_COLUMNS, mark_made
 from cots.data.text_csv import unescape_formula, write_csv
 from cots.data.verdicts import PairKey, pair_key
 from cots.errors import BadInput
@@ -25,13 +26,16 @@ def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame, judged: Collectio
         judged: pairs that are left out, because people have judged them.
 
     Returns:
-        Rows with `SUSPECT_COLUMNS`, lowest similarity first.
+        Rows with `SUSPECT_COLUMNS`, lowest similarity first; and a column `made` if some captions of the data were made
+        from labels.
     """
+    columns = [*SUSPECT_COLUMNS, *([MADE] if MADE in manifest else [])]
+    pairs = mark_made(pairs, manifest) if MADE in manifest else pairs
     suspects = pairs[(pairs["dropped"] > 0) & (2 * pairs["dropped"] >= pairs["seen"])]
     captions = manifest.set_index("id")["captions"]
     texts = [str(captions[sample][index]) for sample, index in zip(suspects["id"], suspects["caption"], strict=True)]
     unjudged = _leave_out(suspects.assign(text=texts), judged)
-    return unjudged.sort_values(["score", "id", "caption"], ignore_index=True)[SUSPECT_COLUMNS]
+    return unjudged.sort_values(["score", "id", "caption"], ignore_index=True)[columns]
 
 
 def select_present(suspects: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
