@@ -1,4 +1,4 @@
-"""`cots data`: merge data sets, find out which versions were trained on a sample, withdraw samples, tend the store."""
+"""`cots data`: merge data sets, describe labels, find what was trained on samples, withdraw them, tend the store."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cots.cli.describe import describe
 from cots.cli.tables import table
 from cots.errors import BadInput, RunFailed, UnreadableFiles
 from cots.file_names import CHANGES_PATH, DATA, MANIFEST_PATH, WITHDRAWN_PATH
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from cots.registry.registry import Registry
 
 data = typer.Typer(
-    help="Merge data sets, find out which versions were trained on a sample, withdraw samples, tend the store.",
+    help="Merge data sets, describe labels, find what was trained on a sample, withdraw samples, tend the store.",
     no_args_is_help=True,
 )
+data.command()(describe)
 Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Ids of samples, as in the manifest and in search results.")
 ]
