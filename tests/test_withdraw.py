@@ -118,6 +118,18 @@ def test_a_run_that_holds_the_folder_and_old_versions_without_files_do_not_hinde
     ]
 
 
+def test_neither_the_gate_nor_a_failed_validation_keeps_a_sample_served(registry: Registry, cots: Cots) -> None:
+    Path("params.yaml").write_text("gate: {max_latency_ms: 1.0e-9, min_recall: 1.0}\n")
+    summary = Path("reports/validation/summary.json")
+    summary.parent.mkdir(parents=True)
+    summary.write_text(json.dumps({"success": False, "overview": {}, "checks": []}))
+    code, out, err = cots("data", "withdraw", "red", "--reason", "its owner asked")
+    assert (code, err) == (0, "")
+    assert "cots-index version 2 is the champion" in out
+    assert aliases(INDEX) == {"champion": 2, "previous": 1}
+    assert registry.get_artifacts(1).load_item_ids() - registry.get_artifacts(2).load_item_ids() == {"red"}
+
+
 def test_where_the_champions_files_are_lost_the_sample_is_listed_and_said_to_be_served(
     registry: Registry, cots: Cots
 ) -> None:
