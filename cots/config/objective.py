@@ -8,7 +8,7 @@ from cots.config_base import Config, Fraction
 
 
 class LossWeightsConfig(Config):
-    """Weights of the three levels of interaction and of three terms of this project; 0 switches a term off."""
+    """Weights of the three levels of interaction and of five terms of this project; 0 switches a term off."""
 
     instance: NonNegativeFloat = Field(default=1.0, description="Weight of the instance level. Paper: 1 (M).")
     token: NonNegativeFloat = Field(default=1.0, description="Weight of the token level. Paper: 1 (M).")
@@ -28,6 +28,18 @@ class LossWeightsConfig(Config):
         default=0.0,
         description="Weight of words guessed from the image and its caption in another language. Needs captions in "
         "several languages. 0 in the paper (D); UC2's is with cross-attention. See [languages.md](languages.md).",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    class_contrast: NonNegativeFloat = Field(
+        default=0.0,
+        description="Weight of the contrast by class, between and within images and texts. Needs `class_column`. 0 in "
+        "the paper (D), after VLCDoC. See [documents.md](documents.md).",
+        json_schema_extra={"since": "0.3.0"},
+    )
+    classification: NonNegativeFloat = Field(
+        default=0.0,
+        description="Weight of the classification head: the class by image, by text and by both. Needs `class_column`. "
+        "0 in the paper (D), after VLCDoC. See [documents.md](documents.md).",
         json_schema_extra={"since": "0.3.0"},
     )
 
@@ -109,6 +121,12 @@ class CotsObjectiveConfig(Config):
         "`in_batch_negatives: online`, the momentum encoders are not run (docs/performance.md).",
     )
     mask: MaskConfig = Field(default=MaskConfig(), description="How images and texts are masked.")
+    class_column: str = Field(
+        default="class",
+        description="Column of the source with the class of each image or video, for `class_contrast` and "
+        "`classification`; without these it is not read. Samples without a class are in the other losses alone.",
+        json_schema_extra={"since": "0.3.0"},
+    )
     save: Literal["online", "ema"] = Field(
         default="online",
         description="Encoders that the run saves: online, or ema (their exponential moving average). (D)",
@@ -129,7 +147,8 @@ class CotsObjectiveConfig(Config):
     @property
     def compares_pairs(self) -> bool:
         """Whether a level is trained that compares a pair with negatives."""
-        return any(weight for level, weight in self.loss_weights if level not in ("token", "translation"))
+        alone = ("token", "translation", "classification")
+        return any(weight for level, weight in self.loss_weights if level not in alone)
 
     @property
     def masked(self) -> MaskConfig | None:
@@ -145,6 +164,11 @@ class CotsObjectiveConfig(Config):
     def needs_translations(self) -> bool:
         """Whether a pair comes with a caption of its image in another language."""
         return bool(self.loss_weights.translation)
+
+    @property
+    def needed_class_column(self) -> str | None:
+        """Column with the classes; None if no loss needs them."""
+        return self.class_column if self.loss_weights.class_contrast or self.loss_weights.classification else None
 
     @property
     def needs_two_crops(self) -> bool:
@@ -173,6 +197,7 @@ class InBatchObjectiveConfig(Config):
     masked: ClassVar[None] = None
     masks_images: ClassVar[bool] = False
     needs_translations: ClassVar[bool] = False
+    needed_class_column: ClassVar[None] = None
     saves_ema: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = True
     needs_two_crops: ClassVar[bool] = False

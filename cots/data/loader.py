@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from cots.data.classes import SampleClasses
 from cots.data.crop_views import CropViews
 from cots.data.frame_sampling import random_per_segment
 from cots.data.frozen_features import FrozenFeatures
@@ -53,6 +54,7 @@ class NumpyBatch(NamedTuple):
     translation_input_ids: NDArray[np.int64] | None = None  # (B, L'); this and the next two None if none is needed
     translation_attention_mask: NDArray[np.bool_] | None = None  # (B, L')
     has_translation: NDArray[np.bool_] | None = None  # (B,)
+    class_index: NDArray[np.int64] | None = None  # (B,); None if no loss needs classes
     frozen_features: NDArray[np.float16] | None = None  # (S, 1, L, W)
     other_frames: NDArray[np.uint8] | NDArray[np.float16] | None = None  # as the first, of a second crop
 
@@ -104,6 +106,7 @@ class TrainLoader:
         size: side of the crops, pixels.
         masking: None turns off the token level's fields.
         translations: whether each pair comes with a caption of its sample in another language.
+        classes: of all samples, in the order of `keys`; None if no loss needs them.
         seed: of everything random.
         threads: how many decode images, each for a batch of its own.
         num_views: of each sample that are used, one in each epoch, over and over.
@@ -128,6 +131,7 @@ class TrainLoader:
     size: int
     masking: Masking | None
     translations: bool = False
+    classes: SampleClasses | None = None
     seed: int
     threads: int
     num_views: int
@@ -209,6 +213,8 @@ class TrainLoader:
         )
         if self.translations:
             arrays = arrays._replace(**self._draw_translations(rng, views, captions, pairs))
+        if self.classes:
+            arrays = arrays._replace(class_index=self.classes.numbers[pair_images])
         others = [(view.other, self._draw_frames(rng, view.other)) for view in views if view.other]
         return PendingBatch(
             arrays,

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cots.config.training import TrainConfig
+from cots.data.classes import read_classes
 from cots.data.crop_views import CropViews
 from cots.data.hard_negatives import read_hard_negatives
 from cots.data.languages import count_languages, has_translations, language_weights
@@ -36,7 +37,7 @@ def build_train_loader(
 
     Raises:
         BadInput: there are fewer such samples than pairs in a batch, the batch is too small for the ranks, or captions
-            in several languages are needed and no sample has them.
+            in several languages or classes are needed and no sample has them.
     """
     samples = read_samples(manifest, media)
     min_pairs = training.grad_accum_steps if training.fsdp else 1
@@ -78,7 +79,7 @@ def build_train_loader(
     if masked_grid and num_tokens != grid**2:
         patches = f"{grid**2} patches of {image_config['patch']} pixels"
         raise BadInput(f"the visual tokens in {tokens} are {num_tokens} for each image, and the model has {patches}")
-    hard = training.hard_negatives
+    hard, class_column = training.hard_negatives, training.objective.needed_class_column
     return TrainLoader(
         shards=tuple(shards / name for name in samples.shards),
         views=views,
@@ -97,6 +98,7 @@ def build_train_loader(
         size=image_config["size"],
         masking=masking,
         translations=training.objective.needs_translations,
+        classes=read_classes(manifest, class_column, media) if class_column else None,
         seed=training.seed,
         threads=num_decode_threads(default_device()),
         num_views=num_views,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from cots.batching import batched
@@ -20,6 +20,7 @@ from cots.data.resizing import resize_squash
 from cots.data.tokenizer import load_tokenizer
 from cots.devices import default_device
 from cots.models.backbone import ImageBackbone
+from cots.models.class_head import ClassHead
 from cots.models.encoder import Encoder, ImageEncoder, TextEncoder
 from cots.models.model_folder import (
     CONFIG,
@@ -56,14 +57,22 @@ class DualEncoder(TextModel):
         tokenizer: of the text encoder.
         config: everything needed to build the same encoders again, as JSON: `dim`, and the arguments of the two
             backbones under `image` and `text`, with image `size`, `mean` and `std`, and `max_tokens`; `shared_blocks`
-            if there are any. It refers to no hub and to no other folder.
+            if there are any; `classifier` with the names of the `classes` and the `column` of the source that holds
+            them, if there is a head. It refers to no hub and to no other folder.
+        class_head: the classification head, on the CPU; None if none was trained.
     """
 
     def __init__(
-        self, *, image: ImageEncoder, text: TextEncoder, tokenizer: PreTrainedTokenizerBase, config: dict[str, Any]
+        self,
+        *,
+        image: ImageEncoder,
+        text: TextEncoder,
+        tokenizer: PreTrainedTokenizerBase,
+        config: dict[str, Any],
+        class_head: ClassHead | None = None,
     ) -> None:
         super().__init__(text=text, tokenizer=tokenizer, config=config, digest=None)
-        self.image = image
+        self.image, self.class_head = image, class_head
 
     @classmethod
     def build(cls, config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Self:
@@ -89,6 +98,9 @@ class DualEncoder(TextModel):
             text=TextEncoder(text, dim=config["dim"], pool=text_config["pool"], shared=shared),
             tokenizer=tokenizer,
             config=config,
+            class_head=ClassHead(dim=config["dim"], num_classes=len(config["classifier"]["classes"]))
+            if "classifier" in config
+            else None,
         )
 
     @classmethod
@@ -102,14 +114,37 @@ class DualEncoder(TextModel):
             config = read_config(folder)
             model = cls.build(config, load_tokenizer(folder / TOKENIZER))
             weights = load_file(folder / WEIGHTS)
-            for name in ("image", "text"):
+            for name, module in model.parts.items():
                 state = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
-                getattr(model, name).load_state_dict(state)
+                module.load_state_dict(state)
         return model.to(default_device())
 
     @property
     def _encoders(self) -> tuple[Encoder, ...]:
         return self.image, self.text
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What has weights, by its name in the weights file."""
+        head = {} if self.class_head is None else {"class_head": self.class_head}
+        return {"image": self.image, "text": self.text, **head}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the head tells apart, sorted; none without a head."""
+        return tuple(self.config["classifier"]["classes"]) if "classifier" in self.config else ()
+
+    def set_class_head(self, head: ClassHead | None, *, classes: Sequence[str] = (), column: str = "") -> None:
+        """Replace the classification head, or take it away.
+
+        Args:
+            head: on the CPU.
+            classes: names of its classes; column: of the source, which holds them.
+        """
+        self.class_head = head
+        self.config = {key: value for key, value in self.config.items() if key != "classifier"}
+        if head:
+            self.config |= {"classifier": {"column": column, "classes": list(classes)}}
 
     def with_image_size(self, size: int) -> Self:
         """A copy for images of another size; position embeddings are interpolated, no other weight changes.
@@ -123,13 +158,15 @@ class DualEncoder(TextModel):
         image, text = copy.deepcopy((self.image, self.text))  # together: they may share blocks
         image.backbone.resize(size)
         config = self.config | {"image": self.config["image"] | {"size": size}}
-        return type(self)(image=image, text=text, tokenizer=self.tokenizer, config=config)
+        return type(self)(
+            image=image, text=text, tokenizer=self.tokenizer, config=config, class_head=copy.deepcopy(self.class_head)
+        )
 
     def save(self, folder: Path) -> None:
         """Write weights, config and tokenizer atomically; nothing is pickled."""
         assert self._digest is None, "the weights were converted by for_inference: save a freshly loaded model"
-        weights = {f"image.{k}": v for k, v in self.image.state_dict().items()}
-        weights |= {f"text.{k}": v.clone() if k.startswith("shared.") else v for k, v in self.text.state_dict().items()}
+        weights = {f"{name}.{k}": v for name, part in self.parts.items() for k, v in part.state_dict().items()}
+        weights |= {k: v.clone() for k, v in weights.items() if k.startswith("text.shared.")}
         save_model_folder(
             folder,
             weights=(WEIGHTS, weights),
@@ -144,8 +181,8 @@ class DualEncoder(TextModel):
         if self._digest:
             return self._digest
         sha = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for encoder in self._encoders:
-            for name, value in encoder.state_dict().items():
+        for part in self.parts.values():
+            for name, value in part.state_dict().items():
                 update_digest(sha, name, value)
         return sha.hexdigest()
 
@@ -180,6 +217,21 @@ class DualEncoder(TextModel):
         sizes = np.array([1 + len(video) for video in videos], np.int64)
         starts = np.cumsum(sizes) - sizes
         return rows[starts], np.delete(rows, starts, axis=0)
+
+    def class_probabilities(
+        self, items: NDArray[np.float32] | None, texts: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """How probable the head finds each of the model's `classes`: (N, C), rows add up to 1.
+
+        Args:
+            items: (N, D) embeddings of images or videos; texts: (N, D) of their texts; one of the two may be None.
+        """
+        assert self.class_head, "the model has no classification head"
+        given = next(rows for rows in (items, texts) if rows is not None)
+        image, text = (torch.from_numpy(np.zeros_like(given) if rows is None else rows) for rows in (items, texts))
+        with torch.inference_mode():
+            probabilities: Tensor = self.class_head(image, text).both.softmax(dim=1)
+        return probabilities.numpy()
 
     def _pool_videos(self, videos: list[Sequence[Image.Image]]) -> list[Tensor]:
         """Pooled frames (T, W) of each video, before the projection; videos of equal length are encoded together."""

@@ -13,9 +13,11 @@ from torch.distributed.fsdp import FSDPModule
 from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, SIMILARITY_STD
 from cots.distributed import all_gather_with_grad, local_slice
 from cots.losses.alignment import symmetric_kl
+from cots.losses.class_contrast import class_contrast
 from cots.losses.contrastive import contrastive_logits, info_nce, multi_positive_info_nce
 from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
 from cots.losses.masked import IGNORED, masked_cross_entropy
+from cots.models.class_head import ClassHead
 from cots.models.encoder import ImageEncoder, MaskedOutput, TextEncoder
 from cots.models.heads import MaskedTokenHead
 from cots.models.momentum import MomentumEncoder
@@ -27,6 +29,7 @@ from cots.objectives.encoded_rows import (
     CandidateSet,
     EncodedRows,
     Logits,
+    find_class_targets,
     find_masked_targets,
     select_candidates,
     symmetric_info_nce,
@@ -37,7 +40,7 @@ InBatchNegatives = Literal["none", "momentum", "online"]
 
 
 class LossWeights(NamedTuple):
-    """Weights, >= 0: of the three levels, of masked views, of the contrast within a modality, and of translation."""
+    """Weights, >= 0: of the paper's three levels, then of this project's terms."""
 
     instance: float
     token: float
@@ -45,15 +48,18 @@ class LossWeights(NamedTuple):
     masked_views: float
     within_modality: float = 0.0
     translation: float = 0.0
+    class_contrast: float = 0.0
+    classification: float = 0.0
 
 
 class CotsObjective(Objective[KeyFeatures]):
     """The COTS training objective: L = w_instance (L_i2t + L_t2i) + w_token (L_mvm + L_mlm) + w_task L_task.
 
-    This project adds three terms: w_masked_views (L_i2t + L_t2i) between the masked images and the masked texts, which
+    This project adds five terms: w_masked_views (L_i2t + L_t2i) between the masked images and the masked texts, which
     the token level encodes anyway (docs/decisions/0007); w_within_modality (L_i2i + L_t2t) between two crops of an
-    image and between captions of an image (docs/shared-layers.md); and w_translation L_vtlm, masked words that are
-    guessed from the image and its caption in another language (docs/languages.md).
+    image and between captions of an image (docs/shared-layers.md); w_translation L_vtlm, masked words that are guessed
+    from the image and its caption in another language (docs/languages.md); w_class_contrast (L_c,i2t + L_c,t2i +
+    L_c,i2i + L_c,t2t), contrast by class, and w_classification L_class, the head's cross-entropy (docs/documents.md).
 
     `forward` reads queues, momentum encoders and filter and changes none of them; `update_state` does that. It can be
     called on micro-batches: with momentum features as negatives, their losses and gradients add up to those of the
@@ -63,6 +69,7 @@ class CotsObjective(Objective[KeyFeatures]):
         image: the image encoder; text: the text encoder.
         patch_head: predicts visual tokens; word_head: predicts text tokens, None if the tokenizer cannot mask any. With
             a weight of the translation it takes the embeddings of image and translation side by side, (B, 2 D).
+        class_head: predicts classes; None without a weight of the classification.
         queue: keys of past pairs; noise_filter: the adaptive momentum filter.
         loss_weights: by loss.
         temperature: of the contrastive softmax.
@@ -80,6 +87,7 @@ class CotsObjective(Objective[KeyFeatures]):
         text: TextEncoder,
         patch_head: MaskedTokenHead,
         word_head: MaskedTokenHead | None,
+        class_head: ClassHead | None = None,
         queue: PairQueue,
         noise_filter: AdaptiveMomentumFilter,
         loss_weights: LossWeights,
@@ -90,7 +98,7 @@ class CotsObjective(Objective[KeyFeatures]):
         super().__init__()
         self.image, self.text = image, text
         self.image_m, self.text_m = MomentumEncoder(image), MomentumEncoder(text)
-        self.patch_head, self.word_head = patch_head, word_head
+        self.patch_head, self.word_head, self.class_head = patch_head, word_head, class_head
         self.queue, self.noise_filter = queue, noise_filter
         self.loss_weights, self.temperature, self.momentum = loss_weights, temperature, momentum
         self.in_batch_negatives = in_batch_negatives
@@ -124,7 +132,12 @@ class CotsObjective(Objective[KeyFeatures]):
     @property
     def _needs_candidates(self) -> bool:
         """Whether a loss compares the unmasked pairs with others."""
-        return bool(self._needs_logits or self.loss_weights.within_modality)
+        return bool(self._needs_logits or self.loss_weights.within_modality or self.loss_weights.class_contrast)
+
+    @property
+    def _needs_classes(self) -> bool:
+        """Whether a loss needs the classes of the pairs."""
+        return bool(self.loss_weights.class_contrast or self.loss_weights.classification)
 
     @torch.no_grad()
     def compute_keys(self, batch: Batch, micro_batches: list[slice]) -> KeyFeatures:
@@ -134,9 +147,12 @@ class CotsObjective(Objective[KeyFeatures]):
         num_masked, num_translated = all_gather_with_grad(num_masked_here), None
         if batch.has_translation is not None:
             num_translated = all_gather_with_grad(num_masked_here * batch.has_translation)
+        class_index = None if batch.class_index is None else all_gather_with_grad(batch.class_index)
         if not self.needs_momentum:
             empty, keep_all = self.queue.images[:0], torch.ones_like(image_index, dtype=torch.bool)
-            return KeyFeatures(empty, empty, image_index, num_masked, empty[:, 0], keep_all, num_translated)
+            return KeyFeatures(
+                empty, empty, image_index, num_masked, empty[:, 0], keep_all, num_translated, class_index
+            )
         parts = [batch] if len(micro_batches) == 1 else [batch.select(rows) for rows in micro_batches]
         images = all_gather_with_grad(torch.cat([part.per_pair(self.image_m(part.frames)) for part in parts]))
         texts = all_gather_with_grad(torch.cat([self.text_m(part.input_ids, part.attention_mask) for part in parts]))
@@ -144,7 +160,7 @@ class CotsObjective(Objective[KeyFeatures]):
         keep_mask = self.noise_filter.keep_mask(similarity)
         if isinstance(self.image.backbone, FSDPModule):  # every rank must run each layer equally often
             keep_mask = keep_at_least(keep_mask, similarity, min_kept=len(micro_batches))
-        return KeyFeatures(images, texts, image_index, num_masked, similarity, keep_mask, num_translated)
+        return KeyFeatures(images, texts, image_index, num_masked, similarity, keep_mask, num_translated, class_index)
 
     def forward(self, batch: Batch, keys: KeyFeatures, rows: slice = ALL_ROWS) -> LossOutput:
         """The losses of some rows, as shares of the global batch's losses.
@@ -184,17 +200,20 @@ class CotsObjective(Objective[KeyFeatures]):
             "masked_views": self.masked_views_loss,
             "within_modality": self.within_modality_loss,
             "translation": self.translation_loss,
+            "class_contrast": self.class_contrast_loss,
+            "classification": self.classification_loss,
         }
 
     def encode_rows(self, batch: Batch, keys: KeyFeatures, queries: Tensor) -> EncodedRows:
         """Run the encoders on some of this rank's pairs, (R,), unmasked and, if a loss needs it, masked.
 
-        There is no host-device sync after `select_candidates` and `find_masked_targets`, nor in the losses.
+        There is no host-device sync after `select_candidates` and what finds targets, nor in the losses.
         """
         all_rows = len(queries) == len(batch.image_index)  # a copy of the batch would take 1 % of a step on a CPU
         rows = batch if all_rows else batch.select(queries)
         candidates = select_candidates(keys, queries, self.queue, in_batch=self.in_batch_negatives != "none")
         targets, masked_image, masked_text = None, None, None
+        classes = find_class_targets(rows, keys, candidates) if self._needs_classes else None
         embed_masked = self.loss_weights.masked_views > 0
         if self.loss_weights.token or embed_masked or self.loss_weights.translation:
             targets = find_masked_targets(rows, keys, candidates)
@@ -220,7 +239,19 @@ class CotsObjective(Objective[KeyFeatures]):
         other = rows.per_pair(self.image(rows.other_frames)) if self.loss_weights.within_modality else None
         share = len(queries) / len(candidates.rows)
         return EncodedRows(
-            rows, keys, candidates, share, image, text, features, logits, targets, masked_image, masked_text, other
+            rows,
+            keys,
+            candidates,
+            share,
+            image,
+            text,
+            features,
+            logits,
+            targets,
+            masked_image,
+            masked_text,
+            other,
+            classes,
         )
 
     def instance_loss(self, encoded: EncodedRows) -> Tensor:
@@ -305,6 +336,34 @@ class CotsObjective(Objective[KeyFeatures]):
             encoded.text, texts, candidates.texts, ignore_mask=ignored, temperature=self.temperature()
         )
         return encoded.share * (info_nce(i2i, candidates.targets) + multi_positive_info_nce(t2t, positives))
+
+    def class_contrast_loss(self, encoded: EncodedRows) -> Tensor:
+        """Contrast by class between and within the modalities, over the pairs of the batch that have a class.
+
+        A query is no candidate of its own; nor is, for an image, the same image beside another caption.
+        """
+        assert encoded.candidate_features is not None
+        assert encoded.classes is not None
+        (images, texts), classes = encoded.candidate_features, encoded.classes
+        contrast = partial(
+            class_contrast,
+            classes=classes.rows,
+            candidate_classes=classes.candidates,
+            temperature=self.temperature(),
+        )
+        between = contrast(encoded.image, texts, excluded=None) + contrast(encoded.text, images, excluded=None)
+        i2i = contrast(encoded.image, images, excluded=classes.same_image)
+        t2t = contrast(encoded.text, texts, excluded=classes.own_pair)
+        return classes.share * (between + i2i + t2t)
+
+    def classification_loss(self, encoded: EncodedRows) -> Tensor:
+        """Mean cross-entropy of the class by image, by text and by both; pairs without a class add nothing."""
+        assert self.class_head
+        assert encoded.classes is not None
+        targets = encoded.classes.rows.masked_fill(encoded.classes.rows < 0, IGNORED)
+        all_logits = self.class_head(encoded.image, encoded.text)
+        losses = [masked_cross_entropy(logits, targets, num_masked=len(targets)) for logits in all_logits]
+        return encoded.classes.share * torch.stack(losses).mean()
 
     def candidate_features(
         self, image: Tensor, text: Tensor, keys: KeyFeatures, candidates: CandidateSet

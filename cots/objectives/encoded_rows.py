@@ -55,6 +55,16 @@ class MaskedTargets(NamedTuple):
     num_translated_tokens: int  # of these, those of pairs with a caption in another language
 
 
+class ClassTargets(NamedTuple):
+    """Classes of some rows and of their candidates, by number; -1 = none."""
+
+    rows: Tensor  # (R,)
+    candidates: Tensor  # (B,) of the kept pairs
+    own_pair: Tensor  # (R, B) bool
+    same_image: Tensor  # (R, B) bool, True for all pairs of a query's image, its own too
+    share: float  # weight of the mean over these rows: R / number of kept pairs of the global batch that have a class
+
+
 class EncodedRows(NamedTuple):
     """The encoders' outputs for some rows of a batch, from which every loss is computed."""
 
@@ -70,6 +80,7 @@ class EncodedRows(NamedTuple):
     masked_image: MaskedOutput | None  # None also if only texts are masked
     masked_text: MaskedOutput | None
     other_image: Tensor | None  # (R, D) of a second crop; None without a loss within modalities
+    classes: ClassTargets | None  # None if no loss needs classes
 
 
 def symmetric_info_nce(logits: Logits) -> Tensor:
@@ -107,6 +118,17 @@ def build_ignore_mask(image_index: Tensor, targets: Tensor, queue_image_index: T
     ignored = same_image_mask(query_images, image_index) | (not in_batch)
     ignored = ignored.scatter(1, targets[:, None], False)
     return torch.cat([ignored, same_image_mask(query_images, queue_image_index)], dim=1)
+
+
+def find_class_targets(rows: Batch, keys: KeyFeatures, candidates: CandidateSet) -> ClassTargets:
+    """Classes of some rows and of the kept pairs of the global batch."""
+    assert rows.class_index is not None
+    assert keys.class_index is not None
+    of_candidates, images = keys.class_index[candidates.rows], keys.image_index[candidates.rows]
+    columns = torch.arange(len(images), device=images.device)
+    share = len(rows.class_index) / max(int((of_candidates >= 0).sum()), 1)
+    same_image = same_image_mask(images[candidates.targets], images)
+    return ClassTargets(rows.class_index, of_candidates, candidates.targets[:, None] == columns, same_image, share)
 
 
 def find_masked_targets(rows: Batch, keys: KeyFeatures, candidates: CandidateSet) -> MaskedTargets:

@@ -39,6 +39,7 @@ class Batch(NamedTuple):
     translation_input_ids: Tensor | None = None  # (B, L') a caption in another language; the own one without any
     translation_attention_mask: Tensor | None = None  # (B, L') bool, False = padding
     has_translation: Tensor | None = None  # (B,) bool, False = there is no caption in another language
+    class_index: Tensor | None = None  # (B,) number of the sample's class, -1 = none
 
     def select(self, rows: Tensor | slice) -> "Batch":
         """The pairs of these ascending indices, with the frames that they show."""
@@ -67,6 +68,7 @@ class KeyFeatures(NamedTuple):
     similarity: Tensor  # (B,) cosine of each pair, or (0,) before `with_similarity`
     keep_mask: Tensor  # (B,) bool, False = dropped by the filter
     num_translated_tokens: Tensor | None = None  # (B,) masked text tokens of pairs with a caption in another language
+    class_index: Tensor | None = None  # (B,) number of each pair's class, -1 = none; None if no loss needs it
 
     def with_similarity(self, similarity: list[Tensor]) -> "KeyFeatures":
         """Add this rank's similarities under the online encoders, unless the momentum encoders gave some."""

@@ -1,5 +1,6 @@
 """One training run over the pipeline's files, common to `pretrain` and `finetune`."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from cots.factory.train_loader import build_train_loader
 from cots.file_names import CURVES, PAIRS
 from cots.files import atomic_file
 from cots.fingerprint import fingerprint
+from cots.models.class_head import ClassHead
 from cots.models.dual_encoder import DualEncoder
 from cots.objectives.protocol import saved_encoders
 from cots.progress import Progress
@@ -31,6 +33,8 @@ from cots.training.monitor import Monitor
 from cots.training.optim import build_param_groups
 from cots.training.trainer import train
 from cots.training.validation import validate
+
+log = logging.getLogger(__name__)
 
 
 class Inputs(NamedTuple):
@@ -79,7 +83,8 @@ def fit(
         loader = with_frozen_features(
             loader, model.image, folder, num_views=training.cached_views, pixel_stats=pixel_stats
         )
-    objective = build_objective(model, training.objective, num_codes=num_codes).to(default_device())
+    classes = loader.classes.names if loader.classes else ()
+    objective = build_objective(model, training.objective, num_codes=num_codes, classes=classes).to(default_device())
     if training.fsdp:
         apply_fsdp(objective)
     groups = build_param_groups(
@@ -115,6 +120,8 @@ def fit(
         )
     export_encoders(model, objective, momentum=training.objective.saves_ema)
     model.config = model.config | trained_scales(model, objective)
+    if training.steps:
+        export_class_head(model, objective, classes=classes, column=training.objective.needed_class_column or "")
     curves = pd.DataFrame(result.curves, columns=None if result.curves else ["step", TOTAL_LOSS])
     if rank() == 0:
         _write(report, curves, result.pairs.to_table(read_pieces(inputs.manifest, ["id", "captions"])))
@@ -151,3 +158,21 @@ def export_encoders(model: DualEncoder, objective: nn.Module, *, momentum: bool)
         fresh.image.load_state_dict(weights[0])
         fresh.text.load_state_dict(weights[1])
         model.image, model.text = fresh.image, fresh.text
+
+
+def export_class_head(model: DualEncoder, objective: nn.Module, *, classes: tuple[str, ...], column: str) -> None:
+    """Put the trained classification head into the model, unsharded; on rank 0 only.
+
+    Without one, a head that the model has had does not fit the encoders any more: it is taken away.
+    """
+    trained = getattr(objective, "class_head", None)
+    if trained is None:
+        if model.class_head:
+            log.warning("the run has no weight `classification`: the classification head of its start is left out")
+        model.set_class_head(None)
+        return
+    weights = full_state_dict(trained.state_dict())
+    if rank() == 0:
+        head = ClassHead(dim=model.dim, num_classes=len(classes))
+        head.load_state_dict(weights)
+        model.set_class_head(head, classes=classes, column=column)

@@ -8,6 +8,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cots.distributed import rank, world_size
+from cots.models.class_head import ClassHead
 from cots.models.encoder import Encoder, ImageEncoder
 from cots.models.heads import MaskedTokenHead
 
@@ -27,7 +28,7 @@ def apply_fsdp(objective: nn.Module) -> None:
     if world_size() == 1:
         return
     for part in list(objective.modules()):
-        if isinstance(part, MaskedTokenHead):
+        if isinstance(part, MaskedTokenHead | ClassHead):
             _fully_shard(part)
         if isinstance(part, Encoder):
             pool = part.backbone.attention_pool if isinstance(part, ImageEncoder) else None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cots.losses.alignment import symmetric_kl
+from cots.losses.class_contrast import class_contrast
 from cots.losses.contrastive import contrastive_logits, info_nce
 from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
 from cots.losses.masked import masked_cross_entropy
@@ -166,3 +167,43 @@ def test_reading_the_filter_changes_nothing() -> None:
 def test_the_first_batch_is_kept_even_without_a_warm_up() -> None:
     noise = AdaptiveMomentumFilter(warmup_steps=0, num_std=2.0, momentum=0.9)
     assert noise.keep_mask(torch.tensor([-0.3, -0.1, 0.05, 0.2])).all()
+
+
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_contrast_by_class_has_its_closed_forms(rows: int) -> None:
+    classes = torch.arange(rows) % 3
+    same = torch.ones(rows, 4, dtype=torch.float64) / 2
+    assert float(contrast_of(same, same, classes)) == pytest.approx(math.log(rows))  # uniform logits
+    corners = torch.eye(3, dtype=torch.float64)[classes]
+    alike = [int((classes == number).sum()) for number in classes.tolist()]
+    apart = contrast_of(corners, corners, classes, temperature=0.01)
+    assert float(apart) == pytest.approx(sum(math.log(count) for count in alike) / rows, abs=1e-9)
+
+
+def test_contrast_by_class_knows_neither_the_order_nor_the_numbers_of_the_classes() -> None:
+    queries, candidates, classes = unit_rows(7, 8, 0), unit_rows(7, 8, 1), torch.tensor([0, 1, 0, 2, -1, 1, 0])
+    renamed = torch.tensor([5, 3, 5, 0, -1, 3, 5])
+    excluded = torch.eye(7, dtype=torch.bool)
+    loss = contrast_of(queries, candidates, classes, excluded=excluded)
+    assert contrast_of(queries, candidates, renamed, excluded=excluded) == loss
+    order = torch.tensor([3, 0, 6, 2, 1, 5, 4])
+    moved = contrast_of(queries[order], candidates[order], classes[order], excluded=excluded[order][:, order])
+    torch.testing.assert_close(moved, loss)
+
+
+def contrast_of(
+    queries: Tensor,
+    candidates: Tensor,
+    classes: Tensor,
+    *,
+    excluded: Tensor | None = None,
+    temperature: float = 0.2,
+) -> Tensor:
+    return class_contrast(
+        queries,
+        candidates,
+        classes=classes,
+        candidate_classes=classes,
+        excluded=excluded,
+        temperature=temperature,
+    )

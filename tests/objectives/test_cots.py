@@ -3,6 +3,7 @@
 import copy
 import math
 from contextlib import ExitStack
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cots.curves import loss_column
 from cots.losses.filter import AdaptiveMomentumFilter
+from cots.models.class_head import ClassHead
 from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.heads import MaskedTokenHead
 from cots.models.queue import PairQueue
@@ -25,7 +27,16 @@ from cots.training.trainer import train_step
 from tests.backbones import language, vision, vit
 
 PATCHES, TOKENS, CODES, VOCAB, DIM = 4, 6, 16, 30, 8
-ALL = LossWeights(instance=1.0, token=0.5, task=0.25, masked_views=0.75, within_modality=0.3)
+CLASS_OF_IMAGE = torch.tensor([0, 1, 0, -1, 2, 1])
+ALL = LossWeights(
+    instance=1.0,
+    token=0.5,
+    task=0.25,
+    masked_views=0.75,
+    within_modality=0.3,
+    class_contrast=0.4,
+    classification=0.6,
+)
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -55,6 +66,7 @@ def objective(
         text=TextEncoder(text_backbone, dim=DIM, pool="mean"),
         patch_head=MaskedTokenHead(width=16, dim=DIM, vocab_size=CODES),
         word_head=MaskedTokenHead(width=16, dim=2 * DIM if weights.translation else DIM, vocab_size=VOCAB),
+        class_head=ClassHead(dim=DIM, num_classes=3) if weights.classification else None,
         queue=PairQueue(size=queue, dim=DIM, warmup_steps=0),
         noise_filter=AdaptiveMomentumFilter(warmup_steps=0, num_std=num_std, momentum=0.5),
         loss_weights=weights,
@@ -82,6 +94,7 @@ def batch(pairs: int) -> Batch:
         mlm_input_ids=torch.where(mlm_mask, 4, ids),
         mlm_mask=mlm_mask,
         other_frames=torch.randn(pairs, 1, 3, 16, 16, dtype=torch.float64),
+        class_index=CLASS_OF_IMAGE[torch.arange(pairs) // 2],
     )
 
 
@@ -156,7 +169,8 @@ def slow_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[st
     ]
     token = sum(vision) / len(vision) + (sum(language) / len(language) if language else 0.0)
     losses = {"instance": instance, "token": token, "task": task, "masked_views": masked_views}
-    return losses | {"within_modality": slow_within_modality(model, some, keys)}
+    losses["within_modality"] = slow_within_modality(model, some, keys)
+    return losses | slow_class_losses(model, some, keys)
 
 
 def slow_within_modality(model: CotsObjective, some: Batch, keys: KeyFeatures) -> float:
@@ -186,6 +200,31 @@ def slow_within_modality(model: CotsObjective, some: Batch, keys: KeyFeatures) -
     return loss / len(kept)
 
 
+def slow_class_losses(model: CotsObjective, some: Batch, keys: KeyFeatures) -> dict[str, float]:
+    """Contrast by class within and between the modalities, and the head's cross-entropy, pair by pair."""
+    assert some.class_index is not None
+    classes, images = some.class_index.tolist(), some.image_index.tolist()
+    known = [row for row in range(len(classes)) if keys.keep_mask[row] and classes[row] >= 0]
+    online = {"image": model.image(some.frames), "text": model.text(some.input_ids, some.attention_mask)}
+    keys_of = online if model.in_batch_negatives == "online" else {"image": keys.images, "text": keys.texts}
+    contrast = classification = 0.0
+    for (way, queries), (other, features), row in product(online.items(), keys_of.items(), known):
+        candidates = [column for column in known if way != other or column != row]
+        if way == other == "image":
+            candidates = [column for column in candidates if images[column] != images[row]]
+        positives = [place for place, column in enumerate(candidates) if classes[column] == classes[row]]
+        if positives:
+            scores = features[candidates] @ queries[row] / model.temperature()
+            contrast -= float(scores.log_softmax(0)[positives].mean()) / len(known)
+    for row in known if model.class_head else []:
+        head, root = model.class_head, math.sqrt(DIM)
+        assert head
+        by_image, by_text = (getattr(head, way).weight @ online[way][row] * root for way in ("image", "text"))
+        for logits in (by_image, by_text, by_image + by_text):
+            classification -= float((logits + head.bias).log_softmax(0)[classes[row]]) / 3 / len(known)
+    return {"class_contrast": contrast, "classification": classification}
+
+
 def masked_pass(model: CotsObjective, some: Batch) -> Tensor:
     """(B, T, N, W): patch tokens of a masked pass, computed frame by frame."""
     backbone, layers, frames = model.image.backbone, vit(model.image), []
@@ -201,7 +240,7 @@ def token_loss(head: MaskedTokenHead, hidden: Tensor, paired: Tensor, target: Te
     return -float(logits.log_softmax(0)[target])
 
 
-@pytest.mark.parametrize("off", [(), ("masked_views",), ("within_modality",), ("instance", "task")])
+@pytest.mark.parametrize("off", [(), ("masked_views", "classification"), ("within_modality",), ("instance", "task")])
 @pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
 @pytest.mark.parametrize(("pairs", "queue", "past"), [(1, 3, 1), (2, 5, 0), (5, 7, 2), (7, 3, 3)])
 def test_the_losses_agree_with_loops_over_the_papers_formulas(
@@ -436,6 +475,23 @@ def test_there_is_no_host_device_sync_from_the_first_pass_to_the_last_gradient(
     with syncs:
         model(some, keys)
     assert syncs.operations  # those before the first pass
+
+
+@pytest.mark.parametrize("negatives", ["none", "momentum", "online"])
+def test_pairs_without_a_class_take_no_part_in_the_losses_by_class(negatives: InBatchNegatives) -> None:
+    weights = LossWeights(1.0, 0.0, 0.0, 0.0, class_contrast=1.0, classification=1.0)
+    model = objective(queue=5, negatives=negatives, weights=weights, num_std=None)
+    some = batch(6)
+    few = some.select(slice(4))
+    unknown = some._replace(class_index=torch.where(torch.arange(6) < 4, some.class_index, -1))
+    nobody = some._replace(class_index=torch.full((6,), -1))
+    names = ("class_contrast", "classification")
+    losses = [model(b, model.compute_keys(b, [ALL_ROWS])).losses for b in (few, unknown, nobody)]
+    for name in names:
+        assert float(losses[1][name]) == pytest.approx(float(losses[0][name]), rel=1e-12)
+        assert losses[0][name] > 0
+        assert losses[2][name] == 0
+    model(nobody, model.compute_keys(nobody, [ALL_ROWS])).loss.backward()  # it still has a gradient path
 
 
 def test_two_encoders_that_agree_perfectly_have_no_task_loss() -> None:

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.distributed.fsdp import FSDPModule
 
 from cots.config.params import Params
 from cots.config.training import TrainConfig
+from cots.data.classes import SampleClasses
 from cots.data.loader import SampleView, TrainLoader
 from cots.distributed import rank, world_size
 from cots.factory.model import build_model
@@ -34,7 +36,8 @@ NO_KEYS = {
 }
 DROPS: dict[str, Any] = {"filter": {"warmup_steps": 1, "num_std": 0.5, "momentum": 0.5}, "queue_size": 20}
 WITHIN = {"loss_weights": {"instance": 1.0, "token": 0.5, "task": 0.1, "masked_views": 0.0, "within_modality": 0.5}}
-SEVERAL_CAPTIONS = {"several captions", "within modalities", "sharded within modalities"}
+BY_CLASS = {"class_contrast": 0.5, "classification": 0.5}
+SEVERAL_CAPTIONS = {"several captions", "within modalities", "sharded within modalities", "classes"}
 OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "sharded": ({"in_batch_negatives": "momentum"}, 1),
     "sharded and dropped": (
@@ -54,6 +57,8 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "several captions": ({"in_batch_negatives": "momentum", **DROPS}, 2),
     "within modalities": ({"in_batch_negatives": "online", **DROPS, **WITHIN}, 1),
     "translation": ({"in_batch_negatives": "momentum", **DROPS}, 2),
+    "classes": ({"in_batch_negatives": "online", **DROPS}, 1),
+    "sharded classes": ({"in_batch_negatives": "momentum"}, 1),
     "clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
     "siglip": ({"kind": "siglip", "temperature": TEMPERATURE, "bias": -10.0}, 1),
 }
@@ -85,14 +90,16 @@ def run_steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[st
     torch.manual_seed(0)
     model = build_model(params.model, tokenized / "tokenizer")
     section = params.pretrain.objective
-    if name == "translation":
-        weights = section.loss_weights.model_copy(update={"translation": 1.0})  # type: ignore[union-attr]
+    if extra := {"translation": {"translation": 1.0}, "classes": BY_CLASS}.get(name.removeprefix("sharded ")):
+        weights = section.loss_weights.model_copy(update=extra)  # type: ignore[union-attr]
         section = section.model_copy(update={"loss_weights": weights})
-    objective = build_objective(model, section, num_codes=16).double()
+    objective = build_objective(model, section, num_codes=16, classes=("a", "b", "c")).double()
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
     batches = build_train_loader(*paths, model=model, training=params.pretrain, media=("image", "video"))
     if name == "translation":
         batches = TwoLanguages(**vars(batches) | {"translations": True})
+    if "classes" in name:
+        batches = replace(batches, classes=SampleClasses(("a", "b", "c"), np.arange(len(batches.keys)) % 4 - 1))
     if name.startswith("sharded"):
         apply_fsdp(objective)
         assert world_size() == 1 or any(isinstance(module, FSDPModule) for module in objective.modules())
