@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cots.directions import LABELS
+from cots.evaluation.class_head import HEAD_METRICS, INPUTS
 from cots.evaluation.class_metrics import CLASS_METRICS
 from cots.evaluation.metric_table import RECALLS
 from cots.report.language_tables import language_tables
@@ -19,8 +20,10 @@ def further_tables(models: Mapping[str, ModelEvaluation]) -> list[Table]:
     """
     best = list(models.values())[-1]
     classified = {name: model.classification for name, model in models.items() if model.classification}
+    by_head = {name: model.class_head for name, model in models.items() if model.class_head}
     return [
         *([_classification_table(best.target, classified)] if classified else []),
+        *([_class_head_table(best.target, by_head)] if by_head else []),
         *([_slices_table(best)] if best.slices else []),
         *([_calibration_table(best)] if best.calibration else []),
         *language_tables(best.result.metrics),
@@ -40,6 +43,24 @@ def _classification_table(target: str, models: Mapping[str, dict[str, Any]]) -> 
         f"{metrics['queries']['classes']:,} classes; per cent, with 95 % intervals.",
         ("Model", *(metric.title for metric in CLASS_METRICS)),
         [chance, *rows],
+    )
+
+
+def _class_head_table(target: str, models: Mapping[str, dict[str, Any]]) -> Table:
+    """What always naming the most frequent class would score, then all models by what their heads are given."""
+    metrics = list(models.values())[-1]
+    frequent = ["Most frequent class", "", *(f"{metrics['most_frequent'][name]:.1f}" for name in HEAD_METRICS)]
+    rows = [
+        [name, given, *(_cell(scores[given][key], **scores[given]["interval"][key]) for key in HEAD_METRICS)]
+        for name, scores in models.items()
+        for given in INPUTS
+    ]
+    return Table(
+        f"{target.capitalize()}: the classification head by image, by text and by both, "
+        f"{metrics['queries']['items']:,} items, {metrics['queries']['classes']:,} classes; per cent, with 95 % "
+        "intervals.",
+        ("Model", "By", *HEAD_METRICS.values()),
+        [frequent, *rows],
     )
 
 

@@ -31,6 +31,7 @@ class ModelEvaluation:
         slices: `recall_rows` of the split.
         calibration: of the scores of texts; None if they are too few.
         classification: `evaluate_classification` of the split; None if no column holds classes.
+        class_head: `evaluate_class_head` of the split; None if the model has no classification head.
     """
 
     target: str
@@ -41,12 +42,13 @@ class ModelEvaluation:
     slices: Sequence[Mapping[str, Any]]
     calibration: Calibration | None
     classification: dict[str, Any] | None
+    class_head: dict[str, Any] | None = None
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The model's part of `metrics.json`."""
         calibration = self.calibration and self.calibration.summary()
-        others = {"calibration": calibration, "classification": self.classification}
+        others = {"calibration": calibration, "classification": self.classification, "class_head": self.class_head}
         return self.result.metrics | {name: values for name, values in others.items() if values}
 
     @property

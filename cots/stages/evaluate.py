@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from cots.config.stages.evaluate import EvaluateParams
-from cots.data.ingest.metadata import metadata_column
+from cots.data.ingest.metadata import field_text, metadata_column, parse_metadata
 from cots.data.manifest import read_manifest, select_captioned, select_part
 from cots.data.stored_samples import read_stored_by_id, read_stored_samples
 from cots.digests import file_digest
@@ -22,6 +22,7 @@ from cots.directions import MEDIA_OF, Target
 from cots.distributed import rank
 from cots.errors import exit_on_error
 from cots.evaluation.calibration import calibrate_texts
+from cots.evaluation.class_head import evaluate_class_head
 from cots.evaluation.classification import Classes, class_names, embed_classes, evaluate_classification
 from cots.evaluation.embedding import EmbeddedSplit, embed
 from cots.evaluation.retrieval import evaluate_retrieval
@@ -97,7 +98,7 @@ Columns = dict[str, dict[str, str | None]]  # of the source: by name, the value 
 
 @dataclass(frozen=True, slots=True)
 class _Embedded:
-    """The split, and the classes if there are any, embedded by one model."""
+    """The split, and the classes if there are any, embedded by one model; and what its classification head scores."""
 
     target: Target
     folder: Path
@@ -105,6 +106,7 @@ class _Embedded:
     rows: pd.DataFrame
     split: EmbeddedSplit
     classes: Classes | None
+    class_head: dict[str, Any] | None
 
 
 def _embed_splits(
@@ -119,7 +121,19 @@ def _embed_splits(
             split = embed(model, samples, batch_size=settings.batch_size)
             of_media = outputs.manifest[outputs.manifest["media"] == MEDIA_OF[target]]
             classes = _embed_classes(model, of_media, columns, params)
-            yield _Embedded(target, folder, model.digest, rows, split, classes)
+            head = _evaluate_class_head(model, split, rows, params)
+            yield _Embedded(target, folder, model.digest, rows, split, classes, head)
+
+
+def _evaluate_class_head(
+    model: DualEncoder, split: EmbeddedSplit, rows: pd.DataFrame, params: EvaluateParams
+) -> dict[str, Any] | None:
+    """Scores of the model's classification head; None if it has none, or no sample of the split has a class."""
+    if model.class_head is None:
+        return None
+    column, settings = model.config["classifier"]["column"], params.evaluate
+    labels = [field_text(parse_metadata(metadata).get(column)) for metadata in rows["metadata"]]
+    return evaluate_class_head(model, split, labels, resamples=settings.bootstrap_resamples, seed=settings.seed)
 
 
 def _embed_classes(
@@ -169,6 +183,7 @@ def _evaluate_models(
             slices=list(recall_rows(slices, **draws)),
             calibration=calibrate_texts(embedded.split, list(result.directions.values())[1]),
             classification=_classify(embedded, columns, params, **draws),
+            class_head=embedded.class_head,
         )
 
 

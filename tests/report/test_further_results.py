@@ -1,5 +1,6 @@
 """Tables of classification, slices and calibration from the evaluation of two models."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,23 @@ def test_all_models_stand_below_chance_and_only_the_best_ones_slices(models: dic
     assert calibration.rows[0][0] == "0.932 to 1.000"  # of the last model, highest scores first
     assert calibration.rows[0][3] == 100
     assert calibration.rows[-1][3] == 0
+
+
+def test_the_heads_of_all_models_stand_below_the_most_frequent_class(models: dict[str, ModelEvaluation]) -> None:
+    interval = {name: {"low": 20.0, "high": 80.0} for name in ("accuracy", "macro_f1")}
+    by_input = {
+        given: {"accuracy": 50.0, "macro_f1": 40.0, "interval": interval} for given in ("image", "text", "both")
+    }
+    scores = by_input | {
+        "most_frequent": {"accuracy": 30.0, "macro_f1": 11.5},
+        "queries": {"items": 1200, "classes": 4},
+    }
+    models["After"] = replace(models["After"], class_head=scores)
+    _, head, *_ = further_tables(models)
+    assert head.caption.startswith("Image-text: the classification head by image, by text and by both, 1,200 items")
+    assert head.rows[0] == ["Most frequent class", "", "30.0", "11.5"]
+    assert head.rows[1:] == [["After", given, "50.0 (20.0–80.0)", "40.0 (20.0–80.0)"] for given in by_input]
+    assert models["After"].metrics["class_head"] == scores
 
 
 def test_metrics_hold_what_was_measured_and_nothing_else(models: dict[str, ModelEvaluation]) -> None:

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from cots.config.evaluate import EvaluateConfig
 from cots.config.params import Params
 from cots.data.manifest import read_manifest
 from cots.errors import BadInput
+from cots.models.class_head import ClassHead
+from cots.models.dual_encoder import DualEncoder
 from cots.stages.evaluate import stage
 from tests.launched import launched
 
@@ -135,6 +138,16 @@ def coloured(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     return folder
 
 
+def add_class_head(folder: Path) -> None:
+    """Give a model a head that calls everything red."""
+    model = DualEncoder.load(folder)
+    head = ClassHead(dim=model.dim, num_classes=3)
+    with torch.no_grad():
+        head.bias[2] = 100.0
+    model.set_class_head(head, classes=("blue", "green", "red"), column="colour")
+    model.save(folder)
+
+
 @pytest.fixture(scope="module")
 def project(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, other_model: Path, coloured: Path, empty_store: Path
@@ -142,6 +155,7 @@ def project(
     """A project in which the stage has run."""
     folder = tmp_path_factory.mktemp("project")
     set_up(folder, tiny_model, other_model)
+    add_class_head(folder / "models/finetuned/image-text")
     write_reports(folder / "reports", read_manifest(coloured / "manifest.parquet"))
     shutil.copy(empty_store, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
@@ -229,6 +243,17 @@ def test_classification_is_measured_and_shown_beside_retrieval(metrics: dict[str
         )
         assert scores["acc1"] == scores["mean_per_class_recall"] <= scores["acc5"]  # one item of each class
     assert "Image-text: zero-shot classification by prompts, 5 items, 6 classes" in page.text
+
+
+def test_the_head_of_a_model_is_measured_by_image_text_and_both(metrics: dict[str, Any], page: Page) -> None:
+    assert {key for key, of_model in metrics.items() if "class_head" in of_model} == {"image-text"}
+    scores = metrics["image-text"]["class_head"]
+    assert scores["queries"] == {"items": 2, "classes": 3}  # green and red: the blue one has no class
+    for given in ("image", "text", "both"):
+        assert scores[given]["accuracy"] == 50
+        assert scores[given]["macro_f1"] == pytest.approx(100 * (2 / 3) / 2, abs=1e-4)
+    assert "Image-text: the classification head by image, by text and by both, 2 items, 3 classes" in page.text
+    assert scores["most_frequent"]["accuracy"] == 50
 
 
 def test_recall_by_slices_stands_in_a_file_and_in_the_report(project: Path, page: Page) -> None:
