@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cots.config.params import Params
 
 PRESETS, ENCODERS, INIT_FROM_RECIPE = "presets", "presets/encoders", "presets/recipes/init_from.yaml"
+DRAWN = ("scenes", "documents")  # presets whose data are drawn from a file of this package
 PACKAGE = Path(cots.__file__).parent
 
 
@@ -58,11 +59,11 @@ def read_preset(preset: str, data: Path | None) -> dict[str, Any]:
 
     values: dict[str, Any] = read_yaml(preset_file(preset))
     if data is None:
-        if preset != "scenes":
+        if preset not in DRAWN:
             raise BadInput(f"preset {preset} needs --data PATH: where its images and captions are")
         if Path(PRESETS).is_dir():  # in a checkout the preset's own path is right
             return values
-        data = PACKAGE / "data/scenes.yaml"
+        data = PACKAGE / f"data/{preset}.yaml"
     data = data.expanduser()
     if not data.exists():
         raise BadInput(f"no such data: {data}")

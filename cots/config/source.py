@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cots.config.sections import Sections
 from cots.data.sources.coco import CocoSourceConfig
+from cots.data.sources.documents.config import DocumentsSourceConfig
 from cots.data.sources.folder import FolderSourceConfig
 from cots.data.sources.karpathy import KarpathySourceConfig
 from cots.data.sources.msrvtt import MsrvttSourceConfig
@@ -18,7 +19,8 @@ SourceConfig = Annotated[
     | CocoSourceConfig
     | FolderSourceConfig
     | WebdatasetSourceConfig
-    | MsrvttSourceConfig,
+    | MsrvttSourceConfig
+    | DocumentsSourceConfig,
     Field(discriminator="kind"),
 ]
 
