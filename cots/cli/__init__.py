@@ -18,6 +18,7 @@ from cots.cli.export import export
 from cots.cli.hard_negatives import hard_negatives
 from cots.cli.index import index
 from cots.cli.init import init, use
+from cots.cli.ocr import ocr
 from cots.cli.registry import registry
 from cots.cli.search import search
 from cots.cli.serve import serve
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (
     init,
+    ocr,
     index,
     search,
     serve,
