@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cots.evaluation.bootstrap import TAILS, resample_counts
 from cots.evaluation.embedding import EmbeddedSplit
-from cots.evaluation.metrics import Doubles, Floats, Ints
+from cots.evaluation.metrics import Doubles, Ints
 from cots.models.dual_encoder import DualEncoder
 from cots.rounding import rounded
 
@@ -51,7 +52,7 @@ def evaluate_class_head(
     )
 
 
-def predict_classes(model: DualEncoder, items: Floats, texts: Floats) -> dict[str, Ints]:
+def predict_classes(model: DualEncoder, items: NDArray[np.float32], texts: NDArray[np.float32]) -> dict[str, Ints]:
     """By what the head is given, the number of the class that it finds most probable for each item, (N,).
 
     Args:
@@ -66,12 +67,12 @@ def predict_classes(model: DualEncoder, items: Floats, texts: Floats) -> dict[st
     return {name: of_input.argmax(axis=1) for name, of_input in zip(INPUTS, probabilities, strict=True)}
 
 
-def mean_texts(split: EmbeddedSplit) -> Floats:
+def mean_texts(split: EmbeddedSplit) -> NDArray[np.float32]:
     """(N, D): for each item the mean of its captions' embeddings."""
-    sums = np.zeros_like(split.items)
+    sums = np.zeros(split.items.shape, np.float32)
     np.add.at(sums, split.text_to_item, split.texts)
     counts = np.bincount(split.text_to_item, minlength=len(sums))
-    return sums / counts[:, None].astype(np.float32)
+    return np.asarray(sums / counts[:, None], np.float32)
 
 
 def class_scores(right: Ints, predicted: Ints, counts: Doubles) -> dict[str, float]:

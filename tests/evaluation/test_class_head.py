@@ -22,10 +22,10 @@ def test_accuracy_and_macro_f1_are_those_of_torchmetrics_also_if_items_are_drawn
         right = random.integers(classes, size=13)
         predicted = np.where(random.random(13) < 0.6, right, random.integers(classes, size=13))
         counts = random.multinomial(13, np.full(13, 1 / 13))
-        drawn = [torch.from_numpy(np.repeat(numbers, counts)) for numbers in (predicted, right)]
+        preds, target = (torch.from_numpy(np.repeat(numbers, counts)) for numbers in (predicted, right))
         expected = {
-            "accuracy": 100 * float(multiclass_accuracy(*drawn, classes, average="micro")),
-            "macro_f1": 100 * float(multiclass_f1_score(*drawn, classes, average="macro")),
+            "accuracy": 100 * float(multiclass_accuracy(preds, target, classes, average="micro")),
+            "macro_f1": 100 * float(multiclass_f1_score(preds, target, classes, average="macro")),
         }
         assert class_scores(right, predicted, counts.astype(float)) == pytest.approx(expected, abs=1e-4)
 

@@ -483,7 +483,8 @@ def test_pairs_without_a_class_take_no_part_in_the_losses_by_class(negatives: In
     model = objective(queue=5, negatives=negatives, weights=weights, num_std=None)
     some = batch(6)
     few = some.select(slice(4))
-    unknown = some._replace(class_index=torch.where(torch.arange(6) < 4, some.class_index, -1))
+    classes = CLASS_OF_IMAGE[some.image_index]
+    unknown = some._replace(class_index=classes.masked_fill(torch.arange(6) >= 4, -1))
     nobody = some._replace(class_index=torch.full((6,), -1))
     names = ("class_contrast", "classification")
     losses = [model(b, model.compute_keys(b, [ALL_ROWS])).losses for b in (few, unknown, nobody)]
