@@ -99,6 +99,41 @@ class Model:
             return cast("NDArray[np.float32]", vector)
         return self.encoders.encode_texts(read_texts(texts), batch_size=batch_size)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that `classify` tells apart; none if the model has no classification head."""
+        return self.encoders.classes
+
+    def classify(
+        self,
+        images: ImageInputs | None = None,
+        texts: str | Iterable[str] | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+    ) -> NDArray[np.float32]:
+        """How probable the model finds each of its `classes`, by images, by texts, or by both.
+
+        Args:
+            images: as for `encode_images`; None: by the texts alone.
+            texts: as for `encode_texts`, that of the first image first; None: by the images alone.
+            batch_size: encoded at a time.
+
+        Returns:
+            float32, (N, C), rows add up to 1; (1, C) for a single image or text.
+
+        Raises:
+            BadInput: the model has no classification head, nothing is given, or images and texts differ in number.
+        """
+        if not self.classes:
+            raise BadInput(f"{self.name} has no classification head: train it with loss_weights.classification")
+        items = None if images is None else np.atleast_2d(self.encode_images(images, batch_size=batch_size))
+        captions = None if texts is None else np.atleast_2d(self.encode_texts(texts, batch_size=batch_size))
+        if items is None and captions is None:
+            raise BadInput("nothing to classify: give images, texts, or both")
+        if items is not None and captions is not None and len(items) != len(captions):
+            raise BadInput(f"{len(items)} images and {len(captions)} texts: give a text for each image")
+        return self.encoders.class_probabilities(items, captions)
+
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write weights (safetensors), configuration, tokenizer and model card to a folder that `cots.load` reads.
 

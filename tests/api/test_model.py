@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 import cots
+from cots.models.class_head import ClassHead
+from cots.models.dual_encoder import DualEncoder
 from cots.registry.client import ENCODERS, INDEX
 from tests.conftest import tracked_in
 from tests.two_towers import save_transformers_clip
@@ -240,3 +242,39 @@ def test_the_names_of_the_interface_are_complete() -> None:
         assert getattr(cots, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         cots.nothing  # noqa: B018
+
+
+def test_a_model_with_a_head_says_how_probable_each_class_is(tiny_model: Path, tmp_path: Path) -> None:
+    encoders = DualEncoder.load(tiny_model)
+    encoders.set_class_head(
+        ClassHead(dim=encoders.dim, num_classes=3), classes=("form", "letter", "memo"), column="class"
+    )
+    encoders.save(tmp_path / "model")
+    model, images, texts = (
+        cots.load(tmp_path / "model"),
+        [np.zeros((9, 9, 3)), np.ones((9, 9, 3))],
+        ["one", "two words"],
+    )
+    assert model.classes == ("form", "letter", "memo")
+    both = model.classify(images, texts)
+    assert both.shape == (2, 3)
+    same(both.sum(axis=1), np.ones(2))
+    items, captions = model.encode_images(images), model.encode_texts(texts)
+    same(both, encoders.class_probabilities(items, captions))
+    same(model.classify(images[0]), encoders.class_probabilities(items[:1], None))
+    same(model.classify(texts="two words"), encoders.class_probabilities(None, captions[1:]))
+    model.save_pretrained(tmp_path / "copy")
+    same(cots.load(tmp_path / "copy").classify(images, texts), both)
+
+
+def test_what_cannot_be_classified_is_told_in_one_line(model: cots.Model, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(cots.BadInput, match=r"has no classification head: train it with loss_weights\.classification"):
+        model.classify(texts="a")
+    encoders = DualEncoder.load(tiny_model)
+    encoders.set_class_head(ClassHead(dim=encoders.dim, num_classes=2), classes=("a", "b"), column="class")
+    encoders.save(tmp_path / "model")
+    with_head = cots.load(tmp_path / "model")
+    with pytest.raises(cots.BadInput, match="nothing to classify: give images, texts, or both"):
+        with_head.classify()
+    with pytest.raises(cots.BadInput, match="1 images and 2 texts: give a text for each image"):
+        with_head.classify(np.zeros((9, 9, 3)), ["a", "b"])
