@@ -233,6 +233,15 @@ def test_every_preset_becomes_valid_parameters_with_the_path_given(cots: Cots, p
     assert "dvc repro" in out
 
 
+def test_drawn_documents_need_no_data(cots: Cots, project: Path) -> None:
+    assert cots("init", "documents") == (0, "params.yaml is preset documents; now run: dvc repro\n", "")
+    params = Params.load(project / "params.yaml")
+    assert params.source.kind == "documents"
+    assert params.pretrain.objective.needed_class_column == "class"
+    [tuned] = params.finetune.values()
+    assert tuned.objective.needed_class_column == "class"  # or the head would be left out
+
+
 def test_a_preset_says_what_it_is_what_it_needs_and_what_to_expect() -> None:
     for path in (ROOT / "presets").glob("*.yaml"):
         if path.stem != "scenes":
