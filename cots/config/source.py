@@ -15,12 +15,12 @@ from cots.data.sources.webdataset import WebdatasetSourceConfig
 
 SourceConfig = Annotated[
     ScenesSourceConfig
+    | DocumentsSourceConfig
     | KarpathySourceConfig
     | CocoSourceConfig
     | FolderSourceConfig
     | WebdatasetSourceConfig
-    | MsrvttSourceConfig
-    | DocumentsSourceConfig,
+    | MsrvttSourceConfig,
     Field(discriminator="kind"),
 ]
 
