@@ -13,7 +13,6 @@ from torch.distributed.fsdp import FSDPModule
 from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, SIMILARITY_STD
 from cots.distributed import all_gather_with_grad, local_slice
 from cots.losses.alignment import symmetric_kl
-from cots.losses.class_contrast import class_contrast
 from cots.losses.contrastive import contrastive_logits, info_nce, multi_positive_info_nce
 from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least
 from cots.losses.masked import IGNORED, masked_cross_entropy
@@ -24,6 +23,7 @@ from cots.models.momentum import MomentumEncoder
 from cots.models.queue import PairQueue
 from cots.models.temperature import Temperature
 from cots.models.token_index import TokenIndex
+from cots.objectives.class_losses import class_contrast_loss, classification_loss
 from cots.objectives.encoded_rows import (
     CandidateFeatures,
     CandidateSet,
@@ -200,8 +200,8 @@ class CotsObjective(Objective[KeyFeatures]):
             "masked_views": self.masked_views_loss,
             "within_modality": self.within_modality_loss,
             "translation": self.translation_loss,
-            "class_contrast": self.class_contrast_loss,
-            "classification": self.classification_loss,
+            "class_contrast": lambda encoded: class_contrast_loss(encoded, temperature=self.temperature()),
+            "classification": lambda encoded: classification_loss(encoded, self.class_head),
         }
 
     def encode_rows(self, batch: Batch, keys: KeyFeatures, queries: Tensor) -> EncodedRows:
@@ -336,34 +336,6 @@ class CotsObjective(Objective[KeyFeatures]):
             encoded.text, texts, candidates.texts, ignore_mask=ignored, temperature=self.temperature()
         )
         return encoded.share * (info_nce(i2i, candidates.targets) + multi_positive_info_nce(t2t, positives))
-
-    def class_contrast_loss(self, encoded: EncodedRows) -> Tensor:
-        """Contrast by class between and within the modalities, over the pairs of the batch that have a class.
-
-        A query is no candidate of its own; nor is, for an image, the same image beside another caption.
-        """
-        assert encoded.candidate_features is not None
-        assert encoded.classes is not None
-        (images, texts), classes = encoded.candidate_features, encoded.classes
-        contrast = partial(
-            class_contrast,
-            classes=classes.rows,
-            candidate_classes=classes.candidates,
-            temperature=self.temperature(),
-        )
-        between = contrast(encoded.image, texts, excluded=None) + contrast(encoded.text, images, excluded=None)
-        i2i = contrast(encoded.image, images, excluded=classes.same_image)
-        t2t = contrast(encoded.text, texts, excluded=classes.own_pair)
-        return classes.share * (between + i2i + t2t)
-
-    def classification_loss(self, encoded: EncodedRows) -> Tensor:
-        """Mean cross-entropy of the class by image, by text and by both; pairs without a class add nothing."""
-        assert self.class_head
-        assert encoded.classes is not None
-        targets = encoded.classes.rows.masked_fill(encoded.classes.rows < 0, IGNORED)
-        all_logits = self.class_head(encoded.image, encoded.text)
-        losses = [masked_cross_entropy(logits, targets, num_masked=len(targets)) for logits in all_logits]
-        return encoded.classes.share * torch.stack(losses).mean()
 
     def candidate_features(
         self, image: Tensor, text: Tensor, keys: KeyFeatures, candidates: CandidateSet
