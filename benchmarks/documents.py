@@ -110,7 +110,10 @@ def measure(model: DualEncoder, folder: Path) -> None:
 
 
 def table(seeds: list[int]) -> str:
-    """Means over seeds, and paired intervals of the differences to the reference, as two Markdown tables."""
+    """Means over seeds, and paired intervals of the differences to the reference, as two Markdown tables.
+
+    Intervals of RSUM draw pages and seeds, those of accuracy pages alone.
+    """
     retrieval = ["| variant | i2t R@1/5/10 | t2i R@1/5/10 | RSUM | to `head` |", "|---|---|---|---|---|"]
     classes = ["| variant | by | accuracy | macro F1 | accuracy to `head` |", "|---|---|---|---|---|"]
     for name in VARIANTS:
