@@ -60,7 +60,7 @@ def _start_supervised(module: str, *arguments: str) -> Iterator[subprocess.Popen
     The supervisor inherits the lock of `cots.exclusive_run`, so the folder stays locked until the command ends.
     """
     with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "cots.flows.supervise", module, *arguments],
+        [sys.executable, "-m", "cots.supervise", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,8 +1,10 @@
-"""Runs a command that ends with its parent, even if the parent gets `kill -9`: `python -m cots.flows.supervise MODULE`.
+"""Runs a command that ends with its parent, even if the parent gets `kill -9`: `python -m cots.supervise MODULE`.
 
 The parent holds the write end of this process's standard input; when it closes, the command's process group is stopped.
+If this process itself gets `kill -9`, the kernel of Linux kills the command.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import threading
 from contextlib import suppress
 
 GRACE_SECONDS = 30  # between SIGTERM and SIGKILL
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 
 
 def run_supervised(module: str, *arguments: str) -> int:
@@ -18,12 +21,19 @@ def run_supervised(module: str, *arguments: str) -> int:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: None)  # the parent decides; SIG_IGN would be inherited by the command
     command = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # no other thread runs yet
     )
     threading.Thread(target=_stop_when_orphaned, args=(command,), daemon=True).start()
     code = command.wait()
     _signal(command, signal.SIGKILL)  # processes that the command left behind
     return code if code >= 0 else 128 - code
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _stop_when_orphaned(command: subprocess.Popen[bytes]) -> None:
