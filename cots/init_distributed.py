@@ -1,4 +1,4 @@
-"""Set-up of the process group of torchrun."""
+"""Set-up of the process group of torchrun, or of another launcher that sets the same variables."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)  # the others wait while rank 0 wr
 
 @contextmanager
 def init_distributed(*, timeout: timedelta = PROCESS_GROUP_TIMEOUT) -> Iterator[None]:
-    """Initialize the process group if `torchrun` started this process, and destroy it at the end.
+    """Initialize the process group if this process is one of several, by RANK, and destroy it at the end.
 
     Args:
         timeout: how long a rank waits for the others before it fails. torchrun ends all ranks at once if one has died.
@@ -23,7 +23,9 @@ def init_distributed(*, timeout: timedelta = PROCESS_GROUP_TIMEOUT) -> Iterator[
         return
     accelerated = torch.accelerator.is_available()
     if accelerated:
-        torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
+        # Ray, and Slurm with --gpus-per-task, show each process its own device only.
+        own = torch.accelerator.device_count() == 1
+        torch.accelerator.set_device_index(0 if own else int(os.environ["LOCAL_RANK"]))
     td.init_process_group("nccl" if accelerated else "gloo", timeout=timeout)
     try:
         yield

@@ -2,7 +2,8 @@
 
 The number of processes depends on the machine and changes no result, so it is an environment variable, not a parameter
 that DVC tracks. With one process, the default, the module replaces this process; with more, `torchrun` starts them and
-ends all of them when one fails.
+ends all of them when one fails. Where RANK is set, another launcher has started this process as one of several, and the
+module replaces it.
 """
 
 import os
@@ -27,7 +28,7 @@ def launch(module: str, *arguments: str) -> None:
     if not count.isdecimal() or int(count) < 1:
         raise BadInput(f"{NUM_PROCESSES_VARIABLE}={count}: give a whole number from 1")
     environment = HUGE_PAGES | os.environ
-    if int(count) == 1:
+    if "RANK" in os.environ or int(count) == 1:
         os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)  # noqa: S606
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
     if subprocess.run([*torchrun, "-m", module, *arguments], check=False, env=environment).returncode:  # noqa: S603

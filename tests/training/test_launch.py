@@ -183,6 +183,20 @@ def test_a_stage_asks_for_huge_pages_unless_the_allocator_is_set_already(
     assert (tmp_path / f"out{count - 1}").is_file()
 
 
+@pytest.mark.parametrize("engine", ["", "ray"])
+def test_a_process_that_another_launcher_started_as_one_of_several_is_that_one(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ranked.py").write_text("import os; print(os.environ['RANK'], os.environ['WORLD_SIZE'], os.getpid())")
+    (tmp_path / "ray.py").write_text("raise SystemExit('Ray is not asked')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    own = environment(2) | {"RANK": "3", "WORLD_SIZE": "4", "COTS_ENGINE": engine}
+    command = [sys.executable, "-m", "cots.launch", "ranked"]
+    process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, text=True)
+    printed, _ = process.communicate(timeout=SECONDS)
+    assert printed.split() == ["3", "4", str(process.pid)]
+
+
 def test_two_machines_with_folders_of_their_own_go_on_from_one_checkpoint_or_refuse(
     project: Path, tiny_data: Path, tokenized: Path, fork_python: str
 ) -> None:
