@@ -26,6 +26,7 @@ EXTRAS = {  # by package: what brings it, besides the requirements of every inst
     "great_expectations": "pipeline",
     "prefect": "pipeline",
     "psycopg2": "platform",
+    "ray": "cluster",
     "s3fs": "s3",
 }
 INTERRUPTED, INTERNAL_ERROR = 130, 70  # exit codes: of shells for SIGINT, of sysexits.h for a fault of the program

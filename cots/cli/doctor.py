@@ -2,17 +2,20 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import typer
 
 from cots.cli.tables import table
 from cots.errors import CotsError, machine_refusal
+from cots.launch import ENGINE_VARIABLE, uses_ray
 
 PACKAGES = (
     "torch",
@@ -41,7 +44,7 @@ class BrokenError(Exception):
 
 
 def doctor() -> None:
-    """Check params.yaml, versions, known conflicts, processor, MLflow, DVC and store; exit code 1 if one is broken."""
+    """Check params.yaml, versions, conflicts, processor, MLflow, DVC, store, engine; exit code 1 if one is broken."""
     rows = [[name, *_outcome(check)] for name, check in CHECKS.items()]
     typer.echo(table(["check", "", "found"], rows))
     typer.echo("\n" + table(["package", "version"], [[name, _version(name)] for name in PACKAGES]))
@@ -136,6 +139,14 @@ def _store() -> str:
     )
 
 
+def _engine() -> str:
+    if not uses_ray():
+        return "stages run on this machine"
+    if find_spec("ray") is None:
+        raise BrokenError(f"{ENGINE_VARIABLE}=ray needs ray: run `pip install 'cots[cluster]'`")
+    return f"stages run in the Ray cluster {os.environ.get('RAY_ADDRESS', 'that Ray finds or starts here')}"
+
+
 CHECKS = {
     "python": _python,
     "params": _params,
@@ -146,6 +157,7 @@ CHECKS = {
     "mlflow": _mlflow,
     "dvc": _dvc,
     "store": _store,
+    "engine": _engine,
 }
 
 

@@ -828,6 +828,15 @@ def test_the_doctor_says_what_dvc_needs_where_the_user_has_no_name(tmp_path: Pat
     assert done.stderr.strip().endswith(": set the variable USER to any name")
 
 
+def test_the_doctor_names_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COTS_ENGINE", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert CHECKS["engine"]() == "stages run on this machine"
+    monkeypatch.setenv("COTS_ENGINE", "ray")
+    with pytest.raises(BrokenError, match=r"^COTS_ENGINE=ray needs ray: run `pip install 'cots\[cluster\]'`$"):
+        CHECKS["engine"]()
+
+
 def test_the_doctor_names_what_is_broken(cots: Cots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

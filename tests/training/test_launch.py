@@ -173,6 +173,7 @@ def test_a_stage_asks_for_huge_pages_unless_the_allocator_is_set_already(
     (tmp_path / "tunables.py").write_text(
         "import os, sys; open(sys.argv[1] + os.environ.get('RANK', '0'), 'w').write(os.environ['GLIBC_TUNABLES'])"
     )
+    (tmp_path / "ray.py").write_text("raise SystemExit('only the engine may import Ray')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     if set_before:
@@ -195,6 +196,22 @@ def test_a_process_that_another_launcher_started_as_one_of_several_is_that_one(
     process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, text=True)
     printed, _ = process.communicate(timeout=SECONDS)
     assert printed.split() == ["3", "4", str(process.pid)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "line"),
+    [
+        ("spark", "error: COTS_ENGINE=spark: set it to ray, or do not set it"),
+        ("ray", "error: this needs ray: run `pip install 'cots[cluster]'`"),
+    ],
+)
+def test_an_engine_that_is_unknown_or_not_installed_is_reported_in_one_line(
+    tmp_path: Path, engine: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray.py").write_text("raise ModuleNotFoundError('No module named ray', name='ray')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    done = run_command([sys.executable, "-m", "cots.launch", "unknown"], 2, COTS_ENGINE=engine)
+    assert (done.returncode, done.stderr.splitlines()) == (2, [line])
 
 
 def test_two_machines_with_folders_of_their_own_go_on_from_one_checkpoint_or_refuse(

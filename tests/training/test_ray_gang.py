@@ -1,0 +1,256 @@
+"""Stages over the nodes of a Ray cluster leave the files of this machine, whatever happens to processes and nodes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from tests.kill_points import contents
+from tests.servers import waited_for
+from tests.training.conftest import tiny_params
+
+pytest.importorskip("ray", reason="install the extra cluster")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+PRETRAIN = "cots.stages.pretrain"
+NODE: dict[str, Any] = {
+    "num_cpus": 1,
+    "num_gpus": 1,  # which Ray believes
+    "object_store_memory": 80_000_000,
+    "include_dashboard": False,
+    "include_log_monitor": False,
+}
+SECONDS = 300
+# A stage of which process 1 ends with the exit code that it is given, once process 0 is there; or both wait.
+PROBE = """
+import json, os, signal, sys, time
+from pathlib import Path
+rank = os.environ["RANK"]
+print("this is process", rank, file=sys.stderr, flush=True)
+Path(f"environment{rank}.json").write_text(json.dumps(dict(os.environ)))
+Path(f"pid{rank}.partial").write_text(str(os.getpid()))
+Path(f"pid{rank}.partial").rename(f"pid{rank}")
+if rank == "1" and len(sys.argv) > 1:
+    while not Path("pid0").exists():
+        time.sleep(0.05)
+    sys.exit(int(sys.argv[1]))
+signal.pause()
+"""
+
+TIMINGS = ["pairs_per_second", "utilisation", "data_wait"]
+Outputs = dict[str, str]
+
+
+class TwoNodes:
+    """A cluster of two nodes with room for one process each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args=NODE | {"no_monitor": True})
+        self.second = self._add()
+        self.variables = {"COTS_ENGINE": "ray", "RAY_ADDRESS": self.cluster.address, "COTS_PROCESSES": "2"}
+
+    def _add(self) -> Any:
+        for _ in range(3):  # Ray gives a node 30 s to start, on a busy machine too
+            with suppress(Exception):
+                return self.cluster.add_node(**NODE)
+        return self.cluster.add_node(**NODE)
+
+    def replace_second(self) -> None:
+        """Take the second node away as if its power had failed, and add another one."""
+        self.cluster.remove_node(self.second, allow_graceful=False)
+        self.second = self._add()
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[TwoNodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        nodes = TwoNodes()
+        yield nodes
+        nodes.cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def make_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Callable[[], Path]:
+    """Makes a folder with the parameters of a run that is long enough to be interrupted twice."""
+    params = tiny_params(pretrain={"steps": 12, "checkpoint_every": 2}, index={"recall_queries": 20})
+
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("project")
+        (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
+        shutil.copy(empty_store, folder / "mlflow.db")
+        (folder / "probe.py").write_text(PROBE)
+        return folder
+
+    return make
+
+
+def start(
+    python: str, folder: Path, variables: dict[str, str], module: str, *arguments: object
+) -> subprocess.Popen[str]:
+    own = {"OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    return subprocess.Popen(
+        [python, "-m", "cots.launch", module, *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | own | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], *, code: int = 0) -> str:
+    """What a process printed to standard error, when it has ended."""
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == code, errors
+    return errors
+
+
+def outputs(folder: Path) -> Outputs:
+    """All files of a run but its inputs and what differs from run to run."""
+    own, passing = contents(folder), ("mlflow", "mlartifacts", "params.yaml", "run.json", "probe", "__pycache__")
+    return {name: own[name] for name in own if not name.startswith(passing)}
+
+
+@pytest.fixture(scope="module")
+def stages(tiny_data: Path, tokenized: Path, tiny_model: Path) -> dict[str, list[Path]]:
+    """The arguments of each stage."""
+    data = [tiny_data / "shards", tiny_data / "manifest.parquet"]
+    return {
+        "tokenize": [*data, tokenized / "dvae", Path("tokens"), Path("tokenizer")],
+        "pretrain": [*data, tokenized / "tokens", tokenized / "tokenizer", *map(Path, ("model", "report", "run.json"))],
+        "index": [*data, tiny_model.parent, Path("index")],
+    }
+
+
+def compare_with_torchrun(
+    name: str, arguments: list[Path], python: str, make: Callable[[], Path], nodes: TwoNodes
+) -> None:
+    folders = make(), make()
+    finish(start(python, folders[0], {"COTS_PROCESSES": "2"}, f"cots.stages.{name}", *arguments))
+    errors = finish(start(python, folders[1], nodes.variables, f"cots.stages.{name}", *arguments))
+    assert "start anew" not in errors
+    local, spread = map(outputs, folders)
+    assert local.keys() == spread.keys() != set()
+    assert [file for file in local if local[file] != spread[file] and file != "index/index.json"] == []  # milliseconds
+
+
+def test_tokenize(
+    two_nodes: TwoNodes, stages: dict[str, list[Path]], make_project: Callable[[], Path], fork_python: str
+) -> None:
+    compare_with_torchrun("tokenize", stages["tokenize"], fork_python, make_project, two_nodes)
+
+
+def test_index(
+    two_nodes: TwoNodes, stages: dict[str, list[Path]], make_project: Callable[[], Path], fork_python: str
+) -> None:
+    compare_with_torchrun("index", stages["index"], fork_python, make_project, two_nodes)
+
+
+def find_rank(folder: Path, rank: str) -> list[psutil.Process]:
+    """The process of pretrain with this rank in a folder."""
+    processes = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = process.cmdline()
+            ours = PRETRAIN in command and not {"cots.launch", "cots.supervise"} & set(command)
+            if ours and process.cwd() == str(folder) and process.environ().get("RANK") == rank:
+                processes.append(process)
+    return processes
+
+
+def test_pretrain_that_loses_a_process_and_then_a_node_leaves_the_files_of_a_run_that_lost_nothing(
+    two_nodes: TwoNodes, stages: dict[str, list[Path]], make_project: Callable[[], Path], fork_python: str
+) -> None:
+    whole, folder = make_project(), make_project()
+    finish(start(fork_python, whole, {"COTS_PROCESSES": "2"}, PRETRAIN, *stages["pretrain"]))
+
+    run = start(fork_python, folder, two_nodes.variables, PRETRAIN, *stages["pretrain"])
+    checkpoint = folder / "runs/checkpoints/pretrain.pt"
+    waited_for(checkpoint.is_file, SECONDS, every=0.02)
+    [victim] = find_rank(folder, "1")
+    victim.send_signal(signal.SIGKILL)
+    waited_for(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+    [second_start] = waited_for(lambda: find_rank(folder, "1"), SECONDS)
+    before = checkpoint.stat().st_mtime_ns
+    waited_for(lambda: checkpoint.stat().st_mtime_ns > before, SECONDS, every=0.02)
+    two_nodes.replace_second()
+    errors = finish(run)
+    assert not second_start.is_running()
+
+    new_starts = [line for line in errors.splitlines() if "start anew" in line]
+    assert new_starts[0] == f"{PRETRAIN}: process 1 was killed by SIGKILL: all start anew (1 of at most 3 times)"
+    assert new_starts[1].startswith(f"{PRETRAIN}: process 1 was lost (Actor")
+    assert len(new_starts) == 2
+    after, undisturbed = outputs(folder), outputs(whole)
+    assert {name for name in undisturbed if after[name] != undisturbed[name]} <= {"report/curves.csv"}
+    curves, expected = (pd.read_csv(out / "report/curves.csv").drop(columns=TIMINGS) for out in (folder, whole))
+    pd.testing.assert_frame_equal(curves, expected)
+
+
+def test_a_fault_of_its_own_ends_a_stage_at_once_with_what_it_says(
+    two_nodes: TwoNodes, make_project: Callable[[], Path]
+) -> None:
+    folder = make_project()
+    run = start(sys.executable, folder, two_nodes.variables, "probe", 2)
+    lines = finish(run, code=1).splitlines()
+    assert set(lines[:-1]) == {"this is process 0", "this is process 1"}
+    assert lines[-1] == "error: probe: one of 2 processes ended early, see above; run it again to resume"
+    first, second = (yaml.safe_load((folder / f"environment{rank}.json").read_text()) for rank in (0, 1))
+    for name, values in {
+        "RANK": ("0", "1"),
+        "LOCAL_RANK": ("0", "0"),
+        "WORLD_SIZE": ("2", "2"),
+        "LOCAL_WORLD_SIZE": ("1", "1"),
+        "CUDA_VISIBLE_DEVICES": ("0", "0"),
+        "OMP_NUM_THREADS": ("1", "1"),
+        "MLFLOW_TRACKING_URI": (f"sqlite:///{folder / 'mlflow.db'}",) * 2,
+    }.items():
+        assert (first[name], second[name]) == values, name
+    assert first["MASTER_ADDR"] == second["MASTER_ADDR"]
+    assert first["MASTER_PORT"] == second["MASTER_PORT"]
+
+
+def test_more_losses_than_allowed_and_too_few_nodes_are_one_line(
+    two_nodes: TwoNodes, make_project: Callable[[], Path]
+) -> None:
+    folder = make_project()
+    lost = finish(start(sys.executable, folder, two_nodes.variables | {"COTS_RESTARTS": "0"}, "probe", 137), code=1)
+    assert lost.splitlines()[-1] == (
+        "error: probe: process 1 was killed by SIGKILL, after 0 new starts: see above, and run it again to resume"
+    )
+    variables = two_nodes.variables | {"COTS_PROCESSES": "3", "COTS_WAIT": "1"}
+    [line] = finish(start(sys.executable, folder, variables, "probe"), code=1).splitlines()
+    assert line.startswith(
+        "error: probe: 3 processes need 1 CPU and 1 GPU each; after 1 s the cluster has 2 CPU and 2 GPU"
+    )
+    assert line.endswith(": add nodes, or lower COTS_PROCESSES")
+
+
+def test_processes_end_with_the_one_who_started_them(two_nodes: TwoNodes, make_project: Callable[[], Path]) -> None:
+    folder = make_project()
+    run = start(sys.executable, folder, two_nodes.variables, "probe")
+    files = folder / "pid0", folder / "pid1"
+    waited_for(lambda: all(file.is_file() for file in files), SECONDS)
+    ranks = [psutil.Process(int(file.read_text())) for file in files]
+    run.kill()
+    run.communicate()
+    assert psutil.wait_procs(ranks, timeout=SECONDS)[1] == []
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(make_project: Callable[[], Path]) -> None:
+    nowhere = {"COTS_ENGINE": "ray", "RAY_ADDRESS": "127.0.0.1:1"}
+    [line] = finish(start(sys.executable, make_project(), nowhere, "probe"), code=2).splitlines()
+    assert line.startswith("error: no Ray cluster can be used at RAY_ADDRESS=127.0.0.1:1: ")
