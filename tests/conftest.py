@@ -37,7 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
 
 
-LONGEST = ["test_platform.py", "test_launch.py", "test_page.py", "test_retrain.py", "test_processes.py"]
+LONGEST = [
+    "test_platform.py",
+    "test_ray_gang.py",
+    "test_launch.py",
+    "test_page.py",
+    "test_retrain.py",
+    "test_processes.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
