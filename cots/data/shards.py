@@ -2,11 +2,10 @@
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from cots.data.samples import StoredSample
@@ -20,17 +19,32 @@ def shard_name(split: str, media: str, number: int) -> str:
     return f"{split}/{media}-{number:05d}.tar"
 
 
-def write_shard(path: Path, samples: list[StoredSample]) -> None:
-    """Write one shard atomically."""
+def write_shard(path: Path, samples: Iterable[StoredSample]) -> None:
+    """Write one shard atomically, with the bytes that webdataset's `TarWriter` gives with mtime 0, in half its time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial, partial.open("wb") as file, wds.TarWriter(file, mtime=0, encoder=False) as tar:
+    with atomic_file(path) as partial, partial.open("wb") as file:
         for sample in samples:
-            text: dict[str, Any] = {"id": sample.id, "captions": sample.captions}
-            if sample.languages:
-                text["languages"] = sample.languages
-            members: dict[str, Any] = {"__key__": sample.key, "json": json.dumps(text, ensure_ascii=False).encode()}
-            members |= {f"{index:03d}.jpg": frame for index, frame in enumerate(sample.frames)}
-            tar.write(members)
+            for name, data in sorted(_members(sample).items()):
+                file.write(_header(f"{sample.key}.{name}", len(data)))
+                file.write(data)
+                file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        file.write(bytes(2 * tarfile.BLOCKSIZE))
+        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
+
+
+def _members(sample: StoredSample) -> dict[str, bytes]:
+    text: dict[str, Any] = {"id": sample.id, "captions": sample.captions}
+    if sample.languages:
+        text["languages"] = sample.languages
+    frames = {f"{index:03d}.jpg": frame for index, frame in enumerate(sample.frames)}
+    return {"json": json.dumps(text, ensure_ascii=False).encode(), **frames}
+
+
+def _header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o444
+    member.uname = member.gname = "bigdata"
+    return member.tobuf(tarfile.USTAR_FORMAT)
 
 
 def parse_sample(members: dict[str, Any]) -> StoredSample:
