@@ -35,10 +35,13 @@ def num_decode_threads(device: torch.device) -> int:
 def num_untrusted_threads(max_pixels: int) -> int:
     """How many threads decode untrusted images: one per core, but no more than half of the memory is enough for.
 
+    Both are shared with the other processes of this run on this machine.
+
     Args:
         max_pixels: of an image; all threads may get one of this size at a time.
     """
-    return max(1, min(available_cores(), available_memory() // 2 // (BYTES_PER_PIXEL * max_pixels)))
+    fitting = available_memory() // 2 // (BYTES_PER_PIXEL * max_pixels)
+    return max(1, min(available_cores(), fitting) // local_world_size())
 
 
 def decode_in_threads(items: Iterable[S], decode: Callable[[S], T], *, max_pixels: int) -> Iterator[T]:

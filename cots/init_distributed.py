@@ -9,19 +9,21 @@ import torch
 import torch.distributed as td
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)  # the others wait while rank 0 writes checkpoints and images
+SHARDS_TIMEOUT = timedelta(days=2)  # ranks with quick shards wait at the end for one with slow ones
 
 
 @contextmanager
-def init_distributed(*, timeout: timedelta = PROCESS_GROUP_TIMEOUT) -> Iterator[None]:
+def init_distributed(*, timeout: timedelta = PROCESS_GROUP_TIMEOUT, needs_accelerator: bool = True) -> Iterator[None]:
     """Initialize the process group if this process is one of several, by RANK, and destroy it at the end.
 
     Args:
         timeout: how long a rank waits for the others before it fails. torchrun ends all ranks at once if one has died.
+        needs_accelerator: False if the work is for the processor alone: more processes than GPUs may share it then.
     """
     if "RANK" not in os.environ:
         yield
         return
-    accelerated = torch.accelerator.is_available()
+    accelerated = needs_accelerator and torch.accelerator.is_available()
     if accelerated:
         # Ray, and Slurm with --gpus-per-task, show each process its own device only.
         own = torch.accelerator.device_count() == 1

@@ -1,6 +1,6 @@
 """CLIP: every other pair of the batch is a negative, with gradient through both encoders."""
 
-from cots.distributed import all_gather_with_grad
+from cots.collectives import all_gather_with_grad
 from cots.losses.contrastive import contrastive_logits, global_targets, info_nce
 from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from cots.collectives import all_gather_with_grad
 from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, SIMILARITY_STD
-from cots.distributed import all_gather_with_grad, local_slice
+from cots.distributed import local_slice
 from cots.losses.alignment import symmetric_kl
 from cots.losses.contrastive import contrastive_logits, info_nce, multi_positive_info_nce
 from cots.losses.filter import AdaptiveMomentumFilter, keep_at_least

@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cots.distributed import all_gather_with_grad
+from cots.collectives import all_gather_with_grad
 
 ALL_ROWS = slice(None)
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cots.distributed import all_gather_with_grad
+from cots.collectives import all_gather_with_grad
 from cots.losses.contrastive import global_targets
 from cots.models.encoder import ImageEncoder, TextEncoder
 from cots.models.temperature import Temperature

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cots.collectives import all_reduce_gradients, all_reduce_sum
 from cots.curves import loss_column
 from cots.devices import autocast
-from cots.distributed import all_reduce_gradients, all_reduce_sum, local_slice
+from cots.distributed import local_slice
 from cots.objectives.protocol import Batch, KeyFeatures, LossOutput, Objective
 
 Metrics = dict[str, float]

@@ -12,17 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cots.collectives import all_gather_with_grad, clip_grad_norm
 from cots.config.training import TrainConfig
 from cots.curves import GRAD_NORM, TOTAL_LOSS, current_column
 from cots.data.loader import NumpyBatch, TrainLoader
-from cots.distributed import (
-    all_gather_object,
-    all_gather_with_grad,
-    barrier,
-    broadcast_object,
-    clip_grad_norm,
-    rank,
-)
+from cots.distributed import all_gather_object, barrier, broadcast_object, rank
 from cots.errors import BadInput
 from cots.models.encoder import compile_blocks
 from cots.models.pixels import normalize_pixels

@@ -1,10 +1,10 @@
-"""Functions over torch.distributed with a single process."""
+"""Collective operations with a single process."""
 
 import pytest
 import torch
 from torch import nn
 
-from cots.distributed import clip_grad_norm
+from cots.collectives import clip_grad_norm
 
 
 @pytest.mark.parametrize(("max_norm", "expected"), [(1.0, 1.0), (10.0, 5.0)])
