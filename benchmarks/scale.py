@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cots.config.stages.validate import ValidateParams
+from cots.data.ingest.block_files import Place
 from cots.data.ingest.ledger import open_ledger
 from cots.data.manifest import PIECE, REJECTED_SCHEMA, SCHEMA, read_pieces, sample_captions, write_pieces, write_table
 from cots.data.samples import sample_key
@@ -88,11 +89,11 @@ def _peak() -> float:
 
 def run_prepare(folder: Path) -> None:
     """The tables of `prepare`: every row into the ledger, and from there into a manifest."""
-    with open_ledger(folder / "ledger.partial") as ledger:
+    with open_ledger(folder / "ledger.sqlite") as ledger:
         for piece in read_pieces(folder / "manifest.parquet", SCHEMA.names):
             for row in piece.to_pylist():
                 ledger.add_id(row["id"])
-                ledger.add(row)
+                ledger.add(row, Place(0, 0, (row["bytes"],)))
         write_pieces(folder / "again.parquet", ledger.samples(), SCHEMA)
 
 

@@ -59,6 +59,11 @@ class Progress:
             line = f"{self.title}: {self.done}{total} {self.unit}, {rate:.1f}/s{left} {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)
 
+    def skip(self, amount: int) -> None:
+        """Count work that an earlier run has done."""
+        self.skipped += amount
+        self.advance(amount)
+
     def log_step(self, row: Mapping[str, float]) -> None:
         """Count one training step and show its losses."""
         columns = [*loss_columns(row), *(name for name in ("perplexity", KEEP_RATE, VALIDATION_RSUM) if name in row)]

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from cots.config.gate import GateConfig
 from cots.config.prepare import PrepareConfig
-from cots.data.ingest.ingestor import Ingestor, Rejected
-from cots.data.ingest.shard_writer import ingest
+from cots.data.ingest.ingestor import Ingestor, Rejected, ingest
 from cots.data.samples import Sample, Split, is_utf8
 from cots.data.sources.caption_table import TABLE_SUFFIXES, read_cells
 from cots.data.sources.folder import FolderSourceConfig, find_media, find_tables

@@ -25,6 +25,7 @@ class FileStat(NamedTuple):
 
     st_size: int  # bytes
     st_mtime: float  # when it was written, seconds since 1970
+    etag: str = ""  # another one for other content
 
 
 class BucketPath(PurePosixPath):
@@ -113,7 +114,8 @@ class BucketPath(PurePosixPath):
 
 
 def _stat(entry: Mapping[str, Any]) -> FileStat:
-    return FileStat(entry["size"], entry["LastModified"].timestamp() if "LastModified" in entry else 0.0)
+    written = entry["LastModified"].timestamp() if "LastModified" in entry else 0.0
+    return FileStat(entry["size"], written, entry.get("ETag", ""))
 
 
 def in_bucket(path: PurePath) -> TypeGuard[BucketPath]:

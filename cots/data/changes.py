@@ -127,28 +127,46 @@ def find_unused_images(path: Path, withdrawn: Collection[str]) -> list[Path]:
     return [file for file in sorted(folder.iterdir()) if file.name not in used] if folder.is_dir() else []
 
 
-def apply_changes(samples: Iterable[Sample], changes: Mapping[str, Change], folder: Path) -> Iterator[Sample]:
-    """The samples of a source as requests have changed them, and then those that they have added, for training.
-
-    A sample that was changed, and that the source lacks by now, cannot be used, unless it was given an image.
-
-    Args:
-        samples: of the source.
-        changes: by id.
-        folder: of the images that they name.
+def require_images(changes: Mapping[str, Change], folder: Path) -> None:
+    """Check that the folder of the images that changes name is there.
 
     Raises:
-        BadInput: there is no such folder, as in a fresh clone: all that requests have added would be lost unnoticed.
+        BadInput: it is not, as in a fresh clone: all that requests have added would be lost unnoticed.
     """
     if not folder.is_dir() and any(change.image for change in changes.values()):
         raise BadInput(
             f"{folder.name}.jsonl names images in {folder}, which is missing: copy the folder from where it is kept"
         )
-    waiting = dict(changes)
+
+
+def with_changes(
+    samples: Iterable[Sample], changes: Mapping[str, Change], folder: Path
+) -> Iterator[tuple[Sample, bool]]:
+    """Samples as they are, with False; before the first of an id that has a change, as that has changed it, with True.
+
+    Args:
+        samples: of the source, or of a part of it.
+        changes: by id.
+        folder: of the images that they name.
+    """
+    changed = set[str]()
     for sample in samples:
-        change = waiting.pop(sample.id, None)
-        yield _apply(sample, change, folder) if change else sample
-    for change in waiting.values():
+        if sample.id not in changed and (change := changes.get(sample.id)):
+            changed.add(sample.id)
+            yield _apply(sample, change, folder), True
+        yield sample, False
+
+
+def added_samples(changes: Iterable[Change], folder: Path) -> Iterator[Sample]:
+    """The samples, for training, of changes with ids that the source has not.
+
+    One that was changed, and that the source lacks by now, cannot be used, unless it was given an image.
+
+    Args:
+        changes: in the order of the list.
+        folder: of the images that they name.
+    """
+    for change in changes:
         fault = None if change.image else Fault("no such file", "requests changed it, and the source lacks it")
         yield _apply(added_sample(change.id, origin=f"{folder.name}.jsonl", fault=fault), change, folder)
 

@@ -1,9 +1,7 @@
 """Stage `tokenize`: random crops of every training sample with their visual tokens, and the text tokenizer."""
 
-import shutil
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +24,11 @@ from cots.devices import autocast, default_device
 from cots.distributed import barrier, rank, world_size
 from cots.errors import exit_on_error
 from cots.factory.dvae_size import dvae_image_size
-from cots.fingerprint import fingerprint
-from cots.init_distributed import init_distributed
+from cots.fingerprint import clear_unless_current, fingerprint
+from cots.init_distributed import SHARDS_TIMEOUT, init_distributed
 from cots.models.dvae.io import AnyDvae, load_dvae
 from cots.models.dvae.pixels import to_pixels
 from cots.progress import Progress
-
-SHARDS_TIMEOUT = timedelta(days=2)  # ranks with quick shards wait at the end for one with slow ones
 
 
 def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, *, params: TokenizeParams) -> None:
@@ -67,15 +63,6 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
     if rank() == 0:
         finish_list(out)
     barrier()
-
-
-def clear_unless_current(current: str, out: Path) -> None:
-    """Empty the folder unless its fingerprint file has the current fingerprint of parameters and inputs."""
-    file = out / "fingerprint.txt"
-    if not file.is_file() or file.read_text() != current:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        file.write_text(current)
 
 
 def keep_where_shards_are(shards: Path, out: Path) -> None:

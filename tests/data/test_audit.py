@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from cots.data.ingest.ingestor import IngestedSample, Ingestor
-from cots.data.ingest.shard_writer import ShardWriter
 from cots.data.manifest import PIECE, SCHEMA
 from cots.data.quality import audit as audit_module
 from cots.data.quality.audit import ROW_COLUMNS, Audit, audit_manifest
@@ -20,6 +19,7 @@ from cots.data.quality.row_checks import derive_columns, manifest_checks
 from cots.data.quality.shard_checks import INTACT, compare_shard
 from cots.data.samples import SPLITS, Sample, StoredSample
 from cots.data.shards import read_shard, write_shard
+from tests.stored import store
 
 Encoded = Callable[..., bytes]
 CHECKS = manifest_checks(min_side=8, max_pixels=10_000, max_frames=1, max_words=2, max_long=0, max_suspects=0)
@@ -39,8 +39,7 @@ def stored(tmp_path: Path, make_image: Encoded) -> tuple[pd.DataFrame, Path]:
         max_seconds=60,
         max_caption_chars=50,
     )
-    writer = ShardWriter(tmp_path / "shards", samples_per_shard=3)
-    rows = []
+    usable = []
     for number in range(18):
         split = SPLITS[number // 6]
         texts, data = (f"caption {number}", "more"), make_image(seed=number)
@@ -48,9 +47,8 @@ def stored(tmp_path: Path, make_image: Encoded) -> tuple[pd.DataFrame, Path]:
                         content=data, origin="here")  # fmt: skip
         ingested = ingestor(sample)
         assert isinstance(ingested, IngestedSample)
-        rows.append(writer.add(ingested))
-    writer.close()
-    return pd.DataFrame(rows), tmp_path / "shards"
+        usable.append(ingested)
+    return pd.DataFrame(store(usable, tmp_path / "shards", samples_per_shard=3)), tmp_path / "shards"
 
 
 def audit(manifest: pd.DataFrame, shards: Path, *, sampled: int = 100) -> Audit:

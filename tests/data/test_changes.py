@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 
 from cots.config.params import Params
-from cots.data.changes import Change, add_changes, apply_changes, find_unused_images, images_folder, read_changes
+from cots.data.changes import Change, add_changes, find_unused_images, images_folder, read_changes
 from cots.data.manifest import read_last_change
 from cots.data.samples import Sample
 from cots.data.verdicts import pair_key, set_verdict
 from cots.errors import BadInput
 from cots.stages.prepare import stage
 from tests.conftest import Encoded
+from tests.stored import apply_changes
 
 ROOT = Path(__file__).parents[2]
 A, B = b"one file", b"another file"
@@ -36,7 +37,7 @@ def changes(tmp_path: Path) -> Path:
 
 
 def applied(samples: list[Sample], path: Path) -> list[Sample]:
-    return list(apply_changes(samples, read_changes(path), images_folder(path)))
+    return apply_changes(samples, path)
 
 
 def sample(name: str, **fields: object) -> Sample:

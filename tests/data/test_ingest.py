@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from cots.data.ingest.ingestor import Ingestor, Rejected
+from cots.data.ingest.ingestor import Ingestor, Rejected, ingest
 from cots.data.ingest.metadata import MAX_CHARS, metadata_json
-from cots.data.ingest.shard_writer import ingest
 from cots.data.samples import Sample, sample_key
 from cots.decode_threads import ITEMS_PER_THREAD, num_untrusted_threads
 from cots.directions import Media

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from cots.config.params import Params
-from cots.data.changes import Change, apply_changes
+from cots.data.changes import Change, with_changes
 from cots.data.descriptions import Answer, captions_by_label, format_answer, read_answers
 from cots.data.manifest import SCHEMA, schema_with, write_table
 from cots.data.pairs import PAIR_COLUMNS, drop_rates
@@ -190,7 +190,7 @@ def test_a_rejected_caption_leaves_its_mark_with_it_and_changes_keep_the_others(
 
     samples = read(folder, descriptions="descriptions/made.jsonl").values()
     change = Change(id="0.jpg", captions=("It barks.", "a new one"), number=1)
-    changed = next(iter(apply_changes(samples, {"0.jpg": change}, tmp_path)))
+    changed, _ = next(with_changes(samples, {"0.jpg": change}, tmp_path))
     assert (changed.captions, changed.is_made) == (("It barks.", "a new one"), (True, False))
 
 

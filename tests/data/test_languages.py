@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cots.data.changes import Change, add_changes, apply_changes, images_folder, read_changes
+from cots.data.changes import Change, add_changes, images_folder
 from cots.data.ingest.merge import merge
 from cots.data.language_tags import mostly_tags, parse_language, parse_languages
 from cots.data.languages import language_weights
@@ -15,6 +15,7 @@ from cots.data.samples import Sample
 from cots.data.sources.folder import FolderSourceConfig
 from cots.errors import BadInput
 from tests.conftest import Encoded
+from tests.stored import apply_changes
 
 ROWS = [("a.jpg", "a dog", "en"), ("a.jpg", "一只狗", "zh-hans"), ("a.jpg", "?", ""), ("b.jpg", "un chat", "fr_CA")]
 
@@ -102,7 +103,7 @@ def test_merging_and_changes_by_request_keep_the_languages_that_are_known(folder
     changes.write_text("\n")
     images_folder(changes).mkdir()
     add_changes(changes, [Change(id="a.jpg", captions=("一只狗", "new"))], {})
-    changed, _ = apply_changes(samples, read_changes(changes), images_folder(changes))
+    changed, _ = apply_changes(samples, changes)
     assert (changed.captions, changed.languages) == (("一只狗", "new"), ("zh-Hans", ""))
 
 

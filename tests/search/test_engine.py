@@ -12,7 +12,6 @@ from PIL import Image
 from cots.config.params import Params
 from cots.data.images import encode_jpeg
 from cots.data.ingest.ingestor import IngestedSample, Ingestor
-from cots.data.ingest.shard_writer import ShardWriter
 from cots.data.manifest import SCHEMA, write_table
 from cots.data.samples import Sample
 from cots.errors import BadInput
@@ -21,6 +20,7 @@ from cots.models.dual_encoder import DualEncoder
 from cots.search_engine.engine import SearchEngine
 from cots.search_engine.queries import Query, ResultMedia, encode_queries
 from cots.stages.index import stage
+from tests.stored import store
 
 ROOT = Path(__file__).parents[2]
 VIDEOS = {  # colours of the frames
@@ -56,7 +56,6 @@ def samples() -> list[Sample]:
 def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """What stage `index` writes for three images and three videos."""
     folder = tmp_path_factory.mktemp("search")
-    shards = ShardWriter(folder / "shards", samples_per_shard=10)
     ingest = Ingestor(
         root=folder,
         withdrawn={},
@@ -68,9 +67,8 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         max_seconds=60,
         max_caption_chars=99,
     )
-    rows = [shards.add(sample) for sample in map(ingest, samples()) if isinstance(sample, IngestedSample)]
-    shards.close()
-    write_table(folder / "manifest.parquet", sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
+    usable = [sample for sample in map(ingest, samples()) if isinstance(sample, IngestedSample)]
+    write_table(folder / "manifest.parquet", store(usable, folder / "shards", samples_per_shard=10), SCHEMA)
     params = Params.load(ROOT / "params.yaml")
     stage(folder / "shards", folder / "manifest.parquet", tiny_model, folder / "index", params=params)
     return folder / "index"

@@ -2,7 +2,9 @@
 
 import shutil
 import signal
+import tarfile
 from collections.abc import Callable
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 
@@ -53,16 +55,56 @@ def assert_all_alike(folders: list[Path], min_steps: int) -> None:
         assert outputs(folder) == first, f"killed at step {number}"
 
 
+PREPARE = ["cots.stages.prepare", str(ROOT / "withdrawn.csv"), "data/shards", "data/m.parquet", "data/r.parquet"]
+
+
 def test_prepare(folders: Folders, tmp_path: Path, make_image: Encoded, fork_python: str) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     rows = ["image,caption"]
-    for number in range(7):
+    for number in range(2):
         (pictures / f"{number}.jpg").write_bytes(make_image(seed=number))
         rows.append(f"{number}.jpg,picture {number}")
     (pictures / "captions.csv").write_text("\n".join(rows))
-    command = ["cots.stages.prepare", str(ROOT / "withdrawn.csv"), "data/shards", "data/m.parquet", "data/r.parquet"]
-    assert_all_alike(list(killed_everywhere(fork_python, folders, *command)), min_steps=8)
+    ended = list(killed_everywhere(fork_python, folders, *PREPARE))
+    assert_all_alike(ended, min_steps=15)
+    assert {path.name for path in (ended[0] / "data").iterdir()} == {"shards", "m.parquet", "r.parquet"}
+
+
+def test_prepare_goes_on_with_the_tars_that_it_has_opened(
+    folders: Folders, tmp_path: Path, make_image: Encoded, fork_python: str
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        with tarfile.open(tmp_path / f"pictures/{number}.tar", "w") as tar:
+            for name in ("a.jpg", "b.jpg"):
+                member, image = tarfile.TarInfo(name), make_image(seed=number)
+                member.size = len(image)
+                tar.addfile(member, BytesIO(image))
+    steps = {  # before which it is killed, and samples that are opened afterwards
+        "000000.jsonl.partial": 6,
+        "000001.jsonl": 4,
+        "000002.jsonl.partial": 2,
+        "image-00001.tar.partial": 0,
+        "m.parquet.partial": 0,
+    }
+
+    def folder_of_tars() -> Path:
+        folder = folders()
+        values = yaml.safe_load((folder / "params.yaml").read_text())
+        values["source"]["kind"] = "webdataset"
+        (folder / "params.yaml").write_text(yaml.safe_dump(values))
+        return folder
+
+    ended = [folder_of_tars()]
+    assert run(fork_python, ended[0], "0", *PREPARE).returncode == 0
+    for where, opened in steps.items():
+        ended.append(folder_of_tars())
+        assert run(fork_python, ended[-1], where, *PREPARE).returncode == -signal.SIGKILL, where
+        again = run(fork_python, ended[-1], "0", *PREPARE)
+        assert again.returncode == 0, again.stderr
+        assert f"prepare: {f'{opened} of ' if opened < 6 else ''}6 samples in" in again.stderr
+    assert_all_alike(ended, min_steps=6)
 
 
 def test_tokenize(folders: Folders, tiny_data: Path, tokenized: Path, fork_python: str) -> None:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected
-from cots.data.ingest.shard_writer import ingest
+from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, ingest
 from cots.data.samples import Sample, StoredSample
 from cots.directions import Media
 

@@ -1,7 +1,7 @@
 """Turns a source sample into a usable sample, or a rejection with a reason."""
 
 import io
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -16,6 +16,7 @@ from cots.data.ingest.source_file import check_bytes, locate_source_file, read_s
 from cots.data.ingest.video import decode_video
 from cots.data.samples import GALLERY, RejectReason, Sample, StoredSample, StoredSplit, is_utf8
 from cots.data.verdicts import PairKey, pair_key
+from cots.decode_threads import decode_in_threads
 from cots.directions import Media
 
 
@@ -172,6 +173,28 @@ def reject(sample: Sample, reason: RejectReason, detail: str) -> Rejected:
     return Rejected(
         id=_escape(sample.id), split=sample.split, origin=_escape(sample.origin), reason=reason, detail=_escape(detail)
     )
+
+
+def ingest(samples: Iterable[Sample], ingestor: Ingestor) -> Iterator[IngestedSample | Rejected]:
+    """Open samples in threads and yield the outcomes in order; later usable samples with the same id are rejected."""
+    seen = set[str]()
+    for outcome, split in decode_in_threads(
+        samples, lambda sample: (ingestor(sample), sample.split), max_pixels=ingestor.max_pixels
+    ):
+        yield reject_duplicate(outcome.id, split, outcome.origin) if _is_repeated(outcome, seen) else outcome
+
+
+def reject_duplicate(name: str, split: StoredSplit, origin: str) -> Rejected:
+    """Reject a usable sample, because an earlier usable one has its id."""
+    return Rejected(id=name, split=split, origin=origin, reason="duplicate id", detail="an earlier sample has it")
+
+
+def _is_repeated(outcome: IngestedSample | Rejected, seen: set[str]) -> bool:
+    if isinstance(outcome, Rejected):
+        return False
+    is_repeated = outcome.id in seen
+    seen.add(outcome.id)
+    return is_repeated
 
 
 def _escape(text: str) -> str:

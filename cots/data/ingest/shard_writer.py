@@ -1,39 +1,46 @@
-"""Writes ingested samples to shards."""
+"""Writes shards: one series of them for each split and kind of media."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from cots.data.ingest.ingestor import IngestedSample, Ingestor, Rejected, reject
-from cots.data.manifest import LANGUAGES, MADE
-from cots.data.samples import GALLERY, STORED_SPLITS, Sample, StoredSample, StoredSplit, sample_key
+from cots.data.ingest.block_files import FrameReader
+from cots.data.ingest.ledger import read_ledger
+from cots.data.manifest import LANGUAGES
+from cots.data.samples import GALLERY, STORED_SPLITS, StoredSample, StoredSplit, sample_key
 from cots.data.shards import shard_name, write_shard
-from cots.data.store import finish_list, keep_part, start_list
-from cots.decode_threads import decode_in_threads
+from cots.data.store import keep_part, start_list
 from cots.directions import MEDIA, Media
+from cots.distributed import round_robin
 
-Series = tuple[StoredSplit, Media]
+SERIES = [(split, media) for split in STORED_SPLITS for media in MEDIA]
 
 
-class ShardWriter:
-    """Fills shards as samples come: one series of shards for each split and kind of media.
+class Shard(NamedTuple):
+    """A shard to write.
 
-    Args:
-        path: the folder; shards of an earlier run are removed.
-        samples_per_shard: in a full shard.
-        store: where shards are kept; None if in the folder.
+    Attributes:
+        name: its path below the shard folder.
+        series: number of its split and kind of media.
+        numbers: of its samples in the series.
     """
 
-    def __init__(self, path: Path, *, samples_per_shard: int, store: Path | None = None) -> None:
-        self._path = path
+    name: str
+    series: int
+    numbers: range
+
+
+class ShardLayout:
+    """Gives samples, in the order of the source, their keys and shards.
+
+    Args:
+        samples_per_shard: in a full shard.
+    """
+
+    def __init__(self, samples_per_shard: int) -> None:
         self._samples_per_shard = samples_per_shard
-        self._pending: dict[Series, list[StoredSample]] = {
-            (split, media): [] for split in STORED_SPLITS for media in MEDIA
-        }
-        self._counts = Counter[Series]()
-        for old_shard in path.glob("*/*.tar"):
-            old_shard.unlink()
-        start_list(path, store)
+        self._counts = Counter[tuple[StoredSplit, Media]]()
 
     @property
     def num_samples(self) -> int:
@@ -45,84 +52,59 @@ class ShardWriter:
         """How many of them have no caption."""
         return sum(self._counts[GALLERY, media] for media in MEDIA)
 
-    def add(self, sample: IngestedSample) -> dict[str, object]:
-        """Put a sample into its shard.
+    def add(self, split: StoredSplit, media: Media) -> dict[str, str]:
+        """Key and shard of the next sample of a series. Samples sorted by key are in the order of the shards."""
+        number = self._counts[split, media]
+        self._counts[split, media] += 1
+        key = sample_key(SERIES.index((split, media)), number)
+        return {"key": key, "shard": shard_name(split, media, number // self._samples_per_shard)}
 
-        Returns:
-            Its row of the manifest. Rows sorted by key are in the order of the samples in the shards.
-        """
-        series = (sample.split, sample.media)
-        number = self._counts[series]
-        self._counts[series] += 1
-        key = sample_key(list(self._pending).index(series), number)
-        pending = self._pending[series]
-        pending.append(sample.to_stored(key))
-        shard = shard_name(*series, number // self._samples_per_shard)
-        if len(pending) == self._samples_per_shard:
-            self._write(series)
-        return _manifest_row(sample, key=key, shard=shard)
-
-    def close(self) -> None:
-        """Write the shards that are not full."""
-        for series, pending in self._pending.items():
-            if pending:
-                self._write(series)
-        finish_list(self._path)
-
-    def _write(self, series: Series) -> None:
-        number = (self._counts[series] - 1) // self._samples_per_shard
-        shard = self._path / shard_name(*series, number)
-        write_shard(shard, self._pending[series])
-        keep_part(shard)
-        self._pending[series] = []
+    def shards(self) -> Iterator[Shard]:
+        """The shards of all samples so far."""
+        size = self._samples_per_shard
+        for series, (split, media) in enumerate(SERIES):
+            count = self._counts[split, media]
+            for start in range(0, count, size):
+                numbers = range(start, min(start + size, count))
+                yield Shard(shard_name(split, media, start // size), series, numbers)
 
 
-def ingest(
-    samples: Iterable[Sample], ingestor: Ingestor, add_id: Callable[[str], bool] | None = None
-) -> Iterator[IngestedSample | Rejected]:
-    """Open samples in threads and yield the outcomes in order; later usable samples with the same id are rejected.
+def start_shards(path: Path, store: Path | None) -> None:
+    """Begin the shard folder anew.
 
     Args:
-        samples: of a source; ingestor: opens them.
-        add_id: remembers an id and says whether it is new; by default in memory.
+        path: the folder; shards of an earlier run are removed.
+        store: where shards are kept; None if in the folder.
     """
-    add_id = add_id or _remember_in_memory()
-    outcomes = decode_in_threads(samples, lambda sample: (sample, ingestor(sample)), max_pixels=ingestor.max_pixels)
-    for sample, outcome in outcomes:
-        if isinstance(outcome, IngestedSample) and not add_id(sample.id):
-            yield reject(sample, "duplicate id", "an earlier sample has it")
-        else:
-            yield outcome
+    for old_shard in path.glob("*/*.tar"):
+        old_shard.unlink()
+    start_list(path, store)
 
 
-def _remember_in_memory() -> Callable[[str], bool]:
-    seen = set[str]()
+def write_own_shards(path: Path, layout: ShardLayout, *, ledger: Path, blocks: Path) -> None:
+    """Write this rank's share of the shards, each from the rows of the ledger and the frames of blocks.
 
-    def add_id(name: str) -> bool:
-        is_new = name not in seen
-        seen.add(name)
-        return is_new
+    Args:
+        path: the shard folder.
+        layout: of all samples.
+        ledger: its file, complete.
+        blocks: the folder of the blocks.
+    """
+    with read_ledger(ledger) as find:
 
-    return add_id
+        def read_samples(shard: Shard) -> Iterator[StoredSample]:
+            with FrameReader(blocks) as frames:
+                for number in shard.numbers:
+                    key = sample_key(shard.series, number)
+                    row, place = find(key)
+                    yield StoredSample(
+                        key=key,
+                        id=row["id"],
+                        captions=tuple(row["captions"]),
+                        frames=frames.read(place),
+                        languages=tuple(row[LANGUAGES] or ()),
+                    )
 
-
-def _manifest_row(sample: IngestedSample, *, key: str, shard: str) -> dict[str, object]:
-    return {
-        "key": key,
-        "id": sample.id,
-        "split": sample.split,
-        "media": sample.media,
-        "shard": shard,
-        "captions": sample.captions,
-        "wrong": sample.is_mismatched,
-        "frames": len(sample.frames),
-        "width": sample.width,
-        "height": sample.height,
-        "bytes": sum(map(len, sample.frames)),
-        "pixel_hash": sample.pixel_hash,
-        "dhash": sample.dhash,
-        "origin": sample.origin,
-        "metadata": sample.metadata,
-        LANGUAGES: sample.languages or None,
-        MADE: sample.is_made or None,
-    }
+        for shard in round_robin(layout.shards()):
+            write_shard(path / shard.name, read_samples(shard))
+            keep_part(path / shard.name)

@@ -1,6 +1,8 @@
 """Tar files as img2dataset and video2dataset write them: for each key an image or video, its caption, and JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from tarfile import TarInfo
 from typing import BinaryIO, Literal
@@ -9,9 +11,11 @@ from pydantic import Field
 
 from cots.config_base import Config, Seed
 from cots.data.bucket import Location, local_copy
+from cots.data.file_state import file_state
 from cots.data.samples import MAX_FILE_BYTES, Fault, Sample, Split
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import MEDIA_SUFFIXES, make_sample, media_of, parse_json, require_folder
+from cots.data.sources.parts import Part
 from cots.data.sources.tar_members import group_members, list_members, read_member
 from cots.errors import BadInput
 
@@ -39,6 +43,14 @@ class WebdatasetSourceConfig(Config):
         Raises:
             BadInput: no such folder, no tar file in it, a compressed or a damaged one.
         """
+        return chain.from_iterable(part.read() for part in self.parts())
+
+    def parts(self) -> Iterator[Part]:
+        """Each tar alone.
+
+        Raises:
+            BadInput: no such folder, no tar file in it, or a compressed one.
+        """
         require_folder(self.path)
         files = sorted(file for file in self.path.iterdir() if not file.name.startswith("."))
         if compressed := [file for file in files if file.name.lower().endswith(COMPRESSED_SUFFIXES)]:
@@ -47,11 +59,14 @@ class WebdatasetSourceConfig(Config):
         if not tars:
             raise BadInput(f"{self.path} holds no .tar file: set source.path to the folder of tars")
         for tar in tars:
-            with local_copy(tar) as copy, copy.open("rb") as file:
-                for key, members in group_members(list_members(copy, tar), MEDIA_SUFFIXES):
-                    name = f"{tar.stem}/{key}"
-                    split = split_by_hash(name, seed=self.seed, holdout=self.holdout)
-                    yield _read_sample(file, name, members, split=split, tar=tar)
+            yield Part(tar.name, partial(self._read_tar, tar), partial(file_state, tar, self.path))
+
+    def _read_tar(self, tar: Path) -> Iterator[Sample]:
+        with local_copy(tar) as copy, copy.open("rb") as file:
+            for key, members in group_members(list_members(copy, tar), MEDIA_SUFFIXES):
+                name = f"{tar.stem}/{key}"
+                split = split_by_hash(name, seed=self.seed, holdout=self.holdout)
+                yield _read_sample(file, name, members, split=split, tar=tar)
 
 
 def _read_sample(file: BinaryIO, name: str, members: Members, *, split: Split, tar: Path) -> Sample:

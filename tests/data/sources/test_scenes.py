@@ -33,18 +33,17 @@ def grammar() -> Grammar:
 def draw_samples(
     path: Path = GRAMMAR_FILE, *, num_images: int = 30, caption_noise: float = 0.1, seed: int = 0
 ) -> list[Sample]:
-    return list(
-        draw_scenes(
-            path,
-            seed=seed,
-            size=32,
-            images={"train": num_images, "val": 5, "test": num_images},
-            videos={"train": 4, "val": 1, "test": 2},
-            video_frames=3,
-            captions=5,
-            caption_noise=caption_noise,
-        )
+    parts = draw_scenes(
+        path,
+        seed=seed,
+        size=32,
+        images={"train": num_images, "val": 5, "test": num_images},
+        videos={"train": 4, "val": 1, "test": 2},
+        video_frames=3,
+        captions=5,
+        caption_noise=caption_noise,
     )
+    return [sample for part in parts for sample in part.read()]
 
 
 def sample_scenes(grammar: Grammar, number: int) -> list[Scene]:

@@ -1,6 +1,7 @@
 """The keys of source `scenes`."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from cots.config_base import Config, Fraction, Seed
 from cots.data.samples import Sample
+from cots.data.sources.parts import Part
 
 
 class SplitCountsConfig(Config):
@@ -40,6 +42,10 @@ class ScenesSourceConfig(Config):
 
     def read(self) -> Iterator[Sample]:
         """Draw the samples."""
+        return chain.from_iterable(part.read() for part in self.parts())
+
+    def parts(self) -> Iterator[Part]:
+        """Some scenes of one split and kind of media each."""
         from cots.data.sources.scenes.source import draw_scenes  # numpy and Pillow, which parameters do not need
 
         return draw_scenes(**self.model_dump(exclude={"kind"}))

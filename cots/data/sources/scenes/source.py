@@ -1,12 +1,15 @@
 """Reader of source `scenes`: draws scenes with captions from a grammar and a seed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from cots.data.images import encode_jpeg
 from cots.data.samples import SPLITS, Sample, Split
+from cots.data.sources.parts import PART_SIZE, Part
 from cots.data.sources.scenes.captions import sample_caption, sample_short_caption
 from cots.data.sources.scenes.drawing import OUTLINES, PATTERNS, draw
 from cots.data.sources.scenes.grammar import Grammar
@@ -25,7 +28,7 @@ def draw_scenes(
     video_frames: int,
     captions: int,
     caption_noise: float,
-) -> Iterator[Sample]:
+) -> Iterator[Part]:
     """Draw images and videos of all splits; the same arguments give the same bytes.
 
     Args:
@@ -38,30 +41,70 @@ def draw_scenes(
         captions: captions per image or video.
         caption_noise: fraction of the training captions that describe another scene of the split.
 
+    Returns:
+        Parts, which draw their scenes when they are read, by the grammar as it is now.
+
     Raises:
-        BadInput: the grammar cannot be used, or there are too few scenes to take wrong captions from.
+        BadInput: the grammar cannot be used; or, of a part, there are too few scenes to take wrong captions from.
     """
     grammar = Grammar.load(path)
     _check_drawable(grammar, path)
     for split in SPLITS:
         noise, short = (caption_noise, grammar.mention.short) if split == "train" else (0.0, 0.0)
         for media in MEDIA:
-            key = [seed, SPLITS.index(split), MEDIA.index(media)]
+            key = (seed, SPLITS.index(split), MEDIA.index(media))
             num_scenes = (images if media == "image" else videos)[split]
-            scenes = [sample_scene(grammar, _rng(key, 0, i), split, media) for i in range(num_scenes)]
-            for i, scene in enumerate(scenes):
-                texts, is_mismatched = _sample_captions(
-                    _rng(key, 1, i), grammar, scene, scenes, num_captions=captions, noise=noise, short=short
-                )
-                yield Sample(
-                    id=f"{split}-{media}-{i:05d}",
-                    split=split,
-                    media=media,
-                    captions=texts,
-                    is_mismatched=is_mismatched,
-                    content=_draw_content(_rng(key, 2, i), grammar, scene, size=size, num_frames=video_frames),
-                    origin=f"drawn: {describe_scene(scene)}",
-                )
+            series = _Series(grammar, key, split, media, num_scenes, captions, noise, short, size, video_frames)
+            for start in range(0, num_scenes, PART_SIZE):
+                numbers = range(start, min(start + PART_SIZE, num_scenes))
+                name = f"{split}-{media}-{start:05d}"
+                yield Part(name, partial(series.draw, numbers), partial(repr, (grammar, name)))
+
+
+@dataclass(frozen=True)
+class _Series:
+    """The scenes of one split and kind of media."""
+
+    grammar: Grammar
+    key: tuple[int, int, int]
+    split: Split
+    media: Media
+    num_scenes: int
+    captions: int
+    noise: float
+    short: float
+    size: int
+    video_frames: int
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        return [
+            sample_scene(self.grammar, _rng(self.key, 0, i), self.split, self.media) for i in range(self.num_scenes)
+        ]
+
+    def draw(self, numbers: Iterable[int]) -> Iterator[Sample]:
+        for i in numbers:
+            scene = self.scenes[i]
+            texts, is_mismatched = _sample_captions(
+                _rng(self.key, 1, i),
+                self.grammar,
+                scene,
+                self.scenes,
+                num_captions=self.captions,
+                noise=self.noise,
+                short=self.short,
+            )
+            yield Sample(
+                id=f"{self.split}-{self.media}-{i:05d}",
+                split=self.split,
+                media=self.media,
+                captions=texts,
+                is_mismatched=is_mismatched,
+                content=_draw_content(
+                    _rng(self.key, 2, i), self.grammar, scene, size=self.size, num_frames=self.video_frames
+                ),
+                origin=f"drawn: {describe_scene(scene)}",
+            )
 
 
 def sample_scene(grammar: Grammar, rng: np.random.Generator, split: Split, media: Media) -> Scene:
