@@ -22,6 +22,7 @@ from tests.training.conftest import tiny_params
 pytest.importorskip("ray", reason="install the extra cluster")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
 PRETRAIN = "cots.stages.pretrain"
 NODE: dict[str, Any] = {
     "num_cpus": 1,
@@ -57,15 +58,16 @@ class TwoNodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args=NODE | {"no_monitor": True})
+        self.cluster = Cluster()
+        self._add(no_monitor=True)
         self.second = self._add()
         self.variables = {"COTS_ENGINE": "ray", "RAY_ADDRESS": self.cluster.address, "COTS_PROCESSES": "2"}
 
-    def _add(self) -> Any:
+    def _add(self, **options: Any) -> Any:
         for _ in range(3):  # Ray gives a node 30 s to start, on a busy machine too
             with suppress(Exception):
-                return self.cluster.add_node(**NODE)
-        return self.cluster.add_node(**NODE)
+                return self.cluster.add_node(**NODE, **options)
+        return self.cluster.add_node(**NODE, **options)
 
     def replace_second(self) -> None:
         """Take the second node away as if its power had failed, and add another one."""
@@ -85,12 +87,15 @@ def two_nodes() -> Iterator[TwoNodes]:
 @pytest.fixture(scope="module")
 def make_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Callable[[], Path]:
     """Makes a folder with the parameters of a run that is long enough to be interrupted twice."""
-    params = tiny_params(pretrain={"steps": 12, "checkpoint_every": 2}, index={"recall_queries": 20})
+    few = {"train": 9, "val": 2, "test": 2}
+    scenes = {"path": str(ROOT / "cots/data/scenes.yaml"), "images": few, "videos": few}
+    params = tiny_params(pretrain={"steps": 12, "checkpoint_every": 2}, index={"recall_queries": 20}, source=scenes)
 
     def make() -> Path:
         folder = tmp_path_factory.mktemp("project")
         (folder / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
         shutil.copy(empty_store, folder / "mlflow.db")
+        (folder / "withdrawn.csv").write_text("id,when,reason\n")
         (folder / "probe.py").write_text(PROBE)
         return folder
 
@@ -129,6 +134,7 @@ def stages(tiny_data: Path, tokenized: Path, tiny_model: Path) -> dict[str, list
     """The arguments of each stage."""
     data = [tiny_data / "shards", tiny_data / "manifest.parquet"]
     return {
+        "prepare": [Path(name) for name in ("withdrawn.csv", "shards", "manifest.parquet", "rejected.parquet")],
         "tokenize": [*data, tokenized / "dvae", Path("tokens"), Path("tokenizer")],
         "pretrain": [*data, tokenized / "tokens", tokenized / "tokenizer", *map(Path, ("model", "report", "run.json"))],
         "index": [*data, tiny_model.parent, Path("index")],
@@ -145,6 +151,12 @@ def compare_with_torchrun(
     local, spread = map(outputs, folders)
     assert local.keys() == spread.keys() != set()
     assert [file for file in local if local[file] != spread[file] and file != "index/index.json"] == []  # milliseconds
+
+
+def test_prepare(
+    two_nodes: TwoNodes, stages: dict[str, list[Path]], make_project: Callable[[], Path], fork_python: str
+) -> None:
+    compare_with_torchrun("prepare", stages["prepare"], fork_python, make_project, two_nodes)
 
 
 def test_tokenize(
