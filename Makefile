@@ -17,7 +17,7 @@ help:
 	@echo "make demo   set up, run the pipeline on drawn scenes, publish, show the result"
 	@echo "make up     MLflow and Prefect on PostgreSQL, the deployments, a worker (docs/operate.md); make status"
 	@echo "make down   stop them; PURGE=1 also deletes their data"
-	@echo "make test   all tests, 8 to 18 minutes on two cores; make test-fast: 1 (tests/README.md)"
+	@echo "make test   all tests, 8 to 20 minutes on two cores; make test-fast: 1 (tests/README.md)"
 	@echo "make check  format, lint, types, import layers, generated files, duplicates"
 	@echo "make fix    format, fix lint, write generated files (deps in dvc.yaml, docs/)"
 	@echo "make docs   the documentation as a site: reports/site/index.html"
