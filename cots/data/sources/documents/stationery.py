@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from cots.errors import BadInput
+from cots.data.sources.yaml_file import YamlPart, load_yaml
 
 DocumentClass = Literal["letter", "invoice", "form", "memo", "table"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -15,13 +14,7 @@ Words = Annotated[tuple[str, ...], Field(min_length=1)]
 ManyWords = Annotated[tuple[str, ...], Field(min_length=8)]  # of which a page takes several that differ
 
 
-class StationeryPart(BaseModel):
-    """A mapping of the file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Sender(StationeryPart):
+class Sender(YamlPart):
     """Who writes: the logo's shape and colour, and the typeface."""
 
     shape: Literal["circle", "square", "triangle", "diamond"]
@@ -29,7 +22,7 @@ class Sender(StationeryPart):
     font: Literal["sans", "serif"]
 
 
-class Look(StationeryPart):
+class Look(YamlPart):
     """How pages differ; docs/documents.md and the comments of the file say how."""
 
     titled: Probability
@@ -40,7 +33,7 @@ class Look(StationeryPart):
     grain: Annotated[float, Field(ge=0, le=64)]
 
 
-class Stationery(StationeryPart):
+class Stationery(YamlPart):
     """Names, words and probabilities of drawn documents."""
 
     senders: Annotated[dict[str, Sender], Field(min_length=1)]
@@ -61,12 +54,4 @@ class Stationery(StationeryPart):
         Raises:
             BadInput: it cannot be read or used.
         """
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
-        except OSError as error:
-            raise BadInput(f"cannot read the words of documents {path}: {error.strerror}; set source.path") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise BadInput(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
+        return load_yaml(cls, path, "the words of documents")

@@ -5,10 +5,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from cots.errors import BadInput
+from cots.data.sources.yaml_file import YamlPart, load_yaml
 
 Synonyms = Annotated[list[str], Field(min_length=1)]
 Rgb = tuple[int, int, int]
@@ -16,13 +15,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 ShapeColour = tuple[str, str]  # names of a shape and a colour
 
 
-class GrammarPart(BaseModel):
-    """A mapping of the file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Named(GrammarPart):
+class Named(YamlPart):
     """Something that captions call by one of several synonyms."""
 
     words: Synonyms
@@ -46,7 +39,7 @@ class Background(Named):
     rgb: tuple[Rgb, Rgb]
 
 
-class Appearance(GrammarPart):
+class Appearance(YamlPart):
     """How scenes vary beyond what captions say."""
 
     contrast: float
@@ -59,14 +52,14 @@ class Appearance(GrammarPart):
     bystander: Probability
 
 
-class Unseen(GrammarPart):
+class Unseen(YamlPart):
     """Pairs of shape and colour that only the test split has, and how many of its scenes begin with one."""
 
     share: Probability
     pairs: dict[str, list[str]]
 
 
-class MentionOdds(GrammarPart):
+class MentionOdds(YamlPart):
     """Probabilities that a caption mentions a detail."""
 
     colour: Probability
@@ -82,7 +75,7 @@ class MentionOdds(GrammarPart):
     short: Probability = 0.0
 
 
-class SentencePatterns(GrammarPart):
+class SentencePatterns(YamlPart):
     """How the parts of a caption are joined."""
 
     nameless: Synonyms
@@ -93,7 +86,7 @@ class SentencePatterns(GrammarPart):
     background: Synonyms
 
 
-class Grammar(GrammarPart):
+class Grammar(YamlPart):
     """All of `scenes.yaml`."""
 
     shapes: dict[str, Named]
@@ -123,15 +116,7 @@ class Grammar(GrammarPart):
         Raises:
             BadInput: no such file, not YAML, or wrong keys or values.
         """
-        try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf8")))
-        except OSError as error:
-            raise BadInput(f"cannot read the scenes' grammar {path}: {error.strerror}; set source.path") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadInput(f"the scenes' grammar {path} is not YAML: {' '.join(str(error).split())}") from None
-        except ValidationError as error:
-            mistakes = [f"{'.'.join(map(str, e['loc'])) or 'grammar'}: {e['msg']}" for e in error.errors()]
-            raise BadInput(f"{path}: {len(mistakes)} mistake(s): " + "; ".join(mistakes)) from None
+        return load_yaml(cls, path, "the scenes' grammar")
 
     def unseen_pairs(self) -> list[ShapeColour]:
         """Pairs that only the test split has."""
