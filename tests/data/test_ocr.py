@@ -92,7 +92,8 @@ def test_texts_are_cut_after_a_word() -> None:
 
 @pytest.mark.skipif(not shutil.which("tesseract"), reason="Tesseract is not installed")
 def test_tesseract_reads_a_drawn_page(tmp_path: Path) -> None:
-    [page] = draw_documents(WORDS, seed=0, width=700, pages={"train": 1, "val": 0, "test": 0})
+    [part] = draw_documents(WORDS, seed=0, width=700, pages={"train": 1, "val": 0, "test": 0})
+    [page] = part.read()
     assert isinstance(page.content, bytes)
     (tmp_path / "1.jpg").write_bytes(page.content)
     [read] = read_pages([tmp_path / "1.jpg"], languages="eng", max_chars=500, max_pixels=10**7, seconds=60)

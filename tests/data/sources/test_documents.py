@@ -21,7 +21,8 @@ STATIONERY = Stationery.load(WORDS)
 
 
 def draw(*, seed: int = 0, width: int = 48, train: int = 10, test: int = 5) -> list[Sample]:
-    return list(draw_documents(WORDS, seed=seed, width=width, pages={"train": train, "val": 0, "test": test}))
+    parts = draw_documents(WORDS, seed=seed, width=width, pages={"train": train, "val": 0, "test": test})
+    return [sample for part in parts for sample in part.read()]
 
 
 def pages(count: int) -> list[Page]:

@@ -1,6 +1,7 @@
 """The keys of source `documents`."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,7 @@ from pydantic import Field
 
 from cots.config_base import Config, Seed
 from cots.data.samples import Sample
+from cots.data.sources.parts import Part
 from cots.data.sources.scenes.config import SplitCountsConfig
 
 
@@ -28,6 +30,10 @@ class DocumentsSourceConfig(Config):
 
     def read(self) -> Iterator[Sample]:
         """Draw the samples; column `class` holds the class, `sender` the sender."""
+        return chain.from_iterable(part.read() for part in self.parts())
+
+    def parts(self) -> Iterator[Part]:
+        """Some pages of one split each."""
         from cots.data.sources.documents.source import draw_documents  # numpy, Pillow, matplotlib: not for parameters
 
         return draw_documents(**self.model_dump(exclude={"kind"}))
