@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cots.data.ingest.metadata import field_text, parse_metadata
+from cots.data.ingest.metadata import metadata_field
 from cots.data.manifest import read_pieces
 from cots.errors import BadInput
 
@@ -35,7 +35,7 @@ def read_classes(manifest: Path, column: str, media: tuple[str, ...]) -> SampleC
     for piece in read_pieces(manifest, ["split", "media", "metadata"]):
         rows = zip(*(piece[name].to_pylist() for name in ("split", "media", "metadata")), strict=True)
         values += [
-            field_text(parse_metadata(metadata).get(column)) if split == "train" and kind in media else None
+            metadata_field(metadata, column) if split == "train" and kind in media else None
             for split, kind, metadata in rows
         ]
     names = sorted({value for value in values if value is not None})

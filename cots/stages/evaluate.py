@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from cots.config.stages.evaluate import EvaluateParams
-from cots.data.ingest.metadata import field_text, metadata_column, parse_metadata
+from cots.data.ingest.metadata import metadata_column, metadata_field
 from cots.data.manifest import read_manifest, select_captioned, select_part
 from cots.data.stored_samples import read_stored_by_id, read_stored_samples
 from cots.digests import file_digest
@@ -132,7 +132,7 @@ def _evaluate_class_head(
     if model.class_head is None:
         return None
     column, settings = model.config["classifier"]["column"], params.evaluate
-    labels = [field_text(parse_metadata(metadata).get(column)) for metadata in rows["metadata"]]
+    labels = [metadata_field(metadata, column) for metadata in rows["metadata"]]
     return evaluate_class_head(model, split, labels, resamples=settings.bootstrap_resamples, seed=settings.seed)
 
 

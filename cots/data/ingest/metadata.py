@@ -46,6 +46,11 @@ def field_text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def metadata_field(metadata: object, name: str) -> str | None:
+    """One field of a sample's metadata as a text; None where it is missing."""
+    return field_text(parse_metadata(metadata).get(name))
+
+
 def metadata_column(metadata: Iterable[object], name: str) -> list[str | None]:
     """One field of all samples as texts, None where it is missing.
 
@@ -56,10 +61,10 @@ def metadata_column(metadata: Iterable[object], name: str) -> list[str | None]:
     Raises:
         BadInput: no sample has it.
     """
-    fields = [parse_metadata(text) for text in metadata]
-    values = [field_text(of_sample.get(name)) for of_sample in fields]
+    metadata = list(metadata)
+    values = [metadata_field(of_sample, name) for of_sample in metadata]
     if all(value is None for value in values):
-        names = dict.fromkeys(name for of_sample in fields for name in of_sample)
+        names = dict.fromkeys(name for of_sample in metadata for name in parse_metadata(of_sample))
         raise BadInput(f"the samples have no column {name!r:.100}: they have {', '.join(names) or 'none':.1000}")
     return values
 
