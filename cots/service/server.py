@@ -1,6 +1,5 @@
 """Runs the service with uvicorn: token, hosts, listening socket and shutdown."""
 
-import ipaddress
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cots.errors import BadInput
+from cots.loopback import is_loopback
 from cots.service.app import ServiceSettings, create_app
 from cots.service.connections import ACCEPTED_AT_ONCE, BoundedConnection, ListeningSocket
 from cots.service.loaded_version import is_alias, resolve
@@ -53,14 +53,6 @@ def allowed_hosts(host: str, allowed: Collection[str]) -> frozenset[str] | None:
     if not allowed and not is_loopback(host):
         return None
     return frozenset(name.lower() for name in allowed)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host accepts connections from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def serve(settings: ServiceSettings, *, host: str, port: int) -> None:

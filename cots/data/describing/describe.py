@@ -5,6 +5,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -115,14 +116,7 @@ def _ask(label: str, prompt: str, maker: Maker) -> Answer:
 
 def _answer(question: Answer, captions: tuple[str, ...]) -> Answer:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Answer(
-        label=question.label,
-        prompt=question.prompt,
-        model=question.model,
-        settings=question.settings,
-        captions=captions,
-        when=now,
-    )
+    return replace(question, captions=captions, when=now)
 
 
 def _answers(questions: Iterable[Answer], maker: Maker) -> Iterator[tuple[Answer, Sequence[str]]]:

@@ -1,6 +1,5 @@
 """A language model behind an endpoint in OpenAI's form, such as vLLM, llama.cpp and Ollama have."""
 
-import ipaddress
 import json
 import os
 import time
@@ -12,6 +11,7 @@ import httpx
 
 from cots.data.descriptions import PLACE
 from cots.errors import BadInput, RunFailed
+from cots.loopback import is_loopback
 
 KEY_VARIABLE = "COTS_ENDPOINT_KEY"  # never written anywhere
 MAX_ANSWER_BYTES = 1 << 20
@@ -120,20 +120,13 @@ def _check_address(url: str) -> bool:
         raise BadInput(f"--endpoint {url!r} is no address such as https://example.org/v1")
     if parts.username is not None:
         raise BadInput(f"--endpoint: write no password into the address, put the key into {KEY_VARIABLE}")
-    is_local = host == "localhost" or _is_loopback(host)
+    is_local = is_loopback(host)
     if parts.scheme == "http" and not is_local:
         raise BadInput(
             f"--endpoint {url}: plain HTTP lets others read the key and change the captions: use https, or a tunnel to "
             "this machine"
         )
     return is_local
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _parse(content: bytes, url: str) -> str:
