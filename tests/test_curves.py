@@ -6,10 +6,20 @@ import pandas as pd
 import pytest
 
 from cots.config.objective import LossWeightsConfig
-from cots.curves import TOTAL_LOSS, current_column, loss_column, loss_columns
+from cots.curves import (
+    FILTER_THRESHOLD,
+    KEEP_RATE,
+    TOTAL_LOSS,
+    VALIDATION_RSUM,
+    current_column,
+    loss_column,
+    loss_columns,
+)
 from cots.progress import Progress
 from cots.report.plots import draw_curves
+from cots.report.sections import training_charts
 from tests.objectives.test_cots import batch, objective
+from tests.report.test_plots import count_points
 
 
 @pytest.mark.parametrize("negatives", ["none", "online"])
@@ -20,6 +30,25 @@ def test_other_metrics_of_an_objective_are_not_taken_for_losses(negatives: str) 
     row = {"step": 0, TOTAL_LOSS: 0.0} | losses | model.metrics(keys)
     assert loss_columns(row) == [TOTAL_LOSS, *losses]
     assert list(losses) == [loss_column(level) for level in model.levels]
+
+
+def test_the_curves_have_the_filter_only_where_it_may_drop_a_pair() -> None:
+    model, some = objective(queue=3, negatives="none"), batch(4)
+    keys = model.compute_keys(some, [slice(None)])
+    assert {KEEP_RATE, FILTER_THRESHOLD} <= set(model.metrics(keys))
+    model.noise_filter.num_std = None
+    assert [name for name in model.metrics(keys) if name.startswith("filter/")] == []
+
+
+def test_validation_is_drawn_at_the_steps_after_which_it_was_measured(tmp_path: Path) -> None:
+    steps = 9
+    columns = {TOTAL_LOSS: 1.0, "pairs_per_second": 1.0, "utilisation": 0.5, "data_wait": 0.0}
+    table = pd.DataFrame({"step": range(steps)} | columns)
+    table[VALIDATION_RSUM] = [step**2 if step % 4 == 0 else None for step in range(steps)]
+    table.to_csv(tmp_path / "curves.csv", index=False)
+    [_, chart, _] = training_charts("pre-training", tmp_path)
+    assert 'aria-label="RSUM on validation, pre-training: val/rsum over steps"' in chart.svg
+    assert 3 in count_points(chart.svg)
 
 
 def test_a_loss_of_a_new_name_is_shown_while_training_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:

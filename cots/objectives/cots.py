@@ -367,12 +367,15 @@ class CotsObjective(Objective[KeyFeatures]):
         self.noise_filter.update(keys.similarity)
 
     def metrics(self, keys: KeyFeatures) -> dict[str, float]:
-        """What the curves show besides the losses."""
+        """What the curves show besides the losses; the filter's only where it may drop a pair."""
         noise = self.noise_filter
-        return {
+        dropping = {
             KEEP_RATE: float(keys.keep_mask.float().mean()),
+            FILTER_THRESHOLD: max(noise.threshold, -1.0),
+        }
+        return {
+            **(dropping if noise.num_std is not None else {}),
             SIMILARITY_MEAN: noise.mean,
             SIMILARITY_STD: noise.std,
-            FILTER_THRESHOLD: max(noise.threshold, -1.0),
             "temperature": float(self.temperature().detach()),
         }

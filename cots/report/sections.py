@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cots.curves import FILTER_THRESHOLD, KEEP_RATE, SIMILARITY_MEAN, TOTAL_LOSS, current_column, loss_columns
+from cots.curves import (
+    FILTER_THRESHOLD,
+    KEEP_RATE,
+    SIMILARITY_MEAN,
+    TOTAL_LOSS,
+    VALIDATION_RSUM,
+    current_column,
+    loss_columns,
+)
 from cots.data.pairs import drop_rates, read_pairs
 from cots.data.stored_samples import decode_frames, read_stored_by_id
 from cots.directions import LABELS
@@ -80,7 +88,7 @@ def build_galleries(
 
 
 def training_charts(run: str, folder: Path) -> list[Chart]:
-    """Charts of one training run from its `curves.csv`: losses, filter and speed; none of a run without steps."""
+    """Charts of one run from its `curves.csv`: losses, validation, filter and speed; none of a run without steps."""
     table = _read_curves(folder)
     if table.empty:
         return []
@@ -90,6 +98,7 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
     utilisation, data_wait = table["utilisation"].iloc[-1], table["data_wait"].iloc[-1]
     return [
         draw_curves("Losses", run, steps, losses, caption=loss_caption),
+        *(_validation_charts(run, table) if VALIDATION_RSUM in table else []),
         *(_filter_charts(run, steps, table) if KEEP_RATE in table else []),
         draw_curves(
             "Speed, pairs/s",
@@ -102,8 +111,22 @@ def training_charts(run: str, folder: Path) -> list[Chart]:
     ]
 
 
+def _validation_charts(run: str, table: pd.DataFrame) -> list[Chart]:
+    """RSUM on the validation split at the steps after which it was measured."""
+    measured = table[table[VALIDATION_RSUM].notna()]
+    return [
+        draw_curves(
+            "RSUM on validation",
+            run,
+            measured["step"].to_numpy(dtype=np.float64),
+            {VALIDATION_RSUM: measured[VALIDATION_RSUM].to_numpy()},
+            caption="Sum of R@1, R@5 and R@10 in both directions on the validation split during training, of 600.",
+        )
+    ]
+
+
 def _filter_charts(run: str, steps: NDArray[np.float64], table: pd.DataFrame) -> list[Chart]:
-    """Similarity, threshold and keep rate of the filter, which baselines lack."""
+    """Similarity, threshold and keep rate of the filter, which baselines and runs without a filter lack."""
     similarity = {
         SIMILARITY_MEAN: table[SIMILARITY_MEAN].to_numpy(),
         FILTER_THRESHOLD: _mask(table[FILTER_THRESHOLD], NO_THRESHOLD),
