@@ -4,16 +4,18 @@ import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
-def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
+def open_page(browser: "Browser", url: str, **context: Any) -> Iterator["Page"]:
     """Open the page; it must raise no error, keep its content policy, and request no other host."""
     with browser.new_context(viewport={"width": 1280, "height": 800}, **context) as within:
         page = within.new_page()
@@ -29,7 +31,7 @@ def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
         assert wrong == []
 
 
-def violations(page: Page) -> list[str]:
+def violations(page: "Page") -> list[str]:
     """What axe finds on the page as it is."""
     package = find_spec("axe_playwright_python")
     if package is None or package.origin is None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -20,8 +21,12 @@ import torch
 from PIL import Image
 
 from cots.data.bucket import BucketPath, parse_location
+from tests.browser import CHROMIUM
 from tests.buckets import Bucket, serving_s3
 from tests.fork_server import start
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
@@ -52,6 +57,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     first = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: (first.get(item.path.name, len(first)), item.path not in slow))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
 
 from cots.config.params import Params
 from cots.registry.client import INDEX
@@ -30,8 +29,6 @@ from cots.service.app import ServiceSettings, create_app
 from cots.service.middleware import RequestLimits
 from cots.service.server import uvicorn_config
 from cots.stages.index import stage
-
-from .browser import CHROMIUM
 
 ROOT = Path(__file__).parents[2]
 PHOTO_IDS = ["red.png", "sub/green.jpg", "../secret.png", "out.png", "in.png", "text.png"]
@@ -108,14 +105,6 @@ def serving(uri: str | Path, *, ready: bool = True, **changed: Any) -> Iterator[
         if ready:
             served.until(lambda: served.client.get("/readyz").status_code == 200)
         yield served
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

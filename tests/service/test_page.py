@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from cots.service.middleware import RequestLimits
+from tests.browser import needs_chromium, open_page, violations
 
-from .browser import needs_chromium, open_page, violations
 from .conftest import LIMITS, Served, encoded, serving
 
 pytestmark = [pytest.mark.slow, needs_chromium]

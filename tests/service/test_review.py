@@ -21,9 +21,9 @@ from cots.errors import BadInput
 from cots.index.nearest_captions import NearestCaptions
 from cots.service.review.app import create_review_app
 from cots.service.review.judging import JudgingRound
+from tests.browser import needs_chromium, open_page, violations
 from tests.conftest import Cots
 
-from .browser import needs_chromium, open_page, violations
 from .conftest import Served, running
 
 RED, GREEN, VIDEO = "train-image-red", "train-image-green", "train-video-blue"

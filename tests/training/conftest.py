@@ -1,10 +1,14 @@
 """Inputs of a tiny training run: dVAE, crop views, tokenizer, parameters."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import torch
 import yaml
@@ -13,6 +17,7 @@ from cots.config.params import Params
 from cots.models.dvae.io import save_dvae
 from cots.models.dvae.vae import Dvae
 from cots.progress import Progress
+from tests.servers import free_port, serving
 
 TINY: dict[str, dict[str, Any]] = {
     "dvae": {"codebook_size": 16, "width": 8, "steps": 4, "batch_size": 4, "checkpoint_every": 2},
@@ -45,6 +50,37 @@ def killed_at(step: int) -> Iterator[None]:
         patch.setattr(Progress, "log_step", raise_at_step)
         with pytest.raises(Killed):
             yield
+
+
+@dataclass
+class MlflowServer:
+    """A tracking server with its database and files in the folder, which is the working folder."""
+
+    address: str
+    folder: Path
+    python: str
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within this context the server answers; it may be started again later."""
+        options = ["--backend-store-uri", "sqlite:///s.db", "--artifacts-destination", "kept", "--workers", "1"]
+        command = [self.python, "-m", "mlflow", "server", "--port", self.address.rpartition(":")[2], *options]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with serving(command, answers=f"{self.address}/health", folder=self.folder, environment=environment):
+            yield
+
+
+@pytest.fixture
+def mlflow_server(
+    tmp_path: Path, empty_store: Path, fork_python: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MlflowServer]:
+    shutil.copy(empty_store, tmp_path / "s.db")
+    monkeypatch.chdir(tmp_path)
+    server = MlflowServer(f"http://127.0.0.1:{free_port()}", tmp_path, fork_python)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield server
+    mlflow.set_tracking_uri("")
 
 
 def tiny_params(**changes: dict[str, Any]) -> Params:

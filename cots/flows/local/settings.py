@@ -62,6 +62,11 @@ class Settings:
         return f"http://{HOST}:{self.ports.mlflow}"
 
     @property
+    def runs_page(self) -> str:
+        """MLflow's page of training runs; without the parameter it opens on traces of language models."""
+        return f"{self.tracking_uri}/#/experiments?workflowType=machine_learning"
+
+    @property
     def api_url(self) -> str:
         """URL of the Prefect server's API."""
         return f"http://{HOST}:{self.ports.prefect}/api"
