@@ -1,7 +1,7 @@
 """The encoder of one modality: a backbone and a projection into the shared space."""
 
 from itertools import chain
-from typing import Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,10 @@ from torch.distributed.fsdp import FSDPModule
 
 from cots.errors import BadInput
 from cots.models.backbone import ImageBackbone, TextBackbone
-from cots.models.shared_blocks import SharedBlocks
 from cots.models.token_index import TokenIndex
+
+if TYPE_CHECKING:
+    from cots.models.shared_blocks import SharedBlocks  # imports timm, which texts alone do not need
 
 Pool = Literal["class", "mean", "attention", "last"]
 
@@ -36,7 +38,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, backbone: ImageBackbone | TextBackbone, *, dim: int, pool: Pool, shared: SharedBlocks | None = None
+        self, backbone: ImageBackbone | TextBackbone, *, dim: int, pool: Pool, shared: "SharedBlocks | None" = None
     ) -> None:
         super().__init__()
         self.backbone, self.pool, self.shared = backbone, pool, shared
@@ -133,7 +135,7 @@ class ImageEncoder(Encoder):
 
     backbone: ImageBackbone
 
-    def __init__(self, backbone: ImageBackbone, *, dim: int, pool: Pool, shared: SharedBlocks | None = None) -> None:
+    def __init__(self, backbone: ImageBackbone, *, dim: int, pool: Pool, shared: "SharedBlocks | None" = None) -> None:
         if pool == "class" and not backbone.has_class_token:
             raise BadInput(f"model.image.pool is class, and {backbone.name} has no class token: give mean")
         if pool == "attention" and backbone.attention_pool is None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from cots.models.backbone import TextBackbone
 from cots.models.encoder import Encoder, TextEncoder
 from cots.models.hf_text import HfTextBackbone
 from cots.models.model_folder import CONFIG, DIGEST, TOKENIZER, WEIGHTS, model_load_errors, read_config
-from cots.models.shared_blocks import SharedBlocks
+
+if TYPE_CHECKING:
+    from cots.models.shared_blocks import SharedBlocks
 
 MAX_TOKENS = 512  # of a text, for models that limit neither positions nor texts
 SORT_WINDOW = 100  # batches of texts that are sorted by length together
@@ -162,10 +164,14 @@ def fill_nulls(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
     return {key: values.get(key) if value is None else value for key, value in config.items()}
 
 
-def build_shared_blocks(config: dict[str, Any]) -> SharedBlocks | None:
+def build_shared_blocks(config: dict[str, Any]) -> "SharedBlocks | None":
     """The blocks that both encoders of a model's config share, with random weights; None without `shared_blocks`."""
     num_blocks = config.get("shared_blocks", 0)
-    return SharedBlocks(dim=config["dim"], num_blocks=num_blocks) if num_blocks else None
+    if not num_blocks:
+        return None
+    from cots.models.shared_blocks import SharedBlocks  # imports timm
+
+    return SharedBlocks(dim=config["dim"], num_blocks=num_blocks)
 
 
 def build_text_backbone(
