@@ -188,7 +188,7 @@ class CotsObjective(Objective[KeyFeatures]):
             calls = self._needs_candidates + bool(self.loss_weights.masked_views)  # of `candidate_features`
             for _ in range(calls):
                 no_rows = keys.images.new_zeros(0, 2, keys.images.shape[1], requires_grad=True)
-                total = total + all_gather_with_grad(no_rows).sum()
+                total = total + 0 * all_gather_with_grad(no_rows).sum()  # it has the other ranks' rows
         losses = {name: total.detach() for name, weight in self.loss_weights._asdict().items() if weight}
         return LossOutput(total, losses, total.new_zeros(0))
 

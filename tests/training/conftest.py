@@ -14,9 +14,13 @@ import torch
 import yaml
 
 from cots.config.params import Params
+from cots.factory.model import build_model
 from cots.models.dvae.io import save_dvae
 from cots.models.dvae.vae import Dvae
 from cots.progress import Progress
+from cots.training import checkpoint
+from cots.training.fit import Inputs, fit
+from tests.additions import write_annotated
 from tests.servers import free_port, serving
 
 TINY: dict[str, dict[str, Any]] = {
@@ -32,6 +36,7 @@ OBJECTIVE: dict[str, Any] = {
     "queue_warmup_steps": 0,
     "filter": {"warmup_steps": 2, "num_std": 1.0, "momentum": 0.9},
 }
+BOTH = ("image", "video")
 
 
 class Killed(BaseException):
@@ -83,6 +88,17 @@ def mlflow_server(
     mlflow.set_tracking_uri("")
 
 
+def run(data: Path, tokenized: Path, out: Path, params: Params) -> Path:
+    """Pre-train in the working folder; `out`, which then has `model` and `report`."""
+    torch.manual_seed(params.pretrain.seed)
+    model = build_model(params.model, tokenized / "tokenizer")
+    inputs = Inputs(data / "shards", data / "manifest.parquet", tokenized / "tokens")
+    fit(model, inputs, out / "report", name="pretrain", training=params.pretrain, num_codes=16, media=BOTH)
+    model.save(out / "model")
+    checkpoint.path_of("pretrain").unlink()
+    return out
+
+
 def tiny_params(**changes: dict[str, Any]) -> Params:
     """The committed parameters with sizes for a test; `changes` are merged into sections and pretrain's objective."""
     values = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
@@ -123,3 +139,9 @@ def tokenized(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path
     )
     stage(*paths, params=tiny_params())
     return folder
+
+
+@pytest.fixture(scope="session")
+def annotated_data(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """`tiny_data` with languages, classes and captions made from these; not to be written to."""
+    return write_annotated(tiny_data, tmp_path_factory.mktemp("annotated") / "data")

@@ -32,13 +32,13 @@ def torchrun(python: str, count: int, module: str, *arguments: object) -> subpro
 
 @pytest.fixture(scope="module")
 def results(
-    tiny_data: Path, tokenized: Path, tmp_path_factory: pytest.TempPathFactory, fork_python: str
+    annotated_data: Path, tokenized: Path, tmp_path_factory: pytest.TempPathFactory, fork_python: str
 ) -> dict[int, RankResults]:
     """Final results of each rank, by the number of processes."""
     by_count = {}
     for count in (1, 2, 4):
         out = tmp_path_factory.mktemp(f"processes{count}")
-        done = torchrun(fork_python, count, "tests.training.worker", tiny_data, tokenized, out)
+        done = torchrun(fork_python, count, "tests.training.worker", annotated_data, tokenized, out)
         assert done.returncode == 0, done.stderr
         by_count[count] = [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(count)]
     return by_count
@@ -67,6 +67,10 @@ def test_every_process_ends_with_the_same_weights_queue_and_filter(
         assert all(torch.equal(other[key], first[key]) for key in other.keys() - shared)
         assert bool(shared) == name.startswith("sharded")
         assert not any(key.startswith(("queue", "noise_filter")) for key in shared)
+
+
+def test_a_rank_lost_all_its_pairs_to_the_filter_in_what_was_compared(results: dict[int, RankResults]) -> None:
+    assert min(min(rank_results["within modalities"]["kept"]) for rank_results in results[4]) == 0
 
 
 def test_a_rank_whose_pairs_are_all_noise_keeps_the_most_similar_if_weights_are_sharded(

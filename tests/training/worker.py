@@ -4,20 +4,15 @@
 """
 
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.distributed.fsdp import FSDPModule
 
 from cots.config.params import Params
 from cots.config.training import TrainConfig
-from cots.data.classes import SampleClasses
-from cots.data.loader import SampleView, TrainLoader
-from cots.distributed import rank, world_size
+from cots.distributed import local_slice, rank, world_size
 from cots.factory.model import build_model
 from cots.factory.objective import build_objective
 from cots.factory.train_loader import build_train_loader
@@ -25,6 +20,7 @@ from cots.init_distributed import init_distributed
 from cots.training.fsdp import apply_fsdp, full_state_dict
 from cots.training.optim import build_param_groups
 from cots.training.trainer import to_device, train_step
+from tests.additions import LEVELS
 from tests.training.conftest import PIXELS, tiny_params
 
 STEPS = 5
@@ -35,9 +31,15 @@ NO_KEYS = {
     "filter": {"warmup_steps": 1, "num_std": None, "momentum": 0.5},
 }
 DROPS: dict[str, Any] = {"filter": {"warmup_steps": 1, "num_std": 0.5, "momentum": 0.5}, "queue_size": 20}
-WITHIN = {"loss_weights": {"instance": 1.0, "token": 0.5, "task": 0.1, "masked_views": 0.0, "within_modality": 0.5}}
-BY_CLASS = {"class_contrast": 0.5, "classification": 0.5}
-SEVERAL_CAPTIONS = {"several captions", "within modalities", "sharded within modalities", "classes"}
+WITHIN = {"loss_weights": LEVELS | {"within_modality": 0.5}}
+TRANSLATION = {"loss_weights": LEVELS | {"translation": 1.0}}
+BY_CLASS = {"loss_weights": LEVELS | {"class_contrast": 0.5, "classification": 0.5}}
+CAPTIONS = {  # of each sample, if more than one
+    "several captions": 3,  # the third is made from a label
+    "within modalities": 2,
+    "sharded within modalities": 2,
+    "classes": 2,
+}
 OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "sharded": ({"in_batch_negatives": "momentum"}, 1),
     "sharded and dropped": (
@@ -56,9 +58,9 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "without keys": (NO_KEYS, 1),
     "several captions": ({"in_batch_negatives": "momentum", **DROPS}, 2),
     "within modalities": ({"in_batch_negatives": "online", **DROPS, **WITHIN}, 1),
-    "translation": ({"in_batch_negatives": "momentum", **DROPS}, 2),
-    "classes": ({"in_batch_negatives": "online", **DROPS}, 1),
-    "sharded classes": ({"in_batch_negatives": "momentum"}, 1),
+    "translation": ({"in_batch_negatives": "momentum", **DROPS, **TRANSLATION}, 2),
+    "classes": ({"in_batch_negatives": "online", **DROPS, **BY_CLASS}, 1),
+    "sharded classes": ({"in_batch_negatives": "momentum", **BY_CLASS}, 1),
     "clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
     "siglip": ({"kind": "siglip", "temperature": TEMPERATURE, "bias": -10.0}, 1),
 }
@@ -68,59 +70,47 @@ def params_of(name: str) -> Params:
     """Tiny parameters of an objective, with a batch that no number of processes divides."""
     objective, parts = OBJECTIVES[name]
     if "kind" not in objective:
-        size = {"batch_size": 5, "captions_per_sample": 2} if name in SEVERAL_CAPTIONS else {"batch_size": 7}
+        pretrain: dict[str, Any] = {"batch_size": 7, "grad_accum_steps": parts}
+        if captions := CAPTIONS.get(name):
+            pretrain |= {"batch_size": 5, "captions_per_sample": captions}
+        if "translation" in name:
+            pretrain |= {"language_temperature": 3.0}
         shared = {"shared_blocks": 1 if "within" in name else 0}
-        return tiny_params(pretrain=size | {"grad_accum_steps": parts}, objective=objective, model=shared)
+        return tiny_params(pretrain=pretrain, objective=objective, model=shared)
     params = tiny_params(pretrain={"batch_size": 7})
     training = TrainConfig.model_validate(params.pretrain.model_dump() | {"objective": objective})
     return params.model_copy(update={"pretrain": training})
-
-
-class TwoLanguages(TrainLoader):
-    """A loader that takes each second caption of a sample for one in another language."""
-
-    def read_views(self, shard: int, epoch: int) -> Iterator[SampleView]:
-        for view in super().read_views(shard, epoch):
-            languages = tuple("en" if number % 2 else "de" for number in range(len(view.sample.captions)))
-            yield view._replace(sample=replace(view.sample, languages=languages))
 
 
 def run_steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[str, Any]:
     """Metrics of each step, and the final state."""
     torch.manual_seed(0)
     model = build_model(params.model, tokenized / "tokenizer")
-    section = params.pretrain.objective
-    if extra := {"translation": {"translation": 1.0}, "classes": BY_CLASS}.get(name.removeprefix("sharded ")):
-        weights = section.loss_weights.model_copy(update=extra)  # type: ignore[union-attr]
-        section = section.model_copy(update={"loss_weights": weights})
-    objective = build_objective(model, section, num_codes=16, classes=("a", "b", "c")).double()
     paths = (data / "manifest.parquet", data / "shards", tokenized / "tokens")
     batches = build_train_loader(*paths, model=model, training=params.pretrain, media=("image", "video"))
-    if name == "translation":
-        batches = TwoLanguages(**vars(batches) | {"translations": True})
-    if "classes" in name:
-        batches = replace(batches, classes=SampleClasses(("a", "b", "c"), np.arange(len(batches.keys)) % 4 - 1))
+    classes = batches.classes.names if batches.classes else ()
+    objective = build_objective(model, params.pretrain.objective, num_codes=16, classes=classes).double()
     if name.startswith("sharded"):
         apply_fsdp(objective)
         assert world_size() == 1 or any(isinstance(module, FSDPModule) for module in objective.modules())
     optimizer = torch.optim.SGD(build_param_groups(objective, weight_decay=0.0, layer_decay=1.0))
-    rows, sizes = [], []
+    rows, sizes, kept = [], [], []
     for _, arrays in zip(range(STEPS), batches.iter_from(0), strict=False):
         batch = to_device(arrays, PIXELS, torch.device("cpu"))
         other_frames = None if batch.other_frames is None else batch.other_frames.double()
         batch = batch._replace(frames=batch.frames.double(), other_frames=other_frames)
-        rows.append(
-            train_step(
-                objective,
-                optimizer,
-                batch,
-                learning_rate=0.1,
-                max_grad_norm=1.0,
-                grad_accum_steps=params.pretrain.grad_accum_steps,
-            )[1]
+        keys, metrics = train_step(
+            objective,
+            optimizer,
+            batch,
+            learning_rate=0.1,
+            max_grad_norm=1.0,
+            grad_accum_steps=params.pretrain.grad_accum_steps,
         )
+        rows.append(metrics)
+        kept.append(int(keys.keep_mask[local_slice(len(keys.keep_mask))].sum()) if keys else len(batch.image_index))
         sizes.append(len(batch.image_index))
-    return {"rows": rows, "state": full_state_dict(objective.state_dict()), "sizes": sizes}
+    return {"rows": rows, "state": full_state_dict(objective.state_dict()), "sizes": sizes, "kept": kept}
 
 
 def main(data: str, tokenized: str, out: str) -> None:
