@@ -1,7 +1,6 @@
 """Training by class: from the manifest's column to a model whose head knows the classes."""
 
 import json
-import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,24 +22,10 @@ from cots.factory.train_loader import build_train_loader
 from cots.models.dual_encoder import DualEncoder
 from cots.training import checkpoint
 from cots.training.fit import Inputs, fit
-from tests.training.conftest import killed_at, tiny_params
+from tests.training.conftest import tiny_params
 
 BOTH = ("image", "video")
 WEIGHTS = {"instance": 1.0, "token": 0.0, "task": 0.0, "class_contrast": 0.5, "classification": 1.0}
-
-
-@pytest.fixture(scope="module")
-def coloured(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
-    """`tiny_data` whose samples are warm, cold or, the last colours, without a class."""
-    folder = tmp_path_factory.mktemp("coloured")
-    shutil.copytree(tiny_data / "shards", folder / "shards")
-    manifest = read_manifest(tiny_data / "manifest.parquet")
-    colours = manifest["id"].str.rsplit("-", n=1).str[-1]
-    order = {colour: number for number, colour in enumerate(dict.fromkeys(colours))}
-    classes = [("warm", "cold", "warm", "cold", None, None)[order[colour] % 6] for colour in colours]
-    manifest["metadata"] = [json.dumps({"class": name}) if name else None for name in classes]
-    manifest.to_parquet(folder / "manifest.parquet")
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -63,20 +48,16 @@ def run(data: Path, tokenized: Path, out: Path, params: Params, start: DualEncod
 
 
 @pytest.mark.slow
-def test_a_run_by_class_resumes_to_the_bit_and_leaves_a_head_that_a_next_run_trains_further_or_leaves_out(
-    coloured: Path, tokenized: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_run_by_class_leaves_a_head_that_a_next_run_trains_further_or_leaves_out(
+    annotated_data: Path, tokenized: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = run(coloured, tokenized, tmp_path / "whole", params_of())
-    with killed_at(2):
-        run(coloured, tokenized, tmp_path / "killed", params_of())
-    run(coloured, tokenized, tmp_path / "resumed", params_of())
-    weights = {name: load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "resumed")}
-    assert {key for key in weights["whole"] if key.startswith("class_head.")} == {
+    whole = run(annotated_data, tokenized, tmp_path / "whole", params_of())
+    weights = load_file(tmp_path / "whole/model/model.safetensors")
+    assert {key for key in weights if key.startswith("class_head.")} == {
         "class_head.image.weight",
         "class_head.text.weight",
         "class_head.bias",
     }
-    assert all(torch.equal(value, weights["resumed"][key]) for key, value in weights["whole"].items())
     curves = pd.read_csv(tmp_path / "whole/report/curves.csv")
     assert (curves[[loss_column("class_contrast"), loss_column("classification")]] > 0).all(axis=None)
     loaded = DualEncoder.load(tmp_path / "whole/model")
@@ -84,20 +65,20 @@ def test_a_run_by_class_resumes_to_the_bit_and_leaves_a_head_that_a_next_run_tra
     assert loaded.class_head
     slowly = params_of()
     slowly = slowly.model_copy(update={"pretrain": slowly.pretrain.model_copy(update={"learning_rate": 1e-9})})
-    further = run(coloured, tokenized, tmp_path / "further", slowly, start=loaded)
+    further = run(annotated_data, tokenized, tmp_path / "further", slowly, start=loaded)
     assert further.class_head
-    torch.testing.assert_close(further.class_head.image.weight, weights["whole"]["class_head.image.weight"])
-    without = run(coloured, tokenized, tmp_path / "without", params_of(classification=0.0), start=further)
+    torch.testing.assert_close(further.class_head.image.weight, weights["class_head.image.weight"])
+    without = run(annotated_data, tokenized, tmp_path / "without", params_of(classification=0.0), start=further)
     assert (without.class_head, without.classes) == (None, ())
     assert "the classification head of its start is left out" in caplog.text
 
 
-def test_batches_have_the_classes_of_the_column_if_they_are_asked_for(coloured: Path, tokenized: Path) -> None:
+def test_batches_have_the_classes_of_the_column_if_they_are_asked_for(annotated_data: Path, tokenized: Path) -> None:
     params = params_of()
     model = build_model(params.model, tokenized / "tokenizer")
-    paths = (coloured / "manifest.parquet", coloured / "shards", tokenized / "tokens")
+    paths = (annotated_data / "manifest.parquet", annotated_data / "shards", tokenized / "tokens")
     loader = build_train_loader(*paths, model=model, training=params.pretrain, media=BOTH)
-    rows = read_manifest(coloured / "manifest.parquet")
+    rows = read_manifest(annotated_data / "manifest.parquet")
     names = [json.loads(text)["class"] if isinstance(text, str) else None for text in rows["metadata"]]
     for batch, plain in zip(islice(loader.iter_from(0), 5), replace(loader, classes=None).iter_from(0), strict=False):
         assert batch.class_index is not None
@@ -111,8 +92,8 @@ def test_batches_have_the_classes_of_the_column_if_they_are_asked_for(coloured: 
     assert build_train_loader(*paths, model=model, training=off, media=BOTH).classes is None
 
 
-def test_classes_are_those_of_the_training_samples_of_the_media(coloured: Path, tmp_path: Path) -> None:
-    rows = read_manifest(coloured / "manifest.parquet")
+def test_classes_are_those_of_the_training_samples_of_the_media(annotated_data: Path, tmp_path: Path) -> None:
+    rows = read_manifest(annotated_data / "manifest.parquet")
     rows.loc[rows["split"] == "test", "metadata"] = json.dumps({"class": "unseen"})
     rows.loc[rows["media"] == "video", "metadata"] = json.dumps({"class": 7})
     rows.to_parquet(tmp_path / "manifest.parquet")
@@ -126,9 +107,9 @@ def test_classes_are_those_of_the_training_samples_of_the_media(coloured: Path, 
 
 @pytest.mark.parametrize(("column", "found"), [("kind", "none"), ("class", "7")])
 def test_fewer_than_two_classes_are_refused_in_one_line(
-    coloured: Path, tmp_path: Path, column: str, found: str
+    annotated_data: Path, tmp_path: Path, column: str, found: str
 ) -> None:
-    rows: Any = read_manifest(coloured / "manifest.parquet")
+    rows: Any = read_manifest(annotated_data / "manifest.parquet")
     rows["metadata"] = json.dumps({"class": 7})
     rows.to_parquet(tmp_path / "manifest.parquet")
     with pytest.raises(BadInput, match=rf"class_column '{column}': .* fewer than two classes \({found}\): name a col"):
