@@ -29,9 +29,10 @@ def find_suspects(pairs: pd.DataFrame, manifest: pd.DataFrame, judged: Collectio
         Rows with `SUSPECT_COLUMNS`, lowest similarity first; and a column `made` if some captions of the data were made
         from labels.
     """
-    columns = [*SUSPECT_COLUMNS, *([MADE] if MADE in manifest else [])]
-    pairs = mark_made(pairs, manifest) if MADE in manifest else pairs
     suspects = pairs[(pairs["dropped"] > 0) & (2 * pairs["dropped"] >= pairs["seen"])]
+    columns = SUSPECT_COLUMNS
+    if MADE in manifest:
+        suspects, columns = mark_made(suspects, manifest), [*SUSPECT_COLUMNS, MADE]
     captions = manifest.set_index("id")["captions"]
     texts = [str(captions[sample][index]) for sample, index in zip(suspects["id"], suspects["caption"], strict=True)]
     unjudged = _leave_out(suspects.assign(text=texts), judged)
