@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cots.cli.files import writing
-from cots.cli.tables import classification_table, retrieval_table, table
+from cots.cli.tables import class_head_table, classification_table, retrieval_table, table
 from cots.directions import TARGET_OF
 from cots.errors import BadInput
 from cots.files import write_json
@@ -60,7 +60,9 @@ def evaluate(
     max_seconds: Annotated[
         float, typer.Option(min=0.01, help="Videos that take longer to decode are rejected, seconds of one core.")
     ] = 300.0,
-    max_caption_chars: Annotated[int, typer.Option(min=1, help="Longer captions are left out, characters.")] = 500,
+    max_caption_chars: Annotated[
+        int, typer.Option(min=1, help="Longer captions are left out, characters.")
+    ] = 500,
     follow_symlinks: Annotated[
         bool, typer.Option("--follow-symlinks", help="Also read files elsewhere that links in the data set lead to.")
     ] = False,
@@ -77,7 +79,7 @@ def evaluate(
         typer.Option(help="Prompt in which {} stands for the class, such as 'a photo of a {}.'; may be repeated."),
     ] = None,
 ) -> None:
-    """Measure retrieval in both directions on a data set."""
+    """Measure retrieval in both directions on a data set, and the model's classification head, if it has one."""
     from cots.data.ingest.by_media import ingest_by_media
     from cots.data.ingest.ingestor import Ingestor
     from cots.tracking.loading import load_encoders
@@ -107,10 +109,15 @@ def evaluate(
             f"{data}: none of {len(rejected)} samples of split {split} can be used; {_format_first(rejected)}"
         )
     options = {"folds": folds, "resamples": bootstrap, "seed": seed}
-    metrics = _evaluate_by_media(encoders, usable, queries, labels, template, batch_size=batch, **options)
+    of_head = _read_head_classes(chosen, encoders)
+    metrics = _evaluate_by_media(encoders, usable, queries, labels, template, of_head, batch_size=batch, **options)
     used = sum(map(len, usable.values()))
-    classified = "\n\n" + classification_table(metrics) if labels else ""
-    typer.echo(retrieval_table(metrics) + classified + "\n" + _format_rejected(rejected, used))
+    tables = [retrieval_table(metrics)]
+    if labels:
+        tables.append(classification_table(metrics))
+    if any("class_head" in of_media for of_media in metrics.values()):
+        tables.append(class_head_table(metrics))
+    typer.echo("\n\n".join(tables) + "\n" + _format_rejected(rejected, used))
     if out:
         reasons = [{"id": sample.id, "reason": sample.reason, "detail": sample.detail} for sample in rejected]
         about = {"model": model, "encoder": encoders.digest, "data": str(data), "format": layout, "split": split}
@@ -154,18 +161,30 @@ def _read_classes(
     return dict(zip((sample.id for sample in samples), values, strict=True))
 
 
+def _read_head_classes(samples: Sequence[Sample], encoders: DualEncoder) -> dict[str, str | None]:
+    """By sample, its class in the column that the model's head was trained on; empty if the model has no head."""
+    from cots.data.ingest.metadata import metadata_field, metadata_json
+
+    if not encoders.class_head:
+        return {}
+    column = encoders.config["classifier"]["column"]
+    return {sample.id: metadata_field(metadata_json(sample.metadata), column) for sample in samples}
+
+
 def _evaluate_by_media(
     encoders: DualEncoder,
     usable: dict[Media, list[StoredSample]],
     queries: Path | None,
     labels: Mapping[str, str | None],
     templates: Sequence[str] | None,
+    head_labels: Mapping[str, str | None],
     *,
     batch_size: int,
     folds: int,
     **draws: int,
 ) -> dict[str, Any]:
     """All metrics by kind of media; also writes every query's rank to the folder `queries`, if given."""
+    from cots.evaluation.class_head import evaluate_class_head
     from cots.evaluation.classification import class_names, embed_classes, evaluate_classification
     from cots.evaluation.embedding import embed
     from cots.evaluation.retrieval import evaluate_retrieval
@@ -180,6 +199,10 @@ def _evaluate_by_media(
             classes = embed_classes(encoders, class_names(labels.values()), templates, batch_size=batch_size)
             of_items = [labels[id_] for id_ in embedded.ids]
             metrics[media]["classification"] = evaluate_classification(embedded.items, of_items, classes, **draws)
+        if head_labels:
+            of_items = [head_labels[id_] for id_ in embedded.ids]
+            if (scores := evaluate_class_head(encoders, embedded, of_items, **draws)) is not None:
+                metrics[media]["class_head"] = scores
         if queries:
             with writing(queries):
                 write_query_table(queries / f"{TARGET_OF[media]}.parquet", embedded, evaluation)

@@ -70,6 +70,23 @@ def classification_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     return table(["", "items", "classes", *(metric.title for metric in CLASS_METRICS)], rows)
 
 
+def class_head_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the classification head of a model scores by what it is given, and what the most frequent class would.
+
+    Args:
+        metrics: by name, some with `class_head` as `cots.evaluation.class_head.evaluate_class_head` gives it.
+    """
+    from cots.evaluation.class_head import HEAD_METRICS, INPUTS
+
+    names, rows = list(HEAD_METRICS), []
+    for name, values in metrics.items():
+        if scores := values.get("class_head"):
+            counts = scores["queries"].values()
+            rows += [[f"{name}, head by {given}", *counts, *_cells(scores[given], names)] for given in INPUTS]
+            rows.append(["  most frequent class", "", "", *_cells(scores["most_frequent"], names)])
+    return table(["", "items", "classes", *HEAD_METRICS.values()], rows)
+
+
 def _with_parts(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each model's metrics on the whole split, then their means over folds and by language, if there are any."""
     for name, values in metrics.items():

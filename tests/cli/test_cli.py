@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -20,6 +21,7 @@ from cots.config.model import ModelConfig
 from cots.config.objective import TemperatureConfig
 from cots.config.params import Params
 from cots.config.training import FinetuneConfig, TrainConfig
+from cots.models.class_head import ClassHead
 from cots.models.dual_encoder import DualEncoder
 from tests.conftest import Cots
 from tests.deployed import reindexed
@@ -551,13 +553,18 @@ def test_folds_stand_in_the_table_and_in_the_file(cots: Cots, tiny_model: Path, 
     assert "folds" not in evaluated(cots, tiny_model, squares, tmp_path, *common)[1]["metrics"]["image"]
 
 
-def test_a_column_of_classes_is_measured_by_prompts(
-    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
-) -> None:
+def feel_of_squares(squares: Path) -> None:
+    """Add a column to the table: each square but the first is warm or cold."""
     table = (squares / "captions.csv").read_text().splitlines()
     warm = {f"{colour}.png": "warm" if colour in ("red", "yellow") else "cold" for colour in COLOURS[1:]}
     rows = [f"{row},{warm.get(row.partition(',')[0], '')}" for row in table[1:]]
     (squares / "captions.csv").write_text("\n".join([f"{table[0]},feel", *rows]) + "\n")
+
+
+def test_a_column_of_classes_is_measured_by_prompts(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    feel_of_squares(squares)
     common = ("--format", "folder", "--split", "test")
     prompts = ("--class-column", "feel", "--template", "a {} square", "--template", "one {} image")
     output, results = evaluated(cots, tiny_model, squares, tmp_path, *common, *prompts)
@@ -566,6 +573,30 @@ def test_a_column_of_classes_is_measured_by_prompts(
     assert scores["chance"] == {"acc1": 50, "acc5": 100, "mean_per_class_recall": 50}
     assert "Mean per-class recall" in output
     assert f"{scores['acc1']:.1f}" in next(line for line in output.splitlines() if "image, zero-shot" in line)
+
+
+def test_the_head_of_a_model_is_measured_where_the_data_have_its_classes(
+    cots: Cots, tiny_model: Path, squares: Path, tmp_path: Path
+) -> None:
+    model = DualEncoder.load(tiny_model)
+    head = ClassHead(dim=model.dim, num_classes=2)
+    with torch.no_grad():
+        head.bias[1] = 100.0  # everything is warm
+    model.set_class_head(head, classes=("cold", "warm"), column="feel")
+    model.save(tmp_path / "model")
+    assert "class_head" not in evaluated(cots, tmp_path / "model", squares, tmp_path)[1]["metrics"]["image"]
+    feel_of_squares(squares)
+    output, results = evaluated(cots, tmp_path / "model", squares, tmp_path)
+    scores = results["metrics"]["image"]["class_head"]
+    assert scores["queries"] == {"items": 5, "classes": 2}
+    right = sum(colour in ("red", "yellow") for colour in COLOURS[1:])
+    assert scores["both"]["accuracy"] == scores["image"]["accuracy"] == pytest.approx(100 * right / 5)
+    f1 = 100 * (2 * right / (5 + right)) / 2  # of cold it is 0
+    assert scores["text"]["macro_f1"] == pytest.approx(f1, abs=1e-3)
+    lines = {line.split("  ")[0]: line.split()[-2:] for line in output.splitlines()}
+    assert lines["image, head by both"] == [f"{100 * right / 5:.1f}", f"{f1:.1f}"]
+    assert "most frequent class" in output
+    assert "head by" not in evaluated(cots, tiny_model, squares, tmp_path)[0]
 
 
 @pytest.mark.parametrize(
