@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cots.data.image_decoding import UnusableImage, check_size, decode_image, to_upright_rgb
+from cots.data.limits import MAX_PIXELS
 from cots.data.samples import is_utf8
 from cots.decode_threads import decode_in_threads
 from cots.errors import BadInput
@@ -17,7 +18,6 @@ from cots.models.loading import is_uri
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.generic]
 ImageInputs = ImageInput | Iterable[ImageInput]
-MAX_PIXELS = 50_000_000  # an image with more is refused
 CHANNELS = (1, 3, 4)  # of an array: grey, RGB, RGBA
 KINDS = "a path, the bytes of a file, a PIL image or a numpy array"
 

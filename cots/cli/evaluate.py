@@ -11,6 +11,7 @@ import typer
 
 from cots.cli.files import writing
 from cots.cli.tables import class_head_table, classification_table, retrieval_table, table
+from cots.data.limits import MAX_BYTES, MAX_CAPTION_CHARS, MAX_FRAMES, MAX_PIXELS, MAX_SECONDS, MIN_SIDE
 from cots.directions import TARGET_OF
 from cots.errors import BadInput
 from cots.files import write_json
@@ -47,22 +48,22 @@ def evaluate(
     size: Annotated[
         int, typer.Option(min=1, help="Larger images are first reduced to this shorter side, pixels.")
     ] = 256,
-    frames: Annotated[int, typer.Option(min=1, help="Maximum frames of a video.")] = 6,
+    frames: Annotated[int, typer.Option(min=1, help="Maximum frames of a video.")] = MAX_FRAMES,
     min_side: Annotated[
         int, typer.Option(min=1, help="Images whose shorter side is below this are rejected, pixels.")
-    ] = 16,
+    ] = MIN_SIDE,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Images with more pixels are rejected without decoding.")
-    ] = 50_000_000,
+    ] = MAX_PIXELS,
     max_bytes: Annotated[
         int, typer.Option(min=1, help="Images and videos with more bytes are rejected without decoding.")
-    ] = 1_000_000_000,
+    ] = MAX_BYTES,
     max_seconds: Annotated[
         float, typer.Option(min=0.01, help="Videos that take longer to decode are rejected, seconds of one core.")
-    ] = 300.0,
+    ] = MAX_SECONDS,
     max_caption_chars: Annotated[
         int, typer.Option(min=1, help="Longer captions are left out, characters.")
-    ] = 500,
+    ] = MAX_CAPTION_CHARS,
     follow_symlinks: Annotated[
         bool, typer.Option("--follow-symlinks", help="Also read files elsewhere that links in the data set lead to.")
     ] = False,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cots.cli.addresses import CHAMPION_URI
+from cots.data.limits import MAX_PIXELS
 from cots.errors import BadInput
 
 
@@ -16,7 +17,7 @@ def explain(
         str, typer.Option(help="A registered version (models:/...), a model folder, or a checkpoint of CLIP or SigLIP.")
     ] = CHAMPION_URI,
     out: Annotated[Path, typer.Option(help="Image file to write: png, jpg or webp.")] = Path("explained.png"),
-    max_pixels: Annotated[int, typer.Option(min=1, help="An image with more pixels is refused.")] = 50_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="An image with more pixels is refused.")] = MAX_PIXELS,
 ) -> None:
     """Draw which parts of an image match a text and each of its words."""
     from cots.cli.result_grid import labelled_grid, write_grid

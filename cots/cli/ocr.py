@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cots.data.limits import MAX_CAPTION_CHARS, MAX_PIXELS
 from cots.terminal import escape_controls
 
 
@@ -13,8 +14,8 @@ def ocr(
     languages: Annotated[str, typer.Option(help="Codes of Tesseract's languages, joined by +.")] = "eng",
     max_chars: Annotated[
         int, typer.Option(min=1, help="Longer texts are cut after a word; at most prepare.max_caption_chars.")
-    ] = 500,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are not read.")] = 50_000_000,
+    ] = MAX_CAPTION_CHARS,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are not read.")] = MAX_PIXELS,
     seconds: Annotated[float, typer.Option(min=1, help="Time for one page.")] = 60,
 ) -> None:
     """Read each page without a text by Tesseract, into a text file of its name beside it.

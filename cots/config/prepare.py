@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from cots.config.sections import Sections
 from cots.config_base import Config, Fraction
 from cots.data.bucket import Location
+from cots.data.limits import MAX_BYTES, MAX_CAPTION_CHARS, MAX_FRAMES, MAX_PIXELS, MAX_SECONDS, MIN_SIDE
 
 
 class PrepareConfig(Config):
@@ -16,21 +17,23 @@ class PrepareConfig(Config):
         default=80, description="Shorter side of stored images, pixels. Smaller images keep their size."
     )
     max_frames: PositiveInt = Field(
-        default=6,
+        default=MAX_FRAMES,
         description="Maximum number of frames stored of a video. They are the centers of as many equal segments (L), "
         "or all frames of a shorter video; evaluation and index average all stored frames.",
     )
-    min_side: PositiveInt = Field(default=16, description="Images with a shorter side are rejected, pixels.")
+    min_side: PositiveInt = Field(default=MIN_SIDE, description="Images with a shorter side are rejected, pixels.")
     max_pixels: PositiveInt = Field(
-        default=50_000_000, description="Images with more pixels are rejected without decoding."
+        default=MAX_PIXELS, description="Images with more pixels are rejected without decoding."
     )
     max_bytes: PositiveInt = Field(
-        default=1_000_000_000, description="Images and videos with more bytes are rejected without decoding."
+        default=MAX_BYTES, description="Images and videos with more bytes are rejected without decoding."
     )
     max_seconds: PositiveFloat = Field(
-        default=300.0, description="Videos that take longer to decode are rejected, seconds of one core."
+        default=MAX_SECONDS, description="Videos that take longer to decode are rejected, seconds of one core."
     )
-    max_caption_chars: PositiveInt = Field(default=500, description="Captions with more characters are left out.")
+    max_caption_chars: PositiveInt = Field(
+        default=MAX_CAPTION_CHARS, description="Captions with more characters are left out."
+    )
     follow_symlinks: bool = Field(
         default=False,
         description="Also read files outside the data folder that symbolic links in it lead to. They are rejected "

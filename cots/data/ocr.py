@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cots.data.image_decoding import UnusableImage, decode_image
+from cots.data.limits import MIN_SIDE
 from cots.data.sources.folder import find_media, find_tables
 from cots.data.sources.layout_io import media_of, require_folder
 from cots.decode_threads import decode_in_threads
@@ -16,7 +17,6 @@ from cots.errors import BadInput
 from cots.files import atomic_file
 
 PROGRAM = "tesseract"
-MIN_SIDE = 16  # pixels, as `prepare.min_side`
 
 
 class PageText(NamedTuple):
