@@ -25,6 +25,7 @@ from cots.registry.registry import Registry
 from cots.search_engine.engine import SearchEngine
 from cots.search_engine.queries import Query
 from cots.stages import index, package
+from cots.tracking.loading import load_encoders
 from tests.additions import ADDITIONS, LEVELS, write_annotated
 from tests.conftest import tracked_in
 from tests.deployed import register
@@ -121,6 +122,9 @@ def test_a_version_is_promoted_and_the_service_answers_as_a_search_without_it(
     version, engine = published[name]
     Registry().promote(version, why="it is its turn")
     served.until(lambda: served.client.get("/readyz").json()["versions"]["index"]["version"] == str(version))
+    registered = load_encoders(f"models:/cots-index/{version}")
+    assert registered.classes == (("cold", "warm") if name == "documents" else ())
+    assert (registered.text.shared is not None) == (name == "shared layers")
     image, encoded = square("blue")
     warm = (("class", ("warm",)),)
     for query, request in (
