@@ -18,7 +18,7 @@ from PIL import Image
 from cots.cli.doctor import CHECKS, BrokenError
 from cots.cli.tables import table
 from cots.config.model import ModelConfig
-from cots.config.objective import TemperatureConfig
+from cots.config.objective import LossWeightsConfig, TemperatureConfig
 from cots.config.params import Params
 from cots.config.training import FinetuneConfig, TrainConfig
 from cots.models.class_head import ClassHead
@@ -197,6 +197,32 @@ def test_a_preset_names_its_encoders_and_from_scratch_it_is_what_it_was(cots: Co
     assert (params.pretrain, params.finetune) == (TrainConfig(steps=200), {"image-text": FinetuneConfig()})
 
 
+@pytest.mark.parametrize(
+    ("preset", "from_scratch"),
+    [
+        ("msrvtt", (1200, 200, 4, 0.0005, "momentum", {"token": 0.0, "task": 0.0, "masked_views": 0.0})),
+        ("clips", (3000, 400, 1, 0.0003, "online", {"token": 2.0, "task": 0.1, "masked_views": 1.0})),
+        ("webdataset", (400, 400, 1, 0.001, "momentum", {"token": 1.0, "task": 0.1, "masked_views": 0.0})),
+    ],
+)
+def test_videos_and_tars_start_from_pretrained_encoders_and_from_scratch_by_choice(
+    preset: str, from_scratch: tuple[object, ...], cots: Cots, project: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / ("0.tar" if preset == "webdataset" else "a.mp4")).touch()
+    assert cots("init", preset, "--data", data)[0] == 0
+    params = Params.load()
+    assert (params.model.image.pretrained, params.pretrain.head_lr_scale) == (True, 10.0)
+    assert params.pretrain.objective.loss_weights == LossWeightsConfig(instance=1, token=0, task=0, masked_views=0)
+    assert cots("init", preset, "--data", data, "--encoders", "scratch")[0] == 0
+    params = Params.load()
+    [run] = params.finetune.values()
+    weights = params.pretrain.objective.loss_weights.model_dump(include={"token", "task", "masked_views"})
+    settings = (run.steps, run.frames, run.learning_rate, run.objective.in_batch_negatives, weights)
+    assert (params.model, params.pretrain.steps, *settings) == (ModelConfig(), *from_scratch)
+
+
 def test_encoders_at_a_path_bring_the_sizes_that_other_stages_need(
     cots: Cots, project: Path, squares: Path, tmp_path: Path
 ) -> None:
@@ -254,8 +280,8 @@ def test_a_preset_says_what_it_is_what_it_needs_and_what_to_expect() -> None:
 
 
 def test_the_file_says_every_key_once_and_the_preset_nothing_but_its_path_otherwise(cots: Cots, project: Path) -> None:
-    assert cots("init", "msrvtt", "--data", PICTURES)[0] == 0
-    preset = Params.load(project / "presets" / "msrvtt.yaml").dump_all()
+    assert cots("init", "coco", "--data", PICTURES)[0] == 0
+    preset = Params.load(project / "presets" / "coco.yaml").dump_all()
     text = (project / "params.yaml").read_text()
     assert yaml.safe_load(text) == preset | {"source": preset["source"] | {"path": str(PICTURES)}}
     assert "# Any timm vision transformer" in text
