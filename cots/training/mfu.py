@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cots.devices import compute_dtype
 
-MATRIX_SIZE = {"cpu": 2048}  # side of the square matrices whose product is timed, by device type
-ACCELERATOR_MATRIX_SIZE = 8192
+SMALLEST_SIDE, LARGEST_SIDE = 512, 8192  # of the square matrices whose product is timed
+LONG_ENOUGH = 0.002  # seconds of a product, beside which the start of its threads or kernels does not count
 ROUNDS = 5
 
 
@@ -39,10 +39,15 @@ class MfuMeter:
 
 
 def matmul_rate(device: torch.device) -> float:
-    """FLOPs per second of a product of two large square matrices in the compute dtype: the best of five."""
-    side = MATRIX_SIZE.get(device.type, ACCELERATOR_MATRIX_SIZE)
-    factor = torch.randn(side, side, device=device, dtype=compute_dtype(device))
-    best = min(_seconds(factor) for _ in range(ROUNDS + 1))
+    """FLOPs per second of a product of two large square matrices in the compute dtype: the best of five.
+
+    The matrices are as large as they must be for a product to take 2 ms (one core needs a side of 512), up to 8192.
+    """
+    side, best = SMALLEST_SIDE // 2, 0.0
+    while best < LONG_ENOUGH and side < LARGEST_SIDE:
+        side *= 2
+        factor = torch.randn(side, side, device=device, dtype=compute_dtype(device))
+        best = min(_seconds(factor) for _ in range(ROUNDS + 1))
     return 2 * side**3 / best
 
 
