@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cots.cli.files import writing
-from cots.cli.presets import preset_names, read_header, read_preset, render_preset, render_presets
+from cots.cli.presets import is_preset, preset_names, read_header, read_preset, render_preset
 from cots.errors import BadInput
 from cots.files import atomic_file
 from cots.project_files import PARAMS_FILE
@@ -198,10 +198,11 @@ def _is_edited() -> bool:
         params = Params.load(PARAMS_FILE)
     except BadInput:
         return True
-    seal, _, rest = current.decode().partition("\n")
+    text = current.decode()
+    seal, _, rest = text.partition("\n")
     if seal.startswith(SEAL):
-        return _seal(rest) != current.decode()
-    return current not in (text.encode() for text in render_presets(params))
+        return _seal(rest) != text
+    return not is_preset(text, params)
 
 
 def _seal(text: str) -> str:

@@ -1,6 +1,6 @@
 """Presets and encoders of `cots init`: turns their names into the text of a complete parameter file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from itertools import takewhile
@@ -94,32 +94,38 @@ def render_preset(
 
     chosen = encoders or values.get("encoders")
     values = {key: value for key, value in values.items() if key != "encoders"}
-    headers = read_header(preset_file(preset))
     if chosen:
-        headers += "".join(read_header(file) for file in _encoder_files(preset, chosen))
         values = _with_encoders(preset, values, chosen)
-    return render(Params.parse(merge(values, changes or {}), preset_file(preset)), header or headers)
+    params = Params.parse(merge(values, changes or {}), preset_file(preset))
+    return render(params, header or _headers(preset, chosen))
 
 
-def render_presets(params: "Params") -> Iterator[str]:
-    """What `cots init PRESET` would write for the data of `params`, from each preset with each of the encoders."""
+def is_preset(text: str, params: "Params") -> bool:
+    """Whether `cots init PRESET` would write this text for the data of `params`, from any preset with any encoders."""
     from cots.config.sections import read_yaml
 
+    start, names = params.model.init_from, preset_names(ENCODERS)
+    models = [start] if start and start not in map(start_of, names) else []
     for preset in preset_names():
         values: dict[str, Any] = read_yaml(preset_file(preset))
-        source = values.get("source", {}) | {"path": str(params.source.path)}
-        start = params.model.init_from
-        names = preset_names(ENCODERS)
-        models = [start] if start and start not in map(start_of, names) else []
+        values["source"] = values.get("source", {}) | {"path": str(params.source.path)}
         for encoders in (None, *names, *models):
-            with suppress(CotsError):  # what is not valid cannot have been written
-                yield render_preset(preset, values | {"source": source}, encoders)
+            if text.startswith(_headers(preset, encoders or values.get("encoders")).rstrip("\n")):
+                with suppress(CotsError):  # what is not valid cannot have been written
+                    if render_preset(preset, values, encoders) == text:
+                        return True
+    return False
 
 
 def read_header(path: Path) -> str:
     """The comment lines at the beginning of a file."""
     lines = path.read_text(encoding="utf8").splitlines(keepends=True)
     return "".join(takewhile(lambda line: line.startswith("#"), lines))
+
+
+def _headers(preset: str, encoders: str | None) -> str:
+    files = [preset_file(preset), *(_encoder_files(preset, encoders) if encoders else ())]
+    return "".join(map(read_header, files))
 
 
 def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
