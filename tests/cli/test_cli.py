@@ -47,11 +47,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def registered(cots: Cots, store: str, tiny_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def registered(store: str, store_of_one_version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry whose champion is the tiny package, and its project around."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    assert publish(cots, tiny_package)[0] == 0
+    shutil.copy(store_of_one_version, store.removeprefix("sqlite:///"))
 
 
 def publish(cots: Cots, package: Path) -> tuple[int, str, str]:
@@ -479,10 +479,13 @@ def test_encoders_are_not_searched(cots: Cots, tiny_model: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("store")
 def test_versions_are_published_listed_promoted_and_taken_back(
-    cots: Cots, tiny_package: Path, other_package: Path
+    cots: Cots, tiny_package: Path, other_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert "version 1 registered; it is the champion" in publish(cots, tiny_package)[1]
     assert "was registered already" in publish(cots, tiny_package)[1]
     assert "version 2 registered; it is the champion" in publish(cots, other_package)[1]
     rows = cots("registry", "list")[1].splitlines()
