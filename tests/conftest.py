@@ -1,6 +1,7 @@
 """Common fixtures: MLflow stores, tiny encoders, an index, packages and data."""
 
 import fcntl
+import gc
 import hashlib
 import io
 import json
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -24,6 +25,7 @@ from cots.data.bucket import BucketPath, parse_location
 from tests.browser import CHROMIUM
 from tests.buckets import Bucket, serving_s3
 from tests.fork_server import start
+from tests.forked import use_real_interpreter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -31,11 +33,20 @@ if TYPE_CHECKING:
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Fork the workers from a process in which everything is imported, which takes each 20 s of a core."""
+    session_folder: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    for spec in specs:
+        spec.python = start(session_folder / "fork-server", os.getpid())
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Ignore warnings at import (Great Expectations' of `sre_constants`, MLflow's of type hints); take Ctrl+C.
 
     A shell's background jobs ignore SIGINT, and so would all processes that tests start and interrupt.
     """
+    use_real_interpreter()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("filterwarnings", "ignore:module 'sre_.*' is deprecated:DeprecationWarning")
@@ -57,6 +68,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     first = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: (first.get(item.path.name, len(first)), item.path not in slow))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the millions of objects of imports and collection: they live to the end."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

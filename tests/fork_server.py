@@ -22,7 +22,7 @@ takes `sys.executable`:
 
 The server leaves to the real interpreter what it does not know: other options than -c, -m, -u and -B, scripts, PYTHON*
 variables other than PYTHONPATH and PYTHONUNBUFFERED. It starts with the first request, serves all workers of a test
-session, and ends with it.
+session, which it has forked themselves, and ends with it.
 """
 
 import atexit

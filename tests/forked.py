@@ -71,6 +71,13 @@ def _forget_the_start() -> None:
         refresh_global_settings_context()
 
 
+def use_real_interpreter() -> None:
+    """In a fork, start programs as a process of the real interpreter does: a worker of pytest calls it."""
+    if "tests.fork_server" in sys.orig_argv:
+        sys.executable = sys.orig_argv[0]
+        os.environ["PATH"] = os.environ["PATH"].partition(os.pathsep)[2]
+
+
 def run(arguments: list[str], paths: list[str]) -> None:
     """Run `-c CODE` or `-m MODULE` as the interpreter does.
 
