@@ -14,12 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import av
-import numpy as np
-import pandas as pd
 import pytest
-import torch
-from PIL import Image
 
 from cots.data.bucket import BucketPath, parse_location
 from tests.browser import CHROMIUM
@@ -27,7 +22,8 @@ from tests.buckets import Bucket, serving_s3
 from tests.fork_server import start
 from tests.forked import use_real_interpreter
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # functions import what they need: the process that only hands out tests starts 5 s sooner
+    import pandas as pd
     from playwright.sync_api import Browser
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -205,6 +201,8 @@ def cots(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 def save_tiny_model(folder: Path, seed: int) -> None:
     """Write a model folder with random encoders of one small block."""
+    import torch
+
     from cots.data.wordpiece import train_tokenizer
     from cots.models.dual_encoder import DualEncoder
 
@@ -242,7 +240,10 @@ def save_tiny_model(folder: Path, seed: int) -> None:
 
 def save_index(folder: Path, encoders: Path) -> None:
     """Write an index of one plain square per colour, in the format of stage `index`."""
+    import numpy as np
+    import pandas as pd
     import webdataset as wds
+    from PIL import Image
 
     from cots.index.embedding_index import EmbeddingIndex
     from cots.index.frame_embeddings import FrameEmbeddings
@@ -315,8 +316,10 @@ def reported(recall: float) -> dict[str, object]:
     }
 
 
-def ranked(recall: float) -> pd.DataFrame:
+def ranked(recall: float) -> "pd.DataFrame":
     """Ranks for 100 images with two captions each: `recall` per cent of the queries rank their partner first."""
+    import pandas as pd
+
     directions: list[tuple[str, list[int | None], int, int]] = [("i2t", [None], 2, 200), ("t2i", [0, 1], 1, 100)]
     rows = [
         {
@@ -402,6 +405,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[dict[str, object]]:
+    from PIL import Image
+
     from cots.data.image_hashes import image_hashes
     from cots.data.images import encode_jpeg
     from cots.data.samples import StoredSample
@@ -445,6 +450,8 @@ def _stored_colours(shards: Path, number: int, split: str, media: str) -> list[d
 @pytest.fixture(scope="session")
 def make_image() -> Encoded:
     """Makes an encoded image: noise, the same for the same seed."""
+    import numpy as np
+    from PIL import Image
 
     def encoded(width: int = 40, height: int = 32, *, seed: int = 0, kind: str = "JPEG", **options: object) -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -458,6 +465,9 @@ def make_image() -> Encoded:
 @pytest.fixture(scope="session")
 def make_video(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     """Makes an H.264 video whose frame n has the grey level 10 * n modulo 250; its index comes first, as on the web."""
+    import av
+    import numpy as np
+
     file = tmp_path_factory.mktemp("videos") / "video.mp4"
 
     def encoded(frames: int = 12, *, width: int = 64, height: int = 48) -> bytes:
