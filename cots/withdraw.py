@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import webdataset as wds
+from numpy.typing import NDArray
 
 from cots.config.index import IndexConfig
 from cots.errors import BadInput, CotsError, RunFailed
 from cots.file_names import LINEAGE
 from cots.files import locked, write_json
+from cots.index.embedding_file import BLOCK, EmbeddingFile
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, FIT, FRAMES, ITEM_INDEX, ITEMS, THUMBNAILS
@@ -101,14 +103,14 @@ def _package(champion: VersionInfo, artifacts: VersionArtifacts, withdrawn: Coll
     paths, config = read_package(model)
     settings = IndexConfig.model_validate(artifacts.load_params()["index"])
     index, out = package.parent / "index", package / "index"
-    _write_without(withdrawn, paths["index"], index, settings=settings)
+    write_index_without(withdrawn, paths["index"], index, settings=settings)
     cards = {name: (model / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
     save_index(out, paths["encoders"], index, config=InferenceConfig(**config), cards=cards)
     artifacts.download_evidence(package)
     write_json(package / LINEAGE, artifacts.load_lineage() | git_state() | describe_index(index, out))
 
 
-def _write_without(withdrawn: Collection[str], index: Path, out: Path, *, settings: IndexConfig) -> None:
+def write_index_without(withdrawn: Collection[str], index: Path, out: Path, *, settings: IndexConfig) -> None:
     """Write an index folder without some of its items; the embeddings of the others stay as they are.
 
     Raises:
@@ -129,13 +131,21 @@ def _write_without(withdrawn: Collection[str], index: Path, out: Path, *, settin
     with wds.TarWriter(str(out / THUMBNAILS), mtime=0, encoder=False) as tar:
         for row, old_row in enumerate(rows.tolist()):
             tar.write(thumbnails.copy_members(old_row, frames=counts[old_row], to_row=row))
-    vectors = EmbeddingIndex.load(index / ITEM_INDEX).vectors[rows]
+    vectors = _copy_vectors(EmbeddingIndex.load(index / ITEM_INDEX), rows, out)
     text_rows = pd.Index(pd.read_parquet(index / CAPTIONS)["caption"])
     texts = text_rows.get_indexer([str(row["caption"]) for row in collect_captions(remaining)])
-    text_vectors = EmbeddingIndex.load(index / CAPTION_INDEX).vectors[texts]
+    text_vectors = _copy_vectors(EmbeddingIndex.load(index / CAPTION_INDEX), texts, out)
     encoder = read_metadata(index)["encoder"]
     try:
         write_index(out, remaining, vectors, text_vectors, settings=settings, encoder=encoder)
     except BadInput:  # too few vectors remain for such an index; exact search takes any number
         exact = settings.model_copy(update={"factory": "Flat"})
         write_index(out, remaining, vectors, text_vectors, settings=exact, encoder=encoder)
+
+
+def _copy_vectors(index: EmbeddingIndex, rows: NDArray[np.int64], folder: Path) -> EmbeddingFile:
+    """The vectors of some rows, in their order, in a file."""
+    vectors = EmbeddingFile(index.dim, folder)
+    for start in range(0, len(rows), BLOCK):
+        vectors.append(index.rows(rows[start : start + BLOCK]))
+    return vectors

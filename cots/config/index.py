@@ -25,8 +25,9 @@ class IndexConfig(Config):
     factory: str = Field(
         default="auto",
         description="auto (by size and recall), or a string of FAISS's index_factory. auto searches exactly while a "
-        "query reads at most 32 MiB of vectors; beyond that it takes a graph (HNSW) with the smallest efSearch that "
-        "reaches `target_recall` ([performance.md](performance.md)).",
+        "query reads at most 32 MiB of vectors; up to 2 GiB (2 million of 256) it takes a graph (HNSW), beyond that "
+        "inverted lists, built in blocks and searched on the disk ([scale.md](scale.md)), with the smallest efSearch "
+        "or nprobe that reaches `target_recall` ([performance.md](performance.md)).",
     )
     target_recall: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.95,
@@ -36,7 +37,8 @@ class IndexConfig(Config):
     max_memory_gb: PositiveFloat | None = Field(
         default=None,
         description="Maximum memory of each index that auto builds, gigabytes; null: no limit. A graph stores vectors "
-        "in half precision, or in 8 bits if that does not fit.",
+        "in half precision, or in 8 bits if that does not fit; if that does not fit either, auto takes inverted lists "
+        "on the disk, of which only the centroids count.",
     )
     thumbnail_size: PositiveInt = Field(default=128, description="Longer side of the thumbnails of all frames, pixels.")
     recall_queries: PositiveInt = Field(

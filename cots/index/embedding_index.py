@@ -2,6 +2,8 @@
 
 import math
 import re
+import tempfile
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cots.files import atomic_file
+from cots.index.embedding_file import Embeddings, require_finite
 from cots.index.gpu import MAX_K, GpuIndex
+from cots.index.inverted_lists import TRAIN_VECTORS_PER_LIST, build_lists, is_mapped, map_lists, save_lists
 
-TRAIN_VECTORS_PER_LIST = 64  # FAISS warns below 39; more take time without better recall
-RECALL_K = 10  # nearest rows that recall counts, and for which efSearch of a graph is chosen
+RECALL_K = 10  # nearest rows that recall counts, and for which efSearch of a graph and nprobe of lists are chosen
 EF_PER_EXTRA_ROW = 2  # efSearch added for each row beyond these
 MAX_BRUTE_FORCE = 1 << 16  # rows that a filter may select so that they are compared one by one instead of by the graph
 FILTER_EF_FACTOR = 4  # of efSearch in a filtered search, divided by the fraction of rows selected
@@ -31,7 +34,7 @@ class EmbeddingIndex:
     """
 
     def __init__(self, index: faiss.Index) -> None:
-        self._index = index
+        self._index, self._lock = index, threading.Lock()
 
     @classmethod
     def build(cls, embeddings: NDArray[np.float32], factory: str, settings: str = "") -> Self:
@@ -48,8 +51,7 @@ class EmbeddingIndex:
         """
         if embeddings.ndim != 2 or not len(embeddings):
             raise ValueError(f"an index needs (N, D) embeddings with N > 0, not {embeddings.shape}")
-        if not np.isfinite(embeddings).all():
-            raise ValueError("an index needs finite embeddings")
+        require_finite(embeddings)
         vectors = np.ascontiguousarray(embeddings, np.float32)
         faiss_index = create_untrained(vectors.shape[1], factory)
         index = cls(faiss_index)
@@ -63,8 +65,30 @@ class EmbeddingIndex:
         return index
 
     @classmethod
+    def build_mapped(cls, embeddings: Embeddings, factory: str, folder: Path) -> Self:
+        """Build inverted lists in blocks, in bounded memory, into a file without a name, from which they are searched.
+
+        Args:
+            embeddings: (N, D) unit rows, at least as many as lists.
+            factory: as in `build`, such as `IVF4096,SQ8`.
+            folder: where the file lies until this object ends.
+
+        Raises:
+            ValueError: broken embeddings.
+        """
+        index = create_untrained(embeddings.shape[1], factory)
+        assert isinstance(index, faiss.IndexIVF), factory
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            path = Path(scratch) / "lists.faiss"
+            build_lists(embeddings, index, path)
+            return cls.load(path)
+
+    @classmethod
     def load(cls, path: Path) -> Self:
         """Read an index that `save` wrote.
+
+        Inverted lists are not read but mapped: a search reads those that it probes, and the file may be removed, not
+        overwritten, while this object is in use.
 
         Raises:
             ValueError: no such file, or not an index.
@@ -72,15 +96,19 @@ class EmbeddingIndex:
         if not path.is_file():
             raise ValueError(f"no index {path}")
         try:
-            return cls(faiss.read_index(str(path)))
+            return cls(map_lists(path) or faiss.read_index(str(path)))
         except RuntimeError as error:
             raise ValueError(f"{path} is not a FAISS index: {_reason(error)}") from None
 
     def save(self, path: Path) -> None:
         """Write a file; the same embeddings and factory string give the same bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._set_direct_map(kept=False)
         with atomic_file(path) as partial:
-            faiss.write_index(self._index, str(partial))
+            if isinstance(self._index, faiss.IndexIVF) and is_mapped(self._index):
+                save_lists(self._index, partial)
+            else:
+                faiss.write_index(self._index, str(partial))
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -110,10 +138,17 @@ class EmbeddingIndex:
             ValueError: this kind of index cannot give them back.
         """
         try:
+            self._set_direct_map(kept=True)
             rows: NDArray[np.float32] = self._index.reconstruct_batch(np.asarray(numbers, np.int64))
         except RuntimeError as error:
             raise ValueError(f"this index does not give its vectors back: {_reason(error)}") from None
         return rows
+
+    def _set_direct_map(self, *, kept: bool) -> None:
+        """Keep the place of each row in inverted lists, 8 bytes a row, or forget it, as it would be saved."""
+        with self._lock:
+            if (lists := faiss.try_extract_index_ivf(self._index)) and lists.direct_map.no() == kept:
+                lists.make_direct_map(kept)
 
     def set(self, settings: str) -> None:
         """Change settings of the search; they are saved with the index.
@@ -140,7 +175,7 @@ class EmbeddingIndex:
             k: at most the size of the index, or the number of rows that `id_filter` selects.
             id_filter: (N,) True at rows that may be found; None for all rows. FAISS skips the others during the search,
                 so an exact index stays exact. A graph compares a small selection row by row and raises efSearch for a
-                larger one; other approximate indices have lower recall with a filter.
+                larger one, inverted lists raise nprobe; other approximate indices have lower recall with a filter.
 
         Returns:
             Similarities (Q, k) and rows (Q, k); rows are -1 where an approximate index finds fewer than k.
@@ -194,12 +229,16 @@ def _storage_if_few(index: faiss.Index, fraction: float) -> faiss.Index:
 
 
 def _parameters_for_k(index: faiss.Index, k: int) -> Any:  # noqa: ANN401  see `_parameters`
-    """Larger efSearch for a graph if k is larger than the one it was chosen for; None otherwise: its own settings."""
-    return _parameters(index, k) if k > RECALL_K and isinstance(index, faiss.IndexHNSW) else None
+    """Larger efSearch or nprobe if k is larger than the one it was chosen for; None otherwise: the index's own."""
+    return _parameters(index, k) if k > RECALL_K and isinstance(index, faiss.IndexHNSW | faiss.IndexIVF) else None
 
 
 def _parameters(index: faiss.Index, k: int, selector: Any = None, fraction: float = 1.0) -> Any:  # noqa: ANN401
-    """The index's own settings, which FAISS ignores if it gets a selector; for a graph with a larger efSearch."""
+    """The index's own settings, which FAISS ignores if it gets a selector, but with larger efSearch or nprobe.
+
+    Lists: nprobe grows with the square root of k, because the lists of farther neighbours are often the same, but to
+    no fewer lists than hold 2 k rows on average; and as a filter selects fewer rows.
+    """
     api: Any = faiss  # its type stubs lack the keyword arguments of its constructors
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
@@ -208,7 +247,8 @@ def _parameters(index: faiss.Index, k: int, selector: Any = None, fraction: floa
         inner = _parameters(index.base_index, k, selector, fraction)
         return api.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
-        return api.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+        nprobe = max(index.nprobe * math.sqrt(max(k / RECALL_K, 1)), 2 * k * index.nlist / index.ntotal) / fraction
+        return api.SearchParametersIVF(sel=selector, nprobe=min(math.ceil(nprobe), index.nlist))
     if isinstance(index, faiss.IndexHNSW):
         ef_search = index.hnsw.efSearch + EF_PER_EXTRA_ROW * max(k - RECALL_K, 0)
         factor = FILTER_EF_FACTOR if selector else 1

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial as bind
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from cots.errors import BadInput, exit_on_error
 from cots.evaluation.embedding import embed_texts
 from cots.evaluation.fit_threshold import NONSENSE, fit_threshold
 from cots.files import atomic_folder, write_json
-from cots.index.auto_index import IndexChoice, choose_index, recall_of
+from cots.index.auto_index import IndexChoice, choose_index, nearest_similarities, recall_of
 from cots.index.embedding_cache import EmbeddingCache, digest_of
+from cots.index.embedding_file import EmbeddingFile, Embeddings
 from cots.index.embedding_index import RECALL_K, EmbeddingIndex, create_untrained
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.index_folder import (
@@ -46,6 +48,7 @@ from cots.init_distributed import init_distributed
 from cots.models.dual_encoder import DualEncoder
 from cots.rounding import rounded
 
+TEXTS_AT_ONCE = 1 << 18  # texts that are sorted by length and encoded, and whose embeddings are in memory
 MAX_HELD_OUT = 500  # captions that the score of a fit is taken from
 
 
@@ -77,22 +80,22 @@ def stage(
     held_out = _held_out_captions(table, params)
     texts = [*(str(row["caption"]) for row in collect_captions(items)), *held_out, *NONSENSE]
     if rank():  # only rank 0 writes
-        _encode_items(
-            model, read_stored_samples(shards, items), None, None, side=settings.thumbnail_size, batch_size=batch_size
-        )
-        embed_texts(model, texts, batch_size=batch_size)
+        samples = read_stored_samples(shards, items)
+        _encode_items(model, samples, None, None, None, side=settings.thumbnail_size, batch_size=batch_size)
+        _encode_texts(model, texts, None, None, batch_size=batch_size)
         return
     cache_path = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
     cache = EmbeddingCache.load(cache_path) if cache_path else None
     with atomic_folder(out) as partial:
+        vectors, captions = EmbeddingFile(model.dim, partial), EmbeddingFile(model.dim, partial)
         with wds.TarWriter(str(partial / THUMBNAILS), mtime=0, encoder=False) as thumbnail_tar:
             samples = read_stored_samples(shards, items)
-            vectors, frames = _encode_items(
-                model, samples, thumbnail_tar, cache, side=settings.thumbnail_size, batch_size=batch_size
+            frames = _encode_items(
+                model, samples, thumbnail_tar, cache, vectors, side=settings.thumbnail_size, batch_size=batch_size
             )
         frames.save(partial / FRAMES)
-        encoded = _encode_texts(model, texts, cache, batch_size=batch_size)
-        captions, *queries = np.split(encoded, np.cumsum([-len(held_out) - len(NONSENSE) + len(texts), len(held_out)]))
+        _encode_texts(model, texts, cache, captions, batch_size=batch_size)
+        queries = np.split(captions.pop(len(held_out) + len(NONSENSE)), [len(held_out)])
         index = write_index(partial, items, vectors, captions, settings=settings, encoder=model.digest)
         if threshold := fit_threshold(*(_best_scores(index, part) for part in queries)):
             write_json(partial / FIT, rounded(threshold) | {"media": MEDIA_OF[settings.target]})
@@ -106,8 +109,8 @@ def stage(
 def write_index(
     out: Path,
     items: pd.DataFrame,
-    vectors: NDArray[np.float32],
-    texts: NDArray[np.float32],
+    vectors: Embeddings,
+    texts: Embeddings,
     *,
     settings: IndexConfig,
     encoder: str,
@@ -135,9 +138,10 @@ def write_index(
     write_table(out / CAPTIONS, captions, CAPTION_SCHEMA)
     # Every other query chooses the index, the rest measure it. Without captions, items take their place.
     queries = evenly_spaced(texts if len(texts) else vectors, 2 * settings.recall_queries)
-    chosen = _build_index(vectors, queries[::2], settings)
+    chosen = _build_index(vectors, queries[::2], settings, out)
     chosen.index.save(out / ITEM_INDEX)
-    _build_caption_index(texts, evenly_spaced(vectors, settings.recall_queries), settings).save(out / CAPTION_INDEX)
+    item_queries = evenly_spaced(vectors, settings.recall_queries)
+    _build_caption_index(texts, item_queries, settings, out).save(out / CAPTION_INDEX)
     metadata = {
         "kind": chosen.factory,
         "settings": chosen.settings,
@@ -166,15 +170,15 @@ def _encode_items(
     samples: Iterable[StoredSample],
     thumbnail_tar: wds.TarWriter | None,
     cache: EmbeddingCache | None,
+    vectors: EmbeddingFile | None,
     *,
     side: int,
     batch_size: int,
-) -> tuple[NDArray[np.float32], FrameEmbeddings]:
-    """One embedding per item and per frame of videos; thumbnails of all frames are written to the tar.
+) -> FrameEmbeddings:
+    """Embeddings of videos' frames; those of items are written to the file, thumbnails of all frames to the tar.
 
-    Batches are distributed over ranks; each rank makes the thumbnails of its batches, the rank with a tar writes them.
+    Batches are distributed over ranks; each rank makes the thumbnails of its batches, the one with file and tar writes.
     """
-    by_item: list[NDArray[np.float32]] = []
     by_frame: list[NDArray[np.float32]] = []
     counts: list[int] = []
     for number, chunk in enumerate(batched(samples, batch_size * world_size())):
@@ -186,13 +190,14 @@ def _encode_items(
         lengths = np.array([len(frames) for frames in videos], np.int64)
         local = (*_encode_videos(model, local_samples, videos, cache, batch_size=batch_size), lengths, thumbnails)
         for item_rows, frame_rows, lengths, members in all_gather_object(local):
-            by_item.append(item_rows)
+            if vectors is not None:
+                vectors.append(item_rows)
             by_frame.append(frame_rows[np.repeat(lengths > 1, lengths)])
             counts += np.where(lengths > 1, lengths, 0).tolist()
             if thumbnail_tar is not None:
                 for member in members:
                     thumbnail_tar.write(member)
-    return np.concatenate(by_item), FrameEmbeddings.of(np.concatenate(by_frame), counts)
+    return FrameEmbeddings.of(np.concatenate(by_frame), counts)
 
 
 def _encode_videos(
@@ -221,16 +226,28 @@ def _encode_videos(
 
 
 def _encode_texts(
-    model: DualEncoder, texts: Sequence[str], cache: EmbeddingCache | None, *, batch_size: int
-) -> NDArray[np.float32]:
-    """Embeddings (N, D) of the texts with unit rows, from the cache where possible."""
-    if cache is None or not texts:
-        return embed_texts(model, texts, batch_size=batch_size)
+    model: DualEncoder,
+    texts: Sequence[str],
+    cache: EmbeddingCache | None,
+    vectors: EmbeddingFile | None,
+    *,
+    batch_size: int,
+) -> None:
+    """Write unit embeddings of the texts to the file, from the cache where possible."""
+    for chunk in batched(texts, TEXTS_AT_ONCE):
+        if cache is None:
+            rows = embed_texts(model, chunk, batch_size=batch_size)
+        else:
+            encode = bind(_encode_missing_texts, model, chunk, batch_size=batch_size)
+            rows = np.concatenate(cache.rows([digest_of(b"text", text.encode()) for text in chunk], encode))
+        if vectors is not None:
+            vectors.append(rows)
 
-    def encode_missing(missing: list[int]) -> list[NDArray[np.float32]]:
-        return list(embed_texts(model, [texts[row] for row in missing], batch_size=batch_size)[:, None])
 
-    return np.concatenate(cache.rows([digest_of(b"text", text.encode()) for text in texts], encode_missing))
+def _encode_missing_texts(
+    model: DualEncoder, texts: Sequence[str], missing: Sequence[int], *, batch_size: int
+) -> list[NDArray[np.float32]]:
+    return list(embed_texts(model, [texts[row] for row in missing], batch_size=batch_size)[:, None])
 
 
 def collect_captions(items: pd.DataFrame) -> list[dict[str, object]]:
@@ -242,39 +259,39 @@ def collect_captions(items: pd.DataFrame) -> list[dict[str, object]]:
     return [{"caption": caption, "items": sorted(set(items))} for caption, items in rows.items()]
 
 
-def evenly_spaced(rows: NDArray[np.float32], max_rows: int) -> NDArray[np.float32]:
+def evenly_spaced(rows: Embeddings, max_rows: int) -> NDArray[np.float32]:
     """At most `max_rows` evenly spaced rows; a single row is repeated, so that both halves have one."""
-    return rows[np.linspace(0, len(rows) - 1, max(min(max_rows, len(rows)), 2), dtype=np.int64)]
+    chosen: NDArray[np.float32] = rows[np.linspace(0, len(rows) - 1, max(min(max_rows, len(rows)), 2), dtype=np.int64)]
+    return chosen
 
 
-def _build_index(vectors: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexConfig) -> IndexChoice:
+def _build_index(vectors: Embeddings, queries: NDArray[np.float32], settings: IndexConfig, folder: Path) -> IndexChoice:
     try:
         if settings.factory != "auto":
-            return IndexChoice(EmbeddingIndex.build(vectors, settings.factory), settings.factory, "")
+            return IndexChoice(EmbeddingIndex.build(vectors[:], settings.factory), settings.factory, "")
         max_bytes = math.inf if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
-        return choose_index(vectors, queries, recall=settings.target_recall, k=RECALL_K, max_bytes=max_bytes)
+        recall = settings.target_recall
+        return choose_index(vectors, queries, recall=recall, k=RECALL_K, max_bytes=max_bytes, folder=folder)
     except ValueError as error:
         raise BadInput(f"index.factory: {error}") from None
 
 
 def _build_caption_index(
-    texts: NDArray[np.float32], queries: NDArray[np.float32], settings: IndexConfig
+    texts: Embeddings, queries: NDArray[np.float32], settings: IndexConfig, folder: Path
 ) -> EmbeddingIndex:
     if not len(texts):
         return EmbeddingIndex(create_untrained(texts.shape[1], "Flat"))
-    return _build_index(texts, queries, settings).index
+    return _build_index(texts, queries, settings, folder).index
 
 
-def _measure_index(
-    index: EmbeddingIndex, vectors: NDArray[np.float32], queries: NDArray[np.float32]
-) -> dict[str, float]:
+def _measure_index(index: EmbeddingIndex, vectors: Embeddings, queries: NDArray[np.float32]) -> dict[str, float]:
     """Recall relative to exact search, and milliseconds per single query."""
     nearest = min(RECALL_K, len(index))
-    exact, _ = EmbeddingIndex.build(vectors, "Flat").search(queries, nearest)
+    kth_similarity = nearest_similarities(vectors, queries, nearest)[:, -1]
     start = time.perf_counter()
     nearest_rows = np.concatenate([index.search(query[None], nearest)[1] for query in queries])
     seconds = time.perf_counter() - start
-    recall = recall_of(nearest_rows, vectors, queries, exact[:, -1])
+    recall = recall_of(nearest_rows, vectors, queries, kth_similarity)
     return {"recall": recall, "ms_per_query": 1000 * seconds / len(queries)}
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cots.index import auto_index
 from cots.index.auto_index import choose_index, recall_of
+from cots.index.embedding_file import EmbeddingFile
 from cots.index.embedding_index import EmbeddingIndex
 
 Rows = NDArray[np.float32]
@@ -85,8 +86,9 @@ def test_memory_decides_the_format_of_vectors() -> None:
     rows, queries, _ = gallery(6_000)
     assert choose_index(rows, queries, recall=0.5, k=10, max_bytes=1.4 * MEBIBYTE).factory == "HNSW16,SQfp16"
     assert choose_index(rows, queries, recall=0.5, k=10, max_bytes=1.1 * MEBIBYTE).factory == "HNSW16,SQ8"
-    with pytest.raises(ValueError, match=r"no index of 0\.0001 GB finds 50%: the smallest one has 0\.00106 GB"):
-        choose_index(rows, queries, recall=0.5, k=10, max_bytes=1e5)
+    assert choose_index(rows, queries, recall=0.5, k=10, max_bytes=1e5).factory == "IVF256,SQ8"
+    with pytest.raises(ValueError, match=r"no index of 1e-05 GB finds 50%: the smallest one has 3\.28e-05 GB"):
+        choose_index(rows, queries, recall=0.5, k=10, max_bytes=1e4)
 
 
 @pytest.mark.slow
@@ -96,6 +98,25 @@ def test_exact_search_is_the_fallback_if_no_setting_reaches_the_recall() -> None
     assert (
         choose_index(rows, -queries, recall=1.0, k=10).factory == "Flat"
     )  # half precision orders distant vectors badly
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_beyond_a_graph_lists_reach_the_recall_whether_vectors_are_an_array_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_index, "GRAPH_BYTES", MEBIBYTE // 2)
+    monkeypatch.setattr("cots.index.embedding_file.BLOCK", 1_000)
+    rows, queries, others = gallery(6_000)
+    file = EmbeddingFile(32, tmp_path)
+    file.append(rows)
+    by_array, by_file = (choose_index(given, queries, recall=0.95, k=10, folder=tmp_path) for given in (rows, file))
+    assert by_file.factory == by_array.factory == "IVF256,SQ8"
+    assert by_file.settings == by_array.settings
+    nearest = EmbeddingIndex.build(rows, "Flat").search(others, 10)[1]
+    results = by_file.index.search(others, 10)[1]
+    assert overlap(results, nearest) >= 0.95
+    np.testing.assert_array_equal(by_array.index.search(others, 10)[1], results)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("small_limit")

@@ -16,11 +16,16 @@ from cots.data.manifest import read_manifest
 from cots.data.stored_samples import decode_frames, read_stored_samples
 from cots.errors import BadInput
 from cots.evaluation.embedding import embed
+from cots.index import auto_index
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
 from cots.index.thumbnails import Thumbnails
 from cots.models.dual_encoder import DualEncoder
+from cots.search_engine.engine import SearchEngine
+from cots.search_engine.queries import Query
+from cots.stages import index as index_stage
 from cots.stages.index import stage
+from cots.withdraw import write_index_without
 from tests.launched import launched
 
 WRITTEN = {
@@ -115,6 +120,60 @@ def test_an_approximate_index_admits_what_it_misses(tmp_path: Path, tiny_model: 
     run(tiny_data, tiny_model, tmp_path / "index", factory="IVF16,Flat")
     recall = json.loads((tmp_path / "index" / "index.json").read_text())["recall"]
     assert 0 < recall < 1
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_data: Path) -> Path:
+    """As `built`, but items and captions count as too many for exact search and for a graph."""
+    out = tmp_path_factory.mktemp("lists") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto_index, "EXACT_BYTES", 0)
+        patch.setattr(auto_index, "GRAPH_BYTES", 0)
+        patch.setattr(index_stage, "TEXTS_AT_ONCE", 10)
+        run(tiny_data, tiny_model, out)
+    return out
+
+
+def test_too_many_items_for_a_graph_are_searched_in_lists_by_the_same_rules(
+    lists: Path, built: Path, tiny_model: Path
+) -> None:
+    about = json.loads((lists / "index.json").read_text())
+    assert about["kind"] == "IVF16,SQ8"
+    assert about["settings"].startswith("nprobe=")
+    assert {path.name for path in lists.iterdir()} == WRITTEN
+    exact, approximate = (SearchEngine.load(tiny_model, folder) for folder in (built, lists))
+    queries = [
+        Query("a red square", 40),
+        Query("a red square", 40, media="video"),
+        Query("a red square", 40, media="text"),
+        Query("a red square", 40, where=(("split", ("val",)),)),
+    ]
+    for expected, results in zip(exact(queries, batch_size=8), approximate(queries, batch_size=8), strict=True):
+        scores = {result["row"]: result["score"] for result in expected}
+        assert [result["score"] for result in results] == pytest.approx(
+            [scores[hit["row"]] for hit in results], abs=0.05
+        )
+        assert all(result["best_caption"] is not None for result in results)
+    pages = [Query("a red square", 5, offset=offset) for offset in range(0, 30, 5)]
+    paged = [result["row"] for page in approximate(pages, batch_size=8) for result in page]
+    [whole] = approximate([Query("a red square", 40)], batch_size=8)
+    assert paged == [result["row"] for result in whole]
+
+
+def test_withdrawn_items_leave_lists(
+    lists: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_index, "EXACT_BYTES", 0)
+    monkeypatch.setattr(auto_index, "GRAPH_BYTES", 0)
+    before = pd.read_parquet(lists / "items.parquet")
+    write_index_without(before["id"][5:7].tolist(), lists, tmp_path / "index", settings=params().index)
+    remaining = pd.read_parquet(tmp_path / "index" / "items.parquet")
+    assert remaining["id"].tolist() == before["id"].drop([5, 6]).tolist()
+    assert {path.name for path in (tmp_path / "index").iterdir()} == WRITTEN
+    old, new = (EmbeddingIndex.load(folder / "index.faiss").vectors for folder in (lists, tmp_path / "index"))
+    np.testing.assert_allclose(new, np.delete(old, [5, 6], axis=0), atol=0.05)
+    [results] = SearchEngine.load(tiny_model, tmp_path / "index")([Query("a red square", 40)], batch_size=8)
+    assert len(results) == len(remaining)
 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path: Path, built: Path, tiny_model: Path, tiny_data: Path) -> None:
