@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cots.directions import Media
     from cots.models.dual_encoder import DualEncoder
 
-Format = Literal["karpathy", "coco", "folder", "webdataset", "msrvtt", "scenes"]
+Format = Literal["karpathy", "coco", "folder", "webdataset", "msrvtt", "scenes", "documents"]
 MAX_ID_CHARS = 100  # of the ids of rejected samples in a row of the table; --json has all of them
 
 
@@ -30,7 +30,7 @@ def evaluate(
     model: Annotated[
         str, typer.Option(help="A registered version (models:/...), a model folder, or a checkpoint of CLIP or SigLIP.")
     ],
-    data: Annotated[Path, typer.Option(help="Data set; for scenes, a parameter file whose source is scenes.")],
+    data: Annotated[Path, typer.Option(help="Data set; for scenes and documents, a parameter file with that source.")],
     layout: Annotated[Format, typer.Option("--format", help="Layout of the data set.")],
     split: Annotated[
         Literal["train", "val", "test"],
@@ -132,10 +132,10 @@ def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sampl
 
     if (layout == "msrvtt") != (protocol is not None):
         raise BadInput("--format msrvtt needs --protocol full or 1k-A; no other format has one")
-    if layout == "scenes":
+    if layout in ("scenes", "documents"):
         source = SourceSection.load(data).source
-        if source.kind != "scenes":
-            raise BadInput(f"{data}: its source is {source.kind}, not scenes")
+        if source.kind != layout:
+            raise BadInput(f"{data}: its source is {source.kind}, not {layout}")
         return source.read()
     undivided = {"holdout": {"val": 0.0, "test": 1.0}}
     options: dict[str, dict[str, Any]] = {

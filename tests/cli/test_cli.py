@@ -696,6 +696,19 @@ def test_drawn_scenes_can_be_measured_from_a_parameter_file(
     assert "video to text" in output
 
 
+def test_drawn_documents_can_be_measured_from_a_parameter_file(
+    cots: Cots, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    source = {"kind": "documents", "pages": {"train": 20, "val": 1, "test": 6}}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"source": source}))
+    options = ("--format", "documents", "--split", "test")
+    results = evaluated(cots, tiny_model, tmp_path / "small.yaml", tmp_path, *options)[1]
+    assert results["metrics"]["image"]["queries"]["items"] == 6
+    other = cots("evaluate", "--model", tiny_model, "--data", ROOT / "params.yaml", *options)
+    assert "its source is scenes, not documents" in one_line(other[2])
+
+
 def test_videos_are_measured_by_the_protocol_that_is_given(
     cots: Cots, tiny_model: Path, tmp_path: Path, make_video: Callable[..., bytes]
 ) -> None:
