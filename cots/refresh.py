@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cots.config.params import Params
-from cots.digests import file_digest
+from cots.digests import file_digest, text_digest
 from cots.errors import UnreadableFiles
 from cots.file_names import LINEAGE, MANIFEST
 from cots.files import write_json
@@ -26,6 +26,7 @@ from cots.tracking.git import git_state
 from cots.tracking.loading import fetch_model_folder, find_encoders
 
 WORK, CACHE, VALIDATION = Path("runs/refresh"), Path("runs/vectors"), Path("reports/validation")
+DONE = Path("runs/refreshed.json")  # of what the deployed version is known to be the index
 
 
 def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
@@ -41,8 +42,9 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
         project: its folder.
 
     Returns:
-        None if the champion's index was built from the same data and parameters. If the gate has decided on an index of
-        the same encoders, data and parameters before, for example refused it, that result; nothing is built then.
+        None if the champion's index was built from the same data and parameters, or has the bytes that they gave. If
+        the gate has decided on an index of the same encoders, data and parameters before, for example refused it, that
+        result; nothing is built then.
 
     Raises:
         BadInput: no version is deployed, or an input is missing.
@@ -53,9 +55,12 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     artifacts, manifest = registry.get_artifacts(champion.version), project / "data" / MANIFEST
     champion_params, work = artifacts.load_params(), project / WORK
     new_params = champion_params | {"index": params.dump_packaged()["index"]}
+    digest = file_digest(manifest)
+    done = {"manifest": digest, "params": text_digest(json.dumps(new_params, sort_keys=True))}
     if not work.exists():  # otherwise a refresh was killed, perhaps after it had deployed the index
-        digest = file_digest(manifest)
         if champion.tags.get("manifest.digest") == digest and new_params == champion_params:
+            return None
+        if _read_done(project) == done | {"version": champion.version}:
             return None
         if decided := _find_decided(registry, champion, digest, new_params):
             return decided
@@ -66,7 +71,17 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     write_runs(champion, work / "runs")
     result = publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
     shutil.rmtree(work)
+    if not result.new:  # a parameter changed that changes no byte of the index, and the version keeps the old one
+        write_json(project / DONE, done | {"version": result.version})
     return result
+
+
+def _read_done(project: Path) -> object:
+    """What the last refresh that found its index registered already wrote; None if none did, or the file is damaged."""
+    try:
+        return json.loads((project / DONE).read_text(encoding="utf8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def summary_without_checks(project: Path) -> dict[str, Any]:

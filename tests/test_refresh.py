@@ -70,6 +70,20 @@ def test_new_images_give_a_new_index_of_the_same_encoders_once(
 
 
 @pytest.mark.slow
+def test_a_parameter_that_changes_no_byte_of_the_index_is_tried_once(
+    store: str, params: Params, project: Path, tiny_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(Registry(), tiny_package)
+    assert refreshed(params, project).new
+    index = params.index.model_copy(update={"thumbnail_size": 4000})  # no frame is larger than 128
+    larger = params.model_copy(update={"index": index})
+    again = refreshed(larger, project)
+    assert (again.version, again.new) == (2, False)
+    assert refresh(larger, project) is None
+    assert refreshed(params.model_copy(update={"index": index.model_copy(update={"recall_queries": 3})}), project)
+
+
+@pytest.mark.slow
 def test_a_version_of_0_1_0_is_refreshed_and_compared_under_the_present_names(
     store: str, params: Params, project: Path, tiny_package: Path, tmp_path: Path
 ) -> None:
