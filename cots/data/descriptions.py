@@ -57,7 +57,7 @@ def read_answers(path: Path) -> list[Answer]:
     """
     try:
         lines = path.read_bytes().split(b"\n")  # other ends of lines may stand in a text
-        return [_parse(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+        return [_parse_line(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{path} is not a list of descriptions ({error}): write it with `cots data describe`, which also repairs a "
@@ -78,7 +78,16 @@ def captions_by_label(answers: Iterable[Answer]) -> dict[str, tuple[str, ...]]:
     return {label: tuple(texts) for label, texts in captions.items()}
 
 
-def _parse(line: bytes, number: int) -> Answer:
+def is_answer(line: bytes) -> bool:
+    """Whether a line is whole."""
+    try:
+        _parse_line(line, 0)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_line(line: bytes, number: int) -> Answer:
     try:
         answer = ANSWER.validate_json(line)
     except ValidationError as error:

@@ -73,6 +73,26 @@ def test_a_run_that_failed_or_was_killed_in_a_line_goes_on_where_it_was(tmp_path
     assert run(path, Templates(), "a", "b", "c", "d") == (2, 6)
 
 
+def test_a_line_written_by_hand_without_an_end_stays(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    by_hand = '{"captions": ["a good dog"], "label": "dog", "prompt": "by hand", "when": ""}'
+    path.write_text(by_hand)
+    assert run(path, Templates(), "dog") == (2, 0)
+    assert path.read_text().startswith(by_hand + "\n")
+    assert len(read_answers(path)) == 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello", b"\x89PNG\n\x1a\nrest", b'{"label": "a"}\n{"image', b"image,caption\na,b"]
+)
+def test_a_file_that_is_no_list_of_descriptions_is_not_touched(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="is not a list of descriptions"):
+        run(path, Templates(), "dog")
+    assert path.read_bytes() == content
+
+
 def test_answers_become_captions_of_one_line_that_end_with_a_sentence() -> None:
     texts = [
         '  "A dog\nhas fur."',

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from cots.data.descriptions import PLACE, Answer, format_answer, read_answers
+from cots.data.descriptions import PLACE, Answer, format_answer, is_answer, read_answers
 from cots.data.samples import is_utf8
 from cots.files import locked
 from cots.progress import Progress
 
+LINE_START = b'{"label": "'  # of every line that is written here
 SENTENCE = re.compile(r".*[.!?。！？…]", re.DOTALL)  # up to the last end of a sentence
 
 
@@ -77,7 +78,7 @@ def describe(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     with locked(path):
-        _cut_off_partial_line(path)
+        _repair_last_line(path)
         known = {answer.question for answer in read_answers(path)}
         questions = [_ask(label, prompt, maker) for label in labels for prompt in prompts]
         new = [question for question in questions if question.question not in known]
@@ -136,8 +137,16 @@ def _answers(questions: Iterable[Answer], maker: Maker) -> Iterator[tuple[Answer
         pool.shutdown(cancel_futures=True)
 
 
-def _cut_off_partial_line(path: Path) -> None:
-    """Remove what follows the last end of a line: the rest of that line was never written."""
+def _repair_last_line(path: Path) -> None:
+    """Remove a line whose rest a killed process never wrote, and end a whole one that an editor left without an end.
+
+    Any other file stays as it is: reading it says what is wrong.
+    """
     with path.open("r+b") as file:
         content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+        start = content.rfind(b"\n") + 1
+        last = content[start:]
+        if is_answer(last):
+            file.write(b"\n")
+        elif content.startswith(LINE_START[:1]) and last.startswith(LINE_START[: len(last)]):
+            file.truncate(start)
