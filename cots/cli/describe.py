@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cots.data.sources.folder import FolderSourceConfig
 
 TEMPLATES = ("a photo of a {label}.",)  # CLIP, arXiv:2103.00020, section 3.1.4
+MAX_SECONDS = 86_400  # a day; the system's clock has no arbitrary ones
 PROMPTS = ("What does a {label} look like? Answer with one sentence.",)  # after CuPL, arXiv:2209.03320
 
 
@@ -42,11 +43,15 @@ def describe(
         ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Answers of the model to each prompt.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the model's draws; 0: the most likely answer.")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=100, help="Of the model's draws; 0: the most likely answer.")
+    ] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     parallel: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 4,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer of the endpoint may take.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Seconds that an answer of the endpoint may take.")
+    ] = 60.0,
     out: Annotated[
         Path | None,
         typer.Option(help="File to write or to add to; by default source.descriptions, or descriptions/made.jsonl."),

@@ -252,10 +252,11 @@ def test_an_endpoint_is_asked_once_for_each_answer_and_its_key_is_not_written(
     ("status", "content", "problem", "requests"),
     [
         (503, b"busy\nnow", "status 503: busy now.*it goes on from there", 3),
-        (401, b"no key", "status 401: no key", 1),
+        (401, b"no key", f"status 401: no key.; check the address, --model and {KEY_VARIABLE}", 1),
         (302, b"", "status 302", 1),
         (200, b"<html>", "answers in another form than /chat/completions has: <html>", 1),
         (200, answer_of("x").replace(b'"x"', b"null"), "answers in another form", 1),
+        (200, b"[" * 100_000, "answers in another form", 1),
         (200, b"x" * (MAX_ANSWER_BYTES + 1), "an answer of more than 1048576 bytes", 1),
     ],
 )
@@ -271,6 +272,7 @@ def test_an_endpoint_that_gives_no_answer_is_named_with_the_reason(
 def test_a_busy_endpoint_is_asked_again(server: Server) -> None:
     replies: list[Reply] = [
         (429, {"Retry-After": "0"}, b""),
+        (429, {"Retry-After": "\u00b2"}, b""),  # a digit, and no number
         (502, {"Retry-After": "0"}, b""),
         (200, {}, answer_of("yes")),
     ]
@@ -294,11 +296,22 @@ def test_an_endpoint_that_does_not_answer_is_named(server: Server) -> None:
         ("ftp://example.org", "is no address"),
         ("example.org", "is no address"),
         ("https://example.org/v1?key=secret", "is no address"),
+        ("http://[::1/v1", "is no address"),
+        ("https://example.org:99999/v1", "is no address"),
+        ("https://example..org/v1", "is no address"),
+        ("https://example org/v1", "is no address"),
     ],
 )
 def test_addresses_that_others_could_read_are_refused(url: str, problem: str) -> None:
     with pytest.raises(BadInput, match=problem):
         endpoint(url)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "a\nb"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    with pytest.raises(BadInput, match=f"{KEY_VARIABLE} holds characters that no key has"):
+        endpoint("https://example.org/v1")
 
 
 def test_this_machine_and_https_are_addresses() -> None:
@@ -334,6 +347,8 @@ def test_the_command_describes_the_labels_of_training_samples(project: Path, cot
         (("--model", "x", "--template", "a {label}"), "--template is no prompt"),
         (("--model", "x", "--count", "2"), "--count: the most likely answer"),
         (("--endpoint", "https://example.org"), "name the model there"),
+        (("--model", "x", "--temperature", "inf"), "--temperature"),
+        (("--model", "x", "--timeout", "inf"), "--timeout"),
     ):
         code, _, err = cots("data", "describe", *arguments)
         assert code == 2

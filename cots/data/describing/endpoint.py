@@ -37,7 +37,7 @@ class Endpoint:
         attempts: at a request that fails, at least 1.
 
     Raises:
-        BadInput: the address cannot be used.
+        BadInput: the address or the key cannot be used.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class Endpoint:
     ) -> None:
         is_local = _check_address(url)
         key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise BadInput(f"{KEY_VARIABLE} holds characters that no key has: copy the key again")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url, self._timeout, self._attempts = url.rstrip("/"), timeout, attempts
         self._http = httpx.Client(headers=headers, timeout=timeout, trust_env=not is_local)
@@ -88,7 +90,10 @@ class Endpoint:
                 break
             time.sleep(min(2.0 ** (attempt - 1) if wait is None else wait, MAX_WAIT))
         reason = content.decode(errors="replace") if status is None else f"status {status}: {_excerpt(content)}"
-        raise RunFailed(f"{self._url} gives no answer ({reason}); repeat the command later, it goes on from there")
+        advice = "repeat the command later"
+        if status is not None and status not in BUSY:
+            advice = f"check the address, --model and {KEY_VARIABLE}, and repeat the command"
+        raise RunFailed(f"{self._url} gives no answer ({reason}); {advice}, it goes on from there")
 
     def _post(self, body: Mapping[str, Any]) -> tuple[int | None, bytes, float | None]:
         """Status and content of the answer, and the seconds that it asks to wait; no status, and why, without one."""
@@ -103,7 +108,7 @@ class Endpoint:
                     if time.monotonic() > end:
                         return None, f"none within {self._timeout:g} s".encode(), None
                 wait = answer.headers.get("Retry-After", "")
-                return answer.status_code, content, float(wait) if wait.isdigit() else None
+                return answer.status_code, content, float(wait) if wait.isdecimal() else None
         except httpx.HTTPError as error:
             return None, (str(error) or type(error).__name__).encode(), None
 
@@ -114,9 +119,21 @@ def _check_address(url: str) -> bool:
     Raises:
         BadInput: it is no address, carries a password, or others could read and change what is sent.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+    try:
+        httpx.URL(url)
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()
+        has_usable_port = parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        raise BadInput(f"--endpoint {url!r:.200} is no address such as https://example.org/v1") from None
+    if (
+        not has_usable_port
+        or " " in url
+        or parts.scheme not in ("http", "https")
+        or not host
+        or parts.query
+        or parts.fragment
+    ):
         raise BadInput(f"--endpoint {url!r} is no address such as https://example.org/v1")
     if parts.username is not None:
         raise BadInput(f"--endpoint: write no password into the address, put the key into {KEY_VARIABLE}")
@@ -132,7 +149,7 @@ def _check_address(url: str) -> bool:
 def _parse(content: bytes, url: str) -> str:
     try:
         text = json.loads(content)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         text = None
     if not isinstance(text, str):
         raise RunFailed(f"{url} answers in another form than /chat/completions has: {_excerpt(content)}")
