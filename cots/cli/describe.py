@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from cots.data.sources.folder import FolderSourceConfig
 
 TEMPLATES = ("a photo of a {label}.",)  # CLIP, arXiv:2103.00020, section 3.1.4
-MAX_SECONDS = 86_400  # a day; the system's clock has no arbitrary ones
 PROMPTS = ("What does a {label} look like? Answer with one sentence.",)  # after CuPL, arXiv:2209.03320
 
 
@@ -50,7 +49,7 @@ def describe(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     parallel: Annotated[int, typer.Option(min=1, help="Requests to the endpoint at a time.")] = 4,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Seconds that an answer of the endpoint may take.")
+        float, typer.Option(min=0.1, max=86_400, help="Seconds that an answer of the endpoint may take.")
     ] = 60.0,
     out: Annotated[
         Path | None,

@@ -16,7 +16,7 @@ def ocr(
         int, typer.Option(min=1, help="Longer texts are cut after a word; at most prepare.max_caption_chars.")
     ] = MAX_CAPTION_CHARS,
     max_pixels: Annotated[int, typer.Option(min=1, help="Larger images are not read.")] = MAX_PIXELS,
-    seconds: Annotated[float, typer.Option(min=1, help="Time for one page.")] = 60,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Time for one page.")] = 60,
 ) -> None:
     """Read each page without a text by Tesseract, into a text file of its name beside it.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cots.data.image_decoding import UnusableImage, decode_image
 from cots.data.limits import MIN_SIDE
 from cots.data.sources.folder import find_media, find_tables
-from cots.data.sources.layout_io import media_of, require_folder
+from cots.data.sources.layout_io import media_of
 from cots.decode_threads import decode_in_threads
 from cots.errors import BadInput
 from cots.files import atomic_file
@@ -33,7 +33,8 @@ def unread_pages(folder: Path) -> list[Path]:
     Raises:
         BadInput: no such folder, or it holds a caption table, beside which text files are not read.
     """
-    require_folder(folder)
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder: give the one that holds the pages")
     if tables := find_tables(folder):
         raise BadInput(
             f"{tables[0]} is a caption table, and text files beside images are read only without one: move it away"
@@ -57,7 +58,7 @@ def read_pages(
         seconds: for one page.
 
     Raises:
-        BadInput: Tesseract is not installed, or lacks a language.
+        BadInput: Tesseract is not installed, does not run, or lacks a language.
     """
     _require_languages(languages)
     read = partial(_read_page, languages=languages, max_chars=max_chars, max_pixels=max_pixels, seconds=seconds)
@@ -90,6 +91,10 @@ def _require_languages(languages: str) -> None:
         known = _tesseract("--list-langs", data=b"", seconds=60).split()
     except FileNotFoundError:
         raise BadInput(f"no program {PROGRAM}: install it, on Debian with `apt-get install tesseract-ocr`") from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BadInput(
+            f"{PROGRAM} cannot list its languages ({_describe(error)}): try `{PROGRAM} --list-langs`, install it anew"
+        ) from None
     if missing := [language for language in languages.split("+") if language not in known]:
         raise BadInput(
             f"{PROGRAM} has no language {', '.join(missing)!r:.100}: on Debian the package tesseract-ocr-NAME has it"

@@ -80,6 +80,12 @@ def test_what_cannot_be_read_at_all_is_told_in_one_line(
     with pytest.raises(BadInput, match=r"captions\.csv is a caption table, and text files .* only without one"):
         unread_pages(pages)
     (pages / "captions.csv").unlink()
+    assert cots("ocr", pages / "none")[2].endswith("none is no folder: give the one that holds the pages\n")
+    program.write_text("#!/bin/sh\necho no data >&2; exit 1\n")
+    assert "tesseract cannot list its languages (tesseract: no data): try" in cots("ocr", pages)[2]
+    monkeypatch.setenv("PATH", str(program.parent))
+    program.write_text("no program")
+    assert "tesseract cannot list its languages ([Errno 8] Exec format error" in cots("ocr", pages)[2]
     monkeypatch.setenv("PATH", "/nonexistent")
     assert "no program tesseract: install it" in cots("ocr", pages)[2]
 
