@@ -123,6 +123,7 @@ class CotsObjectiveConfig(Config):
     mask: MaskConfig = Field(default=MaskConfig(), description="How images and texts are masked.")
     class_column: str = Field(
         default="class",
+        min_length=1,
         description="Column of the source with the class of each image or video, for `class_contrast` and "
         "`classification`; without these it is not read. Samples without a class are in the other losses alone.",
         json_schema_extra={"since": "0.3.0"},

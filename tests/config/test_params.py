@@ -137,6 +137,11 @@ def test_a_stage_is_warned_only_about_its_own_sections(caplog: pytest.LogCapture
     assert sorted(message.split()[1] for message in caplog.messages) == ["tokenize.batch", "tokenize.views"]
 
 
+def test_an_empty_name_is_no_class_column() -> None:
+    with pytest.raises(ValidationError, match="class_column"):
+        Params.model_validate({"pretrain": {"objective": {"class_column": ""}}})
+
+
 def test_old_values_are_accepted_only_under_old_names() -> None:
     objective = {"batch_negatives": "queries", "keep": "momentum"}
     parsed = Params.model_validate({"pretrain": {"objective": objective}}).pretrain.objective.model_dump()
