@@ -11,7 +11,7 @@ from cots.errors import BadInput
 from cots.evaluation.embedding import embed
 from cots.evaluation.query_table import SCHEMA
 from cots.evaluation.retrieval import evaluate_retrieval
-from cots.factory.model import fit_to_images
+from cots.factory.model import fit_to_section
 from cots.file_names import MANIFEST, SUMMARY
 from cots.files import write_json
 from cots.models.dual_encoder import DualEncoder
@@ -82,7 +82,7 @@ def load_zero_shot_model(params: Params) -> DualEncoder:
             "model.init_from is null: the vectors of encoders that were never trained together have nothing in common; "
             "train them (`dvc repro`), or name a checkpoint of CLIP or SigLIP"
         )
-    model = fit_to_images(load_start(start), params.model.image, name=start)
+    model = fit_to_section(load_start(start), params.model, name=start)
     return model.with_image_size(params.finetune[params.index.target].size)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cots.config.model import ImageEncoderConfig, ModelConfig
+from cots.config.model import ModelConfig
 from cots.data.tokenizer import load_tokenizer
 from cots.errors import BadInput
 from cots.models.dual_encoder import DualEncoder
@@ -15,20 +15,27 @@ def build_model(model: ModelConfig, tokenizer: Path) -> DualEncoder:
     return DualEncoder.build(config, loaded_tokenizer)
 
 
-def fit_to_images(model: DualEncoder, image: ImageEncoderConfig, *, name: str) -> DualEncoder:
-    """The model for images of the section's size.
+def fit_to_section(model: DualEncoder, section: ModelConfig, *, name: str) -> DualEncoder:
+    """The model that a run starts from, for images of the section's size.
 
     Args:
         model: to start from; name: of it, for messages.
-        image: the section.
+        section: of the run.
 
     Raises:
-        BadInput: its patches are of another size than those that the visual tokens belong to.
+        BadInput: its patches are of another size than those that the visual tokens belong to, or it has other shared
+            blocks than the section asks for.
     """
-    patch = model.config["image"]["patch"]
-    if patch != image.patch:
-        raise BadInput(f"model.image.patch is {image.patch}, and {name} has patches of {patch} pixels: give {patch}")
-    return model.with_image_size(image.size)
+    patch, shared = model.config["image"]["patch"], model.config.get("shared_blocks", 0)
+    if patch != section.image.patch:
+        wanted = section.image.patch
+        raise BadInput(f"model.image.patch is {wanted}, and {name} has patches of {patch} pixels: give {patch}")
+    if section.shared_blocks not in (0, shared):
+        raise BadInput(
+            f"model.shared_blocks is {section.shared_blocks}, and {name}, which the run starts from, has {shared}: "
+            f"give {shared}, or set init_from to null"
+        )
+    return model.with_image_size(section.image.size)
 
 
 def describe(model: DualEncoder, *, name: str | None) -> str:
@@ -42,4 +49,6 @@ def describe(model: DualEncoder, *, name: str | None) -> str:
         f"{image['name']} ({image['size']} px, patches of {image['patch']}, pool {image['pool']}) and {text['name']} "
         f"(at most {text['max_tokens']} tokens, pool {text['pool']})"
     )
+    if shared := model.config.get("shared_blocks", 0):
+        encoders += f", shared blocks: {shared}"
     return f"starts from {name}: {encoders}" if name else f"encoders: {encoders}"

@@ -11,7 +11,7 @@ from cots.data.manifest import sample_captions
 from cots.data.tokenizer import MAX_COUNTED, describe_unknown
 from cots.distributed import rank
 from cots.errors import exit_on_error
-from cots.factory.model import build_model, describe, fit_to_images
+from cots.factory.model import build_model, describe, fit_to_section
 from cots.init_distributed import init_distributed
 from cots.tracking.live_curves import LiveCurves
 from cots.tracking.loading import load_start
@@ -35,7 +35,7 @@ def stage(
     torch.manual_seed(params.pretrain.seed)
     start = params.model.init_from
     if start:
-        model = fit_to_images(load_start(start), params.model.image, name=start)
+        model = fit_to_section(load_start(start), params.model, name=start)
     else:
         model = build_model(params.model, tokenizer)
     train = partial(

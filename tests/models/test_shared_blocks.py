@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cots.config.model import ModelConfig
+from cots.config.model import ImageEncoderConfig, ModelConfig
 from cots.data.tokenizer import load_tokenizer
 from cots.errors import BadInput
+from cots.factory.model import describe, fit_to_section
 from cots.models.dual_encoder import DualEncoder
 from cots.models.encoder import ImageEncoder
 from cots.models.momentum import MomentumEncoder
@@ -67,6 +68,17 @@ def test_without_them_a_model_has_the_weights_and_the_config_of_before(tmp_path:
     model = build(tmp_path, shared_blocks=0)
     assert not [name for name in model.image.state_dict() if "shared" in name]
     assert "shared_blocks" not in ModelConfig().model_dump()
+
+
+def test_a_start_keeps_its_own_blocks_and_another_number_is_refused(tmp_path: Path) -> None:
+    model = build(tmp_path)
+    image = ImageEncoderConfig(size=model.config["image"]["size"], patch=model.config["image"]["patch"])
+    for number in (0, 2):
+        started = fit_to_section(model, ModelConfig(image=image, shared_blocks=number), name="it")
+        assert np.allclose(vectors(started), vectors(model), atol=1e-6)
+        assert describe(started, name="it").endswith(", shared blocks: 2")
+    with pytest.raises(BadInput, match=r"model\.shared_blocks is 1, and it, .* has 2: give 2"):
+        fit_to_section(model, ModelConfig(image=image, shared_blocks=1), name="it")
 
 
 def test_both_halves_are_one_module_after_loading_and_at_another_size_and_vectors_stay(tmp_path: Path) -> None:
