@@ -87,6 +87,11 @@ def describe(
     with writing(path):
         done = describe(path, labels, prompts, maker, max_caption_chars=params.prepare.max_caption_chars)
     typer.echo(f"{len(labels)} labels: {done.new} answers are new in {path}, {done.before} were there")
+    if done.unusable:
+        typer.echo(
+            f"{done.unusable} of the new answers give no caption (blank, or longer than prepare.max_caption_chars): "
+            "ask with another --prompt, or delete their lines to ask the same again"
+        )
     if source.descriptions is None or path != source.path / source.descriptions:
         typer.echo(f"to train on them, name the file in params.yaml, relative to {source.path}: source.descriptions")
 

@@ -48,7 +48,7 @@ def run(path: Path, maker: Any, *labels: str, prompts: Sequence[str] = PROMPTS) 
 
 def test_templates_have_the_label_in_its_place_and_a_date(tmp_path: Path) -> None:
     path = tmp_path / "new" / "made.jsonl"
-    assert run(path, Templates(), "St. Bernard", "C{label}", prompts=["a {label}. No {x}", "{label}"]) == (4, 0)
+    assert run(path, Templates(), "St. Bernard", "C{label}", prompts=["a {label}. No {x}", "{label}"]) == (4, 0, 0)
     answers = read_answers(path)
     captions = [answer.captions for answer in answers]
     assert captions == [("a St. Bernard. No {x}",), ("St. Bernard",), ("a C{label}. No {x}",), ("C{label}",)]
@@ -67,17 +67,17 @@ def test_a_run_that_failed_or_was_killed_in_a_line_goes_on_where_it_was(tmp_path
         path.write_bytes(content[:length])
         maker = Recorder()
         lines = content[:length].count(b"\n")
-        assert run(path, maker, "a", "b", "c") == (6 - lines, lines)
+        assert run(path, maker, "a", "b", "c") == (6 - lines, lines, 0)
         assert undated(path) == undated(whole)
         assert len(maker.asked) == 6 - lines
-    assert run(path, Templates(), "a", "b", "c", "d") == (2, 6)
+    assert run(path, Templates(), "a", "b", "c", "d") == (2, 6, 0)
 
 
 def test_a_line_written_by_hand_without_an_end_stays(tmp_path: Path) -> None:
     path = tmp_path / "made"
     by_hand = '{"captions": ["a good dog"], "label": "dog", "prompt": "by hand", "when": ""}'
     path.write_text(by_hand)
-    assert run(path, Templates(), "dog") == (2, 0)
+    assert run(path, Templates(), "dog") == (2, 0, 0)
     assert path.read_text().startswith(by_hand + "\n")
     assert len(read_answers(path)) == 3
 
@@ -143,7 +143,7 @@ def test_a_language_model_answers_alike_whatever_was_asked_before(language_model
     assert {label: model(label, "a {label}") for label in "dcb"} == answers
     assert all(len(set(texts)) > 1 for texts in answers.values())
     assert LanguageModel(str(language_model), **drawn | {"seed": 6})("b", "a {label}") != answers["b"]
-    assert run(tmp_path / "made", model, "b", "c", prompts=["a {label}"]) == (2, 0)
+    assert run(tmp_path / "made", model, "b", "c", prompts=["a {label}"]) == (2, 0, 0)
     [first, _] = read_answers(tmp_path / "made")
     assert (first.model, first.settings) == (str(language_model), drawn)
     assert first.captions == clean_captions(answers["b"], max_chars=40)
@@ -236,7 +236,7 @@ def test_an_endpoint_is_asked_once_for_each_answer_and_its_key_is_not_written(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "secret")
     labels = [f"label {number}" for number in range(7)]
-    assert run(tmp_path / "made", endpoint(server.url + "/"), *labels, prompts=["a {label}"]) == (7, 0)
+    assert run(tmp_path / "made", endpoint(server.url + "/"), *labels, prompts=["a {label}"]) == (7, 0, 0)
     answers = read_answers(tmp_path / "made")
     assert [answer.label for answer in answers] == labels
     assert [answer.captions for answer in answers] == [(f"a {label} 3.", f"a {label} 4.") for label in labels]
@@ -244,7 +244,7 @@ def test_an_endpoint_is_asked_once_for_each_answer_and_its_key_is_not_written(
     assert {(path, key) for path, key, _ in server.requests} == {("/v1/chat/completions", "Bearer secret")}
     body = {"model": "small", "temperature": 0.5, "max_tokens": 9}
     assert all(body.items() <= sent.items() for _, _, sent in server.requests)
-    assert run(tmp_path / "made", endpoint(server.url), *labels, prompts=["a {label}"]) == (0, 7)
+    assert run(tmp_path / "made", endpoint(server.url), *labels, prompts=["a {label}"]) == (0, 7, 0)
     assert len(server.requests) == 14
 
 
@@ -267,6 +267,12 @@ def test_an_endpoint_that_gives_no_answer_is_named_with_the_reason(
     with pytest.raises(RunFailed, match=problem):
         endpoint(server.url, count=1, attempts=3)("dog", "{label}")
     assert len(server.requests) == requests
+
+
+def test_answers_without_a_caption_are_counted(server: Server, tmp_path: Path) -> None:
+    server.reply = lambda body: (200, {}, answer_of("x" * 41 if "a" in body["messages"][0]["content"] else "b."))
+    assert run(tmp_path / "made", endpoint(server.url, count=1), "a", "b", prompts=["{label}"]) == (2, 0, 1)
+    assert [answer.captions for answer in read_answers(tmp_path / "made")] == [(), ("b.",)]
 
 
 def test_a_busy_endpoint_is_asked_again(server: Server) -> None:

@@ -50,10 +50,11 @@ class Templates:
 
 
 class Described(NamedTuple):
-    """What was asked: number of answers that are new, and of those that the file had before."""
+    """What was asked: numbers of answers that are new, that the file had before, and that are new and of no use."""
 
     new: int
     before: int
+    unusable: int  # no caption is left of them: blank, too long or not UTF-8
 
 
 def describe(
@@ -82,14 +83,16 @@ def describe(
         known = {answer.question for answer in read_answers(path)}
         questions = [_ask(label, prompt, maker) for label in labels for prompt in prompts]
         new = [question for question in questions if question.question not in known]
+        unusable = 0
         with path.open("a", encoding="utf8") as file, Progress("describe", total=len(new), unit="answers") as progress:
             for question, texts in _answers(new, maker):
                 captions = tuple(texts) if maker.model is None else clean_captions(texts, max_chars=max_caption_chars)
+                unusable += not captions
                 file.write(format_answer(_answer(question, captions)))
                 file.flush()
                 os.fsync(file.fileno())
                 progress.advance()
-    return Described(len(new), len(questions) - len(new))
+    return Described(len(new), len(questions) - len(new), unusable)
 
 
 def clean_captions(texts: Iterable[str], *, max_chars: int) -> tuple[str, ...]:
