@@ -138,6 +138,11 @@ def test_wrong_names_and_files_are_told_in_one_line(folder: Path, tmp_path: Path
         read(folder, label_column="klass")
     with pytest.raises(BadInput, match="is not a list of descriptions .*No such file.*cots data describe"):
         read(folder, descriptions="none.jsonl")
+    (folder / "descriptions/others.jsonl").write_text(
+        '{"label": "yak", "prompt": "", "captions": ["a yak"], "when": ""}'
+    )
+    with pytest.raises(BadInput, match="describes no label of a training sample, but yak: write it with"):
+        read(folder, descriptions="descriptions/others.jsonl")
     for keys, problem in (
         ({"label_column": None}, "name the column with these in label_column"),
         ({"descriptions": "../made.jsonl"}, "name a file below the folder"),

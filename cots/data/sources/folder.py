@@ -16,7 +16,7 @@ from cots.data.language_tags import mostly_tags
 from cots.data.samples import Fault, Sample, Split, is_utf8
 from cots.data.sources.caption_table import LANGUAGE, TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
-from cots.data.sources.labels import caption_by_label, label_of_file
+from cots.data.sources.labels import caption_by_label, label_of, label_of_file
 from cots.data.sources.layout_io import (
     MEDIA_SUFFIXES,
     SPLIT_NAMES,
@@ -136,8 +136,24 @@ class FolderSourceConfig(Config):
         if not any(self.label_column in sample.metadata for sample in samples):
             names = ", ".join(dict.fromkeys(name for sample in samples for name in sample.metadata)) or "none"
             raise BadInput(f"{self.path}: no sample has a label in column {self.label_column}; its columns are {names}")
-        answers = read_answers(self.path / self.descriptions) if self.descriptions else ()
-        return iter(caption_by_label(samples, self.label_column, captions_by_label(answers)))
+        return iter(caption_by_label(samples, self.label_column, self._read_descriptions(samples, self.label_column)))
+
+    def _read_descriptions(self, samples: list[Sample], label_column: str) -> dict[str, tuple[str, ...]]:
+        """The captions made from labels; none if no file is named.
+
+        Raises:
+            BadInput: no such file, it is no list of descriptions, or it describes no label of a training sample.
+        """
+        if self.descriptions is None:
+            return {}
+        path = self.path / self.descriptions
+        made = captions_by_label(read_answers(path))
+        if not any(label_of(sample, label_column) in made for sample in samples if sample.split == "train"):
+            raise BadInput(
+                f"{path} describes no label of a training sample, but {', '.join(made) or 'none at all':.100}: write "
+                "it with `cots data describe`, or set source.descriptions to null"
+            )
+        return made
 
     def _read_samples(self) -> list[Sample]:
         tables = self._find_tables()
