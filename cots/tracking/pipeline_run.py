@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
+from cots.config.sections import read_yaml
 from cots.digests import file_digest, text_digest
 from cots.flatten import flatten
 from cots.project_files import PARAMS_FILE
@@ -46,7 +45,7 @@ def open_pipeline_run(client: "MlflowClient", experiment: str, manifest: Path) -
 def create_pipeline_run(client: "MlflowClient", experiment: str, name: str, tags: Mapping[str, str]) -> str:
     """Create a run with all parameters as params.yaml has them; return its id."""
     run: str = client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
-    content = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf8")) if PARAMS_FILE.is_file() else None
+    content = read_yaml(PARAMS_FILE) if PARAMS_FILE.is_file() else None
     values = flatten(content) if isinstance(content, dict) else {}
     log_params(client, run, {name: _as_text(value) for name, value in values.items()})
     return run

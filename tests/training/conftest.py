@@ -11,9 +11,9 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-import yaml
 
 from cots.config.params import Params
+from cots.config.sections import read_yaml
 from cots.factory.model import build_model
 from cots.models.dvae.io import save_dvae
 from cots.models.dvae.vae import Dvae
@@ -101,7 +101,7 @@ def run(data: Path, tokenized: Path, out: Path, params: Params) -> Path:
 
 def tiny_params(**changes: dict[str, Any]) -> Params:
     """The committed parameters with sizes for a test; `changes` are merged into sections and pretrain's objective."""
-    values = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    values = read_yaml(Path(__file__).parents[2] / "params.yaml")
     values["model"] |= {"dim": 16}
     values["model"]["image"] |= {"size": 32, "options": {"embed_dim": 32, "depth": 1, "num_heads": 2}}
     sizes: dict[str, float] = {
