@@ -94,4 +94,4 @@ def test_a_batch_that_does_not_divide_is_shared_as_evenly_as_it_can_be(results: 
 def test_the_filter_dropped_pairs_and_queues_were_filled_in_what_was_compared(results: dict[int, RankResults]) -> None:
     result = results[1][0]["keys"]
     assert min(row[KEEP_RATE] for row in result["rows"]) < 1
-    assert int(result["state"]["queue.count"]) == 20
+    assert int(result["state"]["queue.count"]) == 12
