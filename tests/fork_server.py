@@ -228,6 +228,19 @@ def _end_soon() -> None:
         finalizer.atexit = False
 
 
+def _prepare_mlflow() -> None:
+    """Look once for MLflow's newest migration, and for plugins.
+
+    It reads 66 files of migrations with each new store, in 35 ms, and the metadata of all packages in each process that
+    uses its registry, in 30 ms.
+    """
+    if database := sys.modules.get("mlflow.store.db.utils"):
+        revision = database._get_latest_schema_revision()
+        database._get_latest_schema_revision = lambda: revision  # type: ignore[attr-defined]
+    if registry := sys.modules.get("mlflow.tracking._model_registry.utils"):
+        registry._get_store_registry()
+
+
 def _note_files() -> None:
     """Note which module comes from which file, for `inspect.stack`.
 
@@ -254,6 +267,7 @@ def main(folder: str, owner: str, *preloaded: str) -> None:
     for name in preloaded:
         importlib.import_module(name)
     _note_files()
+    _prepare_mlflow()
     _end_soon()
     gc.collect()
     gc.freeze()
