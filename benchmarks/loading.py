@@ -4,14 +4,17 @@ Synthetic photographs of 320 x 240 pixels as JPEG. Ours are read as in training,
 once as `prepare` stores them for encoders of 64 pixels (shorter side of 80), once at full size. The other libraries
 decode with Pillow and crop with torchvision, in one process. Decoding alone is the upper limit.
 `python -m benchmarks.loading threads` instead measures ours with several threads, for encoders of 224 pixels.
+`python -m benchmarks.loading processes` measures ours in several processes, each of which makes its share of a batch.
 """
 
 import io
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -30,8 +33,11 @@ from torchvision.transforms import v2
 from benchmarks._rounds import Call, interleave, times_faster
 from cots.config.params import Params
 from cots.data.loader import TrainLoader
+from cots.data.sample_views import OpenShard
+from cots.distributed import all_gather_object, barrier, rank
 from cots.factory.model import build_model
 from cots.factory.train_loader import build_train_loader
+from cots.init_distributed import init_distributed
 from cots.models.dvae.io import save_dvae
 from cots.models.dvae.vae import Dvae
 from cots.stages import prepare, tokenize
@@ -74,6 +80,51 @@ def threads(images: int = 4_096, batch: int = 256, side: int = 224, rounds: int 
         print(f"  {count:>2} threads {rate:8,.0f} images/s   x{ratio:.2f}")
 
 
+def processes(images: int = 4_096, batch: int = 256, rounds: int = 3) -> None:
+    """Print CPU time of each process for a sample of the whole batch, and samples per second of all together."""
+    counts = (1, 2, 4)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_photographs(folder / "images", images)
+        build_loader(folder, size=80, batch_size=batch)
+        seconds: dict[int, list[list[float]]] = {count: [] for count in counts}
+        for _ in range(rounds):
+            for count in counts:
+                seconds[count].append(_run(count, folder, batch))
+    print(f"{images:,} images of {SIDES[0]} x {SIDES[1]}, crops of 64, batches of {batch}, {rounds} rounds")
+    for count, times in seconds.items():
+        collating, cpu, wall = (statistics.median(column) for column in zip(*times, strict=True))
+        print(
+            f"  {count} processes: {collating * 1e6:5.0f} us CPU each to read, draw and tokenize, "
+            f"{cpu * 1e6:5.0f} with decoding, {1 / wall:8,.0f} samples/s"
+        )
+
+
+def _run(count: int, folder: Path, batch: int) -> list[float]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = [*torchrun, "-m", "benchmarks.loading", str(folder), str(batch)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return [float(number) for number in done.stdout.split()]
+
+
+def worker(folder: Path, batch: int) -> None:
+    """Make an epoch; rank 0 prints the mean CPU time of a process and the longest wall time, for each sample of all."""
+    loader = open_loader(folder, size=80, batch_size=batch)
+    batches = loader.num_samples // batch
+    order, opened = loader.order(), dict[int, OpenShard]()
+    barrier()
+    start, cpu = time.perf_counter(), time.process_time()
+    pending = [loader.collate(order.batch(number), number, opened) for number in range(batches)]
+    collated = time.process_time() - cpu
+    for part in pending:
+        loader.decode(part)
+    times = all_gather_object((collated, time.process_time() - cpu, time.perf_counter() - start))
+    if rank() == 0:
+        collating, whole, wall = zip(*times, strict=True)
+        print(*(value / (batches * batch) for value in (statistics.mean(collating), statistics.mean(whole), max(wall))))
+
+
 def smoke() -> None:
     """Few images, one round."""
     main(images=128, rounds=1)
@@ -95,14 +146,7 @@ def write_photographs(folder: Path, count: int) -> list[Path]:
 
 def build_loader(folder: Path, *, size: int, batch_size: int = BATCH, side: int = 64) -> TrainLoader:
     """The loader of what `prepare` and `tokenize` make of the images."""
-    root, params = folder / f"shards-{size}", Params.load()
-    source = {"kind": "folder", "path": str(folder / "images"), "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
-    values: dict[str, Any] = params.model_dump(mode="json", by_alias=True) | {"source": source}
-    values["prepare"] |= {"size": size}
-    values["tokenize"] |= {"crops_per_image": 1}
-    values["pretrain"] |= {"batch_size": batch_size}
-    values["model"]["image"] |= {"size": side} | ({"patch": 16} if side > 64 else {})
-    params = Params.model_validate(values)
+    root, params = folder / f"shards-{size}", loading_params(folder, size=size, batch_size=batch_size, side=side)
     paths = root / "shards", root / "manifest.parquet", root / "rejected.parquet"
     withdrawn = root / "withdrawn.csv"
     root.mkdir()
@@ -110,9 +154,32 @@ def build_loader(folder: Path, *, size: int, batch_size: int = BATCH, side: int 
     prepare.stage(folder / "images", withdrawn, *paths, params=params)
     save_dvae(Dvae(num_codes=params.dvae.codebook_size, hidden=8, blocks=1), root / "dvae")
     tokenize.stage(*paths[:2], root / "dvae", root / "tokens", root / "tokenizer", params=params)
+    return open_loader(folder, size=size, batch_size=batch_size, side=side)
+
+
+def loading_params(folder: Path, *, size: int, batch_size: int, side: int) -> Params:
+    """Parameters for the images in a folder, stored at one size and cropped to another."""
+    params = Params.load()
+    source = {"kind": "folder", "path": str(folder / "images"), "seed": 0, "holdout": {"val": 0.0, "test": 0.0}}
+    values: dict[str, Any] = params.model_dump(mode="json", by_alias=True) | {"source": source}
+    values["prepare"] |= {"size": size}
+    values["tokenize"] |= {"crops_per_image": 1}
+    values["pretrain"] |= {"batch_size": batch_size}
+    values["model"]["image"] |= {"size": side} | ({"patch": 16} if side > 64 else {})
+    return Params.model_validate(values)
+
+
+def open_loader(folder: Path, *, size: int, batch_size: int = BATCH, side: int = 64) -> TrainLoader:
+    """The loader of what `build_loader` has made before."""
+    root, params = folder / f"shards-{size}", loading_params(folder, size=size, batch_size=batch_size, side=side)
     model = build_model(params.model, root / "tokenizer")
     return build_train_loader(
-        paths[1], paths[0], root / "tokens", model=model, training=params.pretrain, media=("image",)
+        root / "manifest.parquet",
+        root / "shards",
+        root / "tokens",
+        model=model,
+        training=params.pretrain,
+        media=("image",),
     )
 
 
@@ -164,4 +231,9 @@ def _read_all(batches: Any) -> list[NDArray[np.uint8] | Tensor]:  # noqa: ANN401
 
 
 if __name__ == "__main__":
-    threads() if sys.argv[1:] == ["threads"] else main()
+    if "RANK" in os.environ:
+        with init_distributed():
+            worker(Path(sys.argv[1]), int(sys.argv[2]))
+    else:
+        modes: dict[str, Callable[[], None]] = {"threads": threads, "processes": processes}
+        modes.get("".join(sys.argv[1:]), main)()

@@ -1,5 +1,7 @@
 """Crop views: crops of the training images, drawn once from a seed and stored with their visual tokens."""
 
+import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save_file
 
-from cots.data.store import open_part
+from cots.data.store import map_part, open_part
 from cots.errors import BadInput
 from cots.files import atomic_file
+
+_DTYPES = {"U16": np.uint16, "F32": np.float32}  # as the format safetensors names them
 
 
 class CropViews(NamedTuple):
@@ -37,3 +41,23 @@ class CropViews(NamedTuple):
                 return cls(**load(file.read()))
         except FileNotFoundError:
             raise BadInput(f"no crop views {path}: run `dvc repro tokenize`") from None
+
+    @classmethod
+    def map(cls, path: Path) -> "CropViews":
+        """The views of one shard, each read from disk when it is looked at.
+
+        Raises:
+            BadInput: no such file.
+        """
+        try:
+            data = map_part(path, stage="tokenize")
+        except FileNotFoundError:
+            raise BadInput(f"no crop views {path}: run `dvc repro tokenize`") from None
+        start = 8 + int.from_bytes(data[:8], "little")  # of the arrays, behind the header of the format safetensors
+        arrays = {
+            name: np.frombuffer(
+                data, _DTYPES[entry["dtype"]], math.prod(entry["shape"]), start + entry["data_offsets"][0]
+            ).reshape(entry["shape"])
+            for name, entry in json.loads(data[8:start]).items()
+        }
+        return cls(**arrays)

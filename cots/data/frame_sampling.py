@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def segments(num_indices: int, num_segments: int) -> list[range]:
@@ -28,6 +29,12 @@ def segment_centers(num_indices: int, num_segments: int) -> list[int]:
     return [segment[len(segment) // 2] for segment in segments(num_indices, min(num_indices, num_segments))]
 
 
-def random_per_segment(rng: np.random.Generator, num_indices: int, num_segments: int) -> list[int]:
-    """A random index from each segment: always `num_segments` of them, for training."""
-    return [int(rng.integers(segment.start, segment.stop)) for segment in segments(num_indices, num_segments)]
+def random_per_segment(uniform: NDArray[np.float64], num_indices: int) -> list[int]:
+    """A random index from each segment, for training.
+
+    Args:
+        uniform: one number from [0, 1) for each segment.
+        num_indices: of the sequence.
+    """
+    cut = segments(num_indices, len(uniform))
+    return [segment[int(number * len(segment))] for number, segment in zip(uniform.tolist(), cut, strict=True)]

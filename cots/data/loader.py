@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,29 +11,17 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from cots.data.classes import SampleClasses
-from cots.data.crop_views import CropViews
 from cots.data.frame_sampling import random_per_segment
 from cots.data.frozen_features import FrozenFeatures
-from cots.data.hard_negatives import followed_by_nearest
 from cots.data.masking import mask_tokens, random_block_mask
-from cots.data.random_crop import Box, crop
-from cots.data.samples import StoredSample
-from cots.data.shards import read_shard
+from cots.data.random_crop import crop
+from cots.data.sample_order import HardNegativeOrder, Places, SampleOrder
+from cots.data.sample_views import OpenShard, SampleView
 from cots.data.stored_frames import open_frame
-from cots.data.streaming import SHUFFLE_BUFFER, endless_batches, prefetch, shuffle_shards
+from cots.data.streaming import prefetch
 from cots.data.token_batch import TokenBatch, tokenize
 from cots.distributed import local_slice
-
-
-class SampleView(NamedTuple):
-    """A stored sample with one of its crop views."""
-
-    sample: StoredSample
-    place: tuple[int, int, int]  # number of the shard, of the view, and of the sample in its shard
-    frame: int  # index of the frame that the view shows
-    box: Box
-    tokens: NDArray[np.uint16]
-    other: "SampleView | None" = None  # the sample's next view, if two crops are compared
+from cots.errors import BadInput
 
 
 class NumpyBatch(NamedTuple):
@@ -67,6 +56,33 @@ class PendingBatch(NamedTuple):
     other_frames: list[tuple[SampleView, list[int]]]  # likewise of a second view; empty if no two are compared
 
 
+class Share(NamedTuple):
+    """What of a batch is this process's.
+
+    Attributes:
+        num_samples: of the batch; num_pairs: likewise.
+        pairs: this process's; samples: those of these pairs. A sample whose pairs are shared is read by both processes.
+        skipped_pairs: pairs of the first of these samples that are another process's.
+        frame_row: for each of these pairs, the number of its sample among these.
+    """
+
+    num_samples: int
+    num_pairs: int
+    pairs: slice
+    samples: slice
+    skipped_pairs: int
+    frame_row: NDArray[np.int64]
+
+
+def _share_of(pairs_per_sample: NDArray[np.int64]) -> Share:
+    sample_row = np.repeat(np.arange(len(pairs_per_sample)), pairs_per_sample)
+    pairs = local_slice(len(sample_row))
+    rows = sample_row[pairs]
+    skipped = pairs.start - int(np.searchsorted(sample_row, rows[0]))
+    samples = slice(int(rows[0]), int(rows[-1]) + 1)
+    return Share(len(pairs_per_sample), len(sample_row), pairs, samples, skipped, rows - rows[0])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Masking:
     """What the token level masks.
@@ -90,16 +106,17 @@ class TrainLoader:
 
     An epoch takes each sample once, in an order of its own, except for the last, short batch. Each sample comes with
     the view of that epoch and some of its captions, drawn at random; each of them is a pair with it. Of a batch's pairs
-    this process decodes its own share; random numbers are drawn for all of them.
+    this process reads, tokenizes and decodes its own share. Order and random numbers are those of the whole batch,
+    whatever the number of processes; they cost little, because no sample is read for them.
 
     Attributes:
         shards: tar files.
         views: files of crop views, one per shard.
         keys: keys of all samples of the manifest, ascending; a sample's index is its position here.
         caption_offsets: per sample, the index of its first caption among all captions of the manifest.
-        num_samples: in all shards.
+        shard_rows: for each shard, the indices of its samples.
         max_tokens: of a text; text_length: of every text with its padding, None if it depends on the batch.
-        batch_size: samples per batch, at most `num_samples`.
+        batch_size: samples per batch, at most as many as there are.
         captions_per_sample: at most; samples with fewer come with all they have.
         language_weights: of each caption in the draw, by its language; None if all weigh the same.
         frames: per sample. 1 takes the frame of the view; more take a random one from each of as many segments.
@@ -120,7 +137,7 @@ class TrainLoader:
     views: tuple[Path, ...]
     keys: NDArray[np.int64]
     caption_offsets: NDArray[np.int64]
-    num_samples: int
+    shard_rows: tuple[range, ...]
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
     text_length: int | None = None
@@ -140,116 +157,135 @@ class TrainLoader:
     hard_negatives: NDArray[np.int64] | None = None
     hard_share: float = 0.0
 
+    @property
+    def num_samples(self) -> int:
+        """In all shards."""
+        return sum(map(len, self.shard_rows))
+
     def iter_from(self, step: int) -> Iterator[NumpyBatch]:
-        """The batches from `step` on; as many as there are threads are computed ahead."""
-        batches = endless_batches(
-            self._epoch, num_samples=self.num_samples, batch_size=self.batch_size, first_batch=step
-        )
-        pending = (self.collate(views, number) for number, views in enumerate(batches, start=step))
-        yield from prefetch(pending, self.decode, threads=self.threads)
+        """The batches from `step` on; as many as there are threads are computed ahead. No sample of another is read."""
+        yield from prefetch(self._collate_from(step), self.decode, threads=self.threads)
 
-    def _epoch(self, epoch: int) -> Iterator[SampleView]:
-        views = shuffle_shards(
-            lambda shard: self.read_views(shard, epoch), len(self.shards), seed=self.seed, epoch=epoch
-        )
+    def _collate_from(self, step: int) -> Iterator[PendingBatch]:
+        order, opened = self.order(), dict[int, OpenShard]()
+        for number in count(step):
+            yield self.collate(order.batch(number), number, opened)
+
+    def order(self) -> SampleOrder:
+        """Which samples each batch takes."""
         if self.hard_negatives is None:
-            yield from views
-            return
-        yield from followed_by_nearest(
-            views,
-            self._nearest,
-            lambda view: int(view.sample.key),
+            return SampleOrder(self.shard_rows, batch_size=self.batch_size, seed=self.seed)
+        return HardNegativeOrder(
+            self.shard_rows,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            keys=self.keys,
+            nearest=self.hard_negatives,
             share=self.hard_share,
-            window=SHUFFLE_BUFFER,
-            rng=np.random.default_rng((self.seed, 2, epoch)),
         )
-
-    def _nearest(self, view: SampleView) -> list[int]:
-        """Keys of the hard negatives of a sample, nearest first."""
-        assert self.hard_negatives is not None
-        keys: list[int] = self.hard_negatives[np.searchsorted(self.keys, int(view.sample.key))].tolist()
-        return keys
 
     def read_views(self, shard: int, epoch: int) -> Iterator[SampleView]:
         """The samples of a shard, in its order, each with the view of an epoch."""
-        crops = CropViews.load(self.views[shard])
-        shown = [(epoch + number) % self.num_views for number in range(1 + self.two_crops)]
-        columns = [
-            zip(crops.frames[:, view].tolist(), crops.boxes[:, view].tolist(), crops.tokens[:, view], strict=True)
-            for view in shown
-        ]
-        for row, (sample, *drawn) in enumerate(zip(read_shard(self.shards[shard]), *columns, strict=True)):
-            places = [(shard, view, row) for view in shown]
-            view, *others = [SampleView(sample, place, *crop) for place, crop in zip(places, drawn, strict=True)]
-            yield view._replace(other=others[0]) if others else view
+        opened = self._open(shard)
+        for row in range(len(opened.samples)):
+            yield self.read_view(opened, row, epoch)
 
-    def collate(self, views: list[SampleView], step: int) -> PendingBatch:
-        """Draw captions, masks, frames and translations of a whole batch, in this order; keep this process's share."""
-        rng = np.random.default_rng((self.seed, 1, step))
-        image_index = np.searchsorted(self.keys, [int(view.sample.key) for view in views]).astype(np.int64)
-        captions = [self._draw_captions(rng, view) for view in views]
-        sample_row = np.repeat(np.arange(len(views)), [len(drawn) for drawn in captions])  # of each pair
-        texts = [
-            view.sample.captions[caption] for view, drawn in zip(views, captions, strict=True) for caption in drawn
+    def read_view(self, opened: OpenShard, row: int, epoch: int) -> SampleView:
+        """A sample with the view of an epoch, and with its next one if two crops are compared."""
+        return opened.read(row, [(epoch + number) % self.num_views for number in range(1 + self.two_crops)])
+
+    def _open(self, shard: int) -> OpenShard:
+        return OpenShard(shard, self.shards[shard], self.views[shard])
+
+    def _read(self, places: Places, samples: NDArray[np.int64], opened: dict[int, OpenShard]) -> list[SampleView]:
+        """Read some samples of a batch. The shards of some batches stay open: twice as many as this one needs."""
+        needed = np.unique(places.shards[samples]).tolist()
+        for shard in needed:
+            opened[shard] = opened.pop(shard) if shard in opened else self._open(shard)
+        for shard in [*opened][: -2 * len(needed)]:
+            del opened[shard]
+        views = [
+            self.read_view(opened[shard], row, places.epoch)
+            for shard, row in zip(places.shards[samples].tolist(), places.rows[samples].tolist(), strict=True)
         ]
+        for index, view in zip(places.image_index[samples], views, strict=True):
+            num_captions = self.caption_offsets[index + 1] - self.caption_offsets[index]
+            if (int(view.sample.key), len(view.sample.captions)) != (self.keys[index], num_captions):
+                raise BadInput(
+                    f"sample {view.sample.id!r} in {self.shards[view.place[0]]} is not the one of the manifest: "
+                    "run `dvc repro --force prepare`"
+                )
+        return views
+
+    def collate(self, places: Places, step: int, opened: dict[int, OpenShard]) -> PendingBatch:
+        """Read this process's share of a batch; numbers for captions, masks, frames, translations are drawn for all."""
+        rng = np.random.default_rng((self.seed, 1, step))
+        num_captions = self.caption_offsets[places.image_index + 1] - self.caption_offsets[places.image_index]
+        share = _share_of(np.minimum(num_captions, self.captions_per_sample))
+        views = self._read(places, np.arange(share.samples.start, share.samples.stop), opened)
+        captions = self._choose_captions(rng, num_captions, share, views)
+        pair_views = [views[row] for row in share.frame_row]
+        texts = [view.sample.captions[caption] for view, caption in zip(pair_views, captions, strict=True)]
         text_batch = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens, length=self.text_length)
-        bool_masked_pos, mlm_mask, mlm_input_ids = self._draw_masks(rng, text_batch, num_samples=len(views))
-        visual_tokens = np.stack([view.tokens for view in views])[:, : bool_masked_pos.shape[1]]
-        frames = [self._draw_frames(rng, view) for view in views]
-        pairs = local_slice(len(sample_row))
-        samples, frame_row = np.unique(sample_row[pairs], return_inverse=True)
-        pair_images = image_index[sample_row[pairs]]
+        bool_masked_pos = self._mask_patches(step, share)
+        mlm_mask, mlm_input_ids = self._mask_texts(rng, text_batch, share)
+        frames = self._choose_frames(rng, share, views)
+        pair_images = places.image_index[share.samples][share.frame_row]
         arrays = NumpyBatch(
             image_index=pair_images,
-            caption_index=self.caption_offsets[pair_images] + np.concatenate(captions)[pairs],
-            frame_row=frame_row.astype(np.int64),
+            caption_index=self.caption_offsets[pair_images] + captions,
+            frame_row=share.frame_row,
             frames=np.empty(0, np.uint8),
-            input_ids=text_batch.input_ids[pairs],
-            attention_mask=text_batch.attention_mask[pairs],
-            bool_masked_pos=bool_masked_pos[samples],
-            visual_tokens=visual_tokens[samples].astype(np.int64),
-            mlm_input_ids=mlm_input_ids[pairs],
-            mlm_mask=mlm_mask[pairs],
+            input_ids=text_batch.input_ids,
+            attention_mask=text_batch.attention_mask,
+            bool_masked_pos=bool_masked_pos,
+            visual_tokens=np.stack([view.tokens[: bool_masked_pos.shape[1]] for view in views]).astype(np.int64),
+            mlm_input_ids=mlm_input_ids,
+            mlm_mask=mlm_mask,
         )
         if self.translations:
-            arrays = arrays._replace(**self._draw_translations(rng, views, captions, pairs))
+            uniform = rng.random(share.num_pairs)[share.pairs]
+            arrays = arrays._replace(**self._choose_translations(uniform, pair_views, captions.tolist()))
         if self.classes:
             arrays = arrays._replace(class_index=self.classes.numbers[pair_images])
-        others = [(view.other, self._draw_frames(rng, view.other)) for view in views if view.other]
-        return PendingBatch(
-            arrays,
-            [(views[sample], frames[sample]) for sample in samples],
-            [others[sample] for sample in samples] if others else [],
-        )
+        others = [view.other for view in views if view.other]
+        other_frames = self._choose_frames(rng, share, others) if others else []
+        return PendingBatch(arrays, [*zip(views, frames, strict=True)], [*zip(others, other_frames, strict=True)])
 
-    def _draw_captions(self, rng: np.random.Generator, view: SampleView) -> list[int]:
-        """Indices of one or several captions of a sample, without replacement."""
-        count = len(view.sample.captions)
-        if self.language_weights and len(set(view.sample.languages)) > 1:
-            weights = np.array([self.language_weights[language] for language in view.sample.languages])
-            drawn = min(self.captions_per_sample, count)
-            return [int(index) for index in rng.choice(count, drawn, replace=False, p=weights / weights.sum())]
-        if self.captions_per_sample == 1:
-            return [int(rng.integers(count))]
-        return [int(index) for index in rng.permutation(count)[: self.captions_per_sample]]
+    def _choose_captions(
+        self, rng: np.random.Generator, num_captions: NDArray[np.int64], share: Share, views: list[SampleView]
+    ) -> NDArray[np.int64]:
+        """The index of each pair's caption among those of its sample; no sample comes with one twice.
 
-    def _draw_translations(
-        self, rng: np.random.Generator, views: list[SampleView], captions: list[list[int]], pairs: slice
+        A sample's captions are taken in ascending order of -log(1 - u) / w, u a random number for each caption of the
+        batch: one after another with probabilities proportional to their weights w.
+        """
+        ends = np.cumsum(num_captions)
+        waiting = -np.log1p(-rng.random(ends[-1]))
+        chosen = []
+        for view, end in zip(views, ends[share.samples], strict=True):
+            order = waiting[end - len(view.sample.captions) : end]
+            if self.language_weights and view.sample.languages:
+                order = order / [self.language_weights[language] for language in view.sample.languages]
+            chosen.append(order.argsort(kind="stable")[: self.captions_per_sample])
+        return np.concatenate(chosen)[share.skipped_pairs :][: len(share.frame_row)]
+
+    def _choose_translations(
+        self, uniform: NDArray[np.float64], pair_views: list[SampleView], captions: list[int]
     ) -> dict[str, NDArray[Any]]:
         """For each pair a random caption of its sample in another language; its own one where there is none."""
         texts: list[str] = []
         has_translation: list[bool] = []
-        for view, drawn in zip(views, captions, strict=True):
+        for number, view, caption in zip(uniform, pair_views, captions, strict=True):
             tags = view.sample.languages or [""] * len(view.sample.captions)
-            for caption in drawn:
-                others = [other for other, tag in enumerate(tags) if tag and tags[caption] not in ("", tag)]
-                has_translation.append(bool(others))
-                texts.append(view.sample.captions[int(rng.choice(others)) if others else caption])
+            others = [other for other, tag in enumerate(tags) if tag and tags[caption] not in ("", tag)]
+            has_translation.append(bool(others))
+            texts.append(view.sample.captions[others[int(number * len(others))] if others else caption])
         batch = tokenize(self.tokenizer, texts, max_tokens=self.max_tokens, length=self.text_length)
         return {
-            "translation_input_ids": batch.input_ids[pairs],
-            "translation_attention_mask": batch.attention_mask[pairs],
-            "has_translation": np.array(has_translation)[pairs],
+            "translation_input_ids": batch.input_ids,
+            "translation_attention_mask": batch.attention_mask,
+            "has_translation": np.array(has_translation),
         }
 
     def decode(self, pending: PendingBatch) -> NumpyBatch:
@@ -264,35 +300,49 @@ class TrainLoader:
             return np.stack([self.frozen_features.select(*view.place) for view, _ in frames])[:, None]
         return np.stack([self.crop_frames(view, indices) for view, indices in frames])
 
-    def _draw_masks(
-        self, rng: np.random.Generator, texts: TokenBatch, *, num_samples: int
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-        """Masked patches, masked tokens and corrupted token ids; all without columns if the token level is off.
+    def _mask_patches(self, step: int, share: Share) -> NDArray[np.bool_]:
+        """Masked patches of this process's samples; without columns if the token level is off."""
+        if self.masking is None:
+            return np.zeros((share.samples.stop - share.samples.start, 0), dtype=bool)
+        masking = self.masking
+        return random_block_mask(
+            np.random.default_rng((self.seed, 5, step)),
+            share.num_samples,
+            grid=masking.grid,
+            num_masked=masking.num_masked,
+            min_block=masking.min_block,
+            images=share.samples,
+        )
+
+    def _mask_texts(
+        self, rng: np.random.Generator, texts: TokenBatch, share: Share
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Masked tokens and corrupted token ids of this process's pairs; without columns if the token level is off.
 
         No token is masked if the tokenizer has no [MASK], as CLIP's.
         """
-        masking = self.masking
-        if masking is None:
+        if self.masking is None:
             empty = np.zeros((len(texts.input_ids), 0), dtype=bool)
-            return empty[:num_samples], empty, empty.astype(np.int64)
-        patches = random_block_mask(
-            rng, num_samples, grid=masking.grid, num_masked=masking.num_masked, min_block=masking.min_block
-        )
+            return empty, empty.astype(np.int64)
         if self.tokenizer.mask_token_id is None:
-            return patches, np.zeros_like(texts.maskable), texts.input_ids
+            return np.zeros_like(texts.maskable), texts.input_ids
+        uniform = rng.random((3, share.num_pairs, self.text_length or self.max_tokens))
         mlm_input_ids, mlm_mask = mask_tokens(
-            rng,
+            uniform[:, share.pairs, : texts.input_ids.shape[1]],
             texts.input_ids,
             texts.maskable,
-            probability=masking.mlm_probability,
+            probability=self.masking.mlm_probability,
             mask_token=int(self.tokenizer.mask_token_id),
             vocab_size=len(self.tokenizer),
         )
-        return patches, mlm_mask, mlm_input_ids
+        return mlm_mask, mlm_input_ids
 
-    def _draw_frames(self, rng: np.random.Generator, view: SampleView) -> list[int]:
-        """The frame of the view, or a random one from each of `frames` segments."""
-        return [view.frame] if self.frames == 1 else random_per_segment(rng, len(view.sample.frames), self.frames)
+    def _choose_frames(self, rng: np.random.Generator, share: Share, views: list[SampleView]) -> list[list[int]]:
+        """Of each sample of this process the frame of its view, or a random one from each of `frames` segments."""
+        if self.frames == 1:
+            return [[view.frame] for view in views]
+        uniform = rng.random((share.num_samples, self.frames))[share.samples]
+        return [random_per_segment(row, len(view.sample.frames)) for row, view in zip(uniform, views, strict=True)]
 
     def crop_frames(self, view: SampleView, indices: list[int]) -> NDArray[np.uint8]:
         """(T, H, W, 3): some frames, each cropped to the view's box."""

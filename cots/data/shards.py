@@ -1,15 +1,18 @@
 """Shards: tar files of encoded frames and captions; the same samples give the same bytes."""
 
 import json
+import mmap
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from cots.data.samples import StoredSample
-from cots.data.store import open_part
+from cots.data.store import map_part, open_part
 from cots.errors import BadInput
 from cots.files import atomic_file
 
@@ -66,10 +69,68 @@ def read_shard(path: Path) -> Iterator[StoredSample]:
     Raises:
         BadInput: the shard is missing or cut short.
     """
+    # opened here, because webdataset leaves closing to the garbage collector
+    with _errors_of(path), open_part(path, stage="prepare") as file:
+        yield from map(parse_sample, group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])))
+
+
+class ShardReader:
+    """The samples of one shard, each read when it is asked for; at first only the headers are read.
+
+    Args:
+        path: of the shard.
+
+    Raises:
+        BadInput: the shard is missing or cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _errors_of(path):
+            self._bytes = map_part(path, stage="prepare")
+            self._starts = np.fromiter(_sample_starts(self._bytes), np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, row: int) -> StoredSample:
+        start, stop = self._starts[row : row + 2].tolist()
+        with _errors_of(self._path):
+            return parse_sample(_members_of(self._bytes[start:stop]))
+
+
+def _sample_starts(tar: mmap.mmap) -> Iterator[int]:
+    """Where each sample begins, and at last where the last one ends."""
+    position, key = 0, b""
+    while (header := tar[position : position + tarfile.BLOCKSIZE])[:1].strip(b"\0"):
+        name, size = header[: header.index(0)], int(header[124:135], 8)
+        if (prefix := name.partition(b".")[0]) != key:
+            key = prefix
+            yield position
+        position += tarfile.BLOCKSIZE + size + -size % tarfile.BLOCKSIZE
+    if len(header) < tarfile.BLOCKSIZE:  # two blocks of zeros end a tar
+        raise EOFError("unexpected end of data")
+    yield position
+
+
+def _members_of(data: bytes) -> dict[str, Any]:
+    """The tar members of one sample by their names without its key, and the key."""
+    members: dict[str, Any] = {}
+    position = 0
+    while position < len(data):
+        header = tarfile.TarInfo.frombuf(data[position : position + tarfile.BLOCKSIZE], "utf8", "strict")
+        position += tarfile.BLOCKSIZE
+        members["__key__"], _, name = header.name.partition(".")
+        members[name] = data[position : position + header.size]
+        position += header.size + -header.size % tarfile.BLOCKSIZE
+    return members
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Name the shard in errors about it."""
     try:
-        # opened here, because webdataset leaves closing to the garbage collector
-        with open_part(path, stage="prepare") as file:
-            yield from map(parse_sample, group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])))
+        yield
     except FileNotFoundError:
         raise BadInput(f"no shard {path}: run `dvc repro prepare`") from None
     except (ValueError, OSError, EOFError, KeyError, tarfile.TarError) as error:

@@ -8,6 +8,7 @@ and equal parts give an equal list. Readers open parts by the same paths as with
 
 import io
 import json
+import mmap
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -218,6 +220,26 @@ def open_part(path: Path, *, stage: str) -> BinaryIO:
     if bytes_digest(data) != stored.sha256:
         raise BadInput(f"{file}, which holds {path}, was changed: remove it and run `dvc repro --force {stage}`")
     return io.BytesIO(data)
+
+
+def map_part(path: Path, *, stage: str) -> mmap.mmap:
+    """A part as memory that is read from disk where it is looked at; one from a store lies in a temporary file.
+
+    Args:
+        path: as of `open_part`; stage: likewise.
+
+    Raises:
+        FileNotFoundError: no such part.
+        ValueError: it is empty.
+        BadInput: its object is missing, or is not what the list says.
+    """
+    with open_part(path, stage=stage) as file:
+        if not isinstance(file, io.BytesIO):
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with TemporaryFile() as copy:
+            copy.write(file.getbuffer())
+            copy.flush()
+            return mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _find_part(path: Path) -> tuple[Path, StoredObject] | None:

@@ -1,5 +1,7 @@
 """The loader of the training split from its configuration."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,11 +46,10 @@ def build_train_loader(
     if training.batch_size < world_size() * min_pairs:
         batch = f"a batch of {training.batch_size}" + (f" in {min_pairs} micro-batches" if min_pairs > 1 else "")
         raise BadInput(f"{batch} for {world_size()} processes: start fewer, or raise batch_size")
-    if samples.number < training.batch_size:
+    number = sum(map(len, samples.shard_rows))
+    if number < training.batch_size:
         kinds = " or ".join(media)
-        raise BadInput(
-            f"{samples.number} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}"
-        )
+        raise BadInput(f"{number} training samples of kind {kinds} in {manifest}: a batch needs {training.batch_size}")
     if training.objective.needs_translations and not has_translations(_train_rows(manifest, media)):
         raise BadInput(
             f"loss_weights.translation: no training sample in {manifest} has captions in two languages: give its table "
@@ -85,7 +86,7 @@ def build_train_loader(
         views=views,
         keys=samples.keys,
         caption_offsets=samples.caption_offsets,
-        num_samples=samples.number,
+        shard_rows=samples.shard_rows,
         tokenizer=model.tokenizer,
         max_tokens=model.config["text"]["max_tokens"],
         text_length=model.text_length,
@@ -119,8 +120,8 @@ class Samples(NamedTuple):
 
     keys: NDArray[np.int64]  # of all samples of the manifest
     caption_offsets: NDArray[np.int64]  # index of each sample's first caption among all captions, and their number
-    number: int  # of the samples to train on
-    shards: list[str]  # that hold them
+    shards: list[str]  # that hold the samples to train on
+    shard_rows: tuple[range, ...]  # of each of them, the rows of the manifest that it holds
 
 
 def read_samples(manifest: Path, media: tuple[str, ...]) -> Samples:
@@ -129,15 +130,35 @@ def read_samples(manifest: Path, media: tuple[str, ...]) -> Samples:
     Args:
         manifest: the manifest file.
         media: "image" and/or "video": the samples to train on.
+
+    Raises:
+        BadInput: the samples of a shard do not follow each other, which `prepare` writes nowhere.
     """
     num_rows = pq.read_metadata(manifest).num_rows if manifest.is_file() else 0
     keys, offsets = np.empty(num_rows, np.int64), np.zeros(num_rows + 1, np.int64)
-    row, number, shards = 0, 0, set[str]()
+    row, shards = 0, dict[str, range]()
     for piece in read_pieces(manifest, ["key", "split", "media", "shard", "captions"]):
-        rows = slice(row, row := row + len(piece))
+        first, rows = row, slice(row, row := row + len(piece))
         keys[rows] = piece["key"].cast(pa.int64())
         offsets[1:][rows] = pc.list_value_length(piece["captions"])
-        selected = piece.filter(pc.and_(pc.equal(piece["split"], "train"), pc.is_in(piece["media"], pa.array(media))))
-        number += len(selected)
-        shards |= set(pc.unique(selected["shard"]).to_pylist())
-    return Samples(keys, np.cumsum(offsets, out=offsets), number, sorted(shards))
+        selected = pc.and_(pc.equal(piece["split"], "train"), pc.is_in(piece["media"], pa.array(media)))
+        for name, part in _runs(piece["shard"], selected):
+            part = range(first + part.start, first + part.stop)
+            known = shards.get(name, range(part.start, part.start))
+            if known.stop != part.start:
+                raise BadInput(
+                    f"{manifest}: the rows of {name} do not follow each other: run `dvc repro --force prepare`"
+                )
+            shards[name] = range(known.start, part.stop)
+    names = sorted(shards)
+    return Samples(keys, np.cumsum(offsets, out=offsets), names, tuple(shards[name] for name in names))
+
+
+def _runs(shards: pa.StringArray, selected: pa.BooleanArray) -> Iterator[tuple[str, range]]:
+    """The selected rows, as runs of rows with the same shard."""
+    codes = shards.dictionary_encode()
+    numbers = np.where(selected.to_numpy(zero_copy_only=False), codes.indices.to_numpy(), -1)
+    starts = np.flatnonzero(np.diff(numbers, prepend=-2))
+    for start, stop in pairwise([*starts.tolist(), len(numbers)]):
+        if numbers[start] >= 0:
+            yield codes.dictionary[int(numbers[start])].as_py(), range(start, stop)

@@ -46,13 +46,13 @@ def test_centers_are_as_far_from_the_start_as_from_the_end() -> None:
 @pytest.mark.parametrize(("number", "parts"), AWKWARD)
 def test_each_index_is_drawn_from_its_own_segment(number: int, parts: int) -> None:
     for seed in range(5):
-        drawn = random_per_segment(np.random.default_rng(seed), number, parts)
+        drawn = random_per_segment(np.random.default_rng(seed).random(parts), number)
         assert all(index in segment for index, segment in zip(drawn, segments(number, parts), strict=True))
 
 
 def test_every_index_is_drawn_about_as_often_as_its_neighbours() -> None:
     rng = np.random.default_rng(0)
-    drawn = np.concatenate([random_per_segment(rng, 12, 3) for _ in range(2000)])
+    drawn = np.concatenate([random_per_segment(rng.random(3), 12) for _ in range(2000)])
     counts = np.bincount(drawn, minlength=12)
     assert counts.min() > 400  # 500 are expected of each
     assert counts.max() < 600

@@ -52,7 +52,7 @@ def loader(folder: Path, *, frames: int, seed: int = 0, threads: int = 1) -> Tra
         views=(folder / "video.safetensors",),
         keys=np.arange(VIDEOS),
         caption_offsets=np.arange(VIDEOS + 1),
-        num_samples=VIDEOS,
+        shard_rows=(range(VIDEOS),),
         tokenizer=train_tokenizer(["a video"], vocab_size=50),
         max_tokens=8,
         batch_size=2,

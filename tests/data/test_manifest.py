@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cots.data.manifest import SCHEMA, read_manifest, read_pieces, read_split, sample_captions
+from cots.errors import BadInput
 from cots.factory.train_loader import read_samples
 from cots.training.pair_stats import PairStats
 
@@ -41,8 +42,16 @@ def test_a_loader_knows_of_the_samples_what_the_table_says(manifest: Path, media
     selected = table[(table["split"] == "train") & table["media"].isin(media)]
     assert samples.keys.tolist() == table["key"].astype(int).tolist()
     assert samples.caption_offsets.tolist() == [0, *np.cumsum(CAPTIONS)]
-    assert samples.number == len(selected)
+    by_shard = {name: [*group.index] for name, group in selected.groupby("shard")}
+    assert {name: [*rows] for name, rows in zip(samples.shards, samples.shard_rows, strict=True)} == by_shard
     assert samples.shards == sorted(set(selected["shard"]))
+
+
+def test_rows_of_a_shard_that_do_not_follow_each_other_are_refused(manifest: Path) -> None:
+    rows = read_manifest(manifest)
+    pq.write_table(pa.Table.from_pandas(rows.iloc[[0, 2, 1, 3]], schema=SCHEMA, preserve_index=False), manifest)
+    with pytest.raises(BadInput, match=r"the rows of train/image-00000.tar do not follow each other: run .* prepare"):
+        read_samples(manifest, ("image", "video"))
 
 
 def test_pair_statistics_name_each_caption_seen(manifest: Path) -> None:

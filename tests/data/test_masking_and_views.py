@@ -28,6 +28,14 @@ def test_no_images_have_no_masks() -> None:
     assert random_block_mask(np.random.default_rng(0), 0, grid=8, num_masked=26, min_block=4).shape == (0, 64)
 
 
+def test_masks_of_some_images_are_those_of_the_batch() -> None:
+    shape = {"grid": 6, "num_masked": 14, "min_block": 4}
+    whole = random_block_mask(np.random.default_rng(0), 9, **shape)
+    for images in (slice(0, 9), slice(0, 4), slice(4, 5), slice(8, 9)):
+        part = random_block_mask(np.random.default_rng(0), 9, **shape, images=images)
+        np.testing.assert_array_equal(part, whole[images])
+
+
 def slow_block_mask(rng: np.random.Generator, *, grid: int, num_masked: int, min_block: int) -> NDArray[np.bool_]:
     """The mask of one image, patch by patch: the slow reference of the vectorized function."""
     masked: set[tuple[int, int]] = set()
@@ -62,7 +70,7 @@ def test_tokens_are_masked_in_the_stated_fractions_and_special_tokens_never() ->
     maskable = np.ones_like(ids, dtype=bool)
     maskable[:, [0, 19]] = False
     corrupted, masked = mask_tokens(
-        np.random.default_rng(0), ids, maskable, probability=0.15, mask_token=4, vocab_size=1000
+        np.random.default_rng(0).random((3, 400, 20)), ids, maskable, probability=0.15, mask_token=4, vocab_size=1000
     )
     assert not masked[~maskable].any()
     assert (masked.sum(axis=1) == 3).all()
@@ -74,7 +82,12 @@ def test_tokens_are_masked_in_the_stated_fractions_and_special_tokens_never() ->
 def test_a_text_of_one_token_has_it_to_predict_and_an_empty_text_has_nothing() -> None:
     maskable = np.array([[False, True, False], [False, False, False]])
     _, masked = mask_tokens(
-        np.random.default_rng(0), np.ones((2, 3), dtype=int), maskable, probability=0.15, mask_token=4, vocab_size=9
+        np.random.default_rng(0).random((3, 2, 3)),
+        np.ones((2, 3), dtype=int),
+        maskable,
+        probability=0.15,
+        mask_token=4,
+        vocab_size=9,
     )
     assert masked.sum(axis=1).tolist() == [1, 0]
 
@@ -109,10 +122,14 @@ def test_views_are_read_as_they_were_written_and_written_the_same_each_time(tmp_
     views.save(tmp_path / "a.safetensors")
     views.save(tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    for written, read in zip(views, CropViews.load(tmp_path / "a.safetensors"), strict=True):
-        np.testing.assert_array_equal(written, read)
+    for read_views in (CropViews.load, CropViews.map):
+        for written, read in zip(views, read_views(tmp_path / "a.safetensors"), strict=True):
+            np.testing.assert_array_equal(written, read)
+            assert written.dtype == read.dtype
 
 
 def test_an_error_about_missing_views_names_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="dvc repro tokenize"):
         CropViews.load(tmp_path / "none.safetensors")
+    with pytest.raises(BadInput, match="dvc repro tokenize"):
+        CropViews.map(tmp_path / "none.safetensors")

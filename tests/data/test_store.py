@@ -13,6 +13,7 @@ from cots.data.store import (
     has_part,
     keep_part,
     list_store,
+    map_part,
     object_path,
     open_part,
     part_digest,
@@ -32,7 +33,9 @@ def write_part(path: Path, data: bytes) -> Path:
 
 def content(part: Path) -> bytes:
     with open_part(part, stage="prepare") as file:
-        return file.read()
+        data = file.read()
+    assert map_part(part, stage="prepare")[:] == data
+    return data
 
 
 def object_of(path: Path, store: Path) -> Path:

@@ -26,12 +26,13 @@ from tests.training.conftest import PIXELS, tiny_params
 STEPS = 3
 LONGER = {"sharded and dropped": 5}  # until all pairs of a rank are noise
 TEMPERATURE = {"init": 0.07, "learnable": True, "min": 0.01}
-NO_KEYS = {
+NO_KEYS: dict[str, Any] = {
     "in_batch_negatives": "online",
     "queue_size": 0,
     "filter": {"warmup_steps": 1, "num_std": None, "momentum": 0.5},
 }
 DROPS: dict[str, Any] = {"filter": {"warmup_steps": 1, "num_std": 0.5, "momentum": 0.5}, "queue_size": 12}
+DROPS_HALF = {"filter": DROPS["filter"] | {"num_std": 0.01}}
 WITHIN = {"loss_weights": LEVELS | {"within_modality": 0.5}}
 TRANSLATION = {"loss_weights": LEVELS | {"translation": 1.0}}
 BY_CLASS = {"loss_weights": LEVELS | {"class_contrast": 0.5, "classification": 0.5}}
@@ -43,10 +44,7 @@ CAPTIONS = {  # of each sample, if more than one
 }
 OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "sharded": ({"in_batch_negatives": "momentum"}, 1),
-    "sharded and dropped": (
-        {"in_batch_negatives": "momentum", **DROPS, "filter": DROPS["filter"] | {"num_std": 0.01}},
-        1,
-    ),
+    "sharded and dropped": ({"in_batch_negatives": "momentum", **DROPS, **DROPS_HALF}, 1),
     "sharded in parts": ({"in_batch_negatives": "momentum"}, 1),
     "sharded queries": ({"in_batch_negatives": "online"}, 1),
     "sharded without keys": (NO_KEYS, 1),
@@ -58,10 +56,10 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], int]] = {
     "queries": ({"in_batch_negatives": "online", **DROPS}, 1),
     "without keys": (NO_KEYS, 1),
     "several captions": ({"in_batch_negatives": "momentum", **DROPS}, 2),
-    "within modalities": ({"in_batch_negatives": "online", **DROPS, **WITHIN}, 1),
+    "within modalities": ({"in_batch_negatives": "online", **DROPS, **DROPS_HALF, **WITHIN}, 1),
     "translation": ({"in_batch_negatives": "momentum", **DROPS, **TRANSLATION}, 2),
     "classes": ({"in_batch_negatives": "online", **DROPS, **BY_CLASS}, 1),
-    "sharded classes": ({"in_batch_negatives": "momentum", **BY_CLASS}, 1),
+    "sharded classes": ({"in_batch_negatives": "momentum", "filter": NO_KEYS["filter"], **BY_CLASS}, 1),  # drops none
     "clip": ({"kind": "clip", "temperature": TEMPERATURE}, 1),
     "siglip": ({"kind": "siglip", "temperature": TEMPERATURE, "bias": -10.0}, 1),
 }
