@@ -34,7 +34,9 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def describe_unknown(tokenizer: PreTrainedTokenizerBase, captions: Iterable[Sequence[str]]) -> str | None:
+def describe_unknown(
+    tokenizer: PreTrainedTokenizerBase, captions: Iterable[Sequence[str]], *, pretrained: bool
+) -> str | None:
     """One line on captions that a tokenizer cannot represent, with what to do; None if it represents (nearly) all.
 
     Such a caption is read with unknown tokens, which are all alike, in place of words in a script that the tokenizer
@@ -43,6 +45,7 @@ def describe_unknown(tokenizer: PreTrainedTokenizerBase, captions: Iterable[Sequ
     Args:
         tokenizer: of the text encoder.
         captions: of each sample, at least one; `MAX_COUNTED` of them are looked at.
+        pretrained: whether the tokenizer comes with a pretrained encoder; else it was trained on the training captions.
     """
     texts = list(chain.from_iterable(captions))
     texts = texts[:: 1 + (len(texts) - 1) // MAX_COUNTED]
@@ -53,10 +56,16 @@ def describe_unknown(tokenizer: PreTrainedTokenizerBase, captions: Iterable[Sequ
     if some <= MIN_UNKNOWN * len(texts):
         return None
     nothing_else = sum(set(row) == {tokenizer.unk_token_id} for row in ids)
+    if pretrained:
+        advice = (
+            "take multilingual encoders (`cots init ... --encoders siglip2-b16`), or a tokenizer trained on these "
+            "captions (`--encoders scratch`)"
+        )
+    else:
+        advice = "they have letters that no training caption has, or more than model.text.vocab_size holds"
     return (
         f"{some} of {len(texts)} captions have words that the tokenizer does not know ({tokenizer.unk_token}), "
-        f"{nothing_else} nothing else: take multilingual encoders (`cots init ... --encoders siglip2-b16`), or a "
-        "tokenizer trained on these captions (`--encoders scratch`)"
+        f"{nothing_else} nothing else: {advice}"
     )
 
 

@@ -52,7 +52,9 @@ def stage(
         train()
         return
     print(f"pretrain: {describe(model, name=start)}", file=sys.stderr)
-    if unknown := describe_unknown(model.tokenizer, [sample_captions(manifest, MAX_COUNTED)]):
+    pretrained = bool(params.model.init_from) or params.model.text.pretrained
+    captions = sample_captions(manifest, MAX_COUNTED)
+    if unknown := describe_unknown(model.tokenizer, [captions], pretrained=pretrained):
         print(f"pretrain: {unknown}", file=sys.stderr)
     with start_run("pretrain", {"model": params.model, "pretrain": params.pretrain}, run, manifest=manifest) as logged:
         with LiveCurves(logged) as live:

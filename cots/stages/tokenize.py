@@ -43,7 +43,7 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
             captions = read_split(manifest, "train", columns=["captions"])["captions"]
             trained = train_tokenizer(captions.explode(), vocab_size=params.model.text.vocab_size)
             trained.save_pretrained(tokenizer)
-            if unknown := describe_unknown(trained, [sample_captions(manifest, MAX_COUNTED)]):
+            if unknown := describe_unknown(trained, [sample_captions(manifest, MAX_COUNTED)], pretrained=False):
                 print(f"tokenize: {unknown}", file=sys.stderr)
         clear_unless_current(fingerprint(values, dvae, manifest), out)
         keep_where_shards_are(shards, out)

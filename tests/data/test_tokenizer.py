@@ -91,10 +91,15 @@ def test_special_tokens_are_known_as_such_and_decoding_gives_the_captions(tmp_pa
 
 def test_captions_that_a_tokenizer_cannot_represent_are_counted_with_a_way_out() -> None:
     tokenizer = train_tokenizer(["a cat on a mat", "a dog"], vocab_size=60)
-    assert describe_unknown(tokenizer, [["a cat"], ["a dog", "on a mat"]]) is None
-    assert describe_unknown(tokenizer, [["a cat"] * 199, ["a 猫"]]) is None  # one in two hundred
-    line = describe_unknown(tokenizer, [["a cat", "a 猫"], ["猫 狗"], ["🐶"]])
+    assert describe_unknown(tokenizer, [["a cat"], ["a dog", "on a mat"]], pretrained=True) is None
+    assert describe_unknown(tokenizer, [["a cat"] * 199, ["a 猫"]], pretrained=True) is None  # one in two hundred
+    line = describe_unknown(tokenizer, [["a cat", "a 猫"], ["猫 狗"], ["🐶"]], pretrained=True)
     assert line is not None
     assert line.startswith("3 of 4 captions have words that the tokenizer does not know ([UNK]), 2 nothing else: ")
     assert "`cots init ... --encoders siglip2-b16`" in line
     assert (Path(__file__).parents[2] / "presets/encoders/siglip2-b16.yaml").is_file()
+    own = describe_unknown(tokenizer, [["a 猫"]], pretrained=False)
+    assert own is not None
+    assert own.endswith(
+        ", 0 nothing else: they have letters that no training caption has, or more than model.text.vocab_size holds"
+    )

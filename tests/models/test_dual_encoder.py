@@ -79,7 +79,7 @@ def test_a_multilingual_tokenizer_has_no_unknown_tokens_for_what_it_knows_and_a_
     save_text(kind, tmp_path / kind)
     tokenizer = load_tokenizer(tmp_path / kind)
     assert tokenizer.mask_token_id is not None
-    assert describe_unknown(tokenizer, [list(SENTENCES.values())]) is None
+    assert describe_unknown(tokenizer, [list(SENTENCES.values())], pretrained=True) is None
     batch = tokenize(tokenizer, list(SENTENCES.values()), max_tokens=20)
     assert (batch.input_ids[:, 0] == tokenizer.cls_token_id).all()
     assert not batch.maskable[:, 0].any()
