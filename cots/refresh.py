@@ -71,7 +71,7 @@ def refresh(params: Params, project: Path = Path()) -> PublishResult | None:
     write_runs(champion, work / "runs")
     result = publish_package(work / "package", build_evaluator(params, project), project, runs=work / "runs")
     shutil.rmtree(work)
-    if not result.new:  # a parameter changed that changes no byte of the index, and the version keeps the old one
+    if registry.get_artifacts(result.version).load_params() != new_params:  # one that changes no byte of the index
         write_json(project / DONE, done | {"version": result.version})
     return result
 
