@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save_file
+from safetensors.numpy import save_file
 
-from cots.data.store import map_part, open_part
+from cots.data.store import map_part
 from cots.errors import BadInput
 from cots.files import atomic_file
 
@@ -31,19 +31,6 @@ class CropViews(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "CropViews":
-        """Read the views of one shard.
-
-        Raises:
-            BadInput: no such file.
-        """
-        try:
-            with open_part(path, stage="tokenize") as file:
-                return cls(**load(file.read()))
-        except FileNotFoundError:
-            raise BadInput(f"no crop views {path}: run `dvc repro tokenize`") from None
-
-    @classmethod
-    def map(cls, path: Path) -> "CropViews":
         """The views of one shard, each read from disk when it is looked at.
 
         Raises:

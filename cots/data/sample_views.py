@@ -37,7 +37,7 @@ class OpenShard:
     """
 
     def __init__(self, number: int, shard: Path, views: Path) -> None:
-        self.number, self.samples, self.crops = number, ShardReader(shard), CropViews.map(views)
+        self.number, self.samples, self.crops = number, ShardReader(shard), CropViews.load(views)
         if len(self.samples) != len(self.crops.frames):
             raise BadInput(
                 f"{views} has views of {len(self.crops.frames)} samples, and {shard} has {len(self.samples)}: "
