@@ -369,12 +369,13 @@ class CotsObjective(Objective[KeyFeatures]):
     def metrics(self, keys: KeyFeatures) -> dict[str, float]:
         """What the curves show besides the losses; the filter's only where it may drop a pair."""
         noise = self.noise_filter
-        dropping = {
-            KEEP_RATE: float(keys.keep_mask.float().mean()),
-            FILTER_THRESHOLD: max(noise.threshold, -1.0),
-        }
-        return {
-            **(dropping if noise.num_std is not None else {}),
+        values = {}
+        if noise.num_std is not None:
+            values = {
+                KEEP_RATE: float(keys.keep_mask.float().mean()),
+                FILTER_THRESHOLD: max(noise.threshold, -1.0),
+            }
+        return values | {
             SIMILARITY_MEAN: noise.mean,
             SIMILARITY_STD: noise.std,
             "temperature": float(self.temperature().detach()),
