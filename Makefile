@@ -53,9 +53,10 @@ COMPOSE ?= $(shell docker compose ls >/dev/null 2>&1 && echo docker compose -f i
 
 up: setup $(if $(COMPOSE),infra/.env)
 	$(if $(COMPOSE),$(COMPOSE) up --detach --wait,python -m cots.flows.local up $(ARGS))
-	$(if $(COMPOSE),@printf '\nexport %s' $(ADDRESSES) && echo)
+	$(if $(COMPOSE),@echo '$(PAGES)' && printf '\nexport %s' $(ADDRESSES) && echo)
 
 # What plain processes print themselves.
+PAGES = in a browser: http://127.0.0.1:5000/\#/experiments?workflowType=machine_learning (MLflow), http://127.0.0.1:4200 (Prefect)
 ADDRESSES = MLFLOW_TRACKING_URI=http://127.0.0.1:5000 PREFECT_API_URL=http://127.0.0.1:4200/api \
 	'PREFECT_API_AUTH_STRING="cots:$$(sed -n s/^PREFECT_PASSWORD=//p infra/.env)"'
 

@@ -34,7 +34,7 @@ def up(
         processes.wait(server)
     deploy(settings.environment(), Path.cwd())
     _start_worker(processes, worker(settings), settings)
-    typer.echo(f"\nin a browser: {settings.runs_page} (MLflow), {settings.api_url.removesuffix('/api')} (Prefect)")
+    typer.echo(f"\nin a browser: {settings.runs_page} (MLflow), {settings.prefect_page} (Prefect)")
     typer.echo(f"\nexport MLFLOW_TRACKING_URI={settings.tracking_uri}\nexport PREFECT_API_URL={settings.api_url}")
     typer.echo(f'export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(settings.login_file))})"')
 

@@ -38,7 +38,7 @@ def prefect_server(settings: Settings, postgres: Postgres) -> ManagedProcess:
     environment = settings.environment()
     environment |= {
         "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.api_url.removesuffix("/api"),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.prefect_page,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": postgres.address("postgresql+asyncpg", "prefect"),
     }
     command = (

@@ -67,9 +67,14 @@ class Settings:
         return f"{self.tracking_uri}/#/experiments?workflowType=machine_learning"
 
     @property
+    def prefect_page(self) -> str:
+        """Page of the Prefect server."""
+        return f"http://{HOST}:{self.ports.prefect}"
+
+    @property
     def api_url(self) -> str:
         """URL of the Prefect server's API."""
-        return f"http://{HOST}:{self.ports.prefect}/api"
+        return f"{self.prefect_page}/api"
 
     @property
     def password_file(self) -> Path:
