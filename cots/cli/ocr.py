@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cots.data.limits import MAX_CAPTION_CHARS, MAX_PIXELS
+from cots.errors import RunFailed
 from cots.terminal import escape_controls
 
 
@@ -21,7 +22,8 @@ def ocr(
     """Read each page without a text by Tesseract, into a text file of its name beside it.
 
     Source `folder` takes the text as the page's caption. A page on which nothing is read gets an empty file, and is
-    part of the gallery. Repeated, the command reads only the pages that have no file yet.
+    part of the gallery. Repeated, the command reads only the pages that have no file yet. If there are some and none of
+    them can be read, it fails.
     """
     from cots.data.ocr import read_pages, unread_pages
     from cots.progress import Progress
@@ -34,6 +36,9 @@ def ocr(
             if page.problem:
                 problems.append(f"{page.image}: {page.problem}")
             progress.advance()
+    first = escape_controls(problems[0]) if problems else ""
+    if problems and len(problems) == len(images):
+        raise RunFailed(f"none of {len(images)} pages can be read; the first: {first}")
     typer.echo(f"pages read: {len(images) - len(problems)}, of these without any text: {empty}")
     if problems:
-        typer.echo(f"pages that cannot be read: {len(problems)}; the first: {escape_controls(problems[0])}")
+        typer.echo(f"pages that cannot be read: {len(problems)}; the first: {first}")

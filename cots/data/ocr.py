@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cots.data.image_decoding import UnusableImage, decode_image
 from cots.data.limits import MIN_SIDE
 from cots.data.sources.folder import find_media, find_tables
-from cots.data.sources.layout_io import media_of
+from cots.data.sources.layout_io import media_of, require_folder
 from cots.decode_threads import decode_in_threads
 from cots.errors import BadInput
 from cots.files import atomic_file
@@ -31,15 +31,16 @@ def unread_pages(folder: Path) -> list[Path]:
     """The images below a folder that have no text file of their name beside them.
 
     Raises:
-        BadInput: no such folder, or it holds a caption table, beside which text files are not read.
+        BadInput: no such folder; it holds no image; or a caption table, beside which text files are not read.
     """
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder: give the one that holds the pages")
+    require_folder(folder, "give the one that holds the pages")
     if tables := find_tables(folder):
         raise BadInput(
             f"{tables[0]} is a caption table, and text files beside images are read only without one: move it away"
         )
-    images = (folder / name for name in find_media(folder) if media_of(name) == "image")
+    images = [folder / name for name in find_media(folder) if media_of(name) == "image"]
+    if not images:
+        raise BadInput(f"{folder} holds no image: give the folder that holds the pages")
     return list(
         {image.with_suffix(".txt"): image for image in images if not image.with_suffix(".txt").exists()}.values()
     )

@@ -62,6 +62,18 @@ def test_each_page_without_a_text_is_read_once_and_source_folder_takes_the_text(
     assert captions["2.jpg"] == ("read before",)
 
 
+def test_the_command_fails_only_if_there_are_pages_to_read_and_none_can_be_read(
+    pages: Path, program: Path, cots: Cots
+) -> None:
+    assert cots("ocr", pages)[0] == 0
+    code, out, err = cots("ocr", pages)
+    assert (code, out) == (1, "")
+    assert "error: none of 1 pages can be read; the first: " in err
+    assert "3.png: not a picture" in err
+    (pages / "3.png").unlink()
+    assert cots("ocr", pages)[:2] == (0, "pages read: 0, of these without any text: 0\n")
+
+
 def test_a_page_that_takes_too_long_or_fails_gets_no_text(pages: Path, program: Path) -> None:
     image, options = pages / "invoice/1.png", {"max_chars": 9, "max_pixels": 10**6}
     [slow] = read_pages([image], languages="deu", seconds=0.2, **options)
@@ -80,7 +92,10 @@ def test_what_cannot_be_read_at_all_is_told_in_one_line(
     with pytest.raises(BadInput, match=r"captions\.csv is a caption table, and text files .* only without one"):
         unread_pages(pages)
     (pages / "captions.csv").unlink()
-    assert cots("ocr", pages / "none")[2].endswith("none is no folder: give the one that holds the pages\n")
+    assert cots("ocr", pages / "none")[2].endswith("none does not exist: give the one that holds the pages\n")
+    assert cots("ocr", pages / "2.jpg")[2].endswith("2.jpg is a file: give the one that holds the pages\n")
+    (pages / "empty").mkdir()
+    assert cots("ocr", pages / "empty")[2].endswith("empty holds no image: give the folder that holds the pages\n")
     program.write_text("#!/bin/sh\necho no data >&2; exit 1\n")
     assert "tesseract cannot list its languages (tesseract: no data): try" in cots("ocr", pages)[2]
     monkeypatch.setenv("PATH", str(program.parent))

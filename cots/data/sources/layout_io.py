@@ -119,15 +119,19 @@ def media_of(name: str) -> Media:
     return "video" if Path(name).suffix.removeprefix(".").lower() in VIDEO_SUFFIXES else "image"
 
 
-def require_folder(path: Path) -> None:
-    """Check that the data set's folder exists.
+def require_folder(path: Path, fix: str = "set source.path to the folder that holds the data set") -> None:
+    """Check that a folder exists.
+
+    Args:
+        path: of the folder.
+        fix: what to do if it does not, for the error message.
 
     Raises:
         BadInput: it does not, or is a file.
     """
     if not path.is_dir():
         problem = "is a file" if path.exists() else "does not exist"
-        raise BadInput(f"{path} {problem}: set source.path to the folder that holds the data set")
+        raise BadInput(f"{path} {problem}: {fix}")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 whatever the file holds
