@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from cots.data.sources.folder import FolderSourceConfig
 
 TEMPLATES = ("a photo of a {label}.",)  # CLIP, arXiv:2103.00020, section 3.1.4
+OF_MODEL = ("count", "temperature", "max_tokens", "seed")
+OF_ENDPOINT = ("parallel", "timeout")
 PROMPTS = ("What does a {label} look like? Answer with one sentence.",)  # after CuPL, arXiv:2209.03320
 
 
 def describe(
+    context: typer.Context,
     template: Annotated[
         list[str] | None,
         typer.Option(help=f"Caption with {{label}} in it; may be repeated. By default '{TEMPLATES[0]}'."),
@@ -65,6 +68,7 @@ def describe(
     from cots.config.stages.prepare import PrepareParams
     from cots.data.describing.describe import describe
 
+    _require_used(context, model=model, endpoint=endpoint)
     prompts = _check_prompts(template, prompt, asks_model=model is not None)
     if count > 1 and not temperature:
         raise BadInput("--count: the most likely answer is the same each time: give a --temperature above 0")
@@ -94,6 +98,16 @@ def describe(
         )
     if source.descriptions is None or path != source.path / source.descriptions:
         typer.echo(f"to train on them, name the file in params.yaml, relative to {source.path}: source.descriptions")
+
+
+def _require_used(context: typer.Context, *, model: str | None, endpoint: str | None) -> None:
+    """Refuse options of a way to make captions that is not chosen."""
+    ways = [("--model", model, OF_MODEL), ("--endpoint", endpoint, OF_ENDPOINT)]
+    for way, chosen, names in ways:
+        for name in names if chosen is None else ():
+            source = context.get_parameter_source(name)
+            if source and source.name == "COMMANDLINE":
+                raise BadInput(f"--{name.replace('_', '-')} belongs to {way}, which is not given: leave it out")
 
 
 def _check_prompts(template: list[str] | None, prompt: list[str] | None, *, asks_model: bool) -> list[str]:
@@ -133,7 +147,7 @@ def _read_labels(source: "FolderSourceConfig") -> list[str]:
 
     samples = source.model_copy(update={"descriptions": None}).read()
     assert source.label_column
-    of_samples = (label_of(sample, source.label_column) for sample in samples if sample.split == "train")
+    of_samples = (label_of(sample.metadata, source.label_column) for sample in samples if sample.split == "train")
     return [label for label in dict.fromkeys(of_samples) if label]
 
 

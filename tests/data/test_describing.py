@@ -353,6 +353,8 @@ def test_the_command_describes_the_labels_of_training_samples(project: Path, cot
         (("--model", "x", "--template", "a {label}"), "--template is no prompt"),
         (("--model", "x", "--count", "2"), "--count: the most likely answer"),
         (("--endpoint", "https://example.org"), "name the model there"),
+        (("--max-tokens", "64"), "--max-tokens belongs to --model, which is not given: leave it out"),
+        (("--model", "x", "--parallel", "2"), "--parallel belongs to --endpoint, which is not given: leave it out"),
         (("--model", "x", "--temperature", "inf"), "--temperature"),
         (("--model", "x", "--timeout", "inf"), "--timeout"),
     ):
