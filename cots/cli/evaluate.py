@@ -72,6 +72,13 @@ def evaluate(
     ] = 1,
     bootstrap: Annotated[int, typer.Option(min=1, help="Bootstrap resamples for the 95 % intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples.")] = 0,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="For folder only: column with the labels, which caption images without a caption; without a table "
+            "the folder of an image is its label."
+        ),
+    ] = None,
     class_column: Annotated[
         str | None, typer.Option(help="Column with the class of each image: also measure zero-shot classification.")
     ] = None,
@@ -98,7 +105,7 @@ def evaluate(
         max_seconds=max_seconds,
         max_caption_chars=max_caption_chars,
     )
-    samples = list(_samples(data, layout, protocol))
+    samples = list(_samples(data, layout, protocol, label_column))
     labels = _read_classes(samples, class_column, template)
     chosen = [sample for sample in samples if sample.split == split]
     if not chosen:
@@ -126,20 +133,22 @@ def evaluate(
             write_json(out, about | {"protocol": protocol, "used": used, "rejected": reasons, "metrics": metrics})
 
 
-def _samples(data: Path, layout: Format, protocol: str | None) -> Iterator[Sample]:
+def _samples(data: Path, layout: Format, protocol: str | None, label_column: str | None) -> Iterator[Sample]:
     """Samples of the data set; no image is opened yet."""
     from cots.config.source import SourceSection
 
     if (layout == "msrvtt") != (protocol is not None):
         raise BadInput("--format msrvtt needs --protocol full or 1k-A; no other format has one")
+    if label_column is not None and layout != "folder":
+        raise BadInput(f"--label-column is for --format folder alone; {layout} has no labels")
     if layout in ("scenes", "documents"):
         source = SourceSection.load(data).source
         if source.kind != layout:
             raise BadInput(f"{data}: its source is {source.kind}, not {layout}")
         return source.read()
-    undivided = {"holdout": {"val": 0.0, "test": 1.0}}
+    undivided: dict[str, Any] = {"holdout": {"val": 0.0, "test": 1.0}}
     options: dict[str, dict[str, Any]] = {
-        "folder": undivided,
+        "folder": undivided | {"label_column": label_column},
         "webdataset": undivided,
         "msrvtt": {"protocol": protocol},
     }

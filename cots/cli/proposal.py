@@ -120,7 +120,7 @@ class Proposal:
         if findings.table is None and (preset := other_preset(findings.source.path)):
             yield _line("", f"another layout may hold captions: cots init {preset} --data {findings.source.path}")
         if label_column := findings.source.label_column:
-            labels = {label_of(sample, label_column) for sample in findings.samples} - {""}
+            labels = {label_of(sample.metadata, label_column) for sample in findings.samples} - {""}
             yield _line(
                 "labels", f"{len(labels)} in {label_column}; captions from them, for training: cots data describe"
             )

@@ -711,6 +711,18 @@ def test_drawn_documents_can_be_measured_from_a_parameter_file(
     assert "its source is scenes, not documents" in one_line(other[2])
 
 
+def test_labels_are_captions_of_a_folder_that_has_no_others(cots: Cots, tiny_model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for colour in COLOURS:
+        (data / colour).mkdir(parents=True)
+        Image.new("RGB", (40, 32), colour).save(data / colour / "1.png")
+    options = ("--format", "folder", "--split", "test", "--label-column", "colour", "--bootstrap", 10)
+    classify = ("--class-column", "colour", "--template", "a {} square")
+    metrics = evaluated(cots, tiny_model, data, tmp_path, *options, *classify)[1]["metrics"]["image"]
+    assert metrics["queries"] == {"items": 6, "texts": 6}
+    assert metrics["classification"]["queries"] == {"items": 6, "classes": 6}
+
+
 def test_videos_are_measured_by_the_protocol_that_is_given(
     cots: Cots, tiny_model: Path, tmp_path: Path, make_video: Callable[..., bytes]
 ) -> None:
@@ -744,6 +756,7 @@ def test_videos_are_measured_by_the_protocol_that_is_given(
         (["--format", "webdataset", "--split", "test"], ".tar"),
         (["--format", "msrvtt", "--split", "test"], "--format msrvtt needs --protocol full or 1k-A"),
         (["--format", "folder", "--split", "test", "--protocol", "full"], "no other format has one"),
+        (["--format", "coco", "--split", "test", "--label-column", "a"], "--label-column is for --format folder alone"),
         (["--format", "msrvtt", "--split", "test", "--protocol", "1k-B"], "Invalid value for '--protocol'"),
         (["--format", "folder", "--split", "test", "--json", "/nowhere/x.json"], "cannot write /nowhere/x.json"),
         (["--format", "folder", "--split", "test", "--queries", "/dev/null"], "cannot write /dev/null"),

@@ -113,6 +113,18 @@ def test_given_captions_replace_the_label_and_keep_their_languages(tmp_path: Pat
     assert (fourth.captions, fourth.is_made, fourth.languages) == (("ein Hund",), (), ("de",))
 
 
+def test_a_row_with_another_label_than_an_earlier_one_of_its_image_is_rejected(tmp_path: Path) -> None:
+    rows = ["a.jpg,one,", "a.jpg,two, dog", "b.jpg,three,cat", "a.jpg,four,dog", "a.jpg,five,cat"]
+    (tmp_path / "t.csv").write_text("\n".join(["image,caption,label", *rows]))
+    *used, rejected = FolderSourceConfig(path=tmp_path, label_column="label").read()
+    assert {sample.id: sample.captions for sample in used} == {"a.jpg": ("one", "two", "four"), "b.jpg": ("three",)}
+    assert [sample.metadata["label"].strip() for sample in used] == ["dog", "cat"]
+    assert (rejected.id, rejected.origin, rejected.captions) == ("a.jpg", "t.csv, line 6", ("five",))
+    assert rejected.fault == ("not in the layout", "its label is cat, but an earlier row has dog")
+    [plain, _] = FolderSourceConfig(path=tmp_path).read()
+    assert plain.captions == ("one", "two", "four", "five")
+
+
 def test_folders_are_labels_and_above_them_splits(tmp_path: Path) -> None:
     names = {
         "train/dog/a.jpg": "dog",

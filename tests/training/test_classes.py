@@ -105,6 +105,20 @@ def test_classes_are_those_of_the_training_samples_of_the_media(annotated_data: 
     assert read_classes(tmp_path / "manifest.parquet", "class", BOTH).names == ("7", "cold", "warm")
 
 
+def test_white_space_around_a_class_is_not_part_of_it_and_a_blank_one_is_none(
+    annotated_data: Path, tmp_path: Path
+) -> None:
+    rows = read_manifest(annotated_data / "manifest.parquet")
+    names = ["warm", " warm", "cold\t", "cold", " "]
+    train = rows[rows["split"] == "train"].index[: len(names)]
+    rows["metadata"] = None
+    rows.loc[train, "metadata"] = [json.dumps({"class": name}) for name in names]
+    rows.to_parquet(tmp_path / "manifest.parquet")
+    classes = read_classes(tmp_path / "manifest.parquet", "class", BOTH)
+    assert classes.names == ("cold", "warm")
+    assert classes.numbers[train].tolist() == [1, 1, 0, 0, -1]
+
+
 @pytest.mark.parametrize(("column", "found"), [("kind", "none"), ("class", "7")])
 def test_fewer_than_two_classes_are_refused_in_one_line(
     annotated_data: Path, tmp_path: Path, column: str, found: str

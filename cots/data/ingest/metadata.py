@@ -47,12 +47,12 @@ def field_text(value: object) -> str | None:
 
 
 def metadata_field(metadata: object, name: str) -> str | None:
-    """One field of a sample's metadata as a text; None where it is missing."""
-    return field_text(parse_metadata(metadata).get(name))
+    """One field of a sample's metadata as a text without white space around it; None where it is missing or blank."""
+    return (field_text(parse_metadata(metadata).get(name)) or "").strip() or None
 
 
 def metadata_column(metadata: Iterable[object], name: str) -> list[str | None]:
-    """One field of all samples as texts, None where it is missing.
+    """One field of all samples, as `metadata_field` gives it.
 
     Args:
         metadata: of each sample, as `metadata_json` wrote it.

@@ -122,8 +122,9 @@ class FolderSourceConfig(Config):
         """The samples of the table or, if there is none, of the files below the folder.
 
         A file's suffix tells whether it is an image or a video. All rows of a file become one sample with several
-        captions, as does a row with a list of captions. A row that is not UTF-8, names no image, or whose caption is no
-        text, becomes a sample of its own, so that the file's other rows are not rejected with it.
+        captions, as does a row with a list of captions. A row that is not UTF-8, names no image, whose caption is no
+        text, or whose label is not that of an earlier row, becomes a sample of its own, so that the file's other rows
+        are not rejected with it.
 
         Raises:
             BadInput: no such folder; neither table nor images; several tables; a table without rows or without a
@@ -148,7 +149,7 @@ class FolderSourceConfig(Config):
             return {}
         path = self.path / self.descriptions
         made = captions_by_label(read_answers(path))
-        if not any(label_of(sample, label_column) in made for sample in samples if sample.split == "train"):
+        if not any(label_of(sample.metadata, label_column) in made for sample in samples if sample.split == "train"):
             raise BadInput(
                 f"{path} describes no label of a training sample, but {', '.join(made) or 'none at all':.100}: write "
                 "it with `cots data describe`, or set source.descriptions to null"
@@ -242,11 +243,24 @@ class FolderSourceConfig(Config):
                     raise BadInput(
                         f"{self.path}: {name} is in split {entry.split} in {entry.origin}, in {split} in {origin}"
                     )
+                if fault := self._merge_label(entry, row):
+                    unusable.append(replace(sample, fault=fault))
+                    continue
                 entry.captions.extend(sample.captions)
                 entry.languages.extend(sample.languages or [""] * len(sample.captions))
         if not entries and not unusable:
             raise BadInput(f"{tables[0]} has no rows below its header")
         return [self._make_sample(name, entry) for name, entry in entries.items()] + unusable
+
+    def _merge_label(self, entry: "_Entry", row: Row) -> Fault | None:
+        """Give an image the label of its first row that has one; a later row with another label cannot be used."""
+        if self.label_column is None or not (label := label_of(row.metadata, self.label_column)):
+            return None
+        known = label_of(entry.metadata, self.label_column)
+        if known and label != known:
+            return Fault("not in the layout", f"its label is {label}, but an earlier row has {known}")
+        entry.metadata[self.label_column] = row.metadata[self.label_column]
+        return None
 
     def _name(self, row: Row, table: Path) -> str:
         """The path of a row's image, relative to the folder. It may be written as on Windows, with backslashes."""
@@ -287,7 +301,7 @@ class _Entry:
     origin: str  # likewise
     split: Split
     captions: Any  # a list of texts, or the cell of a single row
-    metadata: dict[str, Any]  # of the first row
+    metadata: dict[str, Any]  # of the first row, and the label of the first that has one
     languages: Any  # as `captions`
 
 

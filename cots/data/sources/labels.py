@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from cots.data.samples import Sample, Split
 from cots.data.sources.layout_io import SPLIT_NAMES
@@ -19,12 +20,12 @@ def caption_by_label(samples: Sequence[Sample], column: str, made: Mapping[str, 
         column: of their metadata with the label; samples without one stay as they are.
         made: captions by label.
     """
-    return [_caption(sample, label_of(sample, column), made) for sample in samples]
+    return [_caption(sample, label_of(sample.metadata, column), made) for sample in samples]
 
 
-def label_of(sample: Sample, column: str) -> str:
-    """The label of a sample, from a column of its metadata; empty if it has none."""
-    return str(sample.metadata.get(column, "")).strip()
+def label_of(metadata: Mapping[str, Any], column: str) -> str:
+    """The label in a column of a sample's metadata; empty if it has none."""
+    return str(metadata.get(column, "")).strip()
 
 
 def _caption(sample: Sample, label: str, made: Mapping[str, Sequence[str]]) -> Sample:
