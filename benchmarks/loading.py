@@ -33,7 +33,6 @@ from torchvision.transforms import v2
 from benchmarks._rounds import Call, interleave, times_faster
 from cots.config.params import Params
 from cots.data.loader import TrainLoader
-from cots.data.sample_views import OpenShard
 from cots.distributed import all_gather_object, barrier, rank
 from cots.factory.model import build_model
 from cots.factory.train_loader import build_train_loader
@@ -112,7 +111,7 @@ def worker(folder: Path, batch: int) -> None:
     """Make an epoch; rank 0 prints the mean CPU time of a process and the longest wall time, for each sample of all."""
     loader = open_loader(folder, size=80, batch_size=batch)
     batches = loader.num_samples // batch
-    order, opened = loader.order(), dict[int, OpenShard]()
+    order, opened = loader.order(), loader.open_shards()
     barrier()
     start, cpu = time.perf_counter(), time.process_time()
     pending = [loader.collate(order.batch(number), number, opened) for number in range(batches)]

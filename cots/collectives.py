@@ -51,7 +51,8 @@ def all_reduce_gradients(module: nn.Module) -> None:
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
         td.all_reduce(flat)
         for p, grad in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
-            p.grad = grad.view_as(p)
+            p.grad = torch.empty_like(p) if p.grad is None else p.grad  # in the layout of p, which AdamW presumes
+            p.grad.copy_(grad.view_as(p))
 
 
 @torch.no_grad()

@@ -13,9 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from cots.data.classes import SampleClasses
 from cots.data.frame_sampling import random_per_segment
 from cots.data.frozen_features import FrozenFeatures
+from cots.data.hard_negative_order import HardNegativeOrder
 from cots.data.masking import mask_tokens, random_block_mask
+from cots.data.open_shards import OpenShards
 from cots.data.random_crop import crop
-from cots.data.sample_order import HardNegativeOrder, Places, SampleOrder
+from cots.data.sample_order import Places, SampleOrder
 from cots.data.sample_views import OpenShard, SampleView
 from cots.data.stored_frames import open_frame
 from cots.data.streaming import prefetch
@@ -167,7 +169,7 @@ class TrainLoader:
         yield from prefetch(self._collate_from(step), self.decode, threads=self.threads)
 
     def _collate_from(self, step: int) -> Iterator[PendingBatch]:
-        order, opened = self.order(), dict[int, OpenShard]()
+        order, opened = self.order(), self.open_shards()
         for number in count(step):
             yield self.collate(order.batch(number), number, opened)
 
@@ -197,15 +199,15 @@ class TrainLoader:
     def _open(self, shard: int) -> OpenShard:
         return OpenShard(shard, self.shards[shard], self.views[shard])
 
-    def _read(self, places: Places, samples: NDArray[np.int64], opened: dict[int, OpenShard]) -> list[SampleView]:
-        """Read some samples of a batch. The shards of some batches stay open: twice as many as this one needs."""
-        needed = np.unique(places.shards[samples]).tolist()
-        for shard in needed:
-            opened[shard] = opened.pop(shard) if shard in opened else self._open(shard)
-        for shard in [*opened][: -2 * len(needed)]:
-            del opened[shard]
+    def open_shards(self) -> OpenShards[OpenShard]:
+        """Shards and views for `collate`; none is open at first."""
+        return OpenShards(self._open)
+
+    def _read(self, places: Places, samples: NDArray[np.int64], opened: OpenShards[OpenShard]) -> list[SampleView]:
+        """Read some samples of a batch."""
+        shards = opened.select(places.shards[samples])
         views = [
-            self.read_view(opened[shard], row, places.epoch)
+            self.read_view(shards[shard], row, places.epoch)
             for shard, row in zip(places.shards[samples].tolist(), places.rows[samples].tolist(), strict=True)
         ]
         for index, view in zip(places.image_index[samples], views, strict=True):
@@ -217,7 +219,7 @@ class TrainLoader:
                 )
         return views
 
-    def collate(self, places: Places, step: int, opened: dict[int, OpenShard]) -> PendingBatch:
+    def collate(self, places: Places, step: int, opened: OpenShards[OpenShard]) -> PendingBatch:
         """Read this process's share of a batch; numbers for captions, masks, frames, translations are drawn for all."""
         rng = np.random.default_rng((self.seed, 1, step))
         num_captions = self.caption_offsets[places.image_index + 1] - self.caption_offsets[places.image_index]

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from cots.config.stages.train_dvae import TrainDvaeParams
-from cots.data.manifest import read_split
+from cots.data.manifest import read_pieces
 from cots.data.random_crops import RandomCrops
+from cots.data.shard_rows import SHARD_COLUMNS, find_shard_rows
 from cots.decode_threads import num_decode_threads
 from cots.devices import default_device
 from cots.errors import BadInput
@@ -12,14 +13,19 @@ from cots.factory.dvae_size import dvae_image_size
 
 
 def build_dvae_crops(manifest: Path, shards: Path, params: TrainDvaeParams) -> RandomCrops:
-    """Crops of all training samples, of the same distribution as those that `tokenize` cuts."""
-    train = read_split(manifest, "train", columns=["shard"])
-    if len(train) < params.dvae.batch_size:
-        raise BadInput(f"{len(train)} training samples in {manifest}: dvae.batch_size is {params.dvae.batch_size}")
+    """Crops of all training samples, of the same distribution as those that `tokenize` cuts.
+
+    Raises:
+        BadInput: there are fewer samples than crops in a batch.
+    """
+    rows = find_shard_rows(read_pieces(manifest, SHARD_COLUMNS), ("image", "video"))
+    number, batch_size = sum(map(len, rows.values())), params.dvae.batch_size
+    if number < batch_size:
+        raise BadInput(f"{number} training samples in {manifest}: dvae.batch_size is {batch_size}")
     return RandomCrops(
-        shards=tuple(shards / name for name in sorted(train["shard"].unique())),
-        num_samples=len(train),
-        batch_size=params.dvae.batch_size,
+        shards=tuple(shards / name for name in rows),
+        shard_rows=tuple(rows.values()),
+        batch_size=batch_size,
         size=dvae_image_size(params),
         scale=params.tokenize.scale,
         ratio=params.tokenize.ratio,

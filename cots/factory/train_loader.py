@@ -1,7 +1,6 @@
 """The loader of the training split from its configuration."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from cots.data.hard_negatives import read_hard_negatives
 from cots.data.languages import count_languages, has_translations, language_weights
 from cots.data.loader import Masking, TrainLoader
 from cots.data.manifest import read_manifest, read_pieces, read_split
+from cots.data.shard_rows import SHARD_COLUMNS, find_shard_rows
 from cots.decode_threads import num_decode_threads
 from cots.devices import default_device
 from cots.distributed import world_size
@@ -136,29 +136,14 @@ def read_samples(manifest: Path, media: tuple[str, ...]) -> Samples:
     """
     num_rows = pq.read_metadata(manifest).num_rows if manifest.is_file() else 0
     keys, offsets = np.empty(num_rows, np.int64), np.zeros(num_rows + 1, np.int64)
-    row, shards = 0, dict[str, range]()
-    for piece in read_pieces(manifest, ["key", "split", "media", "shard", "captions"]):
-        first, rows = row, slice(row, row := row + len(piece))
-        keys[rows] = piece["key"].cast(pa.int64())
-        offsets[1:][rows] = pc.list_value_length(piece["captions"])
-        selected = pc.and_(pc.equal(piece["split"], "train"), pc.is_in(piece["media"], pa.array(media)))
-        for name, part in _runs(piece["shard"], selected):
-            part = range(first + part.start, first + part.stop)
-            known = shards.get(name, range(part.start, part.start))
-            if known.stop != part.start:
-                raise BadInput(
-                    f"{manifest}: the rows of {name} do not follow each other: run `dvc repro --force prepare`"
-                )
-            shards[name] = range(known.start, part.stop)
-    names = sorted(shards)
-    return Samples(keys, np.cumsum(offsets, out=offsets), names, tuple(shards[name] for name in names))
 
+    def pieces() -> Iterator[pa.RecordBatch]:
+        row = 0
+        for piece in read_pieces(manifest, ["key", "captions", *SHARD_COLUMNS]):
+            rows = slice(row, row := row + len(piece))
+            keys[rows] = piece["key"].cast(pa.int64())
+            offsets[1:][rows] = pc.list_value_length(piece["captions"])
+            yield piece
 
-def _runs(shards: pa.StringArray, selected: pa.BooleanArray) -> Iterator[tuple[str, range]]:
-    """The selected rows, as runs of rows with the same shard."""
-    codes = shards.dictionary_encode()
-    numbers = np.where(selected.to_numpy(zero_copy_only=False), codes.indices.to_numpy(), -1)
-    starts = np.flatnonzero(np.diff(numbers, prepend=-2))
-    for start, stop in pairwise([*starts.tolist(), len(numbers)]):
-        if numbers[start] >= 0:
-            yield codes.dictionary[int(numbers[start])].as_py(), range(start, stop)
+    shards = find_shard_rows(pieces(), media)
+    return Samples(keys, np.cumsum(offsets, out=offsets), list(shards), tuple(shards.values()))

@@ -15,12 +15,14 @@ from cots.config.renamed import dump_for_fingerprint
 from cots.config.stages.train_dvae import TrainDvaeParams
 from cots.data.random_crops import RandomCrops
 from cots.devices import autocast, default_device
+from cots.distributed import rank
 from cots.errors import exit_on_error
 from cots.factory.dvae_crops import build_dvae_crops
 from cots.factory.enough_samples import BatchParams, require_enough_samples
 from cots.file_names import CODEBOOK_USAGE, CURVES
 from cots.files import atomic_file
 from cots.fingerprint import fingerprint
+from cots.init_distributed import init_distributed
 from cots.models.dvae.io import AnyDvae, save_dvae
 from cots.models.dvae.openai_weights import import_openai_dvae
 from cots.models.dvae.pixels import to_pixels
@@ -36,7 +38,8 @@ NUM_BATCHES = 16  # for measuring codebook usage
 def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: TrainDvaeParams) -> None:
     """Train the dVAE on crops of the training images, or import OpenAI's; write it with example reconstructions.
 
-    An imported dVAE has no training curves: the metrics of the measured batches take their place.
+    Ranks train together; rank 0 measures and writes. An imported dVAE has no training curves: the metrics of the
+    measured batches take their place.
     """
     crops = build_dvae_crops(manifest, shards, params)
     if params.dvae.kind == "train":
@@ -46,6 +49,8 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     else:
         path, sha256, num_codes = params.dvae.path, params.dvae.sha256, params.dvae.codebook_size
         dvae, curves = import_openai_dvae(path, sha256=sha256, num_codes=num_codes).to(default_device()), []
+    if rank():
+        return
     save_dvae(dvae, out)
     report.mkdir(parents=True, exist_ok=True)
     usage, scores = save_reconstructions(dvae, crops, report / "reconstructions.png")
@@ -78,7 +83,7 @@ def build_and_train(
 def save_reconstructions(dvae: AnyDvae, crops: RandomCrops, image_path: Path) -> tuple[dict[str, float], list[Metrics]]:
     """Save unseen crops above their reconstructions; return codebook usage and the metrics of each batch."""
     counts, errors, metrics = torch.zeros(dvae.num_codes), [], list[Metrics]()
-    unseen = crops.iter_from(10**6)
+    unseen = crops.iter_from(10**6, slice(None))
     dvae.eval()
     with torch.inference_mode(), autocast(default_device()):
         for number in range(NUM_BATCHES):
@@ -113,5 +118,5 @@ def main(shards: Path, manifest: Path, out: Path, report: Path) -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_error():
+    with exit_on_error(), init_distributed():
         main(*map(Path, sys.argv[1:]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cots.distributed import all_gather_object, broadcast_object, rank
 from cots.errors import BadInput
 from cots.files import atomic_file
 
@@ -73,6 +74,31 @@ def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
     if "objective" in state:
         state["objective"] = {_current_name(name): value for name, value in state["objective"].items()}
     return state
+
+
+def load_agreed(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
+    """Rank 0's unfinished run, on every rank: machines without a shared folder may hold different checkpoints.
+
+    Args:
+        path: of this rank's checkpoint; fingerprint: digest of this rank's parameters and inputs.
+
+    Raises:
+        BadInput: the file is damaged, or the ranks have different parameters, weights or data.
+    """
+    state = load(path, fingerprint=fingerprint)
+    runs = all_gather_object((fingerprint, state["step"] if state else 0))
+    others = [str(number) for number, (digest, _) in enumerate(runs) if digest != runs[0][0]]
+    if others:
+        raise BadInput(
+            f"process {', '.join(others)} of {len(runs)} has other parameters, start weights or data than process 0: "
+            "copy params.yaml, data/ and models/ from its machine"
+        )
+    steps = [step for _, step in runs]
+    if len({*steps}) == 1:
+        return state
+    if rank() == 0:
+        log.warning("checkpoints differ (steps %s by process): all go on from step %d", steps, steps[0])
+    return broadcast_object(state)
 
 
 def _current_name(name: str) -> str:

@@ -1,6 +1,5 @@
 """The training loop, for pre-training and fine-tuning, for COTS and the baselines."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,8 +15,7 @@ from cots.collectives import all_gather_with_grad, clip_grad_norm
 from cots.config.training import TrainConfig
 from cots.curves import GRAD_NORM, TOTAL_LOSS, current_column
 from cots.data.loader import NumpyBatch, TrainLoader
-from cots.distributed import all_gather_object, barrier, broadcast_object, rank
-from cots.errors import BadInput
+from cots.distributed import barrier, rank
 from cots.models.encoder import compile_blocks
 from cots.models.pixels import normalize_pixels
 from cots.objectives.protocol import Batch, KeyFeatures, Objective
@@ -31,7 +29,6 @@ from cots.training.require_finite import require_finite
 from cots.training.schedule import warmup_cosine
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 class TrainResult(NamedTuple):
@@ -125,38 +122,13 @@ def resume(
     Raises:
         BadInput: the ranks have different parameters, weights or data.
     """
-    state = agree_on_run(checkpoint.load(checkpoint_path, fingerprint=fingerprint), fingerprint=fingerprint)
+    state = checkpoint.load_agreed(checkpoint_path, fingerprint=fingerprint)
     if not state:
         return 0, []
     load_full_state(objective, optimizer, weights=state["objective"], moments=state["optimizer"])
     pairs.load_state_dict(state["pairs"])
     curves = [{current_column(name): value for name, value in row.items()} for row in state["curves"]]
     return state["step"], curves
-
-
-def agree_on_run(state: dict[str, Any] | None, *, fingerprint: str) -> dict[str, Any] | None:
-    """Rank 0's unfinished run, on every rank: machines without a shared folder may hold different checkpoints.
-
-    Args:
-        state: of this rank's checkpoint, or None.
-        fingerprint: digest of this rank's parameters and inputs.
-
-    Raises:
-        BadInput: the ranks have different parameters, weights or data.
-    """
-    runs = all_gather_object((fingerprint, state["step"] if state else 0))
-    others = [str(number) for number, (digest, _) in enumerate(runs) if digest != runs[0][0]]
-    if others:
-        raise BadInput(
-            f"process {', '.join(others)} of {len(runs)} has other parameters, start weights or data than process 0: "
-            "copy params.yaml, data/ and models/ from its machine"
-        )
-    steps = [step for _, step in runs]
-    if len({*steps}) == 1:
-        return state
-    if rank() == 0:
-        log.warning("checkpoints differ (steps %s by process): all go on from step %d", steps, steps[0])
-    return broadcast_object(state)
 
 
 def with_wait_seconds(items: Iterator[T]) -> Iterator[tuple[T, float]]:

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from cots.data.crop_views import CropViews
+from cots.data.hard_negative_order import HardNegativeOrder
 from cots.data.images import encode_jpeg
 from cots.data.loader import Masking, NumpyBatch, TrainLoader
-from cots.data.sample_order import LANES, HardNegativeOrder, SampleOrder
-from cots.data.sample_views import OpenShard
+from cots.data.random_crops import RandomCrops
+from cots.data.sample_order import LANES, SampleOrder
 from cots.data.samples import StoredSample
 from cots.data.shards import ShardReader, write_shard
 from cots.data.stored_frames import open_frame
@@ -168,7 +169,7 @@ def test_a_process_reads_tokenizes_and_decodes_its_share_alone(
     for rank in range(world_size):
         with rank_of(rank, world_size):
             first = vars(Work()) | {name: len(done) for name, done in vars(work).items()}
-            order, opened = loader.order(), dict[int, OpenShard]()
+            order, opened = loader.order(), loader.open_shards()
             for step in range(STEPS):
                 loader.decode(loader.collate(order.batch(step), step, opened))
             counts = {name: len(done) - first[name] for name, done in vars(work).items()}
@@ -183,7 +184,7 @@ def test_a_process_reads_tokenizes_and_decodes_its_share_alone(
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 100])
 def test_a_resume_reads_its_first_batch_alone(loader: TrainLoader, step: int, work: Work) -> None:
     with rank_of(1, 2):
-        batch = loader.decode(loader.collate(loader.order().batch(step), step, {}))
+        batch = loader.decode(loader.collate(loader.order().batch(step), step, loader.open_shards()))
     assert work.read == [str(index) for index in batch.image_index]
     assert len(work.opened) <= 1 + SHARDS // 2
 
@@ -241,3 +242,50 @@ def test_views_of_another_shard_and_samples_of_another_manifest_are_refused(
         list(replace(loader, views=(tmp_path / "a.safetensors", *loader.views[1:])).read_views(0, 0))
     with pytest.raises(BadInput, match=r"sample '\d+' in .*.tar is not the one of the manifest: run .* prepare"):
         next(replace(loader, keys=loader.keys + 1).iter_from(0))
+
+
+@pytest.fixture
+def crops(loader: TrainLoader) -> RandomCrops:
+    """The crops of the dVAE from the same shards."""
+    return RandomCrops(
+        shards=loader.shards,
+        shard_rows=loader.shard_rows,
+        batch_size=BATCH,
+        size=8,
+        scale=(0.5, 1.0),
+        ratio=(0.75, 1.33),
+        seed=0,
+        threads=1,
+    )
+
+
+@pytest.mark.parametrize("world_size", [2, 5, 8])
+def test_processes_together_have_the_crops_of_one_and_each_reads_its_share(
+    crops: RandomCrops, world_size: int, work: Work
+) -> None:
+    alone = [*islice(crops.iter_from(0, slice(None)), STEPS)]
+    parts = []
+    for share in (slice(BATCH * rank // world_size, BATCH * (rank + 1) // world_size) for rank in range(world_size)):
+        work.read.clear()
+        parts.append([*islice(crops.iter_from(0, share), STEPS)])
+        size = share.stop - share.start
+        assert STEPS * size <= len(work.read) <= (STEPS + 1) * size  # one batch is made ahead
+    for step, whole in enumerate(alone):
+        np.testing.assert_array_equal(np.concatenate([part[step] for part in parts]), whole)
+
+
+def test_a_resumed_dvae_has_the_crops_of_an_undisturbed_one_and_reads_none_of_the_past(
+    crops: RandomCrops, work: Work
+) -> None:
+    straight = [*islice(crops.iter_from(0, slice(None)), STEPS)]
+    for step in range(STEPS):
+        work.read.clear()
+        np.testing.assert_array_equal(next(crops.iter_from(step, slice(None))), straight[step])
+        assert len(work.read) <= 2 * BATCH  # one batch is made ahead
+    assert len({batch.tobytes() for batch in straight}) == STEPS
+
+
+def test_a_shard_of_another_manifest_is_refused_by_the_dvae(crops: RandomCrops) -> None:
+    rows = (range(PER_SHARD - 1), *crops.shard_rows[1:])
+    with pytest.raises(BadInput, match=r"0.tar has 9 samples, the manifest 8: run `dvc repro --force prepare`"):
+        [*islice(replace(crops, shard_rows=rows).iter_from(0, slice(None)), 2)]

@@ -50,7 +50,9 @@ def test_a_loader_knows_of_the_samples_what_the_table_says(manifest: Path, media
 def test_rows_of_a_shard_that_do_not_follow_each_other_are_refused(manifest: Path) -> None:
     rows = read_manifest(manifest)
     pq.write_table(pa.Table.from_pandas(rows.iloc[[0, 2, 1, 3]], schema=SCHEMA, preserve_index=False), manifest)
-    with pytest.raises(BadInput, match=r"the rows of train/image-00000.tar do not follow each other: run .* prepare"):
+    with pytest.raises(
+        BadInput, match=r"the rows of train/image-00000.tar in the manifest do not follow each other: run .* prepare"
+    ):
         read_samples(manifest, ("image", "video"))
 
 

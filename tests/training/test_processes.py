@@ -44,7 +44,7 @@ def results(
     return by_count
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES.keys() - {"sharded and dropped"}))
+@pytest.mark.parametrize("name", ["dvae", *sorted(OBJECTIVES.keys() - {"sharded and dropped"})])
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_have_the_losses_and_weights_of_one(
     name: str, count: int, results: dict[int, RankResults]
@@ -56,7 +56,7 @@ def test_several_processes_have_the_losses_and_weights_of_one(
         torch.testing.assert_close(together["state"][key], value, rtol=1e-6, atol=1e-7, msg=key)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ["dvae", *OBJECTIVES])
 @pytest.mark.parametrize("count", [2, 4])
 def test_every_process_ends_with_the_same_weights_queue_and_filter(
     name: str, count: int, results: dict[int, RankResults]

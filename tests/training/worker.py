@@ -13,10 +13,14 @@ from torch.distributed.fsdp import FSDPModule
 from cots.config.params import Params
 from cots.config.training import TrainConfig
 from cots.distributed import local_slice, rank, world_size
+from cots.factory.dvae_crops import build_dvae_crops
 from cots.factory.model import build_model
 from cots.factory.objective import build_objective
 from cots.factory.train_loader import build_train_loader
 from cots.init_distributed import init_distributed
+from cots.models.dvae.pixels import to_pixels
+from cots.models.dvae.vae import Dvae
+from cots.training.dvae import dvae_step
 from cots.training.fsdp import apply_fsdp, full_state_dict
 from cots.training.optim import build_param_groups
 from cots.training.trainer import to_device, train_step
@@ -112,10 +116,29 @@ def run_steps(name: str, params: Params, data: Path, tokenized: Path) -> dict[st
     return {"rows": rows, "state": full_state_dict(objective.state_dict()), "sizes": sizes, "kept": kept}
 
 
+def run_dvae_steps(data: Path) -> dict[str, Any]:
+    """Metrics of each step of the dVAE, and its final state."""
+    params = tiny_params(dvae={"batch_size": 7})
+    assert params.dvae.kind == "train"
+    crops = build_dvae_crops(data / "manifest.parquet", data / "shards", params)
+    torch.manual_seed(0)
+    dvae = Dvae(num_codes=16, hidden=8, blocks=1).double()
+    dvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(
+        dvae.parameters(), fused=True
+    )  # which presumes that gradients have the layout of weights
+    share, rows = local_slice(7), []
+    for step, pixels in zip(range(params.dvae.steps), crops.iter_from(0, share), strict=False):
+        batch = to_pixels(pixels, torch.device("cpu")).double()
+        rows.append(dvae_step(dvae, optimizer, batch, step, share, params.dvae))
+    return {"rows": rows, "state": dvae.state_dict()}
+
+
 def main(data: str, tokenized: str, out: str) -> None:
     """Run every objective and save the results of this rank."""
     torch.set_num_threads(1)
     results = {name: run_steps(name, params_of(name), Path(data), Path(tokenized)) for name in OBJECTIVES}
+    results["dvae"] = run_dvae_steps(Path(data))
     torch.save(results, Path(out) / f"{rank()}.pt")
 
 

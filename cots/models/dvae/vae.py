@@ -1,11 +1,15 @@
 """This project's discrete VAE, trained on the images of the data set."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cots.collectives import all_gather_with_grad
+from cots.distributed import world_size
 
 DOWNSAMPLING = 8  # pixels along a side for one token
 FAINT = -60.0  # nats below the most probable code; lower scores are clamped
@@ -32,6 +36,33 @@ class Residual(nn.Module):
         """(B, C, H, W) to the same."""
         out: Tensor = x + self.path(x)
         return out
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """Batch normalization over the global batch, of which each rank has a share of its own length.
+
+    `torch.nn.SyncBatchNorm` does so on GPUs alone.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        if world_size() == 1 or not self.training:
+            return super().forward(x)
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        count = torch.full_like(mean, len(x) * x[0, 0].numel())
+        counts, means, variances = all_gather_with_grad(torch.stack([count, mean, variance])[None]).unbind(1)
+        total = counts.sum(dim=0)
+        mean = (counts * means).sum(dim=0) / total
+        variance = (counts * (variances + (means - mean).square())).sum(dim=0) / total
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach() * total / (total - 1), self.momentum)
+        self.num_batches_tracked += 1
+        return (x - mean[:, None, None]) * (variance + self.eps).rsqrt()[:, None, None]
 
 
 class Reconstruction(NamedTuple):
@@ -70,7 +101,7 @@ class Dvae(nn.Module):
             nn.ReLU(),
             nn.Conv2d(wide, num_codes, 1, bias=False),
         )
-        self.spread = nn.BatchNorm2d(num_codes, affine=False)
+        self.spread = GlobalBatchNorm(num_codes, affine=False)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
         self.decoder = nn.Sequential(
             nn.Conv2d(num_codes, wide, 1),
@@ -85,7 +116,7 @@ class Dvae(nn.Module):
 
     def logits(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to (B, V, H / 8, W / 8)."""
-        spread: Tensor = self.spread(self.encoder(pixels - 0.5).float())
+        spread: Tensor = self.spread(_at_least_float32(self.encoder(pixels - 0.5)))
         return self.sharpness * spread
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -98,19 +129,24 @@ class Dvae(nn.Module):
         pixels: Tensor = self.decoder(one_hot) + 0.5
         return pixels.clamp(0, 1)
 
-    def forward(self, pixels: Tensor, temperature: float) -> Reconstruction:
+    def forward(self, pixels: Tensor, temperature: float, noise_seeds: Sequence[int]) -> Reconstruction:
         """Encode, sample relaxed codes by Gumbel-softmax, decode.
 
         Args:
             pixels: (B, 3, H, W) in [0, 1].
             temperature: of the relaxation, > 0; near 0 the samples are one-hot.
+            noise_seeds: B seeds, of the noise of each image.
         """
         log_probs = self.logits(pixels).log_softmax(dim=1)
-        sampled = gumbel_softmax(log_probs, temperature)
-        return Reconstruction(log_probs, self.decoder(sampled).float() + 0.5)
+        sampled = gumbel_softmax(log_probs, temperature, noise_seeds)
+        return Reconstruction(log_probs, _at_least_float32(self.decoder(sampled)) + 0.5)
 
 
-def gumbel_softmax(log_probs: Tensor, temperature: float) -> Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def gumbel_softmax(log_probs: Tensor, temperature: float, noise_seeds: Sequence[int]) -> Tensor:
     """Relaxed samples of codes: softmax((log p + g) / temperature), g = -log(-log u), u uniform in (0, 1).
 
     Unlike torch's own, it keeps the channels-last layout, and clamps scores at FAINT: at low temperatures nearly all
@@ -119,13 +155,17 @@ def gumbel_softmax(log_probs: Tensor, temperature: float) -> Tensor:
     Args:
         log_probs: (B, V, h, w).
         temperature: > 0; near 0 the samples are one-hot.
+        noise_seeds: B seeds, so that an image's noise does not depend on who has the rest of its batch.
 
     Returns:
         (B, V, h, w), each position's codes summing to 1.
 
     Source: Jang et al., arXiv:1611.01144.
     """
-    uniform = torch.rand_like(log_probs).clamp_(min=torch.finfo(log_probs.dtype).tiny)
+    uniform = torch.empty_like(log_probs)
+    for noise, seed in zip(uniform, noise_seeds, strict=True):
+        noise.uniform_(generator=torch.Generator(noise.device).manual_seed(seed))
+    uniform.clamp_(min=torch.finfo(log_probs.dtype).tiny)
     scores = (log_probs - uniform.log_().neg_().log_()) / temperature
     highest = scores.detach().amax(dim=1, keepdim=True)
     return (scores - highest).clamp(min=FAINT).softmax(dim=1)
