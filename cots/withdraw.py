@@ -10,6 +10,8 @@ import webdataset as wds
 from numpy.typing import NDArray
 
 from cots.config.index import IndexConfig
+from cots.data.object_cache import local_part
+from cots.data.store import keep_folder, store_of
 from cots.errors import BadInput, CotsError, RunFailed
 from cots.file_names import LINEAGE
 from cots.files import locked, write_json
@@ -104,6 +106,7 @@ def _package(champion: VersionInfo, artifacts: VersionArtifacts, withdrawn: Coll
     settings = IndexConfig.model_validate(artifacts.load_params()["index"])
     index, out = package.parent / "index", package / "index"
     write_index_without(withdrawn, paths["index"], index, settings=settings)
+    keep_folder(index, store_of(paths["index"]), stage="index")
     cards = {name: (model / name).read_text(encoding="utf8") for name in (MODEL_CARD, DATA_CARD)}
     save_index(out, paths["encoders"], index, config=InferenceConfig(**config), cards=cards)
     artifacts.download_evidence(package)
@@ -117,7 +120,7 @@ def write_index_without(withdrawn: Collection[str], index: Path, out: Path, *, s
         RunFailed: no items remain.
         ValueError, OSError, KeyError: a file is missing or damaged.
     """
-    items = pd.read_parquet(index / ITEMS)
+    items = pd.read_parquet(local_part(index / ITEMS))
     rows = np.flatnonzero(~items["id"].isin(withdrawn).to_numpy())
     if not len(rows):
         raise RunFailed("its index has no other samples: register one that has")
@@ -132,7 +135,7 @@ def write_index_without(withdrawn: Collection[str], index: Path, out: Path, *, s
         for row, old_row in enumerate(rows.tolist()):
             tar.write(thumbnails.copy_members(old_row, frames=counts[old_row], to_row=row))
     vectors = _copy_vectors(EmbeddingIndex.load(index / ITEM_INDEX), rows, out)
-    text_rows = pd.Index(pd.read_parquet(index / CAPTIONS)["caption"])
+    text_rows = pd.Index(pd.read_parquet(local_part(index / CAPTIONS))["caption"])
     texts = text_rows.get_indexer([str(row["caption"]) for row in collect_captions(remaining)])
     text_vectors = _copy_vectors(EmbeddingIndex.load(index / CAPTION_INDEX), texts, out)
     encoder = read_metadata(index)["encoder"]

@@ -148,7 +148,8 @@ def bucket() -> Iterator[Bucket]:
 
 @pytest.fixture
 def bucket_folder(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder in a new bucket, which this process and those that it starts reach."""
+    """A folder in a new bucket, which this process and those that it starts reach; what is fetched is in `tmp_path`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name, value in bucket.environment.items():
         monkeypatch.setenv(name, value)
     name = f"cots-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]}"

@@ -6,8 +6,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from cots.config.sections import Sections
 from cots.config_base import Config, Fraction
-from cots.data.bucket import Location
 from cots.data.limits import MAX_BYTES, MAX_CAPTION_CHARS, MAX_FRAMES, MAX_PIXELS, MAX_SECONDS, MIN_SIDE
+from cots.data.location import Location
 
 
 class PrepareConfig(Config):

@@ -9,9 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, TYPE_CHECKING, Annotated, Any, NamedTuple, TypeGuard, cast
-
-from pydantic import PlainSerializer, PlainValidator
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeGuard, cast
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -104,6 +102,11 @@ class BucketPath(PurePosixPath):
     def read_text(self, encoding: str, errors: str = "strict") -> str:  # noqa: D102
         return self.read_bytes().decode(encoding, errors)
 
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Remove the file; a bucket does not tell whether there was one."""
+        assert missing_ok
+        self.filesystem.rm_file(self.key)
+
     def resolve(self) -> "BucketPath":
         """The path without `..`; a bucket has no links."""
         return BucketPath(os.path.normpath(f"/{self.key}"))
@@ -138,10 +141,6 @@ def parse_location(value: object) -> Path:
     if "://" in str(value):
         raise ValueError(f"{value} is neither a path nor an address that begins with {SCHEME}")
     return Path(value)
-
-
-# In params.yaml: a path of this machine, or `s3://BUCKET/FOLDER`. Readers use it as a `Path`.
-Location = Annotated[Path, PlainValidator(parse_location), PlainSerializer(str, when_used="json")]
 
 
 @contextmanager

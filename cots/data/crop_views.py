@@ -37,7 +37,7 @@ class CropViews(NamedTuple):
             BadInput: no such file.
         """
         try:
-            data = map_part(path, stage="tokenize")
+            data = map_part(path)
         except FileNotFoundError:
             raise BadInput(f"no crop views {path}: run `dvc repro tokenize`") from None
         start = 8 + int.from_bytes(data[:8], "little")  # of the arrays, behind the header of the format safetensors

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -32,7 +32,7 @@ def past_versions(output: Path) -> Iterator[Path]:
 
 
 def cached_in_folders(name: str, project: Path) -> Iterator[Path]:
-    """Every cached version of a file that lies directly in a folder which DVC tracks; none outside a DVC repository.
+    """Every cached version of a file that lies in a folder which DVC tracks; none outside a DVC repository.
 
     Args:
         name: of the file.
@@ -40,7 +40,7 @@ def cached_in_folders(name: str, project: Path) -> Iterator[Path]:
     """
     files = _cache_folder(project) / "files" / "md5"
     listings = (json.loads(path.read_bytes()) for path in sorted(files.glob("??/*.dir")))
-    hashes = {entry["md5"] for entries in listings for entry in entries if entry["relpath"] == name}
+    hashes = {entry["md5"] for entries in listings for entry in entries if PurePosixPath(entry["relpath"]).name == name}
     paths = (files / md5[:2] / md5[2:] for md5 in sorted(hashes))
     yield from (path for path in paths if path.is_file())
 

@@ -70,7 +70,7 @@ def read_shard(path: Path) -> Iterator[StoredSample]:
         BadInput: the shard is missing or cut short.
     """
     # opened here, because webdataset leaves closing to the garbage collector
-    with _errors_of(path), open_part(path, stage="prepare") as file:
+    with _errors_of(path), open_part(path) as file:
         yield from map(parse_sample, group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])))
 
 
@@ -87,7 +87,7 @@ class ShardReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         with _errors_of(path):
-            self._bytes = map_part(path, stage="prepare")
+            self._bytes = map_part(path)
             self._starts = np.fromiter(_sample_starts(self._bytes), np.int64)
 
     def __len__(self) -> int:

@@ -3,7 +3,8 @@
 A stage writes its parts, such as shards, into its output folder. If that folder is kept in a store, each part becomes
 an object as soon as it is written, and the folder holds their list in place of the parts, `LIST`: names, bytes and
 digests, with the address of the store in the file's metadata. The list is all that DVC sees: it hashes one small file,
-and equal parts give an equal list. Readers open parts by the same paths as without a store, and check what they get.
+and equal parts give an equal list. Readers open parts by the same paths as without a store, and check what they get. A
+copy of the folder is a folder of the same parts.
 """
 
 import io
@@ -12,7 +13,7 @@ import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,14 @@ from cots.files import atomic_file, write_json
 
 LIST = "objects.parquet"
 RECORD_SUFFIX = ".object"  # of the record of a part that is not in the list yet
-STORE = b"store"  # in the list's metadata: the address
+STORE, STAGE = b"store", b"stage"  # in the list's metadata: the address, and who writes the folder
+WRITERS = {"shards": "prepare", "tokens": "tokenize"}  # by the names of the folders whose lists do not say it
+LARGE = {
+    ".faiss",
+    ".parquet",
+    ".safetensors",
+    ".tar",
+}  # files that `keep_folder` keeps; people read others
 SCHEMA = pa.schema([("part", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])
 
 
@@ -55,10 +63,36 @@ class ObjectList(NamedTuple):
     Attributes:
         store: where the objects lie.
         parts: by path relative to the folder, in the order of the paths.
+        stage: that writes the folder; None in lists of `WRITERS`.
     """
 
     store: Path
     parts: Mapping[str, StoredObject]
+    stage: str | None = None
+
+
+class KeptPart(NamedTuple):
+    """A part in a store.
+
+    Attributes:
+        path: in its folder.
+        file: the object.
+        stored: what the list says of it.
+        remedy: what to do if that is not true.
+    """
+
+    path: Path
+    file: Path
+    stored: StoredObject
+    remedy: str
+
+    def missing(self) -> BadInput:
+        """The error if there is no such object."""
+        return BadInput(f"{self.file}, which holds {self.path}, is missing: {self.remedy}")
+
+    def changed(self) -> BadInput:
+        """The error if the object has another digest."""
+        return BadInput(f"{self.file}, which holds {self.path}, was changed: remove it and {self.remedy}")
 
 
 def read_list(folder: Path) -> ObjectList | None:
@@ -89,20 +123,44 @@ def parse_list(path: Path) -> ObjectList:
     try:
         table = pq.read_table(path)
         parts = {row["part"]: StoredObject(row["bytes"], row["sha256"]) for row in table.to_pylist()}
-        return ObjectList(parse_location(table.schema.metadata[STORE].decode()), parts)
+        metadata = table.schema.metadata
+        stage = metadata[STAGE].decode() if STAGE in metadata else None
+        return ObjectList(parse_location(metadata[STORE].decode()), parts, stage)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise BadInput(
             f"{path} is not a list of objects ({' '.join(str(error).split())}): restore it by `dvc checkout`"
         ) from None
 
 
-def start_list(folder: Path, store: Path | None) -> None:
-    """Begin a folder anew: with an empty list if its parts are to be kept in a store, or without one."""
+def store_of(folder: Path) -> Path | None:
+    """The store of a folder's parts; None if they are in the folder.
+
+    Raises:
+        BadInput: the list is damaged.
+    """
+    listed = read_list(folder)
+    return listed.store if listed else None
+
+
+def start_list(folder: Path, store: Path | None, *, stage: str | None = None) -> None:
+    """Begin a folder anew: with an empty list if its parts are to be kept in a store, or without one.
+
+    Args:
+        folder: may not exist.
+        store: None for no store.
+        stage: that writes the folder, if it is not one of `WRITERS`.
+    """
     for record in [folder / LIST, *folder.rglob(f"*{RECORD_SUFFIX}")]:
         record.unlink(missing_ok=True)
     if store:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_list(folder, ObjectList(store, {}))
+        _write_list(folder, ObjectList(store, {}, stage))
+
+
+def follow_store(folder: Path, *, of: Path) -> None:
+    """Keep the parts of a folder where those of another one are; if they have lain elsewhere, it begins anew."""
+    if (store := store_of(of)) != store_of(folder):
+        start_list(folder, store)
 
 
 def finish_list(folder: Path) -> None:
@@ -112,14 +170,34 @@ def finish_list(folder: Path) -> None:
         return
     records = sorted(folder.rglob(f"*{RECORD_SUFFIX}"))
     new = {path.relative_to(folder).as_posix().removesuffix(RECORD_SUFFIX): read_record(path) for path in records}
-    _write_list(folder, ObjectList(listed.store, {**listed.parts, **new}))
+    _write_list(folder, listed._replace(parts={**listed.parts, **new}))
     for record in records:
         record.unlink()
 
 
+def keep_folder(folder: Path, store: Path | None, *, stage: str) -> None:
+    """Move the large files of a finished folder into a store and leave their list; nothing happens without a store.
+
+    Args:
+        folder: of a few files, such as an index or a model.
+        store: see `store_of`.
+        stage: that writes the folder.
+
+    Raises:
+        BadInput: there is no such bucket.
+    """
+    if store is None:
+        return
+    start_list(folder, store, stage=stage)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in LARGE and path.name != LIST:
+            keep_part(path)
+    finish_list(folder)
+
+
 def _write_list(folder: Path, listed: ObjectList) -> None:
     rows = [{"part": name, **stored._asdict()} for name, stored in sorted(listed.parts.items())]
-    schema = SCHEMA.with_metadata({STORE: str(listed.store)})
+    schema = SCHEMA.with_metadata({STORE: str(listed.store)} | ({STAGE: listed.stage} if listed.stage else {}))
     with atomic_file(folder / LIST) as partial:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
 
@@ -175,14 +253,34 @@ def object_path(store: Path, sha256: str) -> Path:
     return store / object_name(sha256)
 
 
+def replace_part(path: Path) -> None:
+    """As `keep_part`, and then remove the object of the part that had this path before, which nothing else may name.
+
+    Raises:
+        BadInput: there is no such bucket.
+    """
+    before = find_part(path)
+    keep_part(path)
+    if before and before.stored.sha256 != part_digest(path).hex():
+        before.file.unlink(missing_ok=True)
+
+
+def remove_part(path: Path) -> None:
+    """Remove a part that is not in a list yet: the file and, in a folder with a list, its object and record."""
+    path.unlink(missing_ok=True)
+    if kept := find_part(path):
+        kept.file.unlink(missing_ok=True)
+        _record(path).unlink()
+
+
 def has_part(path: Path) -> bool:
     """Whether a part need not be written: it is there as a file or, in a folder with a list, as an object."""
     if _find_list(path) is None:
         return path.is_file()
-    if (found := _find_part(path)) is None:
+    if (kept := find_part(path)) is None:
         return False
     try:
-        return object_path(found[0], found[1].sha256).stat().st_size == found[1].bytes
+        return kept.file.stat().st_size == kept.stored.bytes
     except FileNotFoundError:
         return False
 
@@ -193,47 +291,44 @@ def part_digest(path: Path) -> bytes:
     Raises:
         FileNotFoundError: no such part.
     """
-    found = None if path.is_file() else _find_part(path)
-    return bytes.fromhex(found[1].sha256 if found else file_digest(path))
+    kept = None if path.is_file() else find_part(path)
+    return bytes.fromhex(kept.stored.sha256 if kept else file_digest(path))
 
 
-def open_part(path: Path, *, stage: str) -> BinaryIO:
+def open_part(path: Path) -> BinaryIO:
     """Open a part. One from a store is fetched as a whole and checked before anything is read of it.
 
     Args:
         path: in its folder, or directly in a folder of that.
-        stage: that writes it, for the error message.
 
     Raises:
         FileNotFoundError: no such part.
         BadInput: its object is missing, or is not what the list says.
     """
-    found = None if path.is_file() else _find_part(path)
-    if found is None:
+    kept = None if path.is_file() else find_part(path)
+    if kept is None:
         return path.open("rb")
-    store, stored = found
-    file = object_path(store, stored.sha256)
     try:
-        data = file.read_bytes()
+        data = kept.file.read_bytes()
     except FileNotFoundError:
-        raise BadInput(f"{file}, which holds {path}, is missing: run `dvc repro --force {stage}`") from None
-    if bytes_digest(data) != stored.sha256:
-        raise BadInput(f"{file}, which holds {path}, was changed: remove it and run `dvc repro --force {stage}`")
+        raise kept.missing() from None
+    if bytes_digest(data) != kept.stored.sha256:
+        raise kept.changed()
     return io.BytesIO(data)
 
 
-def map_part(path: Path, *, stage: str) -> mmap.mmap:
+def map_part(path: Path) -> mmap.mmap:
     """A part as memory that is read from disk where it is looked at; one from a store lies in a temporary file.
 
     Args:
-        path: as of `open_part`; stage: likewise.
+        path: as of `open_part`.
 
     Raises:
         FileNotFoundError: no such part.
         ValueError: it is empty.
         BadInput: its object is missing, or is not what the list says.
     """
-    with open_part(path, stage=stage) as file:
+    with open_part(path) as file:
         if not isinstance(file, io.BytesIO):
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with TemporaryFile() as copy:
@@ -242,20 +337,49 @@ def map_part(path: Path, *, stage: str) -> mmap.mmap:
             return mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _find_part(path: Path) -> tuple[Path, StoredObject] | None:
-    """The store and the object of a part that is no file."""
+def find_part(path: Path) -> KeptPart | None:
+    """The object of a part, whether or not it is there; None if no list and no record names it.
+
+    Raises:
+        BadInput: the list is damaged.
+    """
     if (found := _find_list(path)) is None:
         return None
-    name, listed = found
-    stored = read_record(_record(path)) if _record(path).is_file() else listed.parts.get(name)
-    return (listed.store, stored) if stored else None
+    folder, listed = found
+    if (record := _record(path)).is_file():
+        return _recorded(record, listed.store)
+    name = path.relative_to(folder).as_posix()
+    return _listed(folder, listed, name) if name in listed.parts else None
 
 
-def _find_list(path: Path) -> tuple[str, ObjectList] | None:
-    """The name of a part in the list that governs it, and that list."""
+def kept_parts(folder: Path) -> Iterator[KeptPart]:
+    """All parts that the list of a folder and its records name.
+
+    Raises:
+        BadInput: the list is damaged.
+    """
+    if listed := read_list(folder):
+        yield from (_listed(folder, listed, name) for name in listed.parts)
+        yield from (_recorded(record, listed.store) for record in sorted(folder.rglob(f"*{RECORD_SUFFIX}")))
+
+
+def _listed(folder: Path, listed: ObjectList, name: str) -> KeptPart:
+    stored, stage = listed.parts[name], listed.stage or WRITERS.get(folder.name, folder.name)
+    remedy = f"run `dvc repro --force {stage}`"
+    return KeptPart(folder / name, object_path(listed.store, stored.sha256), stored, remedy)
+
+
+def _recorded(record: Path, store: Path) -> KeptPart:
+    stored, path = read_record(record), record.with_name(record.name.removesuffix(RECORD_SUFFIX))
+    remedy = f"remove {record} and run its stage, which then writes it again"
+    return KeptPart(path, object_path(store, stored.sha256), stored, remedy)
+
+
+def _find_list(path: Path) -> tuple[Path, ObjectList] | None:
+    """The folder of a part with a list, and that list."""
     for folder in path.parents[:2]:
         if listed := read_list(folder):
-            return path.relative_to(folder).as_posix(), listed
+            return folder, listed
     return None
 
 

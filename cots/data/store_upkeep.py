@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,15 +13,17 @@ from cots.data.dvc_history import cached_in_folders
 from cots.data.store import (
     LIST,
     RECORD_SUFFIX,
+    KeptPart,
     ObjectList,
     Stat,
     StoredObject,
+    kept_parts,
     list_store,
     object_name,
-    object_path,
     parse_list,
     read_list,
     read_record,
+    store_of,
 )
 from cots.digests import bytes_digest
 from cots.errors import BadInput, RunFailed
@@ -28,7 +31,15 @@ from cots.file_names import DATA
 
 OBJECT = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}(\.[0-9a-f]{8}\.partial)?")  # no other file of a store is ever removed
 SECONDS_PER_DAY = 86400
-WRITERS = {"shards": "prepare", "tokens": "tokenize"}  # stages, by the names of their folders in data/
+FOLDERS = (  # that may hold a list; those that stages write come before those that copy their lists
+    "data/*",
+    "models/*",
+    "models/*/*",
+    "index",
+    "runs/checkpoints",
+    "package/*/artifacts/*",
+)
+UNFINISHED = (DATA, Path("runs/checkpoints"))  # where stages keep parts that are in no list yet
 
 
 class Unlisted(NamedTuple):
@@ -48,36 +59,37 @@ class Unlisted(NamedTuple):
 
 
 def listed_folders(project: Path) -> list[Path]:
-    """The folders of a project's data that hold a list."""
-    return sorted(path.parent for path in (project / DATA).glob(f"*/{LIST}"))
+    """The folders of a project that hold a list."""
+    return [path.parent for pattern in FOLDERS for path in sorted(project.glob(f"{pattern}/{LIST}"))]
 
 
 def count_objects(project: Path) -> dict[str, int]:
-    """How many objects the lists of a project's data name, by store."""
-    counts = Counter[str]()
+    """How many objects the lists of a project name, by store."""
+    names = defaultdict[str, set[str]](set)
     for listed in filter(None, map(read_list, listed_folders(project))):
-        counts[str(listed.store)] += len({stored.sha256 for stored in listed.parts.values()})
-    return dict(counts)
+        names[str(listed.store)] |= {stored.sha256 for stored in listed.parts.values()}
+    return {store: len(objects) for store, objects in names.items()}
 
 
 def find_project_damage(project: Path, *, digests: bool = False) -> Iterator[str]:
-    """Parts of a project's lists whose objects are not what they say, each with the reason and what to do.
+    """Parts of a project whose objects are not what list or record say, each with the reason and what to do.
 
-    Each store is listed once, so that missing objects and those of another size are found.
+    Each store is listed once, so that missing objects and those of another size are found. An object is named once.
 
     Args:
         project: the folder.
         digests: also read all objects and compare their digests.
     """
-    stats = dict[str, Mapping[str, Stat]]()
+    stats, seen = dict[str, Mapping[str, Stat]](), set[Path]()
     for folder in listed_folders(project):
-        listed = read_list(folder)
-        assert listed is not None
-        if str(listed.store) not in stats:
-            stats[str(listed.store)] = list_store(listed.store)
-        again = f"run `dvc repro --force {WRITERS.get(folder.name, folder.name)}`"
-        for damage in _find_damage(folder, listed, stats[str(listed.store)], digests=digests):
-            yield f"{damage} {again}"
+        store = store_of(folder)
+        assert store is not None
+        if str(store) not in stats:
+            stats[str(store)] = list_store(store)
+        for kept in kept_parts(folder):
+            if kept.file not in seen and (damage := _find_damage(kept, stats[str(store)], digests=digests)):
+                yield damage
+            seen.add(kept.file)
 
 
 def require_objects(project: Path) -> None:
@@ -90,34 +102,37 @@ def require_objects(project: Path) -> None:
         raise RunFailed(f"{damage} (all: `cots data check`)")
 
 
-def _find_damage(folder: Path, listed: ObjectList, stats: Mapping[str, Stat], *, digests: bool) -> Iterator[str]:
-    for name, stored in listed.parts.items():
-        file = object_path(listed.store, stored.sha256)
-        stat = stats.get(object_name(stored.sha256))
-        if stat is None:
-            yield f"{file}, which holds {folder / name}, is missing:"
-        elif stat.st_size != stored.bytes:
-            yield f"{file}, which holds {folder / name}, has {stat.st_size} bytes instead of {stored.bytes}:"
-        elif digests and bytes_digest(file.read_bytes()) != stored.sha256:
-            yield f"{file}, which holds {folder / name}, was changed: remove it and"
+def _find_damage(kept: KeptPart, stats: Mapping[str, Stat], *, digests: bool) -> str | None:
+    stat = stats.get(object_name(kept.stored.sha256))
+    if stat is None:
+        return str(kept.missing())
+    if stat.st_size != kept.stored.bytes:
+        sizes = f"has {stat.st_size} bytes instead of {kept.stored.bytes}"
+        return f"{kept.file}, which holds {kept.path}, {sizes}: {kept.remedy}"
+    if digests and bytes_digest(kept.file.read_bytes()) != kept.stored.sha256:
+        return str(kept.changed())
+    return None
 
 
-def find_unlisted(store: Path, projects: Iterable[Path], *, days: float) -> Unlisted:
-    """The objects of a store that no list names: neither one of a project's data nor one in its DVC cache.
+def find_unlisted(
+    store: Path, projects: Iterable[Path], *, days: float, registered: Iterable[ObjectList] = ()
+) -> Unlisted:
+    """The objects of a store that no list names: of a project, of its DVC cache, or of a registered version.
 
     Args:
         store: as `prepare.store`.
         projects: folders of all projects that use it.
+        registered: the lists of all registered versions.
         days: younger objects are needed, because a stage may be running whose list is not written yet.
 
     Raises:
         BadInput: no list names any of its objects, so this is not the project that uses it.
     """
     named, lists = set[str](), 0
-    for project in projects:
-        for objects in _kept_objects(project, store):
-            named |= {object_name(stored.sha256) for stored in objects}
-            lists += 1
+    of_versions = (listed.parts.values() for listed in registered if str(listed.store) == str(store))
+    for objects in chain(of_versions, *(_kept_objects(project, store) for project in projects)):
+        named |= {object_name(stored.sha256) for stored in objects}
+        lists += 1
     stats = {path: stat for path, stat in list_store(store).items() if OBJECT.fullmatch(path)}
     if stats and named.isdisjoint(stats):
         raise BadInput(f"no list here names an object of {store}: run it in the project's folder")
@@ -133,7 +148,8 @@ def _kept_objects(project: Path, store: Path) -> Iterator[Iterable[StoredObject]
         listed = parse_list(path)
         if str(listed.store) == str(store):
             yield listed.parts.values()
-    if records := list((project / DATA).rglob(f"*{RECORD_SUFFIX}")):
+    records = [record for folder in UNFINISHED for record in (project / folder).rglob(f"*{RECORD_SUFFIX}")]
+    if records:
         yield map(read_record, records)
 
 

@@ -13,6 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from cots.data.object_cache import local_part
 from cots.files import atomic_file
 from cots.index.embedding_file import Embeddings, require_finite
 from cots.index.gpu import MAX_K, GpuIndex
@@ -92,11 +93,12 @@ class EmbeddingIndex:
 
         Raises:
             ValueError: no such file, or not an index.
+            BadInput: see `local_part`.
         """
-        if not path.is_file():
+        if not (file := local_part(path)).is_file():
             raise ValueError(f"no index {path}")
         try:
-            return cls(map_lists(path) or faiss.read_index(str(path)))
+            return cls(map_lists(file) or faiss.read_index(str(file)))
         except RuntimeError as error:
             raise ValueError(f"{path} is not a FAISS index: {_reason(error)}") from None
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cots.data.object_cache import local_part
 from cots.files import atomic_file
 
 
@@ -36,11 +37,12 @@ class FrameEmbeddings:
 
         Raises:
             ValueError: no such file, or a file of something else.
+            BadInput: see `local_part`.
         """
-        if not path.is_file():
+        if not (file := local_part(path)).is_file():
             raise ValueError(f"no frame embeddings {path}")
         try:
-            return cls(**load_file(path))
+            return cls(**load_file(file))
         except (SafetensorError, TypeError) as error:
             raise ValueError(f"{path} has no frame embeddings: {error}") from None
 

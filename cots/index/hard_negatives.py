@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cots.batching import batched
+from cots.data.object_cache import local_part
 from cots.errors import BadInput
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, ITEM_INDEX, ITEMS
@@ -33,8 +34,8 @@ def mine_hard_negatives(folder: Path, *, count: int, max_fit: float) -> pd.DataF
     Source: of `max_fit`, Moreira et al., NV-Retriever, arXiv:2407.15831, "TopK-PercPos".
     """
     try:
-        items = pd.read_parquet(folder / ITEMS, columns=["id", "split"])
-        caption_items = pd.read_parquet(folder / CAPTIONS, columns=["items"])["items"]
+        items = pd.read_parquet(local_part(folder / ITEMS), columns=["id", "split"])
+        caption_items = pd.read_parquet(local_part(folder / CAPTIONS), columns=["items"])["items"]
         item_index, caption_index = (
             EmbeddingIndex.load(folder / ITEM_INDEX),
             EmbeddingIndex.load(folder / CAPTION_INDEX),

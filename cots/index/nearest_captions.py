@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
+from cots.data.object_cache import local_part
 from cots.errors import BadInput
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.index_folder import CAPTION_INDEX, CAPTIONS, ITEM_INDEX, ITEMS
@@ -37,8 +38,8 @@ class NearestCaptions:
             BadInput: the folder is damaged, or its index does not give its vectors back.
         """
         try:
-            ids = pd.read_parquet(folder / ITEMS, columns=["id"])["id"]
-            texts = pd.read_parquet(folder / CAPTIONS, columns=["caption"])["caption"]
+            ids = pd.read_parquet(local_part(folder / ITEMS), columns=["id"])["id"]
+            texts = pd.read_parquet(local_part(folder / CAPTIONS), columns=["caption"])["caption"]
             items, captions = EmbeddingIndex.load(folder / ITEM_INDEX), EmbeddingIndex.load(folder / CAPTION_INDEX)
             if (len(items), len(captions)) != (len(ids), len(texts)):
                 raise ValueError("its tables and vectors have different lengths")

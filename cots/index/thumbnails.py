@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from cots.data.object_cache import local_part
+
 QUALITY = 90  # JPEG
 
 
@@ -28,12 +30,13 @@ class Thumbnails:
 
     Raises:
         ValueError: the file is missing or damaged.
+        BadInput: see `local_part`.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            with local_part(path).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 self._offsets = {member.name: (member.offset_data, member.size) for member in tar}
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, tarfile.TarError) as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from cots.batching import batched
+from cots.data.object_cache import local_part
 from cots.data.resizing import resize_squash
 from cots.data.tokenizer import load_tokenizer
 from cots.devices import default_device
@@ -113,7 +114,7 @@ class DualEncoder(TextModel):
         with model_load_errors(folder, (WEIGHTS, CONFIG, TOKENIZER), kind="COTS model"):
             config = read_config(folder)
             model = cls.build(config, load_tokenizer(folder / TOKENIZER))
-            weights = load_file(folder / WEIGHTS)
+            weights = load_file(local_part(folder / WEIGHTS))
             for name, module in model.parts.items():
                 state = {key.removeprefix(f"{name}."): w for key, w in weights.items() if key.startswith(f"{name}.")}
                 module.load_state_dict(state)

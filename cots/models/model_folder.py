@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from cots.data.store import find_part
 from cots.errors import BadInput
 from cots.files import atomic_folder
 
@@ -49,7 +50,7 @@ def model_load_errors(folder: Path, files: Sequence[str], *, kind: str) -> Itera
     Raises:
         BadInput: a file is missing, or the block raised an error of reading it.
     """
-    missing = [name for name in files if not (folder / name).exists()]
+    missing = [name for name in files if not (folder / name).exists() and find_part(folder / name) is None]
     if missing:
         raise BadInput(f"{folder} is not a {kind}: no {', '.join(missing)} in it")
     try:

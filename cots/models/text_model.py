@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from cots.batching import batched
+from cots.data.object_cache import local_part
 from cots.data.tokenizer import load_tokenizer, pad_token_ids, token_ids
 from cots.devices import autocast, compute_dtype, default_device
 from cots.errors import BadInput
@@ -146,7 +147,7 @@ def load_text_model(folder: Path) -> TextModel | None:
     """
     with model_load_errors(folder, (WEIGHTS, CONFIG, TOKENIZER), kind="COTS model"):
         config = read_config(folder)
-        with safe_open(folder / WEIGHTS, framework="pt") as weights:
+        with safe_open(local_part(folder / WEIGHTS), framework="pt") as weights:
             digest = (weights.metadata() or {}).get(DIGEST)
             if digest is None:
                 return None

@@ -4,7 +4,7 @@ import importlib.metadata
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,8 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import cots
+from cots.data.bucket import in_bucket
+from cots.data.store import store_of
 from cots.digests import write_sums
 from cots.files import atomic_folder
 from cots.import_closure import data_files, import_closure
@@ -71,9 +73,15 @@ def save_index(folder: Path, encoders: Path, index: Path, *, config: InferenceCo
     _save(folder, "cots.registry.pyfunc_index", {"encoders": encoders, "index": index}, signature, config, cards)
 
 
-def pinned_requirements() -> list[str]:
-    """`REQUIREMENTS` pinned to the installed versions, without local suffixes such as `+cpu`, which PyPI lacks."""
-    return [f"{name}=={_installed_version(name).partition('+')[0]}" for name in REQUIREMENTS]
+def pinned_requirements(artifacts: Iterable[Path]) -> list[str]:
+    """`REQUIREMENTS` pinned to the installed versions, without local suffixes such as `+cpu`, which PyPI lacks.
+
+    Args:
+        artifacts: folders of the model; `s3fs` is added if files of one are kept in a bucket.
+    """
+    in_buckets = any(store is not None and in_bucket(store) for store in map(store_of, artifacts))
+    names = (*REQUIREMENTS, *(("s3fs",) if in_buckets else ()))
+    return [f"{name}=={_installed_version(name).partition('+')[0]}" for name in names]
 
 
 def _installed_version(name: str) -> str:
@@ -111,7 +119,7 @@ def _save(
             artifacts={name: str(path) for name, path in artifacts.items()},
             signature=signature,
             input_example=EXAMPLE,
-            pip_requirements=pinned_requirements(),
+            pip_requirements=pinned_requirements(artifacts.values()),
             model_config={"batch": config.batch_size, "max_pixels": config.max_pixels, "min_side": config.min_side},
         )
         write_sums(partial)

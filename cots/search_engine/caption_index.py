@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cots.data.object_cache import local_part
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.index_folder import CAPTION_INDEX, CAPTIONS
 
@@ -37,7 +38,7 @@ class CaptionIndex:
         Raises:
             ValueError, OSError, KeyError: files are missing or damaged.
         """
-        table = pq.read_table(folder / CAPTIONS, columns=["caption", "items"])
+        table = pq.read_table(local_part(folder / CAPTIONS), columns=["caption", "items"])
         index, lists = EmbeddingIndex.load(folder / CAPTION_INDEX), table["items"].combine_chunks()
         if len(index) != len(table):
             raise ValueError(f"{len(index)} vectors for {len(table)} captions")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from cots.data.object_cache import local_part
 from cots.errors import BadInput
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
@@ -104,8 +105,9 @@ class SearchEngine:
             )
         try:
             vectors = EmbeddingIndex.load(index / ITEM_INDEX)
-            optional = {ITEM_METADATA} & set(pq.read_schema(index / ITEMS).names)  # indices before 0.3 lack it
-            items = pd.read_parquet(index / ITEMS, columns=[*SHOWN_COLUMNS, "origin", *optional])
+            table = local_part(index / ITEMS)
+            optional = {ITEM_METADATA} & set(pq.read_schema(table).names)  # indices before 0.3 lack it
+            items = pd.read_parquet(table, columns=[*SHOWN_COLUMNS, "origin", *optional])
             filters = ItemFilters(items)
             frames = FrameEmbeddings.load(index / FRAMES)
             captions = CaptionIndex.load(index)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from cots.config.stages.finetune import FinetuneParams
+from cots.data.store import keep_folder, store_of
 from cots.directions import MEDIA_OF, Target
 from cots.distributed import rank
 from cots.errors import BadInput, exit_on_error
@@ -52,6 +53,7 @@ def stage(
         with LiveCurves(logged) as live:
             curves = train(on_step=live.add)
         model.save(out)
+        keep_folder(out, store_of(shards), stage=f"finetune@{target}")
         logged.log_curves(curves)
         logged.log_artifact(report)
     checkpoint.path_of(f"finetune-{target}").unlink(missing_ok=True)

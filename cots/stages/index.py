@@ -19,6 +19,7 @@ from cots.config.index import IndexConfig
 from cots.config.stages.index import IndexParams
 from cots.data.manifest import read_manifest, select_part, write_table
 from cots.data.samples import GALLERY, StoredSample
+from cots.data.store import keep_folder, store_of
 from cots.data.stored_samples import decode_frames, read_stored_samples
 from cots.directions import MEDIA_OF
 from cots.distributed import all_gather_object, rank, world_size
@@ -59,7 +60,7 @@ def stage(
 
     Row i of items.parquet is vector i of index.faiss, with its frames in frames.safetensors and previews.tar; row i of
     captions.parquet is vector i of captions.faiss. index.json records encoders, settings and recall; fit.json the score
-    below which nothing fits a text.
+    below which nothing fits a text. Tables, vectors and thumbnails are kept where the shards are.
 
     Args:
         shards: the shard folder; manifest: the manifest file; encoders: the model folder.
@@ -99,6 +100,7 @@ def stage(
         index = write_index(partial, items, vectors, captions, settings=settings, encoder=model.digest)
         if threshold := fit_threshold(*(_best_scores(index, part) for part in queries)):
             write_json(partial / FIT, rounded(threshold) | {"media": MEDIA_OF[settings.target]})
+        keep_folder(partial, store_of(shards), stage="index")
     if cache and cache_path:
         cache.save(cache_path)
         for other in cache_path.parent.glob("*.safetensors"):

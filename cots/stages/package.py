@@ -10,6 +10,7 @@ import pandas as pd
 
 from cots.config.stages.package import PackageParams
 from cots.data.manifest import read_manifest, select_part
+from cots.data.store import part_digest
 from cots.digests import content_digest, file_digest, text_digest
 from cots.directions import MEDIA_OF
 from cots.errors import BadInput, exit_on_error
@@ -114,7 +115,7 @@ def describe_index(index: Path, model_folder: Path) -> dict[str, Any]:
     """The part of the lineage that describes the index alone; the arguments are those of `index_lineage`."""
     metadata = read_metadata(index)
     return {
-        "index.digest": file_digest(index / ITEM_INDEX),
+        "index.digest": part_digest(index / ITEM_INDEX).hex(),
         "index.content": content_digest(model_folder),
         "index": metadata,
         "items": metadata["size"],

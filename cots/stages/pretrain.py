@@ -8,6 +8,7 @@ import torch
 
 from cots.config.stages.pretrain import PretrainParams
 from cots.data.manifest import sample_captions
+from cots.data.store import keep_folder, store_of
 from cots.data.tokenizer import MAX_COUNTED, describe_unknown
 from cots.distributed import rank
 from cots.errors import exit_on_error
@@ -60,6 +61,7 @@ def stage(
         with LiveCurves(logged) as live:
             curves = train(on_step=live.add)
         model.save(out)
+        keep_folder(out, store_of(shards), stage="pretrain")
         logged.log_curves(curves)
         logged.log_artifact(report)
     checkpoint.path_of("pretrain").unlink(missing_ok=True)

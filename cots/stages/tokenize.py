@@ -17,7 +17,7 @@ from cots.data.manifest import read_split, sample_captions
 from cots.data.random_crop import crop, draw_view
 from cots.data.samples import StoredSample
 from cots.data.shards import read_shard
-from cots.data.store import finish_list, has_part, keep_part, read_list, start_list
+from cots.data.store import finish_list, follow_store, has_part, keep_part
 from cots.data.tokenizer import MAX_COUNTED, describe_unknown
 from cots.data.wordpiece import train_tokenizer
 from cots.devices import autocast, default_device
@@ -46,7 +46,7 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
             if unknown := describe_unknown(trained, [sample_captions(manifest, MAX_COUNTED)], pretrained=False):
                 print(f"tokenize: {unknown}", file=sys.stderr)
         clear_unless_current(fingerprint(values, dvae, manifest), out)
-        keep_where_shards_are(shards, out)
+        follow_store(out, of=shards)
     barrier()
     model = load_dvae(dvae).to(default_device()).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -63,13 +63,6 @@ def stage(shards: Path, manifest: Path, dvae: Path, out: Path, tokenizer: Path, 
     if rank() == 0:
         finish_list(out)
     barrier()
-
-
-def keep_where_shards_are(shards: Path, out: Path) -> None:
-    """Keep tokens in the store of the shards, or in the folder as these are; what lies elsewhere is made anew."""
-    stores = [listed.store if listed else None for listed in (read_list(shards), read_list(out))]
-    if stores[0] != stores[1]:
-        start_list(out, stores[0])
 
 
 def tokenize_crops(samples: Iterator[StoredSample], dvae: AnyDvae, section: TokenizeConfig, *, size: int) -> CropViews:

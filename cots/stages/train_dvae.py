@@ -14,6 +14,7 @@ from cots.config.dvae import TrainedDvaeConfig
 from cots.config.renamed import dump_for_fingerprint
 from cots.config.stages.train_dvae import TrainDvaeParams
 from cots.data.random_crops import RandomCrops
+from cots.data.store import keep_folder, store_of
 from cots.devices import autocast, default_device
 from cots.distributed import rank
 from cots.errors import exit_on_error
@@ -52,6 +53,7 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     if rank():
         return
     save_dvae(dvae, out)
+    keep_folder(out, store_of(shards), stage="train_dvae")
     report.mkdir(parents=True, exist_ok=True)
     usage, scores = save_reconstructions(dvae, crops, report / "reconstructions.png")
     with atomic_file(report / CODEBOOK_USAGE, durable=True) as partial:

@@ -32,9 +32,9 @@ def write_part(path: Path, data: bytes) -> Path:
 
 
 def content(part: Path) -> bytes:
-    with open_part(part, stage="prepare") as file:
+    with open_part(part) as file:
         data = file.read()
-    assert map_part(part, stage="prepare")[:] == data
+    assert map_part(part)[:] == data
     return data
 
 
@@ -79,7 +79,7 @@ def test_parts_become_objects_named_by_their_digests_and_a_list(tmp_path: Path, 
     assert {name: content(part) for name, part in parts.items()} == {name: name[-1:].encode() * 5 for name in parts}
     assert not has_part(folder / "train/c")
     with pytest.raises(FileNotFoundError):
-        open_part(folder / "train/c", stage="prepare")
+        open_part(folder / "train/c")
 
 
 def test_an_object_that_is_missing_or_changed_is_named_and_written_again(tmp_path: Path, anywhere: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_damaged_list_gives_one_line(tmp_path: Path) -> None:
     for content in (b"", b"PAR1 and no more"):
         (tmp_path / LIST).write_bytes(content)
         with pytest.raises(BadInput, match=rf"{LIST} is not a list of objects \(.*\): restore it by `dvc checkout`"):
-            open_part(tmp_path / "train/a", stage="prepare")
+            open_part(tmp_path / "train/a")
     start_list(tmp_path, tmp_path / "store")
     pq.write_table(pq.read_table(tmp_path / LIST).replace_schema_metadata(None), tmp_path / LIST)
     with pytest.raises(BadInput, match="is not a list of objects"):

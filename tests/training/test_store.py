@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cots.config.params import Params
-from cots.data.store import LIST, list_store, read_list
-from cots.factory.model import build_model
+from cots.data.object_cache import local_part
+from cots.data.store import LARGE, LIST, read_list
 from cots.models.dual_encoder import DualEncoder
-from cots.stages import index, prepare, tokenize, train_dvae, validate
-from cots.training.fit import Inputs, fit
+from cots.stages import evaluate, finetune, index, package, prepare, pretrain, tokenize, train_dvae, validate
 from tests.buckets import upload
 from tests.conftest import COLOURS, Encoded
 from tests.training.conftest import tiny_params
@@ -19,7 +17,7 @@ from tests.training.conftest import tiny_params
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LIMITS = {"max_leakage": 1.0, "max_duplicates": 1.0}
-DATA, MODELS = Path("data"), Path("models")
+DATA, MODELS, REPORTS, RUNS = Path("data"), Path("models"), Path("reports"), Path("runs")
 
 
 @pytest.fixture
@@ -43,43 +41,60 @@ def params_for(source: Path, store: Path | None) -> Params:
     return Params.model_validate(params.model_dump(mode="json", by_alias=True) | {"source": keys})
 
 
-def run(params: Params) -> DualEncoder:
-    """All stages from the source to the index, in the current folder."""
+def run(params: Params) -> str:
+    """All stages from the source to the package, in the current folder; digest of the encoders."""
     shards, manifest, rejected = DATA / "shards", DATA / "manifest.parquet", DATA / "rejected.parquet"
+    dvae, tokens, tokenizer, start = MODELS / "dvae", DATA / "tokens", MODELS / "tokenizer", MODELS / "pretrained"
+    image_text = MODELS / "finetuned/image-text"
     prepare.stage(params.source.path, ROOT / "withdrawn.csv", shards, manifest, rejected, params=params)
-    if params.prepare.store:
-        validate.stage(shards, manifest, rejected, ROOT / "suspects.csv", Path("validation"), params=params)
-    train_dvae.stage(shards, manifest, MODELS / "dvae", Path("report"), params=params)
-    tokenize.stage(shards, manifest, MODELS / "dvae", DATA / "tokens", MODELS / "tokenizer", params=params)
-    torch.manual_seed(params.pretrain.seed)
-    model = build_model(params.model, MODELS / "tokenizer")
-    inputs = Inputs(shards, manifest, DATA / "tokens")
-    fit(model, inputs, Path("report"), name="pretrain", training=params.pretrain, num_codes=16, media=("image",))
-    model.save(MODELS / "pretrained")
-    index.stage(shards, manifest, MODELS / "pretrained", Path("index"), params=params)
-    return model
+    validate.stage(shards, manifest, rejected, ROOT / "suspects.csv", REPORTS / "validation", params=params)
+    train_dvae.stage(shards, manifest, dvae, REPORTS / "dvae", params=params)
+    tokenize.stage(shards, manifest, dvae, tokens, tokenizer, params=params)
+    trained = shards, manifest, tokens
+    pretrain.stage(*trained, tokenizer, start, REPORTS / "pretrain", RUNS / "pretrain.json", params=params)
+    reports, logged = REPORTS / "finetune/image-text", RUNS / "finetune-image-text.json"
+    finetune.stage("image-text", *trained, start, image_text, reports, logged, params=params)
+    ranks, metrics = REPORTS / "evaluation", REPORTS / "metrics.json"
+    written = REPORTS, REPORTS / "headline.json", metrics, ranks, REPORTS / "index.html", RUNS / "evaluate.json"
+    evaluate.stage(shards, manifest, rejected, start, MODELS / "finetuned", *written, params=params)
+    index.stage(shards, manifest, image_text, Path("index"), params=params)
+    package.stage(
+        image_text, Path("index"), metrics, ranks, REPORTS / "validation", manifest, Path("package"), params=params
+    )
+    return DualEncoder.load(image_text).digest
 
 
 def files_in(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
+def content(path: Path) -> bytes:
+    return local_part(path).read_bytes()
+
+
+def kept(folder: Path) -> dict[str, int]:
+    """Bytes of each part of a folder."""
+    listed = read_list(folder)
+    assert listed is not None
+    return {name: stored.bytes for name, stored in listed.parts.items()}
+
+
 def test_with_source_and_store_in_a_bucket_the_same_model_is_trained_and_the_folder_holds_lists(
-    tmp_path: Path, source: Path, bucket_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: Path, store: str, bucket_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(source, bucket_folder)
-    store = bucket_folder.parent / "store"
-    models = []
+    objects = bucket_folder.parent / "store"
+    digests = []
     for name, params in (
         ("disk", params_for(source, None)),
-        ("bucket", params_for(bucket_folder, store)),
+        ("bucket", params_for(bucket_folder, objects)),
     ):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        models.append(run(params).digest)
-    assert models[0] == models[1]
-    for file in ("items.parquet", "index.faiss", "previews.tar"):
-        assert Path("index", file).read_bytes() == (tmp_path / "disk/index" / file).read_bytes(), file
+        digests.append(run(params))
+    assert digests[0] == digests[1]
+    for file in ("index/items.parquet", "index/index.faiss", "index/previews.tar", "models/dvae/dvae.safetensors"):
+        assert content(Path(file)) == (tmp_path / "disk" / file).read_bytes(), file
     assert files_in(DATA) == [
         "manifest.parquet",
         "rejected.parquet",
@@ -87,13 +102,12 @@ def test_with_source_and_store_in_a_bucket_the_same_model_is_trained_and_the_fol
         "tokens/fingerprint.txt",
         f"tokens/{LIST}",
     ]
-    on_disk = tmp_path / "disk/data"
-    for folder in ("shards", "tokens"):
-        listed = read_list(DATA / folder)
-        assert listed is not None
-        expected = {name: (on_disk / folder / name).stat().st_size for name in files_in(on_disk / folder)}
-        expected.pop("fingerprint.txt", None)
-        assert {name: stored.bytes for name, stored in listed.parts.items()} == expected
-    assert sum(stat.st_size for stat in list_store(store).values()) == sum(
-        file.stat().st_size for file in on_disk.rglob("*/*/*") if file.is_file()
-    )
+    on_disk = tmp_path / "disk"
+    for folder in ("data/shards", "data/tokens", "index", "models/pretrained"):
+        sizes = {name: (on_disk / folder / name).stat().st_size for name in files_in(on_disk / folder)}
+        assert kept(Path(folder)) == {name: sizes[name] for name in sizes if Path(name).suffix in LARGE}, folder
+    large = [name for name in files_in(Path()) if Path(name).suffix in LARGE and Path(name).name != LIST]
+    assert [name for name in large if not name.startswith(("data/", "reports/"))] == [
+        "package/evidence/learnt.parquet",
+        "package/evidence/queries.parquet",
+    ]

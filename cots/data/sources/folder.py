@@ -10,9 +10,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cots.config_base import Config, Seed
-from cots.data.bucket import Location, in_bucket
+from cots.data.bucket import in_bucket
 from cots.data.descriptions import captions_by_label, read_answers
 from cots.data.language_tags import mostly_tags
+from cots.data.location import Location
 from cots.data.samples import Fault, Sample, Split, is_utf8
 from cots.data.sources.caption_table import LANGUAGE, TABLE_SUFFIXES, Row, read_rows
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash

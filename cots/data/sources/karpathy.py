@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cots.config_base import Config
-from cots.data.bucket import Location
+from cots.data.location import Location
 from cots.data.samples import Sample
 from cots.data.sources.layout_io import (
     layout_errors,

@@ -10,8 +10,9 @@ from typing import BinaryIO, Literal
 from pydantic import Field
 
 from cots.config_base import Config, Seed
-from cots.data.bucket import Location, local_copy
+from cots.data.bucket import local_copy
 from cots.data.file_state import file_state
+from cots.data.location import Location
 from cots.data.samples import MAX_FILE_BYTES, Fault, Sample, Split
 from cots.data.sources.holdout import HOLDOUT, HoldoutConfig, split_by_hash
 from cots.data.sources.layout_io import MEDIA_SUFFIXES, make_sample, media_of, parse_json, require_folder

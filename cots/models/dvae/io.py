@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cots.data.object_cache import local_part
 from cots.errors import BadInput
 from cots.files import atomic_folder
 from cots.models.dvae.openai import OpenAiDvae
@@ -39,7 +40,7 @@ def load_dvae(folder: Path) -> AnyDvae:
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
         dvae = KINDS[settings.pop("kind")](num_codes=settings.pop(CODES), **settings)
-        dvae.load_state_dict(load_file(folder / WEIGHTS))
+        dvae.load_state_dict(load_file(local_part(folder / WEIGHTS)))
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{folder} is a damaged dVAE, run `dvc repro --force train_dvae`: {reason}") from None
