@@ -340,10 +340,23 @@ def ranked(recall: float) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
-    """Run stage `package` on the encoders and their index; the files that it reads are written into `project`."""
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A store of objects that does not exist yet: a folder or a bucket."""
+    if request.param == "folder":
+        return tmp_path / "objects"
+    path: Path = request.getfixturevalue("bucket_folder")
+    return path
+
+
+def save_package(project: Path, encoders: Path, *, recall: float, objects: Path | None = None) -> Path:
+    """Run stage `package` on the encoders and their index; the files that it reads are written into `project`.
+
+    The index is kept in the store `objects`, if one is given.
+    """
     from cots.config.params import Params
     from cots.data.manifest import SCHEMA, write_table
+    from cots.data.store import keep_folder
     from cots.stages.package import stage
 
     index, metrics, validation = project / "index", project / "reports" / "metrics.json", project / "reports/validation"
@@ -351,6 +364,7 @@ def save_package(project: Path, encoders: Path, *, recall: float) -> Path:
     index.mkdir()
     (project / "data").mkdir()
     save_index(index, encoders)
+    keep_folder(index, objects, stage="index")
     metrics.write_text(json.dumps({"image-text": reported(recall)}))
     evaluation = project / "reports" / "evaluation"
     evaluation.mkdir()

@@ -1,6 +1,6 @@
 """`cots data`: merge data sets, describe labels, find what was trained on samples, withdraw them, tend the store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from cots.file_names import CHANGES_PATH, DATA, MANIFEST_PATH, WITHDRAWN_PATH
 from cots.terminal import escape_controls
 
 if TYPE_CHECKING:
+    from cots.data.store import ObjectList
     from cots.registry.registry import Registry
 
 data = typer.Typer(
@@ -126,7 +127,7 @@ def merge(
 def check(
     digests: Annotated[bool, typer.Option("--digests", help="Also read every object and compare its digest.")] = False,
 ) -> None:
-    """Compare the lists of shards and tokens with the store that holds them; exit code 1 if an object is damaged."""
+    """Compare the project's lists with the store that holds what they name; exit code 1 if an object is damaged."""
     from cots.data.store_upkeep import count_objects, find_project_damage
 
     damaged = list(find_project_damage(Path(), digests=digests))
@@ -148,9 +149,9 @@ def sweep(
     ] = None,
     days: Annotated[float, typer.Option(min=0, help="Younger objects are kept, as a stage may be running.")] = 1.0,
 ) -> None:
-    """Remove objects from the store that no list names: neither one in the data nor one in DVC's cache.
+    """Remove objects from the store that no list names: of the project, of DVC's cache, or of a registered version.
 
-    `dvc gc` decides which earlier versions stay in DVC's cache. Lists that only a remote holds do not count.
+    `dvc gc` decides which earlier outputs stay in DVC's cache. Lists that only a remote holds do not count.
     """
     from cots.config.stages.prepare import PrepareParams
     from cots.data.store_upkeep import find_unlisted, remove_unlisted
@@ -158,7 +159,8 @@ def sweep(
     store = PrepareParams.load().prepare.store
     if store is None:
         raise BadInput("prepare.store is null: the data are in the project's folder, see `dvc gc`")
-    unlisted = find_unlisted(store, [Path(), *(project or [])], days=days)
+    projects = [Path(), *(project or [])]
+    unlisted = find_unlisted(store, projects, days=days, registered=_registered_lists(projects))
     size = sum(unlisted.objects.values()) / 1e9
     found = f"{len(unlisted.objects)} of {unlisted.total} objects in {store} ({size:.3g} GB)"
     if remove:
@@ -168,6 +170,16 @@ def sweep(
         )
         return
     typer.echo(f"{found} are named by none of {unlisted.lists} lists; repeat with --remove to remove them")
+
+
+def _registered_lists(projects: Sequence[Path]) -> Iterator["ObjectList"]:
+    """The lists of all versions that are registered in the projects' registries, of which several may be one."""
+    from cots.registry.registry import Registry
+    from cots.tracking.store import local_store, tracking_uri
+
+    for project in {tracking_uri(project): project for project in projects}.values():
+        if (file := local_store(project)) is None or file.exists():
+            yield from Registry(project).load_lists()
 
 
 def _parse_source(source: str) -> tuple[str, Path]:

@@ -277,10 +277,14 @@ def has_part(path: Path) -> bool:
     """Whether a part need not be written: it is there as a file or, in a folder with a list, as an object."""
     if _find_list(path) is None:
         return path.is_file()
-    if (kept := find_part(path)) is None:
-        return False
+    kept = find_part(path)
+    return kept is not None and has_object(kept.file, kept.stored)
+
+
+def has_object(file: Path, stored: StoredObject) -> bool:
+    """Whether an object is there, with the size that a list or a record says."""
     try:
-        return kept.file.stat().st_size == kept.stored.bytes
+        return file.stat().st_size == stored.bytes
     except FileNotFoundError:
         return False
 

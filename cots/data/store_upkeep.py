@@ -156,7 +156,8 @@ def _kept_objects(project: Path, store: Path) -> Iterator[Iterable[StoredObject]
 def remove_unlisted(unlisted: Unlisted) -> None:
     """Remove the objects."""
     if in_bucket(unlisted.store):
-        unlisted.store.filesystem.rm([f"{unlisted.store.key}/{name}" for name in unlisted.objects])
+        if unlisted.objects:  # s3fs fails on an empty list
+            unlisted.store.filesystem.rm([f"{unlisted.store.key}/{name}" for name in unlisted.objects])
         return
     for name in unlisted.objects:
         (unlisted.store / name).unlink(missing_ok=True)

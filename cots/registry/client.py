@@ -29,12 +29,15 @@ ABOUT = {  # the registered models, for people who open them in MLflow
 class RegistryClient:
     """Thin client of MLflow's model registry; MLflow's exceptions pass through unchanged.
 
+    Args:
+        project: see `connect`.
+
     Attributes:
         client: MLflow's own client.
     """
 
-    def __init__(self) -> None:
-        self.client: MlflowClient = connect()
+    def __init__(self, project: Path = Path()) -> None:
+        self.client: MlflowClient = connect(project=project)
 
     def find_model(self, name: str) -> Any:  # noqa: ANN401  mlflow's RegisteredModel is untyped
         """The registered model of this name with its tags and aliases, or None."""

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -18,6 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from cots.config.stages.package import PackageParams
 from cots.data.manifest import write_table
+from cots.data.object_cache import local_part
+from cots.data.store import LIST, ObjectList, has_object, object_path, parse_list
 from cots.errors import BadInput, UnreadableFiles
 from cots.file_names import LINEAGE
 from cots.files import write_json
@@ -57,7 +59,7 @@ class VersionArtifacts:
 
     Args:
         client: of the registry.
-        version: of `cots-index`.
+        version: of `cots-index`; of `cots-encoders` for its lists alone.
 
     Raises:
         UnreadableFiles: by every method, if the file is missing or damaged.
@@ -77,17 +79,38 @@ class VersionArtifacts:
 
     def load_item_ids(self) -> set[str]:
         """Ids of the samples in the index."""
-        return set(self._table(f"{self._version.name}/artifacts/index/{ITEMS}")["id"])
+        folder = f"{self._version.name}/artifacts/index"
+        with self._reading(f"{folder}/{ITEMS}"), TemporaryDirectory() as scratch:
+            name = LIST if LIST in self._names(folder) else ITEMS
+            items = local_part(self._download(f"{folder}/{name}", scratch).with_name(ITEMS))
+            return set(pd.read_parquet(items, columns=["id"])["id"])
+
+    def load_lists(self) -> list[ObjectList]:
+        """The lists of those of its folders whose files are kept in a store."""
+        root = f"{self._version.name}/artifacts"
+        with self._reading(root), TemporaryDirectory() as scratch:
+            if not (folders := self._names(root)):
+                raise FileNotFoundError("there is nothing")
+            paths = [f"{root}/{folder}/{LIST}" for folder in folders if LIST in self._names(f"{root}/{folder}")]
+            return [parse_list(self._download(path, scratch)) for path in paths]
 
     def load_params(self) -> dict[str, Any]:
         """The parameter file as plain values: under today's names, with defaults for keys added since."""
         return PackageParams.model_validate(self._json(f"{EVIDENCE}/{PARAMS}")).dump_packaged()
 
     def require_files(self) -> None:
-        """Check that the version has files, without reading any."""
+        """Check that the version has files and the objects that its lists name, without reading any of these."""
         with self._reading("its folder"):
             if not list_artifacts(artifact_uri=str(self._version.source)):
                 raise FileNotFoundError("there is nothing")
+        for listed in self.load_lists():
+            for part, stored in listed.parts.items():
+                if not has_object(file := object_path(listed.store, stored.sha256), stored):
+                    version = f"{self._version.name} version {self._version.version}"
+                    raise UnreadableFiles(
+                        f"{version}: {file}, which holds {part}, is missing: restore it, or delete the version "
+                        "in MLflow"
+                    )
 
     def is_readable(self) -> bool:
         """Whether the version still has its files; looks for one of them."""
@@ -118,13 +141,22 @@ class VersionArtifacts:
 
     def _bytes(self, path: str) -> bytes:
         with TemporaryDirectory() as folder:
-            return Path(self._client.download_artifacts(str(self._version.run_id), path, folder)).read_bytes()
+            return self._download(path, folder).read_bytes()
+
+    def _download(self, path: str, folder: str) -> Path:
+        return Path(self._client.download_artifacts(str(self._version.run_id), path, folder))
+
+    def _names(self, folder: str) -> list[str]:
+        """The names of what lies in a folder; none if there is no such folder."""
+        return [
+            PurePosixPath(info.path).name for info in self._client.list_artifacts(str(self._version.run_id), folder)
+        ]
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
         try:
             yield
-        except (MlflowException, OSError, ValueError) as error:
+        except (BadInput, MlflowException, OSError, ValueError) as error:
             if isinstance(error, MlflowException) and error.error_code not in MISSING:
                 with mlflow_errors():
                     raise

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from cots.data.store import ObjectList
 from cots.digests import content_digest
 from cots.errors import BadInput, UnreadableFiles
 from cots.file_names import LINEAGE
 from cots.flatten import flatten
 from cots.registry.alias_manager import AliasManager, format_ids
-from cots.registry.client import CHALLENGER, CHAMPION, ENCODERS, INDEX, RegistryClient, version_number
+from cots.registry.client import CHALLENGER, CHAMPION, ENCODERS, INDEX, RegistryClient, search_versions, version_number
 from cots.registry.evidence import EVIDENCE, VersionArtifacts
 from cots.registry.gate import Decision, decide
 from cots.registry.promotions import Promotion
@@ -69,12 +70,15 @@ class PublishResult:
 class Registry:
     """The registered models of one MLflow server or SQLite file.
 
+    Args:
+        project: folder whose SQLite file it is, if there is no server.
+
     Raises:
         RunFailed: by every method, if MLflow is down or refuses.
     """
 
-    def __init__(self) -> None:
-        self._client = RegistryClient()
+    def __init__(self, project: Path = Path()) -> None:
+        self._client = RegistryClient(project)
         self._aliases = AliasManager(self._client)
 
     def publish(self, package: Path, runs: Path, lock: Path, *, evaluator: "ChallengerEvaluator") -> PublishResult:
@@ -260,6 +264,17 @@ class Registry:
         """
         with mlflow_errors():
             return self._aliases.find_withdrawn(version)
+
+    def load_lists(self) -> list[ObjectList]:
+        """The lists of objects of all versions of both models.
+
+        Raises:
+            UnreadableFiles: the files of a version are missing, so nobody knows what it needs.
+        """
+        with mlflow_errors():
+            client = self._client.client
+            versions = [v for name in (ENCODERS, INDEX) for v in search_versions(client, f"name = '{name}'")]
+            return [listed for version in versions for listed in VersionArtifacts(client, version).load_lists()]
 
     def withdraw(self, ids: Mapping[str, str]) -> None:
         """Record samples that no deployed version may contain any more.

@@ -37,16 +37,17 @@ NOISY_LOGGERS = (
 )
 
 
-def tracking_uri() -> str:
-    """URI of the tracking store: `MLFLOW_TRACKING_URI`, by default a SQLite file in the current folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+def tracking_uri(project: Path = Path()) -> str:
+    """URI of the tracking store: `MLFLOW_TRACKING_URI`, by default a SQLite file in the project's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{project / 'mlflow.db'}"
 
 
-def connect(*, create: bool = True) -> "mlflow.MlflowClient":
+def connect(*, create: bool = True, project: Path = Path()) -> "mlflow.MlflowClient":
     """Connect to tracking store and registry.
 
     Args:
         create: whether a missing local SQLite file is created.
+        project: folder of that file.
 
     Raises:
         BadInput: there is no such file and `create` is false, or the working folder lies inside a project.
@@ -58,14 +59,14 @@ def connect(*, create: bool = True) -> "mlflow.MlflowClient":
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for results
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    uri = tracking_uri()
+    uri = tracking_uri(project)
     if UNENCODED.search(uri):
         raise RunFailed(
             f"MLflow's address {without_credentials(uri)} has an @ in its password: write %40 for it in "
             "MLFLOW_TRACKING_URI"
         )
     _require_server(uri)
-    if path := local_store():
+    if path := local_store(project):
         _require_database(path, create=create)
     import mlflow  # takes two seconds, so only after the server has answered
 
@@ -81,9 +82,9 @@ def connect(*, create: bool = True) -> "mlflow.MlflowClient":
     return client
 
 
-def local_store() -> Path | None:
-    """The SQLite file that is the store; None if the store is something else, such as a server."""
-    uri = tracking_uri()
+def local_store(project: Path = Path()) -> Path | None:
+    """The SQLite file that is the store of a project; None if the store is something else, such as a server."""
+    uri = tracking_uri(project)
     return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
 
 

@@ -42,15 +42,6 @@ def object_of(path: Path, store: Path) -> Path:
     return object_path(store, part_digest(path).hex())
 
 
-@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
-def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A store that does not exist yet: a folder or a bucket."""
-    if request.param == "folder":
-        return tmp_path / "store"
-    path: Path = request.getfixturevalue("bucket_folder")
-    return path
-
-
 def test_a_folder_without_a_store_holds_its_parts_and_nothing_else(tmp_path: Path) -> None:
     start_list(tmp_path, None)
     part = write_part(tmp_path / "train/a.tar", b"one")
