@@ -56,7 +56,7 @@ def stage(
         keep_folder(out, store_of(shards), stage=f"finetune@{target}")
         logged.log_curves(curves)
         logged.log_artifact(report)
-    checkpoint.path_of(f"finetune-{target}").unlink(missing_ok=True)
+    checkpoint.remove(f"finetune-{target}")
 
 
 def main(name: str, *paths: str) -> None:

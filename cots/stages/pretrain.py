@@ -64,7 +64,7 @@ def stage(
         keep_folder(out, store_of(shards), stage="pretrain")
         logged.log_curves(curves)
         logged.log_artifact(report)
-    checkpoint.path_of("pretrain").unlink(missing_ok=True)
+    checkpoint.remove("pretrain")
 
 
 if __name__ == "__main__":

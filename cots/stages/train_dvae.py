@@ -43,6 +43,7 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     measured batches take their place.
     """
     crops = build_dvae_crops(manifest, shards, params)
+    checkpoint.follow_shards(shards)
     if params.dvae.kind == "train":
         sections = {"dvae": params.dvae, "tokenize": params.tokenize, "model": params.model}
         values = [dump_for_fingerprint(section, name) for name, section in sections.items()]
@@ -60,7 +61,7 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
         partial.write_text(json.dumps(usage, indent=1))
     with atomic_file(report / CURVES, durable=True) as partial:
         pd.DataFrame(curves or scores).to_csv(partial, index=False, float_format="%.6g")
-    checkpoint.path_of("train_dvae").unlink(missing_ok=True)
+    checkpoint.remove("train_dvae")
 
 
 def build_and_train(

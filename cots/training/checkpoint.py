@@ -1,7 +1,8 @@
 """Checkpoints: the whole state of an unfinished run, with the fingerprint of the run.
 
 A run is unfinished until everything that it writes is on disk and logged: its last step is saved too, and the stage
-removes the checkpoint at its very end.
+removes the checkpoint at its very end. If the shards are kept in a store, so is the checkpoint; a small record stays in
+`FOLDER`. A file beside the record is newer: the store could not be reached when it was written.
 """
 
 import logging
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from cots.data.store import follow_store, open_part, remove_part, replace_part
 from cots.distributed import all_gather_object, broadcast_object, rank
 from cots.errors import BadInput
 from cots.files import atomic_file
@@ -38,16 +40,22 @@ def path_of(name: str) -> Path:
     return FOLDER / f"{name}.pt"
 
 
+def follow_shards(shards: Path) -> None:
+    """Keep checkpoints where the shards are; checkpoints that have lain elsewhere are forgotten."""
+    follow_store(FOLDER, of=shards)
+
+
 def is_due(step: int, *, every: int, steps: int) -> bool:
     """Whether the state after a step (from 0) is saved: every few steps, and after the last one."""
     return (step + 1) % every == 0 or step + 1 == steps
 
 
 def save(path: Path, state: dict[str, Any], *, fingerprint: str) -> None:
-    """Write a checkpoint atomically: a killed run leaves the last complete one."""
+    """Write a checkpoint atomically: a killed run leaves the last complete one, and so does a store that is away."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, durable=True) as partial, partial.open("wb") as file:  # torch hides why a path is refused
         torch.save({"fingerprint": fingerprint, "state": state}, file)
+    replace_part(path)
 
 
 def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
@@ -58,12 +66,13 @@ def load(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
         fingerprint: digest of parameters and inputs. A checkpoint with another one is logged and ignored.
 
     Raises:
-        BadInput: the file is damaged.
+        BadInput: the file is damaged, or the object that holds it is missing or changed.
     """
-    if not path.is_file():
-        return None
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with open_part(path) as file:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
     except (RuntimeError, UnpicklingError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"{path} is damaged: delete it to train from the beginning ({reason})") from None
@@ -99,6 +108,11 @@ def load_agreed(path: Path, *, fingerprint: str) -> dict[str, Any] | None:
     if rank() == 0:
         log.warning("checkpoints differ (steps %s by process): all go on from step %d", steps, steps[0])
     return broadcast_object(state)
+
+
+def remove(name: str) -> None:
+    """Remove the checkpoint of a run that is finished."""
+    remove_part(path_of(name))
 
 
 def _current_name(name: str) -> str:

@@ -97,6 +97,8 @@ def fit(
     values = dump_for_fingerprint(training, "pretrain")  # for fine-tuning too, which has the same keys
     tables = [training.hard_negatives.table] if training.hard_negatives.table else []
     run_fingerprint = fingerprint([initial_digest, num_codes, media, [values]], inputs.manifest, inputs.tokens, *tables)
+    if rank() == 0:
+        checkpoint.follow_shards(inputs.shards)
     monitor = Monitor(
         objective, training, partial(validate, model, objective, inputs.shards, inputs.manifest, training, media=media)
     )

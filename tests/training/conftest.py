@@ -95,7 +95,7 @@ def run(data: Path, tokenized: Path, out: Path, params: Params) -> Path:
     inputs = Inputs(data / "shards", data / "manifest.parquet", tokenized / "tokens")
     fit(model, inputs, out / "report", name="pretrain", training=params.pretrain, num_codes=16, media=BOTH)
     model.save(out / "model")
-    checkpoint.path_of("pretrain").unlink()
+    checkpoint.remove("pretrain")
     return out
 
 
