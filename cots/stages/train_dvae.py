@@ -43,7 +43,8 @@ def stage(shards: Path, manifest: Path, out: Path, report: Path, *, params: Trai
     measured batches take their place.
     """
     crops = build_dvae_crops(manifest, shards, params)
-    checkpoint.follow_shards(shards)
+    if rank() == 0:
+        checkpoint.follow_shards(shards)
     if params.dvae.kind == "train":
         sections = {"dvae": params.dvae, "tokenize": params.tokenize, "model": params.model}
         values = [dump_for_fingerprint(section, name) for name, section in sections.items()]
