@@ -37,6 +37,7 @@ DVC_ADVICE = {  # what to do, by DVC's words
     "not a git repository": ": run `git init`, or `dvc config core.no_scm true` to use DVC without git",
     "uid not found": ": set the variable USER to any name",
 }
+IN_USE = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's words while another command runs
 
 
 class BrokenError(Exception):
@@ -121,6 +122,8 @@ def _mlflow() -> str:
 def _dvc() -> str:
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     status = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if any(words in status.stderr for words in IN_USE):
+        return "a run or another command uses this folder: ask again when it has ended"
     if status.returncode:
         reason = status.stderr.strip().partition("\n")[0] or f"dvc status ended with exit code {status.returncode}"
         raise BrokenError("".join([reason, *(advice for words, advice in DVC_ADVICE.items() if words in reason)]))

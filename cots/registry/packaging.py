@@ -101,7 +101,8 @@ def _save(
 ) -> None:
     """Save an MLflow model with only those `cots` modules that its code needs, so unrelated changes do not alter it.
 
-    The signature has no inputs: MLflow's schema allows a list of texts or a table, not both.
+    The signature has no inputs: with optional columns MLflow 3.17 makes an empty table of a list of texts, drops
+    unknown columns that `QueryReader` refuses, and refuses a `k` in some rows only.
     """
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)

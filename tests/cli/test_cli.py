@@ -901,6 +901,21 @@ def test_the_doctor_says_what_dvc_needs_of_a_folder_without_git_and_nothing_insi
 
 
 @pytest.mark.slow
+def test_a_run_that_uses_the_folder_is_no_fault_for_the_doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork_python: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", fork_python)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    shutil.copytree(ROOT / ".dvc", ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    Path("dvc.yaml").write_text("stages: {a: {cmd: touch out, outs: [out]}}\n")
+    assert CHECKS["dvc"]() == "out of date: a; run `dvc repro`"
+    held = {"read": {}, "write": {str(tmp_path / "out"): {"pid": os.getpid(), "cmd": "dvc repro a"}}}
+    Path(".dvc/tmp/rwlock").write_text(json.dumps(held))
+    assert CHECKS["dvc"]() == "a run or another command uses this folder: ask again when it has ended"
+
+
+@pytest.mark.slow
 def test_the_doctor_says_what_dvc_needs_where_the_user_has_no_name(tmp_path: Path) -> None:
     """As in a container that runs under any number for a user."""
     stranger = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
