@@ -177,7 +177,7 @@ def format_result(result: "PublishResult") -> str:
     role, way = "the champion", ""
     if not result.champion:
         role, way = "not the champion", f"; to deploy it: `cots registry promote --version {result.version}`"
-    reasons = escape_controls(result.reasons)  # which may name samples
+    reasons = escape_controls(result.overruled or result.reasons)  # which may name samples
     return f"cots-index version {result.version} {what}; it is {role} ({reasons}){way}"
 
 

@@ -7,7 +7,7 @@ Promotions are recorded in a third model, `cots-promotions`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,6 +52,7 @@ class PublishResult:
         champion: whether this version is the champion now.
         reasons: of the gate's decision when the version was registered.
         contest: the gate's inputs, see `GateInputs.as_json`; empty for the first version.
+        overruled: the last promotion or rollback and its reason, if the champion is not what the gate decided.
     """
 
     version: int
@@ -59,6 +60,7 @@ class PublishResult:
     champion: bool
     reasons: str
     contest: Mapping[str, Any]
+    overruled: str | None = None
 
     @classmethod
     def from_tags(cls, version: int, tags: Mapping[str, str], *, new: bool, champion: bool) -> Self:
@@ -102,8 +104,11 @@ class Registry:
             version, new = self._register(package, runs, lock, lineage)
             if "gate.promote" not in self._client.get_version(version).tags:
                 self._decide(version, package, lineage, evaluator)
-            champion = self._client.find_by_alias(CHAMPION) == version
-            return PublishResult.from_tags(version, self._client.get_version(version).tags, new=new, champion=champion)
+            champion, tags = self._client.find_by_alias(CHAMPION) == version, self._client.get_version(version).tags
+            result = PublishResult.from_tags(version, tags, new=new, champion=champion)
+            if champion == (tags["gate.promote"] == "true") or not (moves := self._aliases.list_promotions()):
+                return result
+            return replace(result, overruled=f"{moves[-1].what} to version {moves[-1].after}: {moves[-1].why}")
 
     def deploy(self, package: Path, runs: Path, lock: Path, *, why: str) -> int:
         """Register a package and make it the champion without asking the gate; return its version.

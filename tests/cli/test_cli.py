@@ -493,6 +493,8 @@ def test_versions_are_published_listed_promoted_and_taken_back(
     rows = cots("registry", "list")[1].splitlines()
     assert [row.split()[:3] for row in rows[1:]] == [["2", "2", "champion"], ["1", "1", "previous"]]
     assert "version 1 is the champion" in cots("registry", "rollback", "--reason", "colours look wrong")[1]
+    overruled = publish(cots, other_package)[1]
+    assert "it is not the champion (rollback to version 1: colours look wrong); to deploy it" in overruled
     assert "version 2 is the champion" in cots("registry", "promote", "--version", "2", "--reason", "they did not")[1]
     assert "encoders.version" in cots("registry", "lineage", "--version", "1")[1]
     assert json.loads(cots("registry", "lineage", "--json")[1])["index"]["version"] == 2
