@@ -100,13 +100,13 @@ class DriftMonitor:
             yield self._check_items(f"new samples, {media}s", str(media), len(samples), encode)
 
     def _check_texts(self, name: str, texts: Sequence[str], encode: Encoder) -> DriftCheck:
-        """Compare texts with held-out captions: their statistics and their embeddings."""
+        """Compare lengths of texts with those of all captions, and their embeddings with held-out captions."""
         reference = self._one_caption_each(self.held_out)
         if reason := self._too_few(len(texts), len(reference), "captions"):
             return DriftCheck(name=name, num_rows=len(texts), skipped_reason=reason)
-        reference_stats = text_stats(reference, self.vocabulary)
+        usual = text_stats(self._one_caption_each(self.training_manifest), self.vocabulary)
         bounds = [
-            *(self._usual_range(reference_stats, column) for column in ("words", "characters")),
+            *(self._usual_range(usual, column) for column in ("words", "characters")),
             Bound(title="words are known", column="unknown", low=0, high=self.limits.max_oov, share=None),
             Bound(title="texts are not blank", column="blank", low=0, high=self.limits.max_blank, share=None),
         ]

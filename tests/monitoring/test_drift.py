@@ -148,6 +148,23 @@ def test_new_samples_like_the_old_ones_have_not_drifted(model: DualEncoder, tiny
     assert [unmet(check) for check in checks.values()] == [[], [], [], []]
 
 
+def test_captions_as_long_as_those_trained_on_are_as_usual_where_held_out_ones_are_longer(
+    model: DualEncoder, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = with_samples(tiny_data, tmp_path / "data", [square(colour) for colour in COLOURS])
+    rows = records(data / "manifest.parquet")
+    for row in rows:
+        if row["split"] == "train":
+            row |= {"captions": ("a box",), "wrong": (False,)}
+    write_table(data / "manifest.parquet", rows, SCHEMA)
+    (tmp_path / "before").mkdir()
+    before = [row for row in rows if not str(row["id"]).startswith("new-")]
+    write_table(tmp_path / "before/manifest.parquet", before, SCHEMA)
+    check = run_checks(model, data, None, trained_on=tmp_path / "before")["new samples, captions"]
+    assert check.num_rows == len(COLOURS)
+    assert not {"words as usual", "characters as usual"} & set(unmet(check))
+
+
 def test_new_samples_of_another_size_and_kind_have_drifted(model: DualEncoder, tiny_data: Path, tmp_path: Path) -> None:
     data = with_samples(tiny_data, tmp_path / "data", [noise(seed).resize((400, 320)) for seed in range(24)])
     checks = run_checks(model, data, None, trained_on=tiny_data)
