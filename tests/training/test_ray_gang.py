@@ -32,6 +32,7 @@ NODE: dict[str, Any] = {
     "include_log_monitor": False,
 }
 SECONDS = 300
+DVAE_STEPS = 20
 # A stage of which process 1 ends with the exit code that it is given, once process 0 is there; or both wait.
 PROBE = """
 import json, os, signal, sys, time
@@ -89,7 +90,13 @@ def make_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) ->
     """Makes a folder with the parameters of a run that is long enough to be interrupted twice."""
     few = {"train": 9, "val": 2, "test": 2}
     scenes = {"path": str(ROOT / "cots/data/scenes.yaml"), "images": few, "videos": few}
-    params = tiny_params(pretrain={"steps": 12, "checkpoint_every": 2}, index={"recall_queries": 20}, source=scenes)
+    params = tiny_params(
+        pretrain={"steps": 12, "checkpoint_every": 2},
+        dvae={"steps": DVAE_STEPS},
+        evaluate={"bootstrap_resamples": 20, "num_examples": 2, "batch_size": 4},
+        index={"recall_queries": 20},
+        source=scenes,
+    )
 
     def make() -> Path:
         folder = tmp_path_factory.mktemp("project")
@@ -125,50 +132,99 @@ def finish(process: subprocess.Popen[str], *, code: int = 0) -> str:
 
 def outputs(folder: Path) -> Outputs:
     """All files of a run but its inputs and what differs from run to run."""
-    own, passing = contents(folder), ("mlflow", "mlartifacts", "params.yaml", "run.json", "probe", "__pycache__")
+    own, passing = (
+        contents(folder),
+        ("mlflow", "mlartifacts", "params.yaml", "run.json", "runs/finetune", "probe", "__pycache__"),
+    )
     return {name: own[name] for name in own if not name.startswith(passing)}
 
 
 @pytest.fixture(scope="module")
-def stages(tiny_data: Path, tokenized: Path, tiny_model: Path) -> dict[str, list[Path]]:
+def stages(
+    tiny_data: Path, tokenized: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[Path]]:
     """The arguments of each stage."""
     data = [tiny_data / "shards", tiny_data / "manifest.parquet"]
+    finetuned = tmp_path_factory.mktemp("finetuned")
+    for target in ("image-text", "video-text"):
+        (finetuned / target).symlink_to(tiny_model)
+    names = ("headline.json", "metrics.json", "evaluation", "index.html")
+    reports = [Path("reports"), *(Path("reports") / name for name in names)]
     return {
         "prepare": [Path(name) for name in ("withdrawn.csv", "shards", "manifest.parquet", "rejected.parquet")],
         "tokenize": [*data, tokenized / "dvae", Path("tokens"), Path("tokenizer")],
         "pretrain": [*data, tokenized / "tokens", tokenized / "tokenizer", *map(Path, ("model", "report", "run.json"))],
+        "train_dvae": [*data, Path("dvae"), Path("report")],
+        "finetune": [
+            Path("finetune@video-text"),
+            *data,
+            tokenized / "tokens",
+            tiny_model,
+            *map(Path, ("m", "r", "runs")),
+        ],
+        "evaluate": [*data, tiny_data / "rejected.parquet", tiny_model, finetuned, *reports, Path("run.json")],
         "index": [*data, tiny_model.parent, Path("index")],
     }
 
 
-def compare_with_torchrun(
-    name: str, arguments: list[Path], python: str, make: Callable[[], Path], nodes: TwoNodes
+class Pair:
+    """Two folders in which a stage runs in two processes, on this machine and over the cluster."""
+
+    def __init__(self, python: str, make: Callable[[], Path], nodes: TwoNodes) -> None:
+        self.local, self.spread = make(), make()
+        self._python, self._nodes = python, nodes
+
+    def start_local(self, name: str, arguments: list[Path]) -> subprocess.Popen[str]:
+        return start(self._python, self.local, {"COTS_PROCESSES": "2"}, f"cots.stages.{name}", *arguments)
+
+    def run_spread(self, name: str, arguments: list[Path]) -> str:
+        """What the stage printed."""
+        errors = finish(start(self._python, self.spread, self._nodes.variables, f"cots.stages.{name}", *arguments))
+        assert "start anew" not in errors
+        return errors
+
+    def different(self) -> set[str]:
+        """Files whose contents differ; there are the same ones in both folders, one at least."""
+        local, spread = outputs(self.local), outputs(self.spread)
+        assert local.keys() == spread.keys() != set()
+        return {file for file in local if local[file] != spread[file]}
+
+
+@pytest.fixture
+def pair(fork_python: str, make_project: Callable[[], Path], two_nodes: TwoNodes) -> Pair:
+    return Pair(fork_python, make_project, two_nodes)
+
+
+@pytest.mark.parametrize(
+    ("name", "timed"),
+    [
+        ("prepare", set()),
+        ("tokenize", set()),
+        ("finetune", {"r/video-text/curves.csv"}),
+        ("evaluate", {"reports/metrics.json", "reports/index.html"}),
+        ("index", {"index/index.json"}),
+    ],
+)
+def test_a_stage_over_two_nodes_leaves_the_files_of_two_local_processes_but_for_timings(
+    pair: Pair, stages: dict[str, list[Path]], name: str, timed: set[str]
 ) -> None:
-    folders = make(), make()
-    finish(start(python, folders[0], {"COTS_PROCESSES": "2"}, f"cots.stages.{name}", *arguments))
-    errors = finish(start(python, folders[1], nodes.variables, f"cots.stages.{name}", *arguments))
-    assert "start anew" not in errors
-    local, spread = map(outputs, folders)
-    assert local.keys() == spread.keys() != set()
-    assert [file for file in local if local[file] != spread[file] and file != "index/index.json"] == []  # milliseconds
+    finish(pair.start_local(name, stages[name]))
+    pair.run_spread(name, stages[name])
+    assert pair.different() <= timed
 
 
-def test_prepare(
-    two_nodes: TwoNodes, stages: dict[str, list[Path]], make_project: Callable[[], Path], fork_python: str
+def test_train_dvae_over_two_nodes_goes_on_from_a_checkpoint_of_local_processes(
+    pair: Pair, stages: dict[str, list[Path]]
 ) -> None:
-    compare_with_torchrun("prepare", stages["prepare"], fork_python, make_project, two_nodes)
-
-
-def test_tokenize(
-    two_nodes: TwoNodes, stages: dict[str, list[Path]], make_project: Callable[[], Path], fork_python: str
-) -> None:
-    compare_with_torchrun("tokenize", stages["tokenize"], fork_python, make_project, two_nodes)
-
-
-def test_index(
-    two_nodes: TwoNodes, stages: dict[str, list[Path]], make_project: Callable[[], Path], fork_python: str
-) -> None:
-    compare_with_torchrun("index", stages["index"], fork_python, make_project, two_nodes)
+    checkpoint = Path("runs/checkpoints/train_dvae.pt")
+    undisturbed = pair.start_local("train_dvae", stages["train_dvae"])
+    waited_for((pair.local / checkpoint).is_file, SECONDS, every=0.005)
+    (pair.spread / checkpoint).parent.mkdir(parents=True)
+    shutil.copy(pair.local / checkpoint, pair.spread / checkpoint)
+    finish(undisturbed)
+    errors = pair.run_spread("train_dvae", stages["train_dvae"])
+    assert f" of {DVAE_STEPS} steps in" in errors  # the others were in the checkpoint
+    assert pair.different() == set()
 
 
 def find_rank(folder: Path, rank: str) -> list[psutil.Process]:
