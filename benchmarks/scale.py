@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,24 @@ from numpy.typing import NDArray
 from cots.config.stages.validate import ValidateParams
 from cots.data.ingest.block_files import Place
 from cots.data.ingest.ledger import open_ledger
-from cots.data.manifest import PIECE, REJECTED_SCHEMA, SCHEMA, read_pieces, sample_captions, write_pieces, write_table
+from cots.data.manifest import (
+    PIECE,
+    REJECTED_SCHEMA,
+    SCHEMA,
+    read_pieces,
+    read_splits,
+    sample_captions,
+    write_pieces,
+    write_table,
+)
 from cots.data.samples import sample_key
 from cots.data.tokenizer import MAX_COUNTED
 from cots.errors import RunFailed
 from cots.factory.train_loader import read_samples
+from cots.index.distinct_captions import DistinctCaptions
+from cots.index.index_folder import ITEM_SCHEMA
 from cots.stages import validate
+from cots.stages.index import read_places, write_tables
 from cots.training.pair_stats import PairStats
 
 HELD_OUT, PER_SHARD = 50_000, 1000
@@ -122,11 +135,23 @@ def run_pairs(folder: Path) -> None:
     stats.to_table(read_pieces(manifest, ["id", "captions"])).to_parquet(folder / "pairs.parquet", index=False)
 
 
+def run_index(folder: Path) -> None:
+    """The tables of stage `index`, of all rows: items and captions, and the captions' texts one after another."""
+    read_items = partial(read_splits, folder / "manifest.parquet", ["train", "val", "test"])
+    captions = DistinctCaptions.find(piece["captions"] for piece in read_items(["split", "captions"]))
+    for texts in captions.texts(piece["captions"] for piece in read_items(["split", "captions"])):
+        texts.to_pylist()
+    for _ in read_places(read_items(["split", "shard", "key"])):
+        pass
+    write_tables(folder, partial(read_items, ITEM_SCHEMA.names), captions)
+
+
 PARTS: dict[str, Callable[[Path], None]] = {
     "prepare": run_prepare,
     "validate": run_validate,
     "set-up": run_set_up,
     "pairs.parquet": run_pairs,
+    "index": run_index,
 }
 
 

@@ -1,20 +1,26 @@
 """Takes withdrawn samples out of the deployed index at once: without the data, without encoding, without the gate."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import webdataset as wds
 from numpy.typing import NDArray
 
 from cots.config.index import IndexConfig
+from cots.data.manifest import PIECE
 from cots.data.object_cache import local_part
 from cots.data.store import keep_folder, store_of
 from cots.errors import BadInput, CotsError, RunFailed
 from cots.file_names import LINEAGE
 from cots.files import locked, write_json
+from cots.index.distinct_captions import DistinctCaptions
 from cots.index.embedding_file import BLOCK, EmbeddingFile
 from cots.index.embedding_index import EmbeddingIndex
 from cots.index.frame_embeddings import FrameEmbeddings
@@ -30,7 +36,7 @@ from cots.registry.packaging import InferenceConfig, save_index
 from cots.registry.registry import Registry
 from cots.registry.versions import VersionInfo, write_runs
 from cots.search_engine.engine import read_metadata
-from cots.stages.index import collect_captions, write_index
+from cots.stages.index import write_index, write_tables
 from cots.stages.package import describe_index
 from cots.tracking.git import git_state
 from cots.tracking.loading import fetch_model_folder
@@ -120,14 +126,14 @@ def write_index_without(withdrawn: Collection[str], index: Path, out: Path, *, s
         RunFailed: no items remain.
         ValueError, OSError, KeyError: a file is missing or damaged.
     """
-    items = pd.read_parquet(local_part(index / ITEMS))
-    rows = np.flatnonzero(~items["id"].isin(withdrawn).to_numpy())
+    read_items = partial(_read_without, withdrawn, local_part(index / ITEMS))
+    ids = pd.read_parquet(local_part(index / ITEMS), columns=["id"])["id"]
+    rows = np.flatnonzero(~ids.isin(withdrawn).to_numpy())
     if not len(rows):
         raise RunFailed("its index has no other samples: register one that has")
     out.mkdir()
     if (index / FIT).is_file():
         shutil.copyfile(index / FIT, out / FIT)
-    remaining = items.iloc[rows]
     frames, thumbnails = FrameEmbeddings.load(index / FRAMES), Thumbnails(index / THUMBNAILS)
     frames.select(rows).save(out / FRAMES)
     counts = np.maximum(np.diff(frames.starts), 1).tolist()  # an image has a thumbnail, but no frame embedding
@@ -135,15 +141,26 @@ def write_index_without(withdrawn: Collection[str], index: Path, out: Path, *, s
         for row, old_row in enumerate(rows.tolist()):
             tar.write(thumbnails.copy_members(old_row, frames=counts[old_row], to_row=row))
     vectors = _copy_vectors(EmbeddingIndex.load(index / ITEM_INDEX), rows, out)
+    captions = DistinctCaptions.find(piece["captions"] for piece in read_items())
+    texts = captions.texts(piece["captions"] for piece in read_items())
     text_rows = pd.Index(pd.read_parquet(local_part(index / CAPTIONS))["caption"])
-    texts = text_rows.get_indexer([str(row["caption"]) for row in collect_captions(remaining)])
-    text_vectors = _copy_vectors(EmbeddingIndex.load(index / CAPTION_INDEX), texts, out)
+    found = text_rows.get_indexer([text for piece in texts for text in piece.to_pylist()])
+    text_vectors = _copy_vectors(EmbeddingIndex.load(index / CAPTION_INDEX), found, out)
+    write_tables(out, read_items, captions)
     encoder = read_metadata(index)["encoder"]
     try:
-        write_index(out, remaining, vectors, text_vectors, settings=settings, encoder=encoder)
+        write_index(out, vectors, text_vectors, settings=settings, encoder=encoder)
     except BadInput:  # too few vectors remain for such an index; exact search takes any number
         exact = settings.model_copy(update={"factory": "Flat"})
-        write_index(out, remaining, vectors, text_vectors, settings=exact, encoder=encoder)
+        write_index(out, vectors, text_vectors, settings=exact, encoder=encoder)
+
+
+def _read_without(withdrawn: Collection[str], items: Path) -> Iterator[pa.RecordBatch]:
+    """The other items of an index, in pieces."""
+    with pq.ParquetFile(items, pre_buffer=False) as file:
+        for piece in file.iter_batches(PIECE):
+            out = pc.is_in(piece["id"], pa.array(withdrawn, piece.schema.field("id").type))
+            yield piece.filter(pc.invert(out))
 
 
 def _copy_vectors(index: EmbeddingIndex, rows: NDArray[np.int64], folder: Path) -> EmbeddingFile:

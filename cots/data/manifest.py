@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cots.data.samples import GALLERY
@@ -73,6 +74,18 @@ def write_pieces(path: Path, pieces: Iterable[list[dict[str, Any]]], schema: pa.
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
+def write_batches(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Write rows as Parquet, `PIECE` of them to a row group; the same rows give the same bytes, however they come."""
+    with atomic_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        waiting = schema.empty_table()
+        for batch in batches:
+            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch], schema)])
+            while len(waiting) > PIECE:
+                writer.write_table(waiting.slice(0, PIECE).combine_chunks())
+                waiting = waiting.slice(PIECE)
+        writer.write_table(waiting.combine_chunks())
+
+
 def select_part(manifest: pd.DataFrame, split: str, media: str) -> pd.DataFrame:
     """The rows of one split and one kind of media, in their order."""
     return manifest[(manifest["split"] == split) & (manifest["media"] == media)]
@@ -117,6 +130,16 @@ def read_pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     _require(path)
     with pq.ParquetFile(path, pre_buffer=False) as file:  # which would keep all that is read until the end
         yield from file.iter_batches(PIECE, columns=list(columns))
+
+
+def read_splits(path: Path, splits: Sequence[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Read some columns of the rows of some splits, up to `PIECE` rows at a time; `split` must be one of the columns.
+
+    Raises:
+        BadInput: no such file.
+    """
+    for piece in read_pieces(path, columns):
+        yield piece.filter(pc.is_in(piece["split"], pa.array(splits)))
 
 
 def sample_captions(path: Path, limit: int) -> list[str]:

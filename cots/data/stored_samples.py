@@ -1,6 +1,8 @@
 """Stored samples by rows of the manifest or by id, and their decoded frames."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -23,12 +25,28 @@ def read_stored_samples(shards: Path, rows: pd.DataFrame) -> Iterator[StoredSamp
         BadInput: a shard is missing or damaged, or its samples are not those of its rows.
     """
     for name, group in rows.groupby("shard", sort=False):
-        samples = list(read_shard(shards / str(name)))
-        if [sample.key for sample in samples] != group["key"].tolist():
-            raise BadInput(
-                f"shard {shards / str(name)} does not hold what the manifest says: run `dvc repro --force prepare`"
-            )
-        yield from samples
+        yield from _read_whole(shards / str(name), group["key"].tolist())
+
+
+def read_whole_shards(shards: Path, rows: Iterable[tuple[str, str]]) -> Iterator[StoredSample]:
+    """The stored samples of rows of the manifest that need not be in memory, in their order.
+
+    Args:
+        shards: the shard folder.
+        rows: shard and key of each; all rows of a shard follow each other.
+
+    Raises:
+        BadInput: a shard is missing or damaged, or its samples are not those of its rows.
+    """
+    for name, group in groupby(rows, key=itemgetter(0)):
+        yield from _read_whole(shards / name, [key for _, key in group])
+
+
+def _read_whole(shard: Path, keys: list[str]) -> list[StoredSample]:
+    samples = list(read_shard(shard))
+    if [sample.key for sample in samples] != keys:
+        raise BadInput(f"shard {shard} does not hold what the manifest says: run `dvc repro --force prepare`")
+    return samples
 
 
 def read_stored_by_id(shards: Path, manifest: pd.DataFrame, ids: Iterable[str]) -> dict[str, StoredSample]:

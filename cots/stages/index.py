@@ -3,13 +3,14 @@
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial as bind
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import webdataset as wds
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,10 +18,10 @@ from PIL import Image
 from cots.batching import batched
 from cots.config.index import IndexConfig
 from cots.config.stages.index import IndexParams
-from cots.data.manifest import read_manifest, select_part, write_table
+from cots.data.manifest import read_splits, write_batches
 from cots.data.samples import GALLERY, StoredSample
 from cots.data.store import keep_folder, store_of
-from cots.data.stored_samples import decode_frames, read_stored_samples
+from cots.data.stored_samples import decode_frames, read_whole_shards
 from cots.directions import MEDIA_OF
 from cots.distributed import all_gather_object, rank, world_size
 from cots.errors import BadInput, exit_on_error
@@ -28,6 +29,7 @@ from cots.evaluation.embedding import embed_texts
 from cots.evaluation.fit_threshold import NONSENSE, fit_threshold
 from cots.files import atomic_folder, write_json
 from cots.index.auto_index import IndexChoice, choose_index, nearest_similarities, recall_of
+from cots.index.distinct_captions import DistinctCaptions
 from cots.index.embedding_cache import EmbeddingCache, digest_of
 from cots.index.embedding_file import EmbeddingFile, Embeddings
 from cots.index.embedding_index import RECALL_K, EmbeddingIndex, create_untrained
@@ -73,31 +75,32 @@ def stage(
         BadInput: an input is missing, the splits are empty, or FAISS cannot build such an index from so few vectors.
     """
     settings, batch_size = params.index, params.evaluate.batch_size
-    table = read_manifest(manifest)
-    items = table[table["split"].isin([*settings.splits, GALLERY])]
-    if items.empty:
+    read_items = bind(read_splits, manifest, [*settings.splits, GALLERY])
+    if not any(map(len, read_items(["split"]))):
         raise BadInput(f"index.splits {', '.join(settings.splits)}: {manifest} has no sample of them")
     model = DualEncoder.load(encoders)
-    held_out = _held_out_captions(table, params)
-    texts = [*(str(row["caption"]) for row in collect_captions(items)), *held_out, *NONSENSE]
+    samples = read_whole_shards(shards, read_places(read_items(["split", "shard", "key"])))
+    captions = DistinctCaptions.find(_captions_of(read_items(["split", "captions"])))
+    held_out = _held_out_captions(manifest, params)
+    distinct = captions.texts(_captions_of(read_items(["split", "captions"])))
+    texts = chain((text for piece in distinct for text in piece.to_pylist()), held_out, NONSENSE)
     if rank():  # only rank 0 writes
-        samples = read_stored_samples(shards, items)
         _encode_items(model, samples, None, None, None, side=settings.thumbnail_size, batch_size=batch_size)
         _encode_texts(model, texts, None, None, batch_size=batch_size)
         return
     cache_path = cache_dir / f"{model.digest}.safetensors" if cache_dir else None
     cache = EmbeddingCache.load(cache_path) if cache_path else None
     with atomic_folder(out) as partial:
-        vectors, captions = EmbeddingFile(model.dim, partial), EmbeddingFile(model.dim, partial)
+        vectors, text_vectors = EmbeddingFile(model.dim, partial), EmbeddingFile(model.dim, partial)
         with wds.TarWriter(str(partial / THUMBNAILS), mtime=0, encoder=False) as thumbnail_tar:
-            samples = read_stored_samples(shards, items)
             frames = _encode_items(
                 model, samples, thumbnail_tar, cache, vectors, side=settings.thumbnail_size, batch_size=batch_size
             )
         frames.save(partial / FRAMES)
-        _encode_texts(model, texts, cache, captions, batch_size=batch_size)
-        queries = np.split(captions.pop(len(held_out) + len(NONSENSE)), [len(held_out)])
-        index = write_index(partial, items, vectors, captions, settings=settings, encoder=model.digest)
+        _encode_texts(model, texts, cache, text_vectors, batch_size=batch_size)
+        queries = np.split(text_vectors.pop(len(held_out) + len(NONSENSE)), [len(held_out)])
+        write_tables(partial, bind(read_items, ITEM_SCHEMA.names), captions)
+        index = write_index(partial, vectors, text_vectors, settings=settings, encoder=model.digest)
         if threshold := fit_threshold(*(_best_scores(index, part) for part in queries)):
             write_json(partial / FIT, rounded(threshold) | {"media": MEDIA_OF[settings.target]})
         keep_folder(partial, store_of(shards), stage="index")
@@ -108,22 +111,46 @@ def stage(
                 other.unlink()
 
 
-def write_index(
-    out: Path,
-    items: pd.DataFrame,
-    vectors: Embeddings,
-    texts: Embeddings,
-    *,
-    settings: IndexConfig,
-    encoder: str,
-) -> EmbeddingIndex:
-    """Write the searchable part of an index folder: all files but frames, thumbnails and `FIT`.
+def write_tables(out: Path, read_items: Callable[[], Iterable[pa.RecordBatch]], captions: DistinctCaptions) -> None:
+    """Write the tables of an index folder, items and captions.
 
     Args:
         out: the folder, which exists.
-        items: one row per item, with the columns of `ITEM_SCHEMA`; `metadata` may be missing.
+        read_items: reads the items from the first on, in pieces with the columns of `ITEM_SCHEMA`; `metadata` may be
+            missing.
+        captions: of these items.
+    """
+    write_batches(out / ITEMS, map(_select_item_columns, read_items()), ITEM_SCHEMA)
+    write_batches(out / CAPTIONS, captions.rows(_captions_of(read_items())), CAPTION_SCHEMA)
+
+
+def _select_item_columns(piece: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [
+        piece[field.name].cast(field.type) if field.name in piece.schema.names else pa.nulls(len(piece), field.type)
+        for field in ITEM_SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=ITEM_SCHEMA)
+
+
+def _captions_of(pieces: Iterable[pa.RecordBatch]) -> Iterator[pa.ListArray]:
+    return (piece["captions"] for piece in pieces)
+
+
+def read_places(pieces: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, str]]:
+    """Shard and key of each item."""
+    for piece in pieces:
+        yield from zip(piece["shard"].to_pylist(), piece["key"].to_pylist(), strict=True)
+
+
+def write_index(
+    out: Path, vectors: Embeddings, texts: Embeddings, *, settings: IndexConfig, encoder: str
+) -> EmbeddingIndex:
+    """Write the FAISS indices of items and captions, and index.json.
+
+    Args:
+        out: the folder, which exists.
         vectors: (N, D) embeddings of the items.
-        texts: (C, D) embeddings of the captions in the order of `collect_captions`; C may be 0.
+        texts: (C, D) embeddings of the distinct captions; C may be 0.
         settings: section `index`.
         encoder: digest of the encoders.
 
@@ -133,11 +160,6 @@ def write_index(
     Raises:
         BadInput: FAISS cannot build such an index from so few vectors.
     """
-    captions = collect_captions(items)
-    rows: Any = items.reindex(columns=ITEM_SCHEMA.names)
-    rows["metadata"] = rows["metadata"].astype(object).where(rows["metadata"].notna(), None)
-    write_table(out / ITEMS, rows.to_dict("records"), ITEM_SCHEMA)
-    write_table(out / CAPTIONS, captions, CAPTION_SCHEMA)
     # Every other query chooses the index, the rest measure it. Without captions, items take their place.
     queries = evenly_spaced(texts if len(texts) else vectors, 2 * settings.recall_queries)
     chosen = _build_index(vectors, queries[::2], settings, out)
@@ -150,15 +172,18 @@ def write_index(
         "dim": chosen.index.dim,
         "size": len(chosen.index),
     }
-    metadata |= {"captions": len(captions), "encoder": encoder}
+    metadata |= {"captions": len(texts), "encoder": encoder}
     write_json(out / METADATA, metadata | rounded(_measure_index(chosen.index, vectors, queries[1::2])))
     return chosen.index
 
 
-def _held_out_captions(manifest: pd.DataFrame, params: IndexParams) -> list[str]:
+def _held_out_captions(manifest: Path, params: IndexParams) -> list[str]:
     """Some captions that the deployed model was not trained on."""
-    rows = select_part(manifest, params.evaluate.split, MEDIA_OF[params.index.target])
-    captions = list(dict.fromkeys(caption for captions in rows["captions"] for caption in captions))
+    distinct: dict[str, None] = {}
+    for piece in read_splits(manifest, [params.evaluate.split], ["split", "media", "captions"]):
+        chosen = piece.filter(pc.equal(piece["media"], MEDIA_OF[params.index.target]))
+        distinct |= dict.fromkeys(chosen["captions"].flatten().to_pylist())
+    captions = list(distinct)
     return captions[:: -(-len(captions) // MAX_HELD_OUT) or 1]
 
 
@@ -199,6 +224,7 @@ def _encode_items(
             if thumbnail_tar is not None:
                 for member in members:
                     thumbnail_tar.write(member)
+                thumbnail_tar.tarstream.members.clear()  # tarfile keeps the header of everything that it wrote
     return FrameEmbeddings.of(np.concatenate(by_frame), counts)
 
 
@@ -229,7 +255,7 @@ def _encode_videos(
 
 def _encode_texts(
     model: DualEncoder,
-    texts: Sequence[str],
+    texts: Iterable[str],
     cache: EmbeddingCache | None,
     vectors: EmbeddingFile | None,
     *,
@@ -250,15 +276,6 @@ def _encode_missing_texts(
     model: DualEncoder, texts: Sequence[str], missing: Sequence[int], *, batch_size: int
 ) -> list[NDArray[np.float32]]:
     return list(embed_texts(model, [texts[row] for row in missing], batch_size=batch_size)[:, None])
-
-
-def collect_captions(items: pd.DataFrame) -> list[dict[str, object]]:
-    """Distinct captions with the rows of the items that each describes."""
-    rows: dict[str, list[int]] = {}
-    for row, captions in enumerate(items["captions"]):
-        for caption in captions:
-            rows.setdefault(caption, []).append(row)
-    return [{"caption": caption, "items": sorted(set(items))} for caption, items in rows.items()]
 
 
 def evenly_spaced(rows: Embeddings, max_rows: int) -> NDArray[np.float32]:

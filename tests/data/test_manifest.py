@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cots.data.manifest import SCHEMA, read_manifest, read_pieces, read_split, sample_captions
+from cots.data.manifest import SCHEMA, read_manifest, read_pieces, read_split, sample_captions, write_batches
 from cots.errors import BadInput
 from cots.factory.train_loader import read_samples
 from cots.training.pair_stats import PairStats
@@ -76,3 +76,21 @@ def test_captions_are_sampled_evenly(manifest: Path, limit: int) -> None:
 def test_a_split_is_read_alone(manifest: Path) -> None:
     table = read_manifest(manifest)
     pd.testing.assert_frame_equal(read_split(manifest, "val"), table[table["split"] == "val"].reset_index(drop=True))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 8, 9])
+def test_a_table_has_the_same_bytes_however_its_rows_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("cots.data.manifest.PIECE", 3)
+    schema = pa.schema([("id", pa.string()), ("captions", pa.list_(pa.string()))])
+    table = pa.table({"id": [*map(str, range(rows))], "captions": [["a"] * (row % 3) for row in range(rows)]}, schema)
+    for size in (1, 2, 100):
+        write_batches(tmp_path / f"{size}.parquet", table.to_batches(size), schema)
+    first, *others = [(tmp_path / f"{size}.parquet").read_bytes() for size in (1, 2, 100)]
+    assert others == [first, first]
+    assert pq.read_table(tmp_path / "1.parquet") == table
+    groups = pq.read_metadata(tmp_path / "1.parquet")
+    assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [
+        min(3, rows - start) for start in range(0, max(rows, 1), 3)
+    ]

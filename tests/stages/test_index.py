@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import webdataset as wds
 
 from cots.config.index import IndexConfig
 from cots.config.params import Params
@@ -78,6 +79,20 @@ def test_previews_of_all_frames_lie_in_the_order_of_the_rows(built: Path) -> Non
     previews = Thumbnails(built / "previews.tar")
     sizes = [previews.image(*frame).size for frame in frames]
     assert sizes == [(24, round(24 * 32 / (40 + 2 * n))) for _, n in frames]
+
+
+def test_no_header_of_a_preview_is_kept_that_is_written(
+    tmp_path: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, close = [], wds.TarWriter.close
+
+    def count_and_close(tar: wds.TarWriter) -> None:
+        kept.append(len(tar.tarstream.members))
+        close(tar)
+
+    monkeypatch.setattr(wds.TarWriter, "close", count_and_close)
+    run(tiny_data, tiny_model, tmp_path / "index")
+    assert kept == [0]
 
 
 def test_previews_are_never_enlarged(tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
